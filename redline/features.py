@@ -1,0 +1,109 @@
+"""The ruler: every rate of the front end, and the log-mel features of all three models.
+
+    1 sample          62.5 us
+    1 mel frame       160 samples   10 ms
+    1 encoder frame   2 mel frames  20 ms   50 a second
+
+Each clip is measured alone, before padding, so its features never depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from redline.errors import EmptyAudioError
+from redline.types import SAMPLE_RATE, Waveform
+
+N_FFT = 512
+WINDOW = 400
+HOP = 160
+N_MELS = 80
+STACK = 2
+FRAME = HOP * STACK
+"""Samples in one encoder frame (before any subsampling inside the encoder)."""
+FEATURE_DIM = N_MELS * STACK
+FRAME_RATE = SAMPLE_RATE // FRAME
+DYNAMIC_RANGE = 8.0
+"""The floor lies this many decades below the loudest bin of the whole clip."""
+
+Rule = Literal["nar", "ar"]
+Clip = Waveform | Tensor | NDArray[np.float32]
+
+
+def num_frames(samples: int, rule: Rule = "nar") -> int:
+    """Encoder frames of a clip; the NAR and the AR front end disagree for half of all lengths."""
+    if rule == "nar":
+        return samples // FRAME
+    return (samples // HOP + 1) // STACK
+
+
+@lru_cache(maxsize=1)
+def _filterbank() -> Tensor:
+    """Triangular HTK mel filters without area normalisation, [N_FFT // 2 + 1, N_MELS]."""
+    mel_top = 2595.0 * math.log10(1.0 + (SAMPLE_RATE / 2) / 700.0)
+    # float32 throughout, because the published filters were: float64 edges move features by 3e-5.
+    edges = 700.0 * (10.0 ** (torch.linspace(0.0, mel_top, N_MELS + 2) / 2595.0) - 1.0)
+    bins = torch.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    slopes = edges[None, :] - bins[:, None]  # [F, mels + 2]
+    widths = edges.diff()
+    rising = -slopes[:, :-2] / widths[:-1]
+    falling = slopes[:, 2:] / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0)
+
+
+@lru_cache(maxsize=1)
+def _window() -> Tensor:
+    return torch.hann_window(WINDOW, periodic=True)
+
+
+def log_mel(samples: Tensor) -> Tensor:
+    """Normalised log-mel energies of one clip: samples [N] -> [N // 160 + 1, 80], about -1.5 to 1.5.
+
+    The clip must be longer than half an FFT window (256 samples), which the reflected edges need.
+    """
+    spectrum = torch.stft(
+        samples,
+        N_FFT,
+        hop_length=HOP,
+        win_length=WINDOW,
+        window=_window().to(samples.device),
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )  # [F, M]
+    power = spectrum.abs().square().T  # [M, F]
+    mel = power @ _filterbank().to(samples.device)  # [M, 80]
+    log = mel.clamp(min=1e-10).log10()
+    return torch.maximum(log, log.max() - DYNAMIC_RANGE) / 4.0 + 1.0
+
+
+def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
+    """Features of one clip [T, 160]; raises `EmptyAudioError` below 320 samples (NAR) or 257 (AR)."""
+    raw = clip.samples if isinstance(clip, Waveform) else clip
+    samples = torch.as_tensor(raw, dtype=torch.float32)
+    least = FRAME if rule == "nar" else N_FFT // 2 + 1
+    if len(samples) < least:
+        raise EmptyAudioError(
+            f"the clip has {len(samples)} samples; one frame needs {least} at 16 kHz (20 ms): leave such clips out"
+        )
+    frames = num_frames(len(samples), rule)
+    return log_mel(samples)[: frames * STACK].reshape(frames, FEATURE_DIM)  # [T, 160]
+
+
+def batch_features(clips: Sequence[Clip], rule: Rule = "nar") -> tuple[Tensor, Tensor]:
+    """Features of several clips, each measured alone, then padded with zeros: [B, T, 160] and lengths [B]."""
+    return pad([clip_features(clip, rule) for clip in clips])
+
+
+def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Stack rows [T_i, D] into [B, T, D] padded with zeros at the end, and their lengths [B]."""
+    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), lengths

@@ -1,0 +1,225 @@
+"""Configurations of the models, read from and written to `config.json` as data: unknown keys are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from redline.errors import ConfigError
+
+C = TypeVar("C")
+
+
+def _known(cls: type[C], values: Mapping[str, Any]) -> C:
+    """Build a config dataclass from the keys it knows."""
+    names = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+    kept = {key: value for key, value in values.items() if key in names and value is not None}
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The Conformer CTC encoder; the defaults are the published 2B-NAR encoder."""
+
+    input_dim: int = 160
+    num_layers: int = 16
+    hidden_dim: int = 1024
+    feedforward_mult: int = 4
+    num_heads: int = 8
+    dim_head: int = 128
+    output_dim: int = 348
+    """Rows of the character head; row 0 is the blank."""
+    context_size: int = 200
+    """Frames in one attention block, counted at 50 frames a second."""
+    max_pos_emb: int = 512
+    dropout: float = 0.1
+    pred_dropout: float = 0.25
+    conv_kernel_size: int = 15
+    conv_expansion_factor: int = 2
+    self_conditioning_layer: int = 8
+    """The block (counted from 1) after which the character posteriors are fed back."""
+    bpe_output_dim: int | None = 100_352
+    bpe_pooling_window: int = 4
+    blank_token_id: int = 100_257
+    subsample_layers: tuple[int, ...] = ()
+    """Blocks (counted from 1) that halve the frame rate; empty is the published encoder at 50 frames a second."""
+
+    def __post_init__(self) -> None:
+        _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size is {self.conv_kernel_size}; it must be odd")
+        _require(
+            1 <= self.self_conditioning_layer <= self.num_layers,
+            f"self_conditioning_layer is {self.self_conditioning_layer}; allowed are 1 to {self.num_layers}",
+        )
+        _require(
+            all(1 <= layer <= self.self_conditioning_layer for layer in self.subsample_layers),
+            f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {self.self_conditioning_layer}, "
+            "so that both character heads run at one rate",
+        )
+        _require(
+            self.context_size % (1 << len(self.subsample_layers)) == 0,
+            f"context_size {self.context_size} cannot be halved {len(self.subsample_layers)} times",
+        )
+        _require(
+            self.context_size <= self.max_pos_emb,
+            f"context_size {self.context_size} is beyond max_pos_emb {self.max_pos_emb}",
+        )
+
+    @property
+    def subsampling(self) -> int:
+        """Input frames (20 ms) per encoder output frame."""
+        return 1 << len(self.subsample_layers)
+
+
+@dataclass(frozen=True)
+class ProjectorConfig:
+    """The NLE projector; the defaults are the published ones."""
+
+    encoder_dim: int = 1024
+    llm_dim: int = 2048
+    downsample_rate: int = 5
+    num_encoder_layers: int = 4
+    hidden_size: int = 2048
+    num_heads: int = 32
+    num_layers: int = 2
+    dropout_prob: float = 0.1
+    block_size: int = 15
+    mlp_ratio: int = 2
+    layernorm_eps: float = 1e-6
+    attn_bias: bool = True
+    mlp_bias: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            self.block_size % self.downsample_rate == 0,
+            f"block_size {self.block_size} is not a multiple of downsample_rate {self.downsample_rate}",
+        )
+        _require(
+            self.hidden_size % self.num_heads == 0,
+            f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}",
+        )
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The Granite language model; the defaults are the published granite-4.0-1b lineage."""
+
+    vocab_size: int = 100_352
+    hidden_size: int = 2048
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 40
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 4
+    head_dim: int = 128
+    max_position_embeddings: int = 4096
+    rms_norm_eps: float = 1e-5
+    attention_multiplier: float = 0.0078125
+    embedding_multiplier: float = 12.0
+    residual_multiplier: float = 0.22
+    logits_scaling: float = 8.0
+    rope_theta: float = 10_000.0
+    pad_token_id: int = 100_256
+    eos_token_id: int = 100_257
+    bos_token_id: int = 100_257
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            self.num_attention_heads % self.num_key_value_heads == 0,
+            f"{self.num_attention_heads} attention heads cannot share {self.num_key_value_heads} key-value heads",
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
+        """Read a Granite `text_config`; `rope_theta` may sit at the top or inside `rope_parameters`."""
+        rope = values.get("rope_parameters") or {}
+        if rope.get("rope_type", "default") != "default":
+            raise ConfigError(f"rope_type is {rope['rope_type']!r}; only 'default' is supported")
+        known = dict(values)
+        if "rope_theta" in rope:
+            known["rope_theta"] = rope["rope_theta"]
+        if "head_dim" not in known and "hidden_size" in known and "num_attention_heads" in known:
+            known["head_dim"] = known["hidden_size"] // known["num_attention_heads"]
+        return _known(cls, known)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        theta = values.pop("rope_theta")
+        return {
+            "model_type": "granite",
+            **values,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "mlp_bias": False,
+            "rope_parameters": {"rope_theta": theta, "rope_type": "default"},
+        }
+
+
+@dataclass(frozen=True)
+class NarConfig:
+    """The whole 2B-NAR model: encoder, projector, bidirectional language model and how they are joined."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    text: LMConfig = field(default_factory=LMConfig)
+    encoder_layer_indices: tuple[int, ...] = (4, 8, 12, -1)
+    """Blocks whose output goes to the projector, counted from 1; -1 is the last."""
+    scale_projected_embeddings: bool = True
+    """Divide the audio embeddings by the language model's embedding multiplier."""
+    blank_token_id: int = 100_257
+    min_edit_sequence_length: int = 8
+    languages: tuple[str, ...] = ("en", "fr", "de", "es", "pt")
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.encoder_layer_indices) == self.projector.num_encoder_layers,
+            f"{len(self.encoder_layer_indices)} encoder_layer_indices but the projector takes "
+            f"{self.projector.num_encoder_layers}",
+        )
+        _require(
+            self.projector.encoder_dim == self.encoder.hidden_dim,
+            f"projector.encoder_dim {self.projector.encoder_dim} is not the encoder's width {self.encoder.hidden_dim}",
+        )
+        _require(
+            self.projector.llm_dim == self.text.hidden_size,
+            f"projector.llm_dim {self.projector.llm_dim} is not the language model's width {self.text.hidden_size}",
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NarConfig:
+        """Read a published `config.json`; raises `ConfigError` when a part is missing."""
+        for part in ("encoder_config", "projector_config", "text_config"):
+            if not isinstance(values.get(part), Mapping):
+                raise ConfigError(f"config.json has no {part}; a NAR model needs encoder, projector and text configs")
+        names = {item.name for item in fields(cls)} - {"encoder", "projector", "text"}
+        top = {key: values[key] for key in names if values.get(key) is not None}
+        for key in ("encoder_layer_indices", "languages"):
+            if key in top:
+                top[key] = tuple(top[key])
+        return cls(
+            encoder=_known(EncoderConfig, values["encoder_config"]),
+            projector=_known(ProjectorConfig, values["projector_config"]),
+            text=LMConfig.from_dict(values["text_config"]),
+            **top,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` of the later published NAR layout."""
+        return {
+            "model_type": "granite_speech_nar",
+            "architectures": ["GraniteSpeechNarForASR"],
+            "encoder_config": asdict(self.encoder),
+            "projector_config": asdict(self.projector),
+            "text_config": self.text.to_dict(),
+            "encoder_layer_indices": list(self.encoder_layer_indices),
+            "scale_projected_embeddings": self.scale_projected_embeddings,
+            "blank_token_id": self.blank_token_id,
+            "min_edit_sequence_length": self.min_edit_sequence_length,
+            "languages": list(self.languages),
+        }

@@ -1,0 +1,261 @@
+"""The Conformer CTC encoder: log-mel frames in, a draft out.
+
+Macaron blocks (feed-forward, block attention with Shaw relative positions, convolution, feed-forward), character
+CTC in the middle and at the top through one shared matrix (self-conditioning, arXiv 2104.02724), and a BPE head
+on frames pooled by their probability of not being blank. Lengths are masked wherever a frame could see another:
+as attention keys, at convolution inputs, in normalisation statistics and in pooling, so alone == in a batch.
+
+B batch, T encoder frames, D width, c frames of an attention block, h heads, C convolution channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from redline.models.config import EncoderConfig
+
+
+@dataclass
+class EncoderOutput:
+    """What the encoder knows about a batch; every length counts valid rows of the tensor named like it."""
+
+    hidden: Tensor  # [B, T, D] after the last block
+    lengths: Tensor  # [B]
+    exports: tuple[Tensor, ...]  # [B, T, D] after each block asked for
+    mid_logits: Tensor  # [B, T, C] characters at the self-conditioning block
+    char_logits: Tensor  # [B, T, C] characters at the top
+    draft_logits: Tensor | None  # [B, ceil(T / window), V] tokens
+    draft_lengths: Tensor | None  # [B]
+
+
+def valid_frames(lengths: Tensor, total: int) -> Tensor:
+    """True where a frame exists: lengths [B] -> mask [B, total]."""
+    return torch.arange(total, device=lengths.device)[None, :] < lengths[:, None]
+
+
+class FeedForward(nn.Module):
+    """Half of a Macaron pair."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        inner = config.hidden_dim * config.feedforward_mult
+        self.pre_norm = nn.LayerNorm(config.hidden_dim)
+        self.up_proj = nn.Linear(config.hidden_dim, inner)
+        self.down_proj = nn.Linear(inner, config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(F.silu(self.up_proj(self.pre_norm(x))))
+        return self.dropout(self.down_proj(x))  # type: ignore[no-any-return]
+
+
+def shaw_scores_plain(q: Tensor, table: Tensor) -> Tensor:
+    """The readable twin of `shaw_scores`: gathers one embedding for every pair of frames."""
+    c = q.shape[-2]
+    centre = table.shape[0] // 2
+    position = torch.arange(c, device=q.device)
+    pairs = table[position[:, None] - position[None, :] + centre]  # [c, c, d]
+    return torch.einsum("...id,ijd->...ij", q, pairs)
+
+
+def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
+    """Relative-position scores q_i . table[i - j + centre]: [..., c, d] and [2 * centre + 1, d] -> [..., c, c].
+
+    One matrix product against the 2c - 1 distances that occur, then a skewed view: row i starts c - 1 - i further.
+    """
+    c = q.shape[-2]
+    centre = table.shape[0] // 2
+    distances = table[centre - c + 1 : centre + c].flip(0)  # [2c - 1, d], from i - j = c - 1 down to 1 - c
+    scores = q @ distances.T  # [..., c, 2c - 1]
+    if c == 1:
+        return scores
+    skewed = scores.flatten(-2)[..., c - 1 : -1]
+    return skewed.unflatten(-1, (c, 2 * c - 2))[..., :c]
+
+
+class BlockAttention(nn.Module):
+    """Self-attention inside blocks of `context` frames; padded frames are never keys (Shaw: arXiv 1803.02155)."""
+
+    def __init__(self, config: EncoderConfig, context: int) -> None:
+        super().__init__()
+        inner = config.num_heads * config.dim_head
+        self.context = context
+        self.heads = config.num_heads
+        self.scale = config.dim_head**-0.5
+        self.pre_norm = nn.LayerNorm(config.hidden_dim)
+        self.to_q = nn.Linear(config.hidden_dim, inner, bias=False)
+        self.to_kv = nn.Linear(config.hidden_dim, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, config.hidden_dim)
+        self.rel_pos_emb = nn.Embedding(2 * config.max_pos_emb + 1, config.dim_head)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        c = min(self.context, T)
+        x = self.pre_norm(x)
+        if T % c:
+            x = F.pad(x, (0, 0, 0, c - T % c))
+            mask = F.pad(mask, (0, c - T % c))
+        split = (-1, c, self.heads, self.to_q.out_features // self.heads)
+        q = self.to_q(x).reshape(split).transpose(1, 2)  # [B * blocks, h, c, d]
+        k, v = (part.reshape(split).transpose(1, 2) for part in self.to_kv(x).chunk(2, dim=-1))
+        q = q * self.scale
+        scores = q @ k.mT + shaw_scores(q, self.rel_pos_emb.weight.to(q.dtype))
+        keys = mask.reshape(-1, 1, 1, c)
+        scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
+        # A padded value may be anything; a zero weight does not stop a NaN.
+        v = v.masked_fill(~keys.transpose(-1, -2), 0.0)
+        y = scores.softmax(dim=-1).to(v.dtype) @ v  # [B * blocks, h, c, d]
+        y = y.transpose(1, 2).reshape(B, -1, self.to_out.in_features)[:, :T]
+        return self.dropout(self.to_out(y))  # type: ignore[no-any-return]
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over [B, T, C] whose statistics count valid frames only."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            assert mask is not None and self.momentum is not None
+            weights = mask[..., None].to(torch.float32)
+            count = weights.sum().clamp(min=1.0)
+            flat = x.float()
+            mean = (flat * weights).sum(dim=(0, 1)) / count
+            var = ((flat - mean).square() * weights).sum(dim=(0, 1)) / count
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * count / (count - 1).clamp(min=1.0), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return x * scale.to(x.dtype) + (self.bias - mean * scale).to(x.dtype)
+
+
+class DepthConv(nn.Module):
+    """Depthwise convolution over time, [B, T, C] -> [B, ceil(T / stride), C]."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.conv.weight.shape[-1]
+        # As an image one pixel high in channels-last order, the fastest of the depthwise kernels on every backend.
+        image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], the same memory
+        weight = self.conv.weight.unsqueeze(2)
+        y = F.conv2d(image, weight, stride=(1, self.stride), padding=(0, kernel // 2), groups=x.shape[-1])
+        return y.squeeze(2).transpose(1, 2)
+
+
+class ConvModule(nn.Module):
+    """Pointwise, gated, depthwise, normalised, pointwise; stride 2 halves the frame rate."""
+
+    def __init__(self, config: EncoderConfig, stride: int) -> None:
+        super().__init__()
+        inner = config.hidden_dim * config.conv_expansion_factor
+        self.norm = nn.LayerNorm(config.hidden_dim)
+        self.up_conv = nn.Conv1d(config.hidden_dim, 2 * inner, 1)
+        self.depth_conv = DepthConv(inner, config.conv_kernel_size, stride)
+        self.batch_norm = MaskedBatchNorm(inner)
+        self.down_conv = nn.Conv1d(inner, config.hidden_dim, 1)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
+        x = F.linear(self.norm(x), self.up_conv.weight.squeeze(-1), self.up_conv.bias)
+        x = F.glu(x, dim=-1)  # [B, T, C]
+        x = x.masked_fill(~mask[..., None], 0.0)
+        x = F.silu(self.batch_norm(self.depth_conv(x), out_mask))
+        x = F.linear(x, self.down_conv.weight.squeeze(-1), self.down_conv.bias)
+        return self.dropout(x)  # type: ignore[no-any-return]
+
+
+def halve(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each pair of valid frames: [B, T, D] -> [B, ceil(T / 2), D]; a last odd frame stands alone."""
+    if x.shape[1] % 2:
+        x, mask = F.pad(x, (0, 0, 0, 1)), F.pad(mask, (0, 1))
+    pairs = mask.unflatten(1, (-1, 2)).to(x.dtype)  # [B, T / 2, 2]
+    x = x.masked_fill(~mask[..., None], 0.0).unflatten(1, (-1, 2))  # [B, T / 2, 2, D]
+    return x.sum(2) / pairs.sum(2).clamp(min=1.0)[..., None]
+
+
+class ConformerBlock(nn.Module):
+    """One Macaron block; with `stride` 2 its convolution halves the frame rate and its residual is mean-pooled."""
+
+    def __init__(self, config: EncoderConfig, context: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.ff1 = FeedForward(config)
+        self.attn = BlockAttention(config, context)
+        self.conv = ConvModule(config, stride)
+        self.ff2 = FeedForward(config)
+        self.post_norm = nn.LayerNorm(config.hidden_dim)
+
+    def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
+        x = x + 0.5 * self.ff1(x)
+        x = x + self.attn(x, mask)
+        residual = x if self.stride == 1 else halve(x, mask)
+        x = residual + self.conv(x, mask, out_mask)
+        x = x + 0.5 * self.ff2(x)
+        return self.post_norm(x)  # type: ignore[no-any-return]  # [B, ceil(T / stride), D]
+
+
+def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int) -> Tensor:
+    """Weighted mean of each window of frames, weights 1 - P(blank): [B, T, D] -> [B, ceil(T / window), D] in float32."""
+    extra = -hidden.shape[1] % window
+    weights = F.pad(not_blank.float().masked_fill(~mask, 0.0), (0, extra)).unflatten(1, (-1, window))  # [B, W, w]
+    frames = F.pad(hidden.float().masked_fill(~mask[..., None], 0.0), (0, 0, 0, extra)).unflatten(1, (-1, window))
+    weights = weights / (weights.sum(-1, keepdim=True) + 1e-8)
+    return torch.einsum("bwk,bwkd->bwd", weights, frames)
+
+
+class ConformerEncoder(nn.Module):
+    """Features [B, T, 160] with lengths [B] -> `EncoderOutput`; tensor names are the published ones."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input_linear = nn.Linear(config.input_dim, config.hidden_dim)
+        blocks: list[nn.Module] = []
+        context = config.context_size
+        for number in range(1, config.num_layers + 1):
+            stride = 2 if number in config.subsample_layers else 1
+            blocks.append(ConformerBlock(config, context, stride))
+            context //= stride
+        self.layers = nn.ModuleList(blocks)
+        self.out = nn.Linear(config.hidden_dim, config.output_dim)
+        self.out_mid = nn.Linear(config.output_dim, config.hidden_dim)
+        self.out_bpe = nn.Linear(config.hidden_dim, config.bpe_output_dim) if config.bpe_output_dim else None
+        self.pred_dropout = nn.Dropout(config.pred_dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor, export_layers: Sequence[int] = ()) -> EncoderOutput:
+        wanted = [layer % (self.config.num_layers + 1) for layer in export_layers]  # -1 is the last block
+        mask = valid_frames(lengths, x.shape[1])
+        x = self.input_linear(x.masked_fill(~mask[..., None], 0.0))
+        states: dict[int, Tensor] = {}
+        for number, block in enumerate(self.layers, start=1):
+            if number in self.config.subsample_layers:
+                states = {layer: halve(state, mask) for layer, state in states.items()}
+                lengths = (lengths + 1) // 2
+            out_mask = valid_frames(lengths, (x.shape[1] + 1) // 2) if block.stride == 2 else mask
+            x = block(x, mask, out_mask)  # [B, T, D]
+            mask = out_mask
+            if number in wanted:
+                states[number] = x
+            if number == self.config.self_conditioning_layer:
+                mid_logits = self.out(self.pred_dropout(x))  # [B, T, C]
+                posterior = mid_logits.softmax(dim=-1, dtype=torch.float32)
+                x = x + self.out_mid(posterior.to(x.dtype))
+        char_logits = self.out(self.pred_dropout(x))
+        draft_logits = draft_lengths = None
+        if self.out_bpe is not None:
+            window = self.config.bpe_pooling_window
+            pooled = posterior_pool(x, 1.0 - posterior[..., 0], mask, window)
+            draft_logits = self.out_bpe(self.pred_dropout(pooled.to(x.dtype)))  # [B, W, V]
+            draft_lengths = (lengths + window - 1) // window
+        exports = tuple(states[number] for number in wanted)
+        return EncoderOutput(x, lengths, exports, mid_logits, char_logits, draft_logits, draft_lengths)

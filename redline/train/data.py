@@ -1,0 +1,336 @@
+"""Training data: manifests -> lhotse cuts -> feature views on disk -> batches.
+
+A view is one rendering of the whole training set: view 0 is as recorded, each later view has its own speed, noise
+and room for every utterance. Views are measured once and memory-mapped, because decoding and resampling the same
+audio in every epoch would cost more than the small models that train on it. SpecAugment happens on the fly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from redline.errors import DataError
+from redline.features import FEATURE_DIM, FRAME, N_MELS, clip_features, pad
+from redline.types import SAMPLE_RATE
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest; `audio` is absolute, times are seconds."""
+
+    id: str
+    audio: Path
+    text: str
+    duration: float
+    language: str = "en"
+    speaker: str = ""
+    source: str = ""
+    split: str = ""
+    start: float = 0.0
+
+
+def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
+    """Read the utterances of a JSON-lines manifest that have text; raises `DataError` naming a bad line."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            audio, text, duration = row["audio"], row["text"], float(row["duration"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}, line {number}: {error!r}; needed are audio, text and duration") from error
+        if not text or (split and row.get("split") != split) or (language and row.get("language") != language):
+            continue
+        start = float(row.get("start") or 0.0)
+        if row.get("end") is not None:
+            duration = float(row["end"]) - start
+        identity = str(row.get("id") or f"{audio}@{start:.3f}")
+        rows.append(
+            Utterance(
+                identity,
+                (path.parent / audio).resolve(),
+                text,
+                duration,
+                row.get("language") or "",
+                row.get("speaker") or "",
+                row.get("source") or "",
+                row.get("split") or "",
+                start,
+            )
+        )
+    return rows
+
+
+def spoken(text: str) -> str:
+    """Lower-case words of letters and apostrophes: what the small English models are taught to write."""
+    text = unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'").replace("\u2018", "'"))
+    kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
+    words = "".join(kept).split()
+    return " ".join(word for word in (word.strip("'") if word.strip("'") == "" else word for word in words) if word)
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What the views after the first one may do to an utterance."""
+
+    views: int = 5
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    noise_probability: float = 0.4
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)
+    reverb_probability: float = 0.25
+    noise_dir: str | None = None
+    """Folder of noise recordings; None leaves noise out."""
+    rir_dir: str | None = None
+    """Folder of room responses; None leaves rooms out."""
+
+
+@dataclass(frozen=True)
+class SpecAugmentOptions:
+    """Masks on the mel picture (arXiv 1904.08779)."""
+
+    feature_masks: int = 2
+    feature_mask_size: int = 20
+    frame_masks: int = 8
+    frame_mask_size: int = 40
+    """Mel frames, 10 ms each."""
+    max_masked_share: float = 0.2
+
+
+def cuts_of(utterances: Sequence[Utterance]) -> Any:
+    """The utterances as a lhotse `CutSet`, recordings and supervisions included."""
+    from lhotse import CutSet, Recording, SupervisionSegment
+
+    recordings: dict[Path, Any] = {}
+    cuts = []
+    for item in utterances:
+        if item.audio not in recordings:
+            recordings[item.audio] = Recording.from_file(item.audio, recording_id=str(item.audio))
+        recording = recordings[item.audio]
+        length = min(item.duration, recording.duration - item.start)
+        supervision = SupervisionSegment(
+            id=item.id, recording_id=recording.id, start=0, duration=length, text=item.text, speaker=item.speaker
+        )
+        cut = recording.to_cut().truncate(offset=item.start, duration=length)
+        cut.id = item.id
+        cut.supervisions = [supervision]
+        cuts.append(cut)
+    return CutSet.from_cuts(cuts)
+
+
+def _recordings(folder: str | None) -> list[Any]:
+    from lhotse import Recording
+
+    if folder is None:
+        return []
+    files = [file for file in sorted(Path(folder).rglob("*")) if file.suffix in {".flac", ".wav", ".opus", ".ogg"}]
+    if not files:
+        raise DataError(f"{folder}: no .flac, .wav, .opus or .ogg in it; name a folder of recordings, or leave it out")
+    return [Recording.from_file(file) for file in files]
+
+
+def render_view(cut: Any, view: int, options: AugmentOptions, noises: list[Any], rooms: list[Any]) -> NDArray[Any]:
+    """Samples [N] of one cut in one view; the draw depends on the cut's id and the view alone."""
+    if view > 0:
+        seed = int.from_bytes(hashlib.sha256(f"{cut.id}/{view}".encode()).digest()[:4], "big")
+        draw = random.Random(seed)
+        speed = draw.choice(options.speeds)
+        if speed != 1.0:
+            cut = cut.perturb_speed(speed)
+        if rooms and draw.random() < options.reverb_probability:
+            cut = cut.reverb_rir(draw.choice(rooms), normalize_output=True)
+        if noises and draw.random() < options.noise_probability:
+            noise = draw.choice(noises).to_cut()
+            noise = noise.truncate(offset=draw.uniform(0.0, noise.duration / 2))
+            noise = noise.resample(SAMPLE_RATE) if noise.sampling_rate != SAMPLE_RATE else noise
+            while noise.duration < cut.duration:
+                noise = noise.append(noise)
+            snr = draw.uniform(*options.noise_snr_db)
+            cut = cut.mix(noise.truncate(duration=cut.duration), snr=snr)
+    samples = cut.load_audio()
+    return np.asarray(samples[0], dtype=np.float32)
+
+
+@dataclass
+class FeatureView:
+    """Memory-mapped features of one view: rows of [T_i, 160] in half precision, found by utterance id."""
+
+    frames: NDArray[np.float16]
+    offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __getitem__(self, identity: str) -> Tensor:
+        start, end = self.offsets[identity]
+        return torch.from_numpy(np.array(self.frames[start:end])).float()  # [T, 160]
+
+    @classmethod
+    def open(cls, stem: Path) -> FeatureView:
+        offsets = {key: tuple(value) for key, value in json.loads(stem.with_suffix(".json").read_text()).items()}
+        frames = np.memmap(stem.with_suffix(".f16"), dtype=np.float16, mode="r").reshape(-1, FEATURE_DIM)
+        return cls(frames, offsets)
+
+
+def build_view(
+    utterances: Sequence[Utterance],
+    view: int,
+    options: AugmentOptions,
+    cache: Path,
+    progress: Progress | None = None,
+) -> FeatureView:
+    """Measure one view of the training set, or open it when an identical one is already in `cache`."""
+    key = json.dumps([view, repr(options) if view else "", [(item.id, str(item.audio)) for item in utterances]])
+    stem = cache / f"view{view}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if stem.with_suffix(".json").exists():
+        return FeatureView.open(stem)
+    cache.mkdir(parents=True, exist_ok=True)
+    noises, rooms = (_recordings(options.noise_dir), _recordings(options.rir_dir)) if view else ([], [])
+    offsets: dict[str, tuple[int, int]] = {}
+    position = 0
+    partial = stem.with_suffix(".partial")
+    with partial.open("wb") as file:
+        for cut in cuts_of(utterances):
+            samples = render_view(cut, view, options, noises, rooms)
+            if len(samples) < FRAME:
+                continue
+            rows = clip_features(samples).numpy().astype(np.float16)
+            file.write(rows.tobytes())
+            offsets[cut.id] = (position, position + len(rows))
+            position += len(rows)
+            if progress:
+                progress(cut.duration)
+    partial.rename(stem.with_suffix(".f16"))
+    index = stem.with_suffix(".json.partial")
+    index.write_text(json.dumps(offsets))
+    os.replace(index, stem.with_suffix(".json"))
+    return FeatureView.open(stem)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded features [B, T, 160] with lengths [B], and what they say."""
+
+    features: Tensor
+    lengths: Tensor
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return float(self.lengths.sum()) * FRAME / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How utterances become batches; `curriculum` is the share of shortest utterances of each first epoch."""
+
+    batch_s: float = 80.0
+    buckets: int = 12
+    curriculum: tuple[float, ...] = (0.34, 0.67)
+    augment_from_epoch: int = 2
+    max_utterance_s: float = 30.0
+    seed: int = 0
+
+
+class BatchSource:
+    """Batches of an epoch in an order that depends on the seed and the epoch alone, so that any step can be resumed."""
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        views: Sequence[FeatureView],
+        options: BatchOptions,
+        spec_augment: SpecAugmentOptions | None,
+    ) -> None:
+        kept = [item for item in utterances if item.id in views[0].offsets and item.duration <= options.max_utterance_s]
+        if not kept:
+            raise DataError("no utterance is left to train on: the manifest has none of this split and language")
+        self.left_out = len(utterances) - len(kept)
+        self.utterances = sorted(kept, key=lambda item: item.duration)
+        self.views = views
+        self.options = options
+        self.spec_augment = spec_augment
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch after the first `skip`."""
+        from lhotse.dataset import DynamicBucketingSampler
+
+        options = self.options
+        share = options.curriculum[epoch] if epoch < len(options.curriculum) else 1.0
+        chosen = self.utterances[: max(1, round(share * len(self.utterances)))]
+        sampler = DynamicBucketingSampler(
+            cuts_of_durations(chosen),
+            max_duration=options.batch_s,
+            num_buckets=min(options.buckets, max(2, len(chosen) // 8)),
+            shuffle=True,
+            drop_last=False,
+            seed=options.seed,
+            rank=0,
+            world_size=1,
+        )
+        sampler.set_epoch(epoch)
+        texts = {item.id: item.text for item in chosen}
+        augment = epoch >= options.augment_from_epoch
+        for number, cuts in enumerate(sampler):
+            if number < skip:
+                continue
+            ids = [cut.id for cut in cuts]
+            rows = [self._view(identity, epoch if augment else 0)[identity] for identity in ids]
+            if augment and self.spec_augment:
+                generator = torch.Generator().manual_seed(hash((options.seed, epoch, number)) & 0x7FFFFFFF)
+                rows = [spec_augment(row, self.spec_augment, generator) for row in rows]
+            features, lengths = pad(rows)
+            yield Batch(features, lengths, tuple(texts[identity] for identity in ids), tuple(ids))
+
+    def _view(self, identity: str, epoch: int) -> FeatureView:
+        turn = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:2], "big")
+        view = self.views[(epoch + turn) % len(self.views)] if epoch else self.views[0]
+        return view if identity in view.offsets else self.views[0]
+
+
+def cuts_of_durations(utterances: Sequence[Utterance]) -> Any:
+    """Cuts that only carry an id and a duration, for sampling without touching the audio again."""
+    from lhotse import CutSet
+    from lhotse.testing.dummies import dummy_recording
+    from lhotse.cut import MonoCut
+
+    recording = dummy_recording(0, duration=3600.0)
+    return CutSet.from_cuts(
+        [MonoCut(item.id, start=0, duration=item.duration, channel=0, recording=recording) for item in utterances]
+    )
+
+
+def spec_augment(features: Tensor, options: SpecAugmentOptions, generator: torch.Generator) -> Tensor:
+    """Mask mel bands and stretches of time of one utterance [T, 160] with its mean."""
+    mel = features.reshape(-1, N_MELS).clone()  # [M, 80], the two stacked frames apart again
+    fill = mel.mean()
+    total = len(mel)
+
+    def draw(upper: int) -> int:
+        return int(torch.randint(0, max(1, upper), (1,), generator=generator))
+
+    for _ in range(options.feature_masks):
+        width = draw(options.feature_mask_size + 1)
+        start = draw(N_MELS - width + 1)
+        mel[:, start : start + width] = fill
+    left = int(options.max_masked_share * total)
+    masks = min(options.frame_masks, max(1, total // 100))
+    for _ in range(masks):
+        width = min(draw(options.frame_mask_size + 1), left)
+        start = draw(total - width + 1)
+        mel[start : start + width] = fill
+        left -= width
+    return mel.reshape(-1, FEATURE_DIM)

@@ -1,0 +1,295 @@
+"""The training loop: one straight function over an objective, resumable at any step.
+
+An objective is a module whose forward takes a batch and returns the loss, so that accelerate can wrap it for one
+process or many. State is safetensors and JSON, written whole and then named, so an interrupted run loses at most the
+steps since the last save.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from redline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long and how fast to train; the learning rate rises, stays, then falls to a floor."""
+
+    steps: int = 10_000
+    lr: float = 1e-3
+    warmup_steps: int = 300
+    decay_share: float = 0.35
+    floor: float = 0.01
+    """Last learning rate as a share of the peak."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the updates of the hidden matrices; every other tensor stays with AdamW."""
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    precision: Literal["no", "bf16"] = "bf16"
+    average_decay: float = 0.998
+    """Exponential average of the weights; the average is what is evaluated and exported."""
+    log_every: int = 25
+    evaluate_every: int = 500
+    save_every_s: float = 240.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
+        if self.precision not in ("no", "bf16"):
+            raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
+
+
+class Stage(Protocol):
+    """What the loop needs to know of a task."""
+
+    name: str
+    objective: nn.Module
+
+    def batches(self, epoch: int, skip: int) -> Iterator[Any]:
+        """Batches of one epoch after the first `skip`; the order depends on the epoch alone."""
+        ...
+
+    def seconds(self, batch: Any) -> float:
+        """Seconds of audio (or tokens, for text) in a batch, for the progress line."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the objective as it stands, on data it does not train on."""
+        ...
+
+
+def learning_rate(step: int, options: LoopOptions) -> float:
+    """The learning rate of one step: linear warm-up, a plateau, linear decay over the last `decay_share`."""
+    rise = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    decay = max(1.0, options.decay_share * options.steps)
+    fall = min(1.0, max(0.0, (options.steps - step) / decay))
+    return options.lr * rise * (options.floor + (1.0 - options.floor) * fall)
+
+
+def optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the hidden matrices and AdamW over the rest."""
+    hidden: list[Tensor] = []
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    edges = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 2 and options.optimizer == "muon" and not any(edge in name for edge in edges):
+            hidden.append(parameter)
+        elif parameter.ndim >= 2:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)]
+    if hidden:
+        muon = torch.optim.Muon(
+            hidden, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        found.append(muon)
+    return found
+
+
+def _tensors_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat names, in the order of its parameters."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": torch.as_tensor(value).contiguous() for index, row in state.items() for key, value in row.items()
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that training changes: parameters with a gradient, and the statistics of normalisation layers."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+class Average:
+    """An exponential moving average of what is trained."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors = {name: tensor.detach().clone() for name, tensor in _trained(module).items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        rate = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in _trained(module).items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, rate)
+            else:
+                self.tensors[name].copy_(tensor)
+
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the module's tensors with the average; calling it twice changes nothing."""
+        for name, tensor in _trained(module).items():
+            kept = tensor.clone()
+            tensor.copy_(self.tensors[name])
+            self.tensors[name].copy_(kept)
+
+
+def save_state(
+    folder: Path, module: nn.Module, average: Average, found: list[torch.optim.Optimizer], position: dict[str, Any]
+) -> None:
+    """Write everything a run needs to go on, then make it the latest in one step."""
+    target = folder / f"step-{position['step']}"
+    partial = folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in _trained(module).items()}, partial / "model.safetensors")
+    save_file(average.tensors, partial / "average.safetensors")
+    for number, optimizer in enumerate(found):
+        save_file(_tensors_of(optimizer), partial / f"optimizer{number}.safetensors")
+    (partial / "position.json").write_text(json.dumps(position))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    pointer = folder / "latest.partial"
+    pointer.write_text(target.name)
+    os.replace(pointer, folder / "latest")
+    for old in folder.glob("step-*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(
+    folder: Path, module: nn.Module, average: Average, found: list[torch.optim.Optimizer]
+) -> dict[str, Any] | None:
+    """Restore the latest state, or None when there is none."""
+    if not (folder / "latest").exists():
+        return None
+    latest = folder / (folder / "latest").read_text().strip()
+    module.load_state_dict(load_file(latest / "model.safetensors"), strict=False)
+    average.tensors = load_file(latest / "average.safetensors")
+    for number, optimizer in enumerate(found):
+        _restore(optimizer, load_file(latest / f"optimizer{number}.safetensors"))
+    position: dict[str, Any] = json.loads((latest / "position.json").read_text())
+    return position
+
+
+def load_average(folder: Path, module: nn.Module) -> None:
+    """Put the averaged weights of the latest state into a module."""
+    latest = folder / (folder / "latest").read_text().strip()
+    module.load_state_dict(load_file(latest / "average.safetensors"), strict=False)
+
+
+Say = Callable[[str], None]
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr) -> dict[str, float]:
+    """Train a stage's objective to its last step, going on from `folder` when it holds a state.
+
+    Writes `folder/log.jsonl` (one object a line: step, epoch, loss parts, lr, rate, and scores when evaluated) and
+    leaves the averaged weights in the objective. Returns the last scores.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision=options.precision)
+    torch.manual_seed(options.seed)
+    module = stage.objective
+    average = Average(module, options.average_decay)
+    found = optimizers(module, options)
+    position = load_state(folder, module, average, found) or {"step": 0, "epoch": 0, "batch": 0, "hours": 0.0}
+    wrapped, *found = accelerator.prepare(module, *found)
+    folder.mkdir(parents=True, exist_ok=True)
+    main = accelerator.is_main_process
+    step, started, saved, scores = position["step"], time.monotonic(), time.monotonic(), {}
+    if step:
+        say(f"{stage.name}: going on from step {step} of {options.steps}")
+    first_step, heard_s, sums, count = step, 0.0, {}, 0
+
+    def evaluate() -> dict[str, float]:
+        average.swap(module)
+        module.eval()
+        with torch.no_grad(), accelerator.autocast():
+            result = stage.evaluate()
+        module.train()
+        average.swap(module)
+        return result
+
+    def note(row: dict[str, Any]) -> None:
+        if main:
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    module.train()
+    while step < options.steps:
+        for batch in stage.batches(position["epoch"], position["batch"]):
+            torch.manual_seed(options.seed * 1_000_003 + step * accelerator.num_processes + accelerator.process_index)
+            rate = learning_rate(step, options)
+            for optimizer in found:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            with accelerator.autocast():
+                loss, parts = wrapped(batch)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(module.parameters(), options.clip)
+            for optimizer in found:
+                optimizer.step()
+                optimizer.zero_grad()
+            average.update(module, step)
+            step += 1
+            position["batch"] += 1
+            position["step"] = step
+            heard_s += stage.seconds(batch)
+            position["hours"] += stage.seconds(batch) / 3600
+            for key, value in {"loss": loss.detach(), **parts}.items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+            count += 1
+            if step % options.log_every == 0 or step == options.steps:
+                elapsed = time.monotonic() - started
+                left = elapsed / (step - first_step) * (options.steps - step)
+                row = {"step": step, "epoch": position["epoch"], "lr": rate, "seconds": round(elapsed, 1)}
+                row |= {key: round(value / count, 4) for key, value in sums.items()}
+                note(row)
+                shown = "  ".join(f"{key} {value / count:.3f}" for key, value in sums.items())
+                say(
+                    f"{stage.name} {step}/{options.steps}  epoch {position['epoch']}  {shown}  "
+                    f"{heard_s / elapsed:.0f}/s  {left / 60:.0f} min left"
+                )
+                sums, count = {}, 0
+            if step % options.evaluate_every == 0 or step == options.steps:
+                scores = evaluate()
+                note({"step": step, **scores})
+                say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
+            if main and (time.monotonic() - saved > options.save_every_s or step == options.steps):
+                save_state(folder, module, average, found, position)
+                saved = time.monotonic()
+            if step == options.steps:
+                break
+        else:
+            position["epoch"] += 1
+            position["batch"] = 0
+    average.swap(module)
+    module.eval()
+    return scores

@@ -1,0 +1,217 @@
+"""The nouns of the package: Waveform -> Hypothesis -> Transcript, and the protocol Recognizer.
+
+Times are seconds at this surface; they are computed from whole samples and rounded once, to milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+"""Samples a second of every waveform inside the package."""
+
+EditOp = Literal["keep", "replace", "insert", "delete"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know about a result: a `code` for programs, a `message` for people."""
+
+    code: str
+    message: str
+    start: float | None = None
+    end: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "start": self.start, "end": self.end}
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Mono float32 samples [N] at 16 kHz, where they came from, and what went wrong on the way."""
+
+    samples: NDArray[np.float32]
+    source: str = "<array>"
+    warnings: tuple[Notice, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Seconds, to the millisecond."""
+        return round(len(self.samples) / SAMPLE_RATE, 3)
+
+    def part(self, span: Span) -> Waveform:
+        """The samples of one span, sharing memory with the whole."""
+        return Waveform(self.samples[span.start : span.end], self.source)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A half-open range of samples: `start` <= n < `end`."""
+
+    start: int
+    end: int
+
+    @property
+    def start_s(self) -> float:
+        return round(self.start / SAMPLE_RATE, 3)
+
+    @property
+    def end_s(self) -> float:
+        return round(self.end / SAMPLE_RATE, 3)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What the editor did with one draft token, or what it put before draft position `at`.
+
+    `draft` and `text` are decoded token text, with the leading space of a token that starts a word;
+    `draft` is empty for an insertion, `text` for a deletion.
+    """
+
+    op: EditOp
+    draft: str
+    text: str
+    at: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"op": self.op, "draft": self.draft, "text": self.text, "at": self.at}
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its times in seconds."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float | None = None
+    speaker: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "confidence": self.confidence,
+            "speaker": self.speaker,
+        }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one speaker said without a break."""
+
+    speaker: str
+    start: float
+    end: float
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"speaker": self.speaker, "start": self.start, "end": self.end, "text": self.text}
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a recognizer heard in one clip."""
+
+    text: str
+    draft: str | None = None
+    edits: tuple[Edit, ...] = ()
+    confidence: float | None = None
+    words: tuple[Word, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to do with the speech: the verb and its languages (None: the model decides)."""
+
+    name: Literal["transcribe", "translate"] = "transcribe"
+    language: str | None = None
+    target_language: str | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One span of the recording and what was heard in it; `start` and `end` in seconds."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    draft: str | None = None
+    edits: tuple[Edit, ...] = ()
+    confidence: float | None = None
+    speaker: str | None = None
+    words: tuple[Word, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "draft": self.draft,
+            "confidence": self.confidence,
+            "speaker": self.speaker,
+            "edits": [edit.to_dict() for edit in self.edits],
+            "words": [word.to_dict() for word in self.words],
+        }
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a whole recording, with its segments and everything worth a warning."""
+
+    text: str
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    duration: float = 0.0
+    model: str = ""
+    task: str = "transcribe"
+    turns: tuple[Turn, ...] = ()
+    warnings: tuple[Notice, ...] = field(default=())
+
+    @property
+    def draft(self) -> str | None:
+        """The draft of the whole recording, or None where the model writes none."""
+        drafts = [segment.draft for segment in self.segments if segment.draft is not None]
+        return " ".join(part for part in drafts if part) if drafts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; the keys are always all present."""
+        return {
+            "text": self.text,
+            "language": self.language,
+            "duration": self.duration,
+            "model": self.model,
+            "task": self.task,
+            "segments": [segment.to_dict() for segment in self.segments],
+            "turns": [turn.to_dict() for turn in self.turns],
+            "warnings": [notice.to_dict() for notice in self.warnings],
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the transcript; the suffix (.txt .srt .vtt .json) names the format."""
+        from redline import formats  # a type may not import upwards when the package is loaded
+
+        return formats.save(self, path)
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """Anything that turns clips of at most `max_clip_s` seconds into hypotheses, in order."""
+
+    name: str
+    languages: tuple[str, ...]
+    max_clip_s: float
+
+    def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
+        """One hypothesis per clip; a clip's answer never depends on its neighbours."""
+        ...
