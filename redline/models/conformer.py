@@ -120,17 +120,20 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         assert self.running_mean is not None and self.running_var is not None
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            assert mask is not None and self.momentum is not None
-            weights = mask[..., None].to(torch.float32)
-            count = weights.sum().clamp(min=1.0)
-            flat = x.float()
-            mean = (flat * weights).sum(dim=(0, 1)) / count
-            var = ((flat - mean).square() * weights).sum(dim=(0, 1)) / count
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * count / (count - 1).clamp(min=1.0), self.momentum)
+        if not self.training:
+            y = F.batch_norm(
+                x.transpose(1, 2), self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+            return y.transpose(1, 2)
+        assert mask is not None and self.momentum is not None
+        weights = mask[..., None].to(torch.float32)
+        count = weights.sum().clamp(min=1.0)
+        flat = x.float()
+        mean = (flat * weights).sum(dim=(0, 1)) / count
+        var = ((flat - mean).square() * weights).sum(dim=(0, 1)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1).clamp(min=1.0), self.momentum)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return x * scale.to(x.dtype) + (self.bias - mean * scale).to(x.dtype)
 
@@ -244,12 +247,12 @@ class ConformerEncoder(nn.Module):
             out_mask = valid_frames(lengths, (x.shape[1] + 1) // 2) if block.stride == 2 else mask
             x = block(x, mask, out_mask)  # [B, T, D]
             mask = out_mask
-            if number in wanted:
-                states[number] = x
             if number == self.config.self_conditioning_layer:
                 mid_logits = self.out(self.pred_dropout(x))  # [B, T, C]
                 posterior = mid_logits.softmax(dim=-1, dtype=torch.float32)
                 x = x + self.out_mid(posterior.to(x.dtype))
+            if number in wanted:
+                states[number] = x
         char_logits = self.out(self.pred_dropout(x))
         draft_logits = draft_lengths = None
         if self.out_bpe is not None:

@@ -1,0 +1,121 @@
+"""The NLE model: a CTC encoder drafts, a bidirectional language model edits every slot in one pass (arXiv 2603.08397).
+
+features -> encoder -> draft ids -> slots e x1 e x2 e
+                  \\-> exports -> projector -> audio embeddings
+audio embeddings ++ slots -> language model -> one prediction per slot -> collapse -> final ids
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from redline.decoding import ctc
+from redline.decoding.edit import with_slots
+from redline.errors import ConfigError
+from redline.models.config import NarConfig
+from redline.models.conformer import ConformerEncoder, EncoderOutput
+from redline.models.granite import GraniteLM
+from redline.models.projector import Projector
+
+
+@dataclass
+class EditorOutput:
+    """Everything one pass computes, from the encoder's states to the edited ids of each clip."""
+
+    encoded: EncoderOutput
+    draft_ids: list[list[int]]
+    audio_embeds: Tensor  # [B, S, H], as the language model reads them (before its embedding multiplier)
+    audio_lengths: Tensor  # [B]
+    slots: Tensor  # [B, K] ids, the blank in empty slots and past the end
+    slot_lengths: Tensor  # [B]
+    slot_logits: Tensor  # [B, K, V]
+    paths: list[list[int]]  # best label of each slot
+    final_ids: list[list[int]]
+
+
+class NarEditor(nn.Module):
+    """Encoder, projector and language model under the tensor names of the later published NAR layout."""
+
+    def __init__(self, config: NarConfig) -> None:
+        super().__init__()
+        if config.encoder.bpe_output_dim != config.text.vocab_size:
+            raise ConfigError(
+                f"encoder bpe_output_dim is {config.encoder.bpe_output_dim}; it must be the vocabulary size, "
+                f"{config.text.vocab_size}, because the draft is written in the language model's tokens"
+            )
+        if not 0 <= config.blank_token_id < config.text.vocab_size:
+            raise ConfigError(
+                f"blank_token_id is {config.blank_token_id}; allowed are 0 to {config.text.vocab_size - 1}"
+            )
+        self.config = config
+        self.encoder = ConformerEncoder(config.encoder)
+        self.projector = Projector(config.projector)
+        self.language_model = GraniteLM(config.text)
+
+    def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""
+        encoded: EncoderOutput = self.encoder(features, lengths, self.config.encoder_layer_indices)
+        return encoded
+
+    def draft(self, encoded: EncoderOutput) -> list[list[int]]:
+        """The encoder's own transcript of each clip, as token ids."""
+        assert encoded.draft_logits is not None and encoded.draft_lengths is not None
+        return ctc.greedy(encoded.draft_logits, encoded.draft_lengths, self.config.blank_token_id)
+
+    def embed_audio(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states, one [B, T, D] per exported layer -> audio embeddings [B, S, H] and lengths [B]."""
+        embeds, audio_lengths = self.projector(exports, lengths)
+        if self.config.scale_projected_embeddings:
+            embeds = embeds / self.config.text.embedding_multiplier
+        return embeds, audio_lengths
+
+    def slots(self, drafts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Drafts -> slot ids [B, K], padded with the blank, and lengths [B]; on the model's device."""
+        blank, minimum = self.config.blank_token_id, self.config.min_edit_sequence_length
+        rows = [torch.tensor(with_slots(draft, blank, minimum)) for draft in drafts]
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=blank)
+        device = self.projector.query.device
+        return ids.to(device), lengths.to(device)
+
+    def edit(self, audio_embeds: Tensor, audio_lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
+        """One bidirectional pass over audio [B, S, H] ++ slots [B, K] -> slot logits [B, K, V].
+
+        Each row is packed to the left (its audio, its slots, then padding), so positions count as for a clip alone.
+        """
+        S, K = audio_embeds.shape[1], slots.shape[1]
+        both = torch.cat((audio_embeds, self.language_model.embed(slots)), dim=1)  # [B, S + K, H]
+        lengths = audio_lengths + slot_lengths
+        audio_end = audio_lengths[:, None]
+        steps = torch.arange(S + K, device=both.device)
+        source = torch.where(steps < audio_end, steps, steps + S - audio_end).clamp(max=S + K - 1)
+        packed = both.gather(1, source[..., None].expand_as(both))  # [B, S + K, H]
+        hidden = self.language_model.hidden(packed, lengths, causal=False)
+        places = audio_end + torch.arange(K, device=both.device)  # [B, K]
+        hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+        return self.language_model.logits(hidden)  # [B, K, V]
+
+    def forward(self, features: Tensor, lengths: Tensor) -> EditorOutput:
+        """Features [B, T, 160] with lengths [B] -> drafts and edited ids of every clip."""
+        encoded = self.encode(features, lengths)
+        draft_ids = self.draft(encoded)
+        audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
+        slots, slot_lengths = self.slots(draft_ids)
+        slot_logits = self.edit(audio_embeds, audio_lengths, slots, slot_lengths)
+        best = slot_logits.argmax(dim=-1).tolist()
+        paths = [row[:length] for row, length in zip(best, slot_lengths.tolist(), strict=True)]
+        return EditorOutput(
+            encoded=encoded,
+            draft_ids=draft_ids,
+            audio_embeds=audio_embeds,
+            audio_lengths=audio_lengths,
+            slots=slots,
+            slot_lengths=slot_lengths,
+            slot_logits=slot_logits,
+            paths=paths,
+            final_ids=[ctc.collapse(path, self.config.blank_token_id) for path in paths],
+        )

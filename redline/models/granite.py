@@ -1,0 +1,164 @@
+"""The Granite language model, causal or bidirectional, under the published tensor names.
+
+Four multipliers set it apart from a plain decoder: the embeddings are scaled up by `embedding_multiplier`, the softmax
+uses `attention_multiplier` in place of 1/sqrt(head_dim), every residual branch is scaled by `residual_multiplier` and
+the logits are divided by `logits_scaling`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from redline.models.config import LMConfig
+
+INITIAL_STD = 0.02
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square in float32, then scale: [..., H] -> [..., H]."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * (wide * scale).to(x.dtype)  # [..., H]
+
+
+def rotation(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary positions: positions [B, L] -> two tensors [B, 1, L, head_dim], float32."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions[..., None].float() * theta**-exponents  # [B, L, head_dim / 2]
+    angles = torch.cat((angles, angles), dim=-1)[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each (i, i + half) pair of x [B, h, L, head_dim] by its angle: the half-split pairing."""
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.scale = config.attention_multiplier
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        """x [B, L, H], mask [B, 1, 1 or L, L] (true: may be seen) -> [B, L, H]."""
+        B, L, _ = x.shape
+        q, k, v = (
+            projection(x).view(B, L, -1, self.head_dim).transpose(1, 2)  # [B, h, L, head_dim]
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=True)
+        projected: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))
+        return projected  # [B, L, H]
+
+
+class SwiGLU(nn.Module):
+    """The gated feed-forward part: [..., H] -> [..., H]."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return y
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each on a normalised copy, each scaled into the residual stream."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = SwiGLU(config)
+        self.residual = config.residual_multiplier
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.residual * self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        x = x + self.residual * self.mlp(self.post_attention_layernorm(x))
+        return x  # [B, L, H]
+
+
+class GraniteBody(nn.Module):
+    """Embeddings, layers and the last norm."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class GraniteLM(nn.Module):
+    """A Granite language model; `lm_head` exists only where the embeddings are not tied."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = GraniteBody(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=INITIAL_STD)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings before scaling: ids [B, L] -> [B, L, H]."""
+        embeddings: Tensor = self.model.embed_tokens(ids)
+        return embeddings
+
+    def hidden(
+        self, embeddings: Tensor, lengths: Tensor, *, causal: bool = True, positions: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states after the last norm: embeddings [B, L, H] as from `embed`, lengths [B] -> [B, L, H].
+
+        Positions [B, L] count from 0 unless given. What lies past a row's length is never seen, even when it is NaN.
+        """
+        B, L, _ = embeddings.shape
+        steps = torch.arange(L, device=embeddings.device)
+        valid = steps < lengths[:, None]  # [B, L]
+        x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
+        # A row of length 0 still sees position 0 (a zero): a softmax over nothing would be NaN.
+        mask = (steps < lengths.clamp(min=1)[:, None])[:, None, None]  # [B, 1, 1, L]
+        if causal:
+            mask = mask & (steps <= steps[:, None])  # [B, 1, L, L]
+        if positions is None:
+            positions = steps.expand(B, L)
+        cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta)
+        for layer in self.model.layers:
+            x = layer(x, cos, sin, mask)
+        normed: Tensor = self.model.norm(x)
+        return normed  # [B, L, H]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token (or same-slot) logits: hidden [..., H] -> [..., V]."""
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        return F.linear(hidden, head.weight) / self.config.logits_scaling
+
+    def forward(self, ids: Tensor, lengths: Tensor, *, causal: bool = True) -> Tensor:
+        """Logits of token ids [B, L] with lengths [B] -> [B, L, V]."""
+        return self.logits(self.hidden(self.embed(ids), lengths, causal=causal))

@@ -1,0 +1,128 @@
+"""The NLE projector: encoder states of several depths -> audio embeddings for the language model (arXiv 2603.08397)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from redline.models.config import ProjectorConfig
+
+Count = TypeVar("Count", int, Tensor)
+
+
+class CrossAttention(nn.Module):
+    """The queries of a window look at the frames of that window."""
+
+    def __init__(self, config: ProjectorConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        width, bias = config.hidden_size, config.attn_bias
+        self.q_proj = nn.Linear(width, width, bias=bias)
+        self.k_proj = nn.Linear(width, width, bias=bias)
+        self.v_proj = nn.Linear(width, width, bias=bias)
+        self.o_proj = nn.Linear(width, width, bias=bias)
+
+    def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
+        """queries [W, Q, P], frames [W, block, P] -> [W, Q, P]."""
+        q, k, v = (
+            states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)  # [W, h, Q or block, P / h]
+            for states in (self.q_proj(queries), self.k_proj(frames), self.v_proj(frames))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        projected: Tensor = self.o_proj(mixed)
+        return projected
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a SiLU between them."""
+
+    def __init__(self, config: ProjectorConfig) -> None:
+        super().__init__()
+        inner = config.hidden_size * config.mlp_ratio
+        self.fc1 = nn.Linear(config.hidden_size, inner, bias=config.mlp_bias)
+        self.fc2 = nn.Linear(inner, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.silu(self.fc1(x)))
+        return y
+
+
+class ProjectorBlock(nn.Module):
+    """Cross-attention and feed-forward; only the queries are normalised and carried on."""
+
+    def __init__(self, config: ProjectorConfig) -> None:
+        super().__init__()
+        self.attn_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_eps)
+        self.cross_attention = CrossAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
+        queries = queries + self.cross_attention(self.attn_norm(queries), frames)
+        queries = queries + self.mlp(self.mlp_norm(queries))
+        return queries  # [W, Q, P]
+
+
+class WindowFormer(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: ProjectorConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ProjectorBlock(config) for _ in range(config.num_layers))
+
+    def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
+        for layer in self.layers:
+            queries = layer(queries, frames)
+        return queries
+
+
+class Projector(nn.Module):
+    """Turn each window of `block_size` frames into `block_size / downsample_rate` audio embeddings.
+
+    Every query starts as the mean of its own `downsample_rate` frames and reads the whole window. Windows do not see
+    each other, so a clip's embeddings depend on its own frames only.
+    """
+
+    def __init__(self, config: ProjectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.layer_norms = nn.ModuleList(
+            nn.LayerNorm(config.encoder_dim, eps=config.layernorm_eps) for _ in range(config.num_encoder_layers)
+        )
+        self.layer_projector = nn.Linear(config.num_encoder_layers * config.encoder_dim, width)
+        self.query = nn.Parameter(torch.randn(1, config.block_size // config.downsample_rate, width) * width**-0.5)
+        self.window_positions = nn.Parameter(torch.randn(1, config.block_size, width) * width**-0.5)
+        self.qformer = WindowFormer(config)
+        self.out_norm = nn.LayerNorm(width, eps=config.layernorm_eps)
+        self.out_linear = nn.Linear(width, config.llm_dim)
+        self.dropout = nn.Dropout(config.dropout_prob)
+
+    def num_tokens(self, frames: Count) -> Count:
+        """Audio embeddings of so many encoder frames: only a full group of frames makes one."""
+        return frames // self.config.downsample_rate
+
+    def forward(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states, one [B, T, D] per exported layer, and lengths [B] -> [B, S, H] and lengths [B]."""
+        B, T, _ = exports[0].shape
+        block = self.config.block_size
+        normed = [norm(states) for norm, states in zip(self.layer_norms, exports, strict=True)]
+        x = F.gelu(self.layer_projector(torch.cat(normed, dim=-1)))  # [B, T, P]
+        # The published model fills the last window with zeros here and lets the queries see them: so does every row
+        # of a batch, from its own end on.
+        padding = torch.arange(T, device=x.device) >= lengths[:, None]
+        x = x.masked_fill(padding[..., None], 0.0)
+        x = F.pad(x, (0, 0, 0, -T % block))
+
+        frames = x.reshape(-1, block, x.shape[-1])  # [W, block, P], W = B * windows
+        means = frames.reshape(len(frames), -1, self.config.downsample_rate, frames.shape[-1]).mean(dim=2)  # [W, Q, P]
+        queries = self.qformer(
+            self.dropout(self.query + means),
+            self.dropout(frames + self.window_positions),
+        )
+        y = self.out_linear(self.dropout(self.out_norm(queries)))  # [W, Q, H]
+        return y.reshape(B, -1, y.shape[-1])[:, : self.num_tokens(T)], self.num_tokens(lengths)  # [B, S, H], [B]
