@@ -75,7 +75,8 @@ def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
     if c == 1:
         return scores
     skewed = scores.flatten(-2)[..., c - 1 : -1]
-    return skewed.unflatten(-1, (c, 2 * c - 2))[..., :c]
+    square: Tensor = skewed.unflatten(-1, (c, 2 * c - 2))[..., :c]
+    return square
 
 
 class BlockAttention(nn.Module):
@@ -174,7 +175,8 @@ class ConvModule(nn.Module):
         x = x.masked_fill(~mask[..., None], 0.0)
         x = F.silu(self.batch_norm(self.depth_conv(x), out_mask))
         x = F.linear(x, self.down_conv.weight.squeeze(-1), self.down_conv.bias)
-        return self.dropout(x)  # type: ignore[no-any-return]
+        dropped: Tensor = self.dropout(x)
+        return dropped  # [B, ceil(T / stride), D]
 
 
 def halve(x: Tensor, mask: Tensor) -> Tensor:
@@ -183,7 +185,8 @@ def halve(x: Tensor, mask: Tensor) -> Tensor:
         x, mask = F.pad(x, (0, 0, 0, 1)), F.pad(mask, (0, 1))
     pairs = mask.unflatten(1, (-1, 2)).to(x.dtype)  # [B, T / 2, 2]
     x = x.masked_fill(~mask[..., None], 0.0).unflatten(1, (-1, 2))  # [B, T / 2, 2, D]
-    return x.sum(2) / pairs.sum(2).clamp(min=1.0)[..., None]
+    mean: Tensor = x.sum(2) / pairs.sum(2).clamp(min=1.0)[..., None]
+    return mean
 
 
 class ConformerBlock(nn.Module):
@@ -208,7 +211,7 @@ class ConformerBlock(nn.Module):
 
 
 def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int) -> Tensor:
-    """Weighted mean of each window of frames, weights 1 - P(blank): [B, T, D] -> [B, ceil(T / window), D] in float32."""
+    """Mean of each window of frames weighted by 1 - P(blank): [B, T, D] -> [B, ceil(T / window), D] in float32."""
     extra = -hidden.shape[1] % window
     weights = F.pad(not_blank.float().masked_fill(~mask, 0.0), (0, extra)).unflatten(1, (-1, window))  # [B, W, w]
     frames = F.pad(hidden.float().masked_fill(~mask[..., None], 0.0), (0, 0, 0, extra)).unflatten(1, (-1, window))

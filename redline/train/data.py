@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +81,9 @@ def spoken(text: str) -> str:
     """Lower-case words of letters and apostrophes: what the small English models are taught to write."""
     text = unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'").replace("\u2018", "'"))
     kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
-    words = "".join(kept).split()
-    return " ".join(word for word in (word.strip("'") if word.strip("'") == "" else word for word in words) if word)
+    # Apostrophes at the ends are quotation marks far more often than they are part of the word.
+    words = (word.strip("'") for word in "".join(kept).split())
+    return " ".join(word for word in words if word)
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def build_view(
     partial.rename(stem.with_suffix(".f16"))
     index = stem.with_suffix(".json.partial")
     index.write_text(json.dumps(offsets))
-    os.replace(index, stem.with_suffix(".json"))
+    index.replace(stem.with_suffix(".json"))
     return FeatureView.open(stem)
 
 
@@ -271,16 +272,19 @@ class BatchSource:
         options = self.options
         share = options.curriculum[epoch] if epoch < len(options.curriculum) else 1.0
         chosen = self.utterances[: max(1, round(share * len(self.utterances)))]
-        sampler = DynamicBucketingSampler(
-            cuts_of_durations(chosen),
-            max_duration=options.batch_s,
-            num_buckets=min(options.buckets, max(2, len(chosen) // 8)),
-            shuffle=True,
-            drop_last=False,
-            seed=options.seed,
-            rank=0,
-            world_size=1,
-        )
+        with warnings.catch_warnings():
+            # The advice to read cuts lazily is for sets that do not fit in memory.
+            warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler")
+            sampler = DynamicBucketingSampler(
+                cuts_of_durations(chosen),
+                max_duration=options.batch_s,
+                num_buckets=min(options.buckets, max(2, len(chosen) // 8)),
+                shuffle=True,
+                drop_last=False,
+                seed=options.seed,
+                rank=0,
+                world_size=1,
+            )
         sampler.set_epoch(epoch)
         texts = {item.id: item.text for item in chosen}
         augment = epoch >= options.augment_from_epoch
@@ -304,8 +308,8 @@ class BatchSource:
 def cuts_of_durations(utterances: Sequence[Utterance]) -> Any:
     """Cuts that only carry an id and a duration, for sampling without touching the audio again."""
     from lhotse import CutSet
-    from lhotse.testing.dummies import dummy_recording
     from lhotse.cut import MonoCut
+    from lhotse.testing.dummies import dummy_recording
 
     recording = dummy_recording(0, duration=3600.0)
     return CutSet.from_cuts(

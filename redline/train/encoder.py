@@ -1,4 +1,4 @@
-"""Stage (b): the Conformer encoder, taught by characters in the middle and at the top and by tokens on pooled frames."""
+"""Stage (b): the Conformer encoder, taught by characters at the middle and the top and by tokens on pooled frames."""
 
 from __future__ import annotations
 

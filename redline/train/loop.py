@@ -8,9 +8,10 @@ steps since the last save.
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +59,11 @@ class Stage(Protocol):
     """What the loop needs to know of a task."""
 
     name: str
-    objective: nn.Module
+
+    @property
+    def objective(self) -> nn.Module:
+        """Batch -> loss and its parts."""
+        ...
 
     def batches(self, epoch: int, skip: int) -> Iterator[Any]:
         """Batches of one epoch after the first `skip`; the order depends on the epoch alone."""
@@ -113,7 +118,9 @@ def _tensors_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as flat names, in the order of its parameters."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{key}": torch.as_tensor(value).contiguous() for index, row in state.items() for key, value in row.items()
+        f"{index}.{key}": torch.as_tensor(value).contiguous()
+        for index, row in state.items()
+        for key, value in row.items()
     }
 
 
@@ -172,7 +179,7 @@ def save_state(
     partial.rename(target)
     pointer = folder / "latest.partial"
     pointer.write_text(target.name)
-    os.replace(pointer, folder / "latest")
+    pointer.replace(folder / "latest")
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -197,6 +204,24 @@ def load_average(folder: Path, module: nn.Module) -> None:
     """Put the averaged weights of the latest state into a module."""
     latest = folder / (folder / "latest").read_text().strip()
     module.load_state_dict(load_file(latest / "average.safetensors"), strict=False)
+
+
+class _StopSignal:
+    """Turns Ctrl-C and SIGTERM into a request, so that a run is saved before it stops; a second Ctrl-C is immediate."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 Say = Callable[[str], None]
@@ -226,7 +251,8 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     step, started, saved, scores = position["step"], time.monotonic(), time.monotonic(), {}
     if step:
         say(f"{stage.name}: going on from step {step} of {options.steps}")
-    first_step, heard_s, sums, count = step, 0.0, {}, 0
+    first_step, heard_s, count = step, 0.0, 0
+    sums: dict[str, float] = {}
 
     def evaluate() -> dict[str, float]:
         average.swap(module)
@@ -243,6 +269,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 file.write(json.dumps(row) + "\n")
 
     module.train()
+    stop = _StopSignal()
     while step < options.steps:
         for batch in stage.batches(position["epoch"], position["batch"]):
             torch.manual_seed(options.seed * 1_000_003 + step * accelerator.num_processes + accelerator.process_index)
@@ -282,14 +309,17 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 scores = evaluate()
                 note({"step": step, **scores})
                 say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
-            if main and (time.monotonic() - saved > options.save_every_s or step == options.steps):
+            if main and (time.monotonic() - saved > options.save_every_s or step == options.steps or stop.asked):
                 save_state(folder, module, average, found, position)
                 saved = time.monotonic()
+            if stop.asked:
+                raise KeyboardInterrupt
             if step == options.steps:
                 break
         else:
             position["epoch"] += 1
             position["batch"] = 0
+    stop.restore()
     average.swap(module)
     module.eval()
     return scores

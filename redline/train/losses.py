@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], 
 
 def misfits(lengths: Tensor, targets: Sequence[Sequence[int]]) -> int:
     """Utterances that CTC cannot spell: a frame for each symbol and one more between equal neighbours."""
-    needed = [len(row) + sum(a == b for a, b in zip(row, row[1:], strict=False)) for row in targets]
+    needed = [len(row) + sum(a == b for a, b in pairwise(row)) for row in targets]
     return sum(need > have for need, have in zip(needed, lengths.tolist(), strict=True))
 
 

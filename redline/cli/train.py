@@ -1,0 +1,49 @@
+"""`redline train`: make a model from a recipe, a manifest and a folder of text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redline.errors import RedlineError
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny) or a .toml file.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Manifest: one JSON object a line with audio, text, duration, language and split."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on from here.")] = Path(
+        "runs/tiny"
+    ),
+    text: Annotated[Path | None, typer.Option(help="Folder of .txt files for the language model.")] = None,
+    noise: Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")] = None,
+    rooms: Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only this stage (repeatable): tokenizer, encoder, lm, editor, export."),
+    ] = None,
+) -> None:
+    """Train a model: tokenizer, encoder, language model, editor, then export in the published layout.
+
+    Every stage resumes where it stopped when the same command is given again. Losses and scores are written to
+    OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
+    """
+    try:
+        from redline.train.recipe import STAGES, Materials, Recipe, build
+
+        materials = Materials(data, out, text, noise, rooms)
+        build(Recipe.read(recipe), materials, stage or STAGES, lambda line: print(line, file=sys.stderr, flush=True))
+    except RedlineError as error:
+        print(f"redline train: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except ImportError as error:
+        print(f"redline train needs {error.name}: pip install 'redline[train]'", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from {out}", file=sys.stderr)
+        raise typer.Exit(130) from None

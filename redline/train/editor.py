@@ -1,0 +1,134 @@
+"""Stage (d): NLE. The encoder is frozen; projector and language model learn to edit the encoder's own drafts.
+
+Loss: CTC over the 2N + 1 slots plus 0.02 x cross-entropy towards the input slots (arXiv 2603.08397), see `nle_loss`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from redline.decoding.ctc import collapse
+from redline.errors import ConfigError
+from redline.features import pad
+from redline.models.editor import NarEditor
+from redline.models.granite import GraniteLM
+from redline.text import Tokenizer
+from redline.train.corrupt import scramble_tokens
+from redline.train.data import Batch, BatchSource, FeatureView, Utterance
+from redline.train.encoder import rates
+from redline.train.losses import nle_loss
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """How the editor learns."""
+
+    copy_weight: float = 0.02
+    lora_rank: int = 0
+    """Rank of adapters on attention and feed-forward; 0 trains the whole language model."""
+    lora_alpha: int = 0
+    """0 takes the rank."""
+    scramble_rate: float = 0.0
+    """Share of draft tokens replaced, dropped or doubled, on top of the encoder's own errors."""
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 0:
+            raise ConfigError(f"lora_rank is {self.lora_rank}; allowed are 0 (train everything) and above")
+
+
+class EditorObjective(nn.Module):
+    """Batch -> NLE loss; the encoder never changes, not even the statistics of its normalisation."""
+
+    def __init__(self, editor: NarEditor, tokenizer: Tokenizer, options: EditOptions) -> None:
+        super().__init__()
+        self.editor = editor
+        self.tokenizer = tokenizer
+        self.options = options
+        editor.encoder.requires_grad_(False)
+        if options.lora_rank:
+            editor.language_model = with_adapters(editor.language_model, options)
+        special = tokenizer.special_ids
+        self.vocabulary = [index for index in range(256, tokenizer.vocab_size) if index not in special]
+
+    def train(self, mode: bool = True) -> EditorObjective:
+        super().train(mode)
+        self.editor.encoder.eval()
+        return self
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        editor = self.editor
+        with torch.no_grad():
+            encoded = editor.encode(batch.features, batch.lengths)
+            drafts: Sequence[Sequence[int]] = editor.draft(encoded)
+        if self.training and self.options.scramble_rate:
+            draw = random.Random("".join(batch.ids) + str(torch.initial_seed()))
+            drafts = [scramble_tokens(row, self.options.scramble_rate, self.vocabulary, draw) for row in drafts]
+        embeds, audio_lengths = editor.embed_audio(encoded.exports, encoded.lengths)
+        slots, slot_lengths = editor.slots(drafts)
+        logits = editor.edit(embeds, audio_lengths, slots, slot_lengths)
+        targets = [self.tokenizer.encode(text) for text in batch.texts]
+        blank = editor.config.blank_token_id
+        return nle_loss(logits, slots, slot_lengths, targets, blank, self.options.copy_weight), {}
+
+
+def with_adapters(model: GraniteLM, options: EditOptions) -> GraniteLM:
+    """Freeze a language model and put trainable low-rank adapters into its layers."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model.requires_grad_(False)
+    alpha = options.lora_alpha or options.lora_rank
+    config = LoraConfig(r=options.lora_rank, lora_alpha=alpha, target_modules=list(LORA_TARGETS), bias="none")
+    inject_adapter_in_model(config, model)
+    return model
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Fold every adapter into the layer it sits on, leaving the plain layers behind."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, module.get_base_layer())
+
+
+class EditorStage:
+    """Trains the editor on a `BatchSource` and compares draft and edited text on whole utterances."""
+
+    name = "editor"
+
+    def __init__(
+        self, objective: EditorObjective, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView
+    ) -> None:
+        self.objective = objective
+        self.source = source
+        self.dev = sorted((item for item in dev if item.id in dev_view.offsets), key=lambda item: item.duration)
+        self.dev_view = dev_view
+
+    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+        return self.source.epoch(epoch, skip)
+
+    def seconds(self, batch: Batch) -> float:
+        return batch.seconds
+
+    def evaluate(self) -> dict[str, float]:
+        """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
+        editor, decode = self.objective.editor, self.objective.tokenizer.decode
+        drafted: list[str] = []
+        edited: list[str] = []
+        for start in range(0, len(self.dev), 8):
+            features, lengths = pad([self.dev_view[item.id] for item in self.dev[start : start + 8]])
+            out = editor(features, lengths)
+            drafted += [decode(row).strip() for row in out.draft_ids]
+            edited += [decode(collapse(row, editor.config.blank_token_id)).strip() for row in out.paths]
+        references = [item.text for item in self.dev]
+        before, after = rates(references, drafted)[1], rates(references, edited)[1]
+        return {"draft_wer": before, "edited_wer": after, "removed": 100 * (before - after) / max(before, 1e-9)}

@@ -1,0 +1,309 @@
+"""A recipe: everything that makes a model except the data, read from one TOML file.
+
+`build` runs its stages in order (tokenizer, encoder, language model, editor, export); each goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from redline.errors import ConfigError, DataError
+from redline.models import checkpoint
+from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
+from redline.models.editor import NarEditor
+from redline.models.granite import GraniteLM
+from redline.text import Tokenizer
+from redline.train.corrupt import CorruptionOptions
+from redline.train.data import (
+    AugmentOptions,
+    BatchOptions,
+    BatchSource,
+    FeatureView,
+    SpecAugmentOptions,
+    Utterance,
+    build_view,
+    read_manifest,
+    spoken,
+)
+from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
+from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderStage
+from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
+from redline.train.loop import LoopOptions, Say, fit, load_average
+from redline.train.tokenizer import END, PAD, train_tokenizer
+
+T = TypeVar("T")
+STAGES = ("tokenizer", "encoder", "lm", "editor", "export")
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The sections of a recipe file; every one may be left out."""
+
+    language: str = "en"
+    vocab_size: int = 768
+    encoder_layer_indices: tuple[int, ...] = (2, 4, 6, -1)
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    projector: Mapping[str, Any] = field(default_factory=dict)
+    language_model: Mapping[str, Any] = field(default_factory=dict)
+    augment: AugmentOptions = AugmentOptions()
+    spec_augment: SpecAugmentOptions = SpecAugmentOptions()
+    encoder_batches: BatchOptions = BatchOptions()
+    encoder_loss: EncoderLossOptions = EncoderLossOptions()
+    encoder_training: LoopOptions = LoopOptions()
+    text: TextOptions = TextOptions()
+    corruption: CorruptionOptions = CorruptionOptions()
+    lm_training: LoopOptions = LoopOptions()
+    edit: EditOptions = EditOptions()
+    editor_batches: BatchOptions = BatchOptions(curriculum=(), augment_from_epoch=0)
+    editor_training: LoopOptions = LoopOptions()
+
+    @classmethod
+    def read(cls, name: str | Path) -> Recipe:
+        """Read a bundled recipe by name, or a TOML file; raises `ConfigError` naming an unknown key."""
+        path = RECIPES / f"{name}.toml" if (RECIPES / f"{name}.toml").exists() else Path(name)
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+            raise ConfigError(f"{name}: no such recipe; give a .toml file or one of: {known}")
+        return cls.from_dict(_toml(path), str(path))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Build a recipe from plain data."""
+        default = cls()
+        chosen: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in {item.name for item in fields(cls)}:
+                raise ConfigError(f"{where}: unknown key {key!r}; known are {[item.name for item in fields(cls)]}")
+            current = getattr(default, key)
+            if isinstance(current, dict):
+                chosen[key] = dict(value)
+            elif hasattr(current, "__dataclass_fields__"):
+                chosen[key] = _section(current, value, f"{where} [{key}]")
+            else:
+                chosen[key] = tuple(value) if isinstance(value, list) else value
+        return replace(default, **chosen)
+
+    def config(self, tokenizer: Tokenizer) -> NarConfig:
+        """The model that this recipe trains, sized to its tokenizer."""
+        end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
+        assert end is not None and pad is not None
+        rows = tokenizer.vocab_size
+        encoder = _section(
+            EncoderConfig(), {**self.encoder, "bpe_output_dim": rows, "blank_token_id": end}, "recipe [encoder]"
+        )
+        text = _section(
+            LMConfig(),
+            {**self.language_model, "vocab_size": rows, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end},
+            "recipe [language_model]",
+        )
+        joined = {"encoder_dim": encoder.hidden_dim, "llm_dim": text.hidden_size}
+        joined["num_encoder_layers"] = len(self.encoder_layer_indices)
+        projector = _section(ProjectorConfig(), {**self.projector, **joined}, "recipe [projector]")
+        return NarConfig(
+            encoder=encoder,
+            projector=projector,
+            text=text,
+            encoder_layer_indices=self.encoder_layer_indices,
+            blank_token_id=end,
+            languages=(self.language,),
+        )
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML ({error})") from error
+    return values
+
+
+def _section(default: T, values: Mapping[str, Any], where: str) -> T:
+    """A dataclass with some of its fields replaced; unknown names are refused."""
+    known = {item.name for item in fields(default)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"{where}: unknown {unknown}; known are {sorted(known)}")
+    return replace(default, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a recipe is applied to, and where its results go."""
+
+    data: Path
+    out: Path
+    text: Path | None = None
+    noise: Path | None = None
+    rooms: Path | None = None
+
+
+def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
+    rows = read_manifest(data, split=split, language=recipe.language)
+    said = [replace(row, text=spoken(row.text)) for row in rows]
+    return [row for row in said if row.text]
+
+
+class Build:
+    """One run of a recipe: its data, its folders and its stages."""
+
+    def __init__(self, recipe: Recipe, materials: Materials, say: Say) -> None:
+        self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
+        self.train_set = _speech(recipe, materials.data, "train")
+        self.dev_set = _speech(recipe, materials.data, "dev")
+        for name, rows in (("train", self.train_set), ("dev", self.dev_set)):
+            if not rows:
+                raise DataError(
+                    f"{materials.data}: no utterance with language {recipe.language!r} and split {name!r}; "
+                    'each line needs "split": "train" or "dev" (and "test" for what is never trained on)'
+                )
+        hours = sum(row.duration for row in self.train_set) / 3600
+        say(f"{len(self.train_set)} utterances, {hours:.2f} h to train on; {len(self.dev_set)} for dev")
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.out / "tokenizer.json"
+
+    def _tokenizer(self) -> Tokenizer:
+        if not self.tokenizer_path.exists():
+            raise DataError(f"{self.tokenizer_path} is missing: run the stage 'tokenizer' first")
+        return Tokenizer.from_file(self.tokenizer_path)
+
+    def _books(self) -> list[str]:
+        if self.materials.text is None:
+            raise DataError("the language model needs text: name a folder of .txt files with --text")
+        return read_books(self.materials.text, self.out / "text")
+
+    def _views(self) -> tuple[list[FeatureView], FeatureView]:
+        options = replace(
+            self.recipe.augment,
+            noise_dir=str(self.materials.noise) if self.materials.noise else None,
+            rir_dir=str(self.materials.rooms) if self.materials.rooms else None,
+        )
+        cache = self.out / "views"
+        views = []
+        for number in range(options.views):
+            self.say(f"features: view {number + 1} of {options.views}")
+            views.append(build_view(self.train_set, number, options, cache))
+        return views, build_view(self.dev_set, 0, options, cache)
+
+    def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
+        source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
+        if source.left_out:
+            self.say(f"{source.left_out} utterances are left out: over {options.max_utterance_s:g} s, or under 20 ms")
+        return source
+
+    def tokenizer(self) -> None:
+        if self.tokenizer_path.exists():
+            return
+        lines = [row.text for row in self.train_set]
+        if self.materials.text is not None:
+            lines += self._books()[::4]
+        train_tokenizer(lines, self.recipe.vocab_size, self.tokenizer_path)
+        self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
+
+    def encoder(self) -> None:
+        tokenizer = self._tokenizer()
+        torch.manual_seed(self.recipe.encoder_training.seed)
+        objective = EncoderObjective(self.recipe.config(tokenizer).encoder, tokenizer, self.recipe.encoder_loss)
+        views, dev_view = self._views()
+        source = self._source(views, self.recipe.encoder_batches)
+        fit(EncoderStage(objective, source, self.dev_set, dev_view), self.recipe.encoder_training, self.out / "encoder")
+
+    def lm(self) -> None:
+        tokenizer = self._tokenizer()
+        config = self.recipe.config(tokenizer)
+        torch.manual_seed(self.recipe.lm_training.seed)
+        objective = LMObjective(GraniteLM(config.text), tokenizer, self.recipe.text, config.blank_token_id)
+        stage = LMStage(objective, self._books(), self.recipe.corruption)
+        fit(stage, self.recipe.lm_training, self.out / "lm")
+
+    def _editor_objective(self) -> EditorObjective:
+        tokenizer = self._tokenizer()
+        torch.manual_seed(self.recipe.editor_training.seed)
+        model = NarEditor(self.recipe.config(tokenizer))
+        taught = _Holder(model)
+        load_average(self.out / "encoder", taught)
+        if (self.out / "lm" / "latest").exists():
+            load_average(self.out / "lm", taught)
+        elif self.recipe.edit.lora_rank:
+            raise DataError("adapters need a pretrained language model: run the stage 'lm' first, or set lora_rank = 0")
+        return EditorObjective(model, tokenizer, self.recipe.edit)
+
+    def editor(self) -> None:
+        objective = self._editor_objective()
+        views, dev_view = self._views()
+        source = self._source(views, self.recipe.editor_batches)
+        stage = EditorStage(objective, source, self.dev_set, dev_view)
+        fit(stage, self.recipe.editor_training, self.out / "editor")
+
+    def export(self) -> None:
+        objective = self._editor_objective()
+        load_average(self.out / "editor", objective)
+        if self.recipe.edit.lora_rank:
+            merge_adapters(objective.editor.language_model)
+        target = checkpoint.save(
+            self.out / "model", objective.editor, self.tokenizer_path, dtype=torch.float16, overwrite=True
+        )
+        size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
+        self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
+
+
+class _Holder(torch.nn.Module):
+    """The names under which the stages kept encoder and language model."""
+
+    def __init__(self, model: NarEditor) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.language_model = model.language_model
+
+
+def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say) -> None:
+    """Run the named stages in their order; raises `ConfigError` for a stage that does not exist."""
+    if unknown := set(stages) - set(STAGES):
+        raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
+    materials.out.mkdir(parents=True, exist_ok=True)
+    run = Build(recipe, materials, say)
+    for stage in STAGES:
+        if stage in stages:
+            getattr(run, stage)()
+            if (materials.out / stage / "log.jsonl").exists():
+                plot_log(materials.out / stage / "log.jsonl")
+
+
+def plot_log(log: Path) -> Path | None:
+    """Draw the loss log of a stage beside it (log.png); None where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    losses = [row for row in rows if "loss" in row]
+    scores = [row for row in rows if "loss" not in row]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for key in losses[0].keys() - {"step", "epoch", "lr", "seconds"} if losses else ():
+        left.plot([row["step"] for row in losses], [row[key] for row in losses], label=key)
+    for key in scores[0].keys() - {"step"} if scores else ():
+        right.plot([row["step"] for row in scores], [row[key] for row in scores], marker=".", label=key)
+    for axes, title in ((left, "training loss"), (right, "dev scores")):
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    target = log.with_suffix(".png")
+    figure.savefig(target, dpi=110)
+    pyplot.close(figure)
+    return target

@@ -1,0 +1,351 @@
+"""Training: data, losses and a whole small run, resumed and exported."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lhotse")
+pytest.importorskip("accelerate")
+
+import soundfile
+
+from redline.decoding.edit import with_slots
+from redline.errors import ConfigError, DataError
+from redline.features import FEATURE_DIM
+from redline.models import checkpoint
+from redline.models.config import LMConfig
+from redline.models.granite import GraniteLM
+from redline.text import Tokenizer
+from redline.train.corrupt import CorruptionOptions, corrupt, scramble_tokens
+from redline.train.data import (
+    AugmentOptions,
+    BatchOptions,
+    BatchSource,
+    SpecAugmentOptions,
+    build_view,
+    read_manifest,
+    spec_augment,
+    spoken,
+)
+from redline.train.editor import EditOptions, merge_adapters, with_adapters
+from redline.train.loop import LoopOptions, learning_rate
+from redline.train.losses import ctc_loss, misfits, nle_loss
+from redline.train.recipe import Materials, Recipe, build
+from redline.train.tokenizer import END, train_tokenizer
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
+
+
+def _corpus(folder: Path, count: int = 24) -> Path:
+    """Tones that stand for words, so that a model could learn them, in three splits."""
+    draw = random.Random(0)
+    rows = []
+    for number in range(count):
+        words = [draw.choice(WORDS) for _ in range(draw.randint(2, 4))]
+        time = np.arange(4800) / 16_000
+        tones = [np.sin(2 * np.pi * (200 + 120 * WORDS.index(word)) * time) for word in words]
+        audio = (0.3 * np.concatenate(tones)).astype(np.float32)
+        soundfile.write(folder / f"{number}.wav", audio, 16_000)
+        split = "train" if number < count - 4 else "dev"
+        rows.append(
+            {
+                "audio": f"{number}.wav",
+                "text": " ".join(words).upper(),
+                "language": "en",
+                "speaker": str(number % 3),
+                "duration": len(audio) / 16_000,
+                "split": split,
+                "id": f"utt{number}",
+            }
+        )
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("books")
+    draw = random.Random(1)
+    lines = [" ".join(draw.choice(WORDS) for _ in range(30)).capitalize() + "." for _ in range(60)]
+    (folder / "book.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def small_recipe(**training: object) -> Recipe:
+    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
+    return Recipe.from_dict(
+        {
+            "vocab_size": 270,
+            "encoder_layer_indices": [1, -1],
+            "encoder": {
+                "num_layers": 2,
+                "hidden_dim": 16,
+                "num_heads": 2,
+                "dim_head": 8,
+                "output_dim": 128,
+                "context_size": 50,
+                "max_pos_emb": 50,
+                "self_conditioning_layer": 1,
+                "subsample_layers": [1],
+                "bpe_pooling_window": 2,
+                "dropout": 0.1,
+            },
+            "projector": {"downsample_rate": 2, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "block_size": 4},
+            "language_model": {
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "head_dim": 8,
+                "attention_multiplier": 0.125,
+            },
+            "augment": {"views": 2},
+            "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
+            "encoder_training": loop,
+            "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
+            "lm_training": loop,
+            "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
+            "editor_training": loop,
+        }
+    )
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, books: Path, tmp_path: Path) -> None:
+    build(
+        small_recipe(), Materials(corpus, tmp_path, books), ("tokenizer", "encoder", "lm", "editor", "export"), silent
+    )
+    model, config, _ = checkpoint.load(tmp_path / "model")
+    assert config.languages == ("en",)
+    assert config.encoder.subsample_layers == (1,)
+    out = model(torch.randn(1, 60, FEATURE_DIM), torch.tensor([60]))
+    assert len(out.paths[0]) >= 8
+    for stage in ("encoder", "lm", "editor"):
+        rows = [json.loads(line) for line in (tmp_path / stage / "log.jsonl").read_text().splitlines()]
+        assert any("loss" in row for row in rows) and any("loss" not in row for row in rows)
+        assert (tmp_path / stage / "log.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path, optimizer: str) -> None:
+    def weights(folder: Path) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        latest = folder / "encoder" / (folder / "encoder" / "latest").read_text()
+        return load_file(latest / "average.safetensors")
+
+    # A constant learning rate, because the decay depends on the number of steps asked for.
+    training = {"optimizer": optimizer, "floor": 1.0}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    stages = ("tokenizer", "encoder")
+    build(small_recipe(**training, steps=7), Materials(corpus, whole), stages, silent)
+    for steps in (3, 7):
+        build(small_recipe(**training, steps=steps), Materials(corpus, parts), stages, silent)
+    expected, got = weights(whole), weights(parts)
+    assert expected.keys() == got.keys()
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_ctc_loss_prefers_the_spelled_target() -> None:
+    logits = torch.full((1, 6, 4), -5.0)
+    for step, label in enumerate([1, 0, 2, 0, 3, 0]):
+        logits[0, step, label] = 5.0
+    lengths = torch.tensor([6])
+    right, wrong = (ctc_loss(logits, lengths, [target], 0) for target in ([1, 2, 3], [3, 2, 1]))
+    assert right < 0.01 < wrong
+
+
+def test_ctc_loss_ignores_padding() -> None:
+    logits = torch.randn(2, 9, 5)
+    lengths = torch.tensor([9, 5])
+    before = ctc_loss(logits, lengths, [[1, 2], [3]], 0)
+    logits[1, 5:] = 100.0
+    torch.testing.assert_close(ctc_loss(logits, lengths, [[1, 2], [3]], 0), before)
+
+
+def test_targets_that_do_not_fit_are_counted() -> None:
+    assert misfits(torch.tensor([3, 3, 2]), [[1, 2, 3], [1, 1, 2], [1]]) == 1
+
+
+def test_nle_loss_is_smallest_for_the_reference_and_likes_the_draft() -> None:
+    blank, draft, target = 5, [1, 2], [1, 3]
+    slots = torch.tensor([with_slots(draft, blank)])
+    lengths = torch.tensor([slots.shape[1]])
+
+    def logits(path: list[int]) -> torch.Tensor:
+        rows = torch.full((1, slots.shape[1], 6), -8.0)
+        for slot, label in enumerate(path):
+            rows[0, slot, label] = 8.0
+        return rows
+
+    corrected = [5, 1, 5, 3, 5, 5, 5, 5]
+    copied = slots[0].tolist()
+    assert nle_loss(logits(corrected), slots, lengths, [target], blank) < nle_loss(
+        logits(copied), slots, lengths, [target], blank
+    )
+    # Between two spellings of the same text, the copy term prefers the one nearer to the input.
+    moved = [5, 5, 1, 3, 5, 5, 5, 5]
+    assert nle_loss(logits(corrected), slots, lengths, [target], blank) < nle_loss(
+        logits(moved), slots, lengths, [target], blank
+    )
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    options = LoopOptions(steps=100, lr=1.0, warmup_steps=10, decay_share=0.5, floor=0.1)
+    rates = [learning_rate(step, options) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[20] == 1.0 and rates[49] == 1.0
+    assert rates[99] == pytest.approx(0.1, abs=0.03)
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+
+
+def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Path) -> None:
+    rows = read_manifest(corpus, split="train")
+    view = build_view(rows, 0, AugmentOptions(), tmp_path)
+    source = BatchSource(rows, [view], BatchOptions(batch_s=4, buckets=2, curriculum=()), SpecAugmentOptions())
+    whole = list(source.epoch(3))
+    rest = list(source.epoch(3, skip=2))
+    assert [batch.ids for batch in whole[2:]] == [batch.ids for batch in rest]
+    assert sorted(identity for batch in whole for identity in batch.ids) == sorted(row.id for row in rows)
+    for one, two in zip(whole[2:], rest, strict=True):
+        torch.testing.assert_close(one.features, two.features, rtol=0, atol=0)
+
+
+def test_the_first_epoch_takes_the_shortest_utterances(corpus: Path, tmp_path: Path) -> None:
+    rows = read_manifest(corpus, split="train")
+    view = build_view(rows, 0, AugmentOptions(), tmp_path)
+    source = BatchSource(rows, [view], BatchOptions(batch_s=4, buckets=2, curriculum=(0.3,)), None)
+    first = {identity for batch in source.epoch(0) for identity in batch.ids}
+    assert first == {row.id for row in sorted(rows, key=lambda row: row.duration)[: round(0.3 * len(rows))]}
+
+
+def test_views_are_rendered_once_and_differ(corpus: Path, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    soundfile.write(noise / "n.wav", np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32), 16_000)
+    rows = read_manifest(corpus, split="train")
+    options = AugmentOptions(noise_dir=str(noise), noise_probability=1.0, speeds=(0.9, 1.1))
+    plain = build_view(rows, 0, options, tmp_path / "cache")
+    noisy = build_view(rows, 1, options, tmp_path / "cache")
+    assert plain.offsets.keys() == noisy.offsets.keys()
+    assert all(len(noisy[row.id]) != len(plain[row.id]) for row in rows)
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    build_view(rows, 1, options, tmp_path / "cache")
+    assert files == {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+
+
+def test_spec_augment_masks_no_more_than_allowed() -> None:
+    features = torch.randn(400, FEATURE_DIM)
+    options = SpecAugmentOptions(feature_masks=0, max_masked_share=0.2)
+    masked = spec_augment(features, options, torch.Generator().manual_seed(0))
+    changed = (masked != features).reshape(-1, 80).any(dim=1).float().mean()
+    assert 0 < changed <= 0.2
+
+
+def test_a_bad_manifest_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"audio": "a.wav", "text": "A", "duration": 1}\n{"audio": "b.wav"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        read_manifest(path)
+
+
+def test_training_without_a_dev_split_says_so(corpus: Path, tmp_path: Path) -> None:
+    path = corpus.parent / "only-train.jsonl"
+    path.write_text("\n".join(line for line in corpus.read_text().splitlines() if '"train"' in line), encoding="utf-8")
+    with pytest.raises(DataError, match="split 'dev'"):
+        build(small_recipe(), Materials(path, tmp_path), ("tokenizer",), silent)
+
+
+def test_unknown_recipe_keys_are_refused() -> None:
+    with pytest.raises(ConfigError, match="hidden_dimension"):
+        small = Recipe.from_dict({"encoder": {"hidden_dimension": 3}})
+        small.config(_tokenizer_of(["a b"]))
+    with pytest.raises(ConfigError, match="encoder_steps"):
+        Recipe.from_dict({"encoder_steps": 3})
+    with pytest.raises(ConfigError, match="no such recipe"):
+        Recipe.read("does-not-exist")
+
+
+def test_the_bundled_recipe_is_valid(tmp_path: Path) -> None:
+    config = Recipe.read("tiny").config(_tokenizer_of(WORDS))
+    assert config.encoder.subsampling == 2
+
+
+def _tokenizer_of(lines: list[str]) -> Tokenizer:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(lines, 270, Path(folder) / "tokenizer.json")
+        return Tokenizer.from_file(Path(folder) / "tokenizer.json")
+
+
+def test_a_trained_tokenizer_loses_no_text() -> None:
+    tokenizer = _tokenizer_of(WORDS * 20)
+    for text in ("the cat", "zebra \u00e9t\u00e9", "tab\tand 123", END):
+        assert tokenizer.decode(tokenizer.encode(text)).strip() == text
+        assert not tokenizer.special_ids & set(tokenizer.encode(text))
+
+
+def test_spoken_text_is_lower_case_words() -> None:
+    assert spoken("\u201cDON\u2019T stop,\u201d he said -- 'no' \u2013 caf\u00e9!") == "don't stop he said no cafe"
+    assert spoken("...") == ""
+
+
+def test_corruption_is_repeatable_and_harms_more_at_a_higher_rate() -> None:
+    text = " ".join(WORDS * 10)
+    mild, harsh = CorruptionOptions(word_rate=(0.1, 0.1)), CorruptionOptions(word_rate=(0.9, 0.9))
+    assert corrupt(text, mild, random.Random(3)) == corrupt(text, mild, random.Random(3))
+
+    def harm(options: CorruptionOptions) -> int:
+        changed = corrupt(text, options, random.Random(0)).split()
+        return sum(word not in WORDS for word in changed)
+
+    assert harm(mild) < harm(harsh)
+    assert corrupt(text, CorruptionOptions(word_rate=(0.0, 0.0)), random.Random(0)) == text
+
+
+def test_scrambled_tokens_keep_what_the_rate_spares() -> None:
+    tokens = list(range(1000))
+    assert scramble_tokens(tokens, 0.0, [7], random.Random(0)) == tokens
+    kept = set(scramble_tokens(tokens, 0.2, [5000], random.Random(0))) - {5000}
+    assert 700 < len(kept) < 900
+
+
+def test_merged_adapters_equal_adapters() -> None:
+    torch.manual_seed(0)
+    config = LMConfig(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    plain = GraniteLM(config).eval()
+    names = set(plain.state_dict())
+    model = with_adapters(plain, EditOptions(lora_rank=4))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    ids, lengths = torch.tensor([[1, 2, 3]]), torch.tensor([3])
+    expected = model(ids, lengths, causal=False)
+    merge_adapters(model)
+    assert set(model.state_dict()) == names
+    torch.testing.assert_close(model(ids, lengths, causal=False), expected, rtol=1e-4, atol=1e-5)
