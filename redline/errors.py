@@ -1,16 +1,16 @@
 """The errors and warnings that Redline raises.
 
-    RedlineError
-    ├── AudioError              a recording could not be read
-    │   ├── EmptyAudioError         nothing in it: zero bytes or zero frames
-    │   ├── NotAudioError           not a format that is read here, or no audio stream in it
-    │   ├── TruncatedAudioError     it ends before anything could be decoded
-    │   └── AudioLimitError         rate, channels or duration beyond a limit
-    ├── CheckpointError         a folder or hub id that is not a checkpoint this package knows
-    ├── ConfigError             a configuration whose numbers contradict each other
-    ├── DataError               a manifest or recipe that cannot be used
-    ├── RecognitionError        the recognizer failed on every part of a recording
-    └── UnsupportedTaskError    the model cannot do what was asked
+RedlineError
+├── AudioError              a recording could not be read
+│   ├── EmptyAudioError         nothing in it: zero bytes or zero frames
+│   ├── NotAudioError           not a format that is read here, or no audio stream in it
+│   ├── TruncatedAudioError     it ends before anything could be decoded
+│   └── AudioLimitError         rate, channels or duration beyond a limit
+├── CheckpointError         a folder or hub id that is not a checkpoint this package knows
+├── ConfigError             a configuration whose numbers contradict each other
+├── DataError               a manifest or recipe that cannot be used
+├── RecognitionError        the recognizer failed on every part of a recording
+└── UnsupportedTaskError    the model cannot do what was asked
 """
 
 from __future__ import annotations

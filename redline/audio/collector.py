@@ -1,0 +1,141 @@
+"""Blocks of any rate and number of channels in, mono samples at 16 kHz out, within limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redline.errors import AudioError, AudioLimitError, ConfigError
+from redline.types import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import soxr
+
+LOUDEST = 1000.0
+"""Full scale is 1; a decoded sample beyond this (60 dB above full scale) is garbage or an unscaled integer."""
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class AudioOptions:
+    """Which channel to hear and the limits of what is decoded; the defaults suit every real recording."""
+
+    channel: int | None = None
+    """The channel to keep, counted from 0; None is the mean of all."""
+    max_duration_s: float = 12 * 3600.0
+    min_rate_hz: int = 4_000
+    max_rate_hz: int = 384_000
+    max_channels: int = 32
+    max_stream_bytes: int = 4 << 30
+    """Bytes taken from a stream that cannot seek, which is first copied to a temporary file."""
+
+    def __post_init__(self) -> None:
+        if self.channel is not None and self.channel < 0:
+            raise ConfigError(f"channel is {self.channel}; channels are counted from 0")
+        if not 0 < self.min_rate_hz <= self.max_rate_hz:
+            raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
+        if min(self.max_duration_s, self.max_channels, self.max_stream_bytes) <= 0:
+            raise ConfigError("max_duration_s, max_channels and max_stream_bytes must be above 0")
+
+
+def to_float(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples of any allowed type as float32 with full scale 1."""
+    with np.errstate(over="ignore", invalid="ignore"):  # becomes Inf, which is refused with a message
+        floats = values.astype(np.float32)
+    if values.dtype.kind == "f":
+        return floats
+    half = float(1 << (8 * values.dtype.itemsize - 1))
+    return (floats - half if values.dtype.kind == "u" else floats) / np.float32(half)
+
+
+class Collector:
+    """Mono samples at 16 kHz, gathered block by block within the limits."""
+
+    def __init__(self, name: str, options: AudioOptions) -> None:
+        self.seconds = 0.0
+        self._name = name
+        self._options = options
+        self._rate = 0
+        self._resampler: soxr.ResampleStream | None = None
+        # Grown by realloc, which moves no memory on Linux: blocks joined at the end would double the peak.
+        self._samples = bytearray()
+
+    def check(self, rate: int, channels: int) -> None:
+        """Raise unless sound of this rate and number of channels is allowed."""
+        limits = self._options
+        if not limits.min_rate_hz <= rate <= limits.max_rate_hz:
+            raise AudioLimitError(
+                f"{self._name}: sample rate {rate} Hz; allowed are {limits.min_rate_hz} to {limits.max_rate_hz} Hz; "
+                "the header is broken, or the recording must be resampled first"
+            )
+        if not 1 <= channels <= limits.max_channels:
+            raise AudioLimitError(
+                f"{self._name}: {channels} channels; allowed are 1 to {limits.max_channels}; "
+                "the header is broken, or the recording must be split first"
+            )
+        if limits.channel is not None and limits.channel >= channels:
+            raise AudioError(
+                f"{self._name}: channel {limits.channel} asked for; there are channels 0 to {channels - 1}; "
+                "choose one of them, or none to mix them down"
+            )
+
+    def add(self, block: NDArray[np.float32], rate: int) -> None:
+        """Take one block [n, channels]."""
+        n, channels = block.shape
+        self.check(rate, channels)
+        self._spend(n / rate)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mono = block.mean(axis=1) if self._options.channel is None else block[:, self._options.channel]
+            peak = float(np.abs(mono).max(initial=0.0))
+        if not peak <= LOUDEST:
+            at = f"near {self.seconds - n / rate:.3f} s"
+            if not np.isfinite(peak):
+                raise AudioError(f"{self._name}: NaN or infinite samples {at}; repair or convert the recording")
+            raise AudioError(
+                f"{self._name}: a sample of {peak:g} {at}; full scale is 1 and at most {LOUDEST:g} is allowed; "
+                "divide integer samples by their full scale (32768 for 16 bits)"
+            )
+        self._keep(mono, rate)
+
+    def add_silence(self, seconds: float, rate: int) -> None:
+        """Stand in for `seconds` that the recording lacks, at its sample rate."""
+        self._spend(seconds)
+        left = round(seconds * rate)
+        while left > 0:
+            self._keep(np.zeros(min(left, _BLOCK), dtype=np.float32), rate)
+            left -= _BLOCK
+
+    def finish(self) -> NDArray[np.float32]:
+        """All samples [N]; nothing can be added afterwards."""
+        self._flush()
+        return np.frombuffer(self._samples, dtype=np.float32)
+
+    def _spend(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self.seconds > self._options.max_duration_s:
+            raise AudioLimitError(
+                f"{self._name}: longer than the {self._options.max_duration_s:g} s that are allowed; "
+                "split it, or raise max_duration_s"
+            )
+
+    def _keep(self, mono: NDArray[np.float32], rate: int) -> None:
+        import soxr
+
+        if rate != self._rate:
+            self._flush()
+            self._rate = rate
+            if rate != SAMPLE_RATE:
+                self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        if self._resampler is not None:
+            mono = self._resampler.resample_chunk(np.ascontiguousarray(mono))
+        self._samples += np.ascontiguousarray(mono).data
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            tail = self._resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+            self._samples += np.ascontiguousarray(tail).data
+            self._resampler = None

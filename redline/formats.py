@@ -1,0 +1,195 @@
+"""Transcript -> txt, srt, vtt, tsv or json; and a draft with its edits as tracked changes.
+
+Times are printed from integer milliseconds.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from redline.types import Edit, EditOp, Segment, Transcript
+
+LINE_CHARS = 42
+"""Characters in one line of a subtitle."""
+CUE_LINES = 2
+"""Lines in one cue of a subtitle."""
+
+
+class Cue(NamedTuple):
+    """One subtitle: start and end in milliseconds, lines to show."""
+
+    start: int
+    end: int
+    lines: tuple[str, ...]
+
+
+class Change(NamedTuple):
+    """What became of a few neighbouring words: `draft` is empty for an insertion, `text` for a deletion."""
+
+    op: EditOp
+    draft: str
+    text: str
+
+
+def render(transcript: Transcript, format: str) -> str:
+    """The transcript in one of `FORMATS`; raises `ValueError` for another."""
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}; allowed are {', '.join(FORMATS)}")
+    return FORMATS[format](transcript)
+
+
+def save(transcript: Transcript, path: str | Path) -> Path:
+    """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
+    path = Path(path)
+    format = path.suffix.removeprefix(".").lower()
+    if format not in FORMATS:
+        allowed = ", ".join(f".{name}" for name in FORMATS)
+        raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
+    text = render(transcript, format)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def txt(transcript: Transcript) -> str:
+    """One segment a line."""
+    lines = [segment.text for segment in transcript.segments] or [transcript.text]
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+def srt(transcript: Transcript) -> str:
+    """SubRip: numbered cues."""
+    blocks = []
+    for number, cue in enumerate(_cues(transcript), start=1):
+        text = "\n".join(cue.lines).replace("-->", "→")  # SubRip has no escapes, and the arrow marks a line of times
+        blocks.append(f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{text}\n")
+    return "\n".join(blocks)
+
+
+def vtt(transcript: Transcript) -> str:
+    """WebVTT."""
+    blocks = ["WEBVTT\n"]
+    for cue in _cues(transcript):
+        text = html.escape("\n".join(cue.lines), quote=False)
+        blocks.append(f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{text}\n")
+    return "\n".join(blocks)
+
+
+def tsv(transcript: Transcript) -> str:
+    """One segment a line: start and end in milliseconds, text."""
+    lines = ["start\tend\ttext\n"]
+    for segment in transcript.segments:
+        lines.append(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{' '.join(segment.text.split())}\n")
+    return "".join(lines)
+
+
+def to_json(transcript: Transcript) -> str:
+    """Everything; the keys are always all present."""
+    return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {"txt": txt, "srt": srt, "vtt": vtt, "tsv": tsv, "json": to_json}
+"""What `render` and `save` can write."""
+
+
+def clock(ms: int, point: str = ".") -> str:
+    """Milliseconds -> hh:mm:ss.mmm."""
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{ms:03}"
+
+
+def cues(segment: Segment) -> list[Cue]:
+    """A segment -> cues of at most two lines of 42 characters that hold all of its text.
+
+    The segment's time is shared out in proportion to the characters of each cue.
+    """
+    lines = textwrap.wrap(segment.text, LINE_CHARS)
+    if not lines:
+        return []
+    if len(lines) > 1:
+        lines = _balanced(segment.text, most=CUE_LINES * -(-len(lines) // CUE_LINES))
+    groups = [tuple(lines[first : first + CUE_LINES]) for first in range(0, len(lines), CUE_LINES)]
+    start, duration = _ms(segment.start), _ms(segment.end) - _ms(segment.start)
+    total = sum(map(len, lines))
+    made, done = [], 0
+    for group in groups:
+        begin = start + duration * done // total
+        done += sum(map(len, group))
+        made.append(Cue(begin, start + duration * done // total, group))
+    return made
+
+
+def _balanced(text: str, most: int) -> list[str]:
+    """Lines of about equal length: the narrowest wrapping that needs at most `most` lines."""
+    for width in range(max(1, len(text) // most), LINE_CHARS):
+        lines = textwrap.wrap(text, width, break_long_words=False)
+        if len(lines) <= most and max(map(len, lines)) <= LINE_CHARS:
+            return lines
+    return textwrap.wrap(text, LINE_CHARS)
+
+
+def _cues(transcript: Transcript) -> Iterator[Cue]:
+    for segment in transcript.segments:
+        yield from cues(segment)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def tracked_changes(edits: Sequence[Edit]) -> list[Change]:
+    """Edits of tokens -> changes of whole words, in order; a token with a leading space starts a word.
+
+    The drafts of the changes, joined by spaces, are the words of the draft, and the texts those of the final text.
+    """
+    changes: list[Change] = []
+    for group in _words(edits):
+        draft = " ".join("".join(edit.draft for edit in group).split())
+        text = " ".join("".join(edit.text for edit in group).split())
+        if draft or text:
+            op: EditOp = "keep" if draft == text else "insert" if not draft else "delete" if not text else "replace"
+            changes.append(Change(op, draft, text))
+    merged: list[Change] = []
+    for change in changes:
+        before = merged[-1] if merged else None
+        if before is not None and before.op == change.op != "replace":
+            merged[-1] = Change(change.op, _join(before.draft, change.draft), _join(before.text, change.text))
+        elif before is not None and {before.op, change.op} == {"insert", "delete"}:
+            merged[-1] = Change("replace", before.draft + change.draft, before.text + change.text)
+        else:
+            merged.append(change)
+    return merged
+
+
+def _words(edits: Sequence[Edit]) -> Iterator[list[Edit]]:
+    """The edits between places where both the draft and the text are between two words."""
+    draft_free = text_free = True  # whether the next character of each side starts a word
+    starts = []
+    for edit in reversed(edits):
+        draft_free = edit.draft[0].isspace() if edit.draft else draft_free
+        text_free = edit.text[0].isspace() if edit.text else text_free
+        starts.append(draft_free and text_free)
+    group: list[Edit] = []
+    for edit, start in zip(edits, reversed(starts), strict=True):
+        if start and group:
+            yield group
+            group = []
+        group.append(edit)
+    if group:
+        yield group
+
+
+def _join(left: str, right: str) -> str:
+    return f"{left} {right}".strip()

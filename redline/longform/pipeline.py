@@ -1,0 +1,197 @@
+"""Hours of audio from a recognizer of seconds: listen for speech, cut, batch, recognize, stitch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from redline.errors import RecognitionError, UnsupportedTaskError
+from redline.longform import stitch, vad, windows
+from redline.longform.stitch import Heard
+from redline.longform.vad import VadOptions
+from redline.longform.windows import WindowOptions
+from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, Span, Task, Transcript, Waveform
+
+SHORTEST_S = 0.02
+"""Shorter recordings hold no sound that could be recognized."""
+_SILENCE_DB = -70.0  # a recording that is never louder has nothing to raise but the converter's own noise
+_RAISED_DB = -20.0  # what the detector gets the loudest frame of a quieter recording raised to
+_SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """How a recording is cut and batched."""
+
+    vad: VadOptions | None = field(default_factory=VadOptions)
+    """How speech is found; None recognizes all of the recording, silence and music too."""
+    window: WindowOptions = field(default_factory=WindowOptions)
+    batch_s: float = 120.0
+    """Seconds of audio in one batch, counted with its padding."""
+
+    def __post_init__(self) -> None:
+        if self.batch_s <= 0:
+            raise ValueError(f"batch_s is {self.batch_s}; a batch must hold some audio")
+
+
+def listen(wave: Waveform, max_clip_s: float, options: PipelineOptions) -> tuple[list[Span], list[Notice]]:
+    """Where to recognize: windows in time order, and what the user should know about finding none or doubtful ones.
+
+    The detector hears the recording raised to a common level, because it misses words of quiet ones. Where it finds
+    no speech, a second look at a lower threshold decides.
+    """
+    samples, N = wave.samples, len(wave.samples)
+    if N < SHORTEST_S * SAMPLE_RATE:
+        message = f"{1000 * N / SAMPLE_RATE:g} ms of audio; at least {1000 * SHORTEST_S:g} ms are needed"
+        return [], [Notice("too-short", message)]
+    window = replace(options.window, max_s=min(options.window.max_s, max_clip_s))
+    levels = vad.frame_levels(samples)
+    if options.vad is None:
+        return windows.cut([Span(0, N)], levels, vad.FRAME, N, window), []
+    loudest = float(levels.max())
+    if loudest <= _SILENCE_DB:
+        return [], [Notice("no-speech", "no speech; the recording is silent")]
+    gain = max(1.0, 10 ** ((_RAISED_DB - loudest) / 20))
+    probabilities = vad.speech_probabilities(samples, gain=gain)
+    speech = vad.speech_spans(probabilities, N, options.vad)
+    notices: list[Notice] = []
+    if not speech:
+        speech = vad.speech_spans(probabilities, N, _SECOND_LOOK)
+        notices.append(_no_clear_speech(speech, loudest))
+    # Speech is equally certain in all of a fluent sentence; the level then tells words from the gaps between them.
+    strength = (probabilities + levels / 60).astype(np.float32)
+    return windows.cut(speech, strength, vad.FRAME, N, window), notices
+
+
+def _no_clear_speech(speech: Sequence[Span], loudest: float) -> Notice:
+    if speech:
+        message = "speech was found only at a second, more sensitive look; check the text"
+        return Notice("faint-speech", message, speech[0].start_s, speech[-1].end_s)
+    message = f"no speech was found, though the recording is not silent (its loudest part is at {loudest:.0f} dBFS); "
+    return Notice(
+        "no-speech", message + "if someone does speak in it, switch speech detection off (vad=False, --no-vad)"
+    )
+
+
+def batches(lengths: Sequence[int], most: float) -> list[list[int]]:
+    """Indices of clips grouped by length, longest first; a group's count times its longest is at most `most`.
+
+    A clip that is longer than `most` is a group of its own.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= most:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def recognize(recognizer: Recognizer, clips: Sequence[Waveform], task: Task) -> list[Hypothesis | Exception]:
+    """One batch of clips, in order; when the batch fails each clip is tried alone, so that a bad one harms only itself.
+
+    Raises `UnsupportedTaskError`, which no other clip could escape.
+    """
+    try:
+        hypotheses = recognizer.recognize(clips, task)
+        if len(hypotheses) != len(clips):
+            raise RecognitionError(f"{recognizer.name} answered {len(clips)} clips with {len(hypotheses)} hypotheses")
+        return list(hypotheses)
+    except UnsupportedTaskError:
+        raise
+    except Exception as error:
+        if len(clips) == 1:
+            return [error]
+        return [recognize(recognizer, [clip], task)[0] for clip in clips]
+
+
+def transcribe_many(
+    recognizer: Recognizer,
+    waves: Sequence[Waveform],
+    task: Task,
+    options: PipelineOptions = PipelineOptions(),
+    progress: Callable[[float], None] | None = None,
+) -> list[Transcript | RecognitionError]:
+    """Recordings -> transcripts in the same order; windows of all recordings share batches, sorted by length.
+
+    A recording of which every window failed gives its `RecognitionError` in place of a transcript. `progress` gets
+    the seconds done of all recordings together, up to their whole duration.
+    """
+    found = [listen(wave, recognizer.max_clip_s, options) for wave in waves]
+    jobs = [(index, span) for index, (spans, _) in enumerate(found) for span in spans]
+    lengths = [span.end - span.start for _, span in jobs]
+    speech = [sum(span.end - span.start for span in spans) for spans, _ in found]
+    outcomes: list[list[Heard]] = [[] for _ in waves]
+    done = sum(wave.duration for wave, samples in zip(waves, speech, strict=True) if samples == 0)
+    for group in batches(lengths, options.batch_s * SAMPLE_RATE):
+        clips = [waves[jobs[job][0]].part(jobs[job][1]) for job in group]
+        for job, outcome in zip(group, recognize(recognizer, clips, task), strict=True):
+            index, span = jobs[job]
+            outcomes[index].append(Heard(span, outcome))
+            done += waves[index].duration * lengths[job] / speech[index]
+        if progress is not None:
+            progress(done)
+    results: list[Transcript | RecognitionError] = []
+    for wave, heard, (_, notices) in zip(waves, outcomes, found, strict=True):
+        try:
+            results.append(stitch.stitch(wave, heard, model=recognizer.name, task=task, notices=notices))
+        except RecognitionError as error:
+            results.append(error)
+    return results
+
+
+def transcribe(
+    recognizer: Recognizer,
+    wave: Waveform,
+    task: Task,
+    options: PipelineOptions = PipelineOptions(),
+    progress: Callable[[float], None] | None = None,
+) -> Transcript:
+    """One recording of any length -> its transcript; raises `RecognitionError` when every window failed."""
+    (result,) = transcribe_many(recognizer, [wave], task, options, progress)
+    if isinstance(result, RecognitionError):
+        raise result
+    return result
+
+
+def _warn(notice: Notice) -> None:
+    place = "" if notice.start is None else f"{notice.start:.3f} s to {notice.end:.3f} s: "
+    warnings.warn(f"{place}{notice.message}", stacklevel=3)
+
+
+def stream(
+    recognizer: Recognizer,
+    wave: Waveform,
+    task: Task,
+    options: PipelineOptions = PipelineOptions(),
+    notify: Callable[[Notice], None] = _warn,
+) -> Iterator[Segment]:
+    """The segments of one recording in time order, each as soon as it is ready.
+
+    The first window goes alone, so that the first segment comes early; then batches double up to `batch_s`. Notices
+    go to `notify`, which makes Python warnings of them. Raises `RecognitionError` at the end when every window failed.
+    """
+    spans, notices = listen(wave, recognizer.max_clip_s, options)
+    for notice in (*wave.warnings, *notices):
+        notify(notice)
+    count, first, ready, heard = 1, 0, 0, list[Heard]()
+    while first < len(spans):
+        batch = spans[first : first + count]
+        while len(batch) > 1 and len(batch) * max(span.end - span.start for span in batch) > (
+            options.batch_s * SAMPLE_RATE
+        ):
+            batch.pop()
+        outcomes = recognize(recognizer, [wave.part(span) for span in batch], task)
+        for one in map(Heard, batch, outcomes):
+            heard.append(one)
+            for notice in stitch.notices_of(one):
+                notify(notice)
+            segment = stitch.segment_of(one, ready)
+            if segment is not None:
+                ready += 1
+                yield segment
+        first, count = first + len(batch), 2 * count
+    stitch.stitch(wave, heard, model=recognizer.name, task=task)

@@ -1,0 +1,97 @@
+"""What was heard in each window -> one Transcript of the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from redline.errors import RecognitionError
+from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Waveform
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One window and the hypothesis or the error that came of it."""
+
+    span: Span
+    outcome: Hypothesis | Exception
+
+
+def stitch(
+    wave: Waveform, heard: Sequence[Heard], *, model: str, task: Task, notices: Sequence[Notice] = ()
+) -> Transcript:
+    """Windows of one recording -> its transcript: segments in time order, texts joined by single spaces.
+
+    A window that failed becomes a warning with its start and end. Raises `RecognitionError` when all failed.
+    """
+    heard = sorted(heard, key=lambda one: one.span.start)
+    failures = [one.outcome for one in heard if isinstance(one.outcome, Exception)]
+    if failures and len(failures) == len(heard):
+        raise RecognitionError(
+            f"{wave.source}: the recognizer failed on all parts ({len(heard)}); first error: {describe(failures[0])}"
+        ) from failures[0]
+    segments: list[Segment] = []
+    warnings = [*wave.warnings, *notices]
+    for one in heard:
+        warnings += notices_of(one)
+        segment = segment_of(one, len(segments))
+        if segment is not None:
+            segments.append(segment)
+    return Transcript(
+        text=" ".join(segment.text for segment in segments),
+        segments=tuple(segments),
+        language=(task.target_language if task.name == "translate" else None) or task.language,
+        duration=wave.duration,
+        model=model,
+        task=task.name,
+        warnings=tuple(warnings),
+    )
+
+
+def segment_of(heard: Heard, id: int) -> Segment | None:
+    """The segment of a window, with the times of its words moved to the recording; None when it has no text."""
+    if isinstance(heard.outcome, Exception):
+        return None
+    text = " ".join(heard.outcome.text.split())
+    if not text:
+        return None
+    offset = heard.span.start_s
+    return Segment(
+        id=id,
+        start=offset,
+        end=heard.span.end_s,
+        text=text,
+        draft=heard.outcome.draft,
+        edits=heard.outcome.edits,
+        confidence=heard.outcome.confidence,
+        words=tuple(
+            replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
+            for word in heard.outcome.words
+        ),
+    )
+
+
+def notices_of(heard: Heard) -> list[Notice]:
+    """What the user should know about a window; times are of the recording."""
+    start, end = heard.span.start_s, heard.span.end_s
+    if isinstance(heard.outcome, Exception):
+        return [Notice("failed", f"this part could not be transcribed: {describe(heard.outcome)}", start, end)]
+    notices = [
+        replace(
+            notice,
+            start=start if notice.start is None else round(start + notice.start, 3),
+            end=end if notice.end is None else round(start + notice.end, 3),
+        )
+        for notice in heard.outcome.warnings
+    ]
+    if not heard.outcome.text.strip():
+        draft = (heard.outcome.draft or "").strip()
+        draft = f"; the draft was {draft!r}" if draft else ""
+        notices.append(Notice("empty-text", f"speech was found here but no text came of it{draft}", start, end))
+    return notices
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, never empty."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

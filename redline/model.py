@@ -1,0 +1,249 @@
+"""`load_model` and `Model`: recordings in, transcripts out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, overload
+
+import torch
+from numpy.typing import NDArray
+
+from redline import audio
+from redline.audio import AudioOptions
+from redline.errors import RedlineError
+from redline.longform import pipeline
+from redline.longform.pipeline import PipelineOptions
+from redline.models import checkpoint
+from redline.recognizer import EditRecognizer
+from redline.text import Tokenizer
+from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
+
+Source = str | Path | bytes | BinaryIO | NDArray[Any] | Waveform
+TaskName = Literal["transcribe", "translate"]
+Progress = Callable[[float, float], None]
+"""Gets the seconds of audio done and the seconds read so far."""
+
+_TOGETHER_S = 600.0  # recordings are read until this much audio is there, then share batches
+_TOGETHER = 64
+
+
+def load_model(
+    name: str | Path = "tiny",
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Model:
+    """Load a bundled model, a folder or a hub id.
+
+    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default float32,
+    and bfloat16 on CUDA. Raises `CheckpointError` when it is not a checkpoint this package knows.
+    """
+    place = pick_device(device)
+    precision = pick_dtype(dtype, place)
+    model, _, folder = checkpoint.load(name, revision=revision, device=place, dtype=precision)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    return Model(EditRecognizer(model, tokenizer, name=str(name)))
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device to compute on; raises `RedlineError` when the one asked for is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    allowed = ", ".join(["auto", *(name for name, there in present.items() if there)])
+    if device is None or device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise RedlineError(f"no device is called {device!r}; allowed here are {allowed}") from None
+    if not present.get(place.type, False):
+        raise RedlineError(f"device {device!r} is not available to PyTorch here; allowed are {allowed}")
+    return place
+
+
+def pick_dtype(dtype: str | torch.dtype | None, place: torch.device) -> torch.dtype:
+    """The precision to compute in; raises `RedlineError` for a name that is none."""
+    if dtype is None:
+        return torch.bfloat16 if place.type == "cuda" else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype not in known:
+        raise RedlineError(f"no dtype is called {dtype!r}; allowed are {', '.join(known)}")
+    return known[dtype]
+
+
+class Model:
+    """A recognizer with everything around it that makes transcripts of recordings."""
+
+    def __init__(self, recognizer: Recognizer, options: PipelineOptions = PipelineOptions()) -> None:  # noqa: B008
+        """`options` say how recordings are cut and batched; any `Recognizer` will do."""
+        self.recognizer = recognizer
+        self.options = options
+
+    @property
+    def name(self) -> str:
+        """What was loaded."""
+        return self.recognizer.name
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model knows."""
+        return self.recognizer.languages
+
+    @overload
+    def transcribe(
+        self,
+        source: Source,
+        *,
+        sample_rate: int | None = None,
+        language: str | None = None,
+        task: TaskName = "transcribe",
+        vad: bool = True,
+        errors: Literal["raise", "warn"] = "raise",
+        audio_options: AudioOptions = ...,
+        progress: Progress | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def transcribe(
+        self,
+        source: list[Any] | tuple[Any, ...],
+        *,
+        sample_rate: int | None = None,
+        language: str | None = None,
+        task: TaskName = "transcribe",
+        vad: bool = True,
+        errors: Literal["raise", "warn"] = "raise",
+        audio_options: AudioOptions = ...,
+        progress: Progress | None = None,
+    ) -> list[Transcript]: ...
+
+    def transcribe(
+        self,
+        source: Source | list[Any] | tuple[Any, ...],
+        *,
+        sample_rate: int | None = None,
+        language: str | None = None,
+        task: TaskName = "transcribe",
+        vad: bool = True,
+        errors: Literal["raise", "warn"] = "raise",
+        audio_options: AudioOptions = AudioOptions(),  # noqa: B008
+        progress: Progress | None = None,
+    ) -> Transcript | list[Transcript]:
+        """The transcript of a recording of any length, or of each in a list, batched together.
+
+        A recording is a path, bytes, a binary file, or a numpy array with its `sample_rate`. With `vad=False` silence
+        and music go to the model too. A recording that cannot be read or transcribed raises its `RedlineError`; with
+        `errors="warn"` it gives an empty transcript whose one warning has the code "error", so that in a list a bad
+        input harms only itself. Raises `UnsupportedTaskError` when the model cannot do the task or the language.
+        """
+        if errors not in ("raise", "warn"):
+            raise ValueError(f"errors is {errors!r}; allowed are 'raise' and 'warn'")
+        sources = source if isinstance(source, (list, tuple)) else [source]
+        results: list[Transcript] = []
+        for result in self.transcribe_each(
+            sources,
+            sample_rate=sample_rate,
+            language=language,
+            task=task,
+            vad=vad,
+            audio_options=audio_options,
+            progress=progress,
+        ):
+            if isinstance(result, Transcript):
+                results.append(result)
+            elif errors == "raise":
+                raise result
+            else:
+                notice = Notice("error", str(result))
+                warnings.warn(notice.message, stacklevel=2)
+                results.append(Transcript("", language=language, model=self.name, task=task, warnings=(notice,)))
+        return results if sources is source else results[0]
+
+    def transcribe_each(
+        self,
+        sources: Iterable[Any],
+        *,
+        sample_rate: int | None = None,
+        language: str | None = None,
+        task: TaskName = "transcribe",
+        vad: bool = True,
+        audio_options: AudioOptions = AudioOptions(),  # noqa: B008
+        progress: Progress | None = None,
+    ) -> Iterator[Transcript | RedlineError]:
+        """A transcript, or the error in its place, for each recording in order, as they are ready.
+
+        Recordings are read and batched some ten minutes of audio at a time, so memory does not grow with their number.
+        """
+        job = self._task(task, language)
+        options = self._options(vad)
+        finished = known = 0.0
+        for group in self._groups(sources, sample_rate, audio_options):
+            waves = [one for one in group if isinstance(one, Waveform)]
+            before, known = finished, known + sum(wave.duration for wave in waves)
+
+            def report(done: float, before: float = before, known: float = known) -> None:
+                if progress is not None:
+                    progress(before + done, known)
+
+            report(0.0)
+            transcripts = iter(pipeline.transcribe_many(self.recognizer, waves, job, options, report))
+            finished = known
+            report(finished - before)
+            for one in group:
+                yield next(transcripts) if isinstance(one, Waveform) else one
+
+    def stream(
+        self,
+        source: Source,
+        *,
+        sample_rate: int | None = None,
+        language: str | None = None,
+        task: TaskName = "transcribe",
+        vad: bool = True,
+        audio_options: AudioOptions = AudioOptions(),  # noqa: B008
+    ) -> Iterator[Segment]:
+        """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
+        job = self._task(task, language)
+        wave = _read(source, sample_rate, audio_options)
+        return pipeline.stream(self.recognizer, wave, job, self._options(vad))
+
+    def _task(self, name: TaskName, language: str | None) -> Task:
+        if language is None and len(self.languages) == 1:
+            (language,) = self.languages
+        task = Task(name, language.lower() if language else None)
+        self.recognizer.recognize([], task)  # asks whether it can
+        return task
+
+    def _options(self, vad: bool) -> PipelineOptions:
+        return self.options if vad else replace(self.options, vad=None)
+
+    def _groups(
+        self, sources: Iterable[Any], sample_rate: int | None, options: AudioOptions
+    ) -> Iterator[list[Waveform | RedlineError]]:
+        """Recordings, or the errors in their place, as many as are worth batching together."""
+        group: list[Waveform | RedlineError] = []
+        seconds = 0.0
+        for source in sources:
+            try:
+                wave = _read(source, sample_rate, options)
+            except RedlineError as error:
+                group.append(error)
+            else:
+                group.append(wave)
+                seconds += wave.duration
+            if seconds >= _TOGETHER_S or len(group) >= _TOGETHER:
+                yield group
+                group, seconds = [], 0.0
+        if group:
+            yield group
+
+
+def _read(source: Source, sample_rate: int | None, options: AudioOptions) -> Waveform:
+    if isinstance(source, Waveform):
+        return source
+    return audio.load(source, sample_rate=sample_rate, options=options)

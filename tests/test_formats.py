@@ -1,0 +1,189 @@
+"""Transcripts on paper: times, subtitles, files, tracked changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redline import formats
+from redline.formats import CUE_LINES, LINE_CHARS, tracked_changes
+from redline.types import Edit, Segment, Transcript
+
+WORDS = st.text(st.characters(categories=["L", "N", "P"], exclude_characters=">"), min_size=1, max_size=60)
+TEXTS = st.lists(WORDS, min_size=1, max_size=60).map(" ".join)
+TIMES = re.compile(r"(\d\d+):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d+):(\d\d):(\d\d)[.,](\d{3})")
+
+
+def transcript(*segments: tuple[float, float, str]) -> Transcript:
+    made = tuple(Segment(id, start, end, text) for id, (start, end, text) in enumerate(segments))
+    return Transcript(" ".join(segment.text for segment in made), made, "en", 10.0, "fake")
+
+
+def times(text: str) -> list[tuple[int, int]]:
+    """Start and end in milliseconds of every cue, read without the code that wrote them."""
+    found = []
+    for match in TIMES.finditer(text):
+        h, m, s, ms, h2, m2, s2, ms2 = map(int, match.groups())
+        found.append((((h * 60 + m) * 60 + s) * 1000 + ms, ((h2 * 60 + m2) * 60 + s2) * 1000 + ms2))
+    return found
+
+
+SHORT = transcript((0.0, 1.5, "And so,"), (3599.9996, 3661.007, "my fellow Americans"))
+
+
+def test_srt_is_what_players_read() -> None:
+    assert formats.render(SHORT, "srt") == (
+        "1\n00:00:00,000 --> 00:00:01,500\nAnd so,\n\n2\n01:00:00,000 --> 01:01:01,007\nmy fellow Americans\n"
+    )
+
+
+def test_vtt_is_what_browsers_read() -> None:
+    assert formats.render(SHORT, "vtt") == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nAnd so,\n\n01:00:00.000 --> 01:01:01.007\nmy fellow Americans\n"
+    )
+
+
+def test_txt_has_a_segment_a_line_and_tsv_its_milliseconds() -> None:
+    assert formats.render(SHORT, "txt") == "And so,\nmy fellow Americans\n"
+    assert formats.render(SHORT, "tsv") == (
+        "start\tend\ttext\n0\t1500\tAnd so,\n3600000\t3661007\tmy fellow Americans\n"
+    )
+
+
+def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
+    made = {name: formats.render(Transcript(""), name) for name in formats.FORMATS}
+    assert made["txt"] == "" and made["srt"] == "" and made["vtt"] == "WEBVTT\n" and made["tsv"] == "start\tend\ttext\n"
+    assert json.loads(made["json"])["segments"] == []
+
+
+def test_json_has_every_key() -> None:
+    values = json.loads(formats.render(SHORT, "json"))
+    assert list(values) == ["text", "language", "duration", "model", "task", "segments", "turns", "warnings"]
+    assert list(values["segments"][0]) == [
+        *("id", "start", "end", "text", "draft", "confidence", "speaker", "edits", "words")
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**8), st.integers(1, 10**5), TEXTS), max_size=4))
+def test_times_survive_and_no_text_is_dropped(rows: list[tuple[int, int, str]]) -> None:
+    made = transcript(*((start / 1000, (start + length) / 1000, text) for start, length, text in rows))
+    for format in ("srt", "vtt"):
+        text = formats.render(made, format)
+        cues = [cue for segment in made.segments for cue in formats.cues(segment)]
+        assert times(text) == [(cue.start, cue.end) for cue in cues]
+    for segment in made.segments:
+        cues = formats.cues(segment)
+        assert "".join("".join(cue.lines) for cue in cues).replace(" ", "") == segment.text.replace(" ", "")
+        assert cues[0].start == round(segment.start * 1000) and cues[-1].end == round(segment.end * 1000)
+        assert all(before.end == after.start for before, after in pairwise(cues))
+        assert all(cue.start <= cue.end and 1 <= len(cue.lines) <= CUE_LINES for cue in cues)
+        assert all(len(line) <= LINE_CHARS for cue in cues for line in cue.lines)
+
+
+def test_a_long_segment_becomes_cues_with_their_share_of_the_time() -> None:
+    text = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
+    cues = formats.cues(Segment(0, 10.0, 20.0, text))
+    assert len(cues) == 2 and [len(cue.lines) for cue in cues] == [2, 2]
+    assert cues[0].end == pytest.approx(15_000, abs=700)
+    lengths = [len(line) for cue in cues for line in cue.lines]
+    assert sum(lengths) == len(text) - 3
+    assert max(lengths) - min(lengths) < 12, "lines are balanced, so that no cue is a lone word"
+
+
+def test_markup_in_speech_stays_text() -> None:
+    made = transcript((0, 1, "a <b> & --> c"))
+    assert "a &lt;b&gt; &amp; --&gt; c" in formats.render(made, "vtt")
+    assert formats.render(made, "srt").count("-->") == 1
+
+
+def test_save_goes_by_the_suffix(tmp_path: Path) -> None:
+    for name in formats.FORMATS:
+        path = SHORT.save(tmp_path / f"talk.{name.upper()}")
+        assert path.read_text(encoding="utf-8") == formats.render(SHORT, name)
+    for wrong in ("talk.doc", "talk"):
+        with pytest.raises(ValueError, match=r"allowed are \.txt, \.srt"):
+            SHORT.save(tmp_path / wrong)
+    with pytest.raises(ValueError, match="allowed are txt"):
+        formats.render(SHORT, "doc")
+
+
+def test_save_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = SHORT.save(tmp_path / "talk.txt")
+
+    def torn(self: Path, *args: object, **kwargs: object) -> int:
+        self.touch()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", torn)
+    with pytest.raises(OSError, match="disk full"):
+        transcript((0, 1, "other")).save(path)
+    assert path.read_text(encoding="utf-8").startswith("And so")
+    assert [one.name for one in tmp_path.iterdir()] == ["talk.txt"]
+
+
+# ----------------------------------------------------------------------------------------------------- tracked changes
+
+
+def edits(*rows: tuple[str, str]) -> list[Edit]:
+    made = []
+    for at, (draft, text) in enumerate(rows):
+        op = "keep" if draft == text else "insert" if not draft else "delete" if not text else "replace"
+        made.append(Edit(op, draft, text, at))  # type: ignore[arg-type]
+    return made
+
+
+def test_pieces_of_a_word_are_shown_as_the_word() -> None:
+    assert tracked_changes(edits((" my", " my"), (" fell", " fell"), ("o", "ow"))) == [
+        ("keep", "my", "my"),
+        ("replace", "fello", "fellow"),
+    ]
+
+
+def test_a_word_that_loses_its_start_joins_the_word_before() -> None:
+    assert tracked_changes(edits((" to", " to"), (" day", "day"), (" is", " is"))) == [
+        ("replace", "to day", "today"),
+        ("keep", "is", "is"),
+    ]
+
+
+def test_deleted_and_inserted_words_stand_apart_from_kept_ones() -> None:
+    rows = [(" a", " a"), (" um", ""), (" uh", ""), (" b", " b"), ("", " new"), (" c", " c")]
+    assert tracked_changes(edits(*rows)) == [
+        ("keep", "a", "a"),
+        ("delete", "um uh", ""),
+        ("keep", "b", "b"),
+        ("insert", "", "new"),
+        ("keep", "c", "c"),
+    ]
+
+
+def test_a_deleted_word_beside_an_inserted_one_was_replaced() -> None:
+    assert tracked_changes(edits((" cat", ""), ("", " dog"))) == [("replace", "cat", "dog")]
+    assert tracked_changes(edits(("", " dog"), (" cat", ""))) == [("replace", "cat", "dog")]
+
+
+def test_punctuation_changes_the_word_it_follows() -> None:
+    assert tracked_changes(edits((" so", " so"), ("", ","), (" my", " my"))) == [
+        ("replace", "so", "so,"),
+        ("keep", "my", "my"),
+    ]
+
+
+TOKENS = st.sampled_from(["", "a", "b", " a", " b", " ab", ",", " "])
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS), max_size=20))
+def test_changes_hold_all_words_of_both_sides(rows: list[tuple[str, str]]) -> None:
+    changes = tracked_changes(edits(*rows))
+    for side in (0, 1):
+        words = "".join(row[side] for row in rows).split()
+        assert " ".join(change[1 + side] for change in changes).split() == words
+    for change in changes:
+        assert (change.draft == change.text) == (change.op == "keep")
+        assert (not change.draft) == (change.op == "insert") and (not change.text) == (change.op == "delete")

@@ -1,0 +1,84 @@
+"""The NAR recognizer: clips in, texts with drafts and edits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from redline.errors import UnsupportedTaskError
+from redline.models import checkpoint
+from redline.recognizer import EditRecognizer
+from redline.testing import tiny_checkpoint, tone
+from redline.text import Tokenizer
+from redline.types import Recognizer, Task, Waveform
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> EditRecognizer:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+    model, _, folder = checkpoint.load(folder)
+    return EditRecognizer(model, Tokenizer.from_file(folder / "tokenizer.json"), name="tiny")
+
+
+def chirp(seconds: float, seed: int) -> Waveform:
+    torch.manual_seed(seed)
+    parts = [tone(0.1, float(hertz)).samples for hertz in torch.randint(100, 4000, (round(seconds * 10),))]
+    return Waveform(torch.cat([torch.from_numpy(part) for part in parts]).numpy())
+
+
+CLIPS = [chirp(seconds, seed) for seed, seconds in enumerate([1.3, 4.0, 0.5, 2.2])]
+
+
+def test_it_is_a_recognizer(recognizer: EditRecognizer) -> None:
+    assert isinstance(recognizer, Recognizer)
+    assert recognizer.languages == ("en",) and recognizer.device.type == "cpu" and recognizer.dtype == torch.float32
+
+
+def test_batched_equals_single(recognizer: EditRecognizer) -> None:
+    together = recognizer.recognize(CLIPS, Task())
+    assert any(one.text for one in together)
+    for clip, batched in zip(CLIPS, together, strict=True):
+        (alone,) = recognizer.recognize([clip], Task())
+        assert (alone.text, alone.draft, alone.edits) == (batched.text, batched.draft, batched.edits)
+        assert alone.confidence == pytest.approx(batched.confidence, abs=2e-3)
+
+
+def test_edits_lead_from_the_draft_to_the_text(recognizer: EditRecognizer) -> None:
+    together = recognizer.recognize(CLIPS, Task())
+    assert any(edit.op != "keep" for one in together for edit in one.edits)
+    for one in together:
+        assert "".join(edit.draft for edit in one.edits).strip() == one.draft
+        assert "".join(edit.text for edit in one.edits).strip() == one.text
+        assert one.confidence is None or 0 < one.confidence <= 1
+
+
+def test_it_never_takes_more_than_it_can_batch(recognizer: EditRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = recognizer.recognize(CLIPS, Task())
+    sizes: list[list[float]] = []
+    run = EditRecognizer._edit
+
+    def record(self: EditRecognizer, clips: Sequence[Waveform]) -> object:
+        sizes.append([clip.duration for clip in clips])
+        return run(self, clips)
+
+    monkeypatch.setattr(EditRecognizer, "_edit", record)
+    monkeypatch.setattr(recognizer, "batch_s", 5.0)
+    assert [one.text for one in recognizer.recognize(CLIPS, Task())] == [one.text for one in expected]
+    assert len(sizes) > 1
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= 5.0 for batch in sizes)
+
+
+@pytest.mark.parametrize("task", [Task("translate"), Task(language="fr")])
+def test_what_it_cannot_do_is_refused_even_without_clips(recognizer: EditRecognizer, task: Task) -> None:
+    with pytest.raises(UnsupportedTaskError, match=r"only transcribe|it knows en"):
+        recognizer.recognize([], task)
+    assert recognizer.recognize([], Task(language="en")) == []
+
+
+def test_a_checkpoint_for_tests_is_the_same_every_time(tmp_path: Path) -> None:
+    one, two = (tiny_checkpoint(tmp_path / name) for name in ("one", "two"))
+    for file in sorted(path.name for path in one.iterdir()):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
