@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -187,11 +189,19 @@ def test_every_kind_of_wav_sample_has_full_scale_one(subtype: str) -> None:
     assert np.abs(got - samples).max() < {"PCM_U8": 0.01, "ULAW": 0.02, "ALAW": 0.02}.get(subtype, 1e-4)
 
 
-def test_the_demo_recording_is_read() -> None:
-    wave = audio.load(Path(audio.__file__).parents[1] / "assets" / "demo.flac")
-    assert wave.duration == 11.0
+@pytest.mark.parametrize(
+    ("path", "duration"),
+    [
+        (Path(audio.__file__).parents[1] / "assets" / "demo.flac", 11.0),
+        (VOICE, 2.016),
+        (VOICE.with_name("common_voice_en_22060973.flac"), 2.352),
+    ],
+)
+def test_human_voices_are_read(path: Path, duration: float) -> None:
+    wave = audio.load(path)
+    assert wave.duration == duration
     assert wave.warnings == ()
-    assert 0.01 < np.sqrt(np.mean(wave.samples**2)) < 0.5
+    assert 0.02 < np.abs(wave.samples).max() < 1
 
 
 def test_wav_without_resampling_is_exact() -> None:
@@ -630,6 +640,28 @@ def test_what_comes_after_damage_is_heard(name: str, files: dict[str, bytes]) ->
     middle = len(data) // 2
     data[middle : middle + 600] = bytes(600)
     assert codes(audio.load(bytes(data))) == ["damaged"]
+
+
+@pytest.mark.parametrize("name", ["mp3-no-length", "aac"])
+def test_a_damaged_frame_that_decodes_to_a_blast_is_left_out(name: str, files: dict[str, bytes]) -> None:
+    blasts = 0
+    for seed in range(40):
+        broken = bytearray(files[name])
+        for place in np.random.default_rng(seed).integers(2000, len(broken), 20):
+            broken[place] = 255
+        with av.open(BytesIO(broken), format=name.split("-")[0]) as container:
+            blast = any(np.abs(frame.to_ndarray()).max() > audio.LOUDEST for frame in decodable(container))
+        wave = audio.load(bytes(broken))
+        assert np.abs(wave.samples).max() < 20
+        assert "damaged" in codes(wave) or not blast
+        blasts += blast
+    assert blasts > 0
+
+
+def decodable(container: Any) -> Iterator[av.AudioFrame]:
+    for packet in container.demux(audio=0):
+        with suppress(av.FFmpegError):
+            yield from packet.decode()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -75,7 +75,7 @@ def test_constraints_pin_what_install_and_tests_need() -> None:
     }
     assert needed - {"redline"} <= pinned
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        assert line.startswith("#") or re.fullmatch(r'[\w.-]+==[\w.]+( ; python_version >= "3\.\d+")?', line), line
+        assert line.startswith("#") or re.fullmatch(r'[\w.-]+==[\w.]+( ; python_version (>=|<) "3\.\d+")?', line), line
 
 
 def test_base_install_needs_neither_torchaudio_nor_flash_attention() -> None:

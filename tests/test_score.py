@@ -21,7 +21,7 @@ from redline.errors import DataError, NotAudioError
 from redline.evaluate import run, score
 from redline.evaluate.score import Errors, Item
 from redline.testing import FakeRecognizer, tone
-from redline.types import Hypothesis, Waveform
+from redline.types import Hypothesis, Notice, Waveform
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=7).map(" ".join)
 
@@ -178,6 +178,23 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
     assert [result.failure for result in results if result.failure] == ["bad.wav: not audio"]
     assert clock.audio_s == pytest.approx(9.0)
     assert clock.rtfx > 0
+
+
+def test_rows_without_a_duration_are_spread_over_batches(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"audio": "1.wav", "text": "x"} for _ in range(40)]
+    utterances, _ = run.read_manifest(write_manifest(tmp_path, rows))
+    recognizer = FakeRecognizer(max_clip_s=30.0)
+    results = [result for batch in run.run(recognizer, utterances, run.Clock(), load) for result in batch]
+    assert len(results) == 40
+    assert max(len(batch) for batch in recognizer.batches) * 30.0 <= run.BATCH_S
+
+
+def test_warnings_of_a_recognizer_are_kept(tmp_path: Path) -> None:
+    utterances, _ = run.read_manifest(write_manifest(tmp_path, [{"audio": "1.wav", "text": "x", "duration": 1}]))
+    notice = Notice("odd", "this was odd")
+    recognizer = FakeRecognizer(lambda clip: Hypothesis("x", warnings=(notice,)))
+    ((result,),) = run.run(recognizer, utterances, run.Clock(), load)
+    assert result.warnings == (notice,)
 
 
 def test_short_utterances_go_whole_and_long_ones_through_the_pipeline(

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from redline.audio.collector import AudioOptions, Collector, to_float
 from redline.audio.content import FORMATS, frame_bytes, is_cut, sniff, wav_claim
 from redline.audio.reader import Reader
@@ -28,6 +31,7 @@ DECODERS = frozenset(
 """FFmpeg's names of the decoders that may run; nothing that is not sound is decoded."""
 
 _PATIENCE = 10_000  # packets in a row without one frame of sound: minutes, far beyond a scratch
+_LOUDEST_CODED = 16.0  # a damaged frame can decode to a blast; no encoder makes one
 _SMALLEST_GAP_S = 0.03  # above the jitter of recorders that stamp with a clock
 _LARGEST_GAP_S = 600.0
 _CLAIM_TOLERANCE_S = 0.1  # a coded frame or two, which encoders pad with
@@ -130,6 +134,7 @@ def _run(form: str, container: InputContainer, stream: AudioStream, collector: C
     import av
 
     story = _Story()
+    is_coded = not stream.codec_context.name.startswith("pcm_")
     failed = 0  # packets in a row
     last: Packet[AudioStream] | None = None
     origin_s: float | None = None
@@ -148,6 +153,10 @@ def _run(form: str, container: InputContainer, stream: AudioStream, collector: C
         else:
             failed += 1
         for frame in frames:
+            block = _block(frame)
+            if is_coded and not float(np.abs(block).max(initial=0.0)) <= _LOUDEST_CODED:
+                failed += 1
+                continue
             now_s = collector.seconds
             if frame.time is not None:
                 origin_s = frame.time - now_s if origin_s is None else origin_s
@@ -162,7 +171,7 @@ def _run(form: str, container: InputContainer, stream: AudioStream, collector: C
                 story.bad_packets += failed
                 story.lose(collector.seconds, collector.seconds)
                 failed = 0
-            _add(frame, collector)
+            collector.add(block, frame.sample_rate)
         if failed > _PATIENCE:
             break
     story.last_failed = failed > 0
@@ -191,11 +200,10 @@ def _packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[
             yield None
 
 
-def _add(frame: AudioFrame, collector: Collector) -> None:
-    """Hand one decoded frame to the collector as [n, channels]."""
+def _block(frame: AudioFrame) -> NDArray[np.float32]:
+    """One decoded frame as [n, channels]."""
     array = frame.to_ndarray()
-    block = array.T if frame.format.is_planar else array.reshape(frame.samples, -1)
-    collector.add(to_float(block), frame.sample_rate)
+    return to_float(array.T if frame.format.is_planar else array.reshape(frame.samples, -1))
 
 
 def _claimed_s(form: str, head: bytes, container: InputContainer, stream: AudioStream) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,22 +37,25 @@ def evaluate(
     from redline.evaluate import run, score  # scoring needs packages that transcription does not
     from redline.model import load_model
 
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
         score.normalizer("en")  # a missing package is told before the work, not after
         utterances, without_text = run.read_manifest(data, split=split, language=language, limit=limit)
         if without_text:
-            notes.print(f"redline: {without_text} rows without text are left out", highlight=False)
+            notes.print(f"redline: {without_text} rows without text are left out")
         recognizer = load_model(model, device=device).recognizer
         clock = run.Clock()
         results = _recognize(recognizer, utterances, clock, notes)
         reports = score.reports([result.item for result in results if result.item is not None])
     except RedlineError as error:
-        notes.print(f"redline: {error}", style="red", markup=False, highlight=False)
+        notes.print(f"redline: {error}", style="red")
         raise typer.Exit(2) from error
     failures = [result.failure for result in results if result.failure is not None]
     for failure in failures:
-        notes.print(f"redline: {failure}", style="red", markup=False, highlight=False)
+        notes.print(f"redline: {failure}", style="red")
+    told = Counter(notice.code for result in results for notice in result.warnings)
+    for code, count in told.most_common():
+        notes.print(f"redline: warning: {count} x {code}; --json tells where", style="yellow")
     if reports:
         title = f"{recognizer.name} on {data.name}" + (f", {split}" if split else "")
         width = max(WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
@@ -120,6 +124,7 @@ def summary(results: Sequence[Result], reports: Sequence[Report], rtfx: float, w
             "draft": result.item.draft if result.item else None,
             "edited": result.item.edited if result.item else None,
             "failure": result.failure,
+            "warnings": [notice.to_dict() for notice in result.warnings],
         }
         for result in results
     ]

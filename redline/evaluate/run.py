@@ -14,7 +14,7 @@ from redline import audio
 from redline.errors import AudioError, DataError
 from redline.evaluate.score import Item
 from redline.longform import pipeline
-from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Span, Task, Transcript, Waveform
+from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Span, Task, Transcript, Waveform
 
 BATCH_S = 120.0
 """Seconds of audio, with padding, that the recognizer gets at once."""
@@ -40,6 +40,7 @@ class Result:
     utterance: Utterance
     item: Item | None = None
     failure: str | None = None
+    warnings: tuple[Notice, ...] = ()
 
 
 @dataclass
@@ -126,7 +127,8 @@ def run(
     An utterance of at most `max_clip_s` goes to the recognizer whole, without speech detection; a longer one is cut by
     the pipeline. A file or clip that fails is a `Result` with its failure.
     """
-    lengths = [round(one.duration * SAMPLE_RATE) for one in utterances]
+    # An unknown duration is taken for the longest clip, so that such rows do not all meet in one batch.
+    lengths = [round((one.duration or recognizer.max_clip_s) * SAMPLE_RATE) for one in utterances]
     for language in sorted({one.language for one in utterances}):
         task = Task(language=language)
         mine = [index for index, one in enumerate(utterances) if one.language == language]
@@ -172,4 +174,4 @@ def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcrip
     if isinstance(answer, Exception):
         return Result(utterance, failure=f"{utterance.path}: {answer}")
     item = Item(utterance.source, utterance.language, wave.duration, utterance.text, answer.text, answer.draft)
-    return Result(utterance, item)
+    return Result(utterance, item, warnings=(*wave.warnings, *answer.warnings))

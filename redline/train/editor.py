@@ -65,7 +65,8 @@ class EditorObjective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         editor = self.editor
         with torch.no_grad():
-            encoded = editor.encode(batch.features, batch.lengths)
+            device = editor.projector.query.device
+            encoded = editor.encode(batch.features.to(device), batch.lengths.to(device))
             drafts: Sequence[Sequence[int]] = editor.draft(encoded)
         if self.training and self.options.scramble_rate:
             draw = random.Random("".join(batch.ids) + str(torch.initial_seed()))
@@ -126,7 +127,8 @@ class EditorStage:
         edited: list[str] = []
         for start in range(0, len(self.dev), 8):
             features, lengths = pad([self.dev_view[item.id] for item in self.dev[start : start + 8]])
-            out = editor(features, lengths)
+            device = editor.projector.query.device
+            out = editor(features.to(device), lengths.to(device))
             drafted += [decode(row).strip() for row in out.draft_ids]
             edited += [decode(collapse(row, editor.config.blank_token_id)).strip() for row in out.paths]
         references = [item.text for item in self.dev]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
@@ -51,7 +50,8 @@ class EncoderObjective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.encoder.config
-        out = self.encoder(batch.features, batch.lengths)
+        device = self.encoder.input_linear.weight.device
+        out = self.encoder(batch.features.to(device), batch.lengths.to(device))
         chars = [characters(text, config.output_dim) for text in batch.texts]
         tokens = [self.tokenizer.encode(text) for text in batch.texts]
         top = ctc_loss(out.char_logits, out.lengths, chars, CHAR_BLANK)
@@ -93,18 +93,11 @@ class EncoderStage:
         for start in range(0, len(self.dev), 8):
             group = self.dev[start : start + 8]
             features, lengths = pad([self.dev_view[item.id] for item in group])
-            out = encoder(features, lengths)
+            device = encoder.input_linear.weight.device
+            out = encoder(features.to(device), lengths.to(device))
             spelled += ["".join(map(chr, row)) for row in greedy(out.char_logits, out.lengths, CHAR_BLANK)]
             drafted += [tokenizer.decode(row) for row in greedy(out.draft_logits, out.draft_lengths, blank)]
         references = [item.text for item in self.dev]
         cer, wer = rates(references, spelled)
         token_cer, token_wer = rates(references, drafted)
         return {"cer": cer, "wer": wer, "token_cer": token_cer, "token_wer": token_wer}
-
-
-def draft_tokens(encoder: ConformerEncoder, features: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Greedy drafts of a batch as token ids."""
-    with torch.no_grad():
-        out = encoder(features, lengths)
-    assert out.draft_logits is not None and out.draft_lengths is not None
-    return greedy(out.draft_logits, out.draft_lengths, encoder.config.blank_token_id)

@@ -231,6 +231,12 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _share(batches: Iterator[Any], accelerator: Any) -> Iterator[Any]:
+    """This process's part of the batches; a last incomplete round is left out, so that all processes step together."""
+    for group in zip(*[iter(batches)] * accelerator.num_processes, strict=False):
+        yield group[accelerator.process_index]
+
+
 def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr) -> dict[str, float]:
     """Train a stage's objective to its last step, going on from `folder` when it holds a state.
 
@@ -271,7 +277,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     module.train()
     stop = _StopSignal()
     while step < options.steps:
-        for batch in stage.batches(position["epoch"], position["batch"]):
+        for batch in _share(stage.batches(position["epoch"], position["batch"]), accelerator):
             torch.manual_seed(options.seed * 1_000_003 + step * accelerator.num_processes + accelerator.process_index)
             rate = learning_rate(step, options)
             for optimizer in found:
@@ -286,7 +292,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 optimizer.zero_grad()
             average.update(module, step)
             step += 1
-            position["batch"] += 1
+            position["batch"] += accelerator.num_processes
             position["step"] = step
             heard_s += stage.seconds(batch)
             position["hours"] += stage.seconds(batch) / 3600
