@@ -1,0 +1,147 @@
+"""The encoder: alone equals batched, fast equals plain, subsampling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from redline.errors import ConfigError
+from redline.models.config import EncoderConfig
+from redline.models.conformer import (
+    ConformerEncoder,
+    EncoderOutput,
+    MaskedBatchNorm,
+    halve,
+    posterior_pool,
+    shaw_scores,
+    shaw_scores_plain,
+)
+
+PUBLISHED = EncoderConfig(
+    num_layers=3,
+    hidden_dim=32,
+    num_heads=2,
+    dim_head=16,
+    output_dim=30,
+    context_size=200,
+    max_pos_emb=256,
+    self_conditioning_layer=2,
+    bpe_output_dim=40,
+    blank_token_id=39,
+)
+SUBSAMPLED = replace(PUBLISHED, subsample_layers=(1, 2), bpe_pooling_window=2)
+LENGTHS = (199, 200, 201, 399, 400, 401, 1, 2, 57)
+
+
+def encoder(config: EncoderConfig) -> ConformerEncoder:
+    torch.manual_seed(0)
+    model = ConformerEncoder(config).eval()
+    with torch.no_grad():
+        for block in model.layers:
+            norm = block.conv.batch_norm
+            norm.running_mean.normal_(std=0.2)
+            norm.running_var.uniform_(0.5, 2.0)
+    return model
+
+
+def clips() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(length, 160, generator=generator) for length in LENGTHS]
+
+
+def row(out: EncoderOutput, index: int) -> tuple[torch.Tensor, ...]:
+    assert out.draft_logits is not None and out.draft_lengths is not None
+    frames, tokens = int(out.lengths[index]), int(out.draft_lengths[index])
+    exports = [export[index, :frames] for export in out.exports]
+    return (out.hidden[index, :frames], out.char_logits[index, :frames], out.draft_logits[index, :tokens], *exports)
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, SUBSAMPLED], ids=["published", "subsampled"])
+@torch.inference_mode()
+def test_batched_equals_single(config: EncoderConfig) -> None:
+    model = encoder(config)
+    rows = clips()
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=123.0)  # padding is never looked at
+    together = model(padded, torch.tensor(LENGTHS), (1, 2, -1))
+    for index, clip in enumerate(rows):
+        alone = model(clip[None], torch.tensor([len(clip)]), (1, 2, -1))
+        for got, expected in zip(row(together, index), row(alone, 0), strict=True):
+            assert got.shape == expected.shape
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+        assert torch.equal(row(together, index)[2].argmax(-1), row(alone, 0)[2].argmax(-1))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@torch.inference_mode()
+def test_a_poisoned_clip_harms_only_itself(poison: float) -> None:
+    model = encoder(PUBLISHED)
+    x = torch.randn(3, 250, 160)
+    lengths = torch.tensor([250, 120, 250])
+    clean = model(x, lengths)
+    bad = x.clone()
+    bad[0, 17] = poison
+    bad[1, 120:] = poison  # in the padding of another clip
+    out = model(bad, lengths)
+    for index in (1, 2):
+        for got, expected in zip(row(out, index), row(clean, index), strict=True):
+            assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("context", [1, 2, 7, 50])
+def test_fast_shaw_scores_equal_plain(context: int) -> None:
+    q, table = torch.randn(3, 2, context, 8), torch.randn(129, 8)
+    torch.testing.assert_close(shaw_scores(q, table), shaw_scores_plain(q, table))
+
+
+def test_blocks_do_not_see_each_other_but_through_convolution() -> None:
+    model = encoder(replace(PUBLISHED, num_layers=1, self_conditioning_layer=1))
+    x = torch.randn(1, 400, 160)
+    changed = x.clone()
+    changed[:, :200] = 0.0
+    lengths = torch.tensor([400])
+    with torch.inference_mode():
+        moved = (model(x, lengths).hidden - model(changed, lengths).hidden).abs().amax(-1)[0]
+    reach = PUBLISHED.conv_kernel_size // 2
+    assert (moved[200 : 200 + reach] > 1e-4).all()
+    assert (moved[200 + reach :] < 1e-6).all()
+
+
+def test_subsampling_halves_the_frame_rate() -> None:
+    model = encoder(SUBSAMPLED)
+    out = model(torch.randn(2, 101, 160), torch.tensor([101, 50]), (1, -1))
+    assert out.lengths.tolist() == [26, 13]
+    assert out.hidden.shape[1] == out.exports[0].shape[1] == out.mid_logits.shape[1] == 26
+    assert SUBSAMPLED.subsampling == 4
+
+
+def test_subsampling_after_the_middle_head_is_refused() -> None:
+    with pytest.raises(ConfigError, match="subsample_layers"):
+        replace(PUBLISHED, subsample_layers=(3,))
+
+
+def test_halve_means_pairs_and_leaves_an_odd_last_frame_alone() -> None:
+    x = torch.tensor([[1.0, 3.0, 5.0, 99.0]])[..., None]
+    mask = torch.tensor([[True, True, True, False]])
+    assert halve(x, mask).flatten().tolist() == [2.0, 5.0]
+
+
+def test_pooling_weighs_frames_by_not_being_blank() -> None:
+    hidden = torch.tensor([[[1.0], [3.0], [7.0]]])
+    weights = torch.tensor([[0.25, 0.75, 0.5]])
+    pooled = posterior_pool(hidden, weights, torch.ones(1, 3, dtype=torch.bool), 2)
+    torch.testing.assert_close(pooled.flatten(), torch.tensor([2.5, 7.0]))
+
+
+def test_training_statistics_count_valid_frames_only() -> None:
+    torch.manual_seed(0)
+    norm = MaskedBatchNorm(4).train()
+    plain = torch.nn.BatchNorm1d(4).train()
+    x = torch.randn(2, 10, 4)
+    mask = torch.arange(10)[None] < torch.tensor([10, 6])[:, None]
+    x[~mask] = 1000.0
+    got = norm(x, mask)[mask]
+    torch.testing.assert_close(got, plain(x[mask]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, plain.running_var)
+    torch.testing.assert_close(norm.eval()(x)[mask], plain.eval()(x[mask]), rtol=1e-4, atol=1e-5)
