@@ -250,12 +250,16 @@ def test_views_are_rendered_once_and_differ(corpus: Path, tmp_path: Path) -> Non
     assert files == {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
 
 
-def test_spec_augment_masks_no_more_than_allowed() -> None:
+def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
     features = torch.randn(400, FEATURE_DIM)
-    options = SpecAugmentOptions(feature_masks=0, max_masked_share=0.2)
-    masked = spec_augment(features, options, torch.Generator().manual_seed(0))
+    options = SpecAugmentOptions(time_warp_frames=0, feature_masks=0, max_masked_share=0.2, probability=1.0)
+    state = random.getstate()
+    (masked,) = spec_augment([features], options, seed=3)
+    assert random.getstate() == state
     changed = (masked != features).reshape(-1, 80).any(dim=1).float().mean()
     assert 0 < changed <= 0.2
+    assert torch.equal(masked, spec_augment([features], options, seed=3)[0])
+    assert not torch.equal(masked, spec_augment([features], options, seed=4)[0])
 
 
 def test_a_bad_manifest_line_is_named(tmp_path: Path) -> None:

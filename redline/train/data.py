@@ -103,14 +103,17 @@ class AugmentOptions:
 
 @dataclass(frozen=True)
 class SpecAugmentOptions:
-    """Masks on the mel picture (arXiv 1904.08779)."""
+    """Warps and masks of the mel picture (arXiv 1904.08779), drawn anew for every batch; mel frames are 10 ms."""
 
+    time_warp_frames: int = 80
+    """0 leaves the time axis as it is."""
     feature_masks: int = 2
     feature_mask_size: int = 20
     frame_masks: int = 8
     frame_mask_size: int = 40
-    """Mel frames, 10 ms each."""
     max_masked_share: float = 0.2
+    probability: float = 0.95
+    """Share of utterances that are changed at all."""
 
 
 def cuts_of(utterances: Sequence[Utterance]) -> Any:
@@ -294,8 +297,7 @@ class BatchSource:
             ids = [cut.id for cut in cuts]
             rows = [self._view(identity, epoch if augment else 0)[identity] for identity in ids]
             if augment and self.spec_augment:
-                generator = torch.Generator().manual_seed(hash((options.seed, epoch, number)) & 0x7FFFFFFF)
-                rows = [spec_augment(row, self.spec_augment, generator) for row in rows]
+                rows = spec_augment(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
             features, lengths = pad(rows)
             yield Batch(features, lengths, tuple(texts[identity] for identity in ids), tuple(ids))
 
@@ -317,24 +319,26 @@ def cuts_of_durations(utterances: Sequence[Utterance]) -> Any:
     )
 
 
-def spec_augment(features: Tensor, options: SpecAugmentOptions, generator: torch.Generator) -> Tensor:
-    """Mask mel bands and stretches of time of one utterance [T, 160] with its mean."""
-    mel = features.reshape(-1, N_MELS).clone()  # [M, 80], the two stacked frames apart again
-    fill = mel.mean()
-    total = len(mel)
+def spec_augment(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: int) -> list[Tensor]:
+    """Warped and masked copies of the features of some utterances, [T, 160] each."""
+    from lhotse.dataset import SpecAugment
 
-    def draw(upper: int) -> int:
-        return int(torch.randint(0, max(1, upper), (1,), generator=generator))
-
-    for _ in range(options.feature_masks):
-        width = draw(options.feature_mask_size + 1)
-        start = draw(N_MELS - width + 1)
-        mel[:, start : start + width] = fill
-    left = int(options.max_masked_share * total)
-    masks = min(options.frame_masks, max(1, total // 100))
-    for _ in range(masks):
-        width = min(draw(options.frame_mask_size + 1), left)
-        start = draw(total - width + 1)
-        mel[start : start + width] = fill
-        left -= width
-    return mel.reshape(-1, FEATURE_DIM)
+    transform = SpecAugment(
+        time_warp_factor=options.time_warp_frames or None,
+        num_feature_masks=options.feature_masks,
+        features_mask_size=options.feature_mask_size,
+        num_frame_masks=options.frame_masks,
+        frames_mask_size=options.frame_mask_size,
+        max_frames_mask_fraction=options.max_masked_share,
+        p=options.probability,
+    )
+    before = random.getstate()
+    try:
+        # The transform draws from the global generators.
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            torch.manual_seed(seed)
+            # [T, 160] are two mel frames side by side: take them apart, so that a mask is a band of the picture.
+            return [transform(row.reshape(1, -1, N_MELS)).reshape(-1, FEATURE_DIM) for row in rows]
+    finally:
+        random.setstate(before)
