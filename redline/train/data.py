@@ -332,13 +332,15 @@ def spec_augment(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: int)
         max_frames_mask_fraction=options.max_masked_share,
         p=options.probability,
     )
-    before = random.getstate()
+    # The transform draws from all three global generators.
+    before, before_numpy = random.getstate(), np.random.get_state()
     try:
-        # The transform draws from the global generators.
         with torch.random.fork_rng(devices=[]):
             random.seed(seed)
+            np.random.seed(seed)
             torch.manual_seed(seed)
             # [T, 160] are two mel frames side by side: take them apart, so that a mask is a band of the picture.
             return [transform(row.reshape(1, -1, N_MELS)).reshape(-1, FEATURE_DIM) for row in rows]
     finally:
         random.setstate(before)
+        np.random.set_state(before_numpy)
