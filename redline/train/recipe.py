@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
+    Progress,
     SpecAugmentOptions,
     Utterance,
     build_view,
@@ -182,7 +184,8 @@ class Build:
     def _books(self) -> list[str]:
         if self.materials.text is None:
             raise DataError("the language model needs text: name a folder of .txt files with --text")
-        return read_books(self.materials.text, self.out / "text")
+        files = len(list(self.materials.text.rglob("*.txt"))) or 1
+        return read_books(self.materials.text, self.out / "text", self._progress("text", files))
 
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
         options = replace(
@@ -191,11 +194,34 @@ class Build:
             rir_dir=str(self.materials.rooms) if self.materials.rooms else None,
         )
         cache = self.out / "views"
-        views = []
-        for number in range(options.views):
-            self.say(f"features: view {number + 1} of {options.views}")
-            views.append(build_view(self.train_set, number, options, cache))
+        seconds = sum(row.duration for row in self.train_set)
+        views = [
+            build_view(
+                self.train_set,
+                number,
+                options,
+                cache,
+                self._progress(f"features, view {number + 1}/{options.views}", seconds),
+            )
+            for number in range(options.views)
+        ]
         return views, build_view(self.dev_set, 0, options, cache)
+
+    def _progress(self, label: str, total: float) -> Progress:
+        """Says every few seconds how much of something is done."""
+        done, started = 0.0, time.monotonic()
+        said = started
+
+        def report(amount: float) -> None:
+            nonlocal done, said
+            done += amount
+            now = time.monotonic()
+            if now - said > 5:
+                said = now
+                left = (now - started) * max(0.0, total / done - 1)
+                self.say(f"{label}: {min(1.0, done / total):.0%}, {left:.0f} s left")
+
+        return report
 
     def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
         source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
