@@ -271,6 +271,21 @@ def test_a_bad_manifest_line_is_named(tmp_path: Path) -> None:
         read_manifest(path)
 
 
+def test_an_unreadable_recording_is_left_out_and_named(corpus: Path, tmp_path: Path) -> None:
+    rows = read_manifest(corpus, split="train")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
+    bad = [replace(rows[0], id="x", audio=tmp_path / "broken.wav"), replace(rows[0], id="y", audio=tmp_path / "no.wav")]
+    reasons: list[str] = []
+    view = build_view([*bad, *rows], 0, AugmentOptions(), tmp_path / "cache", skipped=reasons.append)
+    assert set(view.offsets) == {row.id for row in rows}
+    assert "broken.wav" in reasons[0] and "no such file" in reasons[1]
+
+
+def test_a_missing_manifest_is_an_error_for_people(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as a manifest"):
+        read_manifest(tmp_path / "nothing.jsonl")
+
+
 def test_training_without_a_dev_split_says_so(corpus: Path, tmp_path: Path) -> None:
     path = corpus.parent / "only-train.jsonl"
     path.write_text("\n".join(line for line in corpus.read_text().splitlines() if '"train"' in line), encoding="utf-8")

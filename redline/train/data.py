@@ -46,8 +46,12 @@ class Utterance:
 
 def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
     """Read the utterances of a JSON-lines manifest that have text; raises `DataError` naming a bad line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file of JSON lines") from error
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -116,25 +120,22 @@ class SpecAugmentOptions:
     """Share of utterances that are changed at all."""
 
 
-def cuts_of(utterances: Sequence[Utterance]) -> Any:
-    """The utterances as a lhotse `CutSet`, recordings and supervisions included."""
-    from lhotse import CutSet, Recording, SupervisionSegment
+def cut_of(utterance: Utterance) -> Any:
+    """One utterance as a lhotse cut; raises `DataError` when its recording cannot be opened."""
+    from lhotse import Recording
+    from lhotse.audio.utils import AudioLoadingError
 
-    recordings: dict[Path, Any] = {}
-    cuts = []
-    for item in utterances:
-        if item.audio not in recordings:
-            recordings[item.audio] = Recording.from_file(item.audio, recording_id=str(item.audio))
-        recording = recordings[item.audio]
-        length = min(item.duration, recording.duration - item.start)
-        supervision = SupervisionSegment(
-            id=item.id, recording_id=recording.id, start=0, duration=length, text=item.text, speaker=item.speaker
-        )
-        cut = recording.to_cut().truncate(offset=item.start, duration=length)
-        cut.id = item.id
-        cut.supervisions = [supervision]
-        cuts.append(cut)
-    return CutSet.from_cuts(cuts)
+    try:
+        recording = Recording.from_file(utterance.audio, recording_id=str(utterance.audio))
+    except (OSError, AudioLoadingError) as error:
+        reason = "no such file" if not utterance.audio.exists() else "not a recording that can be read"
+        raise DataError(f"{utterance.audio}: {reason}") from error
+    length = min(utterance.duration, recording.duration - utterance.start)
+    if length <= 0:
+        raise DataError(f"{utterance.audio}: starts at {utterance.start:g} s but lasts {recording.duration:g} s")
+    cut = recording.to_cut().truncate(offset=utterance.start, duration=length)
+    cut.id = utterance.id
+    return cut.resample(SAMPLE_RATE) if recording.sampling_rate != SAMPLE_RATE else cut
 
 
 def _recordings(folder: str | None) -> list[Any]:
@@ -167,7 +168,7 @@ def render_view(cut: Any, view: int, options: AugmentOptions, noises: list[Any],
             snr = draw.uniform(*options.noise_snr_db)
             cut = cut.mix(noise.truncate(duration=cut.duration), snr=snr)
     samples = cut.load_audio()
-    return np.asarray(samples[0], dtype=np.float32)
+    return np.asarray(samples.mean(axis=0), dtype=np.float32)
 
 
 @dataclass
@@ -194,8 +195,14 @@ def build_view(
     options: AugmentOptions,
     cache: Path,
     progress: Progress | None = None,
+    skipped: Callable[[str], None] | None = None,
 ) -> FeatureView:
-    """Measure one view of the training set, or open it when an identical one is already in `cache`."""
+    """Measure one view of the training set, or open it when an identical one is already in `cache`.
+
+    A recording that cannot be read is left out, and `skipped` is told why.
+    """
+    from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
+
     key = json.dumps([view, repr(options) if view else "", [(item.id, str(item.audio)) for item in utterances]])
     stem = cache / f"view{view}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if stem.with_suffix(".json").exists():
@@ -206,16 +213,23 @@ def build_view(
     position = 0
     partial = stem.with_suffix(".partial")
     with partial.open("wb") as file:
-        for cut in cuts_of(utterances):
-            samples = render_view(cut, view, options, noises, rooms)
+        for utterance in utterances:
+            if progress:
+                progress(utterance.duration)
+            try:
+                samples = render_view(cut_of(utterance), view, options, noises, rooms)
+            except (DataError, AudioLoadingError, DurationMismatchError) as error:
+                if skipped:
+                    skipped(str(error).splitlines()[0])
+                continue
             if len(samples) < FRAME:
                 continue
             rows = clip_features(samples).numpy().astype(np.float16)
             file.write(rows.tobytes())
-            offsets[cut.id] = (position, position + len(rows))
+            offsets[utterance.id] = (position, position + len(rows))
             position += len(rows)
-            if progress:
-                progress(cut.duration)
+    if not offsets:
+        raise DataError(f"none of {len(utterances)} recordings can be read; the first is {utterances[0].audio}")
     partial.rename(stem.with_suffix(".f16"))
     index = stem.with_suffix(".json.partial")
     index.write_text(json.dumps(offsets))
@@ -261,7 +275,10 @@ class BatchSource:
     ) -> None:
         kept = [item for item in utterances if item.id in views[0].offsets and item.duration <= options.max_utterance_s]
         if not kept:
-            raise DataError("no utterance is left to train on: the manifest has none of this split and language")
+            raise DataError(
+                f"none of {len(utterances)} utterances can be trained on: all are unreadable, "
+                f"under 20 ms or over {options.max_utterance_s:g} s"
+            )
         self.left_out = len(utterances) - len(kept)
         self.utterances = sorted(kept, key=lambda item: item.duration)
         self.views = views

@@ -195,17 +195,16 @@ class Build:
         )
         cache = self.out / "views"
         seconds = sum(row.duration for row in self.train_set)
-        views = [
-            build_view(
-                self.train_set,
-                number,
-                options,
-                cache,
-                self._progress(f"features, view {number + 1}/{options.views}", seconds),
+        views = []
+        for number in range(options.views):
+            label = f"features, view {number + 1}/{options.views}"
+            views.append(
+                build_view(self.train_set, number, options, cache, self._progress(label, seconds), self._left_out)
             )
-            for number in range(options.views)
-        ]
-        return views, build_view(self.dev_set, 0, options, cache)
+        return views, build_view(self.dev_set, 0, options, cache, skipped=self._left_out)
+
+    def _left_out(self, reason: str) -> None:
+        self.say(f"left out: {reason}")
 
     def _progress(self, label: str, total: float) -> Progress:
         """Says every few seconds how much of something is done."""
@@ -226,7 +225,10 @@ class Build:
     def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
         source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
         if source.left_out:
-            self.say(f"{source.left_out} utterances are left out: over {options.max_utterance_s:g} s, or under 20 ms")
+            self.say(
+                f"{source.left_out} of {len(self.train_set)} utterances do not train: "
+                f"over {options.max_utterance_s:g} s, under 20 ms or not readable"
+            )
         return source
 
     def tokenizer(self) -> None:
@@ -254,11 +256,16 @@ class Build:
         stage = LMStage(objective, self._books(), self.recipe.corruption)
         fit(stage, self.recipe.lm_training, self.out / "lm")
 
+    def _need(self, stage: str) -> None:
+        if not (self.out / stage / "latest").exists():
+            raise DataError(f"{self.out} has no trained {stage} yet: run the stage {stage!r} first")
+
     def _editor_objective(self) -> EditorObjective:
         tokenizer = self._tokenizer()
         torch.manual_seed(self.recipe.editor_training.seed)
         model = NarEditor(self.recipe.config(tokenizer))
         taught = _Holder(model)
+        self._need("encoder")
         load_average(self.out / "encoder", taught)
         if (self.out / "lm" / "latest").exists():
             load_average(self.out / "lm", taught)
@@ -274,6 +281,7 @@ class Build:
         fit(stage, self.recipe.editor_training, self.out / "editor")
 
     def export(self) -> None:
+        self._need("editor")
         objective = self._editor_objective()
         load_average(self.out / "editor", objective)
         if self.recipe.edit.lora_rank:
