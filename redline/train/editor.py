@@ -6,22 +6,20 @@ Loss: CTC over the 2N + 1 slots plus 0.02 x cross-entropy towards the input slot
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from redline.decoding.ctc import collapse
 from redline.errors import ConfigError
-from redline.features import pad
 from redline.models.editor import NarEditor
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import scramble_tokens
 from redline.train.data import Batch, BatchSource, FeatureView, Utterance
-from redline.train.encoder import rates
 from redline.train.losses import nle_loss
+from redline.train.stage import SpeechStage, rates
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -101,36 +99,25 @@ def merge_adapters(model: nn.Module) -> None:
             setattr(model.get_submodule(parent), attribute, module.get_base_layer())
 
 
-class EditorStage:
-    """Trains the editor on a `BatchSource` and compares draft and edited text on whole utterances."""
+class EditorStage(SpeechStage):
+    """Trains the editor and compares draft and edited text."""
 
     name = "editor"
 
     def __init__(
         self, objective: EditorObjective, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView
     ) -> None:
+        super().__init__(source, dev, dev_view)
         self.objective = objective
-        self.source = source
-        self.dev = sorted((item for item in dev if item.id in dev_view.offsets), key=lambda item: item.duration)
-        self.dev_view = dev_view
-
-    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        return self.source.epoch(epoch, skip)
-
-    def seconds(self, batch: Batch) -> float:
-        return batch.seconds
 
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
         editor, decode = self.objective.editor, self.objective.tokenizer.decode
         drafted: list[str] = []
         edited: list[str] = []
-        for start in range(0, len(self.dev), 8):
-            features, lengths = pad([self.dev_view[item.id] for item in self.dev[start : start + 8]])
-            device = editor.projector.query.device
-            out = editor(features.to(device), lengths.to(device))
+        for features, lengths in self.dev_batches(editor.projector.query.device):
+            out = editor(features, lengths)
             drafted += [decode(row).strip() for row in out.draft_ids]
-            edited += [decode(collapse(row, editor.config.blank_token_id)).strip() for row in out.paths]
-        references = [item.text for item in self.dev]
-        before, after = rates(references, drafted)[1], rates(references, edited)[1]
+            edited += [decode(row).strip() for row in out.final_ids]
+        before, after = rates(self.references, drafted)[1], rates(self.references, edited)[1]
         return {"draft_wer": before, "edited_wer": after, "removed": 100 * (before - after) / max(before, 1e-9)}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
-from redline.features import pad
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
 from redline.text import Tokenizer
 from redline.train.data import Batch, BatchSource, FeatureView, Utterance
 from redline.train.losses import ctc_loss
+from redline.train.stage import SpeechStage, rates
 
 CHAR_BLANK = 0
 
@@ -30,13 +30,6 @@ class EncoderLossOptions:
 def characters(text: str, rows: int) -> list[int]:
     """Labels of the character head: row i is code point i; what has no row is left out."""
     return [ord(char) for char in text if 0 < ord(char) < rows]
-
-
-def rates(references: list[str], hypotheses: list[str]) -> tuple[float, float]:
-    """Character and word error rate in percent."""
-    import jiwer
-
-    return 100 * jiwer.cer(references, hypotheses), 100 * jiwer.wer(references, hypotheses)
 
 
 class EncoderObjective(nn.Module):
@@ -61,43 +54,27 @@ class EncoderObjective(nn.Module):
         return loss, {"top": top.detach(), "middle": middle.detach(), "tokens": bpe.detach()}
 
 
-class EncoderStage:
-    """Trains the encoder on batches of a `BatchSource` and scores it on whole utterances."""
+class EncoderStage(SpeechStage):
+    """Trains the encoder and scores both of its drafts."""
 
     name = "encoder"
 
     def __init__(
-        self,
-        objective: EncoderObjective,
-        source: BatchSource,
-        dev: Sequence[Utterance],
-        dev_view: FeatureView,
+        self, objective: EncoderObjective, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView
     ) -> None:
+        super().__init__(source, dev, dev_view)
         self.objective = objective
-        self.source = source
-        self.dev = sorted((item for item in dev if item.id in dev_view.offsets), key=lambda item: item.duration)
-        self.dev_view = dev_view
-
-    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        return self.source.epoch(epoch, skip)
-
-    def seconds(self, batch: Batch) -> float:
-        return batch.seconds
 
     def evaluate(self) -> dict[str, float]:
         """Character and token drafts against the reference: CER and WER in percent."""
         encoder, tokenizer = self.objective.encoder, self.objective.tokenizer
-        blank = encoder.config.blank_token_id
         spelled: list[str] = []
         drafted: list[str] = []
-        for start in range(0, len(self.dev), 8):
-            group = self.dev[start : start + 8]
-            features, lengths = pad([self.dev_view[item.id] for item in group])
-            device = encoder.input_linear.weight.device
-            out = encoder(features.to(device), lengths.to(device))
+        for features, lengths in self.dev_batches(encoder.input_linear.weight.device):
+            out = encoder(features, lengths)
             spelled += ["".join(map(chr, row)) for row in greedy(out.char_logits, out.lengths, CHAR_BLANK)]
-            drafted += [tokenizer.decode(row) for row in greedy(out.draft_logits, out.draft_lengths, blank)]
-        references = [item.text for item in self.dev]
-        cer, wer = rates(references, spelled)
-        token_cer, token_wer = rates(references, drafted)
+            tokens = greedy(out.draft_logits, out.draft_lengths, encoder.config.blank_token_id)
+            drafted += [tokenizer.decode(row).strip() for row in tokens]
+        cer, wer = rates(self.references, spelled)
+        token_cer, token_wer = rates(self.references, drafted)
         return {"cer": cer, "wer": wer, "token_cer": token_cer, "token_wer": token_wer}

@@ -26,8 +26,8 @@ from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import CorruptionOptions, corrupt
 from redline.train.data import Progress, spoken
-from redline.train.encoder import rates
 from redline.train.losses import nle_loss
+from redline.train.stage import rates
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""What the stages that listen have in common: batches to train on, and whole dev utterances to be scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from redline.features import pad
+from redline.train.data import Batch, BatchSource, FeatureView, Utterance
+
+DEV_BATCH = 8
+
+
+def rates(references: list[str], hypotheses: list[str]) -> tuple[float, float]:
+    """Character and word error rate in percent."""
+    import jiwer
+
+    return 100 * jiwer.cer(references, hypotheses), 100 * jiwer.wer(references, hypotheses)
+
+
+class SpeechStage:
+    """Batches of a `BatchSource`, and a dev set in batches of similar length."""
+
+    def __init__(self, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView) -> None:
+        self.source = source
+        self.dev = sorted((item for item in dev if item.id in dev_view.offsets), key=lambda item: item.duration)
+        self.dev_view = dev_view
+
+    @property
+    def references(self) -> list[str]:
+        """What the dev set says, in the order of `dev_batches`."""
+        return [item.text for item in self.dev]
+
+    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+        """Training batches of one epoch after the first `skip`."""
+        return self.source.epoch(epoch, skip)
+
+    def seconds(self, batch: Batch) -> float:
+        """Seconds of audio in a batch."""
+        return batch.seconds
+
+    def dev_batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features [B, T, 160] and lengths [B] of the dev set."""
+        for start in range(0, len(self.dev), DEV_BATCH):
+            features, lengths = pad([self.dev_view[item.id] for item in self.dev[start : start + DEV_BATCH]])
+            yield features.to(device), lengths.to(device)

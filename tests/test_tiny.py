@@ -1,0 +1,65 @@
+"""The bundled model hears human voices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import redline
+from redline.models import checkpoint
+
+jiwer = pytest.importorskip("jiwer")
+
+TINY = Path(redline.__file__).parent / "assets" / "tiny"
+JFK = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
+
+
+@pytest.fixture(scope="module")
+def model() -> redline.Model:
+    return redline.load_model("tiny")
+
+
+def test_it_is_small_and_has_a_card() -> None:
+    assert sum(file.stat().st_size for file in TINY.iterdir()) <= 40_000_000
+    card = (TINY / "README.md").read_text(encoding="utf-8")
+    for part in ("CC BY 4.0", "LibriSpeech", "redline evaluate", "redline train"):
+        assert part in card
+
+
+def test_it_is_in_the_published_layout() -> None:
+    editor, config, folder = checkpoint.load("tiny")
+    assert folder == TINY
+    assert config.languages == ("en",)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "granite_speech_nar"
+    names = set(editor.state_dict())
+    assert {"encoder.out_bpe.weight", "projector.window_positions", "language_model.model.norm.weight"} <= names
+
+
+def test_it_recognises_a_human_voice(model: redline.Model) -> None:
+    result = model.transcribe(TINY.parent / "demo.flac")
+    assert jiwer.wer(JFK, result.text) <= 0.6
+    assert result.language == "en" and result.model == "tiny" and result.duration == pytest.approx(11.0)
+    for segment in result.segments:
+        assert "".join(edit.text for edit in segment.edits).strip() == segment.text
+        assert "".join(edit.draft for edit in segment.edits).strip() == segment.draft
+
+
+def test_its_text_reads_as_normal_words(model: redline.Model) -> None:
+    text = model.transcribe(TINY.parent / "demo.flac").text
+    assert set(text) <= set("abcdefghijklmnopqrstuvwxyz' ")
+    assert "  " not in text and text == text.strip()
+
+
+def test_silence_gives_empty_text(model: redline.Model) -> None:
+    result = model.transcribe(np.zeros(48_000, dtype=np.float32), sample_rate=16_000)
+    assert result.text == "" and result.segments == ()
+    assert [notice.code for notice in result.warnings] == ["no-speech"]
+
+
+def test_a_list_equals_its_parts(model: redline.Model) -> None:
+    files = [TINY.parent / "demo.flac", *sorted((Path(__file__).parent / "data" / "audio").glob("*.flac"))]
+    together = model.transcribe(list(files))
+    assert [one.text for one in together] == [model.transcribe(file).text for file in files]
