@@ -18,7 +18,7 @@ from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import scramble_tokens
 from redline.train.data import Batch, BatchSource, FeatureView, Utterance
-from redline.train.losses import nle_loss
+from redline.train.losses import ctc_loss, nle_loss
 from redline.train.stage import SpeechStage, rates
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -33,12 +33,24 @@ class EditOptions:
     """Rank of adapters on attention and feed-forward; 0 trains the whole language model."""
     lora_alpha: int = 0
     """0 takes the rank."""
-    scramble_rate: float = 0.0
-    """Share of draft tokens replaced, dropped or doubled, on top of the encoder's own errors."""
+    audio_ctc_weight: float = 0.3
+    """Weight of CTC on the audio embeddings alone, read through the language model's own output matrix.
+
+    Not in the paper. It puts each audio embedding near the embedding of the token that is heard there, so that slots
+    find their place in the audio by content; without it a small model takes long to look at the audio at all.
+    """
+    scramble_rate: tuple[float, float] = (0.0, 0.0)
+    """Share of draft tokens replaced, dropped or doubled, on top of the encoder's own errors.
+
+    Every utterance draws its own share between the two ends. Badly scrambled drafts force the editor to listen: beside
+    a good draft, a small model is content to copy.
+    """
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ConfigError(f"lora_rank is {self.lora_rank}; allowed are 0 (train everything) and above")
+        if not 0 <= self.scramble_rate[0] <= self.scramble_rate[1] <= 1:
+            raise ConfigError(f"scramble_rate is {self.scramble_rate}; allowed are two rising shares from 0 to 1")
 
 
 class EditorObjective(nn.Module):
@@ -66,15 +78,21 @@ class EditorObjective(nn.Module):
             device = editor.projector.query.device
             encoded = editor.encode(batch.features.to(device), batch.lengths.to(device))
             drafts: Sequence[Sequence[int]] = editor.draft(encoded)
-        if self.training and self.options.scramble_rate:
+        if self.training and self.options.scramble_rate[1]:
             draw = random.Random("".join(batch.ids) + str(torch.initial_seed()))
-            drafts = [scramble_tokens(row, self.options.scramble_rate, self.vocabulary, draw) for row in drafts]
+            least, most = self.options.scramble_rate
+            drafts = [scramble_tokens(row, draw.uniform(least, most), self.vocabulary, draw) for row in drafts]
         embeds, audio_lengths = editor.embed_audio(encoded.exports, encoded.lengths)
         slots, slot_lengths = editor.slots(drafts)
         logits = editor.edit(embeds, audio_lengths, slots, slot_lengths)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
         blank = editor.config.blank_token_id
-        return nle_loss(logits, slots, slot_lengths, targets, blank, self.options.copy_weight), {}
+        edit = nle_loss(logits, slots, slot_lengths, targets, blank, self.options.copy_weight)
+        if not self.options.audio_ctc_weight:
+            return edit, {}
+        heard = editor.language_model.logits(editor.language_model.model.norm(embeds))  # [B, S, V]
+        audio = ctc_loss(heard, audio_lengths, targets, blank)
+        return edit + self.options.audio_ctc_weight * audio, {"edit": edit.detach(), "audio": audio.detach()}
 
 
 def with_adapters(model: GraniteLM, options: EditOptions) -> GraniteLM:

@@ -133,8 +133,14 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
-    """Tensors that training changes: parameters with a gradient, and the statistics of normalisation layers."""
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    """Tensors that training changes: parameters with a gradient, and the buffers of modules that have such."""
+    frozen = {
+        f"{prefix}.{name}"
+        for prefix, part in module.named_modules()
+        if not any(parameter.requires_grad for parameter in part.parameters(recurse=False))
+        for name, _ in part.named_buffers(recurse=False)
+    }
+    frozen |= {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
