@@ -163,13 +163,14 @@ def tracked_changes(edits: Sequence[Edit]) -> list[Change]:
             changes.append(Change(op, draft, text))
     merged: list[Change] = []
     for change in changes:
-        before = merged[-1] if merged else None
-        if before is not None and before.op == change.op != "replace":
-            merged[-1] = Change(change.op, _join(before.draft, change.draft), _join(before.text, change.text))
-        elif before is not None and {before.op, change.op} == {"insert", "delete"}:
-            merged[-1] = Change("replace", before.draft + change.draft, before.text + change.text)
-        else:
-            merged.append(change)
+        if merged and {merged[-1].op, change.op} == {"insert", "delete"}:
+            before = merged.pop()
+            draft, text = before.draft + change.draft, before.text + change.text
+            change = Change("keep" if draft == text else "replace", draft, text)
+        if merged and merged[-1].op == change.op != "replace":
+            before = merged.pop()
+            change = Change(change.op, _join(before.draft, change.draft), _join(before.text, change.text))
+        merged.append(change)
     return merged
 
 

@@ -16,6 +16,7 @@ from redline.audio import AudioOptions
 from redline.errors import RedlineError
 from redline.longform import pipeline
 from redline.longform.pipeline import PipelineOptions
+from redline.longform.windows import WindowOptions
 from redline.models import checkpoint
 from redline.recognizer import EditRecognizer
 from redline.text import Tokenizer
@@ -26,6 +27,8 @@ TaskName = Literal["transcribe", "translate"]
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds read so far."""
 
+# An editor reads better with more around it: only long pauses end a window.
+_EDITING = PipelineOptions(window=WindowOptions(join_s=2.0))
 _TOGETHER_S = 600.0  # recordings are read until this much audio is there, then share batches
 _TOGETHER = 64
 
@@ -46,7 +49,7 @@ def load_model(
     precision = pick_dtype(dtype, place)
     model, _, folder = checkpoint.load(name, revision=revision, device=place, dtype=precision)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    return Model(EditRecognizer(model, tokenizer, name=str(name)))
+    return Model(EditRecognizer(model, tokenizer, name=str(name)), _EDITING)
 
 
 def pick_device(device: str | None) -> torch.device:

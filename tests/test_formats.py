@@ -168,6 +168,10 @@ def test_a_deleted_word_beside_an_inserted_one_was_replaced() -> None:
     assert tracked_changes(edits(("", " dog"), (" cat", ""))) == [("replace", "cat", "dog")]
 
 
+def test_a_word_deleted_and_inserted_again_is_kept() -> None:
+    assert tracked_changes(edits(("", " a"), (" a", ""))) == [("keep", "a", "a")]
+
+
 def test_punctuation_changes_the_word_it_follows() -> None:
     assert tracked_changes(edits((" so", " so"), ("", ","), (" my", " my"))) == [
         ("replace", "so", "so,"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redline.evaluate.score import Report, Score
     from redline.types import Recognizer
 
-WIDTH = 130
+WIDTH = 150
 """Columns of a table that is not printed to a wider terminal."""
 
 
@@ -90,7 +90,7 @@ def _recognize(recognizer: Recognizer, utterances: list[Utterance], clock: Clock
 def table(reports: Sequence[Report], title: str, rtfx: float) -> Table:
     """One row per group of utterances; rates in per cent, errors of the edited text as ins/del/sub."""
     made = Table(title=title, caption=f"{rtfx:.1f} x real time; in brackets the 95 % bootstrap interval")
-    made.add_column("source")
+    made.add_column("source", no_wrap=True)
     for heading in ("utterances", "hours", "WER draft", "WER edited", "reduction", "CER", "ins/del/sub"):
         made.add_column(heading, justify="right")
     for report in reports:
