@@ -225,7 +225,8 @@ def test_less_than_20_ms_is_empty_with_a_warning(samples: int) -> None:
 @pytest.mark.parametrize("detect", [True, False])
 def test_very_short_recordings_do_not_break(samples: int, detect: bool) -> None:
     options = PipelineOptions() if detect else PipelineOptions(vad=None)
-    pipeline.transcribe(FakeRecognizer(), noise(samples / SAMPLE_RATE, -20), SPEAK, options)
+    result = pipeline.transcribe(FakeRecognizer(), noise(samples / SAMPLE_RATE, -20), SPEAK, options)
+    assert result.duration == round(samples / SAMPLE_RATE, 3)
 
 
 def test_warnings_of_the_recording_are_kept(jfk: Waveform) -> None:

@@ -36,7 +36,7 @@ from redline.train.data import (
 )
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.loop import LoopOptions, learning_rate
-from redline.train.losses import ctc_loss, misfits, nle_loss
+from redline.train.losses import ctc_loss, nle_loss
 from redline.train.recipe import Materials, Recipe, build
 from redline.train.tokenizer import END, train_tokenizer
 
@@ -179,10 +179,6 @@ def test_ctc_loss_ignores_padding() -> None:
     before = ctc_loss(logits, lengths, [[1, 2], [3]], 0)
     logits[1, 5:] = 100.0
     torch.testing.assert_close(ctc_loss(logits, lengths, [[1, 2], [3]], 0), before)
-
-
-def test_targets_that_do_not_fit_are_counted() -> None:
-    assert misfits(torch.tensor([3, 3, 2]), [[1, 2, 3], [1, 1, 2], [1]]) == 1
 
 
 def test_nle_loss_is_smallest_for_the_reference_and_likes_the_draft() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +20,6 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], 
     log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)  # [T, B, V]
     total = F.ctc_loss(log_probs, flat, lengths, sizes, blank=blank, reduction="sum", zero_infinity=True)
     return total / sizes.sum().clamp(min=1)
-
-
-def misfits(lengths: Tensor, targets: Sequence[Sequence[int]]) -> int:
-    """Utterances that CTC cannot spell: a frame for each symbol and one more between equal neighbours."""
-    needed = [len(row) + sum(a == b for a, b in pairwise(row)) for row in targets]
-    return sum(need > have for need, have in zip(needed, lengths.tolist(), strict=True))
 
 
 def nle_loss(
