@@ -37,7 +37,7 @@ from redline.train.data import (
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.loop import LoopOptions, learning_rate
 from redline.train.losses import ctc_loss, nle_loss
-from redline.train.recipe import Materials, Recipe, build
+from redline.train.recipe import Materials, Recipe, build, plot_log
 from redline.train.tokenizer import END, train_tokenizer
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
@@ -162,6 +162,21 @@ def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path, optimizer: s
     assert expected.keys() == got.keys()
     for name in expected:
         torch.testing.assert_close(got[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_state_of_another_model_is_refused(corpus: Path, tmp_path: Path) -> None:
+    build(small_recipe(), Materials(corpus, tmp_path), ("tokenizer", "encoder"), silent)
+    other = small_recipe()
+    other = replace(other, encoder={**other.encoder, "hidden_dim": 24})
+    with pytest.raises(DataError, match="another shape"):
+        build(other, Materials(corpus, tmp_path), ("encoder",), silent)
+
+
+def test_a_log_whose_parts_changed_is_drawn(tmp_path: Path) -> None:
+    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "audio": 3.0}, {"step": 2, "wer": 50.0}]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    drawn = plot_log(tmp_path / "log.jsonl")
+    assert drawn is not None and drawn.stat().st_size > 1000
 
 
 def test_ctc_loss_prefers_the_spelled_target() -> None:

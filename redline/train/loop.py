@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from redline.errors import ConfigError
+from redline.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,18 @@ def save_state(
             shutil.rmtree(old, ignore_errors=True)
 
 
+def _put(tensors: dict[str, Tensor], module: nn.Module, folder: Path) -> None:
+    """Load a state into the part of a module that it was saved from; raises `DataError` when it does not fit."""
+    known = module.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name not in known or known[name].shape != tensor.shape]
+    if wrong:
+        raise DataError(
+            f"{folder} holds the state of a model of another shape (first: {wrong[0]}); "
+            "go on with the recipe it was trained with, or choose another --out"
+        )
+    module.load_state_dict(tensors, strict=False)
+
+
 def load_state(
     folder: Path, module: nn.Module, average: Average, found: list[torch.optim.Optimizer]
 ) -> dict[str, Any] | None:
@@ -198,7 +210,7 @@ def load_state(
     if not (folder / "latest").exists():
         return None
     latest = folder / (folder / "latest").read_text().strip()
-    module.load_state_dict(load_file(latest / "model.safetensors"), strict=False)
+    _put(load_file(latest / "model.safetensors"), module, folder)
     average.tensors = load_file(latest / "average.safetensors")
     for number, optimizer in enumerate(found):
         _restore(optimizer, load_file(latest / f"optimizer{number}.safetensors"))
@@ -209,7 +221,7 @@ def load_state(
 def load_average(folder: Path, module: nn.Module) -> None:
     """Put the averaged weights of the latest state into a module."""
     latest = folder / (folder / "latest").read_text().strip()
-    module.load_state_dict(load_file(latest / "average.safetensors"), strict=False)
+    _put(load_file(latest / "average.safetensors"), module, folder)
 
 
 class _StopSignal:
@@ -237,6 +249,10 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _to_nobody(line: str) -> None:
+    """Where the messages of all processes but the first go."""
+
+
 def _share(batches: Iterator[Any], accelerator: Any) -> Iterator[Any]:
     """This process's part of the batches; a last incomplete round is left out, so that all processes step together."""
     for group in zip(*[iter(batches)] * accelerator.num_processes, strict=False):
@@ -260,6 +276,8 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     wrapped, *found = accelerator.prepare(module, *found)
     folder.mkdir(parents=True, exist_ok=True)
     main = accelerator.is_main_process
+    if not main:
+        say = _to_nobody
     step, started, saved, scores = position["step"], time.monotonic(), time.monotonic(), {}
     if step:
         say(f"{stage.name}: going on from step {step} of {options.steps}")

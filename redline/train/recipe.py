@@ -246,7 +246,8 @@ class Build:
         objective = EncoderObjective(self.recipe.config(tokenizer).encoder, tokenizer, self.recipe.encoder_loss)
         views, dev_view = self._views()
         source = self._source(views, self.recipe.encoder_batches)
-        fit(EncoderStage(objective, source, self.dev_set, dev_view), self.recipe.encoder_training, self.out / "encoder")
+        stage = EncoderStage(objective, source, self.dev_set, dev_view)
+        fit(stage, self.recipe.encoder_training, self.out / "encoder", self.say)
 
     def lm(self) -> None:
         tokenizer = self._tokenizer()
@@ -254,7 +255,7 @@ class Build:
         torch.manual_seed(self.recipe.lm_training.seed)
         objective = LMObjective(GraniteLM(config.text), tokenizer, self.recipe.text, config.blank_token_id)
         stage = LMStage(objective, self._books(), self.recipe.corruption)
-        fit(stage, self.recipe.lm_training, self.out / "lm")
+        fit(stage, self.recipe.lm_training, self.out / "lm", self.say)
 
     def _need(self, stage: str) -> None:
         if not (self.out / stage / "latest").exists():
@@ -278,7 +279,7 @@ class Build:
         views, dev_view = self._views()
         source = self._source(views, self.recipe.editor_batches)
         stage = EditorStage(objective, source, self.dev_set, dev_view)
-        fit(stage, self.recipe.editor_training, self.out / "editor")
+        fit(stage, self.recipe.editor_training, self.out / "editor", self.say)
 
     def export(self) -> None:
         self._need("editor")
@@ -328,10 +329,11 @@ def plot_log(log: Path) -> Path | None:
     losses = [row for row in rows if "loss" in row]
     scores = [row for row in rows if "loss" not in row]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for key in losses[0].keys() - {"step", "epoch", "lr", "seconds"} if losses else ():
-        left.plot([row["step"] for row in losses], [row[key] for row in losses], label=key)
-    for key in scores[0].keys() - {"step"} if scores else ():
-        right.plot([row["step"] for row in scores], [row[key] for row in scores], marker=".", label=key)
+    for axes, part, marker in ((left, losses, ""), (right, scores, ".")):
+        # A run may go on with other loss parts than it began with.
+        for key in sorted({key for row in part for key in row} - {"step", "epoch", "lr", "seconds"}):
+            points = [(row["step"], row[key]) for row in part if key in row]
+            axes.plot(*zip(*points, strict=True), marker=marker, label=key)
     for axes, title in ((left, "training loss"), (right, "dev scores")):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
