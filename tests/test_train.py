@@ -23,21 +23,22 @@ from redline.models import checkpoint
 from redline.models.config import LMConfig
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
+from redline.train.augment import SpecAugmentOptions, augment_features
 from redline.train.corrupt import CorruptionOptions, corrupt, scramble_tokens
 from redline.train.data import (
     AugmentOptions,
     BatchOptions,
     BatchSource,
-    SpecAugmentOptions,
     build_view,
     read_manifest,
-    spec_augment,
     spoken,
 )
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.loop import LoopOptions, learning_rate
 from redline.train.losses import ctc_loss, nle_loss
 from redline.train.recipe import Materials, Recipe, build, plot_log
+from redline.train.splice import SpliceOptions
+from redline.train.states import StateOptions
 from redline.train.tokenizer import END, train_tokenizer
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
@@ -141,6 +142,43 @@ def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, books: Path, tmp_p
         rows = [json.loads(line) for line in (tmp_path / stage / "log.jsonl").read_text().splitlines()]
         assert any("loss" in row for row in rows) and any("loss" not in row for row in rows)
         assert (tmp_path / stage / "log.png").stat().st_size > 1000
+
+
+def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        small_recipe(),
+        states=StateOptions(renderings=2, least_score=-100.0),
+        splice=SpliceOptions(words=(2, 4), batch_s=4, epoch_batches=3),
+    )
+    materials = Materials(corpus, tmp_path, books)
+    build(recipe, materials, ("tokenizer", "encoder", "editor"), silent)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
+    longer = replace(recipe, editor_training=replace(recipe.editor_training, steps=6))
+    said: list[str] = []
+    build(longer, materials, ("editor",), said.append)
+    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
+    assert any("going on from step 4 of 6" in line for line in said)
+    warped = replace(recipe, state_augment=SpecAugmentOptions(time_warp_frames=80))
+    with pytest.raises(DataError, match="time_warp_frames must be 0"):
+        build(warped, materials, ("editor",), silent)
+
+
+def test_another_throat_moves_bands_and_another_microphone_colours_them() -> None:
+    quiet = SpecAugmentOptions(time_warp_frames=0, probability=0.0)
+    picture = torch.zeros(6, FEATURE_DIM).reshape(-1, 80)
+    picture[:, 30] = 1.0
+    features = picture.reshape(6, FEATURE_DIM)
+    assert torch.equal(augment_features([features], quiet, seed=1)[0], features)
+    peaks = set()
+    for seed in range(20):
+        (moved,) = augment_features([features], replace(quiet, tract_warp=0.15), seed)
+        assert moved.min() >= 0 and torch.equal(moved, moved[:1, :80].repeat(6, 2))
+        peaks.add(int(moved[0, :80].argmax()))
+    assert min(peaks) < 29 and max(peaks) > 31
+    (coloured,) = augment_features([features], replace(quiet, colour_db=6.0), seed=1)
+    change = (coloured - features).reshape(-1, 80)
+    assert torch.allclose(change, change[:1].expand_as(change), atol=1e-6) and change.abs().max() > 0.03
+    assert change[0].diff().abs().max() < 0.1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -266,13 +304,13 @@ def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
     features = torch.randn(400, FEATURE_DIM)
     options = SpecAugmentOptions(time_warp_frames=0, feature_masks=0, max_masked_share=0.2, probability=1.0)
     state = random.getstate()
-    (masked,) = spec_augment([features], options, seed=3)
+    (masked,) = augment_features([features], options, seed=3)
     assert random.getstate() == state
     changed = (masked != features).reshape(-1, 80).any(dim=1).float().mean()
     assert 0 < changed <= 0.2
     warped = replace(options, time_warp_frames=80)
-    assert torch.equal(*(spec_augment([features], warped, seed=3)[0] for _ in range(2)))
-    assert not torch.equal(*(spec_augment([features], warped, seed=seed)[0] for seed in (3, 4)))
+    assert torch.equal(*(augment_features([features], warped, seed=3)[0] for _ in range(2)))
+    assert not torch.equal(*(augment_features([features], warped, seed=seed)[0] for seed in (3, 4)))
 
 
 def test_a_bad_manifest_line_is_named(tmp_path: Path) -> None:

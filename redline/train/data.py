@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.errors import DataError
-from redline.features import FEATURE_DIM, FRAME, N_MELS, clip_features, pad
+from redline.features import FEATURE_DIM, FRAME, clip_features, pad
+from redline.train.augment import SpecAugmentOptions, augment_features
 from redline.types import SAMPLE_RATE
 
 Progress = Callable[[float], None]
@@ -103,21 +104,6 @@ class AugmentOptions:
     """Folder of noise recordings; None leaves noise out."""
     rir_dir: str | None = None
     """Folder of room responses; None leaves rooms out."""
-
-
-@dataclass(frozen=True)
-class SpecAugmentOptions:
-    """Warps and masks of the mel picture (arXiv 1904.08779), drawn anew for every batch; mel frames are 10 ms."""
-
-    time_warp_frames: int = 80
-    """0 leaves the time axis as it is."""
-    feature_masks: int = 2
-    feature_mask_size: int = 20
-    frame_masks: int = 8
-    frame_mask_size: int = 40
-    max_masked_share: float = 0.2
-    probability: float = 0.95
-    """Share of utterances that are changed at all."""
 
 
 def cut_of(utterance: Utterance) -> Any:
@@ -314,7 +300,7 @@ class BatchSource:
             ids = [cut.id for cut in cuts]
             rows = [self._view(identity, epoch if augment else 0)[identity] for identity in ids]
             if augment and self.spec_augment:
-                rows = spec_augment(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
+                rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
             features, lengths = pad(rows)
             yield Batch(features, lengths, tuple(texts[identity] for identity in ids), tuple(ids))
 
@@ -334,30 +320,3 @@ def cuts_of_durations(utterances: Sequence[Utterance]) -> Any:
     return CutSet.from_cuts(
         [MonoCut(item.id, start=0, duration=item.duration, channel=0, recording=recording) for item in utterances]
     )
-
-
-def spec_augment(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: int) -> list[Tensor]:
-    """Warped and masked copies of the features of some utterances, [T, 160] each."""
-    from lhotse.dataset import SpecAugment
-
-    transform = SpecAugment(
-        time_warp_factor=options.time_warp_frames or None,
-        num_feature_masks=options.feature_masks,
-        features_mask_size=options.feature_mask_size,
-        num_frame_masks=options.frame_masks,
-        frames_mask_size=options.frame_mask_size,
-        max_frames_mask_fraction=options.max_masked_share,
-        p=options.probability,
-    )
-    # The transform draws from all three global generators.
-    before, before_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            # [T, 160] are two mel frames side by side: take them apart, so that a mask is a band of the picture.
-            return [transform(row.reshape(1, -1, N_MELS)).reshape(-1, FEATURE_DIM) for row in rows]
-    finally:
-        random.setstate(before)
-        np.random.set_state(before_numpy)

@@ -17,9 +17,10 @@ from redline.models.editor import NarEditor
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import scramble_tokens
-from redline.train.data import Batch, BatchSource, FeatureView, Utterance
+from redline.train.data import Batch, FeatureView, Utterance
 from redline.train.losses import ctc_loss, nle_loss
-from redline.train.stage import SpeechStage, rates
+from redline.train.stage import Source, SpeechStage, rates
+from redline.train.states import StateBatch
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -72,17 +73,14 @@ class EditorObjective(nn.Module):
         self.editor.encoder.eval()
         return self
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch | StateBatch) -> tuple[Tensor, dict[str, Tensor]]:
         editor = self.editor
-        with torch.no_grad():
-            device = editor.projector.query.device
-            encoded = editor.encode(batch.features.to(device), batch.lengths.to(device))
-            drafts: Sequence[Sequence[int]] = editor.draft(encoded)
+        exports, lengths, drafts = self._heard(batch)
         if self.training and self.options.scramble_rate[1]:
-            draw = random.Random("".join(batch.ids) + str(torch.initial_seed()))
+            draw = random.Random("".join(batch.texts) + str(torch.initial_seed()))
             least, most = self.options.scramble_rate
             drafts = [scramble_tokens(row, draw.uniform(least, most), self.vocabulary, draw) for row in drafts]
-        embeds, audio_lengths = editor.embed_audio(encoded.exports, encoded.lengths)
+        embeds, audio_lengths = editor.embed_audio(exports, lengths)
         slots, slot_lengths = editor.slots(drafts)
         logits = editor.edit(embeds, audio_lengths, slots, slot_lengths)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
@@ -93,6 +91,15 @@ class EditorObjective(nn.Module):
         heard = editor.language_model.logits(editor.language_model.model.norm(embeds))  # [B, S, V]
         audio = ctc_loss(heard, audio_lengths, targets, blank)
         return edit + self.options.audio_ctc_weight * audio, {"edit": edit.detach(), "audio": audio.detach()}
+
+    @torch.no_grad()
+    def _heard(self, batch: Batch | StateBatch) -> tuple[Sequence[Tensor], Tensor, Sequence[Sequence[int]]]:
+        """Exported states, their lengths and the drafts: from disk, or by listening now."""
+        device = self.editor.projector.query.device
+        if isinstance(batch, StateBatch):
+            return [states.to(device) for states in batch.exports], batch.lengths.to(device), batch.drafts
+        encoded = self.editor.encode(batch.features.to(device), batch.lengths.to(device))
+        return encoded.exports, encoded.lengths, self.editor.draft(encoded)
 
 
 def with_adapters(model: GraniteLM, options: EditOptions) -> GraniteLM:
@@ -123,7 +130,11 @@ class EditorStage(SpeechStage):
     name = "editor"
 
     def __init__(
-        self, objective: EditorObjective, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView
+        self,
+        objective: EditorObjective,
+        source: Source[Batch | StateBatch],
+        dev: Sequence[Utterance],
+        dev_view: FeatureView,
     ) -> None:
         super().__init__(source, dev, dev_view)
         self.objective = objective

@@ -11,9 +11,9 @@ from redline.decoding.ctc import greedy
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
 from redline.text import Tokenizer
-from redline.train.data import Batch, BatchSource, FeatureView, Utterance
+from redline.train.data import Batch, FeatureView, Utterance
 from redline.train.losses import ctc_loss
-from redline.train.stage import SpeechStage, rates
+from redline.train.stage import Source, SpeechStage, rates
 
 CHAR_BLANK = 0
 
@@ -60,7 +60,7 @@ class EncoderStage(SpeechStage):
     name = "encoder"
 
     def __init__(
-        self, objective: EncoderObjective, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView
+        self, objective: EncoderObjective, source: Source[Batch], dev: Sequence[Utterance], dev_view: FeatureView
     ) -> None:
         super().__init__(source, dev, dev_view)
         self.objective = objective

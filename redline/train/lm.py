@@ -113,6 +113,15 @@ class LMObjective(nn.Module):
         return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten().to(device), ignore_index=-100)
 
 
+def excerpt(text: str, words: tuple[int, int], draw: random.Random) -> str:
+    """A random run of words of a paragraph, between the two sizes or as long as the paragraph."""
+    shortest, longest = words
+    found = text.split()
+    size = min(len(found), draw.randint(shortest, longest))
+    start = draw.randint(0, len(found) - size)
+    return " ".join(found[start : start + size])
+
+
 class LMStage:
     """Excerpts of books in an order that depends on the seed and the epoch alone."""
 
@@ -126,13 +135,6 @@ class LMStage:
         self.held_out = [paragraphs[index] for index in order[:held]]
         self.paragraphs = [paragraphs[index] for index in order[held:]]
 
-    def _excerpt(self, text: str, draw: random.Random) -> str:
-        shortest, longest = self.objective.options.words
-        words = text.split()
-        size = min(len(words), draw.randint(shortest, longest))
-        start = draw.randint(0, len(words) - size)
-        return " ".join(words[start : start + size])
-
     def batches(self, epoch: int, skip: int) -> Iterator[TextBatch]:
         options = self.objective.options
         draw = random.Random(options.seed * 7919 + epoch)
@@ -142,7 +144,10 @@ class LMStage:
         pool = 2048
         number = 0
         for start in range(0, len(order), pool):
-            excerpts = [self._excerpt(self.paragraphs[index], draw) for index in order[start : start + pool]]
+            excerpts = [
+                excerpt(self.paragraphs[index], self.objective.options.words, draw)
+                for index in order[start : start + pool]
+            ]
             excerpts.sort(key=len)
             groups: list[list[str]] = [[]]
             letters = 0
@@ -167,7 +172,7 @@ class LMStage:
     def evaluate(self) -> dict[str, float]:
         """Word errors of damaged held-out text before and after editing, or the loss of the causal objective."""
         draw = random.Random(1)
-        texts = [self._excerpt(text, draw) for text in self.held_out]
+        texts = [excerpt(text, self.objective.options.words, draw) for text in self.held_out]
         texts = sorted((text for text in texts if len(text.split()) > 1), key=len)
         drafts = [corrupt(text, self.corruption, draw) for text in texts]
         losses: list[float] = []

@@ -21,14 +21,15 @@ from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorC
 from redline.models.editor import NarEditor
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
+from redline.train.augment import SpecAugmentOptions
 from redline.train.corrupt import CorruptionOptions
 from redline.train.data import (
     AugmentOptions,
+    Batch,
     BatchOptions,
     BatchSource,
     FeatureView,
     Progress,
-    SpecAugmentOptions,
     Utterance,
     build_view,
     read_manifest,
@@ -38,6 +39,9 @@ from redline.train.editor import EditOptions, EditorObjective, EditorStage, merg
 from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderStage
 from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
 from redline.train.loop import LoopOptions, Say, fit, load_average
+from redline.train.splice import SplicedSource, SpliceOptions
+from redline.train.stage import Source
+from redline.train.states import StateBatch, StateOptions, build_states
 from redline.train.tokenizer import END, PAD, train_tokenizer
 
 T = TypeVar("T")
@@ -64,6 +68,9 @@ class Recipe:
     corruption: CorruptionOptions = CorruptionOptions()
     lm_training: LoopOptions = LoopOptions()
     edit: EditOptions = EditOptions()
+    states: StateOptions = StateOptions()
+    state_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
+    splice: SpliceOptions = SpliceOptions()
     editor_batches: BatchOptions = BatchOptions(curriculum=(), augment_from_epoch=0)
     editor_training: LoopOptions = LoopOptions()
 
@@ -277,9 +284,33 @@ class Build:
     def editor(self) -> None:
         objective = self._editor_objective()
         views, dev_view = self._views()
-        source = self._source(views, self.recipe.editor_batches)
+        source: Source[Batch | StateBatch] = (
+            self._spliced(objective.editor, views)
+            if self.recipe.states.renderings
+            else self._source(views, self.recipe.editor_batches)
+        )
         stage = EditorStage(objective, source, self.dev_set, dev_view)
         fit(stage, self.recipe.editor_training, self.out / "editor", self.say)
+
+    def _spliced(self, editor: NarEditor, views: Sequence[FeatureView]) -> SplicedSource:
+        recipe, tokenizer = self.recipe, self._tokenizer()
+        total = sum(row.duration for row in self.train_set)
+        device = editor.projector.query.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.editor_training.precision == "bf16"):
+            states = build_states(
+                editor,
+                tokenizer,
+                self.train_set,
+                views,
+                recipe.states,
+                recipe.state_augment,
+                self.out / "states",
+                lambda label: self._progress(label, total),
+            )
+        texts = {row.id: row.text for row in self.train_set}
+        layers = len(recipe.encoder_layer_indices)
+        blank = editor.config.blank_token_id
+        return SplicedSource(states, texts, self._books(), tokenizer, blank, layers, recipe.splice)
 
     def export(self) -> None:
         self._need("editor")

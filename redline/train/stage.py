@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from redline.features import pad
-from redline.train.data import Batch, BatchSource, FeatureView, Utterance
+from redline.train.data import FeatureView, Utterance
 
 DEV_BATCH = 8
 
@@ -20,10 +21,30 @@ def rates(references: list[str], hypotheses: list[str]) -> tuple[float, float]:
     return 100 * jiwer.cer(references, hypotheses), 100 * jiwer.wer(references, hypotheses)
 
 
-class SpeechStage:
-    """Batches of a `BatchSource`, and a dev set in batches of similar length."""
+class Timed(Protocol):
+    """A batch that knows how long it sounds."""
 
-    def __init__(self, source: BatchSource, dev: Sequence[Utterance], dev_view: FeatureView) -> None:
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio."""
+        ...
+
+
+B_co = TypeVar("B_co", bound=Timed, covariant=True)
+
+
+class Source(Protocol[B_co]):
+    """Where batches come from."""
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[B_co]:
+        """The batches of one epoch after the first `skip`; the order depends on the epoch alone."""
+        ...
+
+
+class SpeechStage:
+    """Batches of a source, and a dev set in batches of similar length."""
+
+    def __init__(self, source: Source[Timed], dev: Sequence[Utterance], dev_view: FeatureView) -> None:
         self.source = source
         self.dev = sorted((item for item in dev if item.id in dev_view.offsets), key=lambda item: item.duration)
         self.dev_view = dev_view
@@ -33,11 +54,11 @@ class SpeechStage:
         """What the dev set says, in the order of `dev_batches`."""
         return [item.text for item in self.dev]
 
-    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, skip: int) -> Iterator[Timed]:
         """Training batches of one epoch after the first `skip`."""
         return self.source.epoch(epoch, skip)
 
-    def seconds(self, batch: Batch) -> float:
+    def seconds(self, batch: Timed) -> float:
         """Seconds of audio in a batch."""
         return batch.seconds
 

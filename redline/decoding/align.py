@@ -1,0 +1,79 @@
+"""Forced alignment on CTC posteriors: when was each symbol of a known text said?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Frames in which each symbol of one utterance is emitted, and how well the text fits."""
+
+    starts: tuple[int, ...]
+    """First frame of each symbol."""
+    ends: tuple[int, ...]
+    """Frame after the last one of each symbol."""
+    score: float
+    """Mean log probability of a frame on the best path; 0 is certainty."""
+
+
+def align(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int) -> list[Alignment | None]:
+    """The best CTC path through each text: logits [B, T, V], lengths [B], B targets -> B alignments.
+
+    None stands for a text that has more symbols (and repeats) than the utterance has frames.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)
+    B, T, _ = log_probs.shape
+    device = log_probs.device
+    sizes = torch.tensor([2 * len(row) + 1 for row in targets])
+    S = int(sizes.max())
+    labels = torch.full((B, S), blank)
+    for row, target in zip(labels, targets, strict=True):
+        row[1 : 2 * len(target) : 2] = torch.tensor(target, dtype=torch.long)
+    labels = labels.to(device)
+    # A path may skip the blank between two symbols, unless they are equal.
+    skips = torch.zeros(B, S, dtype=torch.bool, device=device)
+    skips[:, 2:] = (labels[:, 2:] != blank) & (labels[:, 2:] != labels[:, :-2])
+    never = torch.finfo(log_probs.dtype).min / 4
+    best = torch.full((B, S), never, device=device)
+    emitted = log_probs[:, 0].gather(1, labels)
+    best[:, :2] = emitted[:, :2]
+    steps = torch.zeros(T, B, S, dtype=torch.uint8, device=device)  # how many states back each frame came from
+    scores = torch.full((B, S), never, device=device)  # of the last frame of each utterance
+    scores[lengths == 1] = best[lengths == 1]
+    for frame in range(1, T):
+        one = torch.nn.functional.pad(best, (1, 0), value=never)[:, :S]
+        two = torch.nn.functional.pad(best, (2, 0), value=never)[:, :S].masked_fill(~skips, never)
+        best, steps[frame] = torch.stack((best, one, two)).max(dim=0)
+        best = best + log_probs[:, frame].gather(1, labels)
+        last = lengths == frame + 1
+        scores[last] = best[last]
+    return [
+        _trace(row_scores[:size], row_steps, length, never)
+        for row_scores, row_steps, length, size in zip(
+            scores.cpu(), steps.cpu().transpose(0, 1), lengths.tolist(), sizes.tolist(), strict=True
+        )
+    ]
+
+
+def _trace(scores: Tensor, steps: Tensor, length: int, never: float) -> Alignment | None:
+    """Walk one utterance's best path back: scores [S] of its last frame, steps [T, S]."""
+    size = len(scores)
+    if length == 0:
+        return None
+    state = size - 1 if size == 1 or scores[-1] >= scores[-2] else size - 2
+    total = float(scores[state])
+    if total <= never / 2:
+        return None
+    back = steps.tolist()
+    starts, ends = [0] * (size // 2), [0] * (size // 2)
+    for frame in range(length - 1, -1, -1):
+        if state % 2:
+            starts[state // 2] = frame
+            ends[state // 2] = max(ends[state // 2], frame + 1)
+        state -= back[frame][state]
+    return Alignment(tuple(starts), tuple(ends), total / length)

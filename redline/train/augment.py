@@ -1,0 +1,120 @@
+"""What happens to features on the fly: another throat, another microphone, warps and masks.
+
+All of it works on the log-mel picture, so that every epoch hears something new at no cost in audio work.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from redline.features import FEATURE_DIM, N_MELS
+from redline.types import SAMPLE_RATE
+
+LEVEL_PER_DB = 1.0 / 40.0
+"""Features are log10 of power, divided by four."""
+
+
+@dataclass(frozen=True)
+class SpecAugmentOptions:
+    """Changes of the mel picture, drawn anew for every batch; mel frames are 10 ms."""
+
+    time_warp_frames: int = 80
+    """0 leaves the time axis as it is."""
+    feature_masks: int = 2
+    feature_mask_size: int = 20
+    frame_masks: int = 8
+    frame_mask_size: int = 40
+    max_masked_share: float = 0.2
+    probability: float = 0.95
+    """Share of utterances that are warped and masked at all."""
+    tract_warp: float = 0.0
+    """Largest relative change of the length of the vocal tract, which scales the frequency axis; 0.12 spans adults."""
+    colour_db: float = 0.0
+    """Spread of a smooth random curve over frequency: other microphones and rooms."""
+
+
+def augment_features(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: int) -> list[Tensor]:
+    """Changed copies of the features of some utterances, [T, 160] each; the same seed gives the same change."""
+    draw = random.Random(seed)
+    changed = []
+    for row in rows:
+        picture = row.reshape(-1, N_MELS)  # [2T, 80]
+        if options.tract_warp:
+            picture = picture @ _warp(1.0 + draw.uniform(-options.tract_warp, options.tract_warp))
+        if options.colour_db:
+            picture = picture + _colour(options.colour_db * LEVEL_PER_DB, draw)
+        changed.append(picture)
+    return _warped_and_masked(changed, options, seed)
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    return 2595.0 * torch.log10(1.0 + hertz / 700.0)
+
+
+@lru_cache(maxsize=256)
+def _warp_by(percent: int) -> Tensor:
+    """Matrix [80, 80] that reads each mel band from where a shorter or longer vocal tract would put it."""
+    factor = percent / 100.0
+    top = SAMPLE_RATE / 2
+    step = float(_mel(torch.tensor(top))) / (N_MELS + 1)
+    hertz = 700.0 * (10.0 ** (step * torch.arange(1, N_MELS + 1) / 2595.0) - 1.0)
+    # The axis is bent back above 4.8 kHz, so that it ends where it ended (Jaitly and Hinton, 2013).
+    knee = 0.6 * top / max(factor, 1.0)
+    bent = knee * factor + (hertz - knee) * (top - knee * factor) / (top - knee)
+    source = (_mel(torch.where(hertz < knee, hertz * factor, bent)) / step - 1.0).clamp(0, N_MELS - 1)
+    low = source.floor().long().clamp(max=N_MELS - 2)
+    share = source - low
+    bands = torch.arange(N_MELS)
+    matrix = torch.zeros(N_MELS, N_MELS)
+    matrix[low, bands] = 1.0 - share
+    matrix[low + 1, bands] = share
+    return matrix
+
+
+def _warp(factor: float) -> Tensor:
+    return _warp_by(round(100 * factor))
+
+
+def _colour(spread: float, draw: random.Random) -> Tensor:
+    """A smooth curve over the mel bands, [80], of standard deviation `spread`."""
+    bands = torch.arange(N_MELS) / N_MELS
+    waves = 4
+    curve = torch.zeros(N_MELS)
+    for wave in range(1, waves + 1):
+        curve += draw.gauss(0.0, 1.0) * torch.cos(math.pi * wave * bands + draw.uniform(0.0, 2 * math.pi))
+    scaled: Tensor = curve * (spread * math.sqrt(2 / waves))
+    return scaled
+
+
+def _warped_and_masked(pictures: Sequence[Tensor], options: SpecAugmentOptions, seed: int) -> list[Tensor]:
+    """SpecAugment (arXiv 1904.08779) on pictures [2T, 80] -> features [T, 160]."""
+    from lhotse.dataset import SpecAugment
+
+    transform = SpecAugment(
+        time_warp_factor=options.time_warp_frames or None,
+        num_feature_masks=options.feature_masks,
+        features_mask_size=options.feature_mask_size,
+        num_frame_masks=options.frame_masks,
+        frames_mask_size=options.frame_mask_size,
+        max_frames_mask_fraction=options.max_masked_share,
+        p=options.probability,
+    )
+    # The transform draws from all three global generators.
+    before, before_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            return [transform(picture[None]).reshape(-1, FEATURE_DIM) for picture in pictures]
+    finally:
+        random.setstate(before)
+        np.random.set_state(before_numpy)

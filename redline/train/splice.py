@@ -1,0 +1,165 @@
+"""New sentences from heard pieces: text from books, said with encoder states cut from the training set.
+
+A few hours of speech say too few sentences to teach an editor what English looks like. Here a sentence is taken from a
+book, the longest runs of its tokens that occur somewhere in the training set are looked up, and the encoder's states
+of those runs are put one after the other. What comes out has the encoder's own mistakes on a sentence that nobody said:
+unit selection, as in speech synthesis (Hunt and Black, ICASSP 1996), on states in place of samples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from redline.decoding.ctc import collapse
+from redline.errors import DataError
+from redline.features import pad
+from redline.text import Tokenizer
+from redline.train.lm import excerpt
+from redline.train.states import StateBatch, StateView
+
+PATIENCE = 1000
+Unit = tuple[str, int, int]
+"""Utterance, first token, token after the last."""
+Row = tuple[NDArray[np.float16], list[int], str]
+"""States, the best token of each window, and what is said."""
+
+
+@dataclass(frozen=True)
+class SpliceOptions:
+    """What a batch for the editor is made of."""
+
+    share: float = 0.8
+    """Share of batches that are spliced; the others are real utterances."""
+    words: tuple[int, int] = (3, 30)
+    """Shortest and longest excerpt of a book."""
+    longest_unit: int = 8
+    """Tokens of the longest piece that is taken in one go."""
+    batch_s: float = 80.0
+    epoch_batches: int = 500
+    seed: int = 0
+
+
+class Units:
+    """Every run of tokens in the training set, and where it was said."""
+
+    def __init__(self, view: StateView, word_starts: Sequence[bool], longest: int) -> None:
+        self.word_starts = word_starts
+        self.longest = longest
+        self.places: dict[tuple[int, ...], list[tuple[str, int]]] = {}
+        for identity, heard in view.heard.items():
+            if not heard.cuts:
+                continue
+            for start in range(len(heard.tokens)):
+                for size in range(1, min(longest, len(heard.tokens) - start) + 1):
+                    # A piece without width would be a token that nobody hears.
+                    if heard.cuts[start + size] > heard.cuts[start]:
+                        self.places.setdefault(heard.tokens[start : start + size], []).append((identity, start))
+
+    def choose(self, tokens: Sequence[int], draw: random.Random) -> list[Unit] | None:
+        """Pieces that say `tokens`, whole words where possible; None when a token was never heard."""
+        chosen: list[Unit] = []
+        at = 0
+        while at < len(tokens):
+            most = min(draw.randint(1, self.longest), len(tokens) - at)
+            size = self._longest(tokens, at, most, whole=True) or self._longest(tokens, at, self.longest, whole=False)
+            if not size:
+                return None
+            identity, start = draw.choice(self.places[tuple(tokens[at : at + size])])
+            chosen.append((identity, start, start + size))
+            at += size
+        return chosen
+
+    def _longest(self, tokens: Sequence[int], at: int, most: int, whole: bool) -> int:
+        """Tokens in the longest known run from `at`; a whole one ends where a word ends."""
+        known = 0
+        for size in range(1, min(self.longest, len(tokens) - at) + 1):
+            if tuple(tokens[at : at + size]) not in self.places:
+                break
+            ends_word = at + size == len(tokens) or self.word_starts[tokens[at + size]]
+            if not whole or ends_word:
+                # The first word counts even when it is longer than was asked for.
+                if whole and known and size > most:
+                    break
+                known = size
+        return known
+
+
+class SplicedSource:
+    """Batches of spliced and of real utterances in an order that depends on the seed and the epoch alone."""
+
+    def __init__(
+        self,
+        views: Sequence[StateView],
+        texts: dict[str, str],
+        paragraphs: Sequence[str],
+        tokenizer: Tokenizer,
+        blank: int,
+        layers: int,
+        options: SpliceOptions,
+    ) -> None:
+        if not paragraphs:
+            raise DataError("spliced utterances need text: name a folder of .txt files with --text")
+        self.views = views
+        self.texts = texts
+        self.paragraphs = paragraphs
+        self.tokenizer = tokenizer
+        self.blank = blank
+        self.layers = layers
+        self.options = options
+        starts = [tokenizer.decode([index])[:1] == " " for index in range(tokenizer.vocab_size)]
+        self.units = Units(views[0], starts, options.longest_unit)
+        if not self.units.places:
+            raise DataError("no text fits its recording well enough to be cut into pieces: train the encoder longer")
+        self.by_length = sorted(views[0].heard, key=lambda identity: views[0].heard[identity].frames)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[StateBatch]:
+        """The batches of one epoch after the first `skip`."""
+        for number in range(skip, self.options.epoch_batches):
+            draw = random.Random((self.options.seed * 7919 + epoch) * 100_003 + number)
+            yield self._spliced(draw) if draw.random() < self.options.share else self._real(draw)
+
+    def _real(self, draw: random.Random) -> StateBatch:
+        """Neighbours in length from the training set, in a random rendering each."""
+        at = draw.randrange(len(self.by_length))
+        rows: list[Row] = []
+        left = self.options.batch_s
+        for identity in self.by_length[at:]:
+            view = draw.choice(self.views)
+            left -= view.heard[identity].frames / view.frame_rate
+            if left < 0 and rows:
+                break
+            rows.append((*view.cut(identity), self.texts[identity]))
+        return self._batch(rows)
+
+    def _spliced(self, draw: random.Random) -> StateBatch:
+        """Sentences of similar length, each in pieces of one rendering."""
+        size = draw.randint(*self.options.words)
+        rows: list[Row] = []
+        left, unheard = self.options.batch_s, 0
+        while left > 0:
+            text = excerpt(draw.choice(self.paragraphs), (size, size + 1 + size // 8), draw)
+            units = self.units.choose(self.tokenizer.encode(text), draw)
+            if not units:
+                unheard += 1
+                if unheard > PATIENCE:
+                    raise DataError(f"{unheard} sentences had tokens that nobody says, such as {text!r}")
+                continue
+            view = draw.choice(self.views)
+            pieces = [view.cut(*unit) for unit in units]
+            states = np.concatenate([piece for piece, _ in pieces])
+            left -= len(states) / view.frame_rate
+            rows.append((states, [token for _, best in pieces for token in best], text))
+        return self._batch(rows)
+
+    def _batch(self, rows: Sequence[Row]) -> StateBatch:
+        states, lengths = pad([torch.from_numpy(np.array(row)).float() for row, _, _ in rows])
+        exports = states.chunk(self.layers, dim=-1)
+        drafts = tuple(tuple(collapse(best, self.blank)) for _, best, _ in rows)
+        seconds = float(lengths.sum()) / self.views[0].frame_rate
+        return StateBatch(exports, lengths, drafts, tuple(text for _, _, text in rows), seconds)

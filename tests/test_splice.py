@@ -1,0 +1,116 @@
+"""Alignment, encoder states on disk, and sentences made of pieces."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from redline.decoding.align import Alignment, align
+from redline.decoding.ctc import collapse
+from redline.errors import DataError
+from redline.train.splice import SplicedSource, SpliceOptions, Units
+from redline.train.states import Heard, StateView, token_cuts
+from tests.test_train import WORDS, _tokenizer_of
+
+
+def _best_path(log_probs: torch.Tensor, target: list[int], blank: int) -> tuple[float, tuple[int, ...]]:
+    """The readable twin: every path, tried."""
+    T, V = log_probs.shape
+    paths = (path for path in itertools.product(range(V), repeat=T) if collapse(path, blank) == target)
+    return max((float(sum(log_probs[t, label] for t, label in enumerate(path))), path) for path in paths)
+
+
+@pytest.mark.parametrize("target", [[], [1], [1, 2], [2, 2], [3, 1, 3]])
+def test_alignment_is_the_best_of_all_paths_alone_and_in_a_batch(target: list[int]) -> None:
+    torch.manual_seed(len(target))
+    logits = torch.randn(3, 6, 4) * 2
+    lengths = torch.tensor([6, 5, 4])
+    targets = [target, target[:1], target]
+    found = align(logits, lengths, targets, blank=0)
+    for row, length, wanted, result in zip(logits, lengths.tolist(), targets, found, strict=True):
+        score, path = _best_path(row[:length].log_softmax(-1), wanted, 0)
+        assert result is not None
+        assert result.score == pytest.approx(score / length, abs=1e-5)
+        runs = [(label, list(run)) for label, run in itertools.groupby(range(length), key=lambda t: path[t])]
+        said = [run for label, run in runs if label]
+        assert result.starts == tuple(run[0] for run in said)
+        assert result.ends == tuple(run[-1] + 1 for run in said)
+        (alone,) = align(row[None, :length], torch.tensor([length]), [wanted], blank=0)
+        assert alone == result
+
+
+def test_a_text_that_does_not_fit_has_no_alignment() -> None:
+    long, doubled, fits = align(torch.randn(3, 3, 4), torch.tensor([2, 2, 2]), [[1, 2, 3], [1, 1], [1, 2]], blank=0)
+    assert long is None and doubled is None and fits is not None
+
+
+def test_cuts_lie_in_the_middle_of_pauses() -> None:
+    assert token_cuts(Alignment((5, 8, 20), (6, 10, 21), 0.0), windows=22, margin=3) == (2, 7, 15, 22)
+
+
+@pytest.fixture
+def heard() -> tuple[StateView, SplicedSource]:
+    """Three utterances whose state at each frame is the token said there, two frames a window."""
+    tokenizer = _tokenizer_of([" ".join(WORDS)] * 4)
+    texts = {"a": "the cat sat on a mat", "b": "the dog ran to a red house", "c": "and the sea by the mat"}
+    states, best, rows = [], [], {}
+    for identity, text in texts.items():
+        tokens = tokenizer.encode(text)
+        rows[identity] = Heard(
+            len(states), 2 * len(tokens), len(best), tuple(tokens), tuple(range(0, 2 * len(tokens) + 1, 2))
+        )
+        states += [token for token in tokens for _ in range(2)]
+        best += tokens
+    frames = np.stack([np.array(states, dtype=np.float16)] * 4, axis=1)
+    view = StateView(frames, np.array(best, dtype=np.int32), rows, window=2, frame_rate=25.0)
+    paragraphs = ["the red dog sat by the sea and a cat ran to the house on a mat"]
+    blank = tokenizer.vocab_size - 1
+    options = SpliceOptions(share=0.5, words=(2, 5), batch_s=4, epoch_batches=6)
+    return view, SplicedSource([view, view], texts, paragraphs, tokenizer, blank, 2, options)
+
+
+def test_pieces_say_the_text_and_end_where_words_end(heard: tuple[StateView, SplicedSource]) -> None:
+    view, source = heard
+    tokens = source.tokenizer.encode("the red dog sat by the sea")
+    for seed in range(20):
+        units = source.units.choose(tokens, random.Random(seed))
+        assert units is not None
+        said = [token for identity, first, last in units for token in view.heard[identity].tokens[first:last]]
+        assert said == tokens
+        text = [source.tokenizer.decode(view.heard[identity].tokens[first:last]) for identity, first, last in units]
+        assert all(part[:1] == " " for part in text[1:])
+    assert source.units.choose([source.tokenizer.vocab_size - 2], random.Random(0)) is None
+
+
+def test_spliced_states_and_drafts_belong_to_their_texts(heard: tuple[StateView, SplicedSource]) -> None:
+    _, source = heard
+    for batch in source.epoch(0):
+        assert len(batch.exports) == 2 and all(states.shape[2] == 2 for states in batch.exports)
+        for row, (text, draft) in enumerate(zip(batch.texts, batch.drafts, strict=True)):
+            tokens = source.tokenizer.encode(text)
+            frames = batch.exports[0][row, : batch.lengths[row], 0]
+            assert frames.tolist() == [token for token in tokens for _ in range(2)]
+            assert list(draft) == collapse(tokens, source.blank)
+
+
+def test_spliced_batches_of_an_epoch_can_be_resumed_anywhere(heard: tuple[StateView, SplicedSource]) -> None:
+    _, source = heard
+    whole = [batch.texts for batch in source.epoch(3)]
+    assert [batch.texts for batch in source.epoch(3, skip=2)] == whole[2:]
+    assert whole != [batch.texts for batch in source.epoch(4)]
+
+
+def test_a_token_that_nobody_says_is_an_error_for_people(heard: tuple[StateView, SplicedSource]) -> None:
+    view, source = heard
+    source.paragraphs = ["xylophone quartz"]
+    source.options = SpliceOptions(share=1.0, words=(1, 2))
+    with pytest.raises(DataError, match="nobody says"):
+        next(source.epoch(0))
+    for name in list(view.heard):
+        row = view.heard[name]
+        view.heard[name] = Heard(row.frame, row.frames, row.window, row.tokens, ())
+    assert not Units(view, [], 4).places
