@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from redline.cli.evaluate import evaluate
 from redline.errors import DataError, NotAudioError
-from redline.evaluate import run, score
+from redline.evaluate import inputs, run, score
 from redline.evaluate.score import Errors, Item
 from redline.testing import FakeRecognizer, tone
 from redline.types import Hypothesis, Notice, Waveform
@@ -137,14 +137,14 @@ def test_rows_without_text_are_counted_not_scored(tmp_path: Path) -> None:
         {"audio": "3.wav", "split": "test"},
         {"audio": "4.wav", "text": "d", "split": "dev"},
     ]
-    utterances, without_text = run.read_manifest(write_manifest(tmp_path, rows), split="test")
+    utterances, without_text = inputs.read_manifest(write_manifest(tmp_path, rows), split="test")
     assert [one.path for one in utterances] == [tmp_path / "1.wav"]
     assert without_text == 2
 
 
 def test_limit_takes_the_first_rows_with_text(tmp_path: Path) -> None:
     rows = [{"audio": f"{n}.wav", "text": "a" if n != 1 else ""} for n in range(5)]
-    utterances, _ = run.read_manifest(write_manifest(tmp_path, rows), limit=2)
+    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows), limit=2)
     assert [one.path.name for one in utterances] == ["0.wav", "2.wav"]
 
 
@@ -160,7 +160,7 @@ def test_unusable_manifest_says_why(tmp_path: Path, content: str, message: str) 
     path = tmp_path / "manifest.jsonl"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        run.read_manifest(path, split="test")
+        inputs.read_manifest(path, split="test")
 
 
 def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
         {"audio": "5.wav", "text": "x", "duration": 5},
         {"audio": "9.wav", "text": "x", "duration": 2, "start": 3, "end": 5},
     ]
-    utterances, _ = run.read_manifest(write_manifest(tmp_path, rows))
+    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows))
     recognizer, clock = FakeRecognizer(), run.Clock()
     results = [result for batch in run.run(recognizer, utterances, clock, load) for result in batch]
     heard = {result.utterance.path.name: result.item.edited for result in results if result.item}
@@ -182,7 +182,7 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
 
 def test_rows_without_a_duration_are_spread_over_batches(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"audio": "1.wav", "text": "x"} for _ in range(40)]
-    utterances, _ = run.read_manifest(write_manifest(tmp_path, rows))
+    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows))
     recognizer = FakeRecognizer(max_clip_s=30.0)
     results = [result for batch in run.run(recognizer, utterances, run.Clock(), load) for result in batch]
     assert len(results) == 40
@@ -190,7 +190,7 @@ def test_rows_without_a_duration_are_spread_over_batches(tmp_path: Path) -> None
 
 
 def test_warnings_of_a_recognizer_are_kept(tmp_path: Path) -> None:
-    utterances, _ = run.read_manifest(write_manifest(tmp_path, [{"audio": "1.wav", "text": "x", "duration": 1}]))
+    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, [{"audio": "1.wav", "text": "x", "duration": 1}]))
     notice = Notice("odd", "this was odd")
     recognizer = FakeRecognizer(lambda clip: Hypothesis("x", warnings=(notice,)))
     ((result,),) = run.run(recognizer, utterances, run.Clock(), load)
@@ -201,7 +201,7 @@ def test_short_utterances_go_whole_and_long_ones_through_the_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[dict[str, object]] = [{"audio": f"{n}.wav", "text": "x", "duration": n} for n in (4, 12)]
-    utterances, _ = run.read_manifest(write_manifest(tmp_path, rows))
+    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows))
     piped: list[float] = []
 
     def pipeline(recognizer: object, waves: Sequence[Waveform], task: object) -> list[Hypothesis]:
@@ -243,3 +243,96 @@ def test_command_prints_a_table_and_writes_the_same_numbers(tmp_path: Path, monk
     assert written["reports"][0]["edited"]["wer"] == 0.25
     assert written["reports"][0]["draft"]["wer"] == 0.75
     assert {one["edited"] for one in written["utterances"]} == {"sing songs", "play names", None}
+
+
+# ---- other inputs, other scorers, several models
+
+
+def test_a_folder_of_recordings_with_texts_is_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name, text in (("a", "one two"), ("deep/b", "three"), ("c", " ")):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(1600, dtype=np.float32), 16_000)
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no recording of this name", encoding="utf-8")
+    found, without_text = inputs.read(tmp_path)
+    assert [(one.path.name, one.text, one.source) for one in found] == [
+        ("a.wav", "one two", tmp_path.name),
+        ("b.wav", "three", tmp_path.name),
+    ]
+    assert without_text == 1
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"a\.wav needs a\.txt"):
+        inputs.read(tmp_path / "empty")
+
+
+def test_lhotse_cuts_are_a_data_set(tmp_path: Path) -> None:
+    from lhotse import CutSet, Recording, SupervisionSegment
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(48_000, dtype=np.float32), 16_000)
+    cut = Recording.from_file(tmp_path / "a.wav").to_cut()
+    cut.supervisions.append(
+        SupervisionSegment("s", cut.recording_id, 0, 3, text="hello there", language="en", speaker="x")
+    )
+    path = tmp_path / "cuts.jsonl.gz"
+    CutSet.from_cuts([cut.truncate(offset=1.0, duration=1.5), cut.drop_supervisions().with_id("mute")]).to_file(path)
+    (found,), without_text = inputs.read(path)
+    assert (found.text, found.speaker, found.start, found.end) == ("hello there", "x", 1.0, 2.5)
+    assert without_text == 1
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="cannot be read as lhotse cuts"):
+        inputs.read(tmp_path / "bad.jsonl.gz")
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=5))
+def test_a_second_scorer_counts_the_same_errors(pairs: list[tuple[str, str]]) -> None:
+    references, hypotheses = zip(*pairs, strict=True)
+    other = score.second_opinion(references, hypotheses)
+    first = score.total(score.word_errors(references, hypotheses))
+    assert other is not None and (other.count, other.length) == (first.count, first.length)
+
+
+def test_keywords_are_found_as_whole_words_and_false_alarms_count() -> None:
+    items = [
+        Item("s", "en", 1.0, "a flat white please", "a flat white please", keywords=("flat white",)),
+        Item("s", "en", 1.0, "one latte", "one flat white", keywords=("latte",)),
+        Item("s", "en", 1.0, "flatness", "flatness", keywords=()),
+    ]
+    found = score.keyword_score(items)
+    assert found == score.KeywordScore(hits=1, misses=1, false_alarms=1)
+    assert found.f1 == 0.5
+    assert score.keyword_score([item("a", "a")]) is None
+
+
+def test_a_comparison_is_sure_only_when_the_difference_is_steady() -> None:
+    first = [Errors(0, 0, 2, 10)] * 40
+    better = score.compare(first, [Errors(0, 0, 1, 10)] * 40)
+    assert better.significant and better.difference == pytest.approx(-0.1) and better.wins == 40
+    draw = random.Random(0)
+    noisy = score.compare(first, [Errors(0, 0, draw.choice([1, 3]), 10) for _ in first])
+    assert not noisy.significant and noisy.wins + noisy.losses == 40
+    with pytest.raises(DataError, match="same utterances"):
+        score.compare(first, first[:3])
+
+
+def test_several_models_are_compared_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(8000 * (number + 1), dtype=np.float32), 16_000)
+    rows: list[dict[str, object]] = [
+        {"audio": f"{number}.wav", "text": "sing songs", "duration": (number + 1) / 2} for number in range(3)
+    ]
+
+    def load_model(name: str, device: str | None = None) -> SimpleNamespace:
+        heard = "sing songs" if name == "good" else "ring songs"
+        return SimpleNamespace(recognizer=FakeRecognizer(lambda clip: Hypothesis(heard, draft="x songs"), name=name))
+
+    monkeypatch.setattr("redline.model.load_model", load_model)
+    app = typer.Typer()
+    app.command()(evaluate)
+    arguments = ["--data", str(write_manifest(tmp_path, rows)), "--model", "bad", "--model", "good"]
+    out, page = tmp_path / "scores.json", tmp_path / "report.html"
+    result = CliRunner().invoke(app, [*arguments, "--json", str(out), "--report", str(page)])
+    assert result.exit_code == 0, result.stderr
+    assert "good against bad: -50.00 points" in result.stdout and "better on 3" in result.stdout
+    assert "kaldialign counts 3 errors in 6 words and agrees" in result.stdout
+    assert [one["model"] for one in json.loads(out.read_text(encoding="utf-8"))] == ["bad", "good"]
+    assert "sing" in page.read_text(encoding="utf-8")

@@ -1,8 +1,11 @@
-"""`redline evaluate`: how well a model hears a manifest, its draft and its edited text side by side."""
+"""`redline evaluate`: how well models hear a data set, their drafts and edited texts side by side."""
 
 from __future__ import annotations
 
 import json
+import resource
+import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +19,9 @@ from rich.table import Table
 from redline.errors import RedlineError
 
 if TYPE_CHECKING:
-    from redline.evaluate.run import Clock, Result, Utterance
+    from redline.evaluate.inputs import Utterance
+    from redline.evaluate.report import SystemRun
+    from redline.evaluate.run import Clock, Result
     from redline.evaluate.score import Report, Score
     from redline.types import Recognizer
 
@@ -25,47 +30,145 @@ WIDTH = 150
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", help="Manifest: one JSON a line with audio and text.")],
-    model: Annotated[str, typer.Option("--model", help="A bundled name, a folder or a hub id.")] = "tiny",
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="A manifest (one JSON a line), a folder of recordings with texts, or lhotse cuts."),
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A bundled name (tiny, the default), a folder or a hub id; repeat to compare."),
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only rows of this split, for example test.")] = None,
     language: Annotated[str | None, typer.Option("--language", help="Only rows of this language.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many utterances.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write scores and every text here.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write one HTML page with every error, sound and plots here.")
+    ] = None,
+    sound_minutes: Annotated[
+        float, typer.Option("--sound-minutes", min=0, help="Sound kept in the report, worst utterances first.")
+    ] = 15.0,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: the best there is.")] = None,
 ) -> None:
-    """Word error rates of the draft and of the edited text, per source of a manifest."""
-    from redline.evaluate import run, score  # scoring needs packages that transcription does not
-    from redline.model import load_model
+    """Word error rates of the draft and of the edited text, per source, for one model or several."""
+    from redline import audio
+    from redline.evaluate import inputs, score  # scoring needs packages that transcription does not
+    from redline.evaluate.report import ReportOptions, write
 
     notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
         score.normalizer("en")  # a missing package is told before the work, not after
-        utterances, without_text = run.read_manifest(data, split=split, language=language, limit=limit)
+        utterances, without_text = inputs.read(data, split=split, language=language, limit=limit)
         if without_text:
             notes.print(f"redline: {without_text} rows without text are left out")
-        recognizer = load_model(model, device=device).recognizer
-        clock = run.Clock()
-        results = _recognize(recognizer, utterances, clock, notes)
-        reports = score.reports([result.item for result in results if result.item is not None])
+        title = f"{data.name}" + (f", {split}" if split else "")
+        runs = [_run(name, utterances, device, title, notes) for name in model or ["tiny"]]
+        _compare(runs, notes)
+        if report is not None:
+            options = ReportOptions(audio_minutes=sound_minutes)
+            write(report, [run for run, _ in runs], f"Redline on {title}", options, audio.load)
+            notes.print(f"redline: report written to {report}")
     except RedlineError as error:
         notes.print(f"redline: {error}", style="red")
         raise typer.Exit(2) from error
-    failures = [result.failure for result in results if result.failure is not None]
-    for failure in failures:
+    if json_path is not None:
+        chosen = {"data": data.name, "split": split, "language": language, "without_text": without_text}
+        values = [chosen | summary(run, clock) for run, clock in runs]
+        text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
+        json_path.write_text(text + "\n", encoding="utf-8")
+    failed = any(result.failure for run, _ in runs for result in run.results)
+    if failed:
+        raise typer.Exit(1 if all(run.reports for run, _ in runs) else 2)
+
+
+def _run(
+    name: str, utterances: list[Utterance], device: str | None, title: str, notes: Console
+) -> tuple[SystemRun, Clock]:
+    """Let one model hear everything, and print its table."""
+    from redline.evaluate import score
+    from redline.evaluate.report import SystemRun
+    from redline.evaluate.run import Clock
+    from redline.model import load_model
+
+    started = time.perf_counter()
+    recognizer = load_model(name, device=device).recognizer
+    loading_s = time.perf_counter() - started
+    clock = Clock()
+    results = _recognize(recognizer, utterances, clock, notes)
+    items = [result.item for result in results if result.item is not None]
+    reports = score.reports(items)
+    for failure in (result.failure for result in results if result.failure is not None):
         notes.print(f"redline: {failure}", style="red")
     told = Counter(notice.code for result in results for notice in result.warnings)
-    for code, count in told.most_common():
-        notes.print(f"redline: warning: {count} x {code}; --json tells where", style="yellow")
+    for code, number in told.most_common():
+        notes.print(f"redline: warning: {number} x {code}; --json tells where", style="yellow")
+    facts = _facts(recognizer, clock, loading_s)
     if reports:
-        title = f"{recognizer.name} on {data.name}" + (f", {split}" if split else "")
         width = max(WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
-        Console(width=width).print(table(reports, title, clock.rtfx))
-    if json_path is not None:
-        chosen = {"model": recognizer.name, "data": data.name, "split": split, "language": language}
-        values = chosen | summary(results, reports, clock.rtfx, without_text)
-        json_path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if failures:
-        raise typer.Exit(1 if reports else 2)
+        console = Console(width=width, highlight=False)
+        console.print(table(reports, f"{recognizer.name} on {title}"))
+        facts += _opinions(items, reports)
+        for key, value in facts:
+            console.print(f"  {key}: {value}")
+    return SystemRun(name, results, reports, facts), clock
+
+
+def _facts(recognizer: Recognizer, clock: Clock, loading_s: float) -> list[tuple[str, str]]:
+    """Speed and memory, with what they depend on."""
+    where = str(getattr(recognizer, "device", "cpu"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    memory = f"{peak:.0f} MiB"
+    if where.startswith("cuda"):
+        import torch
+
+        memory += f", and {torch.cuda.max_memory_allocated(where) / 2**20:.0f} MiB on {where}"
+    return [
+        ("speed", f"{clock.rtfx:.1f} x real time; {clock.rtfx_with_reading:.1f} x with reading and decoding files"),
+        ("device", where),
+        ("cold start", f"{loading_s:.1f} s to load, {clock.first_s:.1f} s for the first batch (counted in the speed)"),
+        ("peak memory", memory),
+    ]
+
+
+def _opinions(items: Sequence[Any], reports: Sequence[Report]) -> list[tuple[str, str]]:
+    """What a second scorer says, and how keywords fared."""
+    from redline.evaluate import score
+
+    found = []
+    references = [score.normalizer(item.language)(item.reference) for item in items]
+    edited = [score.normalizer(item.language)(item.edited) for item in items]
+    first = score.total(score.word_errors(references, edited))
+    second = score.second_opinion(references, edited)
+    if second is not None:
+        same = "agrees" if second.count == first.count else f"DISAGREES: jiwer counts {first.count} errors"
+        found.append(("second scorer", f"kaldialign counts {second.count} errors in {second.length} words and {same}"))
+    if (keys := score.keyword_score(items)) is not None:
+        found.append(
+            (
+                "keywords",
+                f"F1 {100 * keys.f1:.1f} %, recall {100 * keys.recall:.1f} %, precision {100 * keys.precision:.1f} % "
+                f"({keys.hits} of {keys.hits + keys.misses} heard, {keys.false_alarms} false alarms)",
+            )
+        )
+    return found
+
+
+def _compare(runs: Sequence[tuple[SystemRun, Clock]], notes: Console) -> None:
+    """Say how each further model compares with the first."""
+    from redline.evaluate import report
+
+    first = runs[0][0]
+    base = report.scored(first.results)
+    for run, _ in runs[1:]:
+        row = report.comparison(first.name, run.name, base, report.scored(run.results))
+        low, high = row["interval"]
+        verdict = "significant" if row["significant"] else "not significant"
+        Console(highlight=False, soft_wrap=True).print(
+            f"{run.name} against {first.name}: {row['difference']:+.2f} points of WER "
+            f"(95 % from {low:+.2f} to {high:+.2f}, {verdict}); "
+            f"better on {row['wins']}, worse on {row['losses']}, equal on {row['ties']} utterances"
+        )
 
 
 def _recognize(recognizer: Recognizer, utterances: list[Utterance], clock: Clock, notes: Console) -> list[Result]:
@@ -87,9 +190,9 @@ def _recognize(recognizer: Recognizer, utterances: list[Utterance], clock: Clock
     return results
 
 
-def table(reports: Sequence[Report], title: str, rtfx: float) -> Table:
+def table(reports: Sequence[Report], title: str) -> Table:
     """One row per group of utterances; rates in per cent, errors of the edited text as ins/del/sub."""
-    made = Table(title=title, caption=f"{rtfx:.1f} x real time; in brackets the 95 % bootstrap interval")
+    made = Table(title=title, caption="in brackets the 95 % bootstrap interval")
     made.add_column("source", no_wrap=True)
     for heading in ("utterances", "hours", "WER draft", "WER edited", "reduction", "CER", "ins/del/sub"):
         made.add_column(heading, justify="right")
@@ -113,24 +216,32 @@ def _wer(score: Score) -> str:
     return f"{100 * score.words.rate:.2f} % ({100 * low:.1f}-{100 * high:.1f})"
 
 
-def summary(results: Sequence[Result], reports: Sequence[Report], rtfx: float, without_text: int) -> dict[str, Any]:
-    """What `--json` writes beside the choices: the scores, and every reference with what was heard."""
+def summary(run: SystemRun, clock: Clock) -> dict[str, Any]:
+    """What `--json` writes of a model beside the choices: the scores, and every reference with what was heard."""
+    from redline.evaluate import score
+
+    keys = score.keyword_score([result.item for result in run.results if result.item is not None])
     utterances = [
         {
             "audio": str(result.utterance.path),
             "start": result.utterance.start,
             "source": result.utterance.source,
+            "speaker": result.utterance.speaker,
             "reference": result.utterance.text,
             "draft": result.item.draft if result.item else None,
             "edited": result.item.edited if result.item else None,
+            "confidence": result.item.confidence if result.item else None,
             "failure": result.failure,
             "warnings": [notice.to_dict() for notice in result.warnings],
         }
-        for result in results
+        for result in run.results
     ]
     return {
-        "rtfx": round(rtfx, 2),
-        "without_text": without_text,
-        "reports": [report.to_dict() for report in reports],
+        "model": run.name,
+        "rtfx": round(clock.rtfx, 2),
+        "rtfx_with_reading": round(clock.rtfx_with_reading, 2),
+        "facts": dict(run.facts),
+        "keywords": keys.to_dict() if keys else None,
+        "reports": [report.to_dict() for report in run.reports],
         "utterances": utterances,
     }

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redline import audio
-from redline.errors import AudioError, DataError
+from redline.errors import AudioError
+from redline.evaluate.inputs import Utterance
 from redline.evaluate.score import Item
 from redline.longform import pipeline
 from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Span, Task, Transcript, Waveform
 
 BATCH_S = 120.0
 """Seconds of audio, with padding, that the recognizer gets at once."""
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One line of a manifest that can be scored; `start` and `end` in seconds are a part of the file."""
-
-    path: Path
-    text: str
-    language: str
-    source: str
-    duration: float
-    start: float = 0.0
-    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,75 +31,42 @@ class Result:
 
 @dataclass
 class Clock:
-    """Seconds that the recognizer worked and seconds of audio it got; reading files is not counted."""
+    """Seconds that the recognizer worked, that files took to read, and that the audio lasts."""
 
     busy_s: float = 0.0
     audio_s: float = 0.0
+    reading_s: float = 0.0
+    first_s: float = 0.0
+    """Seconds of the first call, which also warms the recognizer up."""
 
     @property
     def rtfx(self) -> float:
-        """Times faster than real time."""
+        """Times faster than real time, without reading files."""
         return self.audio_s / self.busy_s if self.busy_s > 0 else 0.0
+
+    @property
+    def rtfx_with_reading(self) -> float:
+        """Times faster than real time when reading and decoding files counts."""
+        return self.audio_s / (self.busy_s + self.reading_s) if self.busy_s > 0 else 0.0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count the time inside the block as reading."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.reading_s += time.perf_counter() - started
 
     @contextmanager
     def timing(self, waves: Sequence[Waveform]) -> Iterator[None]:
         """Count the time inside the block as work on `waves`."""
         started = time.perf_counter()
         yield
-        self.busy_s += time.perf_counter() - started
+        took = time.perf_counter() - started
+        self.first_s = self.first_s or took
+        self.busy_s += took
         self.audio_s += sum(wave.duration for wave in waves)
-
-
-def read_manifest(
-    path: Path, *, split: str | None = None, language: str | None = None, limit: int | None = None
-) -> tuple[list[Utterance], int]:
-    """The utterances of a split and language, and how many of them have no text and are left out.
-
-    Raises `DataError` when the file cannot be read or nothing in it matches.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file with one JSON a line") from error
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    wanted = [
-        row
-        for row in rows
-        if (split is None or row.get("split") == split) and (language is None or row.get("language") == language)
-    ]
-    if not wanted:
-        splits = ", ".join(sorted({str(row.get("split")) for row in rows})) or "none"
-        languages = ", ".join(sorted({str(row.get("language")) for row in rows})) or "none"
-        raise DataError(
-            f"{path}: none of {len(rows)} rows has split {split or 'any'} and language {language or 'any'}; "
-            f"it has splits {splits} and languages {languages}"
-        )
-    with_text = [row for row in wanted if str(row.get("text") or "").strip()]
-    utterances = [_utterance(path.parent, row) for row in with_text[:limit]]
-    return utterances, len(wanted) - len(with_text)
-
-
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}:{number}: not JSON ({error}); a manifest has one JSON object a line") from error
-    if not isinstance(row, dict) or not isinstance(row.get("audio"), str):
-        raise DataError(f"{path}:{number}: no 'audio'; each line needs at least audio and text")
-    return row
-
-
-def _utterance(folder: Path, row: dict[str, Any]) -> Utterance:
-    start, end = float(row.get("start") or 0.0), row.get("end")
-    return Utterance(
-        path=folder / row["audio"],
-        text=str(row["text"]),
-        language=str(row.get("language") or "en"),
-        source=str(row.get("source") or "unnamed"),
-        duration=float(row.get("duration") or (end - start if end else 0.0)),
-        start=start,
-        end=None if end is None else float(end),
-    )
 
 
 def run(
@@ -147,7 +100,8 @@ def _batch(
     short: list[tuple[Utterance, Waveform]] = []
     for utterance in utterances:
         try:
-            wave = _part(load(utterance.path), utterance)
+            with clock.reading():
+                wave = clip(load(utterance.path), utterance)
         except AudioError as error:
             results.append(Result(utterance, failure=str(error)))
             continue
@@ -165,7 +119,8 @@ def _batch(
     return results
 
 
-def _part(wave: Waveform, utterance: Utterance) -> Waveform:
+def clip(wave: Waveform, utterance: Utterance) -> Waveform:
+    """The part of a recording that an utterance is."""
     end = len(wave.samples) if utterance.end is None else round(utterance.end * SAMPLE_RATE)
     return wave.part(Span(round(utterance.start * SAMPLE_RATE), end))
 
@@ -173,5 +128,16 @@ def _part(wave: Waveform, utterance: Utterance) -> Waveform:
 def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcript | Exception) -> Result:
     if isinstance(answer, Exception):
         return Result(utterance, failure=f"{utterance.path}: {answer}")
-    item = Item(utterance.source, utterance.language, wave.duration, utterance.text, answer.text, answer.draft)
+    sure = answer.confidence if isinstance(answer, Hypothesis) else None
+    item = Item(
+        utterance.source,
+        utterance.language,
+        wave.duration,
+        utterance.text,
+        answer.text,
+        answer.draft,
+        utterance.speaker,
+        sure,
+        utterance.keywords,
+    )
     return Result(utterance, item, warnings=(*wave.warnings, *answer.warnings))

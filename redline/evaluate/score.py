@@ -6,10 +6,12 @@ languages, as the Open ASR leaderboard does. Rates are fractions: 0.25 is 25 %.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,6 +61,11 @@ class Item:
     reference: str
     edited: str
     draft: str | None = None
+    speaker: str = ""
+    confidence: float | None = None
+    """The recognizer's own guess how sure it is, 0 to 1."""
+    keywords: tuple[str, ...] = ()
+    """Words of the reference that must be heard."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +135,46 @@ def _missing(package: str) -> RedlineError:
     return RedlineError(f"scoring needs {package}, which is not installed: pip install 'redline[evaluate]'")
 
 
+@dataclass(frozen=True)
+class Pair:
+    """One step of an alignment: a reference word, a heard word, or both; an empty string is no word."""
+
+    reference: str
+    heard: str
+
+    @property
+    def kind(self) -> Literal["equal", "substitution", "deletion", "insertion"]:
+        """What became of the reference word."""
+        if self.reference == self.heard:
+            return "equal"
+        if not self.heard:
+            return "deletion"
+        return "substitution" if self.reference else "insertion"
+
+
+def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[list[Pair]]:
+    """Normalised texts -> the words of each pair of texts side by side, with the fewest errors."""
+    return _aligned("process_words", references, hypotheses)
+
+
+def count(pairs: Iterable[Pair]) -> Errors:
+    """The errors of an alignment."""
+    kinds = Counter(pair.kind for pair in pairs)
+    length = kinds["equal"] + kinds["deletion"] + kinds["substitution"]
+    return Errors(kinds["insertion"], kinds["deletion"], kinds["substitution"], length)
+
+
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
     """The word errors of each pair of normalised texts, aligned for the fewest errors."""
-    return _align("process_words", references, hypotheses)
+    return [count(pairs) for pairs in align(references, hypotheses)]
 
 
 def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
     """The character errors of each pair of normalised texts; spaces count as characters."""
-    return _align("process_characters", references, hypotheses)
+    return [count(pairs) for pairs in _aligned("process_characters", references, hypotheses)]
 
 
-def _align(process: str, references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
+def _aligned(process: str, references: Sequence[str], hypotheses: Sequence[str]) -> list[list[Pair]]:
     try:
         import jiwer
     except ImportError as error:
@@ -148,14 +184,15 @@ def _align(process: str, references: Sequence[str], hypotheses: Sequence[str]) -
     if not references:
         return []
     output = getattr(jiwer, process)(list(references), list(hypotheses))
-    errors = []
-    for reference, chunks in zip(output.references, output.alignments, strict=True):
-        counts = {"insert": 0, "delete": 0, "substitute": 0, "equal": 0}
+    found = []
+    for said, heard, chunks in zip(output.references, output.hypotheses, output.alignments, strict=True):
+        pairs = []
         for chunk in chunks:
-            lengths = (chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-            counts[chunk.type] += max(lengths)
-        errors.append(Errors(counts["insert"], counts["delete"], counts["substitute"], len(reference)))
-    return errors
+            left = said[chunk.ref_start_idx : chunk.ref_end_idx]
+            right = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            pairs += [Pair(*pair) for pair in zip_longest(left, right, fillvalue="")]
+        found.append(pairs)
+    return found
 
 
 def total(errors: Iterable[Errors]) -> Errors:
@@ -181,6 +218,126 @@ def interval(errors: Sequence[Errors], *, seed: int = 0, draws: int = 1000) -> t
             rates.append(counts[drawn].sum() / length)
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
+
+
+def second_opinion(references: Sequence[str], hypotheses: Sequence[str]) -> Errors | None:
+    """The word errors of all texts as kaldialign counts them, or None where it is not installed.
+
+    Two scorers must agree on the number of errors; how it is divided into insertions and deletions may differ.
+    """
+    try:
+        import kaldialign
+    except ImportError:
+        return None
+    found = Errors()
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        said = reference.split()
+        counts = kaldialign.edit_distance(said, hypothesis.split())
+        found += Errors(counts["ins"], counts["del"], counts["sub"], len(said))
+    return found
+
+
+@dataclass(frozen=True)
+class KeywordScore:
+    """How often the keywords of the references were heard, and how often one was heard that was not said."""
+
+    hits: int
+    misses: int
+    false_alarms: int
+
+    @property
+    def recall(self) -> float:
+        return self.hits / max(1, self.hits + self.misses)
+
+    @property
+    def precision(self) -> float:
+        return self.hits / max(1, self.hits + self.false_alarms)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "hits": self.hits,
+            "misses": self.misses,
+            "false_alarms": self.false_alarms,
+            "recall": self.recall,
+            "precision": self.precision,
+            "f1": self.f1,
+        }
+
+
+def keyword_score(items: Sequence[Item]) -> KeywordScore | None:
+    """Score the keywords of all items; None where no item has any.
+
+    A keyword is heard when its normalised words stand together in the normalised text. Every keyword of the set is
+    looked for in every text: heard where it was not said, it is a false alarm.
+    """
+    if not any(item.keywords for item in items):
+        return None
+    vocabulary = {
+        (item.language, f" {word} ")
+        for item in items
+        for key in item.keywords
+        if (word := normalizer(item.language)(key))
+    }
+    hits = misses = false_alarms = 0
+    for item in items:
+        normal = normalizer(item.language)
+        said, heard = f" {normal(item.reference)} ", f" {normal(item.edited)} "
+        wanted = {f" {normal(key)} " for key in item.keywords}
+        for language, word in vocabulary:
+            if language != item.language:
+                continue
+            there = word in wanted or word in said
+            hits += there and word in heard
+            misses += there and word not in heard
+            false_alarms += not there and word in heard
+    return KeywordScore(hits, misses, false_alarms)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same utterances; negative differences mean that the second makes fewer errors."""
+
+    difference: float
+    """Error rate of the second minus that of the first."""
+    interval: tuple[float, float]
+    """95 %, by paired bootstrap."""
+    wins: int
+    """Utterances on which the second makes fewer errors."""
+    losses: int
+    ties: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+
+def compare(first: Sequence[Errors], second: Sequence[Errors], *, seed: int = 0, draws: int = 1000) -> Comparison:
+    """Paired bootstrap of two systems: the same utterances are drawn for both (Bisani and Ney, ICASSP 2004)."""
+    if len(first) != len(second) or any(a.length != b.length for a, b in zip(first, second, strict=False)):
+        raise DataError("only systems that heard the same utterances can be compared")
+    change = np.array([b.count - a.count for a, b in zip(first, second, strict=True)], dtype=np.float64)  # [n]
+    lengths = np.array([one.length for one in first], dtype=np.float64)
+    random = np.random.default_rng(seed)
+    rates = []
+    for _ in range(draws):
+        drawn = random.integers(max(1, len(change)), size=len(change))
+        if (length := lengths[drawn].sum()) > 0:
+            rates.append(change[drawn].sum() / length)
+    low, high = np.percentile(rates, [2.5, 97.5]) if rates else (0.0, 0.0)
+    return Comparison(
+        float(change.sum() / max(lengths.sum(), 1.0)),
+        (float(low), float(high)),
+        int((change < 0).sum()),
+        int((change > 0).sum()),
+        int((change == 0).sum()),
+    )
 
 
 def relative_reduction(before: Errors, after: Errors) -> float | None:
