@@ -94,7 +94,7 @@ def _run(
     recognizer = load_model(name, device=device).recognizer
     loading_s = time.perf_counter() - started
     clock = Clock()
-    results = _recognize(recognizer, utterances, clock, notes)
+    results = recognize(recognizer, utterances, clock, notes)
     items = [result.item for result in results if result.item is not None]
     reports = score.reports(items)
     for failure in (result.failure for result in results if result.failure is not None):
@@ -162,16 +162,11 @@ def _compare(runs: Sequence[tuple[SystemRun, Clock]], notes: Console) -> None:
     base = report.scored(first.results)
     for run, _ in runs[1:]:
         row = report.comparison(first.name, run.name, base, report.scored(run.results))
-        low, high = row["interval"]
-        verdict = "significant" if row["significant"] else "not significant"
-        Console(highlight=False, soft_wrap=True).print(
-            f"{run.name} against {first.name}: {row['difference']:+.2f} points of WER "
-            f"(95 % from {low:+.2f} to {high:+.2f}, {verdict}); "
-            f"better on {row['wins']}, worse on {row['losses']}, equal on {row['ties']} utterances"
-        )
+        Console(highlight=False, soft_wrap=True).print(report.sentence(row))
 
 
-def _recognize(recognizer: Recognizer, utterances: list[Utterance], clock: Clock, notes: Console) -> list[Result]:
+def recognize(recognizer: Recognizer, utterances: list[Utterance], clock: Clock, notes: Console) -> list[Result]:
+    """Let a recognizer hear everything, with a progress bar."""
     from redline.evaluate import run
 
     columns = (
@@ -202,8 +197,8 @@ def table(reports: Sequence[Report], title: str) -> Table:
             report.group,
             str(report.utterances),
             f"{report.seconds / 3600:.2f}",
-            _wer(report.draft) if report.draft else "-",
-            _wer(report.edited),
+            percent(report.draft) if report.draft else "-",
+            percent(report.edited),
             "-" if reduction is None else f"{100 * reduction:.1f} %",
             f"{100 * report.edited.characters.rate:.2f} %",
             f"{words.insertions}/{words.deletions}/{words.substitutions}",
@@ -211,7 +206,8 @@ def table(reports: Sequence[Report], title: str) -> Table:
     return made
 
 
-def _wer(score: Score) -> str:
+def percent(score: Score) -> str:
+    """A word error rate with its interval."""
     low, high = score.interval
     return f"{100 * score.words.rate:.2f} % ({100 * low:.1f}-{100 * high:.1f})"
 

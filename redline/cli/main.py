@@ -16,6 +16,7 @@ VERBS = {
     "models": "redline.cli.info:models",
     "evaluate": "redline.cli.evaluate:evaluate",
     "train": "redline.cli.train:train",
+    "finetune": "redline.cli.finetune:finetune",
 }
 """Verb -> module and the function, or the Typer app, that is the verb."""
 

@@ -152,6 +152,17 @@ def comparison(first: str, second: str, a: Sequence[Scored], b: Sequence[Scored]
     }
 
 
+def sentence(row: dict[str, Any]) -> str:
+    """A comparison in words."""
+    low, high = row["interval"]
+    verdict = "significant" if row["significant"] else "not significant"
+    return (
+        f"{row['second']} against {row['first']}: {row['difference']:+.2f} points of WER "
+        f"(95 % from {low:+.2f} to {high:+.2f}, {verdict}); "
+        f"better on {row['wins']}, worse on {row['losses']}, equal on {row['ties']} utterances"
+    )
+
+
 def _bars(groups: dict[str, list[Scored]]) -> list[dict[str, Any]]:
     bars = []
     for name, members in groups.items():

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
+from redline.models.conformer import EncoderOutput
 from redline.models.editor import NarEditor
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import scramble_tokens
 from redline.train.data import Batch, FeatureView, Utterance
+from redline.train.encoder import EncoderLossOptions, encoder_loss
 from redline.train.losses import ctc_loss, nle_loss
 from redline.train.stage import Source, SpeechStage, rates
 from redline.train.states import StateBatch
@@ -47,6 +49,9 @@ class EditOptions:
     a good draft, a small model is content to copy.
     """
 
+    encoder_weight: float = 0.0
+    """Weight of the encoder's own CTC losses; 0 freezes the encoder, as the paper does."""
+
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ConfigError(f"lora_rank is {self.lora_rank}; allowed are 0 (train everything) and above")
@@ -55,14 +60,14 @@ class EditOptions:
 
 
 class EditorObjective(nn.Module):
-    """Batch -> NLE loss; the encoder never changes, not even the statistics of its normalisation."""
+    """Batch -> NLE loss; a frozen encoder never changes, and no encoder changes the statistics of its normalisation."""
 
     def __init__(self, editor: NarEditor, tokenizer: Tokenizer, options: EditOptions) -> None:
         super().__init__()
         self.editor = editor
         self.tokenizer = tokenizer
         self.options = options
-        editor.encoder.requires_grad_(False)
+        editor.encoder.requires_grad_(options.encoder_weight > 0)
         if options.lora_rank:
             editor.language_model = with_adapters(editor.language_model, options)
         special = tokenizer.special_ids
@@ -70,36 +75,49 @@ class EditorObjective(nn.Module):
 
     def train(self, mode: bool = True) -> EditorObjective:
         super().train(mode)
-        self.editor.encoder.eval()
+        self.editor.encoder.train(mode and self.options.encoder_weight > 0)
+        for part in self.editor.encoder.modules():
+            if isinstance(part, nn.BatchNorm1d):
+                part.eval()
         return self
 
     def forward(self, batch: Batch | StateBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        editor = self.editor
-        exports, lengths, drafts = self._heard(batch)
-        if self.training and self.options.scramble_rate[1]:
+        editor, options = self.editor, self.options
+        heard = self._heard(batch)
+        drafts: Sequence[Sequence[int]] = heard.drafts if isinstance(heard, StateBatch) else editor.draft(heard)
+        if self.training and options.scramble_rate[1]:
             draw = random.Random("".join(batch.texts) + str(torch.initial_seed()))
-            least, most = self.options.scramble_rate
+            least, most = options.scramble_rate
             drafts = [scramble_tokens(row, draw.uniform(least, most), self.vocabulary, draw) for row in drafts]
-        embeds, audio_lengths = editor.embed_audio(exports, lengths)
+        embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)
         slots, slot_lengths = editor.slots(drafts)
         logits = editor.edit(embeds, audio_lengths, slots, slot_lengths)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
         blank = editor.config.blank_token_id
-        edit = nle_loss(logits, slots, slot_lengths, targets, blank, self.options.copy_weight)
-        if not self.options.audio_ctc_weight:
-            return edit, {}
-        heard = editor.language_model.logits(editor.language_model.model.norm(embeds))  # [B, S, V]
-        audio = ctc_loss(heard, audio_lengths, targets, blank)
-        return edit + self.options.audio_ctc_weight * audio, {"edit": edit.detach(), "audio": audio.detach()}
+        loss = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
+        parts = {"edit": loss.detach()}
+        if options.audio_ctc_weight:
+            read = editor.language_model.logits(editor.language_model.model.norm(embeds))  # [B, S, V]
+            audio = ctc_loss(read, audio_lengths, targets, blank)
+            loss = loss + options.audio_ctc_weight * audio
+            parts["audio"] = audio.detach()
+        if options.encoder_weight and isinstance(heard, EncoderOutput):
+            own, parts_of_it = encoder_loss(
+                heard, batch.texts, editor.config.encoder, self.tokenizer, EncoderLossOptions()
+            )
+            loss = loss + options.encoder_weight * own
+            parts |= parts_of_it
+        return loss, parts if len(parts) > 1 else {}
 
-    @torch.no_grad()
-    def _heard(self, batch: Batch | StateBatch) -> tuple[Sequence[Tensor], Tensor, Sequence[Sequence[int]]]:
-        """Exported states, their lengths and the drafts: from disk, or by listening now."""
+    def _heard(self, batch: Batch | StateBatch) -> EncoderOutput | StateBatch:
+        """What the encoder makes of a batch: read from disk, or by listening now."""
         device = self.editor.projector.query.device
         if isinstance(batch, StateBatch):
-            return [states.to(device) for states in batch.exports], batch.lengths.to(device), batch.drafts
-        encoded = self.editor.encode(batch.features.to(device), batch.lengths.to(device))
-        return encoded.exports, encoded.lengths, self.editor.draft(encoded)
+            return replace(
+                batch, exports=tuple(states.to(device) for states in batch.exports), lengths=batch.lengths.to(device)
+            )
+        with torch.set_grad_enabled(self.options.encoder_weight > 0 and torch.is_grad_enabled()):
+            return self.editor.encode(batch.features.to(device), batch.lengths.to(device))
 
 
 def with_adapters(model: GraniteLM, options: EditOptions) -> GraniteLM:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
 from redline.models.config import EncoderConfig
-from redline.models.conformer import ConformerEncoder
+from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.text import Tokenizer
 from redline.train.data import Batch, FeatureView, Utterance
 from redline.train.losses import ctc_loss
@@ -42,16 +42,27 @@ class EncoderObjective(nn.Module):
         self.weights = weights
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        config = self.encoder.config
         device = self.encoder.input_linear.weight.device
         out = self.encoder(batch.features.to(device), batch.lengths.to(device))
-        chars = [characters(text, config.output_dim) for text in batch.texts]
-        tokens = [self.tokenizer.encode(text) for text in batch.texts]
-        top = ctc_loss(out.char_logits, out.lengths, chars, CHAR_BLANK)
-        middle = ctc_loss(out.mid_logits, out.lengths, chars, CHAR_BLANK)
-        bpe = ctc_loss(out.draft_logits, out.draft_lengths, tokens, config.blank_token_id)
-        loss = self.weights.top * top + self.weights.middle * middle + self.weights.tokens * bpe
-        return loss, {"top": top.detach(), "middle": middle.detach(), "tokens": bpe.detach()}
+        return encoder_loss(out, batch.texts, self.encoder.config, self.tokenizer, self.weights)
+
+
+def encoder_loss(
+    out: EncoderOutput,
+    texts: Sequence[str],
+    config: EncoderConfig,
+    tokenizer: Tokenizer,
+    weights: EncoderLossOptions,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the three CTC losses of what an encoder heard, and its parts."""
+    assert out.draft_logits is not None and out.draft_lengths is not None
+    chars = [characters(text, config.output_dim) for text in texts]
+    tokens = [tokenizer.encode(text) for text in texts]
+    top = ctc_loss(out.char_logits, out.lengths, chars, CHAR_BLANK)
+    middle = ctc_loss(out.mid_logits, out.lengths, chars, CHAR_BLANK)
+    bpe = ctc_loss(out.draft_logits, out.draft_lengths, tokens, config.blank_token_id)
+    loss = weights.top * top + weights.middle * middle + weights.tokens * bpe
+    return loss, {"top": top.detach(), "middle": middle.detach(), "tokens": bpe.detach()}
 
 
 class EncoderStage(SpeechStage):

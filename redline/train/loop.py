@@ -8,6 +8,7 @@ steps since the last save.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import sys
@@ -23,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from redline.errors import ConfigError, DataError
+
+BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class LoopOptions:
     log_every: int = 25
     evaluate_every: int = 500
     save_every_s: float = 240.0
+    keep_best: str = ""
+    """Name of a score: the weights with the lowest are kept (best.safetensors) and left in the objective at the end."""
+    patience: int = 0
+    """Stop after so many evaluations without a lower `keep_best`; 0 goes on to the last step."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,6 +60,8 @@ class LoopOptions:
             raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
         if self.precision not in ("no", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
+        if self.patience and not self.keep_best:
+            raise ConfigError("patience needs keep_best, the name of the score that should fall")
 
 
 class Stage(Protocol):
@@ -224,6 +233,21 @@ def load_average(folder: Path, module: nn.Module) -> None:
     _put(load_file(latest / "average.safetensors"), module, folder)
 
 
+def load_best(folder: Path, module: nn.Module) -> None:
+    """Put the weights of the best evaluation into a module."""
+    _put(load_file(folder / BEST), module, folder)
+
+
+def _note_best(options: LoopOptions, scores: dict[str, float], average: Average, position: dict[str, Any]) -> bool:
+    """Whether these scores are the best so far; counts the evaluations since."""
+    if options.keep_best not in scores:
+        raise ConfigError(f"keep_best is {options.keep_best!r}; this stage has {', '.join(scores)}")
+    better = bool(scores[options.keep_best] < position.get("best", math.inf))
+    position["best"] = scores[options.keep_best] if better else position["best"]
+    position["stale"] = 0 if better else position.get("stale", 0) + 1
+    return better
+
+
 class _StopSignal:
     """Turns Ctrl-C and SIGTERM into a request, so that a run is saved before it stops; a second Ctrl-C is immediate."""
 
@@ -267,7 +291,9 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=options.precision)
+    # Autocast is ours, because accelerate keeps one precision for the life of a process and stages may differ.
+    accelerator = Accelerator(mixed_precision="no")
+    narrow = options.precision == "bf16"
     torch.manual_seed(options.seed)
     module = stage.objective
     average = Average(module, options.average_decay)
@@ -287,7 +313,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     def evaluate() -> dict[str, float]:
         average.swap(module)
         module.eval()
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), torch.autocast(accelerator.device.type, torch.bfloat16, enabled=narrow):
             result = stage.evaluate()
         module.train()
         average.swap(module)
@@ -300,14 +326,15 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
 
     module.train()
     stop = _StopSignal()
-    while step < options.steps:
+    enough = False
+    while step < options.steps and not enough:
         for batch in _share(stage.batches(position["epoch"], position["batch"]), accelerator):
             torch.manual_seed(options.seed * 1_000_003 + step * accelerator.num_processes + accelerator.process_index)
             rate = learning_rate(step, options)
             for optimizer in found:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            with accelerator.autocast():
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=narrow):
                 loss, parts = wrapped(batch)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(module.parameters(), options.clip)
@@ -339,17 +366,30 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 scores = evaluate()
                 note({"step": step, **scores})
                 say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
-            if main and (time.monotonic() - saved > options.save_every_s or step == options.steps or stop.asked):
+                if options.keep_best:
+                    if _note_best(options, scores, average, position) and main:
+                        save_file(average.tensors, folder / f"{BEST}.partial")
+                        (folder / f"{BEST}.partial").replace(folder / BEST)
+                    enough = 0 < options.patience <= position["stale"]
+            if main and (
+                time.monotonic() - saved > options.save_every_s or step == options.steps or stop.asked or enough
+            ):
                 save_state(folder, module, average, found, position)
                 saved = time.monotonic()
             if stop.asked:
                 raise KeyboardInterrupt
-            if step == options.steps:
+            if enough:
+                say(f"{stage.name}: {options.keep_best} has not fallen for {position['stale']} evaluations: enough")
+            if enough or step == options.steps:
                 break
         else:
             position["epoch"] += 1
             position["batch"] = 0
     stop.restore()
-    average.swap(module)
+    accelerator.wait_for_everyone()
+    if options.keep_best and (folder / BEST).exists():
+        load_best(folder, module)
+    else:
+        average.swap(module)
     module.eval()
     return scores

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
-    Progress,
     Utterance,
     build_view,
     read_manifest,
@@ -40,7 +38,7 @@ from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderS
 from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
 from redline.train.loop import LoopOptions, Say, fit, load_average
 from redline.train.splice import SplicedSource, SpliceOptions
-from redline.train.stage import Source
+from redline.train.stage import Source, share_done
 from redline.train.states import StateBatch, StateOptions, build_states
 from redline.train.tokenizer import END, PAD, train_tokenizer
 
@@ -192,7 +190,7 @@ class Build:
         if self.materials.text is None:
             raise DataError("the language model needs text: name a folder of .txt files with --text")
         files = len(list(self.materials.text.rglob("*.txt"))) or 1
-        return read_books(self.materials.text, self.out / "text", self._progress("text", files))
+        return read_books(self.materials.text, self.out / "text", share_done(self.say, "text", files))
 
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
         options = replace(
@@ -206,28 +204,12 @@ class Build:
         for number in range(options.views):
             label = f"features, view {number + 1}/{options.views}"
             views.append(
-                build_view(self.train_set, number, options, cache, self._progress(label, seconds), self._left_out)
+                build_view(self.train_set, number, options, cache, share_done(self.say, label, seconds), self._left_out)
             )
         return views, build_view(self.dev_set, 0, options, cache, skipped=self._left_out)
 
     def _left_out(self, reason: str) -> None:
         self.say(f"left out: {reason}")
-
-    def _progress(self, label: str, total: float) -> Progress:
-        """Says every few seconds how much of something is done."""
-        done, started = 0.0, time.monotonic()
-        said = started
-
-        def report(amount: float) -> None:
-            nonlocal done, said
-            done += amount
-            now = time.monotonic()
-            if now - said > 5:
-                said = now
-                left = (now - started) * max(0.0, total / done - 1)
-                self.say(f"{label}: {min(1.0, done / total):.0%}, {left:.0f} s left")
-
-        return report
 
     def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
         source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
@@ -305,7 +287,7 @@ class Build:
                 recipe.states,
                 recipe.state_augment,
                 self.out / "states",
-                lambda label: self._progress(label, total),
+                lambda label: share_done(self.say, label, total),
             )
         texts = {row.id: row.text for row in self.train_set}
         layers = len(recipe.encoder_layer_indices)

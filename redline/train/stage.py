@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from redline.features import pad
-from redline.train.data import FeatureView, Utterance
+from redline.train.data import FeatureView, Progress, Utterance
 
 DEV_BATCH = 8
 
@@ -19,6 +20,23 @@ def rates(references: list[str], hypotheses: list[str]) -> tuple[float, float]:
     import jiwer
 
     return 100 * jiwer.cer(references, hypotheses), 100 * jiwer.wer(references, hypotheses)
+
+
+def share_done(say: Callable[[str], None], label: str, total: float) -> Progress:
+    """A progress function that says every few seconds how much of something is done."""
+    done, started = 0.0, time.monotonic()
+    said = started
+
+    def report(amount: float) -> None:
+        nonlocal done, said
+        done += amount
+        now = time.monotonic()
+        if now - said > 5:
+            said = now
+            left = (now - started) * max(0.0, total / done - 1)
+            say(f"{label}: {min(1.0, done / total):.0%}, {left:.0f} s left")
+
+    return report
 
 
 class Timed(Protocol):

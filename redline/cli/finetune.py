@@ -1,0 +1,139 @@
+"""`redline finetune`: teach a model your recordings, and see what it gained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from redline.errors import DataError, RedlineError
+
+if TYPE_CHECKING:
+    from redline.evaluate.report import SystemRun
+
+STYLES = ("auto", "as-is", "spoken")
+
+
+def finetune(
+    data: Annotated[
+        Path, typer.Option("--data", help="Manifest: one JSON object a line with audio, text and duration.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; OUT/model is the result.")],
+    model: Annotated[
+        str, typer.Option("--model", help="The model to start from: bundled, a folder or a hub id.")
+    ] = "tiny",
+    passes: Annotated[float, typer.Option("--passes", min=0, help="How often each utterance is heard at most.")] = 20.0,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates, in place of --passes.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default by the size of the model.")] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option("--lora-rank", min=0, help="Adapters of this rank; 0 trains all. Default by model and data."),
+    ] = None,
+    encoder: Annotated[
+        bool | None,
+        typer.Option("--encoder/--no-encoder", help="Teach the encoder too. Default by the size of the model."),
+    ] = None,
+    style: Annotated[
+        str,
+        typer.Option("--text", help="as-is, spoken (lower-case words), or auto: spoken where the model writes so."),
+    ] = "auto",
+    noise: Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")] = None,
+    rooms: Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Manifest to score before and after; default: rows with split test.")
+    ] = None,
+) -> None:
+    """Teach a model your recordings: one command, best weights kept, word error rates before and after.
+
+    Rows with split "train" (or none) teach, rows with split "dev" say when to stop; without such a tenth is held out.
+    An interrupted run goes on when the same command is given again.
+    """
+    notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    try:
+        from redline.train.finetune import FinetuneOptions, finetune, watched_rows
+
+        if style not in STYLES:
+            raise typer.BadParameter(f"{style!r}; allowed are {', '.join(STYLES)}", param_hint="--text")
+        say = _say
+        watched = watched_rows(data, out, say)
+        sets = {"dev": (watched, None), "test": (test, None) if test else (data, "test")}
+        before = _score(model, sets, notes)
+        chosen: Literal["as-is", "spoken"] = (
+            "spoken" if style == "spoken" or (style == "auto" and _lower(before)) else "as-is"
+        )
+        if style == "auto" and chosen == "spoken":
+            notes.print(
+                "the model writes lower-case words, so your texts are turned into them (--text as-is keeps them)"
+            )
+        options = FinetuneOptions(
+            passes=passes,
+            steps=steps,
+            lr=lr,
+            lora_rank=lora_rank,
+            train_encoder=encoder,
+            text=chosen,
+            noise_dir=str(noise) if noise else None,
+            rir_dir=str(rooms) if rooms else None,
+        )
+        target = finetune(model, data, out, options, say)
+        after = _score(str(target), {name: sets[name] for name in before}, notes)
+        _tell(before, after)
+        notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
+    except RedlineError as error:
+        notes.print(f"redline finetune: {error}", style="red")
+        raise typer.Exit(2) from error
+    except ImportError as error:
+        notes.print(f"redline finetune needs {error.name}: pip install 'redline[train]'", style="red")
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        notes.print(f"\nstopped; the same command goes on from {out}")
+        raise typer.Exit(130) from None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _score(model: str, sets: Mapping[str, tuple[Path, str | None]], notes: Console) -> dict[str, SystemRun]:
+    """What a model makes of rows that it does not learn from, by the name of their set; empty sets are left out."""
+    from redline.cli.evaluate import recognize
+    from redline.evaluate import inputs, score
+    from redline.evaluate.report import SystemRun
+    from redline.evaluate.run import Clock
+    from redline.model import load_model
+
+    recognizer = load_model(model).recognizer
+    found = {}
+    for name, (path, split) in sets.items():
+        try:
+            utterances, _ = inputs.read(path, split=split)
+        except DataError:
+            if split is None:
+                raise
+            continue
+        results = recognize(recognizer, utterances, Clock(), notes)
+        items = [result.item for result in results if result.item is not None]
+        found[name] = SystemRun(model, results, score.reports(items), ())
+    return found
+
+
+def _lower(runs: dict[str, SystemRun]) -> bool:
+    """Whether a model wrote words, and none of them with a capital."""
+    texts = [result.item.edited for run in runs.values() for result in run.results if result.item is not None]
+    return any(texts) and not any(text != text.lower() for text in texts)
+
+
+def _tell(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> None:
+    from redline.cli.evaluate import percent
+    from redline.evaluate import report
+
+    console = Console(highlight=False, soft_wrap=True)
+    for name, first in before.items():
+        for old, new in zip(first.reports, after[name].reports, strict=True):
+            console.print(f"{name}, {old.group}: WER {percent(old.edited)} before, {percent(new.edited)} after")
+        row = report.comparison("before", "after", report.scored(first.results), report.scored(after[name].results))
+        console.print(f"{name}: {report.sentence(row)}")

@@ -1,0 +1,180 @@
+"""Fine-tuning: a model that is there learns from recordings of yours, and comes back in the layout it came in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from redline.errors import ConfigError, DataError
+from redline.models import checkpoint
+from redline.text import Tokenizer
+from redline.train.augment import SpecAugmentOptions
+from redline.train.data import (
+    AugmentOptions,
+    BatchOptions,
+    BatchSource,
+    FeatureView,
+    Utterance,
+    build_view,
+    read_manifest,
+    spoken,
+)
+from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
+from redline.train.loop import LoopOptions, Say, fit
+from redline.train.stage import share_done
+
+TextStyle = Literal["as-is", "spoken"]
+HELD_OUT = (4, 200)
+"""Fewest and most utterances that are held out where the manifest names no dev split."""
+LARGE = 500_000_000
+"""Parameters from which a model learns through adapters, its encoder frozen, unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a model learns from new data; None chooses by the size of model and data."""
+
+    passes: float = 20.0
+    """How often each utterance is heard at most; learning ends earlier when dev WER no longer falls."""
+    steps: int | None = None
+    """Updates, in place of `passes`."""
+    lr: float | None = None
+    lora_rank: int | None = None
+    """Rank of the adapters in the language model; 0 trains all of it."""
+    train_encoder: bool | None = None
+    """Whether the encoder learns too, by its own CTC losses."""
+    batch_s: float = 60.0
+    text: TextStyle = "as-is"
+    """`spoken` turns transcripts into lower-case words without punctuation."""
+    noise_dir: str | None = None
+    rir_dir: str | None = None
+    patience: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options with every choice made."""
+
+    steps: int
+    evaluate_every: int
+    lr: float
+    lora_rank: int
+    train_encoder: bool
+
+    def __str__(self) -> str:
+        how = f"adapters of rank {self.lora_rank}" if self.lora_rank else "the whole language model"
+        encoder = "the encoder learns too" if self.train_encoder else "the encoder is frozen"
+        return f"{self.steps} steps at {self.lr:g} through {how}; {encoder}"
+
+
+def plan(options: FinetuneOptions, parameters: int, seconds: float) -> Plan:
+    """Choose what the user left open: parameters of the model, seconds of speech to learn from.
+
+    Large models get adapters, of rank 128 as published from ten hours on and less below; small ones learn as a whole.
+    """
+    large, hours = parameters >= LARGE, seconds / 3600
+    rank = options.lora_rank
+    if rank is None:
+        rank = 0 if not large else 128 if hours >= 10 else 64 if hours >= 1 else 16
+    if rank < 0:
+        raise ConfigError(f"lora_rank is {rank}; allowed are 0 (train everything) and above")
+    steps = options.steps if options.steps is not None else round(options.passes * seconds / options.batch_s)
+    steps = max(1, steps)
+    encoder = options.train_encoder if options.train_encoder is not None else not large
+    lr = options.lr if options.lr is not None else (1e-4 if large else 3e-4)
+    return Plan(steps, max(1, min(200, steps // 10)), lr, rank, encoder)
+
+
+def split_of(rows: Sequence[Utterance], say: Say) -> tuple[list[Utterance], list[Utterance]]:
+    """Utterances to learn from and to watch: the splits train and dev, or a tenth held out by its id.
+
+    Rows of any other named split, such as test, are never trained on.
+    """
+    train = [row for row in rows if row.split in ("", "train")]
+    dev = [row for row in rows if row.split == "dev"]
+    if not dev and len(train) > HELD_OUT[0]:
+        count = min(max(HELD_OUT[0], len(train) // 10), HELD_OUT[1], len(train) // 2)
+        order = sorted(train, key=lambda row: hashlib.sha256(row.id.encode()).digest())
+        dev = order[:count]
+        held = {row.id for row in dev}
+        train = [row for row in train if row.id not in held]
+        say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
+    if not train or not dev:
+        raise DataError(
+            f"{len(train)} utterances to learn from and {len(dev)} to watch; at least {HELD_OUT[0] + 1} are needed, "
+            'or rows with "split": "train" and "split": "dev"'
+        )
+    return train, dev
+
+
+def watched_rows(data: Path, out: Path, say: Say) -> Path:
+    """A manifest of what is watched while learning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
+    _, dev = split_of(read_manifest(data), say)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(row) | {"audio": str(row.audio), "end": row.start + row.duration} for row in dev]
+    target = out / "dev.jsonl"
+    target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return target
+
+
+def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions, say: Say) -> Path:
+    """Teach a model the utterances of a manifest; returns the folder of the new checkpoint, `out/model`.
+
+    An interrupted run goes on from `out`. Raises `DataError` for data that cannot be used, `ConfigError` for options.
+    """
+    torch.manual_seed(options.seed)
+    editor, _, folder = checkpoint.load(model)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    rows = read_manifest(data)
+    if options.text == "spoken":
+        rows = [replace(row, text=spoken(row.text)) for row in rows]
+    train, dev = split_of([row for row in rows if row.text], lambda line: None)
+    seconds = sum(row.duration for row in train)
+    chosen = plan(options, sum(tensor.numel() for tensor in editor.parameters()), seconds)
+    say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
+
+    augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
+    cache = out / "views"
+
+    def left_out(reason: str) -> None:
+        say(f"left out: {reason}")
+
+    views: list[FeatureView] = []
+    for number in range(augment.views):
+        report = share_done(say, f"features, view {number + 1}/{augment.views}", seconds)
+        views.append(build_view(train, number, augment, cache, report, left_out))
+    watched = build_view(dev, 0, augment, cache, None, left_out)
+    batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
+    source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
+    if source.left_out:
+        say(f"{source.left_out} utterances are left out: unreadable, under 20 ms or over {batches.max_utterance_s:g} s")
+    edit = EditOptions(
+        lora_rank=chosen.lora_rank, audio_ctc_weight=0.0, encoder_weight=1.0 if chosen.train_encoder else 0.0
+    )
+    objective = EditorObjective(editor, tokenizer, edit)
+    stage = EditorStage(objective, source, dev, watched)
+    stage.name = "finetune"
+    loop = LoopOptions(
+        steps=chosen.steps,
+        lr=chosen.lr,
+        warmup_steps=min(50, chosen.steps // 10),
+        decay_share=0.5,
+        average_decay=0.98,
+        log_every=max(1, chosen.evaluate_every // 4),
+        evaluate_every=chosen.evaluate_every,
+        keep_best="edited_wer",
+        patience=options.patience,
+        seed=options.seed,
+    )
+    fit(stage, loop, out / "finetune", say)
+    if chosen.lora_rank:
+        merge_adapters(editor.language_model)
+    dtype = getattr(torch, json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype") or "bfloat16")
+    return checkpoint.save(out / "model", editor.cpu(), folder / "tokenizer.json", dtype=dtype, overwrite=True)
