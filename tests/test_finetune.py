@@ -14,7 +14,8 @@ from redline.errors import ConfigError, DataError
 from redline.models import checkpoint
 from redline.train.data import Utterance, read_manifest
 from redline.train.finetune import LARGE, FinetuneOptions, finetune, plan, split_of
-from redline.train.loop import LoopOptions, fit
+from redline.train.loop import fit
+from redline.train.optim import LoopOptions
 from redline.train.recipe import Materials, build
 from tests.test_train import _corpus, small_recipe
 

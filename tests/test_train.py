@@ -34,8 +34,8 @@ from redline.train.data import (
     spoken,
 )
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
-from redline.train.loop import LoopOptions, learning_rate
 from redline.train.losses import ctc_loss, nle_loss
+from redline.train.optim import LoopOptions, learning_rate
 from redline.train.recipe import Materials, Recipe, build, plot_log
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions

@@ -26,7 +26,9 @@ from redline.train.data import (
     spoken,
 )
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
-from redline.train.loop import LoopOptions, Say, fit
+from redline.train.loop import Say, fit
+from redline.train.optim import LoopOptions
+from redline.train.processes import first_process_first, is_first_process
 from redline.train.stage import share_done
 
 TextStyle = Literal["as-is", "spoken"]
@@ -124,18 +126,24 @@ def watched_rows(data: Path, out: Path, say: Say) -> Path:
     return target
 
 
+def _to_nobody(line: str) -> None:
+    """Where the messages of all processes but the first go."""
+
+
 def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions, say: Say) -> Path:
     """Teach a model the utterances of a manifest; returns the folder of the new checkpoint, `out/model`.
 
     An interrupted run goes on from `out`. Raises `DataError` for data that cannot be used, `ConfigError` for options.
     """
+    if not is_first_process():
+        say = _to_nobody
     torch.manual_seed(options.seed)
     editor, _, folder = checkpoint.load(model)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     rows = read_manifest(data)
     if options.text == "spoken":
         rows = [replace(row, text=spoken(row.text)) for row in rows]
-    train, dev = split_of([row for row in rows if row.text], lambda line: None)
+    train, dev = split_of([row for row in rows if row.text], _to_nobody)
     seconds = sum(row.duration for row in train)
     chosen = plan(options, sum(tensor.numel() for tensor in editor.parameters()), seconds)
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
@@ -149,8 +157,10 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     views: list[FeatureView] = []
     for number in range(augment.views):
         report = share_done(say, f"features, view {number + 1}/{augment.views}", seconds)
-        views.append(build_view(train, number, augment, cache, report, left_out))
-    watched = build_view(dev, 0, augment, cache, None, left_out)
+        with first_process_first():
+            views.append(build_view(train, number, augment, cache, report, left_out))
+    with first_process_first():
+        watched = build_view(dev, 0, augment, cache, None, left_out)
     batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:
@@ -177,4 +187,6 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     if chosen.lora_rank:
         merge_adapters(editor.language_model)
     dtype = getattr(torch, json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype") or "bfloat16")
+    if not is_first_process():
+        return out / "model"
     return checkpoint.save(out / "model", editor.cpu(), folder / "tokenizer.json", dtype=dtype, overwrite=True)

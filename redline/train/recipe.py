@@ -36,7 +36,10 @@ from redline.train.data import (
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderStage
 from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
-from redline.train.loop import LoopOptions, Say, fit, load_average
+from redline.train.loop import Say, fit
+from redline.train.optim import LoopOptions
+from redline.train.processes import first_process_first, is_first_process, wait_for_all
+from redline.train.snapshot import load_average
 from redline.train.splice import SplicedSource, SpliceOptions
 from redline.train.stage import Source, share_done
 from redline.train.states import StateBatch, StateOptions, build_states
@@ -190,7 +193,8 @@ class Build:
         if self.materials.text is None:
             raise DataError("the language model needs text: name a folder of .txt files with --text")
         files = len(list(self.materials.text.rglob("*.txt"))) or 1
-        return read_books(self.materials.text, self.out / "text", share_done(self.say, "text", files))
+        with first_process_first():
+            return read_books(self.materials.text, self.out / "text", share_done(self.say, "text", files))
 
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
         options = replace(
@@ -203,10 +207,11 @@ class Build:
         views = []
         for number in range(options.views):
             label = f"features, view {number + 1}/{options.views}"
-            views.append(
-                build_view(self.train_set, number, options, cache, share_done(self.say, label, seconds), self._left_out)
-            )
-        return views, build_view(self.dev_set, 0, options, cache, skipped=self._left_out)
+            progress = share_done(self.say, label, seconds)
+            with first_process_first():
+                views.append(build_view(self.train_set, number, options, cache, progress, self._left_out))
+        with first_process_first():
+            return views, build_view(self.dev_set, 0, options, cache, skipped=self._left_out)
 
     def _left_out(self, reason: str) -> None:
         self.say(f"left out: {reason}")
@@ -222,6 +227,8 @@ class Build:
 
     def tokenizer(self) -> None:
         if self.tokenizer_path.exists():
+            return
+        if not is_first_process():
             return
         lines = [row.text for row in self.train_set]
         if self.materials.text is not None:
@@ -278,7 +285,8 @@ class Build:
         recipe, tokenizer = self.recipe, self._tokenizer()
         total = sum(row.duration for row in self.train_set)
         device = editor.projector.query.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.editor_training.precision == "bf16"):
+        narrow = recipe.editor_training.precision == "bf16"
+        with first_process_first(), torch.autocast(device, torch.bfloat16, enabled=narrow):
             states = build_states(
                 editor,
                 tokenizer,
@@ -295,6 +303,8 @@ class Build:
         return SplicedSource(states, texts, self._books(), tokenizer, blank, layers, recipe.splice)
 
     def export(self) -> None:
+        if not is_first_process():
+            return
         self._need("editor")
         objective = self._editor_objective()
         load_average(self.out / "editor", objective)
@@ -321,11 +331,12 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
     if unknown := set(stages) - set(STAGES):
         raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
     materials.out.mkdir(parents=True, exist_ok=True)
-    run = Build(recipe, materials, say)
+    run = Build(recipe, materials, say if is_first_process() else lambda line: None)
     for stage in STAGES:
         if stage in stages:
             getattr(run, stage)()
-            if (materials.out / stage / "log.jsonl").exists():
+            wait_for_all()
+            if is_first_process() and (materials.out / stage / "log.jsonl").exists():
                 plot_log(materials.out / stage / "log.jsonl")
 
 

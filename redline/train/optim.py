@@ -1,0 +1,87 @@
+"""How long, how fast and by which rule the weights change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from redline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long and how fast to train; the learning rate rises, stays, then falls to a floor."""
+
+    steps: int = 10_000
+    lr: float = 1e-3
+    warmup_steps: int = 300
+    decay_share: float = 0.35
+    floor: float = 0.01
+    """Last learning rate as a share of the peak."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the updates of the hidden matrices; every other tensor stays with AdamW."""
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    accumulate: int = 1
+    """Batches of each process that make one update; `accumulate` times the number of processes is what counts."""
+    precision: Literal["no", "bf16"] = "bf16"
+    average_decay: float = 0.998
+    """Exponential average of the weights; the average is what is evaluated and exported."""
+    log_every: int = 25
+    evaluate_every: int = 500
+    save_every_s: float = 240.0
+    keep_best: str = ""
+    """Name of a score: the weights with the lowest are kept (best.safetensors) and left in the objective at the end."""
+    patience: int = 0
+    """Stop after so many evaluations without a lower `keep_best`; 0 goes on to the last step."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
+        if self.precision not in ("no", "bf16"):
+            raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate is {self.accumulate}; allowed are 1 and above")
+        if self.patience and not self.keep_best:
+            raise ConfigError("patience needs keep_best, the name of the score that should fall")
+
+
+def learning_rate(step: int, options: LoopOptions) -> float:
+    """The learning rate of one step: linear warm-up, a plateau, linear decay over the last `decay_share`."""
+    rise = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    decay = max(1.0, options.decay_share * options.steps)
+    fall = min(1.0, max(0.0, (options.steps - step) / decay))
+    return options.lr * rise * (options.floor + (1.0 - options.floor) * fall)
+
+
+def optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the hidden matrices and AdamW over the rest."""
+    hidden: list[Tensor] = []
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    edges = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 2 and options.optimizer == "muon" and not any(edge in name for edge in edges):
+            hidden.append(parameter)
+        elif parameter.ndim >= 2:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)]
+    if hidden:
+        muon = torch.optim.Muon(
+            hidden, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        found.append(muon)
+    return found

@@ -1,0 +1,142 @@
+"""What a run leaves on disk and goes on from: weights, their average, optimizers and position.
+
+Everything is safetensors and JSON, written whole and then named, so an interrupted run loses at most the steps since
+the last save.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from redline.errors import DataError
+
+BEST = "best.safetensors"
+
+
+def _tensors_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat names, in the order of its parameters."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": torch.as_tensor(value).contiguous()
+        for index, row in state.items()
+        for key, value in row.items()
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that training changes: parameters with a gradient, and the buffers of modules that have such."""
+    frozen = {
+        f"{prefix}.{name}"
+        for prefix, part in module.named_modules()
+        if not any(parameter.requires_grad for parameter in part.parameters(recurse=False))
+        for name, _ in part.named_buffers(recurse=False)
+    }
+    frozen |= {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+class Average:
+    """An exponential moving average of what is trained."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors = {name: tensor.detach().clone() for name, tensor in _trained(module).items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        rate = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in _trained(module).items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, rate)
+            else:
+                self.tensors[name].copy_(tensor)
+
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the module's tensors with the average; calling it twice changes nothing."""
+        for name, tensor in _trained(module).items():
+            kept = tensor.clone()
+            tensor.copy_(self.tensors[name])
+            self.tensors[name].copy_(kept)
+
+
+def save_state(
+    folder: Path, module: nn.Module, average: Average, found: list[torch.optim.Optimizer], position: dict[str, Any]
+) -> None:
+    """Write everything a run needs to go on, then make it the latest in one step."""
+    target = folder / f"step-{position['step']}"
+    partial = folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in _trained(module).items()}, partial / "model.safetensors")
+    save_file(average.tensors, partial / "average.safetensors")
+    for number, optimizer in enumerate(found):
+        save_file(_tensors_of(optimizer), partial / f"optimizer{number}.safetensors")
+    (partial / "position.json").write_text(json.dumps(position))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    pointer = folder / "latest.partial"
+    pointer.write_text(target.name)
+    pointer.replace(folder / "latest")
+    for old in folder.glob("step-*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _put(tensors: dict[str, Tensor], module: nn.Module, folder: Path) -> None:
+    """Load a state into the part of a module that it was saved from; raises `DataError` when it does not fit."""
+    known = module.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name not in known or known[name].shape != tensor.shape]
+    if wrong:
+        raise DataError(
+            f"{folder} holds the state of a model of another shape (first: {wrong[0]}); "
+            "go on with the recipe it was trained with, or choose another --out"
+        )
+    module.load_state_dict(tensors, strict=False)
+
+
+def load_state(
+    folder: Path, module: nn.Module, average: Average, found: list[torch.optim.Optimizer]
+) -> dict[str, Any] | None:
+    """Restore the latest state, or None when there is none."""
+    if not (folder / "latest").exists():
+        return None
+    latest = folder / (folder / "latest").read_text().strip()
+    _put(load_file(latest / "model.safetensors"), module, folder)
+    kept = load_file(latest / "average.safetensors")
+    average.tensors = {name: tensor.to(average.tensors[name].device) for name, tensor in kept.items()}
+    for number, optimizer in enumerate(found):
+        _restore(optimizer, load_file(latest / f"optimizer{number}.safetensors"))
+    position: dict[str, Any] = json.loads((latest / "position.json").read_text())
+    return position
+
+
+def load_average(folder: Path, module: nn.Module) -> None:
+    """Put the averaged weights of the latest state into a module."""
+    latest = folder / (folder / "latest").read_text().strip()
+    _put(load_file(latest / "average.safetensors"), module, folder)
+
+
+def save_best(folder: Path, average: Average) -> None:
+    """Keep the averaged weights as the best so far."""
+    save_file(average.tensors, folder / f"{BEST}.partial")
+    (folder / f"{BEST}.partial").replace(folder / BEST)
+
+
+def load_best(folder: Path, module: nn.Module) -> None:
+    """Put the weights of the best evaluation into a module."""
+    _put(load_file(folder / BEST), module, folder)
