@@ -148,7 +148,7 @@ def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_pat
     recipe = replace(
         small_recipe(),
         states=StateOptions(renderings=2, least_score=-100.0),
-        splice=SpliceOptions(words=(2, 4), batch_s=4, epoch_batches=3),
+        splice=SpliceOptions(words=(2, 4), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=6),
     )
     materials = Materials(corpus, tmp_path, books)
     build(recipe, materials, ("tokenizer", "encoder", "editor"), silent)

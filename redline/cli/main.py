@@ -15,6 +15,7 @@ VERBS = {
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",
     "evaluate": "redline.cli.evaluate:evaluate",
+    "prepare": "redline.cli.prepare:prepare",
     "train": "redline.cli.train:train",
     "finetune": "redline.cli.finetune:finetune",
 }

@@ -89,14 +89,19 @@ class EditorObjective(nn.Module):
             draw = random.Random("".join(batch.texts) + str(torch.initial_seed()))
             least, most = options.scramble_rate
             drafts = [scramble_tokens(row, draw.uniform(least, most), self.vocabulary, draw) for row in drafts]
-        embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)
+        silent = heard.exports[0].shape[1] == 0  # a batch of drafts alone
+        if silent:
+            embeds = editor.projector.query.new_zeros(len(batch.texts), 0, editor.config.text.hidden_size)
+            audio_lengths = heard.lengths
+        else:
+            embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)
         slots, slot_lengths = editor.slots(drafts)
         logits = editor.edit(embeds, audio_lengths, slots, slot_lengths)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
         blank = editor.config.blank_token_id
         loss = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
-        parts = {"edit": loss.detach()}
-        if options.audio_ctc_weight:
+        parts = {"text" if silent else "edit": loss.detach()}
+        if options.audio_ctc_weight and not silent:
             read = editor.language_model.logits(editor.language_model.model.norm(embeds))  # [B, S, V]
             audio = ctc_loss(read, audio_lengths, targets, blank)
             loss = loss + options.audio_ctc_weight * audio
@@ -107,7 +112,7 @@ class EditorObjective(nn.Module):
             )
             loss = loss + options.encoder_weight * own
             parts |= parts_of_it
-        return loss, parts if len(parts) > 1 else {}
+        return loss, parts
 
     def _heard(self, batch: Batch | StateBatch) -> EncoderOutput | StateBatch:
         """What the encoder makes of a batch: read from disk, or by listening now."""

@@ -99,17 +99,15 @@ class _Meter:
     """Means of the loss and its parts since they were last told."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.values: dict[str, list[float]] = {}
 
     def add(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
         for key, value in {"loss": loss.detach(), **parts}.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
-        self.count += 1
+            self.values.setdefault(key, []).append(float(value))
 
     def tell(self) -> dict[str, float]:
-        means = {key: value / self.count for key, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {key: sum(values) / len(values) for key, values in self.values.items()}
+        self.values = {}
         return means
 
 

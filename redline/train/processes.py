@@ -12,9 +12,12 @@ def accelerator() -> Any:
 
     Precision is left to the caller, because accelerate keeps one for the life of a process and stages may differ.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    return Accelerator(mixed_precision="no")
+    # A batch of drafts alone leaves the projector without a gradient.
+    return Accelerator(
+        mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
 
 
 @contextmanager

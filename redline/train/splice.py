@@ -38,6 +38,9 @@ class SpliceOptions:
     """Share of batches that are spliced; the others are real utterances."""
     words: tuple[int, int] = (3, 30)
     """Shortest and longest excerpt of a book."""
+    text_share: float = 0.0
+    """Share of the spliced batches that come without audio: drafts alone teach spelling and language far faster."""
+    text_batch_s: float = 240.0
     longest_unit: int = 8
     """Tokens of the longest piece that is taken in one go."""
     batch_s: float = 80.0
@@ -122,7 +125,10 @@ class SplicedSource:
         """The batches of one epoch after the first `skip`."""
         for number in range(skip, self.options.epoch_batches):
             draw = random.Random((self.options.seed * 7919 + epoch) * 100_003 + number)
-            yield self._spliced(draw) if draw.random() < self.options.share else self._real(draw)
+            if draw.random() >= self.options.share:
+                yield self._real(draw)
+            else:
+                yield self._spliced(draw, audio=draw.random() >= self.options.text_share)
 
     def _real(self, draw: random.Random) -> StateBatch:
         """Neighbours in length from the training set, in a random rendering each."""
@@ -137,11 +143,11 @@ class SplicedSource:
             rows.append((*view.cut(identity), self.texts[identity]))
         return self._batch(rows)
 
-    def _spliced(self, draw: random.Random) -> StateBatch:
+    def _spliced(self, draw: random.Random, audio: bool) -> StateBatch:
         """Sentences of similar length, each in pieces of one rendering."""
         size = draw.randint(*self.options.words)
         rows: list[Row] = []
-        left, unheard = self.options.batch_s, 0
+        left, unheard = self.options.batch_s if audio else self.options.text_batch_s, 0
         while left > 0:
             text = excerpt(draw.choice(self.paragraphs), (size, size + 1 + size // 8), draw)
             units = self.units.choose(self.tokenizer.encode(text), draw)
@@ -152,8 +158,9 @@ class SplicedSource:
                 continue
             view = draw.choice(self.views)
             pieces = [view.cut(*unit) for unit in units]
-            states = np.concatenate([piece for piece, _ in pieces])
-            left -= len(states) / view.frame_rate
+            left -= sum(len(piece) for piece, _ in pieces) / view.frame_rate
+            # Without audio, the states on disk are not even touched.
+            states = np.concatenate([piece for piece, _ in pieces]) if audio else pieces[0][0][:0]
             rows.append((states, [token for _, best in pieces for token in best], text))
         return self._batch(rows)
 
@@ -161,5 +168,6 @@ class SplicedSource:
         states, lengths = pad([torch.from_numpy(np.array(row)).float() for row, _, _ in rows])
         exports = states.chunk(self.layers, dim=-1)
         drafts = tuple(tuple(collapse(best, self.blank)) for _, best, _ in rows)
-        seconds = float(lengths.sum()) / self.views[0].frame_rate
+        windows = sum(len(best) for _, best, _ in rows)
+        seconds = windows * self.views[0].window / self.views[0].frame_rate
         return StateBatch(exports, lengths, drafts, tuple(text for _, _, text in rows), seconds)
