@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, overload
 import torch
 from numpy.typing import NDArray
 
-from redline import audio
+from redline import audio, numbers
 from redline.audio import AudioOptions
 from redline.errors import RedlineError
 from redline.longform import pipeline
@@ -106,6 +106,7 @@ class Model:
         language: str | None = None,
         task: TaskName = "transcribe",
         vad: bool = True,
+        digits: bool = False,
         errors: Literal["raise", "warn"] = "raise",
         audio_options: AudioOptions = ...,
         progress: Progress | None = None,
@@ -120,6 +121,7 @@ class Model:
         language: str | None = None,
         task: TaskName = "transcribe",
         vad: bool = True,
+        digits: bool = False,
         errors: Literal["raise", "warn"] = "raise",
         audio_options: AudioOptions = ...,
         progress: Progress | None = None,
@@ -133,6 +135,7 @@ class Model:
         language: str | None = None,
         task: TaskName = "transcribe",
         vad: bool = True,
+        digits: bool = False,
         errors: Literal["raise", "warn"] = "raise",
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
         progress: Progress | None = None,
@@ -140,9 +143,10 @@ class Model:
         """The transcript of a recording of any length, or of each in a list, batched together.
 
         A recording is a path, bytes, a binary file, or a numpy array with its `sample_rate`. With `vad=False` silence
-        and music go to the model too. A recording that cannot be read or transcribed raises its `RedlineError`; with
-        `errors="warn"` it gives an empty transcript whose one warning has the code "error", so that in a list a bad
-        input harms only itself. Raises `UnsupportedTaskError` when the model cannot do the task or the language.
+        and music go to the model too; with `digits=True` spelled numbers become digits. A recording that cannot be
+        read or transcribed raises its `RedlineError`; with `errors="warn"` it gives an empty transcript whose one
+        warning has the code "error", so that in a list a bad input harms only itself. Raises `UnsupportedTaskError`
+        when the model cannot do the task or the language.
         """
         if errors not in ("raise", "warn"):
             raise ValueError(f"errors is {errors!r}; allowed are 'raise' and 'warn'")
@@ -154,6 +158,7 @@ class Model:
             language=language,
             task=task,
             vad=vad,
+            digits=digits,
             audio_options=audio_options,
             progress=progress,
         ):
@@ -175,6 +180,7 @@ class Model:
         language: str | None = None,
         task: TaskName = "transcribe",
         vad: bool = True,
+        digits: bool = False,
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
         progress: Progress | None = None,
     ) -> Iterator[Transcript | RedlineError]:
@@ -184,6 +190,8 @@ class Model:
         """
         job = self._task(task, language)
         options = self._options(vad)
+        if digits:
+            numbers.to_digits("", job.language or "en")  # a missing package is told before the work, not after
         finished = known = 0.0
         for group in self._groups(sources, sample_rate, audio_options):
             waves = [one for one in group if isinstance(one, Waveform)]
@@ -198,7 +206,10 @@ class Model:
             finished = known
             report(finished - before)
             for one in group:
-                yield next(transcripts) if isinstance(one, Waveform) else one
+                result = next(transcripts) if isinstance(one, Waveform) else one
+                if digits and isinstance(result, Transcript):
+                    result = numbers.with_digits(result, job.language)
+                yield result
 
     def stream(
         self,
@@ -208,12 +219,18 @@ class Model:
         language: str | None = None,
         task: TaskName = "transcribe",
         vad: bool = True,
+        digits: bool = False,
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
     ) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
         job = self._task(task, language)
         wave = _read(source, sample_rate, audio_options)
-        return pipeline.stream(self.recognizer, wave, job, self._options(vad))
+        segments = pipeline.stream(self.recognizer, wave, job, self._options(vad))
+        if not digits:
+            return segments
+        spoken = job.language or "en"
+        numbers.to_digits("", spoken)
+        return (numbers.segment_with_digits(segment, spoken) for segment in segments)
 
     def _task(self, name: TaskName, language: str | None) -> Task:
         if language is None and len(self.languages) == 1:

@@ -47,6 +47,9 @@ def transcribe(
         int | None, typer.Option("--channel", min=0, help="Hear this channel only, counted from 0; default: all mixed.")
     ] = None,
     vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Leave out what is not speech.")] = True,
+    digits: Annotated[
+        bool, typer.Option("--digits", help="Write spelled numbers as digits: 23 for twenty three.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Write down what is said in recordings.
@@ -74,7 +77,9 @@ def transcribe(
         from redline.model import load_model
 
         loaded = load_model(model, revision=revision, device=device)
-        job.run(loaded, {"language": language, "vad": vad, "audio_options": AudioOptions(channel=channel)})
+        job.run(
+            loaded, {"language": language, "vad": vad, "digits": digits, "audio_options": AudioOptions(channel=channel)}
+        )
     except (RedlineError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
