@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from redline.cli.main import app
 from redline.errors import ConfigError, DataError
+from redline.manifest import Utterance, read_manifest
 from redline.models import checkpoint
-from redline.train.data import Utterance, read_manifest
 from redline.train.finetune import LARGE, FinetuneOptions, finetune, plan, split_of
 from redline.train.loop import fit
 from redline.train.optim import LoopOptions

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from redline.evaluate import run
+from redline.evaluate import inputs
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "librispeech.py"
 
@@ -27,9 +27,9 @@ def test_manifest_is_read_back(tmp_path: Path) -> None:
     made = call(tmp_path)
     assert made.returncode == 0, made.stderr
     (tmp_path / "manifest.jsonl").write_text(made.stdout, encoding="utf-8")
-    (utterance,), _ = run.read_manifest(tmp_path / "manifest.jsonl", split="test")
+    (utterance,), _ = inputs.read(tmp_path / "manifest.jsonl", split="test")
     assert (utterance.text, utterance.source, utterance.duration) == ("TO BE OR NOT", "librispeech-test-clean", 2.0)
-    assert utterance.path.is_file()
+    assert utterance.audio.is_file()
 
 
 def test_wrong_folder_says_what_to_give(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 
 from redline import audio
 from redline.evaluate import report, score
-from redline.evaluate.inputs import Utterance
 from redline.evaluate.report import ReportOptions, SystemRun
 from redline.evaluate.run import Result
 from redline.evaluate.score import Item
+from redline.manifest import Utterance
 from redline.testing import tone
 from redline.types import Notice, Waveform
 
@@ -27,10 +27,10 @@ NASTY = "</script><script>alert(1)</script> <b>bold</b>"
 def system(name: str, texts: list[tuple[str, str, str | None]]) -> SystemRun:
     results = []
     for number, (reference, edited, draft) in enumerate(texts):
-        utterance = Utterance(Path(f"{number}.wav"), reference, "de", "mine", 1.0 + number, speaker=f"s{number % 2}")
+        utterance = Utterance(str(number), Path(f"{number}.wav"), reference, 1.0 + number, "de", f"s{number % 2}")
         item = Item("mine", "de", 1.0 + number, reference, edited, draft, utterance.speaker, 0.5 + number / 10)
         results.append(Result(utterance, item, warnings=(Notice("odd", NASTY),) if number == 0 else ()))
-    results.append(Result(Utterance(Path("bad.wav"), "x", "de", "mine", 1.0), failure="bad.wav: not audio"))
+    results.append(Result(Utterance("bad", Path("bad.wav"), "x", 1.0, "de"), failure="bad.wav: not audio"))
     items = [one.item for one in results if one.item]
     return SystemRun(name, results, score.reports(items), [("speed", "fast")])
 

@@ -137,15 +137,15 @@ def test_rows_without_text_are_counted_not_scored(tmp_path: Path) -> None:
         {"audio": "3.wav", "split": "test"},
         {"audio": "4.wav", "text": "d", "split": "dev"},
     ]
-    utterances, without_text = inputs.read_manifest(write_manifest(tmp_path, rows), split="test")
-    assert [one.path for one in utterances] == [tmp_path / "1.wav"]
+    utterances, without_text = inputs.read(write_manifest(tmp_path, rows), split="test")
+    assert [one.audio for one in utterances] == [tmp_path / "1.wav"]
     assert without_text == 2
 
 
 def test_limit_takes_the_first_rows_with_text(tmp_path: Path) -> None:
     rows = [{"audio": f"{n}.wav", "text": "a" if n != 1 else ""} for n in range(5)]
-    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows), limit=2)
-    assert [one.path.name for one in utterances] == ["0.wav", "2.wav"]
+    utterances, _ = inputs.read(write_manifest(tmp_path, rows), limit=2)
+    assert [one.audio.name for one in utterances] == ["0.wav", "2.wav"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_unusable_manifest_says_why(tmp_path: Path, content: str, message: str) 
     path = tmp_path / "manifest.jsonl"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        inputs.read_manifest(path, split="test")
+        inputs.read(path, split="test")
 
 
 def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
         {"audio": "5.wav", "text": "x", "duration": 5},
         {"audio": "9.wav", "text": "x", "duration": 2, "start": 3, "end": 5},
     ]
-    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows))
+    utterances, _ = inputs.read(write_manifest(tmp_path, rows))
     recognizer, clock = FakeRecognizer(), run.Clock()
     results = [result for batch in run.run(recognizer, utterances, clock, load) for result in batch]
-    heard = {result.utterance.path.name: result.item.edited for result in results if result.item}
+    heard = {result.utterance.audio.name: result.item.edited for result in results if result.item}
     assert heard == {"2.wav": "2.00 seconds", "5.wav": "5.00 seconds", "9.wav": "2.00 seconds"}
     assert [result.failure for result in results if result.failure] == ["bad.wav: not audio"]
     assert clock.audio_s == pytest.approx(9.0)
@@ -182,7 +182,7 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
 
 def test_rows_without_a_duration_are_spread_over_batches(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"audio": "1.wav", "text": "x"} for _ in range(40)]
-    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows))
+    utterances, _ = inputs.read(write_manifest(tmp_path, rows))
     recognizer = FakeRecognizer(max_clip_s=30.0)
     results = [result for batch in run.run(recognizer, utterances, run.Clock(), load) for result in batch]
     assert len(results) == 40
@@ -190,7 +190,7 @@ def test_rows_without_a_duration_are_spread_over_batches(tmp_path: Path) -> None
 
 
 def test_warnings_of_a_recognizer_are_kept(tmp_path: Path) -> None:
-    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, [{"audio": "1.wav", "text": "x", "duration": 1}]))
+    utterances, _ = inputs.read(write_manifest(tmp_path, [{"audio": "1.wav", "text": "x", "duration": 1}]))
     notice = Notice("odd", "this was odd")
     recognizer = FakeRecognizer(lambda clip: Hypothesis("x", warnings=(notice,)))
     ((result,),) = run.run(recognizer, utterances, run.Clock(), load)
@@ -201,7 +201,7 @@ def test_short_utterances_go_whole_and_long_ones_through_the_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[dict[str, object]] = [{"audio": f"{n}.wav", "text": "x", "duration": n} for n in (4, 12)]
-    utterances, _ = inputs.read_manifest(write_manifest(tmp_path, rows))
+    utterances, _ = inputs.read(write_manifest(tmp_path, rows))
     piped: list[float] = []
 
     def pipeline(recognizer: object, waves: Sequence[Waveform], task: object) -> list[Hypothesis]:
@@ -255,7 +255,7 @@ def test_a_folder_of_recordings_with_texts_is_a_data_set(tmp_path: Path) -> None
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
     (tmp_path / "notes.txt").write_text("no recording of this name", encoding="utf-8")
     found, without_text = inputs.read(tmp_path)
-    assert [(one.path.name, one.text, one.source) for one in found] == [
+    assert [(one.audio.name, one.text, one.source) for one in found] == [
         ("a.wav", "one two", tmp_path.name),
         ("b.wav", "three", tmp_path.name),
     ]

@@ -30,8 +30,8 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     build_view,
-    read_manifest,
     spoken,
+    taught,
 )
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.losses import ctc_loss, nle_loss
@@ -266,7 +266,7 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Path) -> None:
-    rows = read_manifest(corpus, split="train")
+    rows = taught(corpus, split="train")
     view = build_view(rows, 0, AugmentOptions(), tmp_path)
     source = BatchSource(rows, [view], BatchOptions(batch_s=4, buckets=2, curriculum=()), SpecAugmentOptions())
     whole = list(source.epoch(3))
@@ -278,7 +278,7 @@ def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Pat
 
 
 def test_the_first_epoch_takes_the_shortest_utterances(corpus: Path, tmp_path: Path) -> None:
-    rows = read_manifest(corpus, split="train")
+    rows = taught(corpus, split="train")
     view = build_view(rows, 0, AugmentOptions(), tmp_path)
     source = BatchSource(rows, [view], BatchOptions(batch_s=4, buckets=2, curriculum=(0.3,)), None)
     first = {identity for batch in source.epoch(0) for identity in batch.ids}
@@ -289,7 +289,7 @@ def test_views_are_rendered_once_and_differ(corpus: Path, tmp_path: Path) -> Non
     noise = tmp_path / "noise"
     noise.mkdir()
     soundfile.write(noise / "n.wav", np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32), 16_000)
-    rows = read_manifest(corpus, split="train")
+    rows = taught(corpus, split="train")
     options = AugmentOptions(noise_dir=str(noise), noise_probability=1.0, speeds=(0.9, 1.1))
     plain = build_view(rows, 0, options, tmp_path / "cache")
     noisy = build_view(rows, 1, options, tmp_path / "cache")
@@ -315,13 +315,16 @@ def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
 
 def test_a_bad_manifest_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    path.write_text('{"audio": "a.wav", "text": "A", "duration": 1}\n{"audio": "b.wav"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="line 2"):
-        read_manifest(path)
+    path.write_text('{"audio": "a.wav", "text": "A", "duration": 1}\n{"audio": "b.wav", "end": "x"}\n')
+    with pytest.raises(DataError, match=r"m\.jsonl:2: start, end and duration are seconds"):
+        taught(path)
+    path.write_text('{"audio": "a.wav", "text": "A", "duration": 1}\n{"audio": "b.wav", "text": "B"}\n')
+    with pytest.raises(DataError, match=r"1 rows have no duration, first b\.wav"):
+        taught(path)
 
 
 def test_an_unreadable_recording_is_left_out_and_named(corpus: Path, tmp_path: Path) -> None:
-    rows = read_manifest(corpus, split="train")
+    rows = taught(corpus, split="train")
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
     bad = [replace(rows[0], id="x", audio=tmp_path / "broken.wav"), replace(rows[0], id="y", audio=tmp_path / "no.wav")]
     reasons: list[str] = []
@@ -332,7 +335,7 @@ def test_an_unreadable_recording_is_left_out_and_named(corpus: Path, tmp_path: P
 
 def test_a_missing_manifest_is_an_error_for_people(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as a manifest"):
-        read_manifest(tmp_path / "nothing.jsonl")
+        taught(tmp_path / "nothing.jsonl")
 
 
 def test_training_without_a_dev_split_says_so(corpus: Path, tmp_path: Path) -> None:

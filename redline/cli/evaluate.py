@@ -19,10 +19,10 @@ from rich.table import Table
 from redline.errors import RedlineError
 
 if TYPE_CHECKING:
-    from redline.evaluate.inputs import Utterance
     from redline.evaluate.report import SystemRun
     from redline.evaluate.run import Clock, Result
     from redline.evaluate.score import Report, Score
+    from redline.manifest import Utterance
     from redline.types import Recognizer
 
 WIDTH = 150
@@ -219,9 +219,9 @@ def summary(run: SystemRun, clock: Clock) -> dict[str, Any]:
     keys = score.keyword_score([result.item for result in run.results if result.item is not None])
     utterances = [
         {
-            "audio": str(result.utterance.path),
+            "audio": str(result.utterance.audio),
             "start": result.utterance.start,
-            "source": result.utterance.source,
+            "source": result.item.source if result.item else result.utterance.source,
             "speaker": result.utterance.speaker,
             "reference": result.utterance.text,
             "draft": result.item.draft if result.item else None,

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from redline.errors import DataError
+from redline.manifest import Utterance, read_manifest
 
 TEXT_SUFFIXES = (".txt", ".lab")
 CUT_SUFFIXES = (".jsonl.gz", ".cuts", ".cuts.jsonl")
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One line of a manifest that can be scored; `start` and `end` in seconds are a part of the file."""
-
-    path: Path
-    text: str
-    language: str
-    source: str
-    duration: float
-    start: float = 0.0
-    end: float | None = None
-    speaker: str = ""
-    keywords: tuple[str, ...] = ()
-    """Words that must be heard."""
 
 
 def read(
@@ -41,7 +23,11 @@ def read(
         return read_folder(path, language=language, limit=limit)
     if path.name.endswith(CUT_SUFFIXES):
         return read_cuts(path, language=language, limit=limit)
-    return read_manifest(path, split=split, language=language, limit=limit)
+    rows = read_manifest(path, split=split, language=language)
+    if not rows:
+        raise DataError(f"{path}: there is nothing in it; a manifest has one JSON object a line")
+    with_text = [row for row in rows if row.text]
+    return with_text[:limit], len(rows) - len(with_text)
 
 
 def read_folder(path: Path, *, language: str | None = None, limit: int | None = None) -> tuple[list[Utterance], int]:
@@ -55,7 +41,7 @@ def read_folder(path: Path, *, language: str | None = None, limit: int | None = 
     for file, text in pairs[:limit]:
         said = text.read_text(encoding="utf-8", errors="replace").strip()
         if said:
-            utterances.append(Utterance(file, said, language or "en", path.name, 0.0))
+            utterances.append(Utterance(file.stem, file, said, 0.0, language or "en", source=path.name))
     return utterances, len(pairs[:limit]) - len(utterances)
 
 
@@ -82,65 +68,11 @@ def read_cuts(path: Path, *, language: str | None = None, limit: int | None = No
                 raise DataError(f"{path}: cut {cut.id} is not from a file; save the recordings as files first")
             speaker = next((one.speaker for one in cut.supervisions if one.speaker), None) or ""
             end = cut.start + cut.duration
-            utterances.append(
-                Utterance(Path(sources[0]), text, spoken, path.name, cut.duration, cut.start, end, speaker)
-            )
+            audio, whole = Path(sources[0]), cut.duration
+            one = Utterance(cut.id, audio, text, whole, spoken, speaker, path.name, start=cut.start, end=end)
+            utterances.append(one)
     except (OSError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise DataError(f"{path}: cannot be read as lhotse cuts ({error})") from error
     if not utterances:
         raise DataError(f"{path}: no cut has text" + (f" in language {language}" if language else ""))
     return utterances, without_text
-
-
-def read_manifest(
-    path: Path, *, split: str | None = None, language: str | None = None, limit: int | None = None
-) -> tuple[list[Utterance], int]:
-    """The utterances of a split and language, and how many of them have no text and are left out.
-
-    Raises `DataError` when the file cannot be read or nothing in it matches.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file with one JSON a line") from error
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    wanted = [
-        row
-        for row in rows
-        if (split is None or row.get("split") == split) and (language is None or row.get("language") == language)
-    ]
-    if not wanted:
-        splits = ", ".join(sorted({str(row.get("split")) for row in rows})) or "none"
-        languages = ", ".join(sorted({str(row.get("language")) for row in rows})) or "none"
-        raise DataError(
-            f"{path}: none of {len(rows)} rows has split {split or 'any'} and language {language or 'any'}; "
-            f"it has splits {splits} and languages {languages}"
-        )
-    with_text = [row for row in wanted if str(row.get("text") or "").strip()]
-    utterances = [_utterance(path.parent, row) for row in with_text[:limit]]
-    return utterances, len(wanted) - len(with_text)
-
-
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}:{number}: not JSON ({error}); a manifest has one JSON object a line") from error
-    if not isinstance(row, dict) or not isinstance(row.get("audio"), str):
-        raise DataError(f"{path}:{number}: no 'audio'; each line needs at least audio and text")
-    return row
-
-
-def _utterance(folder: Path, row: dict[str, Any]) -> Utterance:
-    start, end = float(row.get("start") or 0.0), row.get("end")
-    return Utterance(
-        path=folder / row["audio"],
-        text=str(row["text"]),
-        language=str(row.get("language") or "en"),
-        source=str(row.get("source") or "unnamed"),
-        duration=float(row.get("duration") or (end - start if end else 0.0)),
-        start=start,
-        end=None if end is None else float(end),
-        speaker=str(row.get("speaker") or ""),
-        keywords=tuple(map(str, row.get("keywords") or ())),
-    )

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from redline.evaluate.inputs import Utterance
 from redline.evaluate.run import Result, clip
 from redline.evaluate.score import Comparison, Errors, Pair, Report, align, compare, count, normalizer
+from redline.manifest import Utterance
 from redline.types import SAMPLE_RATE, Waveform
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -96,8 +96,8 @@ def gather(
         ]
         rows.append(
             {
-                "name": one.utterance.path.name,
-                "source": one.utterance.source,
+                "name": one.utterance.audio.name,
+                "source": one.result.item.source,
                 "speaker": one.result.item.speaker,
                 "seconds": round(one.result.item.duration, 2),
                 "wer": _percent(count(one.edited)),
@@ -128,7 +128,7 @@ def gather(
 
 
 def _key(one: Scored) -> tuple[Path, float]:
-    return one.utterance.path, one.utterance.start
+    return one.utterance.audio, one.utterance.start
 
 
 def _percent(errors: Errors) -> float | None:
@@ -260,7 +260,7 @@ def _sound(utterance: Utterance, load: Callable[[Path], Waveform]) -> str:
     """The utterance as an Ogg Opus data address, 24 kb/s."""
     import av
 
-    wave = clip(load(utterance.path), utterance)
+    wave = clip(load(utterance.audio), utterance)
     target = io.BytesIO()
     with av.open(target, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=48_000)

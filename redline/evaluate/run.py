@@ -10,11 +10,14 @@ from pathlib import Path
 
 from redline import audio
 from redline.errors import AudioError
-from redline.evaluate.inputs import Utterance
 from redline.evaluate.score import Item
 from redline.longform import pipeline
+from redline.manifest import Utterance
 from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Span, Task, Transcript, Waveform
 
+DEFAULT = "en"
+"""Language of an utterance that names none."""
+UNNAMED = "unnamed"
 BATCH_S = 120.0
 """Seconds of audio, with padding, that the recognizer gets at once."""
 
@@ -82,9 +85,9 @@ def run(
     """
     # An unknown duration is taken for the longest clip, so that such rows do not all meet in one batch.
     lengths = [round((one.duration or recognizer.max_clip_s) * SAMPLE_RATE) for one in utterances]
-    for language in sorted({one.language for one in utterances}):
+    for language in sorted({one.language or DEFAULT for one in utterances}):
         task = Task(language=language)
-        mine = [index for index, one in enumerate(utterances) if one.language == language]
+        mine = [index for index, one in enumerate(utterances) if (one.language or DEFAULT) == language]
         for group in pipeline.batches([lengths[index] for index in mine], BATCH_S * SAMPLE_RATE):
             yield _batch(recognizer, [utterances[mine[index]] for index in group], task, clock, load)
 
@@ -101,7 +104,7 @@ def _batch(
     for utterance in utterances:
         try:
             with clock.reading():
-                wave = clip(load(utterance.path), utterance)
+                wave = clip(load(utterance.audio), utterance)
         except AudioError as error:
             results.append(Result(utterance, failure=str(error)))
             continue
@@ -127,11 +130,11 @@ def clip(wave: Waveform, utterance: Utterance) -> Waveform:
 
 def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcript | Exception) -> Result:
     if isinstance(answer, Exception):
-        return Result(utterance, failure=f"{utterance.path}: {answer}")
+        return Result(utterance, failure=f"{utterance.audio}: {answer}")
     sure = answer.confidence if isinstance(answer, Hypothesis) else None
     item = Item(
-        utterance.source,
-        utterance.language,
+        utterance.source or UNNAMED,
+        utterance.language or DEFAULT,
         wave.duration,
         utterance.text,
         answer.text,

@@ -24,60 +24,20 @@ from torch import Tensor
 
 from redline.errors import DataError
 from redline.features import FEATURE_DIM, FRAME, clip_features, pad
+from redline.manifest import Utterance, read_manifest
 from redline.train.augment import SpecAugmentOptions, augment_features
 from redline.types import SAMPLE_RATE
 
 Progress = Callable[[float], None]
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One line of a manifest; `audio` is absolute, times are seconds."""
-
-    id: str
-    audio: Path
-    text: str
-    duration: float
-    language: str = "en"
-    speaker: str = ""
-    source: str = ""
-    split: str = ""
-    start: float = 0.0
-
-
-def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
-    """Read the utterances of a JSON-lines manifest that have text; raises `DataError` naming a bad line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file of JSON lines") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            audio, text, duration = row["audio"], row["text"], float(row["duration"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: {error!r}; needed are audio, text and duration") from error
-        if not text or (split and row.get("split") != split) or (language and row.get("language") != language):
-            continue
-        start = float(row.get("start") or 0.0)
-        if row.get("end") is not None:
-            duration = float(row["end"]) - start
-        identity = str(row.get("id") or f"{audio}@{start:.3f}")
-        rows.append(
-            Utterance(
-                identity,
-                (path.parent / audio).resolve(),
-                text,
-                duration,
-                row.get("language") or "",
-                row.get("speaker") or "",
-                row.get("source") or "",
-                row.get("split") or "",
-                start,
-            )
+def taught(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
+    """The utterances of a manifest that have text; raises `DataError` for one that does not tell its duration."""
+    rows = [row for row in read_manifest(path) if row.text]
+    rows = [row for row in rows if split in (None, row.split) and language in (None, row.language)]
+    if silent := [row for row in rows if row.duration <= 0]:
+        raise DataError(
+            f"{path}: {len(silent)} rows have no duration, first {silent[0].id}; training needs it (seconds)"
         )
     return rows
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
+from redline.manifest import Utterance
 from redline.models.conformer import EncoderOutput
 from redline.models.editor import NarEditor
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import scramble_tokens
-from redline.train.data import Batch, FeatureView, Utterance
+from redline.train.data import Batch, FeatureView
 from redline.train.encoder import EncoderLossOptions, encoder_loss
 from redline.train.losses import ctc_loss, nle_loss
 from redline.train.stage import Source, SpeechStage, rates

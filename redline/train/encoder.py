@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
+from redline.manifest import Utterance
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.text import Tokenizer
-from redline.train.data import Batch, FeatureView, Utterance
+from redline.train.data import Batch, FeatureView
 from redline.train.losses import ctc_loss
 from redline.train.stage import Source, SpeechStage, rates
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from redline.errors import ConfigError, DataError
+from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.text import Tokenizer
 from redline.train.augment import SpecAugmentOptions
@@ -20,10 +21,9 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
-    Utterance,
     build_view,
-    read_manifest,
     spoken,
+    taught,
 )
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.loop import Say, fit
@@ -118,11 +118,11 @@ def split_of(rows: Sequence[Utterance], say: Say) -> tuple[list[Utterance], list
 
 def watched_rows(data: Path, out: Path, say: Say) -> Path:
     """A manifest of what is watched while learning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
-    _, dev = split_of(read_manifest(data), say)
+    _, dev = split_of(taught(data), say)
     out.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(row) | {"audio": str(row.audio), "end": row.start + row.duration} for row in dev]
     target = out / "dev.jsonl"
-    target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    lines = (json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in dev)
+    target.write_text("".join(lines), encoding="utf-8")
     return target
 
 
@@ -140,7 +140,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     torch.manual_seed(options.seed)
     editor, _, folder = checkpoint.load(model)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    rows = read_manifest(data)
+    rows = taught(data)
     if options.text == "spoken":
         rows = [replace(row, text=spoken(row.text)) for row in rows]
     train, dev = split_of([row for row in rows if row.text], _to_nobody)

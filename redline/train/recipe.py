@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from redline.errors import ConfigError, DataError
+from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.editor import NarEditor
@@ -28,10 +29,9 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
-    Utterance,
     build_view,
-    read_manifest,
     spoken,
+    taught,
 )
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderStage
@@ -159,7 +159,7 @@ class Materials:
 
 
 def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
-    rows = read_manifest(data, split=split, language=recipe.language)
+    rows = taught(data, split=split, language=recipe.language)
     said = [replace(row, text=spoken(row.text)) for row in rows]
     return [row for row in said if row.text]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from redline.features import pad
-from redline.train.data import FeatureView, Progress, Utterance
+from redline.manifest import Utterance
+from redline.train.data import FeatureView, Progress
 
 DEV_BATCH = 8
 

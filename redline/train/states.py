@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from redline.decoding.align import Alignment, align
 from redline.errors import DataError
 from redline.features import FRAME_RATE, pad
+from redline.manifest import Utterance
 from redline.models.editor import NarEditor
 from redline.text import Tokenizer
 from redline.train.augment import SpecAugmentOptions, augment_features
-from redline.train.data import FeatureView, Progress, Utterance
+from redline.train.data import FeatureView, Progress
 
 BATCH = 12
 

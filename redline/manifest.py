@@ -1,0 +1,89 @@
+"""Manifests: one JSON object a line, each an utterance with its recording and its text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redline.errors import DataError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What is said in a recording or, with `start` and `end`, in a part of it; times are seconds."""
+
+    id: str
+    audio: Path
+    text: str
+    duration: float
+    """0 where the manifest does not tell."""
+    language: str = ""
+    speaker: str = ""
+    source: str = ""
+    split: str = ""
+    start: float = 0.0
+    end: float | None = None
+    keywords: tuple[str, ...] = ()
+    """Words that must be heard."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The utterance as a row of a manifest, its recording named from the root."""
+        row: dict[str, Any] = {"id": self.id, "audio": str(self.audio), "text": self.text, "duration": self.duration}
+        row |= {"language": self.language, "speaker": self.speaker, "source": self.source, "split": self.split}
+        if self.end is not None:
+            row |= {"start": self.start, "end": self.end}
+        return row | ({"keywords": list(self.keywords)} if self.keywords else {})
+
+
+def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
+    """Every utterance of a manifest, or those of a split and a language; those without text are among them.
+
+    Recordings are named relative to the manifest. Raises `DataError` naming a bad line, or what there is when nothing
+    matches.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file with one JSON a line") from error
+    rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    wanted = [
+        row for row in rows if (split is None or row.split == split) and (language is None or row.language == language)
+    ]
+    if not wanted and (split is not None or language is not None):
+        splits = ", ".join(sorted({row.split or "none" for row in rows})) or "none"
+        languages = ", ".join(sorted({row.language or "none" for row in rows})) or "none"
+        raise DataError(
+            f"{path}: none of {len(rows)} rows has split {split or 'any'} and language {language or 'any'}; "
+            f"it has splits {splits} and languages {languages}"
+        )
+    return wanted
+
+
+def _row(path: Path, number: int, line: str) -> Utterance:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}:{number}: not JSON ({error}); a manifest has one JSON object a line") from error
+    if not isinstance(row, dict) or not isinstance(row.get("audio"), str):
+        raise DataError(f"{path}:{number}: no 'audio'; each line needs at least audio and text")
+    try:
+        start, end = float(row.get("start") or 0.0), row.get("end")
+        end = None if end is None else float(end)
+        duration = float(row.get("duration") or 0.0) if end is None else end - start
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}:{number}: start, end and duration are seconds ({error})") from error
+    return Utterance(
+        id=str(row.get("id") or f"{row['audio']}@{start:.3f}"),
+        audio=(path.parent / row["audio"]).resolve(),
+        text=str(row.get("text") or "").strip(),
+        duration=duration,
+        language=str(row.get("language") or ""),
+        speaker=str(row.get("speaker") or ""),
+        source=str(row.get("source") or ""),
+        split=str(row.get("split") or ""),
+        start=start,
+        end=end,
+        keywords=tuple(map(str, row.get("keywords") or ())),
+    )
