@@ -43,6 +43,9 @@ def test_small_models_learn_as_a_whole_and_large_ones_through_adapters() -> None
     assert ranks == [16, 64, 128] and not plan(FinetuneOptions(), LARGE, 60).train_encoder
     asked = plan(FinetuneOptions(steps=7, lora_rank=8, train_encoder=False, lr=0.5), 1, 60)
     assert (asked.steps, asked.lora_rank, asked.train_encoder, asked.lr) == (7, 8, False, 0.5)
+    assert [plan(FinetuneOptions(), 1, hours * 3600).blend for hours in (0.2, 2)] == [0.5, 1.0]
+    with pytest.raises(ConfigError, match="blend is 0"):
+        plan(FinetuneOptions(blend=0), 1, 60)
     with pytest.raises(ConfigError, match="lora_rank is -1"):
         plan(FinetuneOptions(lora_rank=-1), 1, 60)
 
@@ -77,6 +80,18 @@ def test_a_checkpoint_comes_back_in_its_layout_and_only_what_should_has_changed(
     assert any(name.startswith("language_model") for name in changed)
     assert any(name.startswith("encoder") for name in changed) == encoder
     assert not any("running" in name or "num_batches" in name for name in changed), "statistics stay"
+
+
+def test_half_way_lies_between_the_old_weights_and_the_new(data: Path, model: Path, tmp_path: Path) -> None:
+    def taught(blend: float) -> dict[str, torch.Tensor]:
+        options = FinetuneOptions(steps=2, batch_s=8, text="spoken", lr=1e-2, blend=blend)
+        target = finetune(model, data, tmp_path / str(blend), options, silent)
+        return checkpoint.load(target)[0].state_dict()
+
+    old, half, new = checkpoint.load(model)[0].state_dict(), taught(0.5), taught(1.0)
+    for name in ("encoder.out.weight", "language_model.model.norm.weight", "projector.out_linear.weight"):
+        assert not torch.equal(old[name], new[name])
+        assert torch.allclose(half[name], (old[name] + new[name]) / 2, atol=1e-3)
 
 
 def test_learning_ends_when_the_score_no_longer_falls_and_keeps_the_best(tmp_path: Path) -> None:
@@ -119,7 +134,7 @@ def test_the_command_tells_what_was_gained(data: Path, model: Path, tmp_path: Pa
     arguments = ["finetune", "--data", str(data), "--model", str(model), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(app, [*arguments, "--steps", "2", "--text", "spoken"])
     assert result.exit_code == 0, result.output
-    assert "before" in result.stdout and "after" in result.stdout and "dev: after against before" in result.stdout
+    assert "before" in result.stdout and "after" in result.stdout and "after against before" in result.stdout
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
     assert {one.split for one in read_manifest(tmp_path / "run" / "dev.jsonl")} == {"dev"}
     wrong = CliRunner().invoke(app, [*arguments, "--text", "loud"])

@@ -28,7 +28,7 @@ def finetune(
     ] = "tiny",
     passes: Annotated[float, typer.Option("--passes", min=0, help="How often each utterance is heard at most.")] = 20.0,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates, in place of --passes.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default by the size of the model.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, 0.0001 by default.")] = None,
     lora_rank: Annotated[
         int | None,
         typer.Option("--lora-rank", min=0, help="Adapters of this rank; 0 trains all. Default by model and data."),
@@ -36,6 +36,12 @@ def finetune(
     encoder: Annotated[
         bool | None,
         typer.Option("--encoder/--no-encoder", help="Teach the encoder too. Default by the size of the model."),
+    ] = None,
+    blend: Annotated[
+        float | None,
+        typer.Option(
+            "--blend", help="How far to go from the old weights to the new; default 0.5 below an hour, else 1."
+        ),
     ] = None,
     style: Annotated[
         str,
@@ -75,6 +81,7 @@ def finetune(
             lr=lr,
             lora_rank=lora_rank,
             train_encoder=encoder,
+            blend=blend,
             text=chosen,
             noise_dir=str(noise) if noise else None,
             rir_dir=str(rooms) if rooms else None,
@@ -130,10 +137,12 @@ def _lower(runs: dict[str, SystemRun]) -> bool:
 def _tell(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> None:
     from redline.cli.evaluate import percent
     from redline.evaluate import report
+    from redline.evaluate.score import ALL
 
     console = Console(highlight=False, soft_wrap=True)
     for name, first in before.items():
-        for old, new in zip(first.reports, after[name].reports, strict=True):
-            console.print(f"{name}, {old.group}: WER {percent(old.edited)} before, {percent(new.edited)} after")
-        row = report.comparison("before", "after", report.scored(first.results), report.scored(after[name].results))
-        console.print(f"{name}: {report.sentence(row)}")
+        old, new = report.scored(first.results), report.scored(after[name].results)
+        for left, right in zip(first.reports, after[name].reports, strict=True):
+            console.print(f"{name}, {left.group}: WER {percent(left.edited)} before, {percent(right.edited)} after")
+            chosen = [[one for one in rows if left.group in (one.source, ALL)] for rows in (old, new)]
+            console.print(f"    {report.sentence(report.comparison('before', 'after', *chosen))}")

@@ -58,6 +58,11 @@ class Scored:
     edited: list[Pair]
     draft: list[Pair] | None
 
+    @property
+    def source(self) -> str:
+        """The group that the utterance is scored in."""
+        return self.result.item.source if self.result.item is not None else ""
+
 
 def scored(results: Iterable[Result]) -> list[Scored]:
     """Align what was heard with what was said; utterances that failed are left out."""

@@ -51,6 +51,12 @@ class FinetuneOptions:
     """Rank of the adapters in the language model; 0 trains all of it."""
     train_encoder: bool | None = None
     """Whether the encoder learns too, by its own CTC losses."""
+    blend: float | None = None
+    """How far the weights go from where they began to what was learned; 1 is all the way.
+
+    Half way keeps nearly all of what a few minutes teach, and most of what they would make the model forget
+    (arXiv 2109.01903).
+    """
     batch_s: float = 60.0
     text: TextStyle = "as-is"
     """`spoken` turns transcripts into lower-case words without punctuation."""
@@ -69,11 +75,13 @@ class Plan:
     lr: float
     lora_rank: int
     train_encoder: bool
+    blend: float
 
     def __str__(self) -> str:
         how = f"adapters of rank {self.lora_rank}" if self.lora_rank else "the whole language model"
         encoder = "the encoder learns too" if self.train_encoder else "the encoder is frozen"
-        return f"{self.steps} steps at {self.lr:g} through {how}; {encoder}"
+        way = "" if self.blend == 1 else f"; {self.blend:g} of the way is kept"
+        return f"{self.steps} steps at {self.lr:g} through {how}; {encoder}{way}"
 
 
 def plan(options: FinetuneOptions, parameters: int, seconds: float) -> Plan:
@@ -90,8 +98,11 @@ def plan(options: FinetuneOptions, parameters: int, seconds: float) -> Plan:
     steps = options.steps if options.steps is not None else round(options.passes * seconds / options.batch_s)
     steps = max(1, steps)
     encoder = options.train_encoder if options.train_encoder is not None else not large
-    lr = options.lr if options.lr is not None else (1e-4 if large else 3e-4)
-    return Plan(steps, max(1, min(200, steps // 10)), lr, rank, encoder)
+    lr = options.lr if options.lr is not None else 1e-4
+    blend = options.blend if options.blend is not None else (0.5 if hours < 1 else 1.0)
+    if not 0 < blend <= 1:
+        raise ConfigError(f"blend is {blend}; allowed is above 0 (where it began) up to 1 (all that was learned)")
+    return Plan(steps, max(1, min(200, steps // 10)), lr, rank, encoder, blend)
 
 
 def split_of(rows: Sequence[Utterance], say: Say) -> tuple[list[Utterance], list[Utterance]]:
@@ -177,7 +188,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         warmup_steps=min(50, chosen.steps // 10),
         decay_share=0.5,
         average_decay=0.98,
-        log_every=max(1, chosen.evaluate_every // 4),
+        log_every=chosen.evaluate_every,
         evaluate_every=chosen.evaluate_every,
         keep_best="edited_wer",
         patience=options.patience,
@@ -186,6 +197,11 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     fit(stage, loop, out / "finetune", say)
     if chosen.lora_rank:
         merge_adapters(editor.language_model)
+    if chosen.blend < 1:
+        began = checkpoint.load(model)[0].state_dict()
+        for name, tensor in editor.cpu().state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(began[name], 1 - chosen.blend)
     dtype = getattr(torch, json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype") or "bfloat16")
     if not is_first_process():
         return out / "model"
