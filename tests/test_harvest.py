@@ -105,6 +105,7 @@ def test_the_command_writes_a_manifest_and_tells_what_it_dropped(tmp_path: Path)
     out = tmp_path / "data" / "mine.jsonl"
     result = CliRunner().invoke(app, ["prepare", str(tmp_path), "--out", str(out), "--longest", "12"])
     assert result.exit_code == 0, result.output
+    assert "22 of 35 words" in result.stderr, "12 that do not fit, and a dash that nobody says"
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert row["text"] == SAID.replace("- ", "") and row["audio"] == str(tmp_path / "talk.wav")
     (dropped,) = [json.loads(line) for line in out.with_suffix(".dropped.jsonl").read_text().splitlines()]

@@ -44,7 +44,7 @@ def prepare(
         from redline import audio
         from redline.model import load_model
         from redline.models import checkpoint
-        from redline.train.harvest import HarvestOptions, harvest, read_captions, words_of
+        from redline.train.harvest import Cue, HarvestOptions, harvest, read_captions, words_of
 
         options = HarvestOptions(longest_s=longest_s, most_regret=most_regret)
         if model != "tiny" or language != "en":
@@ -55,6 +55,7 @@ def prepare(
         failed: list[str] = []
         kept: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
+        given = 0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -73,6 +74,7 @@ def prepare(
                 except (RedlineError, OSError) as error:
                     failed.append(str(error))
                     continue
+                given += sum(len(one.text.split()) if isinstance(one, Cue) else 1 for one in material)
                 task = bar.add_task(recording.name, total=max(1.0, wave.duration))
                 for one in harvest(encoder, wave, material, options, partial(bar.advance, task)):
                     row = one.to_dict(recording.resolve(), language, recording.stem)
@@ -84,7 +86,8 @@ def prepare(
             raise DataError(f"{source}: no speech was found that any of the text could belong to")
         _write(out, kept)
         minutes = sum(row["duration"] for row in kept) / 60
-        notes.print(f"{out}: {len(kept)} utterances, {minutes:.1f} min")
+        found = sum(len(row["text"].split()) for row in kept)
+        notes.print(f"{out}: {len(kept)} utterances, {minutes:.1f} min, {found} of {given} words")
         if dropped:
             rest = out.with_suffix(".dropped.jsonl")
             _write(rest, dropped)

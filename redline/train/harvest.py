@@ -241,7 +241,8 @@ def harvest(
         heard = _hear(model, wave, [one.span for one in candidates], progress)
     else:
         words = [word for word in material if isinstance(word, Word)]
-        window = WindowOptions(max_s=options.longest_s)
+        # Few long windows: a word without a neighbour that was heard has nothing to be found by.
+        window = WindowOptions(max_s=options.longest_s, join_s=2.0)
         spans, _ = listen(wave, options.longest_s, PipelineOptions(window=window))
         listened = _hear(model, wave, spans, progress)
         candidates = from_transcript(words, spans, listened.texts, options.doubtful_words)
