@@ -45,12 +45,17 @@ def num_frames(samples: int, rule: Rule = "nar") -> int:
     return (samples // HOP + 1) // STACK
 
 
+def band_edges() -> Tensor:
+    """Where the mel bands begin, peak and end, in hertz: band i from [i] over [i + 1] to [i + 2], [N_MELS + 2]."""
+    mel_top = 2595.0 * math.log10(1.0 + (SAMPLE_RATE / 2) / 700.0)
+    # float32 throughout, because the published filters were: float64 edges move features by 3e-5.
+    return 700.0 * (10.0 ** (torch.linspace(0.0, mel_top, N_MELS + 2) / 2595.0) - 1.0)
+
+
 @lru_cache(maxsize=1)
 def _filterbank() -> Tensor:
     """Triangular HTK mel filters without area normalisation, [N_FFT // 2 + 1, N_MELS]."""
-    mel_top = 2595.0 * math.log10(1.0 + (SAMPLE_RATE / 2) / 700.0)
-    # float32 throughout, because the published filters were: float64 edges move features by 3e-5.
-    edges = 700.0 * (10.0 ** (torch.linspace(0.0, mel_top, N_MELS + 2) / 2595.0) - 1.0)
+    edges = band_edges()
     bins = torch.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     slopes = edges[None, :] - bins[:, None]  # [F, mels + 2]
     widths = edges.diff()

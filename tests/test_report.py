@@ -95,9 +95,9 @@ def test_text_cannot_end_the_script_it_stands_in() -> None:
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.browser
 def test_a_browser_shows_every_part_of_the_page(tmp_path: Path) -> None:
-    assert BROWSER is not None
+    assert BROWSER is not None, "this test needs chromium or google-chrome"
     report.write(tmp_path / "report.html", [system("one", TEXTS)], "a title", ReportOptions(), load)
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(

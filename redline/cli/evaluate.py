@@ -63,7 +63,7 @@ def evaluate(
             notes.print(f"redline: {without_text} rows without text are left out")
         title = f"{data.name}" + (f", {split}" if split else "")
         runs = [_run(name, utterances, device, title, notes) for name in model or ["tiny"]]
-        _compare(runs, notes)
+        _compare(runs)
         if report is not None:
             options = ReportOptions(audio_minutes=sound_minutes)
             write(report, [run for run, _ in runs], f"Redline on {title}", options, audio.load)
@@ -138,10 +138,10 @@ def _opinions(items: Sequence[Any], reports: Sequence[Report]) -> list[tuple[str
     found = []
     references = [score.normalizer(item.language)(item.reference) for item in items]
     edited = [score.normalizer(item.language)(item.edited) for item in items]
-    first = score.total(score.word_errors(references, edited))
+    count = sum(report.edited.words.count for report in reports if report.group != score.ALL)
     second = score.second_opinion(references, edited)
     if second is not None:
-        same = "agrees" if second.count == first.count else f"DISAGREES: jiwer counts {first.count} errors"
+        same = "agrees" if second.count == count else f"DISAGREES: jiwer counts {count} errors"
         found.append(("second scorer", f"kaldialign counts {second.count} errors in {second.length} words and {same}"))
     if (keys := score.keyword_score(items)) is not None:
         found.append(
@@ -154,14 +154,13 @@ def _opinions(items: Sequence[Any], reports: Sequence[Report]) -> list[tuple[str
     return found
 
 
-def _compare(runs: Sequence[tuple[SystemRun, Clock]], notes: Console) -> None:
+def _compare(runs: Sequence[tuple[SystemRun, Clock]]) -> None:
     """Say how each further model compares with the first."""
     from redline.evaluate import report
 
     first = runs[0][0]
-    base = report.scored(first.results)
     for run, _ in runs[1:]:
-        row = report.comparison(first.name, run.name, base, report.scored(run.results))
+        row = report.comparison(first.name, run.name, first.scored, run.scored)
         Console(highlight=False, soft_wrap=True).print(report.sentence(row))
 
 

@@ -64,8 +64,7 @@ def finetune(
 
         if style not in STYLES:
             raise typer.BadParameter(f"{style!r}; allowed are {', '.join(STYLES)}", param_hint="--text")
-        say = _say
-        watched = watched_rows(data, out, say)
+        watched = watched_rows(data, out)
         sets = {"dev": (watched, None), "test": (test, None) if test else (data, "test")}
         before = _score(model, sets, notes)
         chosen: Literal["as-is", "spoken"] = (
@@ -86,7 +85,7 @@ def finetune(
             noise_dir=str(noise) if noise else None,
             rir_dir=str(rooms) if rooms else None,
         )
-        target = finetune(model, data, out, options, say)
+        target = finetune(model, data, out, options, _say)
         after = _score(str(target), {name: sets[name] for name in before}, notes)
         _tell(before, after)
         notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
@@ -141,7 +140,7 @@ def _tell(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     for name, first in before.items():
-        old, new = report.scored(first.results), report.scored(after[name].results)
+        old, new = first.scored, after[name].scored
         for left, right in zip(first.reports, after[name].reports, strict=True):
             console.print(f"{name}, {left.group}: WER {percent(left.edited)} before, {percent(right.edited)} after")
             chosen = [[one for one in rows if left.group in (one.source, ALL)] for rows in (old, new)]

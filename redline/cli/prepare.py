@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from redline.cli.inputs import SUFFIXES
 from redline.errors import DataError, RedlineError
+from redline.manifest import write_manifest
 
 TEXTS = (".srt", ".vtt", ".txt")
 
@@ -42,16 +42,13 @@ def prepare(
     try:
         pairs = _pairs(source, text)
         from redline import audio
-        from redline.model import load_model
         from redline.models import checkpoint
         from redline.train.harvest import Cue, HarvestOptions, harvest, read_captions, words_of
 
         options = HarvestOptions(longest_s=longest_s, most_regret=most_regret)
-        if model != "tiny" or language != "en":
-            known = load_model(model).recognizer.languages
-            if language not in known:
-                raise DataError(f"{model} does not know the language {language!r}; it knows {', '.join(known)}")
-        encoder, _, _ = checkpoint.load(model)
+        encoder, config, _ = checkpoint.load(model)
+        if language not in config.languages:
+            raise DataError(f"{model} does not know {language!r}; it knows {', '.join(config.languages)}")
         failed: list[str] = []
         kept: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
@@ -84,13 +81,13 @@ def prepare(
             notes.print(f"redline: {reason}", style="red")
         if not kept and not dropped:
             raise DataError(f"{source}: no speech was found that any of the text could belong to")
-        _write(out, kept)
+        write_manifest(out, kept)
         minutes = sum(row["duration"] for row in kept) / 60
         found = sum(len(row["text"].split()) for row in kept)
         notes.print(f"{out}: {len(kept)} utterances, {minutes:.1f} min, {found} of {given} words")
         if dropped:
             rest = out.with_suffix(".dropped.jsonl")
-            _write(rest, dropped)
+            write_manifest(rest, dropped)
             notes.print(f"{rest}: {len(dropped)} that do not fit, with the reason", style="yellow")
     except RedlineError as error:
         notes.print(f"redline: {error}", style="red")
@@ -130,8 +127,3 @@ def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:
 def _beside(recording: Path) -> Path | None:
     texts = (recording.with_suffix(suffix) for suffix in TEXTS)
     return next((file for file in texts if file.is_file()), None)
-
-
-def _write(path: Path, rows: list[dict[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -9,7 +9,7 @@ from redline.errors import DataError
 from redline.manifest import Utterance, read_manifest
 
 TEXT_SUFFIXES = (".txt", ".lab")
-CUT_SUFFIXES = (".jsonl.gz", ".cuts", ".cuts.jsonl")
+CUT_SUFFIX = ".jsonl.gz"
 
 
 def read(
@@ -21,7 +21,7 @@ def read(
     """
     if path.is_dir():
         return read_folder(path, language=language, limit=limit)
-    if path.name.endswith(CUT_SUFFIXES):
+    if path.name.endswith(CUT_SUFFIX):
         return read_cuts(path, language=language, limit=limit)
     rows = read_manifest(path, split=split, language=language)
     if not rows:

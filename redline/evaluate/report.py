@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class SystemRun:
     facts: Sequence[tuple[str, str]]
     """What the reader should know of the run: speed, device, memory."""
 
+    @cached_property
+    def scored(self) -> list[Scored]:
+        """The utterances aligned with what was said, once for all who ask."""
+        return scored(self.results)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -81,7 +87,7 @@ def gather(
     runs: Sequence[SystemRun], title: str, options: ReportOptions, load: Callable[[Path], Waveform]
 ) -> dict[str, Any]:
     """Everything the page shows, as JSON-ready data; the first run is the one that details are shown of."""
-    systems = [scored(run.results) for run in runs]
+    systems = [run.scored for run in runs]
     main = systems[0]
     order = sorted(main, key=lambda one: -count(one.edited).rate if one.edited else 0.0)
     others = [{_key(one): one for one in system} for system in systems[1:]]

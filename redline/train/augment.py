@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redline.features import FEATURE_DIM, N_MELS
+from redline.features import FEATURE_DIM, N_MELS, band_edges
 from redline.types import SAMPLE_RATE
 
 LEVEL_PER_DB = 1.0 / 40.0
@@ -48,39 +48,28 @@ def augment_features(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: 
     for row in rows:
         picture = row.reshape(-1, N_MELS)  # [2T, 80]
         if options.tract_warp:
-            picture = picture @ _warp(1.0 + draw.uniform(-options.tract_warp, options.tract_warp))
+            picture = picture @ _warp(round(100 * (1.0 + draw.uniform(-options.tract_warp, options.tract_warp))))
         if options.colour_db:
             picture = picture + _colour(options.colour_db * LEVEL_PER_DB, draw)
         changed.append(picture)
     return _warped_and_masked(changed, options, seed)
 
 
-def _mel(hertz: Tensor) -> Tensor:
-    return 2595.0 * torch.log10(1.0 + hertz / 700.0)
-
-
 @lru_cache(maxsize=256)
-def _warp_by(percent: int) -> Tensor:
+def _warp(percent: int) -> Tensor:
     """Matrix [80, 80] that reads each mel band from where a shorter or longer vocal tract would put it."""
-    factor = percent / 100.0
-    top = SAMPLE_RATE / 2
-    step = float(_mel(torch.tensor(top))) / (N_MELS + 1)
-    hertz = 700.0 * (10.0 ** (step * torch.arange(1, N_MELS + 1) / 2595.0) - 1.0)
+    factor, top = percent / 100.0, SAMPLE_RATE / 2
+    hertz = band_edges()[1:-1].numpy()
     # The axis is bent back above 4.8 kHz, so that it ends where it ended (Jaitly and Hinton, 2013).
     knee = 0.6 * top / max(factor, 1.0)
     bent = knee * factor + (hertz - knee) * (top - knee * factor) / (top - knee)
-    source = (_mel(torch.where(hertz < knee, hertz * factor, bent)) / step - 1.0).clamp(0, N_MELS - 1)
-    low = source.floor().long().clamp(max=N_MELS - 2)
-    share = source - low
-    bands = torch.arange(N_MELS)
+    source = np.interp(np.where(hertz < knee, hertz * factor, bent), hertz, np.arange(N_MELS))
+    low = np.minimum(source.astype(int), N_MELS - 2)
+    bands = np.arange(N_MELS)
     matrix = torch.zeros(N_MELS, N_MELS)
-    matrix[low, bands] = 1.0 - share
-    matrix[low + 1, bands] = share
+    matrix[low, bands] = torch.from_numpy(1.0 - (source - low)).float()
+    matrix[low + 1, bands] = torch.from_numpy(source - low).float()
     return matrix
-
-
-def _warp(factor: float) -> Tensor:
-    return _warp_by(round(100 * factor))
 
 
 def _colour(spread: float, draw: random.Random) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from redline.errors import ConfigError, DataError
-from redline.manifest import Utterance
+from redline.manifest import Utterance, write_manifest
 from redline.models import checkpoint
 from redline.text import Tokenizer
 from redline.train.augment import SpecAugmentOptions
@@ -28,7 +28,7 @@ from redline.train.data import (
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.loop import Say, fit
 from redline.train.optim import LoopOptions
-from redline.train.processes import first_process_first, is_first_process
+from redline.train.processes import first_process_first, is_first_process, only_first
 from redline.train.stage import share_done
 
 TextStyle = Literal["as-is", "spoken"]
@@ -105,7 +105,7 @@ def plan(options: FinetuneOptions, parameters: int, seconds: float) -> Plan:
     return Plan(steps, max(1, min(200, steps // 10)), lr, rank, encoder, blend)
 
 
-def split_of(rows: Sequence[Utterance], say: Say) -> tuple[list[Utterance], list[Utterance]]:
+def split_of(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
     """Utterances to learn from and to watch: the splits train and dev, or a tenth held out by its id.
 
     Rows of any other named split, such as test, are never trained on.
@@ -118,7 +118,6 @@ def split_of(rows: Sequence[Utterance], say: Say) -> tuple[list[Utterance], list
         dev = order[:count]
         held = {row.id for row in dev}
         train = [row for row in train if row.id not in held]
-        say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
     if not train or not dev:
         raise DataError(
             f"{len(train)} utterances to learn from and {len(dev)} to watch; at least {HELD_OUT[0] + 1} are needed, "
@@ -127,18 +126,10 @@ def split_of(rows: Sequence[Utterance], say: Say) -> tuple[list[Utterance], list
     return train, dev
 
 
-def watched_rows(data: Path, out: Path, say: Say) -> Path:
+def watched_rows(data: Path, out: Path) -> Path:
     """A manifest of what is watched while learning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
-    _, dev = split_of(taught(data), say)
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / "dev.jsonl"
-    lines = (json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in dev)
-    target.write_text("".join(lines), encoding="utf-8")
-    return target
-
-
-def _to_nobody(line: str) -> None:
-    """Where the messages of all processes but the first go."""
+    _, dev = split_of(taught(data))
+    return write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
 
 
 def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions, say: Say) -> Path:
@@ -146,15 +137,16 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
 
     An interrupted run goes on from `out`. Raises `DataError` for data that cannot be used, `ConfigError` for options.
     """
-    if not is_first_process():
-        say = _to_nobody
+    say = only_first(say)
     torch.manual_seed(options.seed)
     editor, _, folder = checkpoint.load(model)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     rows = taught(data)
     if options.text == "spoken":
         rows = [replace(row, text=spoken(row.text)) for row in rows]
-    train, dev = split_of([row for row in rows if row.text], _to_nobody)
+    train, dev = split_of([row for row in rows if row.text])
+    if not any(row.split == "dev" for row in dev):
+        say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
     seconds = sum(row.duration for row in train)
     chosen = plan(options, sum(tensor.numel() for tensor in editor.parameters()), seconds)
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")

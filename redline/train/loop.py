@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from redline.errors import ConfigError, DataError
 from redline.train.optim import LoopOptions, learning_rate, optimizers
-from redline.train.processes import accelerator
+from redline.train.processes import accelerator, only_first
 from redline.train.snapshot import BEST, Average, load_best, load_state, save_best, save_state
 
 
@@ -84,10 +84,6 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _to_nobody(line: str) -> None:
-    """Where the messages of all processes but the first go."""
-
-
 def _share(batches: Iterator[Any], accelerator: Any, accumulate: int) -> Iterator[Sequence[Any]]:
     """This process's batches of each update; a last incomplete round is left out, so that all step together."""
     count = accelerator.num_processes
@@ -123,8 +119,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     all_of_us = accelerator()
     device, processes, main = all_of_us.device, all_of_us.num_processes, all_of_us.is_main_process
     narrow = options.precision == "bf16"
-    if not main:
-        say = _to_nobody
+    say = only_first(say)
     torch.manual_seed(options.seed)
     module = stage.objective.to(device)
     average = Average(module, options.average_decay)
@@ -182,8 +177,9 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
             torch.manual_seed(options.seed * 1_000_003 + step * processes + all_of_us.process_index)
             update(batches, meter)
             step += 1
-            heard_s += processes * sum(map(stage.seconds, batches))
-            position["hours"] += processes * sum(map(stage.seconds, batches)) / 3600
+            seconds = processes * sum(map(stage.seconds, batches))
+            heard_s += seconds
+            position["hours"] += seconds / 3600
             position["batch"] += processes * len(batches)
             position["step"] = step
             if step % options.log_every == 0 or step == options.steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,11 @@ def first_process_first() -> Iterator[None]:
 def is_first_process() -> bool:
     """Whether this process is the one that writes and speaks."""
     return bool(accelerator().is_main_process)
+
+
+def only_first(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say` in the first process; in the others, messages go nowhere."""
+    return say if is_first_process() else lambda line: None
 
 
 def wait_for_all() -> None:

@@ -38,7 +38,7 @@ from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderS
 from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
 from redline.train.loop import Say, fit
 from redline.train.optim import LoopOptions
-from redline.train.processes import first_process_first, is_first_process, wait_for_all
+from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.snapshot import load_average
 from redline.train.splice import SplicedSource, SpliceOptions
 from redline.train.stage import Source, share_done
@@ -331,7 +331,7 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
     if unknown := set(stages) - set(STAGES):
         raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
     materials.out.mkdir(parents=True, exist_ok=True)
-    run = Build(recipe, materials, say if is_first_process() else lambda line: None)
+    run = Build(recipe, materials, only_first(say))
     for stage in STAGES:
         if stage in stages:
             getattr(run, stage)()
