@@ -17,7 +17,7 @@ from redline.train.finetune import LARGE, FinetuneOptions, finetune, plan, split
 from redline.train.loop import fit
 from redline.train.optim import LoopOptions
 from redline.train.recipe import Materials, build
-from tests.test_train import _corpus, small_recipe
+from tests.corpus import make_corpus, small_recipe
 
 
 def silent(line: str) -> None:
@@ -26,7 +26,7 @@ def silent(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _corpus(tmp_path_factory.mktemp("corpus"))
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

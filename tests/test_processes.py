@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from redline.errors import DataError
 from redline.train.recipe import Materials, build
-from tests.test_train import _corpus, silent, small_recipe
+from tests.corpus import make_corpus, silent, small_recipe
 
 SCRIPT = """
 import sys
@@ -57,7 +57,7 @@ def state(out: Path, name: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    path = _corpus(tmp_path)
+    path = make_corpus(tmp_path)
     build(small_recipe(), Materials(path, tmp_path), ("tokenizer",), silent)
     return path
 

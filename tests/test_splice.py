@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from redline.decoding.align import Alignment, align
+from redline.decoding.beam import BeamOptions
 from redline.decoding.ctc import collapse
 from redline.errors import DataError
+from redline.train.ngram import NgramOptions, estimate
 from redline.train.splice import SplicedSource, SpliceOptions, Units
 from redline.train.states import Heard, StateView, token_cuts
-from tests.test_train import WORDS, _tokenizer_of
+from tests.corpus import WORDS, tokenizer_of
 
 
 def _best_path(log_probs: torch.Tensor, target: list[int], blank: int) -> tuple[float, tuple[int, ...]]:
@@ -55,7 +57,7 @@ def test_cuts_lie_in_the_middle_of_pauses() -> None:
 @pytest.fixture
 def heard() -> tuple[StateView, SplicedSource]:
     """Three utterances whose state at each frame is the token said there, two frames a window."""
-    tokenizer = _tokenizer_of([" ".join(WORDS)] * 4)
+    tokenizer = tokenizer_of([" ".join(WORDS)] * 4)
     texts = {"a": "the cat sat on a mat", "b": "the dog ran to a red house", "c": "and the sea by the mat"}
     states, best, rows = [], [], {}
     for identity, text in texts.items():
@@ -66,7 +68,10 @@ def heard() -> tuple[StateView, SplicedSource]:
         states += [token for token in tokens for _ in range(2)]
         best += tokens
     frames = np.stack([np.array(states, dtype=np.float16)] * 4, axis=1)
-    view = StateView(frames, np.array(best, dtype=np.int32), rows, window=2, frame_rate=25.0)
+    # Beside the token that is said, each window considers another one, and the blank.
+    ids = np.stack((np.array(best), np.array(best) + 1), axis=1).astype(np.int32)
+    probs = np.tile(np.array([-0.1, -4.0, -3.0], dtype=np.float16), (len(best), 1))
+    view = StateView(frames, ids, probs, rows, window=2, frame_rate=25.0)
     paragraphs = ["the red dog sat by the sea and a cat ran to the house on a mat"]
     blank = tokenizer.vocab_size - 1
     options = SpliceOptions(share=0.5, words=(2, 5), batch_s=4, epoch_batches=6)
@@ -114,3 +119,16 @@ def test_a_token_that_nobody_says_is_an_error_for_people(heard: tuple[StateView,
         row = view.heard[name]
         view.heard[name] = Heard(row.frame, row.frames, row.window, row.tokens, ())
     assert not Units(view, [], 4).places
+
+
+def test_drafts_of_pieces_are_read_by_the_draft_model(heard: tuple[StateView, SplicedSource]) -> None:
+    _, source = heard
+    tokens = source.tokenizer.encode("the red dog")
+    greedy = [batch.drafts for batch in source.epoch(1)]
+    wrong = [token + 1 for token in tokens]
+    stream = np.array([source.blank, *wrong] * 40, dtype=np.int64)
+    options = BeamOptions(lm_weight=20.0, token_bonus=60.0)
+    source.draft_lm = estimate(stream, source.tokenizer.vocab_size, source.blank, NgramOptions(order=3), options)
+    read = [batch.drafts for batch in source.epoch(1)]
+    assert greedy != read and [len(rows) for rows in greedy] == [len(rows) for rows in read]
+    assert set(wrong) & {token for rows in read for row in rows for token in row} > set()

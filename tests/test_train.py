@@ -7,14 +7,12 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("lhotse")
 pytest.importorskip("accelerate")
 
-import soundfile
 
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError, DataError
@@ -22,9 +20,7 @@ from redline.features import FEATURE_DIM
 from redline.models import checkpoint
 from redline.models.config import LMConfig
 from redline.models.granite import GraniteLM
-from redline.text import Tokenizer
-from redline.train.augment import SpecAugmentOptions, augment_features
-from redline.train.corrupt import CorruptionOptions, corrupt, scramble_tokens
+from redline.train.augment import SpecAugmentOptions
 from redline.train.data import (
     AugmentOptions,
     BatchOptions,
@@ -35,45 +31,18 @@ from redline.train.data import (
 )
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.losses import ctc_loss, nle_loss
+from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions, learning_rate
 from redline.train.recipe import Materials, Recipe, build, plot_log
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
-from redline.train.tokenizer import END, train_tokenizer
-
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
-
-
-def _corpus(folder: Path, count: int = 24) -> Path:
-    """Tones that stand for words, so that a model could learn them, in three splits."""
-    draw = random.Random(0)
-    rows = []
-    for number in range(count):
-        words = [draw.choice(WORDS) for _ in range(draw.randint(2, 4))]
-        time = np.arange(4800) / 16_000
-        tones = [np.sin(2 * np.pi * (200 + 120 * WORDS.index(word)) * time) for word in words]
-        audio = (0.3 * np.concatenate(tones)).astype(np.float32)
-        soundfile.write(folder / f"{number}.wav", audio, 16_000)
-        split = "train" if number < count - 4 else "dev"
-        rows.append(
-            {
-                "audio": f"{number}.wav",
-                "text": " ".join(words).upper(),
-                "language": "en",
-                "speaker": str(number % 3),
-                "duration": len(audio) / 16_000,
-                "split": split,
-                "id": f"utt{number}",
-            }
-        )
-    path = folder / "manifest.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    return path
+from redline.train.tokenizer import END
+from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _corpus(tmp_path_factory.mktemp("corpus"))
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -83,50 +52,6 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [" ".join(draw.choice(WORDS) for _ in range(30)).capitalize() + "." for _ in range(60)]
     (folder / "book.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
-
-
-def small_recipe(**training: object) -> Recipe:
-    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
-    return Recipe.from_dict(
-        {
-            "vocab_size": 270,
-            "encoder_layer_indices": [1, -1],
-            "encoder": {
-                "num_layers": 2,
-                "hidden_dim": 16,
-                "num_heads": 2,
-                "dim_head": 8,
-                "output_dim": 128,
-                "context_size": 50,
-                "max_pos_emb": 50,
-                "self_conditioning_layer": 1,
-                "subsample_layers": [1],
-                "bpe_pooling_window": 2,
-                "dropout": 0.1,
-            },
-            "projector": {"downsample_rate": 2, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "block_size": 4},
-            "language_model": {
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "head_dim": 8,
-                "attention_multiplier": 0.125,
-            },
-            "augment": {"views": 2},
-            "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
-            "encoder_training": loop,
-            "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
-            "lm_training": loop,
-            "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
-            "editor_training": loop,
-        }
-    )
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
 
 
 def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, books: Path, tmp_path: Path) -> None:
@@ -144,14 +69,18 @@ def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, books: Path, tmp_p
         assert (tmp_path / stage / "log.png").stat().st_size > 1000
 
 
-def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("draft_lm", [False, True])
+def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_path: Path, draft_lm: bool) -> None:
     recipe = replace(
         small_recipe(),
+        draft_lm=NgramOptions(order=3, held_out=2) if draft_lm else NgramOptions(order=0),
         states=StateOptions(renderings=2, least_score=-100.0),
         splice=SpliceOptions(words=(2, 4), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=6),
     )
     materials = Materials(corpus, tmp_path, books)
-    build(recipe, materials, ("tokenizer", "encoder", "editor"), silent)
+    build(recipe, materials, ("tokenizer", "encoder", "draft_lm", "editor", "export"), silent)
+    model, _, _ = checkpoint.load(tmp_path / "model")
+    assert (model.draft_lm is not None) == draft_lm
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     longer = replace(recipe, editor_training=replace(recipe.editor_training, steps=6))
     said: list[str] = []
@@ -161,24 +90,6 @@ def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_pat
     warped = replace(recipe, state_augment=SpecAugmentOptions(time_warp_frames=80))
     with pytest.raises(DataError, match="time_warp_frames must be 0"):
         build(warped, materials, ("editor",), silent)
-
-
-def test_another_throat_moves_bands_and_another_microphone_colours_them() -> None:
-    quiet = SpecAugmentOptions(time_warp_frames=0, probability=0.0)
-    picture = torch.zeros(6, FEATURE_DIM).reshape(-1, 80)
-    picture[:, 30] = 1.0
-    features = picture.reshape(6, FEATURE_DIM)
-    assert torch.equal(augment_features([features], quiet, seed=1)[0], features)
-    peaks = set()
-    for seed in range(20):
-        (moved,) = augment_features([features], replace(quiet, tract_warp=0.15), seed)
-        assert moved.min() >= 0 and torch.equal(moved, moved[:1, :80].repeat(6, 2))
-        peaks.add(int(moved[0, :80].argmax()))
-    assert min(peaks) < 29 and max(peaks) > 31
-    (coloured,) = augment_features([features], replace(quiet, colour_db=6.0), seed=1)
-    change = (coloured - features).reshape(-1, 80)
-    assert torch.allclose(change, change[:1].expand_as(change), atol=1e-6) and change.abs().max() > 0.03
-    assert change[0].diff().abs().max() < 0.1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -285,34 +196,6 @@ def test_the_first_epoch_takes_the_shortest_utterances(corpus: Path, tmp_path: P
     assert first == {row.id for row in sorted(rows, key=lambda row: row.duration)[: round(0.3 * len(rows))]}
 
 
-def test_views_are_rendered_once_and_differ(corpus: Path, tmp_path: Path) -> None:
-    noise = tmp_path / "noise"
-    noise.mkdir()
-    soundfile.write(noise / "n.wav", np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32), 16_000)
-    rows = taught(corpus, split="train")
-    options = AugmentOptions(noise_dir=str(noise), noise_probability=1.0, speeds=(0.9, 1.1))
-    plain = build_view(rows, 0, options, tmp_path / "cache")
-    noisy = build_view(rows, 1, options, tmp_path / "cache")
-    assert plain.offsets.keys() == noisy.offsets.keys()
-    assert all(len(noisy[row.id]) != len(plain[row.id]) for row in rows)
-    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
-    build_view(rows, 1, options, tmp_path / "cache")
-    assert files == {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
-
-
-def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
-    features = torch.randn(400, FEATURE_DIM)
-    options = SpecAugmentOptions(time_warp_frames=0, feature_masks=0, max_masked_share=0.2, probability=1.0)
-    state = random.getstate()
-    (masked,) = augment_features([features], options, seed=3)
-    assert random.getstate() == state
-    changed = (masked != features).reshape(-1, 80).any(dim=1).float().mean()
-    assert 0 < changed <= 0.2
-    warped = replace(options, time_warp_frames=80)
-    assert torch.equal(*(augment_features([features], warped, seed=3)[0] for _ in range(2)))
-    assert not torch.equal(*(augment_features([features], warped, seed=seed)[0] for seed in (3, 4)))
-
-
 def test_a_bad_manifest_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"audio": "a.wav", "text": "A", "duration": 1}\n{"audio": "b.wav", "end": "x"}\n')
@@ -348,7 +231,7 @@ def test_training_without_a_dev_split_says_so(corpus: Path, tmp_path: Path) -> N
 def test_unknown_recipe_keys_are_refused() -> None:
     with pytest.raises(ConfigError, match="hidden_dimension"):
         small = Recipe.from_dict({"encoder": {"hidden_dimension": 3}})
-        small.config(_tokenizer_of(["a b"]))
+        small.config(tokenizer_of(["a b"]))
     with pytest.raises(ConfigError, match="encoder_steps"):
         Recipe.from_dict({"encoder_steps": 3})
     with pytest.raises(ConfigError, match="no such recipe"):
@@ -356,20 +239,12 @@ def test_unknown_recipe_keys_are_refused() -> None:
 
 
 def test_the_bundled_recipe_is_valid(tmp_path: Path) -> None:
-    config = Recipe.read("tiny").config(_tokenizer_of(WORDS))
+    config = Recipe.read("tiny").config(tokenizer_of(WORDS))
     assert config.encoder.subsampling == 2
 
 
-def _tokenizer_of(lines: list[str]) -> Tokenizer:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        train_tokenizer(lines, 270, Path(folder) / "tokenizer.json")
-        return Tokenizer.from_file(Path(folder) / "tokenizer.json")
-
-
 def test_a_trained_tokenizer_loses_no_text() -> None:
-    tokenizer = _tokenizer_of(WORDS * 20)
+    tokenizer = tokenizer_of(WORDS * 20)
     for text in ("the cat", "zebra \u00e9t\u00e9", "tab\tand 123", END):
         assert tokenizer.decode(tokenizer.encode(text)).strip() == text
         assert not tokenizer.special_ids & set(tokenizer.encode(text))
@@ -378,26 +253,6 @@ def test_a_trained_tokenizer_loses_no_text() -> None:
 def test_spoken_text_is_lower_case_words() -> None:
     assert spoken("\u201cDON\u2019T stop,\u201d he said -- 'no' \u2013 caf\u00e9!") == "don't stop he said no cafe"
     assert spoken("...") == ""
-
-
-def test_corruption_is_repeatable_and_harms_more_at_a_higher_rate() -> None:
-    text = " ".join(WORDS * 10)
-    mild, harsh = CorruptionOptions(word_rate=(0.1, 0.1)), CorruptionOptions(word_rate=(0.9, 0.9))
-    assert corrupt(text, mild, random.Random(3)) == corrupt(text, mild, random.Random(3))
-
-    def harm(options: CorruptionOptions) -> int:
-        changed = corrupt(text, options, random.Random(0)).split()
-        return sum(word not in WORDS for word in changed)
-
-    assert harm(mild) < harm(harsh)
-    assert corrupt(text, CorruptionOptions(word_rate=(0.0, 0.0)), random.Random(0)) == text
-
-
-def test_scrambled_tokens_keep_what_the_rate_spares() -> None:
-    tokens = list(range(1000))
-    assert scramble_tokens(tokens, 0.0, [7], random.Random(0)) == tokens
-    kept = set(scramble_tokens(tokens, 0.2, [5000], random.Random(0))) - {5000}
-    assert 700 < len(kept) < 900
 
 
 def test_merged_adapters_equal_adapters() -> None:

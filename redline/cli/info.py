@@ -62,9 +62,13 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
     from safetensors import SafetensorError, safe_open
 
+    from redline.models.ngram import NAME, NgramLM
+
     count = bytes = 0
     for path in sorted(folder.glob("*.safetensors")):
         bytes += path.stat().st_size
+        if path.name == NAME:
+            continue
         try:
             with safe_open(path, framework="np") as file:
                 count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
@@ -83,4 +87,7 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
         "on disk": f"{bytes / 1e6:.1f} MB",
         "folder": str(folder),
     }
+    if (folder / NAME).is_file():
+        reader = NgramLM.load(folder / NAME, config["text_config"]["vocab_size"])
+        facts["draft model"] = f"{reader.count / 1e6:.2f} million n-grams of up to {reader.order} tokens"
     return facts | ({"model card": str(card)} if card.is_file() else {})

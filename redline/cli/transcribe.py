@@ -39,6 +39,12 @@ def transcribe(
         typer.Option("--output-dir", help="Write <name>.<format> for each recording here, not to standard output."),
     ] = None,
     language: Annotated[str | None, typer.Option("--language", help="Language that is spoken, for example en.")] = None,
+    draft_lm: Annotated[
+        str,
+        typer.Option(
+            "--draft-lm", help="Reads along while the draft is written: own (the model's), none, or a safetensors file."
+        ),
+    ] = "own",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps; default: the fastest.")] = None,
     show_edits: Annotated[
         bool, typer.Option("--show-edits", help="Print the draft as tracked changes instead of the text.")
@@ -76,7 +82,7 @@ def transcribe(
         from redline.audio import AudioOptions  # from here on it takes seconds
         from redline.model import load_model
 
-        loaded = load_model(model, revision=revision, device=device)
+        loaded = load_model(model, revision=revision, device=device, draft_lm=draft_lm)
         job.run(
             loaded, {"language": language, "vad": vad, "digits": digits, "audio_options": AudioOptions(channel=channel)}
         )

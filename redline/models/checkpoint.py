@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from redline.errors import CheckpointError
+from redline.models import ngram
 from redline.models.config import NarConfig
 from redline.models.editor import NarEditor
 
@@ -75,11 +76,14 @@ def load(
     revision: str | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    draft_lm: str | Path = "own",
 ) -> tuple[NarEditor, NarConfig, Path]:
     """Read a checkpoint: a folder, a hub id or a bundled name -> the model in eval mode, its config and its folder.
 
     The config describes the model as loaded, so a first revision's BPE head is reported with vocabulary rows.
-    Raises `CheckpointError` when it is not one of the known layouts, or `ConfigError` when its numbers do not fit.
+    `draft_lm` is the n-gram model that reads along while the draft is written: the checkpoint's "own" if it has one,
+    "none", or a file. Raises `CheckpointError` when it is not one of the known layouts, or `ConfigError` when its
+    numbers do not fit.
     """
     folder = resolve(source, revision)
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in _read(folder)}
@@ -92,7 +96,17 @@ def load(
     _fill_implied(tensors, expected, config, folder)
     _check(tensors, expected, folder)
     model.load_state_dict(tensors, assign=True)
-    return model.eval().to(device), config, folder
+    model.eval().to(device)
+    model.draft_lm = _draft_lm(folder, draft_lm, config.text.vocab_size)
+    if model.draft_lm is not None:
+        model.draft_lm.to(device)
+    return model, config, folder
+
+
+def _draft_lm(folder: Path, wanted: str | Path, vocab_size: int) -> ngram.NgramLM | None:
+    if wanted == "none" or (wanted == "own" and not (folder / ngram.NAME).is_file()):
+        return None
+    return ngram.NgramLM.load(folder / ngram.NAME if wanted == "own" else Path(wanted), vocab_size)
 
 
 def resolve(source: str | Path, revision: str | None = None) -> Path:
@@ -294,6 +308,8 @@ def save(
 ) -> Path:
     """Write a model and its `tokenizer.json` in the later published layout; all of it appears at once, or nothing.
 
+    Its `draft_lm`, where it has one, goes into a file of its own beside the weights.
+
     A folder that is there already is refused, or with `overwrite` replaced as a whole if it is a checkpoint.
     Raises `CheckpointError`, also when a number is beyond the range of `dtype`.
     """
@@ -319,6 +335,8 @@ def save(
         config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
         for name, values in {"config.json": config, "preprocessor_config.json": PREPROCESSOR}.items():
             (new / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if model.draft_lm is not None:
+            model.draft_lm.save(new)
         shutil.copyfile(tokenizer, new / "tokenizer.json")
         old = target.rename(Path(temporary) / "old") if target.exists() else None
         try:

@@ -1,6 +1,6 @@
 """The NLE model: a CTC encoder drafts, a bidirectional language model edits every slot in one pass (arXiv 2603.08397).
 
-features -> encoder -> draft ids -> slots e x1 e x2 e
+features -> encoder -> draft ids (read along by an n-gram model, where there is one) -> slots e x1 e x2 e
                   \\-> exports -> projector -> audio embeddings
 audio embeddings ++ slots -> language model -> one prediction per slot -> collapse -> final ids
 """
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from redline.decoding import ctc
+from redline.decoding import beam, ctc
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.granite import GraniteLM
+from redline.models.ngram import NgramLM
 from redline.models.projector import Projector
 
 
@@ -55,6 +56,8 @@ class NarEditor(nn.Module):
         self.encoder = ConformerEncoder(config.encoder)
         self.projector = Projector(config.projector)
         self.language_model = GraniteLM(config.text)
+        self.draft_lm: NgramLM | None = None
+        """Reads along while the draft is written; without it the draft is greedy. It is not one of the weights."""
 
     def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""
@@ -64,7 +67,11 @@ class NarEditor(nn.Module):
     def draft(self, encoded: EncoderOutput) -> list[list[int]]:
         """The encoder's own transcript of each clip, as token ids."""
         assert encoded.draft_logits is not None and encoded.draft_lengths is not None
-        return ctc.greedy(encoded.draft_logits, encoded.draft_lengths, self.config.blank_token_id)
+        logits, lengths, blank = encoded.draft_logits, encoded.draft_lengths, self.config.blank_token_id
+        if self.draft_lm is None:
+            return ctc.greedy(logits, lengths, blank)
+        candidates = beam.Candidates.of(logits, lengths, blank, self.draft_lm.options)
+        return beam.search(candidates.to(self.draft_lm.device), self.draft_lm, self.draft_lm.options)
 
     def embed_audio(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states, one [B, T, D] per exported layer -> audio embeddings [B, S, H] and lengths [B]."""

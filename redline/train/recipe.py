@@ -1,6 +1,7 @@
 """A recipe: everything that makes a model except the data, read from one TOML file.
 
-`build` runs its stages in order (tokenizer, encoder, language model, editor, export); each goes on where it stopped.
+`build` runs its stages in order (tokenizer, encoder, the draft's language model, the editor's, the editor, export);
+each goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from redline.decoding.beam import BeamOptions
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.editor import NarEditor
 from redline.models.granite import GraniteLM
+from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer
 from redline.train.augment import SpecAugmentOptions
 from redline.train.corrupt import CorruptionOptions
@@ -37,6 +40,7 @@ from redline.train.editor import EditOptions, EditorObjective, EditorStage, merg
 from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderStage
 from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
 from redline.train.loop import Say, fit
+from redline.train.ngram import NgramOptions, estimate, split_text, token_stream
 from redline.train.optim import LoopOptions
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.snapshot import load_average
@@ -46,7 +50,7 @@ from redline.train.states import StateBatch, StateOptions, build_states
 from redline.train.tokenizer import END, PAD, train_tokenizer
 
 T = TypeVar("T")
-STAGES = ("tokenizer", "encoder", "lm", "editor", "export")
+STAGES = ("tokenizer", "encoder", "draft_lm", "lm", "editor", "export")
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -65,6 +69,8 @@ class Recipe:
     encoder_batches: BatchOptions = BatchOptions()
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: LoopOptions = LoopOptions()
+    draft_lm: NgramOptions = NgramOptions(order=0)
+    draft_search: BeamOptions = BeamOptions()
     text: TextOptions = TextOptions()
     corruption: CorruptionOptions = CorruptionOptions()
     lm_training: LoopOptions = LoopOptions()
@@ -245,6 +251,27 @@ class Build:
         stage = EncoderStage(objective, source, self.dev_set, dev_view)
         fit(stage, self.recipe.encoder_training, self.out / "encoder", self.say)
 
+    def draft_lm(self) -> None:
+        options, folder = self.recipe.draft_lm, self.out / "draft_lm"
+        if not options.order or (folder / NAME).exists() or not is_first_process():
+            return
+        tokenizer = self._tokenizer()
+        boundary = self.recipe.config(tokenizer).blank_token_id
+        lines, _ = split_text(self._books(), options)
+        stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
+        self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
+        model = estimate(stream, tokenizer.vocab_size, boundary, options, self.recipe.draft_search)
+        folder.mkdir(parents=True, exist_ok=True)
+        size = model.save(folder).stat().st_size / 1e6
+        self.say(f"draft_lm: {model.count / 1e6:.2f} million n-grams, {size:.1f} MB")
+
+    def _drafting(self, model: NarEditor) -> NarEditor:
+        """The model, with the draft's language model where one was made."""
+        path = self.out / "draft_lm" / NAME
+        if self.recipe.draft_lm.order and path.exists():
+            model.draft_lm = NgramLM.load(path, model.config.text.vocab_size)
+        return model
+
     def lm(self) -> None:
         tokenizer = self._tokenizer()
         config = self.recipe.config(tokenizer)
@@ -268,7 +295,7 @@ class Build:
             load_average(self.out / "lm", taught)
         elif self.recipe.edit.lora_rank:
             raise DataError("adapters need a pretrained language model: run the stage 'lm' first, or set lora_rank = 0")
-        return EditorObjective(model, tokenizer, self.recipe.edit)
+        return EditorObjective(self._drafting(model), tokenizer, self.recipe.edit)
 
     def editor(self) -> None:
         objective = self._editor_objective()
@@ -300,7 +327,10 @@ class Build:
         texts = {row.id: row.text for row in self.train_set}
         layers = len(recipe.encoder_layer_indices)
         blank = editor.config.blank_token_id
-        return SplicedSource(states, texts, self._books(), tokenizer, blank, layers, recipe.splice)
+        books = self._books()
+        if editor.draft_lm is not None:
+            books = split_text(books, recipe.draft_lm)[1]
+        return SplicedSource(states, texts, books, tokenizer, blank, layers, recipe.splice, editor.draft_lm)
 
     def export(self) -> None:
         if not is_first_process():

@@ -14,20 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from redline.decoding.ctc import collapse
+from redline.decoding import beam
+from redline.decoding.beam import Candidates
 from redline.errors import DataError
 from redline.features import pad
+from redline.models.ngram import NgramLM
 from redline.text import Tokenizer
 from redline.train.lm import excerpt
-from redline.train.states import StateBatch, StateView
+from redline.train.states import Piece, StateBatch, StateView
 
 PATIENCE = 1000
 Unit = tuple[str, int, int]
 """Utterance, first token, token after the last."""
-Row = tuple[NDArray[np.float16], list[int], str]
-"""States, the best token of each window, and what is said."""
+Row = tuple[list[Piece], str]
+"""What was heard, and what is said."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ class SplicedSource:
         blank: int,
         layers: int,
         options: SpliceOptions,
+        draft_lm: NgramLM | None = None,
     ) -> None:
+        """`draft_lm` reads along while the drafts are written; it must not have read the `paragraphs`."""
         if not paragraphs:
             raise DataError("spliced utterances need text: name a folder of .txt files with --text")
         self.views = views
@@ -115,6 +118,7 @@ class SplicedSource:
         self.blank = blank
         self.layers = layers
         self.options = options
+        self.draft_lm = draft_lm
         starts = [tokenizer.decode([index])[:1] == " " for index in range(tokenizer.vocab_size)]
         self.units = Units(views[0], starts, options.longest_unit)
         if not self.units.places:
@@ -140,8 +144,8 @@ class SplicedSource:
             left -= view.heard[identity].frames / view.frame_rate
             if left < 0 and rows:
                 break
-            rows.append((*view.cut(identity), self.texts[identity]))
-        return self._batch(rows)
+            rows.append(([view.cut(identity)], self.texts[identity]))
+        return self._batch(rows, audio=True)
 
     def _spliced(self, draw: random.Random, audio: bool) -> StateBatch:
         """Sentences of similar length, each in pieces of one rendering."""
@@ -158,16 +162,29 @@ class SplicedSource:
                 continue
             view = draw.choice(self.views)
             pieces = [view.cut(*unit) for unit in units]
-            left -= sum(len(piece) for piece, _ in pieces) / view.frame_rate
-            # Without audio, the states on disk are not even touched.
-            states = np.concatenate([piece for piece, _ in pieces]) if audio else pieces[0][0][:0]
-            rows.append((states, [token for _, best in pieces for token in best], text))
-        return self._batch(rows)
+            left -= sum(len(piece.states) for piece in pieces) / view.frame_rate
+            rows.append((pieces, text))
+        return self._batch(rows, audio)
 
-    def _batch(self, rows: Sequence[Row]) -> StateBatch:
-        states, lengths = pad([torch.from_numpy(np.array(row)).float() for row, _, _ in rows])
-        exports = states.chunk(self.layers, dim=-1)
-        drafts = tuple(tuple(collapse(best, self.blank)) for _, best, _ in rows)
-        windows = sum(len(best) for _, best, _ in rows)
+    def _batch(self, rows: Sequence[Row], audio: bool) -> StateBatch:
+        # Without audio, the states on disk are not even touched.
+        heard = [
+            np.concatenate([piece.states for piece in pieces]) if audio else pieces[0].states[:0] for pieces, _ in rows
+        ]
+        states, lengths = pad([torch.from_numpy(np.array(row)).float() for row in heard])
+        drafts = tuple(tuple(draft) for draft in self._drafts([pieces for pieces, _ in rows]))
+        windows = sum(len(piece.ids) for pieces, _ in rows for piece in pieces)
         seconds = windows * self.views[0].window / self.views[0].frame_rate
-        return StateBatch(exports, lengths, drafts, tuple(text for _, _, text in rows), seconds)
+        texts = tuple(text for _, text in rows)
+        return StateBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds)
+
+    def _drafts(self, rows: Sequence[Sequence[Piece]]) -> list[list[int]]:
+        """What is drafted when the pieces of each row are heard one after the other."""
+        ids = [torch.from_numpy(np.concatenate([piece.ids for piece in row])).long() for row in rows]
+        probs = [torch.from_numpy(np.concatenate([piece.log_probs for piece in row])).float() for row in rows]
+        all_ids, lengths = pad(ids)
+        log_probs, _ = pad(probs)
+        candidates = Candidates(all_ids, log_probs[..., :-1], log_probs[..., -1], lengths)
+        if self.draft_lm is None:
+            return candidates.greedy(self.blank)
+        return beam.search(candidates, self.draft_lm, self.draft_lm.options)

@@ -1,4 +1,4 @@
-"""What the frozen encoder heard, on disk: its states, its best tokens, and where in time each token of the text lies.
+"""What the frozen encoder heard, on disk: its states, its likeliest tokens, and where each token of the text lies.
 
 The editor trains on these, so that a pass over the data costs no listening. Every rendering hears the training set
 anew, with noise, masks and dropout, because an encoder makes too few mistakes on the very utterances it learned from.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from redline.decoding.align import Alignment, align
+from redline.decoding.beam import BeamOptions, Candidates
 from redline.errors import DataError
 from redline.features import FRAME_RATE, pad
 from redline.manifest import Utterance
@@ -38,6 +40,8 @@ class StateOptions:
     """0 listens anew in every step, as the paper does: for encoders that hardly err less on what they learned from."""
     dropout: float = 0.1
     """Dropout inside the encoder while it listens."""
+    candidates: int = 12
+    """Likeliest tokens of each window that are kept for the draft."""
     least_score: float = -2.5
     """Utterances whose text fits worse (mean log probability of a frame) are not cut into pieces."""
 
@@ -54,34 +58,46 @@ class Heard:
     """One more than there are tokens; empty where the text could not be aligned."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of an utterance as the encoder heard it: C likeliest tokens of each window."""
+
+    states: NDArray[np.float16]  # [T, layers * D]
+    ids: NDArray[np.int32]  # [W, C]
+    log_probs: NDArray[np.float16]  # [W, C + 1], the blank last
+
+
 @dataclass
 class StateView:
-    """One rendering, memory-mapped: states of all exported layers side by side, and the best token of each window."""
+    """One rendering, memory-mapped: the exported states side by side, and the likeliest tokens of each window."""
 
     states: NDArray[np.float16]  # [frames, layers * D]
-    best: NDArray[np.int32]  # [windows]
+    ids: NDArray[np.int32]  # [windows, C] likeliest tokens
+    log_probs: NDArray[np.float16]  # [windows, C + 1] theirs, and that of the blank
     heard: dict[str, Heard]
     window: int
     """Frames in which one token is drafted."""
     frame_rate: float
     """Frames in a second."""
 
-    def cut(self, identity: str, first: int = 0, last: int | None = None) -> tuple[NDArray[np.float16], list[int]]:
-        """States [T, layers * D] and best tokens of the windows of tokens `first` to `last`; without, of it all."""
+    def cut(self, identity: str, first: int = 0, last: int | None = None) -> Piece:
+        """What was heard of the tokens `first` to `last`; without them, of it all."""
         heard = self.heard[identity]
         start, end = (0, heard.frames) if last is None else (heard.cuts[first], heard.cuts[last])
         windows = slice(heard.window + start // self.window, heard.window - (-end // self.window))
-        return self.states[heard.frame + start : heard.frame + end], self.best[windows].tolist()
+        states = self.states[heard.frame + start : heard.frame + end]
+        return Piece(states, self.ids[windows], self.log_probs[windows])
 
     @classmethod
     def open(cls, stem: Path) -> StateView:
         index = json.loads(stem.with_suffix(".json").read_text())
         states = np.memmap(stem.with_suffix(".f16"), dtype=np.float16, mode="r").reshape(-1, index["width"])
-        best = np.memmap(stem.with_suffix(".i32"), dtype=np.int32, mode="r")
+        ids = np.memmap(stem.with_suffix(".i32"), dtype=np.int32, mode="r").reshape(-1, index["candidates"])
+        log_probs = np.memmap(stem.with_suffix(".prob"), dtype=np.float16, mode="r").reshape(len(ids), -1)
         rows = {
             key: Heard(a, b, c, tuple(tokens), tuple(cuts)) for key, (a, b, c, tokens, cuts) in index["rows"].items()
         }
-        return cls(states, best, rows, index["window"], index["frame_rate"])
+        return cls(states, ids, log_probs, rows, index["window"], index["frame_rate"])
 
 
 def token_cuts(alignment: Alignment, windows: int, margin: int = 3) -> tuple[int, ...]:
@@ -131,7 +147,7 @@ def build_states(
     if augment.time_warp_frames:
         raise DataError("[state_augment] time_warp_frames must be 0: a warped utterance cannot be cut at its tokens")
     weights = hashlib.sha256(editor.encoder.out.weight.detach().float().numpy().tobytes())
-    weights.update(json.dumps([repr(options), repr(augment), [row.id for row in utterances]]).encode())
+    weights.update(json.dumps([2, repr(options), repr(augment), [row.id for row in utterances]]).encode())
     stems = [cache / f"states{number}-{weights.hexdigest()[:12]}" for number in range(options.renderings)]
     missing = [number for number, stem in enumerate(stems) if not stem.with_suffix(".json").exists()]
     if missing:
@@ -167,7 +183,10 @@ def _render(
     window = editor.config.encoder.bpe_pooling_window
     index: dict[str, Any] = {}
     frame = windows = width = 0
-    with stem.with_suffix(".f16").open("wb") as states, stem.with_suffix(".i32").open("wb") as best:
+    blank, search = editor.config.blank_token_id, BeamOptions(candidates=options.candidates)
+    files = (stem.with_suffix(suffix).open("wb") for suffix in (".f16", ".i32", ".prob"))
+    with ExitStack() as open_files:
+        states, ids, log_probs = (open_files.enter_context(file) for file in files)
         for count, (rows, features, lengths) in enumerate(_batches(utterances, view)):
             torch.manual_seed(number * 100_003 + count)
             changed = augment_features(
@@ -176,7 +195,9 @@ def _render(
             encoded = editor.encode(pad(changed)[0], lengths)
             assert encoded.draft_logits is not None and encoded.draft_lengths is not None
             side_by_side = torch.cat(encoded.exports, dim=-1).half().numpy()  # [B, T, layers * D]
-            ids = encoded.draft_logits.argmax(-1).to(torch.int32).numpy()  # [B, W]
+            likely = Candidates.of(encoded.draft_logits, encoded.draft_lengths, blank, search)
+            tokens = likely.ids.to(torch.int32).numpy()  # [B, W, C]
+            probs = torch.cat((likely.log_probs, likely.blank[..., None]), dim=-1).half().numpy()  # [B, W, C + 1]
             width = side_by_side.shape[-1]
             for i, row in enumerate(rows):
                 T, W = int(encoded.lengths[i]), int(encoded.draft_lengths[i])
@@ -188,12 +209,14 @@ def _render(
                     cuts = [min(T, round(cut * scale) * window) for cut in token_cuts(alignment, clean_windows)]
                 index[row.id] = [frame, T, windows, tokenizer.encode(row.text), cuts]
                 states.write(side_by_side[i, :T].tobytes())
-                best.write(ids[i, :W].tobytes())
+                ids.write(tokens[i, :W].tobytes())
+                log_probs.write(probs[i, :W].tobytes())
                 frame, windows = frame + T, windows + W
             progress(sum(row.duration for row in rows))
     partial = stem.with_suffix(".partial")
     rate = FRAME_RATE / editor.config.encoder.subsampling
-    partial.write_text(json.dumps({"width": width, "window": window, "frame_rate": rate, "rows": index}))
+    about = {"width": width, "window": window, "frame_rate": rate, "candidates": options.candidates, "rows": index}
+    partial.write_text(json.dumps(about))
     partial.replace(stem.with_suffix(".json"))
 
 

@@ -1,0 +1,95 @@
+"""A made-up corpus for tests of training: tones that stand for words, and a recipe small enough for seconds."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from redline.text import Tokenizer
+from redline.train.recipe import Recipe
+from redline.train.tokenizer import train_tokenizer
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
+
+
+def make_corpus(folder: Path, count: int = 24) -> Path:
+    """Tones that stand for words, so that a model could learn them, in three splits."""
+    draw = random.Random(0)
+    rows = []
+    for number in range(count):
+        words = [draw.choice(WORDS) for _ in range(draw.randint(2, 4))]
+        time = np.arange(4800) / 16_000
+        tones = [np.sin(2 * np.pi * (200 + 120 * WORDS.index(word)) * time) for word in words]
+        audio = (0.3 * np.concatenate(tones)).astype(np.float32)
+        soundfile.write(folder / f"{number}.wav", audio, 16_000)
+        split = "train" if number < count - 4 else "dev"
+        rows.append(
+            {
+                "audio": f"{number}.wav",
+                "text": " ".join(words).upper(),
+                "language": "en",
+                "speaker": str(number % 3),
+                "duration": len(audio) / 16_000,
+                "split": split,
+                "id": f"utt{number}",
+            }
+        )
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return path
+
+
+def small_recipe(**training: object) -> Recipe:
+    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
+    return Recipe.from_dict(
+        {
+            "vocab_size": 270,
+            "encoder_layer_indices": [1, -1],
+            "encoder": {
+                "num_layers": 2,
+                "hidden_dim": 16,
+                "num_heads": 2,
+                "dim_head": 8,
+                "output_dim": 128,
+                "context_size": 50,
+                "max_pos_emb": 50,
+                "self_conditioning_layer": 1,
+                "subsample_layers": [1],
+                "bpe_pooling_window": 2,
+                "dropout": 0.1,
+            },
+            "projector": {"downsample_rate": 2, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "block_size": 4},
+            "language_model": {
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "head_dim": 8,
+                "attention_multiplier": 0.125,
+            },
+            "augment": {"views": 2},
+            "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
+            "encoder_training": loop,
+            "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
+            "lm_training": loop,
+            "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
+            "editor_training": loop,
+        }
+    )
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def tokenizer_of(lines: list[str]) -> Tokenizer:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(lines, 270, Path(folder) / "tokenizer.json")
+        return Tokenizer.from_file(Path(folder) / "tokenizer.json")
