@@ -40,19 +40,21 @@ def load_model(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     draft_lm: str | Path = "own",
+    punctuate: bool = True,
 ) -> Model:
     """Load a bundled model, a folder or a hub id.
 
     `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default float32,
     and bfloat16 on CUDA. `draft_lm` is the n-gram model that reads along while the draft is written: the checkpoint's
-    "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. Raises `CheckpointError`
-    when it is not a checkpoint this package knows.
+    "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get
+    capitals and marks, where the model has learned them. Raises `CheckpointError` when it is not a checkpoint this
+    package knows.
     """
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     model, _, folder = checkpoint.load(name, revision=revision, device=place, dtype=precision, draft_lm=draft_lm)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    return Model(EditRecognizer(model, tokenizer, name=str(name)), _EDITING)
+    return Model(EditRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _EDITING)
 
 
 def pick_device(device: str | None) -> torch.device:

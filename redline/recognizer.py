@@ -10,7 +10,9 @@ from torch import Tensor
 from redline import features
 from redline.decoding import edit
 from redline.errors import UnsupportedTaskError
+from redline.forms import dress_pieces
 from redline.models.editor import EditorOutput, NarEditor
+from redline.models.forms import decide
 from redline.text import Tokenizer
 from redline.types import SAMPLE_RATE, Hypothesis, Task, Waveform
 
@@ -20,13 +22,19 @@ class EditRecognizer:
 
     max_clip_s = 30.0
 
-    def __init__(self, model: NarEditor, tokenizer: Tokenizer, *, name: str, batch_s: float = 120.0) -> None:
-        """`batch_s` is the most seconds of audio, counted with its padding, that go through the model at once."""
+    def __init__(
+        self, model: NarEditor, tokenizer: Tokenizer, *, name: str, batch_s: float = 120.0, punctuate: bool = True
+    ) -> None:
+        """`batch_s` is the most seconds of audio, counted with its padding, that go through the model at once.
+
+        With `punctuate` words get capitals and marks, where the model has learned them.
+        """
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.name = name
         self.languages = model.config.languages
         self.batch_s = batch_s
+        self.punctuate = punctuate
 
     @property
     def device(self) -> torch.device:
@@ -75,9 +83,13 @@ class EditRecognizer:
         draft, path, final = output.draft_ids[row], output.paths[row], output.final_ids[row]
         blank = self.model.config.blank_token_id
         used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
+        pieces = self.tokenizer.pieces(final)
+        if self.punctuate and output.form_logits is not None:
+            taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]
+            pieces = dress_pieces(pieces, decide(output.form_logits[row, taken]))
         return Hypothesis(
-            text=self.tokenizer.decode(final).strip(),
+            text="".join(pieces).strip(),
             draft=self.tokenizer.decode(draft).strip(),
-            edits=tuple(edit.edits(draft, path, blank, self.tokenizer.pieces)),
+            edits=tuple(edit.edits(draft, path, blank, self.tokenizer.pieces, pieces)),
             confidence=round(float(sure[used].mean()), 3) if used else None,
         )

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors"},
-    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers"},
+    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms"},
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},

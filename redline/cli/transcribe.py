@@ -56,6 +56,9 @@ def transcribe(
     digits: Annotated[
         bool, typer.Option("--digits", help="Write spelled numbers as digits: 23 for twenty three.")
     ] = False,
+    punctuation: Annotated[
+        bool, typer.Option("--punctuation/--no-punctuation", help="Capitals and marks, where the model knows them.")
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Write down what is said in recordings.
@@ -82,7 +85,7 @@ def transcribe(
         from redline.audio import AudioOptions  # from here on it takes seconds
         from redline.model import load_model
 
-        loaded = load_model(model, revision=revision, device=device, draft_lm=draft_lm)
+        loaded = load_model(model, revision=revision, device=device, draft_lm=draft_lm, punctuate=punctuation)
         job.run(
             loaded, {"language": language, "vad": vad, "digits": digits, "audio_options": AudioOptions(channel=channel)}
         )

@@ -43,25 +43,32 @@ def place(draft: Sequence[int], path: Sequence[int], blank: int) -> list[int | N
 
 
 def edits(
-    draft: Sequence[int], path: Sequence[int], blank: int, pieces: Callable[[Sequence[int]], Sequence[str]]
+    draft: Sequence[int],
+    path: Sequence[int],
+    blank: int,
+    pieces: Callable[[Sequence[int]], Sequence[str]],
+    written: Sequence[str] | None = None,
 ) -> list[Edit]:
     """What the editor did to the draft, in order: one edit per draft token, and one per insertion.
 
-    `path` is the best label of each slot; `pieces` decodes ids to one string per id, which together are the whole text.
+    `path` is the best label of each slot; `pieces` decodes ids to one string per id, which together are the whole text;
+    `written` are the pieces of the final text where they are written otherwise than they are spoken.
     The `draft` strings of the edits join to the draft's text and the `text` strings to the final text.
     """
     assert len(path) >= 2 * len(draft) + 1, f"{len(path)} slots cannot hold {len(draft)} draft tokens"
     before = iter(pieces(draft))
-    after = iter(pieces(collapse(path, blank)))
+    after = iter(pieces(collapse(path, blank)) if written is None else written)
     done = []
     for slot, label in enumerate(place(draft, path, blank)):
         at, occupied = divmod(slot, 2)
         text = "" if label is None else next(after)
         if occupied and at < len(draft):
+            drafted = next(before)
             if label is None:
-                done.append(Edit("delete", next(before), "", at))
+                done.append(Edit("delete", drafted, "", at))
             else:
-                done.append(Edit("keep" if label == draft[at] else "replace", next(before), text, at))
+                same = label == draft[at] and (written is None or text == drafted)
+                done.append(Edit("keep" if same else "replace", drafted, text, at))
         elif label is not None:
             done.append(Edit("insert", "", text, min(at, len(draft))))
     return done

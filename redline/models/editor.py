@@ -18,6 +18,7 @@ from redline.decoding.edit import with_slots
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput
+from redline.models.forms import FormHead
 from redline.models.granite import GraniteLM
 from redline.models.ngram import NgramLM
 from redline.models.projector import Projector
@@ -34,6 +35,7 @@ class EditorOutput:
     slots: Tensor  # [B, K] ids, the blank in empty slots and past the end
     slot_lengths: Tensor  # [B]
     slot_logits: Tensor  # [B, K, V]
+    form_logits: Tensor | None  # [B, K, F] how the word in each slot is written
     paths: list[list[int]]  # best label of each slot
     final_ids: list[list[int]]
 
@@ -56,6 +58,7 @@ class NarEditor(nn.Module):
         self.encoder = ConformerEncoder(config.encoder)
         self.projector = Projector(config.projector)
         self.language_model = GraniteLM(config.text)
+        self.forms: FormHead | None = None
         self.draft_lm: NgramLM | None = None
         """Reads along while the draft is written; without it the draft is greedy. It is not one of the weights."""
 
@@ -89,8 +92,8 @@ class NarEditor(nn.Module):
         device = self.projector.query.device
         return ids.to(device), lengths.to(device)
 
-    def edit(self, audio_embeds: Tensor, audio_lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
-        """One bidirectional pass over audio [B, S, H] ++ slots [B, K] -> slot logits [B, K, V].
+    def read(self, audio_embeds: Tensor, audio_lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
+        """One bidirectional pass over audio [B, S, H] ++ slots [B, K] -> the slots' states [B, K, H].
 
         Each row is packed to the left (its audio, its slots, then padding), so positions count as for a clip alone.
         """
@@ -103,8 +106,11 @@ class NarEditor(nn.Module):
         packed = both.gather(1, source[..., None].expand_as(both))  # [B, S + K, H]
         hidden = self.language_model.hidden(packed, lengths, causal=False)
         places = audio_end + torch.arange(K, device=both.device)  # [B, K]
-        hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self.language_model.logits(hidden)  # [B, K, V]
+        return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+
+    def edit(self, audio_embeds: Tensor, audio_lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
+        """One bidirectional pass over audio [B, S, H] ++ slots [B, K] -> slot logits [B, K, V]."""
+        return self.language_model.logits(self.read(audio_embeds, audio_lengths, slots, slot_lengths))
 
     def forward(self, features: Tensor, lengths: Tensor) -> EditorOutput:
         """Features [B, T, 160] with lengths [B] -> drafts and edited ids of every clip."""
@@ -112,7 +118,8 @@ class NarEditor(nn.Module):
         draft_ids = self.draft(encoded)
         audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
         slots, slot_lengths = self.slots(draft_ids)
-        slot_logits = self.edit(audio_embeds, audio_lengths, slots, slot_lengths)
+        hidden = self.read(audio_embeds, audio_lengths, slots, slot_lengths)
+        slot_logits = self.language_model.logits(hidden)
         best = slot_logits.argmax(dim=-1).tolist()
         paths = [row[:length] for row, length in zip(best, slot_lengths.tolist(), strict=True)]
         return EditorOutput(
@@ -123,6 +130,7 @@ class NarEditor(nn.Module):
             slots=slots,
             slot_lengths=slot_lengths,
             slot_logits=slot_logits,
+            form_logits=self.forms(hidden) if self.forms is not None else None,
             paths=paths,
             final_ids=[ctc.collapse(path, self.config.blank_token_id) for path in paths],
         )

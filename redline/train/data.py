@@ -24,6 +24,7 @@ from torch import Tensor
 
 from redline.errors import DataError
 from redline.features import FEATURE_DIM, FRAME, clip_features, pad
+from redline.forms import MARKS
 from redline.manifest import Utterance, read_manifest
 from redline.train.augment import SpecAugmentOptions, augment_features
 from redline.types import SAMPLE_RATE
@@ -44,11 +45,29 @@ def taught(path: Path, *, split: str | None = None, language: str | None = None)
 
 def spoken(text: str) -> str:
     """Lower-case words of letters and apostrophes: what the small English models are taught to write."""
-    text = unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'").replace("\u2018", "'"))
+    return " ".join(_words(text)).lower()
+
+
+def written(line: str) -> str:
+    """A printed line in written form (`redline.forms`): its spoken words with their capitals and marks."""
+    words: list[str] = []
+    for part in line.split():
+        found = _words(part)
+        tail = part[max((at for at, char in enumerate(part) if char.isalnum()), default=-1) + 1 :]
+        mark = next((char for char in tail if char in MARKS), "")
+        if found:
+            words += [*found[:-1], found[-1] + mark]
+        elif words and words[-1][-1] not in MARKS:  # a mark that stands alone belongs to the word before
+            words[-1] += mark
+    return " ".join(words)
+
+
+def _words(text: str) -> list[str]:
+    text = unicodedata.normalize("NFKD", text.replace("\u2019", "'").replace("\u2018", "'"))
     kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
     # Apostrophes at the ends are quotation marks far more often than they are part of the word.
     words = (word.strip("'") for word in "".join(kept).split())
-    return " ".join(word for word in words if word)
+    return [word for word in words if word]
 
 
 @dataclass(frozen=True)

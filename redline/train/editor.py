@@ -21,6 +21,7 @@ from redline.text import Tokenizer
 from redline.train.corrupt import scramble_tokens
 from redline.train.data import Batch, FeatureView
 from redline.train.encoder import EncoderLossOptions, encoder_loss
+from redline.train.forms import form_loss
 from redline.train.losses import ctc_loss, nle_loss
 from redline.train.stage import Source, SpeechStage, rates
 from redline.train.states import StateBatch
@@ -50,6 +51,9 @@ class EditOptions:
     a good draft, a small model is content to copy.
     """
 
+    forms_weight: float = 0.0
+    """Weight of the loss of capitals and marks, learned from texts whose written form is known; 0 learns none."""
+
     encoder_weight: float = 0.0
     """Weight of the encoder's own CTC losses; 0 freezes the encoder, as the paper does."""
 
@@ -71,6 +75,8 @@ class EditorObjective(nn.Module):
         editor.encoder.requires_grad_(options.encoder_weight > 0)
         if options.lora_rank:
             editor.language_model = with_adapters(editor.language_model, options)
+        if editor.forms is not None:
+            editor.forms.requires_grad_(options.forms_weight > 0)
         special = tokenizer.special_ids
         self.vocabulary = [index for index in range(256, tokenizer.vocab_size) if index not in special]
 
@@ -97,7 +103,8 @@ class EditorObjective(nn.Module):
         else:
             embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)
         slots, slot_lengths = editor.slots(drafts)
-        logits = editor.edit(embeds, audio_lengths, slots, slot_lengths)
+        hidden = editor.read(embeds, audio_lengths, slots, slot_lengths)
+        logits = editor.language_model.logits(hidden)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
         blank = editor.config.blank_token_id
         loss = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
@@ -107,6 +114,10 @@ class EditorObjective(nn.Module):
             audio = ctc_loss(read, audio_lengths, targets, blank)
             loss = loss + options.audio_ctc_weight * audio
             parts["audio"] = audio.detach()
+        if options.forms_weight and editor.forms is not None and isinstance(heard, StateBatch):
+            forms = form_loss(editor.forms(hidden), logits.detach(), slot_lengths, heard.written, self.tokenizer, blank)
+            loss = loss + options.forms_weight * forms
+            parts["forms"] = forms.detach()
         if options.encoder_weight and isinstance(heard, EncoderOutput):
             own, parts_of_it = encoder_loss(
                 heard, batch.texts, editor.config.encoder, self.tokenizer, EncoderLossOptions()

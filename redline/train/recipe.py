@@ -17,10 +17,12 @@ import torch
 
 from redline.decoding.beam import BeamOptions
 from redline.errors import ConfigError, DataError
+from redline.forms import plain
 from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.editor import NarEditor
+from redline.models.forms import FormHead
 from redline.models.granite import GraniteLM
 from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer
@@ -202,6 +204,9 @@ class Build:
         with first_process_first():
             return read_books(self.materials.text, self.out / "text", share_done(self.say, "text", files))
 
+    def _spoken_books(self) -> list[str]:
+        return [plain(line) for line in self._books()]
+
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
         options = replace(
             self.recipe.augment,
@@ -238,7 +243,7 @@ class Build:
             return
         lines = [row.text for row in self.train_set]
         if self.materials.text is not None:
-            lines += self._books()[::4]
+            lines += self._spoken_books()[::4]
         train_tokenizer(lines, self.recipe.vocab_size, self.tokenizer_path)
         self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
 
@@ -257,7 +262,7 @@ class Build:
             return
         tokenizer = self._tokenizer()
         boundary = self.recipe.config(tokenizer).blank_token_id
-        lines, _ = split_text(self._books(), options)
+        lines, _ = split_text(self._spoken_books(), options)
         stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
         self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
         model = estimate(stream, tokenizer.vocab_size, boundary, options, self.recipe.draft_search)
@@ -277,7 +282,7 @@ class Build:
         config = self.recipe.config(tokenizer)
         torch.manual_seed(self.recipe.lm_training.seed)
         objective = LMObjective(GraniteLM(config.text), tokenizer, self.recipe.text, config.blank_token_id)
-        stage = LMStage(objective, self._books(), self.recipe.corruption)
+        stage = LMStage(objective, self._spoken_books(), self.recipe.corruption)
         fit(stage, self.recipe.lm_training, self.out / "lm", self.say)
 
     def _need(self, stage: str) -> None:
@@ -288,6 +293,8 @@ class Build:
         tokenizer = self._tokenizer()
         torch.manual_seed(self.recipe.editor_training.seed)
         model = NarEditor(self.recipe.config(tokenizer))
+        if self.recipe.edit.forms_weight:
+            model.forms = FormHead(model.config.text.hidden_size)
         taught = _Holder(model)
         self._need("encoder")
         load_average(self.out / "encoder", taught)

@@ -19,6 +19,7 @@ from redline.decoding import beam
 from redline.decoding.beam import Candidates
 from redline.errors import DataError
 from redline.features import pad
+from redline.forms import plain
 from redline.models.ngram import NgramLM
 from redline.text import Tokenizer
 from redline.train.lm import excerpt
@@ -27,8 +28,8 @@ from redline.train.states import Piece, StateBatch, StateView
 PATIENCE = 1000
 Unit = tuple[str, int, int]
 """Utterance, first token, token after the last."""
-Row = tuple[list[Piece], str]
-"""What was heard, and what is said."""
+Row = tuple[list[Piece], str, str | None]
+"""What was heard, what is said, and how it is written."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class SplicedSource:
         options: SpliceOptions,
         draft_lm: NgramLM | None = None,
     ) -> None:
-        """`draft_lm` reads along while the drafts are written; it must not have read the `paragraphs`."""
+        """`paragraphs` are in written form; `draft_lm` reads along while drafts are written and must not know them."""
         if not paragraphs:
             raise DataError("spliced utterances need text: name a folder of .txt files with --text")
         self.views = views
@@ -144,7 +145,7 @@ class SplicedSource:
             left -= view.heard[identity].frames / view.frame_rate
             if left < 0 and rows:
                 break
-            rows.append(([view.cut(identity)], self.texts[identity]))
+            rows.append(([view.cut(identity)], self.texts[identity], None))
         return self._batch(rows, audio=True)
 
     def _spliced(self, draw: random.Random, audio: bool) -> StateBatch:
@@ -153,7 +154,8 @@ class SplicedSource:
         rows: list[Row] = []
         left, unheard = self.options.batch_s if audio else self.options.text_batch_s, 0
         while left > 0:
-            text = excerpt(draw.choice(self.paragraphs), (size, size + 1 + size // 8), draw)
+            written = excerpt(draw.choice(self.paragraphs), (size, size + 1 + size // 8), draw)
+            text = plain(written)
             units = self.units.choose(self.tokenizer.encode(text), draw)
             if not units:
                 unheard += 1
@@ -163,20 +165,21 @@ class SplicedSource:
             view = draw.choice(self.views)
             pieces = [view.cut(*unit) for unit in units]
             left -= sum(len(piece.states) for piece in pieces) / view.frame_rate
-            rows.append((pieces, text))
+            rows.append((pieces, text, written))
         return self._batch(rows, audio)
 
     def _batch(self, rows: Sequence[Row], audio: bool) -> StateBatch:
         # Without audio, the states on disk are not even touched.
         heard = [
-            np.concatenate([piece.states for piece in pieces]) if audio else pieces[0].states[:0] for pieces, _ in rows
+            np.concatenate([piece.states for piece in pieces]) if audio else pieces[0].states[:0]
+            for pieces, _, _ in rows
         ]
         states, lengths = pad([torch.from_numpy(np.array(row)).float() for row in heard])
-        drafts = tuple(tuple(draft) for draft in self._drafts([pieces for pieces, _ in rows]))
-        windows = sum(len(piece.ids) for pieces, _ in rows for piece in pieces)
+        drafts = tuple(tuple(draft) for draft in self._drafts([pieces for pieces, _, _ in rows]))
+        windows = sum(len(piece.ids) for pieces, _, _ in rows for piece in pieces)
         seconds = windows * self.views[0].window / self.views[0].frame_rate
-        texts = tuple(text for _, text in rows)
-        return StateBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds)
+        _, texts, written = zip(*rows, strict=True)
+        return StateBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds, written)
 
     def _drafts(self, rows: Sequence[Sequence[Piece]]) -> list[list[int]]:
         """What is drafted when the pieces of each row are heard one after the other."""

@@ -229,3 +229,5 @@ class StateBatch:
     drafts: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
     seconds: float
+    written: tuple[str | None, ...] = ()
+    """The texts in written form, where it is known."""

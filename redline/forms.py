@@ -1,0 +1,64 @@
+"""Written words: "Well," is the spoken word "well", begun with a capital and followed by a comma.
+
+A line in written form has one word between two spaces, each with at most one mark at its end, so that `plain` of it is
+what was spoken. Models write plain words; for each of them a head may tell its form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MARKS = ("", ",", ".", "?", "!", ";", ":")
+"""What may follow a word; the order is that of the rows in checkpoints."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a word is written."""
+
+    capital: bool = False
+    mark: str = ""
+
+    @classmethod
+    def of(cls, word: str) -> Form:
+        """The form of one written word."""
+        return cls(word[:1].isupper(), word[-1:] if word[-1:] in MARKS else "")
+
+    def dress(self, word: str) -> str:
+        """Write a plain word in this form."""
+        return (word[:1].upper() if self.capital else word[:1]) + word[1:] + self.mark
+
+
+def plain(written: str) -> str:
+    """The spoken words of a line in written form."""
+    return " ".join(word.rstrip("".join(MARKS)).lower() for word in written.split())
+
+
+def words_of(pieces: Sequence[str]) -> list[list[int]]:
+    """The places of the pieces of each word; one that begins with a space begins a word, spaces alone are no piece."""
+    words: list[list[int]] = []
+    begins = True
+    for place, piece in enumerate(pieces):
+        begins = begins or piece[:1].isspace()
+        if piece.strip():
+            if begins:
+                words.append([])
+            words[-1].append(place)
+            begins = False
+    return words
+
+
+def dress_pieces(pieces: Sequence[str], forms: Sequence[Form]) -> list[str]:
+    """Write the pieces of a text in the forms that stand for each of them.
+
+    A word's capital is that of its first piece, its mark that of its last one.
+    """
+    dressed = list(pieces)
+    for word in words_of(pieces):
+        first, last = word[0], word[-1]
+        body = dressed[first].lstrip()
+        space = dressed[first][: len(dressed[first]) - len(body)]
+        dressed[first] = space + Form(forms[first].capital).dress(body)
+        dressed[last] += forms[last].mark
+    return dressed

@@ -1,0 +1,122 @@
+"""Sound files for tests: a real voice in every format, and headers that say what they are told to."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from redline.types import SAMPLE_RATE, Waveform
+
+VOICE = Path(__file__).parent / "data" / "audio" / "common_voice_en_17767698.flac"
+
+# name: container, encoder, sample rate, muxer options
+ENCODINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
+    "wav": ("wav", "pcm_s16le", 44_100, {}),
+    "wav-float": ("wav", "pcm_f32le", 22_050, {}),
+    "flac": ("flac", "flac", 44_100, {}),
+    "mp3": ("mp3", "libmp3lame", 44_100, {}),
+    "mp3-no-length": ("mp3", "libmp3lame", 44_100, {"write_xing": "0"}),
+    "m4a": ("ipod", "aac", 44_100, {}),
+    "mp4-fragments": ("mp4", "aac", 32_000, {"movflags": "frag_keyframe+empty_moov", "frag_duration": "300000"}),
+    "aac": ("adts", "aac", 32_000, {}),
+    "opus": ("ogg", "libopus", 48_000, {"page_duration": "200000"}),
+    "webm": ("webm", "libopus", 48_000, {}),
+    "webm-live": ("webm", "libopus", 48_000, {"live": "1"}),
+    "mkv-flac": ("matroska", "flac", 44_100, {}),
+}
+FILES = [*ENCODINGS, "vorbis"]
+
+
+def encode(samples: NDArray[np.float32], name: str, video_frames: int = 0) -> bytes:
+    """Stereo samples [2, N] at 16 kHz in one of ENCODINGS."""
+    container_name, codec, rate, options = ENCODINGS[name]
+    out = BytesIO()
+    with av.open(out, "w", format=container_name, options=options) as container:
+        picture: Any = add_video(container) if video_frames else None
+        stream: Any = container.add_stream(codec, rate=rate)
+        stream.layout = "stereo"
+        stream.bit_rate = 128_000
+        for index in range(video_frames):
+            black = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            black.pts, black.time_base = index, Fraction(1, 25)
+            container.mux(picture.encode(black))
+        resampler = av.AudioResampler(format=stream.codec_context.format, layout="stereo", rate=rate)
+        for start in range(0, samples.shape[1], 1000):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, start : start + 1000]), "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
+            for part in resampler.resample(frame):
+                container.mux(stream.encode(part))
+        for part in resampler.resample(None):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+        if picture:
+            container.mux(picture.encode(None))
+    return out.getvalue()
+
+
+def add_video(container: Any) -> Any:
+    picture = container.add_stream("mpeg4", rate=25)
+    picture.width = picture.height = 64
+    picture.pix_fmt = "yuv420p"
+    return picture
+
+
+def wav(
+    body: bytes = bytes(3200), *, rate: int = 16_000, channels: int = 1, bits: int = 16, size: int | None = None
+) -> bytes:
+    """A WAV file whose header says what it is told to."""
+    block = channels * bits // 8
+    fields = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)
+    claimed = len(body) if size is None else size
+    return (
+        b"RIFF\xff\xff\xff\x7fWAVEfmt " + struct.pack("<I", 16) + fields + b"data" + struct.pack("<I", claimed) + body
+    )
+
+
+def written(samples: NDArray[Any], rate: int, form: str = "WAV", subtype: str | None = None) -> bytes:
+    """Samples [N] or [N, channels] as libsndfile writes them, in blocks: large Vorbis writes crash it."""
+    out = BytesIO()
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(out, "w", rate, channels, format=form, subtype=subtype) as file:
+        for start in range(0, len(samples), 4096):
+            file.write(samples[start : start + 4096])
+    return out.getvalue()
+
+
+def sine(seconds: float, rate: int = SAMPLE_RATE, hertz: float = 440.0) -> NDArray[np.float32]:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def codes(wave: Waveform) -> list[str]:
+    return [notice.code for notice in wave.warnings]
+
+
+def stereo_voice() -> NDArray[np.float32]:
+    """A real voice of about two seconds, stereo with a quieter right side [2, N]."""
+    samples, rate = soundfile.read(VOICE, dtype="float32")
+    assert rate == SAMPLE_RATE
+    return np.stack([samples, 0.5 * samples])
+
+
+class Files(dict[str, bytes]):
+    """Recordings by name, without a megabyte of them in a failing test's report."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} files>"
+
+
+@cache
+def recordings() -> dict[str, bytes]:
+    """That voice in every one of FILES."""
+    voice = stereo_voice()
+    made = {name: encode(voice, name) for name in ENCODINGS}
+    return Files(made, vorbis=written(voice.T, SAMPLE_RATE, "OGG", "VORBIS"))

@@ -1,0 +1,144 @@
+"""Capitals and marks: written form, the head that tells it, and what training teaches it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from redline.decoding.edit import edits, with_slots
+from redline.errors import CheckpointError
+from redline.features import FEATURE_DIM
+from redline.forms import MARKS, Form, dress_pieces, plain, words_of
+from redline.models import checkpoint
+from redline.models.editor import NarEditor
+from redline.models.forms import NAME, FormHead, decide
+from redline.recognizer import EditRecognizer
+from redline.testing import tiny_config, tone
+from redline.text import Tokenizer
+from redline.train.data import spoken, written
+from redline.train.forms import UNKNOWN, form_labels, form_loss
+from redline.types import Task
+from tests.corpus import WORDS, tokenizer_of
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Well, I never!", "Well, I never!"),
+        ("\u201cIs it?\u201d she said\u2014\u201cno.\u201d", "Is it? she said no."),
+        ("a well-known Caf\u00e9; but : no", "a well known Cafe; but: no"),
+        ("\u2018Tis the dogs' bowl\u2026", "Tis the dogs bowl"),
+        ("(so what?!) he asked.", "so what? he asked."),
+        ("... and", "and"),
+        ("", ""),
+    ],
+)
+def test_printed_lines_in_written_form(line: str, expected: str) -> None:
+    assert written(line) == expected
+    assert plain(written(line)) == spoken(line)
+
+
+def test_every_form_is_found_again_in_what_it_wrote() -> None:
+    for capital in (False, True):
+        for mark in MARKS:
+            form = Form(capital, mark)
+            assert Form.of(form.dress("cat")) == form
+            assert plain(form.dress("cat")) == "cat"
+
+
+def test_pieces_are_dressed_word_by_word() -> None:
+    pieces = ["we", "ll", " i", " ne", "", "ver", " ", "mind"]
+    assert words_of(pieces) == [[0, 1], [2], [3, 5], [7]]
+    forms = [Form(True, "?"), Form(False, ","), Form(True, ""), Form(False, ":"), Form(True, ";")]
+    forms += [Form(True, "!"), Form(True, "."), Form(True, ".")]
+    assert dress_pieces(pieces, forms) == ["We", "ll,", " I", " ne", "", "ver!", " ", "Mind."]
+    assert dress_pieces([], []) == []
+
+
+def test_edits_tell_a_capital_as_a_replacement_and_still_join() -> None:
+    draft, path = [1, 2], [0, 1, 0, 2, 0]
+    found = edits(draft, path, 0, lambda ids: [f" {id}" for id in ids], [" One.", " 2"])
+    assert [edit.op for edit in found] == ["replace", "keep"]
+    assert "".join(edit.text for edit in found) == " One. 2"
+    assert "".join(edit.draft for edit in found) == " 1 2"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokenizer_of([" ".join(WORDS)] * 4)
+
+
+def test_labels_lie_on_the_slots_of_the_words(tokenizer: Tokenizer) -> None:
+    blank = tokenizer.vocab_size - 1
+    text = "The cat sat, on a mat."
+    tokens = tokenizer.encode(plain(text))
+    slots = torch.tensor([with_slots(tokens, blank)])
+    logits = torch.nn.functional.one_hot(slots, tokenizer.vocab_size) * 20.0
+    lengths = torch.tensor([slots.shape[1]])
+    case, mark = form_labels(logits, lengths, [text], tokenizer, blank)[:, 0].tolist()
+    for word, form in zip(words_of(tokenizer.pieces(tokens)), map(Form.of, text.split()), strict=True):
+        assert case[2 * word[0] + 1] == form.capital
+        assert MARKS[mark[2 * word[-1] + 1]] == form.mark
+    assert sum(label != UNKNOWN for label in case) == sum(label != UNKNOWN for label in mark) == 6
+    assert bool((form_labels(logits, lengths, [None], tokenizer, blank) == UNKNOWN).all())
+
+
+def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
+    torch.manual_seed(0)
+    blank = tokenizer.vocab_size - 1
+    text = "The cat sat, on a mat."
+    slots = torch.tensor([with_slots(tokenizer.encode(plain(text)), blank)])
+    logits = torch.nn.functional.one_hot(slots, tokenizer.vocab_size) * 20.0
+    lengths = torch.tensor([slots.shape[1]])
+    head, hidden = FormHead(32), torch.randn(1, slots.shape[1], 32)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    for _ in range(60):
+        loss = form_loss(head(hidden), logits, lengths, [text], tokenizer, blank)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert float(loss.detach()) < 0.1
+    used = [slot for slot in range(slots.shape[1]) if slots[0, slot] != blank]
+    pieces = tokenizer.pieces(tokenizer.encode(plain(text)))
+    assert "".join(dress_pieces(pieces, decide(head(hidden)[0, used]))).strip() == text
+
+
+def _shouting(model: NarEditor) -> FormHead:
+    """A head that gives every word a capital and an exclamation mark."""
+    head = FormHead(model.config.text.hidden_size)
+    with torch.no_grad():
+        head.out.weight.zero_()
+        head.out.bias.zero_()
+        head.out.bias[1] = head.out.bias[2 + MARKS.index("!")] = 1.0
+    return head
+
+
+def test_a_checkpoint_keeps_its_head_and_transcripts_use_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = NarEditor(tiny_config(tokenizer.vocab_size)).eval()
+    model.forms = _shouting(model)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer._core.to_str(), encoding="utf-8")
+    folder = checkpoint.save(tmp_path / "model", model, path)
+    assert not any(name.startswith("forms") for name in checkpoint.load(folder)[0].language_model.state_dict())
+    loaded, _, _ = checkpoint.load(folder)
+    assert loaded.forms is not None
+    output = loaded(torch.randn(1, 60, FEATURE_DIM), torch.tensor([60]))
+    assert output.form_logits is not None and output.form_logits.shape[:2] == output.slot_logits.shape[:2]
+    (shouted,) = EditRecognizer(loaded, tokenizer, name="x").recognize([tone(2.0)], Task(language="en"))
+    (quiet,) = EditRecognizer(loaded, tokenizer, name="x", punctuate=False).recognize([tone(2.0)], Task(language="en"))
+    assert shouted.text.count("!") == len(quiet.text.split())
+    assert "".join(edit.text for edit in shouted.edits).strip() == shouted.text
+    assert "".join(edit.text for edit in quiet.edits).strip() == quiet.text
+    assert shouted.draft == quiet.draft
+
+
+def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    FormHead(8).save(tmp_path)
+    with pytest.raises(CheckpointError, match="width 16"):
+        FormHead.load(tmp_path / NAME, 16)
+    (tmp_path / NAME).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        FormHead.load(tmp_path / NAME, 8)
