@@ -12,7 +12,6 @@ from redline.decoding import edit
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces
 from redline.models.editor import EditorOutput, NarEditor
-from redline.models.forms import decide
 from redline.text import Tokenizer
 from redline.types import SAMPLE_RATE, Hypothesis, Task, Waveform
 
@@ -77,19 +76,22 @@ class EditRecognizer:
         x, lengths = features.batch_features(clips)  # [B, T, 160], [B]
         output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
         sure = edit.confidences(output.slot_logits).cpu()  # [B, K]
-        return [self._hypothesis(output, row, sure[row]) for row in range(len(clips))]
+        head = self.model.language
+        found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
+        return [self._hypothesis(output, row, sure[row], language) for row, language in enumerate(found)]
 
-    def _hypothesis(self, output: EditorOutput, row: int, sure: Tensor) -> Hypothesis:
+    def _hypothesis(self, output: EditorOutput, row: int, sure: Tensor, language: str | None) -> Hypothesis:
         draft, path, final = output.draft_ids[row], output.paths[row], output.final_ids[row]
         blank = self.model.config.blank_token_id
         used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
         pieces = self.tokenizer.pieces(final)
-        if self.punctuate and output.form_logits is not None:
+        if self.punctuate and self.model.forms is not None and output.form_logits is not None:
             taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]
-            pieces = dress_pieces(pieces, decide(output.form_logits[row, taken]))
+            pieces = dress_pieces(pieces, self.model.forms.decide(output.form_logits[row, taken]))
         return Hypothesis(
             text="".join(pieces).strip(),
             draft=self.tokenizer.decode(draft).strip(),
             edits=tuple(edit.edits(draft, path, blank, self.tokenizer.pieces, pieces)),
             confidence=round(float(sure[used].mean()), 3) if used else None,
+            language=language,
         )

@@ -126,6 +126,8 @@ class Hypothesis:
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    language: str | None = None
+    """What the recognizer found to be spoken; None where it does not tell."""
 
 
 @dataclass(frozen=True)

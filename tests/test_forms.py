@@ -13,7 +13,7 @@ from redline.features import FEATURE_DIM
 from redline.forms import MARKS, Form, dress_pieces, plain, words_of
 from redline.models import checkpoint
 from redline.models.editor import NarEditor
-from redline.models.forms import NAME, FormHead, decide
+from redline.models.heads import FORMS, FormHead, load_forms, save
 from redline.recognizer import EditRecognizer
 from redline.testing import tiny_config, tone
 from redline.text import Tokenizer
@@ -102,7 +102,7 @@ def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
     assert float(loss.detach()) < 0.1
     used = [slot for slot in range(slots.shape[1]) if slots[0, slot] != blank]
     pieces = tokenizer.pieces(tokenizer.encode(plain(text)))
-    assert "".join(dress_pieces(pieces, decide(head(hidden)[0, used]))).strip() == text
+    assert "".join(dress_pieces(pieces, head.decide(head(hidden)[0, used]))).strip() == text
 
 
 def _shouting(model: NarEditor) -> FormHead:
@@ -136,9 +136,13 @@ def test_a_checkpoint_keeps_its_head_and_transcripts_use_it(tokenizer: Tokenizer
 
 
 def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    FormHead(8).save(tmp_path)
+    path = save(FormHead(8), tmp_path / FORMS, MARKS[1:])
+    assert load_forms(path, 8).out.bias.shape == (2 + len(MARKS),)
     with pytest.raises(CheckpointError, match="width 16"):
-        FormHead.load(tmp_path / NAME, 16)
-    (tmp_path / NAME).write_bytes(b"nothing")
+        load_forms(path, 16)
+    save(FormHead(8), path, ["|"])
+    with pytest.raises(CheckpointError, match=r"its rows are the marks \|"):
+        load_forms(path, 8)
+    path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        FormHead.load(tmp_path / NAME, 8)
+        load_forms(path, 8)

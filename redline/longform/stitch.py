@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,12 +41,21 @@ def stitch(
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=tuple(segments),
-        language=(task.target_language if task.name == "translate" else None) or task.language,
+        language=(task.target_language if task.name == "translate" else None) or task.language or _spoken(heard),
         duration=wave.duration,
         model=model,
         task=task.name,
         warnings=tuple(warnings),
     )
+
+
+def _spoken(heard: Sequence[Heard]) -> str | None:
+    """The language that was found in most of the time; None where the recognizer tells none."""
+    samples: Counter[str] = Counter()
+    for one in heard:
+        if isinstance(one.outcome, Hypothesis) and one.outcome.language is not None and one.outcome.text.strip():
+            samples[one.outcome.language] += one.span.end - one.span.start
+    return max(samples, key=lambda language: samples[language]) if samples else None
 
 
 def segment_of(heard: Heard, id: int) -> Segment | None:

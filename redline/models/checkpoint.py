@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from redline.errors import CheckpointError
-from redline.models import forms, ngram
+from redline.forms import MARKS
+from redline.models import heads, ngram
 from redline.models.config import NarConfig
 from redline.models.editor import NarEditor
 
@@ -96,8 +97,10 @@ def load(
     _fill_implied(tensors, expected, config, folder)
     _check(tensors, expected, folder)
     model.load_state_dict(tensors, assign=True)
-    if (folder / forms.NAME).is_file():
-        model.forms = forms.FormHead.load(folder / forms.NAME, config.text.hidden_size).to(dtype=dtype)
+    if (folder / heads.FORMS).is_file():
+        model.forms = heads.load_forms(folder / heads.FORMS, config.text.hidden_size).to(dtype=dtype)
+    if (folder / heads.LANGUAGE).is_file():
+        model.language = heads.load_language(folder / heads.LANGUAGE, config.encoder.hidden_dim).to(dtype=dtype)
     model.eval().to(device)
     model.draft_lm = _draft_lm(folder, draft_lm, config.text.vocab_size)
     if model.draft_lm is not None:
@@ -310,7 +313,7 @@ def save(
 ) -> Path:
     """Write a model and its `tokenizer.json` in the later published layout; all of it appears at once, or nothing.
 
-    Its `draft_lm` and its `forms`, where it has them, go into files of their own beside the weights.
+    Its `draft_lm`, `forms` and `language`, where it has them, go into files of their own beside the weights.
 
     A folder that is there already is refused, or with `overwrite` replaced as a whole if it is a checkpoint.
     Raises `CheckpointError`, also when a number is beyond the range of `dtype`.
@@ -325,7 +328,7 @@ def save(
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
-        if not name.startswith("forms.")
+        if not name.startswith(("forms.", "language."))
     }
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -339,7 +342,9 @@ def save(
         for name, values in {"config.json": config, "preprocessor_config.json": PREPROCESSOR}.items():
             (new / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if model.forms is not None:
-            model.forms.save(new)
+            heads.save(model.forms, new / heads.FORMS, MARKS[1:])
+        if model.language is not None:
+            heads.save(model.language, new / heads.LANGUAGE, model.language.languages)
         if model.draft_lm is not None:
             model.draft_lm.save(new)
         shutil.copyfile(tokenizer, new / "tokenizer.json")

@@ -18,8 +18,8 @@ from redline.decoding.edit import with_slots
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput
-from redline.models.forms import FormHead
 from redline.models.granite import GraniteLM
+from redline.models.heads import FormHead, LanguageHead
 from redline.models.ngram import NgramLM
 from redline.models.projector import Projector
 
@@ -36,6 +36,7 @@ class EditorOutput:
     slot_lengths: Tensor  # [B]
     slot_logits: Tensor  # [B, K, V]
     form_logits: Tensor | None  # [B, K, F] how the word in each slot is written
+    language_logits: Tensor | None  # [B, L] which language each clip is in
     paths: list[list[int]]  # best label of each slot
     final_ids: list[list[int]]
 
@@ -59,6 +60,7 @@ class NarEditor(nn.Module):
         self.projector = Projector(config.projector)
         self.language_model = GraniteLM(config.text)
         self.forms: FormHead | None = None
+        self.language: LanguageHead | None = None
         self.draft_lm: NgramLM | None = None
         """Reads along while the draft is written; without it the draft is greedy. It is not one of the weights."""
 
@@ -131,6 +133,7 @@ class NarEditor(nn.Module):
             slot_lengths=slot_lengths,
             slot_logits=slot_logits,
             form_logits=self.forms(hidden) if self.forms is not None else None,
+            language_logits=self.language(encoded.hidden, encoded.lengths) if self.language is not None else None,
             paths=paths,
             final_ids=[ctc.collapse(path, self.config.blank_token_id) for path in paths],
         )

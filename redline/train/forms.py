@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redline.decoding.align import align
 from redline.forms import MARKS, Form, plain, words_of
-from redline.models.forms import CASES
+from redline.models.heads import CASES
 from redline.text import Tokenizer
 
 UNKNOWN = -100

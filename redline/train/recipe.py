@@ -22,7 +22,7 @@ from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.editor import NarEditor
-from redline.models.forms import FormHead
+from redline.models.heads import FormHead
 from redline.models.granite import GraniteLM
 from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer

@@ -1,0 +1,105 @@
+"""Extra heads that the published layouts do not have, each in a file of its own beside the weights.
+
+`FormHead` (`out_forms.safetensors`) tells how each word the editor writes begins and ends; `LanguageHead`
+(`out_language.safetensors`) tells which language was spoken. Both read states that are there anyway, so each costs one
+small matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from redline.errors import CheckpointError
+from redline.forms import MARKS, Form
+from redline.models.conformer import valid_frames
+
+FORMS = "out_forms.safetensors"
+LANGUAGE = "out_language.safetensors"
+CASES = 2
+H = TypeVar("H", bound=nn.Module)
+
+
+class FormHead(nn.Module):
+    """States of slots [..., H] -> logits [..., 2 + marks]: small letter or capital, then the mark behind the word."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(hidden_size, CASES + len(MARKS))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.out(hidden)
+        return logits
+
+    def decide(self, logits: Tensor) -> list[Form]:
+        """The likeliest form of each slot: logits [K, 2 + marks] -> K forms."""
+        capitals = logits[:, :CASES].argmax(-1).tolist()
+        marks = logits[:, CASES:].argmax(-1).tolist()
+        return [Form(bool(capital), MARKS[mark]) for capital, mark in zip(capitals, marks, strict=True)]
+
+
+class LanguageHead(nn.Module):
+    """States of the encoder [B, T, D], averaged over the frames there are -> logits [B, languages]."""
+
+    def __init__(self, hidden_dim: int, languages: Sequence[str]) -> None:
+        super().__init__()
+        self.languages = tuple(languages)
+        self.out = nn.Linear(hidden_dim, len(self.languages))
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        mask = valid_frames(lengths, hidden.shape[1])[..., None]
+        mean = hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]  # [B, D]
+        logits: Tensor = self.out(mean.to(hidden.dtype))
+        return logits
+
+    def decide(self, logits: Tensor) -> list[str]:
+        """The likeliest language of each clip."""
+        return [self.languages[best] for best in logits.argmax(dim=-1).tolist()]
+
+
+def save(head: nn.Module, path: Path, rows: Sequence[str]) -> Path:
+    """Write a head; `rows` says what its rows mean."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(tensors, path, metadata={"format": f"redline {path.stem} 1", "rows": " ".join(rows)})
+    return path
+
+
+def load_forms(path: Path, hidden_size: int) -> FormHead:
+    """Read a head for written forms; raises `CheckpointError` when the file is none or does not fit."""
+    tensors, rows = _read(path)
+    if rows != MARKS[1:]:
+        raise CheckpointError(f"{path}: its rows are the marks {' '.join(rows)}; {' '.join(MARKS[1:])} can be read")
+    return _filled(FormHead(hidden_size), tensors, path)
+
+
+def load_language(path: Path, hidden_dim: int) -> LanguageHead:
+    """Read a head for languages; raises `CheckpointError` when the file is none or does not fit."""
+    tensors, rows = _read(path)
+    return _filled(LanguageHead(hidden_dim, rows), tensors, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as an extra head ({error})") from error
+    wanted = f"redline {path.stem} 1"
+    if about.get("format") != wanted:
+        raise CheckpointError(f"{path}: format is {about.get('format')!r}; {wanted!r} can be read")
+    return tensors, tuple(about.get("rows", "").split())
+
+
+def _filled(head: H, tensors: dict[str, Tensor], path: Path) -> H:
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        width = next(head.parameters()).shape[-1]
+        raise CheckpointError(f"{path}: does not fit a model of width {width} ({error})") from error
+    return head.eval()

@@ -1,0 +1,74 @@
+"""Which language is spoken: the head that tells it, and the way of its answer into transcripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from redline.errors import CheckpointError
+from redline.features import FEATURE_DIM
+from redline.longform import pipeline
+from redline.models import checkpoint
+from redline.models.editor import NarEditor
+from redline.models.heads import LANGUAGE, FormHead, LanguageHead, save
+from redline.recognizer import EditRecognizer
+from redline.testing import FakeRecognizer, tiny_config, tone
+from redline.types import Hypothesis, Task, Waveform
+from tests.corpus import WORDS, tokenizer_of
+
+
+def test_padding_does_not_change_the_language() -> None:
+    torch.manual_seed(0)
+    head = LanguageHead(8, ("en", "de", "fr"))
+    hidden = torch.randn(2, 9, 8)
+    hidden[1, 5:] = torch.nan  # what lies beyond the end may be anything
+    together = head(hidden, torch.tensor([9, 5]))
+    alone = head(hidden[1:, :5], torch.tensor([5]))
+    assert torch.allclose(together[1:], alone, atol=1e-6)
+    assert head.decide(torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])) == ["de", "en"]
+
+
+def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of([" ".join(WORDS)] * 4)
+    torch.manual_seed(2)
+    model = NarEditor(tiny_config(tokenizer.vocab_size)).eval()
+    model.language = LanguageHead(model.config.encoder.hidden_dim, ("en", "de"))
+    with torch.no_grad():
+        model.language.out.weight.zero_()
+        model.language.out.bias.copy_(torch.tensor([0.0, 1.0]))
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer._core.to_str(), encoding="utf-8")
+    loaded, _, _ = checkpoint.load(checkpoint.save(tmp_path / "model", model, path))
+    assert loaded.language is not None and loaded.language.languages == ("en", "de")
+    output = loaded(torch.randn(2, 60, FEATURE_DIM), torch.tensor([60, 30]))
+    assert output.language_logits is not None and output.language_logits.shape == (2, 2)
+    heard = EditRecognizer(loaded, tokenizer, name="x").recognize([tone(1.0)], Task())
+    assert [one.language for one in heard] == ["de"]
+    model.language = None
+    assert EditRecognizer(model, tokenizer, name="x").recognize([tone(1.0)], Task())[0].language is None
+
+
+def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
+    def hear(clip: Waveform) -> Hypothesis:
+        return Hypothesis("wort", language="de" if clip.samples.max() > 0.05 else "en")
+
+    # Twenty seconds loud, ten faint.
+    wave = Waveform(np.concatenate((tone(20.0).samples, tone(10.0, level_db=-40.0).samples)))
+    fake = FakeRecognizer(hear, max_clip_s=5.0, languages=("en", "de"))
+    options = pipeline.PipelineOptions(vad=None)
+    assert pipeline.transcribe(fake, wave, Task(), options).language == "de"
+    assert pipeline.transcribe(fake, wave, Task(language="en"), options).language == "en"
+    silent = FakeRecognizer(lambda clip: Hypothesis("", language="de"), languages=("en", "de"))
+    assert pipeline.transcribe(silent, wave, Task(), options).language is None
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    from redline.models.heads import load_language
+
+    path = save(FormHead(8), tmp_path / "out_forms.safetensors", ["."])
+    path.rename(tmp_path / LANGUAGE)
+    with pytest.raises(CheckpointError, match="'redline out_forms 1'; 'redline out_language 1' can be read"):
+        load_language(tmp_path / LANGUAGE, 8)
