@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from redline.errors import DataError
+from redline.types import Turn, Word
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is said in a recording or, with `start` and `end`, in a part of it; times are seconds."""
+    """What is said in a recording or, with `start` and `end`, in a part of it; times are seconds.
+
+    The times of `turns` and `words` count from `start`, as those of a recognizer's answer do: a manifest of parts may
+    be cut out of its recordings without touching them.
+    """
 
     id: str
     audio: Path
@@ -28,6 +34,10 @@ class Utterance:
     end: float | None = None
     keywords: tuple[str, ...] = ()
     """Words that must be heard."""
+    turns: tuple[Turn, ...] = ()
+    """Who says what, where the manifest tells; names count within this utterance only."""
+    words: tuple[Word, ...] = ()
+    """When each word is said, where the manifest tells."""
 
     def to_dict(self) -> dict[str, Any]:
         """The utterance as a row of a manifest, its recording named from the root."""
@@ -35,7 +45,13 @@ class Utterance:
         row |= {"language": self.language, "speaker": self.speaker, "source": self.source, "split": self.split}
         if self.end is not None:
             row |= {"start": self.start, "end": self.end}
-        return row | ({"keywords": list(self.keywords)} if self.keywords else {})
+        if self.keywords:
+            row["keywords"] = list(self.keywords)
+        if self.turns:
+            row["turns"] = [turn.to_dict() for turn in self.turns]
+        if self.words:
+            row["words"] = [{"start": word.start, "end": word.end, "text": word.text} for word in self.words]
+        return row
 
 
 def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
@@ -94,4 +110,25 @@ def _row(path: Path, number: int, line: str) -> Utterance:
         start=start,
         end=end,
         keywords=tuple(map(str, row.get("keywords") or ())),
+        turns=tuple(Turn(one["speaker"], *times, one["text"]) for one, times in _timed(path, number, row, "turns")),
+        words=tuple(Word(*times, one["text"]) for one, times in _timed(path, number, row, "words")),
     )
+
+
+def _timed(path: Path, number: int, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:
+    """The turns or words of a row, each with its start and end."""
+    keys = ("speaker", "text") if key == "turns" else ("text",)
+    found = row.get(key) or []
+    for one in found if isinstance(found, list) else [found]:
+        try:
+            start, end = float(one["start"]), float(one["end"])
+            usable = 0 <= start <= end < math.inf and all(one[name].strip() for name in keys)
+        except (TypeError, KeyError, ValueError, AttributeError):
+            usable = False
+        if not usable:
+            seen = json.dumps(one, ensure_ascii=False)[:200]
+            raise DataError(
+                f"{path}:{number}: {key} has {seen}; {key} is a list of objects, each with start and end in seconds "
+                f"(0 <= start <= end) and with {' and '.join(keys)}, not empty"
+            )
+        yield one, (start, end)

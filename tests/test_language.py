@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from redline.errors import CheckpointError
+from redline.evaluate.languages import score
+from redline.evaluate.run import Result
 from redline.features import FEATURE_DIM
 from redline.longform import pipeline
+from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.editor import NarEditor
 from redline.models.heads import LANGUAGE, FormHead, LanguageHead, save
@@ -63,6 +66,17 @@ def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
     assert pipeline.transcribe(fake, wave, Task(language="en"), options).language == "en"
     silent = FakeRecognizer(lambda clip: Hypothesis("", language="de"), languages=("en", "de"))
     assert pipeline.transcribe(silent, wave, Task(), options).language is None
+
+
+def test_the_confusion_matrix_counts_who_was_taken_for_whom() -> None:
+    def result(spoken: str, found: str | None) -> Result:
+        return Result(Utterance("a", Path("a.wav"), "x", 1.0, language=spoken), language=found)
+
+    found = score([result("de", "de"), result("de", "en"), result("en", "en"), result("fr", None), result("", "de")])
+    assert found is not None
+    assert found.counts == {"de": {"de": 1, "en": 1}, "en": {"de": 0, "en": 1}}
+    assert str(found) == "66.7 % right; de taken for en 1 x"
+    assert score([result("de", None)]) is None
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,8 @@ class SystemRun:
     reports: Sequence[Report]
     facts: Sequence[tuple[str, str]]
     """What the reader should know of the run: speed, device, memory."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The numbers behind those facts that are scores, JSON-ready."""
 
     @cached_property
     def scored(self) -> list[Scored]:

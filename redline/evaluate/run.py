@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from redline import audio
@@ -13,7 +14,19 @@ from redline.errors import AudioError
 from redline.evaluate.score import Item
 from redline.longform import pipeline
 from redline.manifest import Utterance
-from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Span, Task, Transcript, Waveform
+from redline.types import (
+    SAMPLE_RATE,
+    Hypothesis,
+    Notice,
+    Recognizer,
+    Segment,
+    Span,
+    Task,
+    Transcript,
+    Turn,
+    Waveform,
+    Word,
+)
 
 DEFAULT = "en"
 """Language of an utterance that names none."""
@@ -30,6 +43,12 @@ class Result:
     item: Item | None = None
     failure: str | None = None
     warnings: tuple[Notice, ...] = ()
+    words: tuple[Word, ...] = ()
+    """What was heard with its times, where the recognizer tells; seconds from the start of the utterance."""
+    turns: tuple[Turn, ...] = ()
+    """What was heard by whom, where the recognizer tells."""
+    language: str | None = None
+    """The language that was found, where the recognizer tells."""
 
 
 @dataclass
@@ -143,4 +162,34 @@ def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcrip
         sure,
         utterance.keywords,
     )
-    return Result(utterance, item, warnings=(*wave.warnings, *answer.warnings))
+    warnings = (*wave.warnings, *answer.warnings)
+    # A transcript's language is the one that was asked for; only a hypothesis tells what was found.
+    found = answer.language if isinstance(answer, Hypothesis) else None
+    return Result(utterance, item, warnings=warnings, words=words_of(answer), turns=turns_of(answer), language=found)
+
+
+def words_of(answer: Hypothesis | Transcript) -> tuple[Word, ...]:
+    """The timed words of an answer; none where the recognizer tells no times."""
+    if isinstance(answer, Hypothesis):
+        return answer.words
+    return tuple(word for segment in answer.segments for word in segment.words)
+
+
+def turns_of(answer: Hypothesis | Transcript) -> tuple[Turn, ...]:
+    """The turns of an answer: its own, or those its words or its segments tell; none where no speaker is named."""
+    pieces: list[Word | Segment] = []
+    if isinstance(answer, Hypothesis):
+        pieces += answer.words
+    elif answer.turns:
+        return answer.turns
+    else:
+        for segment in answer.segments:
+            pieces += segment.words if any(word.speaker for word in segment.words) else [segment]
+    if not any(piece.speaker for piece in pieces):
+        return ()
+    turns = []
+    # What the recognizer gives to nobody stays nobody's, and costs errors: to guess a speaker here would flatter it.
+    for speaker, group in groupby(pieces, key=lambda piece: piece.speaker or ""):
+        said = list(group)
+        turns.append(Turn(speaker, said[0].start, said[-1].end, " ".join(piece.text.strip() for piece in said)))
+    return tuple(turns)
