@@ -1,14 +1,21 @@
-"""The published 2B-NAR model, built without memory: names, shapes and counts of its checkpoint."""
+"""The published 2B-NAR model, built without memory: names, shapes and counts of its checkpoint, and its recipe."""
 
 from __future__ import annotations
 
 import pytest
+import tokenizers
 import torch
 from torch import Tensor
 
 from redline.errors import ConfigError
 from redline.models.config import EncoderConfig, NarConfig
 from redline.models.editor import NarEditor
+from redline.text import Tokenizer
+from redline.train.editor import EditorObjective
+from redline.train.optim import learning_rate
+from redline.train.recipe import Recipe
+from redline.train.start import check_shape
+from redline.train.tokenizer import END, PAD
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +79,67 @@ def test_full_size_shapes_are_the_published_ones(tensors: dict[str, Tensor], nam
 def test_draft_head_must_write_the_language_models_tokens() -> None:
     with pytest.raises(ConfigError, match="bpe_output_dim is 7"):
         NarEditor(NarConfig(encoder=EncoderConfig(bpe_output_dim=7)))
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return Recipe.read("nle-2b")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """A tokenizer of the published size, with its control tokens where the published one has them."""
+    names = {f"token{number}": number for number in range(100_352)}
+    for number, name in ((100_256, PAD), (100_257, END)):
+        del names[f"token{number}"]
+        names[name] = number
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel(names, unk_token="token0"))
+    core.add_special_tokens([PAD, END])
+    return Tokenizer(core)
+
+
+def test_the_recipe_makes_the_published_model(recipe: Recipe, tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> None:
+    config = recipe.config(tokenizer)
+    assert config == NarConfig(languages=config.languages)
+    with torch.device("meta"):
+        made = NarEditor(config).state_dict()
+    assert {name: tensor.shape for name, tensor in made.items()} == {
+        name: tensor.shape for name, tensor in tensors.items()
+    }
+
+
+def test_the_recipe_fits_the_published_config(recipe: Recipe) -> None:
+    stated = {"encoder": recipe.encoder, "projector": recipe.projector, "language_model": recipe.language_model}
+    assert all(stated.values())
+    top = {"vocab_size": recipe.vocab_size, "encoder_layer_indices": recipe.encoder_layer_indices}
+    check_shape(recipe.start, NarConfig(), stated, top)
+
+
+def test_the_recipe_trains_what_the_paper_trains(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    with torch.device("meta"):
+        objective = EditorObjective(NarEditor(recipe.config(tokenizer)), tokenizer, recipe.edit)
+    trained = {name: tensor.numel() for name, tensor in objective.named_parameters() if tensor.requires_grad}
+    adapters = sum(count for name, count in trained.items() if "lora_" in name)
+    assert adapters / 1e6 == pytest.approx(162.5, abs=0.1)
+    assert sum(trained.values()) / 1e6 == pytest.approx(242.3, abs=0.1)
+    assert all("lora_" in name or name.startswith("editor.projector.") for name in trained)
+    assert (recipe.edit.copy_weight, recipe.edit.audio_ctc_weight, recipe.edit.scramble_rate) == (0.02, 0.0, (0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 3e-5 / 9000), (4_499, 1.5e-5), (9_000, 3e-5), (94_500, 1.515e-5), (180_000, 3e-7)],
+)
+def test_the_recipe_has_the_published_learning_rate(recipe: Recipe, step: int, rate: float) -> None:
+    assert learning_rate(step, recipe.editor_training) == pytest.approx(rate, rel=1e-6)
+
+
+def test_the_recipe_makes_the_published_steps(recipe: Recipe) -> None:
+    training, batches = recipe.editor_training, recipe.editor_batches
+    seconds = 8 * training.accumulate * batches.batch_s
+    assert seconds / 13 == pytest.approx(320)
+    assert training.steps * seconds / 3600 / 70_000 == pytest.approx(3, rel=0.02)
+    assert training.warmup_steps == 0.05 * training.steps
+    assert (batches.balance, batches.max_utterance_s, batches.max_characters_per_frame) == (0.65, 80.0, 0.66)
+    assert (recipe.augment.noise_probability, recipe.augment.noise_snr_db) == (0.25, (-5.0, 20.0))
+    assert not recipe.states.renderings and not recipe.encoder_training.steps and not recipe.lm_training.steps

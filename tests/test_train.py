@@ -33,7 +33,8 @@ from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.losses import ctc_loss, nle_loss
 from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions, learning_rate
-from redline.train.recipe import Materials, Recipe, build, plot_log
+from redline.train.plot import plot_log
+from redline.train.recipe import Materials, Recipe, build
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
 from redline.train.tokenizer import END
@@ -174,6 +175,19 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[20] == 1.0 and rates[49] == 1.0
     assert rates[99] == pytest.approx(0.1, abs=0.03)
     assert rates[50:] == sorted(rates[50:], reverse=True)
+
+
+def test_the_learning_rate_may_fall_along_a_cosine() -> None:
+    options = LoopOptions(steps=100, lr=1.0, warmup_steps=10, decay_share=0.9, floor=0.1, decay="cosine")
+    rates = [learning_rate(step, options) for step in range(101)]
+    straight = [learning_rate(step, replace(options, decay="linear")) for step in range(101)]
+    assert rates[:11] == straight[:11] and rates[100] == straight[100] == pytest.approx(0.1)
+    assert rates[55] == pytest.approx(straight[55]) and rates[30] > straight[30] and rates[80] < straight[80]
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    with pytest.raises(ConfigError, match="decay is 'exponential'"):
+        LoopOptions(decay="exponential")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="steps is -1"):
+        LoopOptions(steps=-1)
 
 
 def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Path) -> None:

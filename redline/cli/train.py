@@ -12,7 +12,7 @@ from redline.errors import RedlineError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny) or a .toml file.")],
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny, nle-2b) or a .toml file.")],
     data: Annotated[
         Path,
         typer.Option(help="Manifest: one JSON object a line with audio, text, duration, language and split."),
@@ -20,15 +20,15 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on from here.")] = Path(
         "runs/tiny"
     ),
-    text: Annotated[Path | None, typer.Option(help="Folder of .txt files for the language model.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Folder of .txt files for the language models.")] = None,
     noise: Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")] = None,
     rooms: Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")] = None,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help="Run only this stage (repeatable): tokenizer, encoder, lm, editor, export."),
+        typer.Option(help="Run only this stage (repeatable): tokenizer, encoder, draft_lm, lm, editor, export."),
     ] = None,
 ) -> None:
-    """Train a model: tokenizer, encoder, language model, editor, then export in the published layout.
+    """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
 
     Every stage resumes where it stopped when the same command is given again. Losses and scores are written to
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.

@@ -12,30 +12,36 @@ import json
 import random
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redline.errors import DataError
-from redline.features import FEATURE_DIM, FRAME, clip_features, pad
+from redline.errors import ConfigError, DataError
+from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, clip_features, pad
 from redline.forms import MARKS
 from redline.manifest import Utterance, read_manifest
 from redline.train.augment import SpecAugmentOptions, augment_features
+from redline.train.balance import balanced
 from redline.types import SAMPLE_RATE
 
 Progress = Callable[[float], None]
 
 
-def taught(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
+Letters = Literal["a-z", "all"]
+
+
+def taught(path: Path, *, split: str | None = None, language: str | Collection[str] | None = None) -> list[Utterance]:
     """The utterances of a manifest that have text; raises `DataError` for one that does not tell its duration."""
+    languages = (language,) if isinstance(language, str) else language
     rows = [row for row in read_manifest(path) if row.text]
-    rows = [row for row in rows if split in (None, row.split) and language in (None, row.language)]
+    rows = [row for row in rows if split in (None, row.split) and (languages is None or row.language in languages)]
     if silent := [row for row in rows if row.duration <= 0]:
         raise DataError(
             f"{path}: {len(silent)} rows have no duration, first {silent[0].id}; training needs it (seconds)"
@@ -43,16 +49,19 @@ def taught(path: Path, *, split: str | None = None, language: str | None = None)
     return rows
 
 
-def spoken(text: str) -> str:
-    """Lower-case words of letters and apostrophes: what the small English models are taught to write."""
-    return " ".join(_words(text)).lower()
+def spoken(text: str, letters: Letters = "a-z") -> str:
+    """Lower-case words of letters and apostrophes: what models without a head for written forms are taught to write.
+
+    `a-z` is for English and takes accents off; `all` keeps the letters, accents and digits of every language.
+    """
+    return " ".join(_words(text, letters)).lower()
 
 
-def written(line: str) -> str:
+def written(line: str, letters: Letters = "a-z") -> str:
     """A printed line in written form (`redline.forms`): its spoken words with their capitals and marks."""
     words: list[str] = []
     for part in line.split():
-        found = _words(part)
+        found = _words(part, letters)
         tail = part[max((at for at, char in enumerate(part) if char.isalnum()), default=-1) + 1 :]
         mark = next((char for char in tail if char in MARKS), "")
         if found:
@@ -62,9 +71,15 @@ def written(line: str) -> str:
     return " ".join(words)
 
 
-def _words(text: str) -> list[str]:
-    text = unicodedata.normalize("NFKD", text.replace("\u2019", "'").replace("\u2018", "'"))
-    kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
+def _words(text: str, letters: Letters) -> list[str]:
+    text = text.replace("\u2019", "'").replace("\u2018", "'")
+    if letters == "all":
+        text = unicodedata.normalize("NFKC", text)
+        # Vowel signs of many scripts are marks (M), not letters.
+        kept = (char if char.isalnum() or char == "'" or unicodedata.category(char)[0] == "M" else " " for char in text)
+    else:
+        text = unicodedata.normalize("NFKD", text)
+        kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
     # Apostrophes at the ends are quotation marks far more often than they are part of the word.
     words = (word.strip("'") for word in "".join(kept).split())
     return [word for word in words if word]
@@ -72,7 +87,7 @@ def _words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """What the views after the first one may do to an utterance."""
+    """What the views may do to an utterance; the first one leaves it as recorded."""
 
     views: int = 5
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
@@ -83,6 +98,9 @@ class AugmentOptions:
     """Folder of noise recordings; None leaves noise out."""
     rir_dir: str | None = None
     """Folder of room responses; None leaves rooms out."""
+    # Views on disk are found by what is in them, which this does not change.
+    recorded_view: bool = field(default=True, repr=False)
+    """Whether the first view is as recorded; false draws speed, room and noise for it too."""
 
 
 def cut_of(utterance: Utterance) -> Any:
@@ -225,7 +243,22 @@ class BatchOptions:
     curriculum: tuple[float, ...] = (0.34, 0.67)
     augment_from_epoch: int = 2
     max_utterance_s: float = 30.0
+    max_characters_per_frame: float = 0.0
+    """Utterances with more characters of text for each 20 ms are left out, their text can hardly be true; 0: none."""
+    balance: float = 1.0
+    """Sources (`source`, else `language`) come in proportion to their hours to this power; 1: each utterance once.
+
+    Below 1 an epoch is as long, but small sources come several times in it and large ones in part.
+    """
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.balance <= 1:
+            raise ConfigError(f"balance is {self.balance}; allowed are 0 (all sources alike) to 1 (each as it is)")
+        if self.max_characters_per_frame < 0:
+            raise ConfigError(
+                f"max_characters_per_frame is {self.max_characters_per_frame}; allowed are 0 (no limit) and above"
+            )
 
 
 class BatchSource:
@@ -238,17 +271,21 @@ class BatchSource:
         options: BatchOptions,
         spec_augment: SpecAugmentOptions | None,
     ) -> None:
-        kept = [item for item in utterances if item.id in views[0].offsets and item.duration <= options.max_utterance_s]
+        reasons = [_why_not(item, views[0], options) for item in utterances]
+        kept = [item for item, reason in zip(utterances, reasons, strict=True) if not reason]
+        self.left_out = Counter(reason for reason in reasons if reason)
+        """How many utterances do not train, by reason."""
         if not kept:
-            raise DataError(
-                f"none of {len(utterances)} utterances can be trained on: all are unreadable, "
-                f"under 20 ms or over {options.max_utterance_s:g} s"
-            )
-        self.left_out = len(utterances) - len(kept)
+            raise DataError(f"none of {len(utterances)} utterances can be trained on: {self.why_left_out}")
         self.utterances = sorted(kept, key=lambda item: item.duration)
         self.views = views
         self.options = options
         self.spec_augment = spec_augment
+
+    @property
+    def why_left_out(self) -> str:
+        """The reasons for which utterances do not train, with the number of each; empty when all do."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch after the first `skip`."""
@@ -257,6 +294,8 @@ class BatchSource:
         options = self.options
         share = options.curriculum[epoch] if epoch < len(options.curriculum) else 1.0
         chosen = self.utterances[: max(1, round(share * len(self.utterances)))]
+        if options.balance < 1:
+            chosen = balanced(chosen, options.balance, options.seed, epoch)
         with warnings.catch_warnings():
             # The advice to read cuts lazily is for sets that do not fit in memory.
             warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler")
@@ -287,6 +326,18 @@ class BatchSource:
         turn = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:2], "big")
         view = self.views[(epoch + turn) % len(self.views)] if epoch else self.views[0]
         return view if identity in view.offsets else self.views[0]
+
+
+def _why_not(item: Utterance, view: FeatureView, options: BatchOptions) -> str:
+    """Why an utterance does not train; empty when it does."""
+    if item.id not in view.offsets:
+        return "under 20 ms or not readable"
+    if item.duration > options.max_utterance_s:
+        return f"over {options.max_utterance_s:g} s"
+    most = options.max_characters_per_frame
+    if most and len(item.text) > most * item.duration * FRAME_RATE:
+        return f"with over {most:g} characters a frame of 20 ms"
+    return ""
 
 
 def cuts_of_durations(utterances: Sequence[Utterance]) -> Any:

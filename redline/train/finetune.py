@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from redline.train.loop import Say, fit
 from redline.train.optim import LoopOptions
 from redline.train.processes import first_process_first, is_first_process, only_first
 from redline.train.stage import share_done
+from redline.train.start import dtype_of
 
 TextStyle = Literal["as-is", "spoken"]
 HELD_OUT = (4, 200)
@@ -167,7 +167,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:
-        say(f"{source.left_out} utterances are left out: unreadable, under 20 ms or over {batches.max_utterance_s:g} s")
+        say(f"left out: {source.why_left_out}")
     edit = EditOptions(
         lora_rank=chosen.lora_rank, audio_ctc_weight=0.0, encoder_weight=1.0 if chosen.train_encoder else 0.0
     )
@@ -194,7 +194,8 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         for name, tensor in editor.cpu().state_dict().items():
             if tensor.is_floating_point():
                 tensor.lerp_(began[name], 1 - chosen.blend)
-    dtype = getattr(torch, json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype") or "bfloat16")
     if not is_first_process():
         return out / "model"
-    return checkpoint.save(out / "model", editor.cpu(), folder / "tokenizer.json", dtype=dtype, overwrite=True)
+    return checkpoint.save(
+        out / "model", editor.cpu(), folder / "tokenizer.json", dtype=dtype_of(folder), overwrite=True
+    )

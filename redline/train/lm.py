@@ -25,7 +25,7 @@ from redline.errors import ConfigError, DataError
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import CorruptionOptions, corrupt
-from redline.train.data import Progress, written
+from redline.train.data import Letters, Progress, written
 from redline.train.losses import nle_loss
 from redline.train.stage import rates
 
@@ -47,13 +47,13 @@ class TextOptions:
             raise ConfigError(f"objective is {self.objective!r}; allowed are 'redline' and 'causal'")
 
 
-def read_books(folder: Path, cache: Path, progress: Progress | None = None) -> list[str]:
+def read_books(folder: Path, cache: Path, progress: Progress | None = None, letters: Letters = "a-z") -> list[str]:
     """The paragraphs of every .txt file under a folder in written form, kept in `cache` for the next run."""
     files = sorted(folder.rglob("*.txt")) if folder.is_dir() else [folder]
     if not files or not all(file.is_file() for file in files):
         raise DataError(f"{folder}: no .txt files in it; name a folder of plain text, one paragraph a line")
     stamp = hashlib.sha256("".join(f"{file}{file.stat().st_size}" for file in files).encode()).hexdigest()[:12]
-    kept = cache / f"written-{stamp}.txt"
+    kept = cache / (f"written-{stamp}.txt" if letters == "a-z" else f"written-{letters}-{stamp}.txt")
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")
@@ -61,7 +61,7 @@ def read_books(folder: Path, cache: Path, progress: Progress | None = None) -> l
             for file in files:
                 for line in file.read_text(encoding="utf-8").splitlines():
                     # A line with digits would be read aloud in words that are not on the page.
-                    if not any(char.isdigit() for char in line) and (words := written(line)):
+                    if not any(char.isdigit() for char in line) and (words := written(line, letters)):
                         out.write(words + "\n")
                 if progress:
                     progress(1.0)

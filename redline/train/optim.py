@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +17,13 @@ class LoopOptions:
     """How long and how fast to train; the learning rate rises, stays, then falls to a floor."""
 
     steps: int = 10_000
+    """0 leaves the stage out, where a recipe can do without it."""
     lr: float = 1e-3
     warmup_steps: int = 300
     decay_share: float = 0.35
+    """Share of the steps, the last ones, over which the learning rate falls."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How it falls: in a straight line, or along half a cosine, slowly at both ends."""
     floor: float = 0.01
     """Last learning rate as a share of the peak."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -43,6 +48,10 @@ class LoopOptions:
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
             raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
+        if self.decay not in ("linear", "cosine"):
+            raise ConfigError(f"decay is {self.decay!r}; allowed are 'linear' and 'cosine'")
+        if self.steps < 0:
+            raise ConfigError(f"steps is {self.steps}; allowed are 0 and above")
         if self.precision not in ("no", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
         if self.accumulate < 1:
@@ -52,10 +61,12 @@ class LoopOptions:
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
-    """The learning rate of one step: linear warm-up, a plateau, linear decay over the last `decay_share`."""
+    """The learning rate of one step: linear warm-up, a plateau, a fall to the floor over the last `decay_share`."""
     rise = min(1.0, (step + 1) / max(1, options.warmup_steps))
     decay = max(1.0, options.decay_share * options.steps)
     fall = min(1.0, max(0.0, (options.steps - step) / decay))
+    if options.decay == "cosine":
+        fall = 0.5 * (1.0 - math.cos(math.pi * fall))
     return options.lr * rise * (options.floor + (1.0 - options.floor) * fall)
 
 

@@ -1,12 +1,12 @@
 """A recipe: everything that makes a model except the data, read from one TOML file.
 
 `build` runs its stages in order (tokenizer, encoder, the draft's language model, the editor's, the editor, export);
-each goes on where it stopped.
+each goes on where it stopped. A recipe with `start` begins every stage with the weights of that checkpoint.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -22,11 +22,12 @@ from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.editor import NarEditor
-from redline.models.heads import FormHead
 from redline.models.granite import GraniteLM
+from redline.models.heads import FormHead
 from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer
 from redline.train.augment import SpecAugmentOptions
+from redline.train.balance import hours_of, shares
 from redline.train.corrupt import CorruptionOptions
 from redline.train.data import (
     AugmentOptions,
@@ -34,6 +35,7 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
+    Letters,
     build_view,
     spoken,
     taught,
@@ -44,25 +46,40 @@ from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
 from redline.train.loop import Say, fit
 from redline.train.ngram import NgramOptions, estimate, split_text, token_stream
 from redline.train.optim import LoopOptions
+from redline.train.plot import plot_log
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.snapshot import load_average
 from redline.train.splice import SplicedSource, SpliceOptions
 from redline.train.stage import Source, share_done
+from redline.train.start import check_shape, dtype_of
 from redline.train.states import StateBatch, StateOptions, build_states
 from redline.train.tokenizer import END, PAD, train_tokenizer
 
 T = TypeVar("T")
 STAGES = ("tokenizer", "encoder", "draft_lm", "lm", "editor", "export")
 RECIPES = Path(__file__).parent / "recipes"
+VOCAB_SIZE = 768
+LAYERS = (2, 4, 6, -1)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The sections of a recipe file; every one may be left out."""
 
-    language: str = "en"
-    vocab_size: int = 768
-    encoder_layer_indices: tuple[int, ...] = (2, 4, 6, -1)
+    language: str | tuple[str, ...] = "en"
+    """One language or several; utterances of others are not looked at."""
+    letters: Letters = "a-z"
+    """What texts are made of: `a-z` for English, `all` for the letters, accents and digits of every language."""
+    start: str = ""
+    """A checkpoint to go on from: a bundled name, a folder or a hub id; its tokenizer and shape are taken too.
+
+    `vocab_size`, `encoder_layer_indices` and the sections `encoder`, `projector` and `language_model` may be left out
+    then; what they say must be what the checkpoint has.
+    """
+    vocab_size: int | None = None
+    """None is 768, or what `start` has."""
+    encoder_layer_indices: tuple[int, ...] | None = None
+    """None is (2, 4, 6, -1), or what `start` has."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
     projector: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +99,23 @@ class Recipe:
     splice: SpliceOptions = SpliceOptions()
     editor_batches: BatchOptions = BatchOptions(curriculum=(), augment_from_epoch=0)
     editor_training: LoopOptions = LoopOptions()
+
+    def __post_init__(self) -> None:
+        if not self.languages:
+            raise ConfigError("language is an empty list; name at least one, such as 'en'")
+        if self.letters not in ("a-z", "all"):
+            raise ConfigError(f"letters is {self.letters!r}; allowed are 'a-z' and 'all'")
+        if self.letters == "a-z" and (other := [name for name in self.languages if not name.startswith("en")]):
+            raise ConfigError(
+                f'language is {", ".join(other)}: letters "a-z" would spoil its texts; set letters = "all"'
+            )
+        if not self.start and not self.encoder_training.steps:
+            raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as start, or train one")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that are learned."""
+        return (self.language,) if isinstance(self.language, str) else self.language
 
     @classmethod
     def read(cls, name: str | Path) -> Recipe:
@@ -110,7 +144,7 @@ class Recipe:
         return replace(default, **chosen)
 
     def config(self, tokenizer: Tokenizer) -> NarConfig:
-        """The model that this recipe trains, sized to its tokenizer."""
+        """The model of the recipe's own sections, sized to its tokenizer; with `start`, the checkpoint's counts."""
         end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
         assert end is not None and pad is not None
         rows = tokenizer.vocab_size
@@ -123,15 +157,16 @@ class Recipe:
             "recipe [language_model]",
         )
         joined = {"encoder_dim": encoder.hidden_dim, "llm_dim": text.hidden_size}
-        joined["num_encoder_layers"] = len(self.encoder_layer_indices)
+        layers = self.encoder_layer_indices or LAYERS
+        joined["num_encoder_layers"] = len(layers)
         projector = _section(ProjectorConfig(), {**self.projector, **joined}, "recipe [projector]")
         return NarConfig(
             encoder=encoder,
             projector=projector,
             text=text,
-            encoder_layer_indices=self.encoder_layer_indices,
+            encoder_layer_indices=layers,
             blank_token_id=end,
-            languages=(self.language,),
+            languages=self.languages,
         )
 
 
@@ -167,8 +202,8 @@ class Materials:
 
 
 def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
-    rows = taught(data, split=split, language=recipe.language)
-    said = [replace(row, text=spoken(row.text)) for row in rows]
+    rows = taught(data, split=split, language=recipe.languages)
+    said = [replace(row, text=spoken(row.text, recipe.letters)) for row in rows]
     return [row for row in said if row.text]
 
 
@@ -182,9 +217,18 @@ class Build:
         for name, rows in (("train", self.train_set), ("dev", self.dev_set)):
             if not rows:
                 raise DataError(
-                    f"{materials.data}: no utterance with language {recipe.language!r} and split {name!r}; "
+                    f"{materials.data}: no utterance with language {' or '.join(recipe.languages)} and split {name!r}; "
                     'each line needs "split": "train" or "dev" (and "test" for what is never trained on)'
                 )
+        if silent := sorted(set(recipe.languages) - {row.language for row in self.train_set}):
+            raise DataError(
+                f"{materials.data}: no utterance to train on in {', '.join(silent)}, which the recipe names as a "
+                "language; add some, or leave it out of the recipe"
+            )
+        self.start: Path | None = None
+        if recipe.start:
+            with first_process_first():
+                self.start = checkpoint.resolve(recipe.start)
         hours = sum(row.duration for row in self.train_set) / 3600
         say(f"{len(self.train_set)} utterances, {hours:.2f} h to train on; {len(self.dev_set)} for dev")
 
@@ -197,12 +241,30 @@ class Build:
             raise DataError(f"{self.tokenizer_path} is missing: run the stage 'tokenizer' first")
         return Tokenizer.from_file(self.tokenizer_path)
 
+    def _model(self, tokenizer: Tokenizer) -> NarEditor:
+        """The model as training begins: with random weights, or those of the checkpoint it starts from."""
+        recipe = self.recipe
+        if self.start is None:
+            return NarEditor(recipe.config(tokenizer))
+        if (self.start / "tokenizer.json").read_bytes() != self.tokenizer_path.read_bytes():
+            raise DataError(
+                f"{self.tokenizer_path} is not the tokenizer of {recipe.start}, which the recipe starts from; "
+                "choose another --out"
+            )
+        model, config, _ = checkpoint.load(self.start)
+        stated = {"encoder": recipe.encoder, "projector": recipe.projector, "language_model": recipe.language_model}
+        top = {"vocab_size": recipe.vocab_size, "encoder_layer_indices": recipe.encoder_layer_indices}
+        check_shape(recipe.start, config, stated, top)
+        model.config = replace(config, languages=recipe.languages)
+        return model
+
     def _books(self) -> list[str]:
         if self.materials.text is None:
             raise DataError("the language model needs text: name a folder of .txt files with --text")
         files = len(list(self.materials.text.rglob("*.txt"))) or 1
         with first_process_first():
-            return read_books(self.materials.text, self.out / "text", share_done(self.say, "text", files))
+            progress = share_done(self.say, "text", files)
+            return read_books(self.materials.text, self.out / "text", progress, self.recipe.letters)
 
     def _spoken_books(self) -> list[str]:
         return [plain(line) for line in self._books()]
@@ -216,8 +278,9 @@ class Build:
         cache = self.out / "views"
         seconds = sum(row.duration for row in self.train_set)
         views = []
-        for number in range(options.views):
-            label = f"features, view {number + 1}/{options.views}"
+        first = 0 if options.recorded_view else 1
+        for number in range(first, first + options.views):
+            label = f"features, view {number - first + 1}/{options.views}"
             progress = share_done(self.say, label, seconds)
             with first_process_first():
                 views.append(build_view(self.train_set, number, options, cache, progress, self._left_out))
@@ -230,10 +293,14 @@ class Build:
     def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
         source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
         if source.left_out:
-            self.say(
-                f"{source.left_out} of {len(self.train_set)} utterances do not train: "
-                f"over {options.max_utterance_s:g} s, under 20 ms or not readable"
-            )
+            count = source.left_out.total()
+            self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
+        if options.balance < 1:
+            hours = hours_of(source.utterances)
+            parts = shares(hours, options.balance)
+            for name, own in hours.items():
+                part = f"{own / sum(hours.values()):.1%} of the hours, {parts[name]:.1%} of an epoch"
+                self.say(f"source {name or '(no name)'}: {own:.2f} h, {part}")
         return source
 
     def tokenizer(self) -> None:
@@ -241,16 +308,26 @@ class Build:
             return
         if not is_first_process():
             return
+        if self.start is not None:
+            shutil.copyfile(self.start / "tokenizer.json", self.tokenizer_path)
+            return
         lines = [row.text for row in self.train_set]
         if self.materials.text is not None:
             lines += self._spoken_books()[::4]
-        train_tokenizer(lines, self.recipe.vocab_size, self.tokenizer_path)
+        train_tokenizer(lines, self.recipe.vocab_size or VOCAB_SIZE, self.tokenizer_path)
         self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
 
     def encoder(self) -> None:
+        if not self.recipe.encoder_training.steps:
+            return
         tokenizer = self._tokenizer()
         torch.manual_seed(self.recipe.encoder_training.seed)
-        objective = EncoderObjective(self.recipe.config(tokenizer).encoder, tokenizer, self.recipe.encoder_loss)
+        if self.start is None:
+            objective = EncoderObjective(self.recipe.config(tokenizer).encoder, tokenizer, self.recipe.encoder_loss)
+        else:
+            began = self._model(tokenizer).encoder
+            objective = EncoderObjective(began.config, tokenizer, self.recipe.encoder_loss)
+            objective.encoder = began
         views, dev_view = self._views()
         source = self._source(views, self.recipe.encoder_batches)
         stage = EncoderStage(objective, source, self.dev_set, dev_view)
@@ -261,7 +338,7 @@ class Build:
         if not options.order or (folder / NAME).exists() or not is_first_process():
             return
         tokenizer = self._tokenizer()
-        boundary = self.recipe.config(tokenizer).blank_token_id
+        boundary = self._model(tokenizer).config.blank_token_id
         lines, _ = split_text(self._spoken_books(), options)
         stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
         self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
@@ -278,10 +355,17 @@ class Build:
         return model
 
     def lm(self) -> None:
+        if not self.recipe.lm_training.steps:
+            return
         tokenizer = self._tokenizer()
-        config = self.recipe.config(tokenizer)
         torch.manual_seed(self.recipe.lm_training.seed)
-        objective = LMObjective(GraniteLM(config.text), tokenizer, self.recipe.text, config.blank_token_id)
+        if self.start is None:
+            config = self.recipe.config(tokenizer)
+            began = GraniteLM(config.text)
+        else:
+            model = self._model(tokenizer)
+            config, began = model.config, model.language_model
+        objective = LMObjective(began, tokenizer, self.recipe.text, config.blank_token_id)
         stage = LMStage(objective, self._spoken_books(), self.recipe.corruption)
         fit(stage, self.recipe.lm_training, self.out / "lm", self.say)
 
@@ -292,15 +376,16 @@ class Build:
     def _editor_objective(self) -> EditorObjective:
         tokenizer = self._tokenizer()
         torch.manual_seed(self.recipe.editor_training.seed)
-        model = NarEditor(self.recipe.config(tokenizer))
-        if self.recipe.edit.forms_weight:
+        model = self._model(tokenizer)
+        if self.recipe.edit.forms_weight and model.forms is None:
             model.forms = FormHead(model.config.text.hidden_size)
         taught = _Holder(model)
-        self._need("encoder")
-        load_average(self.out / "encoder", taught)
-        if (self.out / "lm" / "latest").exists():
+        if self.recipe.encoder_training.steps:
+            self._need("encoder")
+            load_average(self.out / "encoder", taught)
+        if self.recipe.lm_training.steps and (self.out / "lm" / "latest").exists():
             load_average(self.out / "lm", taught)
-        elif self.recipe.edit.lora_rank:
+        elif self.recipe.edit.lora_rank and self.start is None:
             raise DataError("adapters need a pretrained language model: run the stage 'lm' first, or set lora_rank = 0")
         return EditorObjective(self._drafting(model), tokenizer, self.recipe.edit)
 
@@ -332,7 +417,7 @@ class Build:
                 lambda label: share_done(self.say, label, total),
             )
         texts = {row.id: row.text for row in self.train_set}
-        layers = len(recipe.encoder_layer_indices)
+        layers = len(editor.config.encoder_layer_indices)
         blank = editor.config.blank_token_id
         books = self._books()
         if editor.draft_lm is not None:
@@ -347,9 +432,8 @@ class Build:
         load_average(self.out / "editor", objective)
         if self.recipe.edit.lora_rank:
             merge_adapters(objective.editor.language_model)
-        target = checkpoint.save(
-            self.out / "model", objective.editor, self.tokenizer_path, dtype=torch.float16, overwrite=True
-        )
+        dtype = torch.float16 if self.start is None else dtype_of(self.start)
+        target = checkpoint.save(self.out / "model", objective.editor, self.tokenizer_path, dtype=dtype, overwrite=True)
         size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
         self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
 
@@ -375,32 +459,3 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
             wait_for_all()
             if is_first_process() and (materials.out / stage / "log.jsonl").exists():
                 plot_log(materials.out / stage / "log.jsonl")
-
-
-def plot_log(log: Path) -> Path | None:
-    """Draw the loss log of a stage beside it (log.png); None where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    losses = [row for row in rows if "loss" in row]
-    scores = [row for row in rows if "loss" not in row]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for axes, part, marker in ((left, losses, ""), (right, scores, ".")):
-        # A run may go on with other loss parts than it began with.
-        for key in sorted({key for row in part for key in row} - {"step", "epoch", "lr", "seconds"}):
-            points = [(row["step"], row[key]) for row in part if key in row]
-            axes.plot(*zip(*points, strict=True), marker=marker, label=key)
-    for axes, title in ((left, "training loss"), (right, "dev scores")):
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-    target = log.with_suffix(".png")
-    figure.savefig(target, dpi=110)
-    pyplot.close(figure)
-    return target
