@@ -18,8 +18,9 @@ from redline.models import checkpoint
 from redline.train import data
 from redline.train.augment import SpecAugmentOptions
 from redline.train.balance import balanced, hours_of, shares
+from redline.train.build import Materials, build
 from redline.train.data import AugmentOptions, BatchOptions, BatchSource, FeatureView, build_view, spoken, written
-from redline.train.recipe import Materials, Recipe, build
+from redline.train.recipe import Recipe
 from tests.corpus import make_corpus, silent, small_recipe
 
 SECONDS = {"large": 900.0, "middle": 90.0, "small": 10.0}

@@ -13,10 +13,10 @@ from redline.cli.main import app
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance, read_manifest
 from redline.models import checkpoint
+from redline.train.build import Materials, build
 from redline.train.finetune import LARGE, FinetuneOptions, finetune, plan, split_of
 from redline.train.loop import fit
 from redline.train.optim import LoopOptions
-from redline.train.recipe import Materials, build
 from tests.corpus import make_corpus, small_recipe
 
 

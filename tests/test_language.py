@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from redline.errors import CheckpointError
 from redline.evaluate.languages import score
@@ -14,13 +17,18 @@ from redline.evaluate.run import Result
 from redline.features import FEATURE_DIM
 from redline.longform import pipeline
 from redline.manifest import Utterance
+from redline.model import load_model
 from redline.models import checkpoint
+from redline.models.config import EncoderConfig
+from redline.models.conformer import ConformerEncoder
 from redline.models.editor import NarEditor
 from redline.models.heads import LANGUAGE, FormHead, LanguageHead, save
 from redline.recognizer import EditRecognizer
 from redline.testing import FakeRecognizer, tiny_config, tone
+from redline.train.build import Materials, build
+from redline.train.encoder import warm
 from redline.types import Hypothesis, Task, Waveform
-from tests.corpus import WORDS, tokenizer_of
+from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
 
 
 def test_padding_does_not_change_the_language() -> None:
@@ -86,3 +94,38 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path.rename(tmp_path / LANGUAGE)
     with pytest.raises(CheckpointError, match="'redline out_forms 1'; 'redline out_language 1' can be read"):
         load_language(tmp_path / LANGUAGE, 8)
+
+
+def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> None:
+    data = make_corpus(tmp_path)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["language"] = "de" if number % 2 else "en"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    recipe = replace(small_recipe(), language=("en", "de"), letters="all")
+    build(recipe, Materials(data, tmp_path / "run"), ("tokenizer", "encoder", "editor", "export"), silent)
+    log = [json.loads(line) for line in (tmp_path / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
+    assert any("language" in row for row in log) and any("language_errors" in row for row in log)
+    model, config, _ = checkpoint.load(tmp_path / "run" / "model")
+    assert config.languages == ("en", "de") and model.language is not None
+    taught = load_file(tmp_path / "run" / "encoder" / "step-4" / "average.safetensors")
+    assert torch.allclose(model.language.out.weight, taught["language.out.weight"], atol=1e-2)
+    (heard,) = load_model(tmp_path / "run" / "model").recognizer.recognize([tone(1.0)], Task())
+    assert heard.language in ("en", "de")
+
+    further = replace(recipe, encoder_from=str(tmp_path / "run" / "model"), vocab_size=280)
+    said: list[str] = []
+    build(further, Materials(data, tmp_path / "more"), ("tokenizer", "encoder"), said.append)
+    assert any("new are out_bpe.weight, out_bpe.bias" in line for line in said)
+
+
+def test_an_encoder_begins_with_the_rows_it_shares_with_another() -> None:
+    sizes = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "dim_head": 8, "self_conditioning_layer": 1}
+    small = EncoderConfig(**sizes, output_dim=100, bpe_output_dim=30)
+    large = replace(small, output_dim=120, bpe_output_dim=40)
+    other, mine = ConformerEncoder(small), ConformerEncoder(large)
+    fresh = mine.out.weight[100:].clone()
+    assert warm(mine, other) == ["out_bpe.weight", "out_bpe.bias"]
+    assert torch.equal(mine.layers[1].ff1.up_proj.weight, other.layers[1].ff1.up_proj.weight)
+    assert torch.equal(mine.out.weight[:100], other.out.weight) and torch.equal(mine.out.weight[100:], fresh)
+    assert torch.equal(mine.out_mid.weight[:, :100], other.out_mid.weight)

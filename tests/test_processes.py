@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from redline.errors import DataError
-from redline.train.recipe import Materials, build
+from redline.train.build import Materials, build
 from tests.corpus import make_corpus, silent, small_recipe
 
 SCRIPT = """

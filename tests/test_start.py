@@ -16,9 +16,10 @@ from redline.models import checkpoint
 from redline.models.editor import NarEditor
 from redline.models.heads import FormHead
 from redline.text import Tokenizer
+from redline.train.build import Materials, build
 from redline.train.editor import EditOptions
 from redline.train.ngram import NgramOptions, estimate
-from redline.train.recipe import Materials, Recipe, build
+from redline.train.recipe import Recipe
 from redline.train.tokenizer import train_tokenizer
 from tests.corpus import WORDS, make_corpus, silent, small_recipe
 

@@ -21,6 +21,7 @@ from redline.models import checkpoint
 from redline.models.config import LMConfig
 from redline.models.granite import GraniteLM
 from redline.train.augment import SpecAugmentOptions
+from redline.train.build import Materials, build
 from redline.train.data import (
     AugmentOptions,
     BatchOptions,
@@ -34,7 +35,7 @@ from redline.train.losses import ctc_loss, nle_loss
 from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions, learning_rate
 from redline.train.plot import plot_log
-from redline.train.recipe import Materials, Recipe, build
+from redline.train.recipe import Recipe
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
 from redline.train.tokenizer import END

@@ -34,7 +34,8 @@ def train(
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     try:
-        from redline.train.recipe import STAGES, Materials, Recipe, build
+        from redline.train.build import STAGES, Materials, build
+        from redline.train.recipe import Recipe
 
         materials = Materials(data, out, text, noise, rooms)
         build(Recipe.read(recipe), materials, stage or STAGES, lambda line: print(line, file=sys.stderr, flush=True))

@@ -228,6 +228,7 @@ class Batch:
     lengths: Tensor
     texts: tuple[str, ...]
     ids: tuple[str, ...]
+    languages: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -310,7 +311,7 @@ class BatchSource:
                 world_size=1,
             )
         sampler.set_epoch(epoch)
-        texts = {item.id: item.text for item in chosen}
+        said = {item.id: item for item in chosen}
         augment = epoch >= options.augment_from_epoch
         for number, cuts in enumerate(sampler):
             if number < skip:
@@ -320,7 +321,9 @@ class BatchSource:
             if augment and self.spec_augment:
                 rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
             features, lengths = pad(rows)
-            yield Batch(features, lengths, tuple(texts[identity] for identity in ids), tuple(ids))
+            items = [said[identity] for identity in ids]
+            texts, languages = tuple(item.text for item in items), tuple(item.language for item in items)
+            yield Batch(features, lengths, texts, tuple(ids), languages)
 
     def _view(self, identity: str, epoch: int) -> FeatureView:
         turn = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:2], "big")

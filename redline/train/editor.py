@@ -75,6 +75,8 @@ class EditorObjective(nn.Module):
         editor.encoder.requires_grad_(options.encoder_weight > 0)
         if options.lora_rank:
             editor.language_model = with_adapters(editor.language_model, options)
+        if editor.language is not None:
+            editor.language.requires_grad_(False)  # the encoder's stage taught it
         if editor.forms is not None:
             editor.forms.requires_grad_(options.forms_weight > 0)
         special = tokenizer.special_ids

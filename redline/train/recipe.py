@@ -1,64 +1,35 @@
-"""A recipe: everything that makes a model except the data, read from one TOML file.
-
-`build` runs its stages in order (tokenizer, encoder, the draft's language model, the editor's, the editor, export);
-each goes on where it stopped. A recipe with `start` begins every stage with the weights of that checkpoint.
-"""
+"""A recipe: everything that makes a model except the data, read from one TOML file."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from redline.decoding.beam import BeamOptions
-from redline.errors import ConfigError, DataError
-from redline.forms import plain
-from redline.manifest import Utterance
-from redline.models import checkpoint
+from redline.errors import ConfigError
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
-from redline.models.editor import NarEditor
-from redline.models.granite import GraniteLM
-from redline.models.heads import FormHead
-from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer
 from redline.train.augment import SpecAugmentOptions
-from redline.train.balance import hours_of, shares
 from redline.train.corrupt import CorruptionOptions
 from redline.train.data import (
     AugmentOptions,
-    Batch,
     BatchOptions,
-    BatchSource,
-    FeatureView,
     Letters,
-    build_view,
-    spoken,
-    taught,
 )
-from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
-from redline.train.encoder import EncoderLossOptions, EncoderObjective, EncoderStage
-from redline.train.lm import LMObjective, LMStage, TextOptions, read_books
-from redline.train.loop import Say, fit
-from redline.train.ngram import NgramOptions, estimate, split_text, token_stream
+from redline.train.editor import EditOptions
+from redline.train.encoder import EncoderLossOptions
+from redline.train.lm import TextOptions
+from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions
-from redline.train.plot import plot_log
-from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
-from redline.train.snapshot import load_average
-from redline.train.splice import SplicedSource, SpliceOptions
-from redline.train.stage import Source, share_done
-from redline.train.start import check_shape, dtype_of
-from redline.train.states import StateBatch, StateOptions, build_states
-from redline.train.tokenizer import END, PAD, train_tokenizer
+from redline.train.splice import SpliceOptions
+from redline.train.states import StateOptions
+from redline.train.tokenizer import END, PAD
 
 T = TypeVar("T")
-STAGES = ("tokenizer", "encoder", "draft_lm", "lm", "editor", "export")
 RECIPES = Path(__file__).parent / "recipes"
-VOCAB_SIZE = 768
 LAYERS = (2, 4, 6, -1)
 
 
@@ -75,6 +46,9 @@ class Recipe:
 
     `vocab_size`, `encoder_layer_indices` and the sections `encoder`, `projector` and `language_model` may be left out
     then; what they say must be what the checkpoint has.
+    """
+    encoder_from: str = ""
+    """A checkpoint whose encoder this one begins with, for another tokenizer or other languages; the token head is new.
     """
     vocab_size: int | None = None
     """None is 768, or what `start` has."""
@@ -109,6 +83,8 @@ class Recipe:
             raise ConfigError(
                 f'language is {", ".join(other)}: letters "a-z" would spoil its texts; set letters = "all"'
             )
+        if self.start and self.encoder_from:
+            raise ConfigError("start and encoder_from are both set; start already brings its encoder")
         if not self.start and not self.encoder_training.steps:
             raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as start, or train one")
 
@@ -188,274 +164,3 @@ def _section(default: T, values: Mapping[str, Any], where: str) -> T:
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"{where}: unknown {unknown}; known are {sorted(known)}")
     return replace(default, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})  # type: ignore[type-var]
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What a recipe is applied to, and where its results go."""
-
-    data: Path
-    out: Path
-    text: Path | None = None
-    noise: Path | None = None
-    rooms: Path | None = None
-
-
-def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
-    rows = taught(data, split=split, language=recipe.languages)
-    said = [replace(row, text=spoken(row.text, recipe.letters)) for row in rows]
-    return [row for row in said if row.text]
-
-
-class Build:
-    """One run of a recipe: its data, its folders and its stages."""
-
-    def __init__(self, recipe: Recipe, materials: Materials, say: Say) -> None:
-        self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
-        self.train_set = _speech(recipe, materials.data, "train")
-        self.dev_set = _speech(recipe, materials.data, "dev")
-        for name, rows in (("train", self.train_set), ("dev", self.dev_set)):
-            if not rows:
-                raise DataError(
-                    f"{materials.data}: no utterance with language {' or '.join(recipe.languages)} and split {name!r}; "
-                    'each line needs "split": "train" or "dev" (and "test" for what is never trained on)'
-                )
-        if silent := sorted(set(recipe.languages) - {row.language for row in self.train_set}):
-            raise DataError(
-                f"{materials.data}: no utterance to train on in {', '.join(silent)}, which the recipe names as a "
-                "language; add some, or leave it out of the recipe"
-            )
-        self.start: Path | None = None
-        if recipe.start:
-            with first_process_first():
-                self.start = checkpoint.resolve(recipe.start)
-        hours = sum(row.duration for row in self.train_set) / 3600
-        say(f"{len(self.train_set)} utterances, {hours:.2f} h to train on; {len(self.dev_set)} for dev")
-
-    @property
-    def tokenizer_path(self) -> Path:
-        return self.out / "tokenizer.json"
-
-    def _tokenizer(self) -> Tokenizer:
-        if not self.tokenizer_path.exists():
-            raise DataError(f"{self.tokenizer_path} is missing: run the stage 'tokenizer' first")
-        return Tokenizer.from_file(self.tokenizer_path)
-
-    def _model(self, tokenizer: Tokenizer) -> NarEditor:
-        """The model as training begins: with random weights, or those of the checkpoint it starts from."""
-        recipe = self.recipe
-        if self.start is None:
-            return NarEditor(recipe.config(tokenizer))
-        if (self.start / "tokenizer.json").read_bytes() != self.tokenizer_path.read_bytes():
-            raise DataError(
-                f"{self.tokenizer_path} is not the tokenizer of {recipe.start}, which the recipe starts from; "
-                "choose another --out"
-            )
-        model, config, _ = checkpoint.load(self.start)
-        stated = {"encoder": recipe.encoder, "projector": recipe.projector, "language_model": recipe.language_model}
-        top = {"vocab_size": recipe.vocab_size, "encoder_layer_indices": recipe.encoder_layer_indices}
-        check_shape(recipe.start, config, stated, top)
-        model.config = replace(config, languages=recipe.languages)
-        return model
-
-    def _books(self) -> list[str]:
-        if self.materials.text is None:
-            raise DataError("the language model needs text: name a folder of .txt files with --text")
-        files = len(list(self.materials.text.rglob("*.txt"))) or 1
-        with first_process_first():
-            progress = share_done(self.say, "text", files)
-            return read_books(self.materials.text, self.out / "text", progress, self.recipe.letters)
-
-    def _spoken_books(self) -> list[str]:
-        return [plain(line) for line in self._books()]
-
-    def _views(self) -> tuple[list[FeatureView], FeatureView]:
-        options = replace(
-            self.recipe.augment,
-            noise_dir=str(self.materials.noise) if self.materials.noise else None,
-            rir_dir=str(self.materials.rooms) if self.materials.rooms else None,
-        )
-        cache = self.out / "views"
-        seconds = sum(row.duration for row in self.train_set)
-        views = []
-        first = 0 if options.recorded_view else 1
-        for number in range(first, first + options.views):
-            label = f"features, view {number - first + 1}/{options.views}"
-            progress = share_done(self.say, label, seconds)
-            with first_process_first():
-                views.append(build_view(self.train_set, number, options, cache, progress, self._left_out))
-        with first_process_first():
-            return views, build_view(self.dev_set, 0, options, cache, skipped=self._left_out)
-
-    def _left_out(self, reason: str) -> None:
-        self.say(f"left out: {reason}")
-
-    def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
-        source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
-        if source.left_out:
-            count = source.left_out.total()
-            self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
-        if options.balance < 1:
-            hours = hours_of(source.utterances)
-            parts = shares(hours, options.balance)
-            for name, own in hours.items():
-                part = f"{own / sum(hours.values()):.1%} of the hours, {parts[name]:.1%} of an epoch"
-                self.say(f"source {name or '(no name)'}: {own:.2f} h, {part}")
-        return source
-
-    def tokenizer(self) -> None:
-        if self.tokenizer_path.exists():
-            return
-        if not is_first_process():
-            return
-        if self.start is not None:
-            shutil.copyfile(self.start / "tokenizer.json", self.tokenizer_path)
-            return
-        lines = [row.text for row in self.train_set]
-        if self.materials.text is not None:
-            lines += self._spoken_books()[::4]
-        train_tokenizer(lines, self.recipe.vocab_size or VOCAB_SIZE, self.tokenizer_path)
-        self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
-
-    def encoder(self) -> None:
-        if not self.recipe.encoder_training.steps:
-            return
-        tokenizer = self._tokenizer()
-        torch.manual_seed(self.recipe.encoder_training.seed)
-        if self.start is None:
-            objective = EncoderObjective(self.recipe.config(tokenizer).encoder, tokenizer, self.recipe.encoder_loss)
-        else:
-            began = self._model(tokenizer).encoder
-            objective = EncoderObjective(began.config, tokenizer, self.recipe.encoder_loss)
-            objective.encoder = began
-        views, dev_view = self._views()
-        source = self._source(views, self.recipe.encoder_batches)
-        stage = EncoderStage(objective, source, self.dev_set, dev_view)
-        fit(stage, self.recipe.encoder_training, self.out / "encoder", self.say)
-
-    def draft_lm(self) -> None:
-        options, folder = self.recipe.draft_lm, self.out / "draft_lm"
-        if not options.order or (folder / NAME).exists() or not is_first_process():
-            return
-        tokenizer = self._tokenizer()
-        boundary = self._model(tokenizer).config.blank_token_id
-        lines, _ = split_text(self._spoken_books(), options)
-        stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
-        self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
-        model = estimate(stream, tokenizer.vocab_size, boundary, options, self.recipe.draft_search)
-        folder.mkdir(parents=True, exist_ok=True)
-        size = model.save(folder).stat().st_size / 1e6
-        self.say(f"draft_lm: {model.count / 1e6:.2f} million n-grams, {size:.1f} MB")
-
-    def _drafting(self, model: NarEditor) -> NarEditor:
-        """The model, with the draft's language model where one was made."""
-        path = self.out / "draft_lm" / NAME
-        if self.recipe.draft_lm.order and path.exists():
-            model.draft_lm = NgramLM.load(path, model.config.text.vocab_size)
-        return model
-
-    def lm(self) -> None:
-        if not self.recipe.lm_training.steps:
-            return
-        tokenizer = self._tokenizer()
-        torch.manual_seed(self.recipe.lm_training.seed)
-        if self.start is None:
-            config = self.recipe.config(tokenizer)
-            began = GraniteLM(config.text)
-        else:
-            model = self._model(tokenizer)
-            config, began = model.config, model.language_model
-        objective = LMObjective(began, tokenizer, self.recipe.text, config.blank_token_id)
-        stage = LMStage(objective, self._spoken_books(), self.recipe.corruption)
-        fit(stage, self.recipe.lm_training, self.out / "lm", self.say)
-
-    def _need(self, stage: str) -> None:
-        if not (self.out / stage / "latest").exists():
-            raise DataError(f"{self.out} has no trained {stage} yet: run the stage {stage!r} first")
-
-    def _editor_objective(self) -> EditorObjective:
-        tokenizer = self._tokenizer()
-        torch.manual_seed(self.recipe.editor_training.seed)
-        model = self._model(tokenizer)
-        if self.recipe.edit.forms_weight and model.forms is None:
-            model.forms = FormHead(model.config.text.hidden_size)
-        taught = _Holder(model)
-        if self.recipe.encoder_training.steps:
-            self._need("encoder")
-            load_average(self.out / "encoder", taught)
-        if self.recipe.lm_training.steps and (self.out / "lm" / "latest").exists():
-            load_average(self.out / "lm", taught)
-        elif self.recipe.edit.lora_rank and self.start is None:
-            raise DataError("adapters need a pretrained language model: run the stage 'lm' first, or set lora_rank = 0")
-        return EditorObjective(self._drafting(model), tokenizer, self.recipe.edit)
-
-    def editor(self) -> None:
-        objective = self._editor_objective()
-        views, dev_view = self._views()
-        source: Source[Batch | StateBatch] = (
-            self._spliced(objective.editor, views)
-            if self.recipe.states.renderings
-            else self._source(views, self.recipe.editor_batches)
-        )
-        stage = EditorStage(objective, source, self.dev_set, dev_view)
-        fit(stage, self.recipe.editor_training, self.out / "editor", self.say)
-
-    def _spliced(self, editor: NarEditor, views: Sequence[FeatureView]) -> SplicedSource:
-        recipe, tokenizer = self.recipe, self._tokenizer()
-        total = sum(row.duration for row in self.train_set)
-        device = editor.projector.query.device.type
-        narrow = recipe.editor_training.precision == "bf16"
-        with first_process_first(), torch.autocast(device, torch.bfloat16, enabled=narrow):
-            states = build_states(
-                editor,
-                tokenizer,
-                self.train_set,
-                views,
-                recipe.states,
-                recipe.state_augment,
-                self.out / "states",
-                lambda label: share_done(self.say, label, total),
-            )
-        texts = {row.id: row.text for row in self.train_set}
-        layers = len(editor.config.encoder_layer_indices)
-        blank = editor.config.blank_token_id
-        books = self._books()
-        if editor.draft_lm is not None:
-            books = split_text(books, recipe.draft_lm)[1]
-        return SplicedSource(states, texts, books, tokenizer, blank, layers, recipe.splice, editor.draft_lm)
-
-    def export(self) -> None:
-        if not is_first_process():
-            return
-        self._need("editor")
-        objective = self._editor_objective()
-        load_average(self.out / "editor", objective)
-        if self.recipe.edit.lora_rank:
-            merge_adapters(objective.editor.language_model)
-        dtype = torch.float16 if self.start is None else dtype_of(self.start)
-        target = checkpoint.save(self.out / "model", objective.editor, self.tokenizer_path, dtype=dtype, overwrite=True)
-        size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
-        self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
-
-
-class _Holder(torch.nn.Module):
-    """The names under which the stages kept encoder and language model."""
-
-    def __init__(self, model: NarEditor) -> None:
-        super().__init__()
-        self.encoder = model.encoder
-        self.language_model = model.language_model
-
-
-def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say) -> None:
-    """Run the named stages in their order; raises `ConfigError` for a stage that does not exist."""
-    if unknown := set(stages) - set(STAGES):
-        raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
-    materials.out.mkdir(parents=True, exist_ok=True)
-    run = Build(recipe, materials, only_first(say))
-    for stage in STAGES:
-        if stage in stages:
-            getattr(run, stage)()
-            wait_for_all()
-            if is_first_process() and (materials.out / stage / "log.jsonl").exists():
-                plot_log(materials.out / stage / "log.jsonl")
