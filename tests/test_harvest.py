@@ -15,6 +15,7 @@ from redline.cli.main import app
 from redline.errors import DataError
 from redline.models import checkpoint
 from redline.models.editor import NarEditor
+from redline.train.data import letters_of
 from redline.train.harvest import Cue, HarvestOptions, from_captions, from_transcript, harvest, read_captions, words_of
 from redline.types import Span, Waveform
 
@@ -112,3 +113,8 @@ def test_the_command_writes_a_manifest_and_tells_what_it_dropped(tmp_path: Path)
     assert "does not fit" in dropped["dropped"]
     alone = CliRunner().invoke(app, ["prepare", str(tmp_path / "mute.wav"), "--out", str(out)])
     assert alone.exit_code == 2 and "--text" in alone.output
+
+
+def test_words_of_other_languages_keep_their_letters() -> None:
+    assert [word.said for word in words_of("Straße, übel!", "all")] == ["straße", "übel"]
+    assert letters_of("en-gb") == letters_of("en") == letters_of("") == "a-z" and letters_of("de") == "all"

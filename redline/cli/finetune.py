@@ -128,8 +128,12 @@ def _score(model: str, sets: Mapping[str, tuple[Path, str | None]], notes: Conso
 
 
 def _lower(runs: dict[str, SystemRun]) -> bool:
-    """Whether a model wrote words, and none of them with a capital."""
-    texts = [result.item.edited for run in runs.values() for result in run.results if result.item is not None]
+    """Whether a model wrote words, and none of them with a capital.
+
+    The draft tells, where there is one: capitals of the edited text may come from a head that texts do not teach.
+    """
+    items = [result.item for run in runs.values() for result in run.results if result.item is not None]
+    texts = [item.edited if item.draft is None else item.draft for item in items]
     return any(texts) and not any(text != text.lower() for text in texts)
 
 

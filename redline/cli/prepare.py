@@ -43,9 +43,10 @@ def prepare(
         pairs = _pairs(source, text)
         from redline import audio
         from redline.models import checkpoint
+        from redline.train.data import letters_of
         from redline.train.harvest import Cue, HarvestOptions, harvest, read_captions, words_of
 
-        options = HarvestOptions(longest_s=longest_s, most_regret=most_regret)
+        options = HarvestOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language))
         encoder, config, _ = checkpoint.load(model)
         if language not in config.languages:
             raise DataError(f"{model} does not know {language!r}; it knows {', '.join(config.languages)}")
@@ -64,7 +65,7 @@ def prepare(
                 try:
                     wave = audio.load(recording)
                     material = (
-                        words_of(written.read_text(encoding="utf-8-sig", errors="replace"))
+                        words_of(written.read_text(encoding="utf-8-sig", errors="replace"), options.letters)
                         if written.suffix.lower() == ".txt"
                         else read_captions(written)
                     )

@@ -57,6 +57,11 @@ def spoken(text: str, letters: Letters = "a-z") -> str:
     return " ".join(_words(text, letters)).lower()
 
 
+def letters_of(language: str) -> Letters:
+    """What the texts of a language are made of; a manifest without languages is taken for English."""
+    return "a-z" if language in ("", "en") or language.startswith("en-") else "all"
+
+
 def written(line: str, letters: Letters = "a-z") -> str:
     """A printed line in written form (`redline.forms`): its spoken words with their capitals and marks."""
     words: list[str] = []

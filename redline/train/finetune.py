@@ -21,6 +21,7 @@ from redline.train.data import (
     BatchSource,
     FeatureView,
     build_view,
+    letters_of,
     spoken,
     taught,
 )
@@ -143,7 +144,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     rows = taught(data)
     if options.text == "spoken":
-        rows = [replace(row, text=spoken(row.text)) for row in rows]
+        rows = [replace(row, text=spoken(row.text, letters_of(row.language))) for row in rows]
     train, dev = split_of([row for row in rows if row.text])
     if not any(row.split == "dev" for row in dev):
         say(f"no split named dev: {len(dev)} utterances are held out to watch progress")

@@ -23,7 +23,7 @@ from redline.features import FRAME_RATE, batch_features
 from redline.longform.pipeline import PipelineOptions, batches, listen
 from redline.longform.windows import WindowOptions
 from redline.models.editor import NarEditor
-from redline.train.data import spoken
+from redline.train.data import Letters, spoken
 from redline.train.encoder import CHAR_BLANK, characters
 from redline.types import SAMPLE_RATE, Span, Waveform
 
@@ -43,6 +43,8 @@ class HarvestOptions:
     """Kept before the first and after the last sound of a text."""
     doubtful_words: int = 12
     """Words at the border of two windows that are tried on either side."""
+    letters: Letters = "a-z"
+    """What spoken words are made of: `a-z` for English, `all` for other languages."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,9 @@ class Harvested:
         return row | ({"dropped": self.dropped} if self.dropped else {})
 
 
-def words_of(text: str) -> list[Word]:
+def words_of(text: str, letters: Letters = "a-z") -> list[Word]:
     """The words of a transcript; one with a hyphen is said as several, and signs nobody says are no words."""
-    return [Word(written, said) for written in text.split() if (said := spoken(written))]
+    return [Word(written, said) for written in text.split() if (said := spoken(written, letters))]
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def from_captions(cues: Sequence[Cue], samples: int, options: HarvestOptions) ->
     found: list[Candidate] = []
     last_end = 0.0
     for cue in cues:
-        words = tuple(words_of(cue.text))
+        words = tuple(words_of(cue.text, options.letters))
         start = max(0, round((cue.start - options.margin_s) * SAMPLE_RATE))
         end = min(samples, round((cue.end + options.margin_s) * SAMPLE_RATE))
         if not words or end <= start:
