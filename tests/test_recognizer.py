@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from redline.decoding.beam import BeamOptions
 from redline.errors import UnsupportedTaskError
 from redline.models import checkpoint
 from redline.recognizer import EditRecognizer
 from redline.testing import tiny_checkpoint, tone
 from redline.text import Tokenizer
+from redline.train.ngram import NgramOptions, estimate
 from redline.types import Recognizer, Task, Waveform
 
 
@@ -82,3 +85,31 @@ def test_a_checkpoint_for_tests_is_the_same_every_time(tmp_path: Path) -> None:
     one, two = (tiny_checkpoint(tmp_path / name) for name in ("one", "two"))
     for file in sorted(path.name for path in one.iterdir()):
         assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_drafts_that_are_read_along_are_the_same_in_a_batch(recognizer: EditRecognizer) -> None:
+    vocabulary, blank = recognizer.model.config.text.vocab_size, recognizer.model.config.blank_token_id
+    torch.manual_seed(0)
+    stream = torch.randint(0, vocabulary, (500,))
+    stream[::10] = blank
+    recognizer.model.draft_lm = estimate(stream.numpy(), vocabulary, blank, NgramOptions(order=3), BeamOptions(width=4))
+    try:
+        together = recognizer.recognize(CLIPS, Task())
+        alone = [recognizer.recognize([clip], Task())[0] for clip in CLIPS]
+    finally:
+        recognizer.model.draft_lm = None
+    assert [(one.draft, one.text) for one in together] == [(one.draft, one.text) for one in alone]
+    assert [one.draft for one in together] != [one.draft for one in recognizer.recognize(CLIPS, Task())]
+
+
+def test_a_model_that_favours_its_draft_keeps_every_token(recognizer: EditRecognizer) -> None:
+    model = recognizer.model
+    published = model.config
+    assert published.keep_bias == 0.0
+    model.config = replace(published, keep_bias=1e4)
+    try:
+        kept = recognizer.recognize(CLIPS, Task())
+    finally:
+        model.config = published
+    assert {edit.op for one in kept for edit in one.edits} <= {"keep", "insert"}
+    assert any(edit.op == "replace" for one in recognizer.recognize(CLIPS, Task()) for edit in one.edits)

@@ -253,9 +253,11 @@ def test_unknown_recipe_keys_are_refused() -> None:
         Recipe.read("does-not-exist")
 
 
-def test_the_bundled_recipe_is_valid(tmp_path: Path) -> None:
-    config = Recipe.read("tiny").config(tokenizer_of(WORDS))
-    assert config.encoder.subsampling == 2
+@pytest.mark.parametrize("name", ["tiny", "tiny-multi"])
+def test_the_bundled_recipes_are_valid(name: str) -> None:
+    recipe = Recipe.read(name)
+    config = recipe.config(tokenizer_of(WORDS))
+    assert config.encoder.subsampling == 2 and config.languages == recipe.languages
 
 
 def test_a_trained_tokenizer_loses_no_text() -> None:

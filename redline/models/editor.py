@@ -114,6 +114,13 @@ class NarEditor(nn.Module):
         """One bidirectional pass over audio [B, S, H] ++ slots [B, K] -> slot logits [B, K, V]."""
         return self.language_model.logits(self.read(audio_embeds, audio_lengths, slots, slot_lengths))
 
+    def keep(self, slot_logits: Tensor, slots: Tensor) -> Tensor:
+        """Favour the draft by `keep_bias`: slot logits [B, K, V], slots [B, K] -> [B, K, V]."""
+        if not self.config.keep_bias:
+            return slot_logits
+        drafted = (slots != self.config.blank_token_id)[..., None] * self.config.keep_bias  # [B, K, 1]
+        return slot_logits.scatter_add(-1, slots[..., None], drafted.to(slot_logits.dtype))
+
     def forward(self, features: Tensor, lengths: Tensor) -> EditorOutput:
         """Features [B, T, 160] with lengths [B] -> drafts and edited ids of every clip."""
         encoded = self.encode(features, lengths)
@@ -121,7 +128,7 @@ class NarEditor(nn.Module):
         audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
         slots, slot_lengths = self.slots(draft_ids)
         hidden = self.read(audio_embeds, audio_lengths, slots, slot_lengths)
-        slot_logits = self.language_model.logits(hidden)
+        slot_logits = self.keep(self.language_model.logits(hidden), slots)
         best = slot_logits.argmax(dim=-1).tolist()
         paths = [row[:length] for row, length in zip(best, slot_lengths.tolist(), strict=True)]
         return EditorOutput(
