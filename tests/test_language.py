@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from redline.errors import CheckpointError
+from redline.errors import CheckpointError, DataError
 from redline.evaluate.languages import score
 from redline.evaluate.run import Result
 from redline.features import FEATURE_DIM
@@ -27,6 +27,9 @@ from redline.recognizer import EditRecognizer
 from redline.testing import FakeRecognizer, tiny_config, tone
 from redline.train.build import Materials, build
 from redline.train.encoder import warm
+from redline.train.ngram import NgramOptions
+from redline.train.splice import SpliceOptions
+from redline.train.states import StateOptions
 from redline.types import Hypothesis, Task, Waveform
 from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
 
@@ -112,6 +115,23 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
     assert torch.allclose(model.language.out.weight, taught["language.out.weight"], atol=1e-2)
     (heard,) = load_model(tmp_path / "run" / "model").recognizer.recognize([tone(1.0)], Task())
     assert heard.language in ("en", "de")
+
+    books = tmp_path / "books"
+    for name, words in (("en", WORDS[:7]), ("de", WORDS[7:])):
+        (books / name).mkdir(parents=True)
+        lines = [" ".join(words[at % 7 :] + words[: at % 7]).capitalize() + "." for at in range(40)]
+        (books / name / "book.txt").write_text("\n".join(lines), encoding="utf-8")
+    spliced = replace(
+        recipe,
+        draft_lm=NgramOptions(order=2, held_out=2),
+        states=StateOptions(renderings=1, least_score=-100.0),
+        splice=SpliceOptions(words=(2, 3), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=4),
+    )
+    build(spliced, Materials(data, tmp_path / "both", books), ("tokenizer", "encoder", "draft_lm", "editor"), silent)
+    (books / "de" / "book.txt").unlink()
+    (books / "de").rmdir()
+    with pytest.raises(DataError, match="no folder de in it"):
+        build(spliced, Materials(data, tmp_path / "both", books), ("lm",), silent)
 
     further = replace(recipe, encoder_from=str(tmp_path / "run" / "model"), vocab_size=280)
     said: list[str] = []

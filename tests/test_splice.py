@@ -72,23 +72,24 @@ def heard() -> tuple[StateView, SplicedSource]:
     ids = np.stack((np.array(best), np.array(best) + 1), axis=1).astype(np.int32)
     probs = np.tile(np.array([-0.1, -4.0, -3.0], dtype=np.float16), (len(best), 1))
     view = StateView(frames, ids, probs, rows, window=2, frame_rate=25.0)
-    paragraphs = ["the red dog sat by the sea and a cat ran to the house on a mat"]
+    said = {identity: ("en", text) for identity, text in texts.items()}
+    paragraphs = {"en": ["the red dog sat by the sea and a cat ran to the house on a mat"]}
     blank = tokenizer.vocab_size - 1
     options = SpliceOptions(share=0.5, words=(2, 5), batch_s=4, epoch_batches=6)
-    return view, SplicedSource([view, view], texts, paragraphs, tokenizer, blank, 2, options)
+    return view, SplicedSource([view, view], said, paragraphs, tokenizer, blank, 2, options)
 
 
 def test_pieces_say_the_text_and_end_where_words_end(heard: tuple[StateView, SplicedSource]) -> None:
     view, source = heard
     tokens = source.tokenizer.encode("the red dog sat by the sea")
     for seed in range(20):
-        units = source.units.choose(tokens, random.Random(seed))
+        units = source.units["en"].choose(tokens, random.Random(seed))
         assert units is not None
         said = [token for identity, first, last in units for token in view.heard[identity].tokens[first:last]]
         assert said == tokens
         text = [source.tokenizer.decode(view.heard[identity].tokens[first:last]) for identity, first, last in units]
         assert all(part[:1] == " " for part in text[1:])
-    assert source.units.choose([source.tokenizer.vocab_size - 2], random.Random(0)) is None
+    assert source.units["en"].choose([source.tokenizer.vocab_size - 2], random.Random(0)) is None
 
 
 def test_spliced_states_and_drafts_belong_to_their_texts(heard: tuple[StateView, SplicedSource]) -> None:
@@ -111,14 +112,14 @@ def test_spliced_batches_of_an_epoch_can_be_resumed_anywhere(heard: tuple[StateV
 
 def test_a_token_that_nobody_says_is_an_error_for_people(heard: tuple[StateView, SplicedSource]) -> None:
     view, source = heard
-    source.paragraphs = ["xylophone quartz"]
+    source.paragraphs = {"en": ["xylophone quartz"]}
     source.options = SpliceOptions(share=1.0, words=(1, 2))
     with pytest.raises(DataError, match="nobody says"):
         next(source.epoch(0))
     for name in list(view.heard):
         row = view.heard[name]
         view.heard[name] = Heard(row.frame, row.frames, row.window, row.tokens, ())
-    assert not Units(view, [], 4).places
+    assert not Units(view, set(view.heard), [], 4).places
 
 
 def test_drafts_of_pieces_are_read_by_the_draft_model(heard: tuple[StateView, SplicedSource]) -> None:
@@ -132,3 +133,17 @@ def test_drafts_of_pieces_are_read_by_the_draft_model(heard: tuple[StateView, Sp
     read = [batch.drafts for batch in source.epoch(1)]
     assert greedy != read and [len(rows) for rows in greedy] == [len(rows) for rows in read]
     assert set(wrong) & {token for rows in read for row in rows for token in row} > set()
+
+
+def test_a_sentence_is_made_of_pieces_of_its_own_language(heard: tuple[StateView, SplicedSource]) -> None:
+    view, source = heard
+    said = {identity: ("de" if identity == "b" else "en", text) for identity, (_, text) in source.said.items()}
+    paragraphs = {"en": ["the cat sat on a mat"], "de": ["the dog ran to a red house"]}
+    blank, options = source.blank, SpliceOptions(share=1.0, words=(2, 3), batch_s=4, epoch_batches=4)
+    both = SplicedSource([view], said, paragraphs, source.tokenizer, blank, 2, options)
+    assert {identity for places in both.units["de"].places.values() for identity, _ in places} == {"b"}
+    assert {identity for places in both.units["en"].places.values() for identity, _ in places} == {"a", "c"}
+    words = {word for batch in both.epoch(0) for text in batch.texts for word in text.split()}
+    assert {"dog", "cat"} <= words
+    with pytest.raises(DataError, match="no text in fr fits"):
+        SplicedSource([view], said, {"fr": ["x"]}, source.tokenizer, blank, 2, options)

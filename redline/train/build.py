@@ -122,16 +122,26 @@ class Build:
             model.language = LanguageHead(config.encoder.hidden_dim, recipe.languages)
         return model
 
-    def _books(self) -> list[str]:
-        if self.materials.text is None:
+    def _books(self) -> dict[str, list[str]]:
+        """The paragraphs of each language in written form; several languages have a folder each."""
+        folder, languages = self.materials.text, self.recipe.languages
+        if folder is None:
             raise DataError("the language model needs text: name a folder of .txt files with --text")
-        files = len(list(self.materials.text.rglob("*.txt"))) or 1
-        with first_process_first():
-            progress = share_done(self.say, "text", files)
-            return read_books(self.materials.text, self.out / "text", progress, self.recipe.letters)
+        folders = {language: folder / language if len(languages) > 1 else folder for language in languages}
+        if absent := [language for language, place in folders.items() if not place.exists()]:
+            raise DataError(
+                f"{folder}: no folder {' or '.join(absent)} in it; the text of several languages is in folders named "
+                f"like them: {', '.join(languages)}"
+            )
+        found = {}
+        for language, place in folders.items():
+            progress = share_done(self.say, f"text {language}", len(list(place.rglob("*.txt"))) or 1)
+            with first_process_first():
+                found[language] = read_books(place, self.out / "text", progress, self.recipe.letters)
+        return found
 
     def _spoken_books(self) -> list[str]:
-        return [plain(line) for line in self._books()]
+        return [plain(line) for lines in self._books().values() for line in lines]
 
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
         options = replace(
@@ -177,7 +187,10 @@ class Build:
             return
         lines = [row.text for row in self.train_set]
         if self.materials.text is not None:
-            lines += self._spoken_books()[::4]
+            books = self._books()
+            largest = max(map(len, books.values()))
+            for own in books.values():  # every fourth paragraph, and more of what there is less of
+                lines += [plain(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
         train_tokenizer(lines, self.recipe.vocab_size or VOCAB_SIZE, self.tokenizer_path)
         self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
 
@@ -207,7 +220,8 @@ class Build:
             return
         tokenizer = self._tokenizer()
         boundary = self._model(tokenizer).config.blank_token_id
-        lines, _ = split_text(self._spoken_books(), options)
+        read = [split_text(own, options)[0] for own in self._books().values()]
+        lines = [plain(line) for own in read for line in own]
         stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
         self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
         model = estimate(stream, tokenizer.vocab_size, boundary, options, self.recipe.draft_search)
@@ -284,13 +298,13 @@ class Build:
                 self.out / "states",
                 lambda label: share_done(self.say, label, total),
             )
-        texts = {row.id: row.text for row in self.train_set}
+        said = {row.id: (row.language, row.text) for row in self.train_set}
         layers = len(editor.config.encoder_layer_indices)
         blank = editor.config.blank_token_id
         books = self._books()
         if editor.draft_lm is not None:
-            books = split_text(books, recipe.draft_lm)[1]
-        return SplicedSource(states, texts, books, tokenizer, blank, layers, recipe.splice, editor.draft_lm)
+            books = {language: split_text(own, recipe.draft_lm)[1] for language, own in books.items()}
+        return SplicedSource(states, said, books, tokenizer, blank, layers, recipe.splice, editor.draft_lm)
 
     def export(self) -> None:
         if not is_first_process():

@@ -9,7 +9,7 @@ unit selection, as in speech synthesis (Hunt and Black, ICASSP 1996), on states 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +53,13 @@ class SpliceOptions:
 class Units:
     """Every run of tokens in the training set, and where it was said."""
 
-    def __init__(self, view: StateView, word_starts: Sequence[bool], longest: int) -> None:
+    def __init__(self, view: StateView, wanted: Collection[str], word_starts: Sequence[bool], longest: int) -> None:
+        """`wanted` are the utterances to cut, those of one language."""
         self.word_starts = word_starts
         self.longest = longest
         self.places: dict[tuple[int, ...], list[tuple[str, int]]] = {}
         for identity, heard in view.heard.items():
-            if not heard.cuts:
+            if not heard.cuts or identity not in wanted:
                 continue
             for start in range(len(heard.tokens)):
                 for size in range(1, min(longest, len(heard.tokens) - start) + 1):
@@ -101,19 +102,22 @@ class SplicedSource:
     def __init__(
         self,
         views: Sequence[StateView],
-        texts: dict[str, str],
-        paragraphs: Sequence[str],
+        said: Mapping[str, tuple[str, str]],
+        paragraphs: Mapping[str, Sequence[str]],
         tokenizer: Tokenizer,
         blank: int,
         layers: int,
         options: SpliceOptions,
         draft_lm: NgramLM | None = None,
     ) -> None:
-        """`paragraphs` are in written form; `draft_lm` reads along while drafts are written and must not know them."""
-        if not paragraphs:
+        """`said` is the language and the text of each utterance; `paragraphs` of each language are in written form.
+
+        `draft_lm` reads along while drafts are written and must not know the paragraphs.
+        """
+        if not all(paragraphs.values()):
             raise DataError("spliced utterances need text: name a folder of .txt files with --text")
         self.views = views
-        self.texts = texts
+        self.said = said
         self.paragraphs = paragraphs
         self.tokenizer = tokenizer
         self.blank = blank
@@ -121,9 +125,15 @@ class SplicedSource:
         self.options = options
         self.draft_lm = draft_lm
         starts = [tokenizer.decode([index])[:1] == " " for index in range(tokenizer.vocab_size)]
-        self.units = Units(views[0], starts, options.longest_unit)
-        if not self.units.places:
-            raise DataError("no text fits its recording well enough to be cut into pieces: train the encoder longer")
+        self.units = {}
+        for language in paragraphs:
+            own = {identity for identity in views[0].heard if said[identity][0] == language}
+            self.units[language] = Units(views[0], own, starts, options.longest_unit)
+            if not self.units[language].places:
+                raise DataError(
+                    f"no text in {language} fits its recording well enough to be cut into pieces: "
+                    "train the encoder longer"
+                )
         self.by_length = sorted(views[0].heard, key=lambda identity: views[0].heard[identity].frames)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[StateBatch]:
@@ -145,18 +155,20 @@ class SplicedSource:
             left -= view.heard[identity].frames / view.frame_rate
             if left < 0 and rows:
                 break
-            rows.append(([view.cut(identity)], self.texts[identity], None))
+            rows.append(([view.cut(identity)], self.said[identity][1], None))
         return self._batch(rows, audio=True)
 
     def _spliced(self, draw: random.Random, audio: bool) -> StateBatch:
         """Sentences of similar length, each in pieces of one rendering."""
         size = draw.randint(*self.options.words)
+        languages = tuple(self.paragraphs)
         rows: list[Row] = []
         left, unheard = self.options.batch_s if audio else self.options.text_batch_s, 0
         while left > 0:
-            written = excerpt(draw.choice(self.paragraphs), (size, size + 1 + size // 8), draw)
+            language = draw.choice(languages)
+            written = excerpt(draw.choice(self.paragraphs[language]), (size, size + 1 + size // 8), draw)
             text = plain(written)
-            units = self.units.choose(self.tokenizer.encode(text), draw)
+            units = self.units[language].choose(self.tokenizer.encode(text), draw)
             if not units:
                 unheard += 1
                 if unheard > PATIENCE:
