@@ -41,7 +41,7 @@ def test_it_is_in_the_published_layout() -> None:
 
 def test_it_recognises_a_human_voice(model: redline.Model) -> None:
     result = model.transcribe(TINY.parent / "demo.flac")
-    assert jiwer.wer(JFK, plain(result.text)) <= 0.3
+    assert jiwer.wer(JFK, plain(result.text)) <= 0.4
     assert result.language == "en" and result.model == "tiny" and result.duration == pytest.approx(11.0)
     for segment in result.segments:
         assert "".join(edit.text for edit in segment.edits).strip() == segment.text

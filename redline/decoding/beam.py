@@ -51,6 +51,8 @@ class BeamOptions:
     """A label whose log probability is this much below the frame's best is not considered."""
     lm_weight: float = 0.7
     token_bonus: float = 3.0
+    keep_bias: float = 0.0
+    """Added by the editor to the logit of what stands in a slot, a draft token or nothing: how sure an edit must be."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.candidates < 1:

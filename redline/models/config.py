@@ -175,11 +175,6 @@ class NarConfig:
     blank_token_id: int = 100_257
     min_edit_sequence_length: int = 8
     languages: tuple[str, ...] = ("en", "fr", "de", "es", "pt")
-    keep_bias: float = 0.0
-    """Added to the logit of each draft token in its own slot: how much surer than the draft an edit must be.
-
-    Not in the published models, where it is 0; it suits an editor that is weaker than what read the draft.
-    """
 
     def __post_init__(self) -> None:
         _require(
@@ -227,4 +222,4 @@ class NarConfig:
             "blank_token_id": self.blank_token_id,
             "min_edit_sequence_length": self.min_edit_sequence_length,
             "languages": list(self.languages),
-        } | ({"keep_bias": self.keep_bias} if self.keep_bias else {})
+        }

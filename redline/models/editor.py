@@ -115,11 +115,11 @@ class NarEditor(nn.Module):
         return self.language_model.logits(self.read(audio_embeds, audio_lengths, slots, slot_lengths))
 
     def keep(self, slot_logits: Tensor, slots: Tensor) -> Tensor:
-        """Favour the draft by `keep_bias`: slot logits [B, K, V], slots [B, K] -> [B, K, V]."""
-        if not self.config.keep_bias:
+        """Favour a draft that was read along by its `keep_bias`: slot logits [B, K, V], slots [B, K] -> [B, K, V]."""
+        if self.draft_lm is None or not self.draft_lm.options.keep_bias:
             return slot_logits
-        drafted = (slots != self.config.blank_token_id)[..., None] * self.config.keep_bias  # [B, K, 1]
-        return slot_logits.scatter_add(-1, slots[..., None], drafted.to(slot_logits.dtype))
+        bias = torch.full_like(slot_logits[..., :1], self.draft_lm.options.keep_bias)  # [B, K, 1]
+        return slot_logits.scatter_add(-1, slots[..., None], bias)
 
     def forward(self, features: Tensor, lengths: Tensor) -> EditorOutput:
         """Features [B, T, 160] with lengths [B] -> drafts and edited ids of every clip."""

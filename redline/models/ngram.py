@@ -145,8 +145,8 @@ class NgramLM:
                 "make one with the model's own tokenizer"
             )
         try:
-            defaults = BeamOptions()
-            options = BeamOptions(**{key: type(value)(about[key]) for key, value in vars(defaults).items()})
+            defaults = vars(BeamOptions())
+            options = BeamOptions(**{key: type(value)(about.get(key, value)) for key, value in defaults.items()})
             return cls(_unpack(arrays, int(about["order"]), vocab_size), vocab_size, int(about["boundary"]), options)
         except (KeyError, ValueError, IndexError, ConfigError) as error:
             raise CheckpointError(f"{path}: a damaged draft language model ({error})") from error
