@@ -192,7 +192,7 @@ def eight_sets(library: Library) -> None:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, recognizer: FakeRecognizer, *arguments: str) -> Any:
-    monkeypatch.setattr("redline.model.load_model", lambda name, device=None: SimpleNamespace(recognizer=recognizer))
+    monkeypatch.setattr("redline.model.load_model", lambda name, **_: SimpleNamespace(recognizer=recognizer))
     app = typer.Typer()
     app.command()(evaluate)
     return CliRunner().invoke(app, arguments)

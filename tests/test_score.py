@@ -231,7 +231,7 @@ def test_command_prints_a_table_and_writes_the_same_numbers(tmp_path: Path, monk
         return Hypothesis("sing songs" if clip.duration < 1.5 else "play names", draft="ring songs")
 
     recognizer = FakeRecognizer(hear, name="made-up")
-    monkeypatch.setattr("redline.model.load_model", lambda name, device=None: SimpleNamespace(recognizer=recognizer))
+    monkeypatch.setattr("redline.model.load_model", lambda name, **_: SimpleNamespace(recognizer=recognizer))
     app = typer.Typer()
     app.command()(evaluate)
     out = tmp_path / "scores.json"
@@ -321,7 +321,7 @@ def test_several_models_are_compared_and_reported(tmp_path: Path, monkeypatch: p
         {"audio": f"{number}.wav", "text": "sing songs", "duration": (number + 1) / 2} for number in range(3)
     ]
 
-    def load_model(name: str, device: str | None = None) -> SimpleNamespace:
+    def load_model(name: str, **_: object) -> SimpleNamespace:
         heard = "sing songs" if name == "good" else "ring songs"
         return SimpleNamespace(recognizer=FakeRecognizer(lambda clip: Hypothesis(heard, draft="x songs"), name=name))
 

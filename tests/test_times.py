@@ -148,9 +148,7 @@ def test_the_command_tells_word_times_and_keeps_synthetic_speech_apart(
     def hear(clip: Waveform) -> Hypothesis:
         return Hypothesis("sing songs", words=timed("sing songs", 0.05 if clip.duration < 1.5 else 0.15))
 
-    monkeypatch.setattr(
-        "redline.model.load_model", lambda name, device=None: SimpleNamespace(recognizer=FakeRecognizer(hear))
-    )
+    monkeypatch.setattr("redline.model.load_model", lambda name, **_: SimpleNamespace(recognizer=FakeRecognizer(hear)))
     app = typer.Typer()
     app.command()(evaluate)
     out, page = tmp_path / "scores.json", tmp_path / "report.html"

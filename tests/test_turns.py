@@ -165,7 +165,7 @@ def test_the_command_tells_cpwer_in_all_three_places(
     heard = ("good", "morning", "well", "good", "evening")
     named = tuple(Word(number, number + 1, text, speaker="1") for number, text in enumerate(heard))
 
-    def load_model(name: str, device: str | None = None) -> SimpleNamespace:
+    def load_model(name: str, **_: object) -> SimpleNamespace:
         words = named if name == "plus" else ()
         hypothesis = Hypothesis("good morning good evening well", words=words)
         return SimpleNamespace(recognizer=FakeRecognizer(lambda clip: hypothesis, name=name))
