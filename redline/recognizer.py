@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from redline import features
 from redline.decoding import edit
@@ -75,15 +74,15 @@ class EditRecognizer:
     def _edit(self, clips: Sequence[Waveform]) -> list[Hypothesis]:
         x, lengths = features.batch_features(clips)  # [B, T, 160], [B]
         output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
-        sure = edit.confidences(output.slot_logits).cpu()  # [B, K]
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
-        return [self._hypothesis(output, row, sure[row], language) for row, language in enumerate(found)]
+        return [self._hypothesis(output, row, language) for row, language in enumerate(found)]
 
-    def _hypothesis(self, output: EditorOutput, row: int, sure: Tensor, language: str | None) -> Hypothesis:
+    def _hypothesis(self, output: EditorOutput, row: int, language: str | None) -> Hypothesis:
         draft, path, final = output.draft_ids[row], output.paths[row], output.final_ids[row]
         blank = self.model.config.blank_token_id
         used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
+        sure = edit.confidences(output.slot_logits[row, : len(path)], path).cpu()  # [K]
         pieces = self.tokenizer.pieces(final)
         if self.punctuate and self.model.forms is not None and output.form_logits is not None:
             taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]

@@ -124,5 +124,5 @@ def test_a_token_that_some_slot_keeps_is_never_reported_as_replaced(case: tuple[
 
 
 def test_confidences_are_the_probabilities_of_the_choices() -> None:
-    logits = torch.tensor([[[0.0, 0.0], [0.0, 100.0]]])
-    torch.testing.assert_close(edit.confidences(logits), torch.tensor([[0.5, 1.0]]))
+    logits = torch.tensor([[0.0, 0.0], [0.0, 100.0], [3.0, 3.0 + float(torch.tensor(3.0).log())]])
+    torch.testing.assert_close(edit.confidences(logits, [0, 1, 0]), torch.tensor([0.5, 1.0, 0.25]))

@@ -74,6 +74,10 @@ def edits(
     return done
 
 
-def confidences(slot_logits: Tensor) -> Tensor:
-    """The probability of each slot's choice: logits [..., V] -> [...] float32; slot 2i + 1 is that of draft token i."""
-    return torch.softmax(slot_logits.float(), dim=-1).amax(dim=-1)
+def confidences(slot_logits: Tensor, path: Sequence[int]) -> Tensor:
+    """The probability of the label that each slot got: logits [K, V], path of K -> [K] float32.
+
+    Slot 2i + 1 is that of draft token i.
+    """
+    chosen = torch.tensor(path, dtype=torch.int64, device=slot_logits.device)
+    return torch.softmax(slot_logits.float(), dim=-1).gather(-1, chosen[:, None])[:, 0]

@@ -34,7 +34,7 @@ class EditorOutput:
     audio_lengths: Tensor  # [B]
     slots: Tensor  # [B, K] ids, the blank in empty slots and past the end
     slot_lengths: Tensor  # [B]
-    slot_logits: Tensor  # [B, K, V]
+    slot_logits: Tensor  # [B, K, V] what the editor thinks, before the draft is favoured
     form_logits: Tensor | None  # [B, K, F] how the word in each slot is written
     language_logits: Tensor | None  # [B, L] which language each clip is in
     paths: list[list[int]]  # best label of each slot
@@ -128,8 +128,8 @@ class NarEditor(nn.Module):
         audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
         slots, slot_lengths = self.slots(draft_ids)
         hidden = self.read(audio_embeds, audio_lengths, slots, slot_lengths)
-        slot_logits = self.keep(self.language_model.logits(hidden), slots)
-        best = slot_logits.argmax(dim=-1).tolist()
+        slot_logits = self.language_model.logits(hidden)
+        best = self.keep(slot_logits, slots).argmax(dim=-1).tolist()
         paths = [row[:length] for row, length in zip(best, slot_lengths.tolist(), strict=True)]
         return EditorOutput(
             encoded=encoded,
