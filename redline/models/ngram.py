@@ -106,7 +106,7 @@ class NgramLM:
         return result
 
     def save(self, folder: Path) -> Path:
-        """Write `draft_lm.safetensors` into a checkpoint's folder."""
+        """Write `draft_lm.safetensors` into a checkpoint's folder, whole or not at all."""
         arrays: dict[str, NDArray[np.generic]] = {}
         low = self.unknown, min(float(table.min()) for table in self.backoffs)
         high = 0.0, max(float(table.max()) for table in self.backoffs)
@@ -125,8 +125,9 @@ class NgramLM:
                 arrays[f"backoffs.{order}"] = _steps(backoffs, low[1], high[1])
         about = {"format": FORMAT, "vocab_size": self.vocab_size, "boundary": self.boundary, "order": self.order}
         metadata = {key: str(value) for key, value in {**about, **vars(self.options)}.items()}
-        save_file(arrays, folder / NAME, metadata=metadata)
-        return folder / NAME
+        partial = folder / f"{NAME}.partial"
+        save_file(arrays, partial, metadata=metadata)
+        return partial.replace(folder / NAME)
 
     @classmethod
     def load(cls, path: Path, vocab_size: int) -> NgramLM:
