@@ -12,7 +12,7 @@ from redline.errors import RedlineError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny, nle-2b) or a .toml file.")],
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny, tiny-multi, nle-2b) or a .toml file.")],
     data: Annotated[
         Path,
         typer.Option(help="Manifest: one JSON object a line with audio, text, duration, language and split."),
