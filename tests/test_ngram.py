@@ -125,6 +125,9 @@ def test_files_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path) -> No
     save_file(arrays, path, metadata={"format": "another"})
     with pytest.raises(CheckpointError, match="'another'"):
         NgramLM.load(path, VOCABULARY)
+    save_file(arrays, path, metadata={"format": "redline n-grams 1"})
+    with pytest.raises(CheckpointError, match="vocabulary of None tokens"):
+        NgramLM.load(path, VOCABULARY)
     about = {"format": "redline n-grams 1", "vocab_size": "10", "boundary": "9", "order": "4"}
     save_file({name: array for name, array in arrays.items() if name != "heads.2"}, path, metadata=about)
     with pytest.raises(CheckpointError, match=r"damaged draft language model .*heads\.2"):

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from redline.decoding import beam
 from redline.decoding.beam import BeamOptions
 from redline.errors import UnsupportedTaskError
+from redline.features import FEATURE_DIM
 from redline.models import checkpoint
 from redline.models.ngram import NgramLM
 from redline.recognizer import EditRecognizer
@@ -119,3 +121,17 @@ def test_a_model_that_favours_its_draft_keeps_every_token(recognizer: EditRecogn
     finally:
         recognizer.model.draft_lm = None
     assert heard[1e4] == {"keep"} and {"replace", "insert"} & heard[0.0]
+
+
+def test_no_gradient_is_kept_of_the_search_for_a_draft(
+    recognizer: EditRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = recognizer.model
+    encoded = model.encode(torch.randn(1, 80, FEATURE_DIM), torch.tensor([80]))
+    assert encoded.draft_logits is not None and encoded.draft_logits.requires_grad
+    asked: list[bool] = []
+    search = beam.search
+    monkeypatch.setattr(beam, "search", lambda *args: asked.append(args[0].log_probs.requires_grad) or search(*args))
+    monkeypatch.setattr(model, "draft_lm", _reader(recognizer, BeamOptions(width=4)))
+    model.draft(encoded)
+    assert asked == [False]

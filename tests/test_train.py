@@ -14,6 +14,7 @@ pytest.importorskip("lhotse")
 pytest.importorskip("accelerate")
 
 
+from redline.decoding.beam import BeamOptions
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError, DataError
 from redline.features import FEATURE_DIM
@@ -84,6 +85,11 @@ def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_pat
     model, _, _ = checkpoint.load(tmp_path / "model")
     assert (model.draft_lm is not None) == draft_lm
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
+    if draft_lm:
+        tuned = replace(recipe, draft_search=BeamOptions(width=3, keep_bias=2.0))
+        build(tuned, materials, ("export",), silent)
+        found = checkpoint.load(tmp_path / "model")[0].draft_lm
+        assert found is not None and found.options == tuned.draft_search
     longer = replace(recipe, editor_training=replace(recipe.editor_training, steps=6))
     said: list[str] = []
     build(longer, materials, ("editor",), said.append)

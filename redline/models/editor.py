@@ -69,6 +69,7 @@ class NarEditor(nn.Module):
         encoded: EncoderOutput = self.encoder(features, lengths, self.config.encoder_layer_indices)
         return encoded
 
+    @torch.no_grad()
     def draft(self, encoded: EncoderOutput) -> list[list[int]]:
         """The encoder's own transcript of each clip, as token ids."""
         assert encoded.draft_logits is not None and encoded.draft_lengths is not None
@@ -109,10 +110,6 @@ class NarEditor(nn.Module):
         hidden = self.language_model.hidden(packed, lengths, causal=False)
         places = audio_end + torch.arange(K, device=both.device)  # [B, K]
         return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
-
-    def edit(self, audio_embeds: Tensor, audio_lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
-        """One bidirectional pass over audio [B, S, H] ++ slots [B, K] -> slot logits [B, K, V]."""
-        return self.language_model.logits(self.read(audio_embeds, audio_lengths, slots, slot_lengths))
 
     def keep(self, slot_logits: Tensor, slots: Tensor) -> Tensor:
         """Favour a draft that was read along by its `keep_bias`: slot logits [B, K, V], slots [B, K] -> [B, K, V]."""

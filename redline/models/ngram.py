@@ -140,9 +140,9 @@ class NgramLM:
             raise CheckpointError(f"{path}: cannot be read as a draft language model ({error})") from error
         if about.get("format") != FORMAT:
             raise CheckpointError(f"{path}: format is {about.get('format')!r}; {FORMAT!r} can be read")
-        if int(about["vocab_size"]) != vocab_size:
+        if about.get("vocab_size") != str(vocab_size):
             raise CheckpointError(
-                f"{path}: made for a vocabulary of {about['vocab_size']} tokens, the model has {vocab_size}; "
+                f"{path}: made for a vocabulary of {about.get('vocab_size')} tokens, the model has {vocab_size}; "
                 "make one with the model's own tokenizer"
             )
         try:

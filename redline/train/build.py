@@ -234,6 +234,7 @@ class Build:
         path = self.out / "draft_lm" / NAME
         if self.recipe.draft_lm.order and path.exists():
             model.draft_lm = NgramLM.load(path, model.config.text.vocab_size)
+            model.draft_lm.options = self.recipe.draft_search  # may have been tuned since the n-grams were counted
         return model
 
     def lm(self) -> None:
