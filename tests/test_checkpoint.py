@@ -17,6 +17,7 @@ from torch import Tensor
 from redline.errors import CheckpointError, ConfigError
 from redline.features import batch_features
 from redline.models import checkpoint
+from redline.models import folder as places
 from redline.models.editor import NarEditor
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -284,16 +285,16 @@ def test_names_in_a_config_decide_nothing(folder: Path) -> None:
 def test_bundled_names_are_found_before_folders(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "assets").mkdir()
     shutil.copytree(folder, tmp_path / "assets" / "small")
-    monkeypatch.setattr(checkpoint, "ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(places, "ASSETS", tmp_path / "assets")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()
-    assert checkpoint.bundled_names() == ["small"]
-    assert checkpoint.resolve("small") == tmp_path / "assets" / "small"
-    assert checkpoint.resolve("./small") == checkpoint.resolve(Path("small")) == Path("small")
+    assert places.bundled_names() == ["small"]
+    assert places.resolve("small") == tmp_path / "assets" / "small"
+    assert places.resolve("./small") == places.resolve(Path("small")) == Path("small")
     with pytest.raises(CheckpointError, match=r"revision .* only makes sense for a hub id"):
-        checkpoint.resolve("small", revision="main")
+        places.resolve("small", revision="main")
     with pytest.raises(CheckpointError, match=r"nothing: no such folder.*bundled model \(small\)"):
-        checkpoint.resolve("nothing")
+        places.resolve("nothing")
 
 
 def test_a_hub_id_that_is_not_cached_is_refused_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,7 +325,7 @@ def test_version_and_info(tmp_path: Path) -> None:
 
 
 def test_bundled_models_are_listed() -> None:
-    from redline.models.checkpoint import bundled_names
+    from redline.models.folder import bundled_names
 
     assert CliRunner().invoke(app, ["models", "list"]).stdout.split() == bundled_names()
 

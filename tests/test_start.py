@@ -14,6 +14,7 @@ from redline.decoding.beam import BeamOptions
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline.models import checkpoint
 from redline.models.editor import NarEditor
+from redline.models.folder import ASSETS
 from redline.models.heads import FormHead
 from redline.text import Tokenizer
 from redline.train.build import Materials, build
@@ -158,4 +159,4 @@ def test_a_start_that_is_not_there_is_an_error_for_people(corpus: Path, tmp_path
 
 def test_the_bundled_model_can_be_gone_on_from(corpus: Path, tmp_path: Path) -> None:
     build(from_start("tiny"), Materials(corpus, tmp_path), ("tokenizer", "encoder"), silent)
-    assert (tmp_path / "tokenizer.json").read_bytes() == (checkpoint.ASSETS / "tiny/tokenizer.json").read_bytes()
+    assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "tiny/tokenizer.json").read_bytes()

@@ -26,7 +26,7 @@ def _models() -> None:
 @models.command("list")
 def list_models() -> None:
     """Names of the models that ship with the package."""
-    from redline.models.checkpoint import bundled_names
+    from redline.models.folder import bundled_names
 
     for name in bundled_names():
         typer.echo(name)
@@ -38,18 +38,18 @@ def info(
 ) -> None:
     """Versions and devices, and with --model the facts of a model."""
     from redline.model import pick_device
-    from redline.models import checkpoint
+    from redline.models.folder import bundled_names, resolve
 
     facts = {
         "redline": __version__,
         "python": platform.python_version(),
         "torch": version("torch"),
         "device": str(pick_device(None)),
-        "bundled models": ", ".join(checkpoint.bundled_names()) or "none",
+        "bundled models": ", ".join(bundled_names()) or "none",
     }
     if model is not None:
         try:
-            facts |= _model_facts(model, checkpoint.resolve(model, revision))
+            facts |= _model_facts(model, resolve(model, revision))
         except RedlineError as error:
             Console(stderr=True, soft_wrap=True).print(f"redline: {error}", style="red", markup=False, highlight=False)
             raise typer.Exit(2) from error

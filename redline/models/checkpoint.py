@@ -12,18 +12,13 @@ pickle, no code, and `auto_map` is ignored.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from redline.errors import CheckpointError
@@ -31,11 +26,7 @@ from redline.forms import MARKS
 from redline.models import heads, ngram
 from redline.models.config import NarConfig
 from redline.models.editor import NarEditor
-
-ASSETS = Path(__file__).parent.parent / "assets"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
 
 RENAMES = (  # applied in order to every tensor name
     (r"^model\.language_model\.", "language_model.model."),
@@ -87,7 +78,9 @@ def load(
     numbers do not fit.
     """
     folder = resolve(source, revision)
-    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in _read(folder)}
+    tensors = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in read_tensors(folder)
+    }
     tensors = _canonical_tensors(tensors, folder)
     config = _read_config(folder)
     _move_blank_row(tensors, config, folder)
@@ -95,7 +88,7 @@ def load(
         model = NarEditor(config)
     expected = model.state_dict()
     _fill_implied(tensors, expected, config, folder)
-    _check(tensors, expected, folder)
+    check(tensors, expected, folder)
     model.load_state_dict(tensors, assign=True)
     if (folder / heads.FORMS).is_file():
         model.forms = heads.load_forms(folder / heads.FORMS, config.text.hidden_size).to(dtype=dtype)
@@ -112,91 +105,6 @@ def _draft_lm(folder: Path, wanted: str | Path, vocab_size: int) -> ngram.NgramL
     if wanted == "none" or (wanted == "own" and not (folder / ngram.NAME).is_file()):
         return None
     return ngram.NgramLM.load(folder / ngram.NAME if wanted == "own" else Path(wanted), vocab_size)
-
-
-def resolve(source: str | Path, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: a bundled name, a local folder or a hub id, in that order.
-
-    A hub id is downloaded or taken from the cache (JSON, safetensors and text files only); `HF_HUB_OFFLINE` is
-    respected. A `Path` is always a folder. Raises `CheckpointError`.
-    """
-    name = str(source)
-    bundled = bundled_names()
-    is_bundled = isinstance(source, str) and name in bundled
-    if is_bundled or Path(name).is_dir():
-        if revision is not None:
-            raise CheckpointError(f"{name}: a revision ({revision}) only makes sense for a hub id; leave it out")
-        return ASSETS / name if is_bundled else Path(name)
-    if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return _download(name, revision)
-    raise CheckpointError(
-        f"{name}: no such folder; give a folder, a hub id such as owner/name, "
-        f"or a bundled model ({', '.join(bundled) or 'none in this installation'})"
-    )
-
-
-def bundled_names() -> list[str]:
-    """Names of the checkpoints that ship with the package."""
-    return sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
-
-
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        wanted = f"{name} (revision {revision})" if revision else name
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{wanted}: not a local folder, and not to be had from the hub or its cache: {first_line} "
-            "Check the name and the network, or download it once while online."
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); a checkpoint needs it") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: a JSON {type(values).__name__}; an object is needed")
-    return values
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in a fixed order."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        seen = f"only pickle weights ({', '.join(pickles[:3])}), which can run code" if pickles else "no weights"
-        raise CheckpointError(f"{folder}: {seen}; {WEIGHTS} is needed, or {INDEX} with its shards")
-    weight_map = _read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{folder / INDEX}: no weight_map; it must name the shard of every tensor")
-    shards = sorted({str(shard) for shard in weight_map.values()})
-    for shard in shards:
-        # The name alone is judged: files of a hub cache are links that lead out of the folder by design.
-        if not re.fullmatch(r"\w[\w.-]*\.safetensors", shard):
-            raise CheckpointError(f"{folder / INDEX}: shard {shard!r}; only .safetensors files beside it are allowed")
-        if not (folder / shard).is_file():
-            raise CheckpointError(f"{folder}: shard {shard} is missing; download the checkpoint again")
-    return [folder / shard for shard in shards]
-
-
-def _read(folder: Path) -> list[tuple[str, Tensor]]:
-    tensors: list[tuple[str, Tensor]] = []
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors += [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    return tensors
 
 
 def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -221,7 +129,7 @@ def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str,
 
 def _read_config(folder: Path) -> NarConfig:
     """The config in the published keys; the native port's keys, and values it leaves to be derived, are filled in."""
-    values = _read_json(folder / "config.json")
+    values = read_json(folder / "config.json")
     parts = [values.get(part) for part in ("encoder_config", "projector_config", "text_config")]
     if all(isinstance(part, Mapping) for part in parts):
         encoder, projector, text = ({k: v for k, v in part.items() if v is not None} for part in parts)  # type: ignore[union-attr]
@@ -282,27 +190,6 @@ def _fill_implied(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], co
         raise CheckpointError(f"{folder}: config.json ties the word embeddings, but {head} differs from them")
 
 
-def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:
-    """Strictness: every tensor is there, no other, each of the right shape."""
-    shapes = [
-        f"{name} {list(tensors[name].shape)} instead of {list(expected[name].shape)}"
-        for name in sorted(tensors.keys() & expected.keys())
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - expected.keys()),
-        "of another shape": shapes,
-    }
-    found = [
-        f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for kind, names in problems.items()
-        if names
-    ]
-    if found:
-        raise CheckpointError(f"{folder}: the tensors do not fit config.json; {'; '.join(found)}")
-
-
 def save(
     folder: str | Path,
     model: NarEditor,
@@ -318,29 +205,9 @@ def save(
     A folder that is there already is refused, or with `overwrite` replaced as a whole if it is a checkpoint.
     Raises `CheckpointError`, also when a number is beyond the range of `dtype`.
     """
-    target = Path(folder)
-    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    if occupied and not (overwrite and (target / "config.json").is_file() and (target / WEIGHTS).is_file()):
-        raise CheckpointError(
-            f"{target}: already there; choose another folder"
-            + (" (only a checkpoint is ever replaced)" if overwrite else " or allow overwriting")
-        )
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-        if not name.startswith(("forms.", "language."))
-    }
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise CheckpointError(f"{target}: not finite as {dtype}: {', '.join(broken[:5])}; nothing was written")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
-        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-        config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
-        for name, values in {"config.json": config, "preprocessor_config.json": PREPROCESSOR}.items():
-            (new / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+
+    def extra(new: Path) -> None:
         if model.forms is not None:
             heads.save(model.forms, new / heads.FORMS, MARKS[1:])
         if model.language is not None:
@@ -348,11 +215,7 @@ def save(
         if model.draft_lm is not None:
             model.draft_lm.save(new)
         shutil.copyfile(tokenizer, new / "tokenizer.json")
-        old = target.rename(Path(temporary) / "old") if target.exists() else None
-        try:
-            new.rename(target)
-        except OSError:
-            if old is not None:
-                old.rename(target)
-            raise
-    return target
+
+    files = {"config.json": config, "preprocessor_config.json": PREPROCESSOR}
+    tensors = weights(model, dtype, without=("forms.", "language."))
+    return write(folder, tensors, files, extra, overwrite=overwrite)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 from redline.errors import ConfigError
 
@@ -221,5 +221,147 @@ class NarConfig:
             "scale_projected_embeddings": self.scale_projected_embeddings,
             "blank_token_id": self.blank_token_id,
             "min_edit_sequence_length": self.min_edit_sequence_length,
+            "languages": list(self.languages),
+        }
+
+
+@dataclass(frozen=True)
+class QFormerConfig:
+    """The window Q-Former of the AR and Plus models (BLIP-2 layout); the defaults are those of 2B."""
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 16
+    intermediate_size: int = 4096
+    encoder_hidden_size: int = 1024
+    """Width of the encoder states it reads: the encoder's, times the number of layers that are concatenated."""
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    hidden_act: str = "gelu"
+    cross_attention_frequency: int = 1
+    use_qformer_text_input: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
+        )
+        _require(self.hidden_act == "gelu", f"projector hidden_act is {self.hidden_act!r}; only 'gelu' is supported")
+        _require(
+            self.cross_attention_frequency >= 1,
+            f"cross_attention_frequency is {self.cross_attention_frequency}; allowed are 1 (every layer) and above",
+        )
+        _require(not self.use_qformer_text_input, "use_qformer_text_input is set; the projector reads audio only")
+
+
+SpeechKind = Literal["granite_speech", "granite_speech_plus"]
+SPEECH_KINDS: dict[SpeechKind, str] = {
+    "granite_speech": "GraniteSpeechForConditionalGeneration",
+    "granite_speech_plus": "GraniteSpeechPlusForConditionalGeneration",
+}
+_SPOKEN: dict[SpeechKind, tuple[str, ...]] = {
+    "granite_speech": ("en", "fr", "de", "es", "pt", "ja"),
+    "granite_speech_plus": ("en", "fr", "de", "es", "pt"),
+}
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """The 2B and 2B-Plus models: encoder, window Q-Former and causal language model; the defaults are those of 2B."""
+
+    kind: SpeechKind = "granite_speech"
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(bpe_output_dim=None, pred_dropout=0.0))
+    projector: QFormerConfig = field(default_factory=QFormerConfig)
+    text: LMConfig = field(default_factory=lambda: LMConfig(vocab_size=100_353, tie_word_embeddings=False))
+    export_layers: tuple[int, ...] = ()
+    """Blocks whose output is put before that of the last one, counted from 1; 0 is the input of the first."""
+    audio_token_index: int = 100_352
+    window_size: int = 15
+    """Encoder frames in a window of the projector."""
+    downsample_rate: int = 5
+    """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
+    languages: tuple[str, ...] = _SPOKEN["granite_speech"]
+
+    def __post_init__(self) -> None:
+        _require(
+            self.window_size % self.downsample_rate == 0,
+            f"window_size {self.window_size} is not a multiple of downsample_rate {self.downsample_rate}",
+        )
+        _require(
+            all(0 <= layer < self.encoder.num_layers for layer in self.export_layers),
+            f"cat_hidden_layers is {list(self.export_layers)}; allowed are 0 to {self.encoder.num_layers - 1}",
+        )
+        width = self.encoder.hidden_dim * (len(self.export_layers) + 1)
+        _require(
+            self.projector.encoder_hidden_size == width,
+            f"projector encoder_hidden_size is {self.projector.encoder_hidden_size}; {len(self.export_layers) + 1} "
+            f"encoder layers of width {self.encoder.hidden_dim} make {width}",
+        )
+        _require(
+            0 <= self.audio_token_index < self.text.vocab_size,
+            f"audio_token_index is {self.audio_token_index}; allowed are 0 to {self.text.vocab_size - 1}",
+        )
+
+    @classmethod
+    def plus(cls) -> SpeechConfig:
+        """The published 2B-Plus model."""
+        return cls(
+            kind="granite_speech_plus",
+            projector=QFormerConfig(encoder_hidden_size=2048),
+            text=LMConfig(vocab_size=100_353),
+            export_layers=(3,),
+            languages=_SPOKEN["granite_speech_plus"],
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], tied: bool | None = None) -> SpeechConfig:
+        """Read a published `config.json`; `tied` says whether the weights have no `lm_head` of their own.
+
+        Raises `ConfigError` when a part is missing.
+        """
+        kind = values.get("model_type")
+        if kind not in SPEECH_KINDS:
+            raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
+        parts = [values.get(part) for part in ("encoder_config", "projector_config", "text_config")]
+        if not all(isinstance(part, Mapping) for part in parts):
+            raise ConfigError(
+                "config.json lacks encoder_config, projector_config or text_config; this kind of model needs all three"
+            )
+        encoder, projector, text = (dict(part) for part in parts)  # type: ignore[arg-type]
+        if "num_layers" in encoder:
+            encoder.setdefault("self_conditioning_layer", encoder["num_layers"] // 2)
+        if encoder.get("dim_head") is None and "hidden_dim" in encoder and "num_heads" in encoder:
+            encoder["dim_head"] = encoder["hidden_dim"] // encoder["num_heads"]
+        shape = _known(EncoderConfig, {"pred_dropout": 0.0} | encoder)
+        lm = LMConfig.from_dict(text)
+        if tied is None:
+            tied = bool(values.get("tie_word_embeddings", lm.tie_word_embeddings))
+        top = {key: values[key] for key in ("audio_token_index", "window_size", "downsample_rate") if key in values}
+        return cls(
+            kind=kind,
+            encoder=replace(shape, bpe_output_dim=encoder.get("bpe_output_dim")),
+            projector=_known(QFormerConfig, projector),
+            text=replace(lm, tie_word_embeddings=tied),
+            export_layers=tuple(encoder.get("cat_hidden_layers") or ()),
+            languages=tuple(values.get("languages") or _SPOKEN[kind]),
+            **top,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` of the published layout."""
+        encoder = asdict(self.encoder) | {"model_type": f"{self.kind}_encoder"}
+        if self.export_layers:
+            encoder["cat_hidden_layers"] = list(self.export_layers)
+        return {
+            "model_type": self.kind,
+            "architectures": [SPEECH_KINDS[self.kind]],
+            "encoder_config": encoder,
+            "projector_config": {"model_type": "blip_2_qformer", **asdict(self.projector)},
+            "text_config": self.text.to_dict(),
+            "audio_token_index": self.audio_token_index,
+            "window_size": self.window_size,
+            "downsample_rate": self.downsample_rate,
+            "has_lora_adapter": False,
+            "tie_word_embeddings": self.text.tie_word_embeddings,
             "languages": list(self.languages),
         }

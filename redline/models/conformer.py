@@ -242,7 +242,7 @@ class ConformerEncoder(nn.Module):
         wanted = [layer % (self.config.num_layers + 1) for layer in export_layers]  # -1 is the last block
         mask = valid_frames(lengths, x.shape[1])
         x = self.input_linear(x.masked_fill(~mask[..., None], 0.0))
-        states: dict[int, Tensor] = {}
+        states: dict[int, Tensor] = {0: x} if 0 in wanted else {}
         for number, block in enumerate(self.layers, start=1):
             if number in self.config.subsample_layers:
                 states = {layer: halve(state, mask) for layer, state in states.items()}

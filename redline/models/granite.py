@@ -45,6 +45,41 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
 
+class KVCache:
+    """Keys and values of positions read so far, in memory of a fixed size that the caller holds.
+
+    Row b has `lengths[b]` positions; what lies behind them is never seen and is written over. To forget the end of a
+    row, lower its length.
+    """
+
+    def __init__(
+        self,
+        config: LMConfig,
+        rows: int,
+        positions: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, positions, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, B, kv heads, positions, head_dim]
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)  # [B]
+
+    @property
+    def positions(self) -> int:
+        """The most positions that a row can have."""
+        return self.keys.shape[3]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows [R] of it: some left out, some more than once."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.lengths = self.lengths[rows]
+
+
+Past = tuple[Tensor, Tensor, Tensor, int]
+"""One layer's keys and values in the cache, the place of each new position [B, L], and how many places to look at."""
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions."""
 
@@ -59,14 +94,20 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """x [B, L, H], mask [B, 1, 1 or L, L] (true: may be seen) -> [B, L, H]."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
+        """x [B, L, H], mask [B, 1, 1 or L, L or seen] (true: may be seen) -> [B, L, H]."""
         B, L, _ = x.shape
         q, k, v = (
             projection(x).view(B, L, -1, self.head_dim).transpose(1, 2)  # [B, h, L, head_dim]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if past is not None:
+            keys, values, places, seen = past
+            rows = torch.arange(B, device=x.device)[:, None]
+            keys[rows, :, places] = k.transpose(1, 2)
+            values[rows, :, places] = v.transpose(1, 2)
+            k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, kv heads, seen, head_dim]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=True)
         projected: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))
         return projected  # [B, L, H]
@@ -97,8 +138,8 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
         self.residual = config.residual_multiplier
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.residual * self.self_attn(self.input_layernorm(x), cos, sin, mask)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
+        x = x + self.residual * self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         x = x + self.residual * self.mlp(self.post_attention_layernorm(x))
         return x  # [B, L, H]
 
@@ -151,6 +192,25 @@ class GraniteLM(nn.Module):
         cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta)
         for layer in self.model.layers:
             x = layer(x, cos, sin, mask)
+        normed: Tensor = self.model.norm(x)
+        return normed  # [B, L, H]
+
+    def extend(self, embeddings: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
+        """Read on from where the cache ends, the causal `hidden` in pieces: embeddings [B, L, H] -> [B, L, H].
+
+        Row b has `lengths[b]` new positions, which the cache then holds too; it must have room for L more.
+        """
+        L = embeddings.shape[1]
+        steps = torch.arange(L, device=embeddings.device)
+        x = embeddings.masked_fill((steps >= lengths[:, None])[..., None], 0.0) * self.config.embedding_multiplier
+        places = cache.lengths[:, None] + steps  # [B, L]
+        seen = int(cache.lengths.max()) + L
+        assert seen <= cache.positions, f"{seen} positions do not fit a cache of {cache.positions}"
+        mask = (torch.arange(seen, device=x.device) <= places[..., None])[:, None]  # [B, 1, L, seen]
+        cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta)
+        for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
+            x = layer(x, cos, sin, mask, (keys, values, places, seen))
+        cache.lengths = cache.lengths + lengths
         normed: Tensor = self.model.norm(x)
         return normed  # [B, L, H]
 

@@ -14,6 +14,7 @@ from redline.forms import plain
 from redline.manifest import Utterance
 from redline.models import checkpoint
 from redline.models.editor import NarEditor
+from redline.models.folder import resolve
 from redline.models.granite import GraniteLM
 from redline.models.heads import FormHead, LanguageHead
 from redline.models.ngram import NAME, NgramLM
@@ -36,6 +37,7 @@ from redline.train.ngram import estimate, split_text, token_stream
 from redline.train.plot import plot_log
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.recipe import Recipe
+from redline.train.sharding import sharding
 from redline.train.snapshot import load_average
 from redline.train.splice import SplicedSource
 from redline.train.stage import Source, share_done
@@ -85,7 +87,7 @@ class Build:
         self.start: Path | None = None
         if recipe.start:
             with first_process_first():
-                self.start = checkpoint.resolve(recipe.start)
+                self.start = resolve(recipe.start)
         hours = sum(row.duration for row in self.train_set) / 3600
         say(f"{len(self.train_set)} utterances, {hours:.2f} h to train on; {len(self.dev_set)} for dev")
 
@@ -337,6 +339,8 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
         raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
     materials.out.mkdir(parents=True, exist_ok=True)
     run = Build(recipe, materials, only_first(say))
+    for options in (recipe.encoder_training, recipe.lm_training, recipe.editor_training):
+        sharding(options)  # what cannot be split is told before hours of preparation
     for stage in STAGES:
         if stage in stages:
             getattr(run, stage)()

@@ -1,0 +1,186 @@
+"""Checkpoints of the AR and Plus models: `config.json` + safetensors <-> `SpeechLM`.
+
+Two namings are known, with and without the leading `model.`; both are turned into the published one (without). Adapters
+found among the weights or in `adapter_model.safetensors` are merged into the matrices they belong to.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from redline.errors import CheckpointError
+from redline.models.config import SPEECH_KINDS, SpeechConfig
+from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
+from redline.models.speech_lm import DraftHead, SpeechLM
+
+DRAFT_HEAD = "out_llm.safetensors"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+HEAD, EMBEDDINGS = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+
+RENAMES = (  # applied in order to every tensor name
+    (r"^base_model\.model\.", ""),
+    (r"^model\.language_model\.(?!model\.|lm_head\.)", "language_model.model."),
+    (r"^model\.(encoder|projector|language_model)\.", r"\1."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"\.base_layer\.", "."),
+    (r"\.lora_([AB])\.(?:\w+\.)?weight$", r".lora_\1.weight"),
+)
+MARKERS = ("encoder.input_linear.weight", "projector.qformer.layernorm.weight", EMBEDDINGS)
+PREPROCESSOR = {
+    "feature_extractor_type": "GraniteSpeechFeatureExtractor",
+    "sampling_rate": 16_000,
+    "n_fft": 512,
+    "win_length": 400,
+    "hop_length": 160,
+    "n_mels": 80,
+}
+
+
+def is_speech_lm(folder: Path) -> bool:
+    """Whether the folder's `config.json` is that of an AR or Plus model."""
+    return read_json(folder / "config.json").get("model_type") in SPEECH_KINDS
+
+
+def load(
+    source: str | Path,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[SpeechLM, SpeechConfig, Path]:
+    """Read a checkpoint: a folder, a hub id or a bundled name -> the model in eval mode, its config and its folder.
+
+    Raises `CheckpointError` when it is not an AR or Plus layout, or `ConfigError` when its numbers do not fit.
+    """
+    folder = resolve(source, revision)
+    tensors = _renamed(dict(read_tensors(folder)), folder)
+    absent = [marker for marker in MARKERS if marker not in tensors]
+    if absent:
+        raise CheckpointError(
+            f"{folder}: not an AR or Plus checkpoint: no {', '.join(absent)} among {len(tensors)} tensors; known are "
+            "encoder.*, projector.*, language_model.*, with or without a leading model."
+        )
+    _merge_adapters(tensors, folder)
+    tied = HEAD not in tensors or torch.equal(tensors[HEAD], tensors[EMBEDDINGS])
+    values = read_json(folder / "config.json")
+    if HEAD not in tensors and values.get("tie_word_embeddings") is False:
+        raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {HEAD}")
+    if tied:
+        tensors.pop(HEAD, None)
+    config = SpeechConfig.from_dict(values, tied=tied)
+    with torch.device("meta"):
+        model = SpeechLM(config)
+    expected = model.state_dict()
+    for name in expected:
+        if name.endswith(".num_batches_tracked"):
+            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
+    check(tensors, expected, folder)
+    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    model.load_state_dict(tensors, assign=True)
+    if (folder / DRAFT_HEAD).is_file():
+        model.draft_head = _draft_head(folder / DRAFT_HEAD, config).to(dtype=dtype)
+    return model.eval().to(device), config, folder
+
+
+def _renamed(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Tensors under the published names."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        new = name
+        for pattern, replacement in RENAMES:
+            new = re.sub(pattern, replacement, new)
+        if new in found:
+            raise CheckpointError(f"{folder}: two tensors are both {new}; layouts are mixed")
+        found[new] = tensor
+    return found
+
+
+def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
+    """Add each adapter's B @ A, scaled, to its matrix; in float32, then back to the matrix's precision."""
+    if (folder / ADAPTER).is_file():
+        try:
+            adapters = _renamed(load_file(folder / ADAPTER), folder)
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder / ADAPTER}: not a whole safetensors file ({error})") from error
+        if twice := sorted(adapters.keys() & tensors.keys()):
+            raise CheckpointError(f"{folder}: {twice[0]} is both in the weights and in {ADAPTER}; remove one")
+        tensors |= adapters
+    downs = [name for name in tensors if name.endswith(".lora_A.weight")]
+    if not downs:
+        if stray := [name for name in tensors if ".lora_" in name]:
+            raise CheckpointError(f"{folder}: half an adapter: {stray[0]} has no lora_A")
+        return
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(f"{folder}: adapters among the weights, but no {ADAPTER_CONFIG} that tells their scale")
+    settings = read_json(folder / ADAPTER_CONFIG)
+    for unusual in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
+        if settings.get(unusual):
+            raise CheckpointError(f"{folder / ADAPTER_CONFIG}: {unusual} is set; plain LoRA can be merged")
+    for name in downs:
+        stem = name.removesuffix(".lora_A.weight")
+        target, up = f"{stem}.weight", f"{stem}.lora_B.weight"
+        if target not in tensors or up not in tensors:
+            raise CheckpointError(f"{folder}: the adapter {name} has no {target if target not in tensors else up}")
+        a, b, weight = tensors.pop(name).float(), tensors.pop(up).float(), tensors[target]
+        rank = len(a)
+        scale = float(settings.get("lora_alpha", rank)) / (rank**0.5 if settings.get("use_rslora") else rank)
+        if (b.shape[0], a.shape[1]) != tuple(weight.shape) or b.shape[1] != rank:
+            raise CheckpointError(f"{folder}: the adapter {name} {list(a.shape)} does not fit {list(weight.shape)}")
+        tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)
+
+
+def _draft_head(path: Path, config: SpeechConfig) -> DraftHead:
+    """Read `out_llm.safetensors`: the blank's row, then one per token."""
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    rows = tensors["weight"].shape[0] if "weight" in tensors else 0
+    # The published head leaves out the placeholder of audio, which comes after the last token.
+    if sorted(tensors) != ["bias", "weight"] or tensors["weight"].shape[1:] != (config.encoder.hidden_dim,):
+        raise CheckpointError(
+            f"{path}: holds {found}; allowed are weight [tokens + 1, {config.encoder.hidden_dim}] and bias [tokens + 1]"
+        )
+    if not 2 <= rows <= config.text.vocab_size + 1:
+        raise CheckpointError(f"{path}: {rows} rows; allowed are the blank and up to {config.text.vocab_size} tokens")
+    head = DraftHead(config, rows)
+    head.out.load_state_dict(tensors)
+    return head.eval()
+
+
+def save(
+    folder: str | Path,
+    model: SpeechLM,
+    tokenizer: str | Path,
+    *,
+    chat_template: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model, its `tokenizer.json` and its chat template in the published layout; all at once, or nothing.
+
+    A folder that is there already is refused, or with `overwrite` replaced as a whole if it is a checkpoint. Raises
+    `CheckpointError`, also when a number is beyond the range of `dtype`.
+    """
+    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    window, rate = model.config.window_size, model.config.downsample_rate
+    preprocessor = PREPROCESSOR | {"projector_window_size": window, "projector_downsample_rate": rate}
+    files: dict[str, dict[str, object] | str] = {"config.json": config, "preprocessor_config.json": preprocessor}
+    if chat_template is not None:
+        files["chat_template.jinja"] = chat_template
+
+    def extra(new: Path) -> None:
+        if model.draft_head is not None:
+            tensors = {name: tensor.to(dtype) for name, tensor in model.draft_head.out.state_dict().items()}
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, new / DRAFT_HEAD)
+        shutil.copyfile(tokenizer, new / "tokenizer.json")
+
+    return write(folder, weights(model, dtype, without=("draft_head.",)), files, extra, overwrite=overwrite)
