@@ -1,4 +1,4 @@
-"""Transcript -> txt, srt, vtt, tsv or json; and a draft with its edits as tracked changes.
+"""Transcript -> txt, srt, vtt, tsv, json, ctm or rttm; and a draft with its edits as tracked changes.
 
 Times are printed from integer milliseconds.
 """
@@ -22,11 +22,12 @@ CUE_LINES = 2
 
 
 class Cue(NamedTuple):
-    """One subtitle: start and end in milliseconds, lines to show."""
+    """One subtitle: start and end in milliseconds, lines to show, and who speaks."""
 
     start: int
     end: int
     lines: tuple[str, ...]
+    speaker: str | None = None
 
 
 class Change(NamedTuple):
@@ -37,10 +38,17 @@ class Change(NamedTuple):
     text: str
 
 
-def render(transcript: Transcript, format: str) -> str:
-    """The transcript in one of `FORMATS`; raises `ValueError` for another."""
+def render(transcript: Transcript, format: str, name: str = "recording") -> str:
+    """The transcript in one of `FORMATS`; raises `ValueError` for another.
+
+    ctm and rttm call the recording by its `name`.
+    """
     if format not in FORMATS:
         raise ValueError(f"no format {format!r}; allowed are {', '.join(FORMATS)}")
+    if format == "ctm":
+        return ctm(transcript, name)
+    if format == "rttm":
+        return rttm(transcript, name)
     return FORMATS[format](transcript)
 
 
@@ -51,7 +59,7 @@ def save(transcript: Transcript, path: str | Path) -> Path:
     if format not in FORMATS:
         allowed = ", ".join(f".{name}" for name in FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    text = render(transcript, format)
+    text = render(transcript, format, path.stem)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_text(text, encoding="utf-8", newline="\n")
@@ -62,8 +70,8 @@ def save(transcript: Transcript, path: str | Path) -> Path:
 
 
 def txt(transcript: Transcript) -> str:
-    """One segment a line."""
-    lines = [segment.text for segment in transcript.segments] or [transcript.text]
+    """One segment a line, behind its speaker where speakers were told."""
+    lines = [spoken_by(segment.speaker, segment.text) for segment in transcript.segments] or [transcript.text]
     return "".join(f"{line}\n" for line in lines if line)
 
 
@@ -71,7 +79,9 @@ def srt(transcript: Transcript) -> str:
     """SubRip: numbered cues."""
     blocks = []
     for number, cue in enumerate(_cues(transcript), start=1):
-        text = "\n".join(cue.lines).replace("-->", "→")  # SubRip has no escapes, and the arrow marks a line of times
+        text = spoken_by(cue.speaker, "\n".join(cue.lines)).replace(
+            "-->", "→"
+        )  # SubRip has no escapes, and the arrow marks a line of times
         blocks.append(f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{text}\n")
     return "\n".join(blocks)
 
@@ -81,6 +91,8 @@ def vtt(transcript: Transcript) -> str:
     blocks = ["WEBVTT\n"]
     for cue in _cues(transcript):
         text = html.escape("\n".join(cue.lines), quote=False)
+        if cue.speaker is not None:
+            text = f"<v Speaker {html.escape(cue.speaker)}>{text}"
         blocks.append(f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{text}\n")
     return "\n".join(blocks)
 
@@ -98,7 +110,46 @@ def to_json(transcript: Transcript) -> str:
     return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
 
 
-FORMATS: dict[str, Callable[[Transcript], str]] = {"txt": txt, "srt": srt, "vtt": vtt, "tsv": tsv, "json": to_json}
+def ctm(transcript: Transcript, name: str = "recording") -> str:
+    """NIST CTM, one word a line: recording, channel, start, length, word, confidence (NA where there is none)."""
+    lines = []
+    for segment in transcript.segments:
+        for word in segment.words:
+            start, end = _ms(word.start), _ms(word.end)
+            sure = "NA" if word.confidence is None else f"{word.confidence:.3f}"
+            lines.append(f"{_one(name)} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {_one(word.text)} {sure}\n")
+    return "".join(lines)
+
+
+def rttm(transcript: Transcript, name: str = "recording") -> str:
+    """NIST RTTM, one turn a line: recording, channel, start, length, speaker."""
+    lines = []
+    for turn in transcript.turns:
+        start, end = _ms(turn.start), _ms(turn.end)
+        times = f"{start / 1000:.3f} {(end - start) / 1000:.3f}"
+        lines.append(f"SPEAKER {_one(name)} 1 {times} <NA> <NA> {_one(turn.speaker)} <NA> <NA>\n")
+    return "".join(lines)
+
+
+def _one(text: str) -> str:
+    """A text as one column of a file whose columns are divided by spaces."""
+    return "_".join(text.split()) or "_"
+
+
+def spoken_by(speaker: str | None, text: str) -> str:
+    """A text behind the name of its speaker, where there is one."""
+    return text if speaker is None else f"Speaker {speaker}: {text}"
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    "txt": txt,
+    "srt": srt,
+    "vtt": vtt,
+    "tsv": tsv,
+    "json": to_json,
+    "ctm": ctm,
+    "rttm": rttm,
+}
 """What `render` and `save` can write."""
 
 
@@ -113,7 +164,8 @@ def clock(ms: int, point: str = ".") -> str:
 def cues(segment: Segment) -> list[Cue]:
     """A segment -> cues of at most two lines of 42 characters that hold all of its text.
 
-    The segment's time is shared out in proportion to the characters of each cue.
+    Each cue has the time of its words, where they have times; else the segment's time is shared out in proportion to
+    characters.
     """
     lines = textwrap.wrap(segment.text, LINE_CHARS)
     if not lines:
@@ -123,11 +175,17 @@ def cues(segment: Segment) -> list[Cue]:
     groups = [tuple(lines[first : first + CUE_LINES]) for first in range(0, len(lines), CUE_LINES)]
     start, duration = _ms(segment.start), _ms(segment.end) - _ms(segment.start)
     total = sum(map(len, lines))
-    made, done = [], 0
+    made, done, first = [], 0, 0
+    timed = [word.text for word in segment.words] == segment.text.split()
     for group in groups:
         begin = start + duration * done // total
         done += sum(map(len, group))
-        made.append(Cue(begin, start + duration * done // total, group))
+        end = start + duration * done // total
+        if timed and not any(len(word) > LINE_CHARS for word in segment.text.split()):
+            last = first + sum(len(line.split()) for line in group)
+            begin, end = _ms(segment.words[first].start), _ms(segment.words[last - 1].end)
+            first = last
+        made.append(Cue(begin, end, group, segment.speaker))
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, overload
@@ -13,22 +13,29 @@ from numpy.typing import NDArray
 
 from redline import audio, numbers
 from redline.audio import AudioOptions
+from redline.decoding.generate import GenerateOptions
+from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
 from redline.longform import pipeline
 from redline.longform.pipeline import PipelineOptions
 from redline.longform.windows import WindowOptions
-from redline.models import checkpoint
-from redline.recognizer import EditRecognizer
+from redline.models import checkpoint, speech_checkpoint
+from redline.models.folder import resolve
+from redline.prompts import PromptTemplate
+from redline.recognizer import EditRecognizer, GenerateRecognizer
 from redline.text import Tokenizer
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 Source = str | Path | bytes | BinaryIO | NDArray[Any] | Waveform
 TaskName = Literal["transcribe", "translate"]
+Drafts = Literal["exact", "fast", "none"]
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds read so far."""
 
 # An editor reads better with more around it: only long pauses end a window.
 _EDITING = PipelineOptions(window=WindowOptions(join_s=2.0))
+# Windows as long as the model can take; the recognizer knows how long that is for each task.
+_ANSWERING = PipelineOptions(window=WindowOptions(max_s=600.0, join_s=2.0))
 _TOGETHER_S = 600.0  # recordings are read until this much audio is there, then share batches
 _TOGETHER = 64
 
@@ -41,18 +48,51 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     draft_lm: str | Path = "own",
     punctuate: bool = True,
+    beams: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+    drafts: Drafts = "exact",
 ) -> Model:
     """Load a bundled model, a folder or a hub id.
 
     `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default float32,
     and bfloat16 on CUDA. `draft_lm` is the n-gram model that reads along while the draft is written: the checkpoint's
     "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get
-    capitals and marks, where the model has learned them. Raises `CheckpointError` when it is not a checkpoint this
-    package knows.
+    capitals and marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and
+    `seed` say how tokens are chosen, and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
+    greedy decoding), "fast" or "none". Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
-    model, _, folder = checkpoint.load(name, revision=revision, device=place, dtype=precision, draft_lm=draft_lm)
+    folder = resolve(name, revision)
+    if speech_checkpoint.is_speech_lm(folder):
+        if draft_lm != "own":
+            raise RedlineError(
+                f"{name}: draft_lm is {str(draft_lm)!r}, but only models that edit have a draft to read along"
+            )
+        answers, config, _ = speech_checkpoint.load(folder, device=place, dtype=precision)
+        return Model(
+            GenerateRecognizer(
+                answers,
+                Tokenizer.from_file(folder / "tokenizer.json"),
+                PromptTemplate.from_folder(folder, config.kind),
+                name=str(name),
+                options=GenerateOptions(
+                    config.text.eos_token_id,
+                    beams=beams,
+                    temperature=temperature,
+                    suppress=(config.audio_token_index,),
+                ),
+                drafts=None if drafts == "none" else SpeculativeOptions(drafts),
+                punctuate=punctuate,
+                seed=seed,
+            ),
+            _ANSWERING,
+        )
+    for given, default, what in ((beams, 1, "beams"), (temperature, 0.0, "temperature")):
+        if given != default:
+            raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
+    model, _, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     return Model(EditRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _EDITING)
 
@@ -110,6 +150,12 @@ class Model:
         sample_rate: int | None = None,
         language: str | None = None,
         task: TaskName = "transcribe",
+        target_language: str | None = None,
+        words: bool = False,
+        speakers: bool = False,
+        keywords: Sequence[str] = (),
+        prompt: str | None = None,
+        prefix: str | None = None,
         vad: bool = True,
         digits: bool = False,
         errors: Literal["raise", "warn"] = "raise",
@@ -125,6 +171,12 @@ class Model:
         sample_rate: int | None = None,
         language: str | None = None,
         task: TaskName = "transcribe",
+        target_language: str | None = None,
+        words: bool = False,
+        speakers: bool = False,
+        keywords: Sequence[str] = (),
+        prompt: str | None = None,
+        prefix: str | None = None,
         vad: bool = True,
         digits: bool = False,
         errors: Literal["raise", "warn"] = "raise",
@@ -139,6 +191,12 @@ class Model:
         sample_rate: int | None = None,
         language: str | None = None,
         task: TaskName = "transcribe",
+        target_language: str | None = None,
+        words: bool = False,
+        speakers: bool = False,
+        keywords: Sequence[str] = (),
+        prompt: str | None = None,
+        prefix: str | None = None,
         vad: bool = True,
         digits: bool = False,
         errors: Literal["raise", "warn"] = "raise",
@@ -148,7 +206,10 @@ class Model:
         """The transcript of a recording of any length, or of each in a list, batched together.
 
         A recording is a path, bytes, a binary file, or a numpy array with its `sample_rate`. With `vad=False` silence
-        and music go to the model too; with `digits=True` spelled numbers become digits. A recording that cannot be
+        and music go to the model too; with `digits=True` spelled numbers become digits. `words` asks when each word
+        is said, `speakers` who speaks, `keywords` are names and terms to expect, `prompt` is an instruction in place of
+        the model's own, and `prefix` what the answer begins with: the beginning of the recording, already written
+        down. With task "translate" the text is in the `target_language`. A recording that cannot be
         read or transcribed raises its `RedlineError`; with `errors="warn"` it gives an empty transcript whose one
         warning has the code "error", so that in a list a bad input harms only itself. Raises `UnsupportedTaskError`
         when the model cannot do the task or the language.
@@ -162,6 +223,12 @@ class Model:
             sample_rate=sample_rate,
             language=language,
             task=task,
+            target_language=target_language,
+            words=words,
+            speakers=speakers,
+            keywords=keywords,
+            prompt=prompt,
+            prefix=prefix,
             vad=vad,
             digits=digits,
             audio_options=audio_options,
@@ -184,6 +251,12 @@ class Model:
         sample_rate: int | None = None,
         language: str | None = None,
         task: TaskName = "transcribe",
+        target_language: str | None = None,
+        words: bool = False,
+        speakers: bool = False,
+        keywords: Sequence[str] = (),
+        prompt: str | None = None,
+        prefix: str | None = None,
         vad: bool = True,
         digits: bool = False,
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
@@ -193,7 +266,7 @@ class Model:
 
         Recordings are read and batched some ten minutes of audio at a time, so memory does not grow with their number.
         """
-        job = self._task(task, language)
+        job = self._task(Task(task, language, target_language, words, speakers, tuple(keywords), prompt, prefix))
         options = self._options(vad)
         if digits:
             numbers.to_digits("", job.language or "en")  # a missing package is told before the work, not after
@@ -223,12 +296,18 @@ class Model:
         sample_rate: int | None = None,
         language: str | None = None,
         task: TaskName = "transcribe",
+        target_language: str | None = None,
+        words: bool = False,
+        speakers: bool = False,
+        keywords: Sequence[str] = (),
+        prompt: str | None = None,
+        prefix: str | None = None,
         vad: bool = True,
         digits: bool = False,
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
     ) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
-        job = self._task(task, language)
+        job = self._task(Task(task, language, target_language, words, speakers, tuple(keywords), prompt, prefix))
         wave = _read(source, sample_rate, audio_options)
         segments = pipeline.stream(self.recognizer, wave, job, self._options(vad))
         if not digits:
@@ -237,11 +316,14 @@ class Model:
         numbers.to_digits("", spoken)
         return (numbers.segment_with_digits(segment, spoken) for segment in segments)
 
-    def _task(self, name: TaskName, language: str | None) -> Task:
+    def _task(self, task: Task) -> Task:
+        language = task.language
         if language is None and len(self.languages) == 1:
             (language,) = self.languages
-        task = Task(name, language.lower() if language else None)
+        target = task.target_language.lower() if task.target_language else None
+        task = replace(task, language=language.lower() if language else None, target_language=target)
         self.recognizer.recognize([], task)  # asks whether it can
+        self.recognizer.window_s(task)  # and whether what is asked leaves room for audio
         return task
 
     def _options(self, vad: bool) -> PipelineOptions:

@@ -39,9 +39,14 @@ class Tokenizer:
         return self._core.get_vocab_size(with_added_tokens=True)
 
     @property
+    def special_tokens(self) -> dict[str, int]:
+        """Control tokens by name."""
+        return {token.content: id for id, token in self._core.get_added_tokens_decoder().items() if token.special}
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids of control tokens; `encode` never returns one and `decode` leaves them out."""
-        return frozenset(id for id, token in self._core.get_added_tokens_decoder().items() if token.special)
+        return frozenset(self.special_tokens.values())
 
     def id_of(self, token: str) -> int | None:
         """The id of one token, special or not; None when there is no such token."""

@@ -128,15 +128,31 @@ class Hypothesis:
     warnings: tuple[Notice, ...] = ()
     language: str | None = None
     """What the recognizer found to be spoken; None where it does not tell."""
+    turns: tuple[Turn, ...] = ()
+    """All of the text by speaker, where speakers were asked for."""
+    tagged: str | None = None
+    """The answer as the model wrote it, with its tags; None where it writes none."""
+    accepted: float | None = None
+    """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do with the speech: the verb and its languages (None: the model decides)."""
+    """What to do with the speech: the verb and its languages (None: the model decides), and what else is wanted."""
 
     name: Literal["transcribe", "translate"] = "transcribe"
     language: str | None = None
     target_language: str | None = None
+    words: bool = False
+    """Tell when each word is said."""
+    speakers: bool = False
+    """Tell who speaks."""
+    keywords: tuple[str, ...] = ()
+    """Names and terms to expect."""
+    prompt: str | None = None
+    """An instruction in place of the model's own."""
+    prefix: str | None = None
+    """What the answer begins with: the beginning of the clip, already written down."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,8 @@ class Segment:
     confidence: float | None = None
     speaker: str | None = None
     words: tuple[Word, ...] = ()
+    accepted: float | None = None
+    """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -164,6 +182,7 @@ class Segment:
             "speaker": self.speaker,
             "edits": [edit.to_dict() for edit in self.edits],
             "words": [word.to_dict() for word in self.words],
+            "accepted": self.accepted,
         }
 
 
@@ -208,11 +227,18 @@ class Transcript:
 
 @runtime_checkable
 class Recognizer(Protocol):
-    """Anything that turns clips of at most `max_clip_s` seconds into hypotheses, in order."""
+    """Anything that turns clips of seconds into hypotheses, in order."""
 
     name: str
     languages: tuple[str, ...]
-    max_clip_s: float
+
+    def window_s(self, task: Task) -> float:
+        """The longest clip that it takes, in seconds."""
+        ...
+
+    def carries(self, task: Task) -> bool:
+        """Whether a clip needs the one before it, and its answer as the task's `prefix`: numbers of speakers do."""
+        ...
 
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """One hypothesis per clip; a clip's answer never depends on its neighbours."""

@@ -66,7 +66,7 @@ def test_json_has_every_key() -> None:
     values = json.loads(formats.render(SHORT, "json"))
     assert list(values) == ["text", "language", "duration", "model", "task", "segments", "turns", "warnings"]
     assert list(values["segments"][0]) == [
-        *("id", "start", "end", "text", "draft", "confidence", "speaker", "edits", "words")
+        *("id", "start", "end", "text", "draft", "confidence", "speaker", "edits", "words", "accepted")
     ]
 
 

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from redline.errors import DataError
 from redline.train.build import Materials, build
+from redline.train.loop import Say
+from redline.train.processes import is_first_process, wait_for_all
 from tests.corpus import make_corpus, silent, small_recipe
 
 SCRIPT = """
@@ -31,13 +33,15 @@ learn(data, folder / "whole", 4, 1)
 ROOT = Path(__file__).parents[1]
 
 
-def learn(data: Path, out: Path, steps: int, accumulate: int) -> None:
+def learn(data: Path, out: Path, steps: int, accumulate: int, say: Say = silent) -> None:
     """Train a small encoder without dropout (every process draws its own) at a constant rate (the decay counts)."""
     made = small_recipe(steps=steps, accumulate=accumulate, floor=1.0, evaluate_every=2)
     still = replace(made, encoder={**made.encoder, "dropout": 0.0, "pred_dropout": 0.0})
-    out.mkdir(exist_ok=True)
-    shutil.copy(data.parent / "tokenizer.json", out)
-    build(still, Materials(data, out), ("encoder",), silent)
+    if is_first_process():
+        out.mkdir(exist_ok=True)
+        shutil.copy(data.parent / "tokenizer.json", out)
+    wait_for_all()
+    build(still, Materials(data, out), ("encoder",), say)
 
 
 def launch(processes: int, script: Path, *arguments: object) -> None:

@@ -65,9 +65,9 @@ def test_it_never_takes_more_than_it_can_batch(recognizer: EditRecognizer, monke
     sizes: list[list[float]] = []
     run = EditRecognizer._edit
 
-    def record(self: EditRecognizer, clips: Sequence[Waveform]) -> object:
+    def record(self: EditRecognizer, clips: Sequence[Waveform], task: Task) -> object:
         sizes.append([clip.duration for clip in clips])
-        return run(self, clips)
+        return run(self, clips, task)
 
     monkeypatch.setattr(EditRecognizer, "_edit", record)
     monkeypatch.setattr(recognizer, "batch_s", 5.0)

@@ -22,6 +22,8 @@ from redline.types import Transcript
 if TYPE_CHECKING:
     from redline.model import Model
 
+TASKS = ("transcribe", "translate")
+DRAFTS = ("exact", "fast", "none")
 ALL_DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -32,13 +34,39 @@ def transcribe(
     model: Annotated[str, typer.Option("--model", help="A bundled model, a folder or a hub id.")] = "tiny",
     revision: Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.")] = None,
     format: Annotated[
-        str, typer.Option("--format", help=f"One or more of {', '.join(formats.FORMATS)}; separated by commas.")
-    ] = "txt",
+        str | None,
+        typer.Option(
+            "--format",
+            help=f"One or more of {', '.join(formats.FORMATS)}, separated by commas; default: txt, or ctm with "
+            "--word-timestamps.",
+        ),
+    ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option("--output-dir", help="Write <name>.<format> for each recording here, not to standard output."),
     ] = None,
     language: Annotated[str | None, typer.Option("--language", help="Language that is spoken, for example en.")] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="transcribe, or translate into the language of --to.")
+    ] = "transcribe",
+    to: Annotated[str | None, typer.Option("--to", help="Language to translate into, for example de.")] = None,
+    speakers: Annotated[bool, typer.Option("--speakers", help="Tell who speaks, turn by turn.")] = False,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Tell when each word is said (in json, ctm, srt and vtt).")
+    ] = False,
+    keywords: Annotated[
+        str | None,
+        typer.Option("--keywords", help="Names and terms to expect: a file with one a line, or a list with commas."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="An instruction in place of the model's own.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="The beginning of the recording, already written down.")
+    ] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Texts that grow side by side; 1: greedy.")] = 1,
+    drafts: Annotated[
+        str,
+        typer.Option("--drafts", help="How a draft of the encoder is verified: exact (as without), fast, or none."),
+    ] = "exact",
     draft_lm: Annotated[
         str,
         typer.Option(
@@ -66,7 +94,7 @@ def transcribe(
     Exit status: 0 when all went well, 1 when some recordings failed, 2 when nothing was produced.
     """
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    wanted = _formats(format)
+    wanted = _formats(format or ("ctm" if word_timestamps else "txt"))
     inputs, problems = expand(files)
     if output_dir is None and len(wanted) > 1:
         raise typer.BadParameter("standard output takes one format; add --output-dir", param_hint="--format")
@@ -78,6 +106,11 @@ def transcribe(
         _complain(notes, problem)
     if not inputs:
         raise typer.Exit(NOTHING_DONE)
+    if drafts not in DRAFTS:
+        raise typer.BadParameter(f"{drafts!r}; allowed are {', '.join(DRAFTS)}", param_hint="--drafts")
+    asked = _asked(
+        task, to, wanted, {"speakers": speakers, "words": word_timestamps, "prompt": prompt, "prefix": prefix}
+    )
     job = _Job(inputs, wanted, output_dir, show_edits, notes, quiet)
     try:
         if output_dir is not None:
@@ -85,10 +118,17 @@ def transcribe(
         from redline.audio import AudioOptions  # from here on it takes seconds
         from redline.model import load_model
 
-        loaded = load_model(model, revision=revision, device=device, draft_lm=draft_lm, punctuate=punctuation)
-        job.run(
-            loaded, {"language": language, "vad": vad, "digits": digits, "audio_options": AudioOptions(channel=channel)}
+        loaded = load_model(
+            model,
+            revision=revision,
+            device=device,
+            draft_lm=draft_lm,
+            punctuate=punctuation,
+            beams=beams,
+            drafts=drafts,  # type: ignore[arg-type]  # checked above
         )
+        asked |= {"language": language, "vad": vad, "digits": digits, "keywords": _keywords(keywords)}
+        job.run(loaded, asked | {"audio_options": AudioOptions(channel=channel)})
     except (RedlineError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -110,6 +150,30 @@ def _formats(text: str) -> list[str]:
         allowed = ", ".join(formats.FORMATS)
         raise typer.BadParameter(f"{text!r}; allowed are {allowed}, separated by commas", param_hint="--format")
     return wanted
+
+
+def _asked(task: str, to: str | None, wanted: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+    """What to ask of the model besides plain text; formats of words and of turns ask for them."""
+    if task not in TASKS:
+        raise typer.BadParameter(f"{task!r}; allowed are {', '.join(TASKS)}", param_hint="--task")
+    if (task == "translate") != (to is not None):
+        needed = "--task translate needs --to, the language to translate into"
+        raise typer.BadParameter(needed if to is None else "--to needs --task translate", param_hint="--task")
+    options["words"] |= "ctm" in wanted
+    options["speakers"] |= "rttm" in wanted
+    return options | {"task": task, "target_language": to}
+
+
+def _keywords(text: str | None) -> list[str]:
+    """The lines of a file, or the parts of a list with commas."""
+    if text is None:
+        return []
+    path = Path(text)
+    try:
+        parts = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RedlineError(f"{text}: cannot be read as a list of keywords ({error})") from error
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _complain(notes: Console, message: str) -> None:
@@ -192,7 +256,7 @@ class _Job:
                 self.out.print()
             self.out.print(f"==> {one.label} <==")
         if not self.show_edits:
-            text = formats.render(transcript, self.wanted[0])
+            text = formats.render(transcript, self.wanted[0], one.stem)
             self.out.file.write(text)
             self.out.file.flush()
             return

@@ -99,11 +99,11 @@ def run(
 ) -> Iterator[list[Result]]:
     """Recognize every utterance, longest first, and give the results of each batch as it is done.
 
-    An utterance of at most `max_clip_s` goes to the recognizer whole, without speech detection; a longer one is cut by
-    the pipeline. A file or clip that fails is a `Result` with its failure.
+    An utterance no longer than a window goes to the recognizer whole, without speech detection; a longer one is cut
+    by the pipeline. A file or clip that fails is a `Result` with its failure.
     """
     # An unknown duration is taken for the longest clip, so that such rows do not all meet in one batch.
-    lengths = [round((one.duration or recognizer.max_clip_s) * SAMPLE_RATE) for one in utterances]
+    lengths = [round((one.duration or recognizer.window_s(Task())) * SAMPLE_RATE) for one in utterances]
     for language in sorted({one.language or DEFAULT for one in utterances}):
         task = Task(language=language)
         mine = [index for index, one in enumerate(utterances) if (one.language or DEFAULT) == language]
@@ -127,7 +127,7 @@ def _batch(
         except AudioError as error:
             results.append(Result(utterance, failure=str(error)))
             continue
-        if wave.duration <= recognizer.max_clip_s:
+        if wave.duration <= recognizer.window_s(task):
             short.append((utterance, wave))
             continue
         with clock.timing([wave]):

@@ -120,7 +120,9 @@ def transcribe_many(
     A recording of which every window failed gives its `RecognitionError` in place of a transcript. `progress` gets
     the seconds done of all recordings together, up to their whole duration.
     """
-    found = [listen(wave, recognizer.max_clip_s, options) for wave in waves]
+    if _in_order(recognizer, task):
+        return _transcribe_in_order(recognizer, waves, task, options, progress)
+    found = [listen(wave, recognizer.window_s(task), options) for wave in waves]
     jobs = [(index, span) for index, (spans, _) in enumerate(found) for span in spans]
     lengths = [span.end - span.start for _, span in jobs]
     speech = [sum(span.end - span.start for span in spans) for spans, _ in found]
@@ -141,6 +143,56 @@ def transcribe_many(
         except RecognitionError as error:
             results.append(error)
     return results
+
+
+def _in_order(recognizer: Recognizer, task: Task) -> bool:
+    """Whether the windows of a recording must be recognized one after the other."""
+    return task.prefix is not None or recognizer.carries(task)
+
+
+def _hear_in_order(recognizer: Recognizer, wave: Waveform, spans: Sequence[Span], task: Task) -> Iterator[Heard]:
+    """Windows one by one: the first begins with the task's prefix, and where answers carry on, each later one hears
+    the window before it again, with its answer as prefix."""
+    before: tuple[Span, Hypothesis] | None = None
+    for number, span in enumerate(spans):
+        context = wave.part(before[0]).samples if before is not None else wave.samples[:0]
+        clip = Waveform(np.concatenate((context, wave.part(span).samples)), wave.source)
+        prefix = task.prefix if number == 0 else before[1].tagged if before is not None else None
+        (outcome,) = recognize(recognizer, [clip], replace(task, prefix=prefix))
+        if isinstance(outcome, Hypothesis):
+            outcome = stitch.shifted(outcome, -len(context) / SAMPLE_RATE)
+        yield Heard(span, outcome)
+        usable = recognizer.carries(task) and isinstance(outcome, Hypothesis) and bool(outcome.tagged)
+        before = (span, outcome) if usable and isinstance(outcome, Hypothesis) else None
+
+
+def _transcribe_in_order(
+    recognizer: Recognizer,
+    waves: Sequence[Waveform],
+    task: Task,
+    options: PipelineOptions,
+    progress: Callable[[float], None] | None,
+) -> list[Transcript | RecognitionError]:
+    results: list[Transcript | RecognitionError] = []
+    done = 0.0
+    for wave in waves:
+        spans, notices = listen(wave, _window_s(recognizer, task), options)
+        heard = []
+        for one in _hear_in_order(recognizer, wave, spans, task):
+            heard.append(one)
+            if progress is not None:
+                progress(done + one.span.end_s)
+        done += wave.duration
+        try:
+            results.append(stitch.stitch(wave, heard, model=recognizer.name, task=task, notices=notices))
+        except RecognitionError as error:
+            results.append(error)
+    return results
+
+
+def _window_s(recognizer: Recognizer, task: Task) -> float:
+    """The longest window of a recording: half of what fits where the window before is heard again."""
+    return recognizer.window_s(task) / (2 if recognizer.carries(task) else 1)
 
 
 def transcribe(
@@ -174,24 +226,34 @@ def stream(
     The first window goes alone, so that the first segment comes early; then batches double up to `batch_s`. Notices
     go to `notify`, which makes Python warnings of them. Raises `RecognitionError` at the end when every window failed.
     """
-    spans, notices = listen(wave, recognizer.max_clip_s, options)
+    spans, notices = listen(wave, _window_s(recognizer, task), options)
     for notice in (*wave.warnings, *notices):
         notify(notice)
-    count, first, ready, heard = 1, 0, 0, list[Heard]()
+    ready, heard = 0, list[Heard]()
+    for one in _hear_each(recognizer, wave, spans, task, options):
+        heard.append(one)
+        for notice in stitch.notices_of(one):
+            notify(notice)
+        for segment in stitch.segments_of(one, ready):
+            ready += 1
+            yield segment
+    stitch.stitch(wave, heard, model=recognizer.name, task=task)
+
+
+def _hear_each(
+    recognizer: Recognizer, wave: Waveform, spans: Sequence[Span], task: Task, options: PipelineOptions
+) -> Iterator[Heard]:
+    """Windows in time order, in batches that double where one does not wait for the other."""
+    if _in_order(recognizer, task):
+        yield from _hear_in_order(recognizer, wave, spans, task)
+        return
+    count, first = 1, 0
     while first < len(spans):
-        batch = spans[first : first + count]
+        batch = list(spans[first : first + count])
         while len(batch) > 1 and len(batch) * max(span.end - span.start for span in batch) > (
             options.batch_s * SAMPLE_RATE
         ):
             batch.pop()
         outcomes = recognize(recognizer, [wave.part(span) for span in batch], task)
-        for one in map(Heard, batch, outcomes):
-            heard.append(one)
-            for notice in stitch.notices_of(one):
-                notify(notice)
-            segment = stitch.segment_of(one, ready)
-            if segment is not None:
-                ready += 1
-                yield segment
+        yield from map(Heard, batch, outcomes)
         first, count = first + len(batch), 2 * count
-    stitch.stitch(wave, heard, model=recognizer.name, task=task)

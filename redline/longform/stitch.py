@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from redline.errors import RecognitionError
-from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Waveform
+from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Turn, Waveform
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ def stitch(
     warnings = [*wave.warnings, *notices]
     for one in heard:
         warnings += notices_of(one)
-        segment = segment_of(one, len(segments))
-        if segment is not None:
-            segments.append(segment)
+        segments += segments_of(one, len(segments))
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=tuple(segments),
@@ -45,6 +43,7 @@ def stitch(
         duration=wave.duration,
         model=model,
         task=task.name,
+        turns=tuple(turns_of(segments)),
         warnings=tuple(warnings),
     )
 
@@ -58,26 +57,73 @@ def _spoken(heard: Sequence[Heard]) -> str | None:
     return max(samples, key=lambda language: samples[language]) if samples else None
 
 
-def segment_of(heard: Heard, id: int) -> Segment | None:
-    """The segment of a window, with the times of its words moved to the recording; None when it has no text."""
+def segments_of(heard: Heard, id: int) -> list[Segment]:
+    """The segments of a window from number `id` on, in times of the recording: one, or one per turn where speakers
+    were told; none when it has no text."""
     if isinstance(heard.outcome, Exception):
-        return None
-    text = " ".join(heard.outcome.text.split())
+        return []
+    outcome = shifted(heard.outcome, heard.span.start_s)
+    text = " ".join(outcome.text.split())
     if not text:
-        return None
-    offset = heard.span.start_s
-    return Segment(
+        return []
+    whole = Segment(
         id=id,
-        start=offset,
+        start=heard.span.start_s,
         end=heard.span.end_s,
         text=text,
-        draft=heard.outcome.draft,
-        edits=heard.outcome.edits,
-        confidence=heard.outcome.confidence,
-        words=tuple(
-            replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
-            for word in heard.outcome.words
-        ),
+        draft=outcome.draft,
+        edits=outcome.edits,
+        confidence=outcome.confidence,
+        words=outcome.words,
+        accepted=outcome.accepted,
+    )
+    if not outcome.turns:
+        return [whole]
+    segments, first = [], 0
+    for number, turn in enumerate(outcome.turns):
+        last = first + len(turn.text.split())
+        segments.append(
+            replace(
+                whole,
+                id=id + number,
+                start=turn.start,
+                end=turn.end,
+                text=turn.text,
+                draft=None,
+                edits=(),
+                speaker=turn.speaker or None,
+                words=outcome.words[first:last],
+            )
+        )
+        first = last
+    return segments
+
+
+def turns_of(segments: Sequence[Segment]) -> list[Turn]:
+    """Who speaks when: neighbouring segments of one speaker are one turn; those of nobody are none."""
+    turns: list[Turn] = []
+    last: str | None = None
+    for segment in segments:
+        if segment.speaker is not None:
+            turn = Turn(segment.speaker, segment.start, segment.end, segment.text)
+            if segment.speaker == last:
+                before = turns.pop()
+                turn = Turn(turn.speaker, before.start, turn.end, f"{before.text} {turn.text}")
+            turns.append(turn)
+        last = segment.speaker
+    return turns
+
+
+def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:
+    """The hypothesis with the times of its words and turns moved by `offset_s`, none before 0."""
+
+    def moved(time: float) -> float:
+        return max(0.0, round(time + offset_s, 3))
+
+    return replace(
+        hypothesis,
+        words=tuple(replace(word, start=moved(word.start), end=moved(word.end)) for word in hypothesis.words),
+        turns=tuple(replace(turn, start=moved(turn.start), end=moved(turn.end)) for turn in hypothesis.turns),
     )
 
 

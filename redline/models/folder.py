@@ -22,6 +22,8 @@ from redline.errors import CheckpointError
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+"""What is downloaded from a hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -56,7 +58,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         wanted = f"{name} (revision {revision})" if revision else name
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -182,17 +182,17 @@ class Build:
     def tokenizer(self) -> None:
         if self.tokenizer_path.exists():
             return
+        # All processes read the books, because they wait for each other there; one makes the tokenizer.
+        books = self._books() if self.start is None and self.materials.text is not None else {}
         if not is_first_process():
             return
         if self.start is not None:
             shutil.copyfile(self.start / "tokenizer.json", self.tokenizer_path)
             return
         lines = [row.text for row in self.train_set]
-        if self.materials.text is not None:
-            books = self._books()
-            largest = max(map(len, books.values()))
-            for own in books.values():  # every fourth paragraph, and more of what there is less of
-                lines += [plain(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
+        largest = max(map(len, books.values()), default=0)
+        for own in books.values():  # every fourth paragraph, and more of what there is less of
+            lines += [plain(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
         train_tokenizer(lines, self.recipe.vocab_size or VOCAB_SIZE, self.tokenizer_path)
         self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
 
@@ -218,11 +218,14 @@ class Build:
 
     def draft_lm(self) -> None:
         options, folder = self.recipe.draft_lm, self.out / "draft_lm"
-        if not options.order or (folder / NAME).exists() or not is_first_process():
+        if not options.order or (folder / NAME).exists():
+            return
+        books = self._books()
+        if not is_first_process():
             return
         tokenizer = self._tokenizer()
         boundary = self._model(tokenizer).config.blank_token_id
-        read = [split_text(own, options)[0] for own in self._books().values()]
+        read = [split_text(own, options)[0] for own in books.values()]
         lines = [plain(line) for own in read for line in own]
         stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
         self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")

@@ -100,7 +100,10 @@ class EditorObjective(nn.Module):
             drafts = [scramble_tokens(row, draw.uniform(least, most), self.vocabulary, draw) for row in drafts]
         silent = heard.exports[0].shape[1] == 0  # a batch of drafts alone
         if silent:
-            embeds = editor.projector.query.new_zeros(len(batch.texts), 0, editor.config.text.hidden_size)
+            # With a gradient, as of sound: shards are summed in the order in which the layers' gradients come.
+            embeds = editor.projector.query.new_zeros(
+                len(batch.texts), 0, editor.config.text.hidden_size, requires_grad=True
+            )
             audio_lengths = heard.lengths
         else:
             embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)

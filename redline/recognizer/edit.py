@@ -1,18 +1,21 @@
-"""Models joined with features, decoding and text: the classes behind the protocol `Recognizer`."""
+"""NAR: a draft by the encoder, edited by the language model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from redline import features
 from redline.decoding import edit
+from redline.decoding.words import word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces
 from redline.models.editor import EditorOutput, NarEditor
+from redline.recognizer.common import batches, characters, check_language
 from redline.text import Tokenizer
-from redline.types import SAMPLE_RATE, Hypothesis, Task, Waveform
+from redline.types import Hypothesis, Task, Waveform
 
 
 class EditRecognizer:
@@ -44,6 +47,14 @@ class EditRecognizer:
         """The precision of the weights."""
         return next(self.model.parameters()).dtype
 
+    def window_s(self, task: Task) -> float:
+        """The longest clip that it takes, in seconds."""
+        return self.max_clip_s
+
+    def carries(self, task: Task) -> bool:
+        """No clip needs another."""
+        return False
+
     @torch.inference_mode()
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """One hypothesis per clip, with its draft and its edits.
@@ -52,31 +63,34 @@ class EditRecognizer:
         when there are no clips.
         """
         if task.name != "transcribe":
-            raise UnsupportedTaskError(f"{self.name} cannot {task.name}; it can only transcribe")
-        if task.language is not None and task.language not in self.languages:
             raise UnsupportedTaskError(
-                f"{self.name} does not know the language {task.language!r}; it knows {', '.join(self.languages)}"
+                f"{self.name} can only transcribe, not {task.name}: it edits a draft in the language that is spoken; "
+                "granite_speech models such as granite-speech-4.1-2b translate"
             )
-        return [hypothesis for batch in self._batches(clips) for hypothesis in self._edit(batch)]
+        for wanted, what in (
+            (task.speakers, "tell speakers apart"),
+            (task.keywords, "be told keywords"),
+            (task.prompt, "follow a prompt"),
+            (task.prefix, "go on from a prefix"),
+        ):
+            if wanted:
+                raise UnsupportedTaskError(
+                    f"{self.name} edits a draft and cannot {what}; granite_speech_plus models can, "
+                    "such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
+                )
+        check_language(self.name, task.language, self.languages)
+        return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task)]
 
-    def _batches(self, clips: Sequence[Waveform]) -> Iterator[list[Waveform]]:
-        """Neighbours as long as a batch may be."""
-        batch: list[Waveform] = []
-        for clip in clips:
-            longest = max(len(one.samples) for one in [*batch, clip])
-            if batch and (len(batch) + 1) * longest > self.batch_s * SAMPLE_RATE:
-                yield batch
-                batch = []
-            batch.append(clip)
-        if batch:
-            yield batch
-
-    def _edit(self, clips: Sequence[Waveform]) -> list[Hypothesis]:
+    def _edit(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         x, lengths = features.batch_features(clips)  # [B, T, 160], [B]
         output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
-        return [self._hypothesis(output, row, language) for row, language in enumerate(found)]
+        heard = [self._hypothesis(output, row, language) for row, language in enumerate(found)]
+        if task.words:
+            times = word_times([one.text for one in heard], *characters(output.encoded, lengths))
+            heard = [replace(one, words=tuple(words)) for one, words in zip(heard, times, strict=True)]
+        return heard
 
     def _hypothesis(self, output: EditorOutput, row: int, language: str | None) -> Hypothesis:
         draft, path, final = output.draft_ids[row], output.paths[row], output.final_ids[row]

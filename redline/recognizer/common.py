@@ -1,0 +1,40 @@
+"""What the recognizers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from redline import features
+from redline.errors import UnsupportedTaskError
+from redline.models.conformer import EncoderOutput
+from redline.types import SAMPLE_RATE, Waveform
+
+
+def check_language(name: str, language: str | None, known: Sequence[str]) -> None:
+    """Raises `UnsupportedTaskError` for a language that a model does not know."""
+    if language is not None and language not in known:
+        raise UnsupportedTaskError(f"{name} does not know the language {language!r}; it knows {', '.join(known)}")
+
+
+def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:
+    """Neighbours as long as a batch may be."""
+    batch: list[Waveform] = []
+    for clip in clips:
+        longest = max(len(one.samples) for one in [*batch, clip])
+        if batch and (len(batch) + 1) * longest > batch_s * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def characters(encoded: EncoderOutput, frames: Tensor) -> tuple[Tensor, Tensor, float]:
+    """What the words are aligned with: character logits [B, T, C], lengths [B], and the seconds of a frame.
+
+    `frames` [B] counts the frames of 20 ms that went into the encoder, which may halve them.
+    """
+    stride = round(int(frames.max()) / max(1, int(encoded.lengths.max())))
+    return encoded.char_logits, encoded.lengths, stride / features.FRAME_RATE

@@ -1,0 +1,291 @@
+"""AR and Plus: the language model answers a prompt that holds the audio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from redline import features, prompts
+from redline.decoding import generate, speculative, tagged
+from redline.decoding.generate import GenerateOptions, Generation, token_budget
+from redline.decoding.speculative import Acceptance, SpeculativeOptions
+from redline.decoding.words import timed_turns, word_times
+from redline.errors import UnsupportedTaskError
+from redline.models.conformer import EncoderOutput
+from redline.models.speech_lm import DraftHead, SpeechLM
+from redline.prompts import PromptTemplate, Request
+from redline.recognizer.common import batches, characters, check_language
+from redline.text import Tokenizer
+from redline.types import Hypothesis, Notice, Task, Waveform
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What one kind of answer costs: tokens a second that are to be expected, most that are allowed, longest clip."""
+
+    expected_per_s: float
+    most_per_s: float
+    longest_s: float
+
+
+# Of the published models: 3 to 10 tokens a second with speakers, 16 with times; speakers are lost in short clips.
+PLAIN, SPEAKERS, WORDS = Mode(4.0, 8.0, 60.0), Mode(10.0, 16.0, 120.0), Mode(16.0, 24.0, 150.0)
+SHORTEST_S = 5.0
+
+
+class GenerateRecognizer:
+    """AR and Plus: the language model answers a prompt that holds the audio."""
+
+    def __init__(
+        self,
+        model: SpeechLM,
+        tokenizer: Tokenizer,
+        template: PromptTemplate,
+        *,
+        name: str,
+        batch_s: float = 120.0,
+        options: GenerateOptions | None = None,
+        drafts: SpeculativeOptions | None = SpeculativeOptions(),  # noqa: B008
+        punctuate: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """`options` say how tokens are chosen (greedily, by default), `drafts` how a draft by the encoder is verified.
+
+        Drafts are for greedy transcription only; None writes every token. `seed` is for sampling.
+        """
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.template = template
+        self.name = name
+        self.languages = model.config.languages
+        self.batch_s = batch_s
+        audio, end = model.config.audio_token_index, model.config.text.eos_token_id
+        self.options = options or GenerateOptions(end, suppress=(audio,))
+        self.drafts = drafts if self.options.beams == 1 and self.options.temperature == 0 else None
+        self.punctuate = punctuate
+        self.seed = seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return next(self.model.parameters()).dtype
+
+    def window_s(self, task: Task) -> float:
+        """The longest clip of which prompt, audio and expected answer fit the model's positions, in seconds."""
+        mode = self._mode(task)
+        rate = features.FRAME_RATE / self.model.config.encoder.subsampling
+        audio_per_s = rate / self.model.config.downsample_rate
+        room = self.model.config.text.max_position_embeddings - len(self._prompt(task))
+        room -= self.model.config.window_size // self.model.config.downsample_rate + token_budget(0.0)
+        fits = room / (audio_per_s + mode.expected_per_s)
+        if fits < SHORTEST_S:
+            raise UnsupportedTaskError(
+                f"the prompt leaves {max(0, room)} of {self.model.config.text.max_position_embeddings} positions, "
+                f"{max(0.0, fits):.1f} s of audio; at least {SHORTEST_S:g} s are needed: shorten keywords, prompt or "
+                "prefix"
+            )
+        return math.floor(min(mode.longest_s, fits))
+
+    def carries(self, task: Task) -> bool:
+        """Speakers keep their numbers only if a window knows who spoke in the one before."""
+        return task.speakers
+
+    @torch.inference_mode()
+    def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
+        """One hypothesis per clip.
+
+        Raises `UnsupportedTaskError` for what the model has not learned, also when there are no clips.
+        """
+        check_language(self.name, task.language, self.languages)
+        prompt = self._prompt(task)
+        return [one for batch in batches(clips, self.batch_s) for one in self._answer(batch, prompt, task)]
+
+    def _mode(self, task: Task) -> Mode:
+        return SPEAKERS if task.speakers else WORDS if self._tags_words(task) else PLAIN
+
+    def _tags_words(self, task: Task) -> bool:
+        """Whether the model writes the times itself; elsewhere words are aligned with what the encoder heard."""
+        return task.words and not task.speakers and self.model.config.kind == "granite_speech_plus"
+
+    def _prompt(self, task: Task) -> list[int]:
+        """Ids of the prompt, with one id for the audio."""
+        plus = self.model.config.kind == "granite_speech_plus"
+        request = Request(
+            verb=task.name,
+            language=task.language,
+            target_language=task.target_language,
+            punctuated=None if self.punctuate or plus else False,
+            keywords=task.keywords,
+            speakers=task.speakers,
+            words=self._tags_words(task),
+            prompt=task.prompt,
+            prefix=task.prefix,
+        )
+        return prompts.encode(self.tokenizer, self.template.render(request))
+
+    def _answer(self, clips: Sequence[Waveform], prompt: Sequence[int], task: Task) -> list[Hypothesis]:
+        x, lengths = features.batch_features(clips, "ar")  # [B, T, 160], [B]
+        encoded = self.model.encode(x.to(self.device, self.dtype), lengths.to(self.device))
+        audio, counts = self.model.embed_audio(encoded)
+        audio_id = self.model.config.audio_token_index
+        asked = [prompts.with_audio(prompt, audio_id, count) for count in counts.tolist()]
+        room = [self.model.config.text.max_position_embeddings - len(row) for row in asked]
+        most = self._mode(task).most_per_s
+        budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
+        drafts, sure = self._drafts(encoded, task)
+        generations, found = self._generate(asked, audio, drafts, sure, budgets)
+        texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
+        answers = [
+            self._read(clip, text, one, draft, accepted, task)
+            for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
+        ]
+        return self._timed(answers, encoded, lengths, task)
+
+    def _drafts(self, encoded: EncoderOutput, task: Task) -> tuple[list[list[int]], list[bool]]:
+        """The encoder's own transcripts as ids of answers, and whether each is sure enough to be taken unseen.
+
+        None for another task than to transcribe the language that is spoken in plain text.
+        """
+        B = len(encoded.hidden)
+        tags = task.speakers or self._tags_words(task)
+        other = task.name != "transcribe" or tags or task.prompt is not None or task.prefix is not None
+        if other or self.drafts is None or self.model.draft_head is None:
+            return [[] for _ in range(B)], [False] * B
+        logits, lengths = self.model.draft_head(encoded)
+        texts = [self.tokenizer.decode(ids).strip() for ids in DraftHead.tokens(logits, lengths)]
+        sure = speculative.trusted(logits, lengths, self.drafts).tolist()
+        return [self.tokenizer.encode(text) for text in texts], [
+            one and bool(text) for one, text in zip(sure, texts, strict=True)
+        ]
+
+    def _generate(
+        self,
+        asked: Sequence[Sequence[int]],
+        audio: Tensor,
+        drafts: Sequence[Sequence[int]],
+        sure: Sequence[bool],
+        budgets: Sequence[int],
+    ) -> tuple[list[Generation], list[Acceptance | None]]:
+        """Answers to prompts whose placeholders stand for audio [B, S, H], and what became of each draft."""
+        taken = [Generation(tuple(draft), "end", ()) if one else None for draft, one in zip(drafts, sure, strict=True)]
+        rows = [row for row, one in enumerate(taken) if one is None]
+        found: list[Acceptance | None] = [
+            Acceptance(len(draft), len(draft), "ctc") if one else None for draft, one in zip(drafts, sure, strict=True)
+        ]
+        if rows:
+            written, checked = self._write(
+                [asked[row] for row in rows],
+                audio[rows],
+                [list(drafts[row][: budgets[row]]) for row in rows],
+                [budgets[row] for row in rows],
+            )
+            for row, one, acceptance in zip(rows, written, checked, strict=True):
+                taken[row], found[row] = one, acceptance
+        return [one for one in taken if one is not None], found
+
+    def _write(
+        self, asked: Sequence[Sequence[int]], audio: Tensor, drafts: Sequence[Sequence[int]], budgets: Sequence[int]
+    ) -> tuple[list[Generation], Sequence[Acceptance | None]]:
+        """Prefill prompts and drafts together, then go on behind what is accepted of each draft."""
+        embeddings, sizes = self.model.embed([[*row, *draft] for row, draft in zip(asked, drafts, strict=True)], audio)
+        cache = self.model.cache(len(asked), embeddings.shape[1] + max(budgets) + 1)
+        longest = max(map(len, drafts))
+        logits = self.model.prefill(embeddings, sizes, cache, last=longest + 1)  # [B, longest + 1, V]
+
+        def step(ids: Tensor, rows: Tensor | None) -> Tensor:
+            return self.model.step(ids, cache, rows)
+
+        if not longest:
+            generator = torch.Generator(self.device).manual_seed(self.seed) if self.options.temperature else None
+            return generate.generate(logits[:, -1], step, budgets, self.options, generator), [None] * len(asked)
+        assert self.drafts is not None
+        own = [row[longest - len(draft) :] for row, draft in zip(logits, drafts, strict=True)]
+        verdicts = speculative.verify(own, drafts, budgets, self.drafts, self.options)
+        kept = [len(row) + len(verdict.ids) for row, verdict in zip(asked, verdicts, strict=True)]
+        cache.lengths = torch.tensor(kept, device=cache.lengths.device)
+        texts = speculative.rethink(verdicts, step, budgets, self.options)
+        return texts, [verdict.acceptance if draft else None for verdict, draft in zip(verdicts, drafts, strict=True)]
+
+    def _read(
+        self,
+        clip: Waveform,
+        text: str,
+        generation: Generation,
+        draft: Sequence[int],
+        acceptance: Acceptance | None,
+        task: Task,
+    ) -> Hypothesis:
+        """What an answer says, its tags read; times that only the encoder knows are not in it yet."""
+        drafted = self.tokenizer.decode(draft).strip() if draft else None
+        notices: list[Notice] = []
+        if generation.stop == "limit":
+            message = f"the answer was cut off after {len(generation.ids)} tokens; text is missing"
+            notices.append(Notice("truncated", message))
+        if generation.stop == "loop" and drafted and not task.keywords:
+            text = drafted
+            notices.append(Notice("loop", "the model repeated itself; the encoder's draft is given instead"))
+        elif generation.stop == "loop":
+            notices.append(Notice("loop", "the model repeated itself; the repetition was cut off, check the text"))
+        sure = generation.log_probs
+        heard = Hypothesis(
+            text=text,
+            draft=drafted,
+            confidence=round(math.exp(sum(sure) / len(sure)), 3) if sure else None,
+            warnings=tuple(notices),
+            accepted=round(acceptance.accepted / max(1, acceptance.drafted), 3) if acceptance else None,
+        )
+        if task.speakers:
+            return self._with_turns(heard, text, task)
+        if self._tags_words(task):
+            told = tagged.parse(" ".join(filter(None, (task.prefix, text))), duration_s=clip.duration)
+            skipped = len(tagged.strip(task.prefix or "").split())
+            words = told.words[skipped:]
+            return replace(
+                heard,
+                text=" ".join(word.text for word in words) if words else tagged.strip(text),
+                words=words,
+                tagged=text,
+                warnings=heard.warnings + told.warnings,
+            )
+        return heard
+
+    def _with_turns(self, heard: Hypothesis, text: str, task: Task) -> Hypothesis:
+        """The hypothesis with the turns of its tagged text; all that the answer and its prefix say, in order."""
+        told = tagged.parse(" ".join(filter(None, (task.prefix, text))))
+        return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=heard.warnings + told.warnings)
+
+    def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, frames: Tensor, task: Task) -> list[Hypothesis]:
+        """Answers with the times that were asked for and that the model has not written itself."""
+        if task.name == "translate" or not (task.speakers or task.words) or self._tags_words(task):
+            return answers
+        times = word_times([one.text for one in answers], *characters(encoded, frames))
+        skipped = len(tagged.strip(task.prefix or "").split())
+        timed = []
+        for one, words in zip(answers, times, strict=True):
+            turns, words = timed_turns(one.turns, words) if one.turns else ([], words)
+            timed.append(_without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
+        return timed
+
+
+def _without(heard: Hypothesis, count: int) -> Hypothesis:
+    """The hypothesis without its first words, which a prefix gave."""
+    if not count:
+        return heard
+    turns, left = [], count
+    for turn in heard.turns:
+        said = turn.text.split()
+        if left < len(said):
+            first = heard.words[sum(len(one.text.split()) for one in heard.turns[: heard.turns.index(turn)]) + left]
+            turns.append(replace(turn, start=first.start, text=" ".join(said[left:])))
+        left = max(0, left - len(said))
+    words = heard.words[count:]
+    return replace(heard, text=" ".join(word.text for word in words), words=words, turns=tuple(turns))

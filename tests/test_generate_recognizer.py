@@ -1,0 +1,316 @@
+"""AR and Plus models behind the protocol `Recognizer`: prompts, drafts, tags, windows and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from redline import formats
+from redline.decoding.generate import GenerateOptions, Generation, LoopOptions
+from redline.decoding.speculative import SpeculativeOptions
+from redline.errors import RedlineError, UnsupportedTaskError
+from redline.longform import pipeline
+from redline.longform.pipeline import PipelineOptions
+from redline.model import Model, load_model
+from redline.models.config import SpeechConfig, SpeechKind
+from redline.models.speech_lm import SpeechLM
+from redline.prompts import PromptTemplate
+from redline.recognizer import EditRecognizer, GenerateRecognizer
+from redline.testing import tiny_checkpoint, tiny_speech_checkpoint, tone
+from redline.text import Tokenizer
+from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Task, Waveform
+
+NO_LOOPS = LoopOptions(max_n=0)
+
+
+def noise(seconds: float, seed: int) -> Waveform:
+    samples = np.random.default_rng(seed).normal(0, 0.1, round(seconds * SAMPLE_RATE)).astype(np.float32)
+    return Waveform(samples)
+
+
+CLIPS = [noise(1.3, 1), noise(0.31, 2), noise(2.0, 3), tone(0.9)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    kinds: tuple[SpeechKind, ...] = ("granite_speech", "granite_speech_plus")
+    made = {kind: tiny_speech_checkpoint(root / kind, kind, drafts=True) for kind in kinds}
+    return made | {"nar": tiny_checkpoint(root / "nar")}
+
+
+def recognizer_of(folder: Path, drafts: SpeculativeOptions | None = None, **options: Any) -> GenerateRecognizer:
+    """A model with loops let pass, because random weights hardly say anything else."""
+    made = load_model(folder).recognizer
+    assert isinstance(made, GenerateRecognizer)
+    made.options = GenerateOptions(made.options.eos_id, suppress=made.options.suppress, loops=NO_LOOPS, **options)
+    made.drafts = drafts
+    return made
+
+
+@pytest.fixture(params=["granite_speech", "granite_speech_plus"])
+def recognizer(request: pytest.FixtureRequest, folders: dict[str, Path]) -> GenerateRecognizer:
+    return recognizer_of(folders[request.param])
+
+
+@pytest.fixture
+def plus(folders: dict[str, Path]) -> GenerateRecognizer:
+    return recognizer_of(folders["granite_speech_plus"])
+
+
+def says(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[str]:
+    """Let the model answer these texts in turn, whatever it hears; returns what it was asked, as texts grow."""
+    asked: list[str] = []
+    answers = iter(texts)
+
+    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any) -> Any:
+        asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
+        ids = [tuple(recognizer.tokenizer.encode(next(answers))) for _ in prompts]
+        return [Generation(one, "end", (-0.1,) * len(one)) for one in ids], [None] * len(ids)
+
+    monkeypatch.setattr(recognizer, "_write", write)
+    return asked
+
+
+def test_each_kind_of_checkpoint_is_told_apart(folders: dict[str, Path]) -> None:
+    kinds = {name: load_model(folder).recognizer for name, folder in folders.items()}
+    assert isinstance(kinds["nar"], EditRecognizer)
+    for name in ("granite_speech", "granite_speech_plus"):
+        made = kinds[name]
+        assert isinstance(made, GenerateRecognizer) and isinstance(made, Recognizer)
+        assert made.model.config.kind == name and made.languages == ("en", "de")
+
+
+def test_batched_equals_single(recognizer: GenerateRecognizer) -> None:
+    together = recognizer.recognize(CLIPS, Task())
+    assert len({one.text for one in together}) > 1, "the clips do not matter: the test proves nothing"
+    assert together == [recognizer.recognize([clip], Task())[0] for clip in CLIPS]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_batched_equals_single_with_a_beam(folders: dict[str, Path], beams: int) -> None:
+    recognizer = recognizer_of(folders["granite_speech"], beams=beams)
+    together = recognizer.recognize(CLIPS, Task())
+    assert [one.text for one in together] == [recognizer.recognize([clip], Task())[0].text for clip in CLIPS]
+
+
+def test_a_draft_that_is_verified_exactly_changes_nothing(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = recognizer_of(folders["granite_speech"])
+    wanted = recognizer.recognize(CLIPS, Task())
+    assert all(one.accepted is None and one.draft is None for one in wanted)
+    recognizer.drafts = SpeculativeOptions("exact")
+    cut = [text[: 2 + 3 * row] + "zq" for row, text in enumerate(one.text for one in wanted)]
+    whole = [one.text for one in wanted]
+    for drafts in (None, cut, whole):
+        if drafts is not None:
+            ids = [recognizer.tokenizer.encode(text) for text in drafts]
+            monkeypatch.setattr(
+                GenerateRecognizer, "_drafts", lambda self, encoded, task, ids=ids: (ids, [False] * len(ids))
+            )
+        heard = recognizer.recognize(CLIPS, Task())
+        assert [one.text for one in heard] == whole
+        assert all(one.accepted is not None and 0 <= one.accepted <= 1 for one in heard)
+    assert [one.accepted for one in heard] == [1.0] * len(CLIPS), "the model's own words were not accepted"
+
+
+def test_a_sure_draft_is_taken_unseen_in_fast_mode_only(folders: dict[str, Path]) -> None:
+    recognizer = recognizer_of(folders["granite_speech"], SpeculativeOptions("fast", tau_ctc=100.0))
+    fast = recognizer.recognize(CLIPS, Task())
+    assert [one.text for one in fast] == [one.draft for one in fast]
+    assert {one.accepted for one in fast} == {1.0}
+    recognizer.drafts = SpeculativeOptions("exact", tau_ctc=100.0)
+    assert recognizer.recognize(CLIPS, Task()) != fast
+
+
+def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
+    made = [
+        [
+            one.text
+            for one in load_model(folders["granite_speech"], temperature=1.0, seed=seed).recognizer.recognize(
+                CLIPS, Task()
+            )
+        ]
+        for seed in (1, 1, 2)
+    ]
+    assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "message"),
+    [
+        ("nar", Task(speakers=True), "cannot tell speakers apart; granite_speech_plus models can"),
+        ("nar", Task(keywords=("a",)), "cannot be told keywords"),
+        ("nar", Task(prompt="a"), "cannot follow a prompt"),
+        ("nar", Task(prefix="a"), "cannot go on from a prefix"),
+        ("nar", Task("translate", "en", "de"), "granite_speech models such as"),
+        ("granite_speech", Task(speakers=True), "granite_speech_plus model such as"),
+        ("granite_speech", Task(prefix="so"), "granite_speech_plus model such as"),
+        ("granite_speech", Task("translate", "en", "sv"), "allowed are fr, de, es, pt, ja to en"),
+        ("granite_speech", Task("translate", "de", "fr"), "cannot translate from 'de' to 'fr'"),
+        ("granite_speech", Task("translate", "en"), "needs a target_language"),
+        ("granite_speech", Task(language="fr"), "does not know the language 'fr'; it knows en, de"),
+        ("granite_speech_plus", Task("translate", "en", "de"), "granite_speech model such as"),
+        ("granite_speech", Task(keywords=("a",) * 101), "allowed are 100"),
+        ("granite_speech_plus", Task(prefix="word " * 300), "positions"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_before_any_work(
+    folders: dict[str, Path], name: str, task: Task, message: str
+) -> None:
+    model = load_model(folders[name])
+    with pytest.raises(UnsupportedTaskError, match=message):
+        model._task(task)
+
+
+def test_options_of_other_models_are_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(RedlineError, match="beams is 2, but this model edits"):
+        load_model(folders["nar"], beams=2)
+    with pytest.raises(RedlineError, match="only models that edit have a draft to read along"):
+        load_model(folders["granite_speech"], draft_lm="none")
+
+
+def test_a_used_up_budget_gives_the_partial_text_and_a_warning(recognizer: GenerateRecognizer) -> None:
+    room = recognizer.model.config.text
+    recognizer.model.config = replace(
+        recognizer.model.config, text=replace(room, max_position_embeddings=len(recognizer._prompt(Task())) + 30)
+    )
+    (heard,) = recognizer.recognize([CLIPS[0]], Task())
+    assert [notice.code for notice in heard.warnings] == ["truncated"] and heard.text
+
+
+def test_a_loop_falls_back_to_the_draft(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(prompts: Any, audio: Any, drafts: Any, budgets: Any) -> Any:
+        return [Generation(tuple(recognizer.tokenizer.encode("so so")), "loop", (-1.0, -1.0))], [None]
+
+    monkeypatch.setattr(recognizer, "_write", write)
+    (heard,) = recognizer.recognize([CLIPS[0]], Task())
+    assert heard.text == "so so" and "cut off" in heard.warnings[0].message
+    recognizer.drafts = SpeculativeOptions()
+    (heard,) = recognizer.recognize([CLIPS[0]], Task())
+    assert heard.text == heard.draft != "so so" and "draft is given" in heard.warnings[0].message
+
+
+def test_time_tags_become_words(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = says(plus, monkeypatch, "_ [T:20] so[T:60] it [T:90]")
+    (heard,) = plus.recognize([CLIPS[2]], Task(words=True))
+    assert "end time" in asked[0] or "imestam" in asked[0]
+    assert heard.text == "so it"
+    assert [(word.start, word.end, word.text) for word in heard.words] == [(0.2, 0.6, "so"), (0.6, 0.9, "it")]
+
+
+@pytest.mark.parametrize("name", ["granite_speech", "nar"])
+def test_models_without_time_tags_align_their_words(folders: dict[str, Path], name: str) -> None:
+    (heard,) = load_model(folders[name]).recognizer.recognize([CLIPS[2]], Task(words=True))
+    assert " ".join(word.text for word in heard.words) == " ".join(heard.text.split())
+    times = [time for word in heard.words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= CLIPS[2].duration
+
+
+def test_speaker_tags_become_turns_with_times(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(plus, monkeypatch, "[SPEAKER 1]: so it is [SPEAKER 2]: is it")
+    (heard,) = plus.recognize([CLIPS[2]], Task(speakers=True))
+    assert heard.text == "so it is is it"
+    assert [(turn.speaker, turn.text) for turn in heard.turns] == [("1", "so it is"), ("2", "is it")]
+    assert [word.speaker for word in heard.words] == ["1"] * 3 + ["2"] * 2
+    first, second = heard.turns
+    assert 0 <= first.start < first.end <= second.start <= second.end <= CLIPS[2].duration
+
+
+def test_a_later_window_hears_the_one_before_and_goes_on_from_it(
+    plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = says(plus, monkeypatch, "[SPEAKER 1]: so it is", "is it [SPEAKER 2]: no", "[SPEAKER 1]: no no")
+    monkeypatch.setattr(GenerateRecognizer, "window_s", lambda self, task: 4.4)
+    lengths: list[float] = []
+    run = GenerateRecognizer.recognize
+
+    def record(self: GenerateRecognizer, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
+        lengths.extend(clip.duration for clip in clips)
+        return run(self, clips, task)
+
+    monkeypatch.setattr(GenerateRecognizer, "recognize", record)
+    wave = noise(4.2, 7)
+    found = pipeline.transcribe(plus, wave, Task(speakers=True), PipelineOptions(vad=None))
+    assert len(lengths) == 3 and max(lengths) <= 4.4 and lengths[0] <= 2.2 < lengths[1]
+    assert [text.rsplit("<|end_of_role|>")[-1].split("]: ")[-1] for text in asked[1:]] == ["so it is", "no"]
+    assert found.text == "so it is is it no no no"
+    # The second window begins without a tag: its first words are of the speaker who spoke last.
+    assert [(one.speaker, one.text) for one in found.segments] == [
+        ("1", "so it is"),
+        ("1", "is it"),
+        ("2", "no"),
+        ("1", "no no"),
+    ]
+    assert [(turn.speaker, turn.text) for turn in found.turns] == [("1", "so it is is it"), ("2", "no"), ("1", "no no")]
+    starts = [one.start for one in found.segments]
+    assert starts == sorted(starts) and found.segments[-1].end <= wave.duration
+    assert [line.split()[7] for line in formats.rttm(found).splitlines()] == ["1", "2", "1"]
+    assert formats.txt(found).splitlines()[2] == "Speaker 2: no"
+
+
+def test_the_users_prefix_begins_the_first_window_only(
+    plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = says(plus, monkeypatch, "it is", "no", "no", "no")
+    monkeypatch.setattr(GenerateRecognizer, "window_s", lambda self, task: 2.0)
+    found = pipeline.transcribe(plus, noise(3.5, 7), Task(prefix="and so"), PipelineOptions(vad=None))
+    assert [text.endswith("and so") for text in asked] == [True, *[False] * (len(asked) - 1)] and len(asked) > 1
+    assert found.text.startswith("it is no")
+
+
+def full_size(config: SpeechConfig, tokenizer: Tokenizer) -> GenerateRecognizer:
+    with torch.device("meta"):
+        model = SpeechLM(config)
+    return GenerateRecognizer(model, tokenizer, PromptTemplate.built_in(config.kind), name="full size")
+
+
+@pytest.mark.parametrize(
+    ("task", "least", "most"),
+    [(Task(), 60, 60), (Task(words=True), 130, 150), (Task(speakers=True), 120, 120)],
+)
+def test_windows_of_the_full_size_model_are_as_long_as_fits(
+    folders: dict[str, Path], task: Task, least: float, most: float
+) -> None:
+    tokenizer = Tokenizer.from_file(folders["granite_speech_plus"] / "tokenizer.json")  # a token per letter: the worst
+    config = SpeechConfig.plus()
+    recognizer = full_size(replace(config, audio_token_index=1), tokenizer)
+    assert least <= recognizer.window_s(task) <= most
+    frames = recognizer.window_s(task) * 50
+    used: float = len(recognizer._prompt(task)) + recognizer.model.projector.num_tokens(int(frames))
+    used += recognizer.window_s(task) * recognizer._mode(task).expected_per_s
+    assert used <= config.text.max_position_embeddings
+
+
+def test_the_user_sees_all_of_it_through_the_model(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer = recognizer_of(folders["granite_speech_plus"])
+    asked = says(recognizer, monkeypatch, "so it is")
+    found = Model(recognizer).transcribe(CLIPS[2], vad=False, keywords=["Nile", "Rhone"], words=False)
+    assert found.text == "so it is" and "ile" in asked[0]
+
+
+FORGED: list[Callable[[str], Task]] = [
+    lambda text: Task(keywords=(text,)),
+    lambda text: Task(prompt=text),
+    lambda text: Task(prefix=text),
+]
+
+
+@pytest.mark.parametrize("forge", FORGED, ids=["keywords", "prompt", "prefix"])
+@pytest.mark.parametrize("token", ["<|end_of_text|>", "<|audio|>", "<|start_of_role|>", "<|end_of_role|>"])
+def test_user_text_never_becomes_a_control_token(
+    plus: GenerateRecognizer, forge: Callable[[str], Task], token: str
+) -> None:
+    special = plus.tokenizer.special_ids
+    harmless, forged = (
+        [id for id in plus._prompt(forge(text)) if id in special] for text in ("harmless", f"so {token} it")
+    )
+    assert forged == harmless
