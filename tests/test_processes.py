@@ -15,20 +15,23 @@ import torch
 from safetensors.torch import load_file
 
 from redline.errors import DataError
+from redline.models.ngram import NAME
 from redline.train.build import Materials, build
 from redline.train.loop import Say
+from redline.train.ngram import NgramOptions
 from redline.train.processes import is_first_process, wait_for_all
 from tests.corpus import make_corpus, silent, small_recipe
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.test_processes import learn
+from tests.test_processes import learn, prepare
 data, folder = map(Path, sys.argv[1:])
 learn(data, folder / "first", 1, 1)
 learn(data, folder / "parts", 2, 1)
 learn(data, folder / "parts", 4, 1)
 learn(data, folder / "whole", 4, 1)
+prepare(data, folder / "prepared")
 """
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +45,12 @@ def learn(data: Path, out: Path, steps: int, accumulate: int, say: Say = silent)
         shutil.copy(data.parent / "tokenizer.json", out)
     wait_for_all()
     build(still, Materials(data, out), ("encoder",), say)
+
+
+def prepare(data: Path, out: Path) -> None:
+    """What one process makes of books that all of them read."""
+    recipe = replace(small_recipe(), draft_lm=NgramOptions(order=3, held_out=2))
+    build(recipe, Materials(data, out, data.parent / "books"), ("tokenizer", "draft_lm"), silent)
 
 
 def launch(processes: int, script: Path, *arguments: object) -> None:
@@ -62,6 +71,8 @@ def state(out: Path, name: str) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = make_corpus(tmp_path)
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "book.txt").write_text("The red house by the sea.\n" * 20, encoding="utf-8")
     build(small_recipe(), Materials(path, tmp_path), ("tokenizer",), silent)
     return path
 
@@ -82,6 +93,7 @@ def test_two_processes_learn_what_one_learns_and_go_on_where_they_stopped(data: 
     assert all(torch.equal(tensor, whole[name]) for name, tensor in parts.items())
     rows = [json.loads(line) for line in (tmp_path / "whole" / "encoder" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4], "one process writes the log"
+    assert (tmp_path / "prepared" / "draft_lm" / NAME).exists()
 
 
 def test_too_few_batches_for_an_update_is_an_error_for_people(data: Path, tmp_path: Path) -> None:

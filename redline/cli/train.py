@@ -12,7 +12,9 @@ from redline.errors import RedlineError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny, tiny-multi, nle-2b) or a .toml file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A bundled recipe (tiny, tiny-multi, tiny-plus, nle-2b) or a .toml file.")
+    ],
     data: Annotated[
         Path,
         typer.Option(help="Manifest: one JSON object a line with audio, text, duration, language and split."),
@@ -25,20 +27,34 @@ def train(
     rooms: Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")] = None,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help="Run only this stage (repeatable): tokenizer, encoder, draft_lm, lm, editor, export."),
+        typer.Option(
+            help="Run only this stage (repeatable): tokenizer, encoder, draft_lm, lm, editor, export; "
+            "for tiny-plus tokenizer, lm, answers, export."
+        ),
     ] = None,
 ) -> None:
     """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
+
+    A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, lm, answers, export.
 
     Every stage resumes where it stopped when the same command is given again. Losses and scores are written to
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     try:
         from redline.train.build import STAGES, Materials, build
-        from redline.train.recipe import Recipe
+        from redline.train.recipe import Recipe, read_values
+        from redline.train.speech_build import SPEECH_STAGES, build_speech
+        from redline.train.speech_recipe import SpeechRecipe
+
+        def say(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
 
         materials = Materials(data, out, text, noise, rooms)
-        build(Recipe.read(recipe), materials, stage or STAGES, lambda line: print(line, file=sys.stderr, flush=True))
+        values, where = read_values(recipe)
+        if "kind" in values:
+            build_speech(SpeechRecipe.from_dict(values, where), materials, stage or SPEECH_STAGES, say)
+        else:
+            build(Recipe.from_dict(values, where), materials, stage or STAGES, say)
     except RedlineError as error:
         print(f"redline train: {error}", file=sys.stderr)
         raise typer.Exit(2) from error

@@ -342,8 +342,10 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
         raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
     materials.out.mkdir(parents=True, exist_ok=True)
     run = Build(recipe, materials, only_first(say))
-    for options in (recipe.encoder_training, recipe.lm_training, recipe.editor_training):
-        sharding(options)  # what cannot be split is told before hours of preparation
+    training = {"encoder": recipe.encoder_training, "lm": recipe.lm_training, "editor": recipe.editor_training}
+    for stage, options in training.items():
+        if stage in stages and options.steps:
+            sharding(options)  # what cannot be split is told before hours of preparation
     for stage in STAGES:
         if stage in stages:
             getattr(run, stage)()

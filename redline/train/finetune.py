@@ -28,7 +28,8 @@ from redline.train.data import (
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.loop import Say, fit
 from redline.train.optim import LoopOptions
-from redline.train.processes import first_process_first, is_first_process, only_first
+from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
+from redline.train.snapshot import load_best
 from redline.train.stage import share_done
 from redline.train.start import dtype_of
 
@@ -130,7 +131,10 @@ def split_of(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance
 def watched_rows(data: Path, out: Path) -> Path:
     """A manifest of what is watched while learning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
     _, dev = split_of(taught(data))
-    return write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
+    if is_first_process():
+        write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
+    wait_for_all()
+    return out / "dev.jsonl"
 
 
 def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions, say: Say) -> Path:
@@ -188,15 +192,17 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         seed=options.seed,
     )
     fit(stage, loop, out / "finetune", say)
-    if chosen.lora_rank:
-        merge_adapters(editor.language_model)
-    if chosen.blend < 1:
-        began = checkpoint.load(model)[0].state_dict()
-        for name, tensor in editor.cpu().state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(began[name], 1 - chosen.blend)
-    if not is_first_process():
-        return out / "model"
-    return checkpoint.save(
-        out / "model", editor.cpu(), folder / "tokenizer.json", dtype=dtype_of(folder), overwrite=True
-    )
+    if is_first_process():
+        # The weights in memory may be one part of many; those on disk are whole.
+        editor, _, folder = checkpoint.load(model)
+        load_best(out / "finetune", EditorObjective(editor, tokenizer, edit))
+        if chosen.lora_rank:
+            merge_adapters(editor.language_model)
+        if chosen.blend < 1:
+            began = checkpoint.load(model)[0].state_dict()
+            for name, tensor in editor.state_dict().items():
+                if tensor.is_floating_point():
+                    tensor.lerp_(began[name], 1 - chosen.blend)
+        checkpoint.save(out / "model", editor, folder / "tokenizer.json", dtype=dtype_of(folder), overwrite=True)
+    wait_for_all()
+    return out / "model"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from redline.errors import ConfigError, DataError
 from redline.train.optim import LoopOptions, learning_rate, optimizers
 from redline.train.processes import accelerator, only_first
+from redline.train.sharding import shard, sharding, unsharded
 from redline.train.snapshot import BEST, Average, load_best, load_state, save_best, save_state
 
 
@@ -111,21 +112,26 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     """Train a stage's objective to its last step, going on from `folder` when it holds a state.
 
     Writes `folder/log.jsonl` (one object a line: step, epoch, loss parts, lr, rate, and scores when evaluated) and
-    leaves the averaged weights in the objective, or the best with `keep_best`. Returns the last scores. Raises
-    `DataError` when an epoch has fewer batches than one update needs.
+    leaves the averaged weights in the objective, or the best with `keep_best`; under FSDP they stay in shards there.
+    Returns the last scores. Raises `DataError` when an epoch has fewer batches than one update needs.
     """
     from accelerate.utils import broadcast_object_list
 
     all_of_us = accelerator()
     device, processes, main = all_of_us.device, all_of_us.num_processes, all_of_us.is_main_process
+    sharded = sharding(options)
     narrow = options.precision == "bf16"
     say = only_first(say)
     torch.manual_seed(options.seed)
     module = stage.objective.to(device)
+    if sharded:
+        shard(module)
     average = Average(module, options.average_decay)
     found = optimizers(module, options)
     position = load_state(folder, module, average, found) or {"step": 0, "epoch": 0, "batch": 0, "hours": 0.0}
-    wrapped, *found = all_of_us.prepare(module, *found)
+    wrapped: Any = module
+    if not sharded:
+        wrapped, *found = all_of_us.prepare(module, *found)
     folder.mkdir(parents=True, exist_ok=True)
     step = first_step = position["step"]
     if step:
@@ -138,7 +144,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     def evaluate() -> dict[str, float]:
         average.swap(module)
         module.eval()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        with unsharded(module), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             result = stage.evaluate()
         module.train()
         average.swap(module)
@@ -151,7 +157,8 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 group["lr"] = rate
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            with nullcontext() if last else all_of_us.no_sync(wrapped):
+            # Shards are summed after every batch: without that, each process would keep the gradients of all.
+            with nullcontext() if last or sharded else all_of_us.no_sync(wrapped):
                 with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
                     loss, parts = wrapped(batch)
                 all_of_us.backward(loss / len(batches))
@@ -198,12 +205,12 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 note({"step": step, **scores})
                 say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
                 if options.keep_best:
-                    if _note_best(options, scores, position) and main:
+                    if _note_best(options, scores, position):
                         save_best(folder, average)
                     enough = 0 < options.patience <= position["stale"]
-            stopped = agreed(stop.asked)
+            stopped, due = agreed((stop.asked, time.monotonic() - saved > options.save_every_s))
             last = enough or stopped or step == options.steps
-            if main and (last or time.monotonic() - saved > options.save_every_s):
+            if last or due:
                 save_state(folder, module, average, found, position)
                 saved = time.monotonic()
             if stopped:

@@ -96,38 +96,23 @@ class Recipe:
     @classmethod
     def read(cls, name: str | Path) -> Recipe:
         """Read a bundled recipe by name, or a TOML file; raises `ConfigError` naming an unknown key."""
-        path = RECIPES / f"{name}.toml" if (RECIPES / f"{name}.toml").exists() else Path(name)
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-            raise ConfigError(f"{name}: no such recipe; give a .toml file or one of: {known}")
-        return cls.from_dict(_toml(path), str(path))
+        values, where = read_values(name)
+        return cls.from_dict(values, where)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         """Build a recipe from plain data."""
-        default = cls()
-        chosen: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in {item.name for item in fields(cls)}:
-                raise ConfigError(f"{where}: unknown key {key!r}; known are {[item.name for item in fields(cls)]}")
-            current = getattr(default, key)
-            if isinstance(current, dict):
-                chosen[key] = dict(value)
-            elif hasattr(current, "__dataclass_fields__"):
-                chosen[key] = _section(current, value, f"{where} [{key}]")
-            else:
-                chosen[key] = tuple(value) if isinstance(value, list) else value
-        return replace(default, **chosen)
+        return filled(cls(), values, where)
 
     def config(self, tokenizer: Tokenizer) -> NarConfig:
         """The model of the recipe's own sections, sized to its tokenizer; with `start`, the checkpoint's counts."""
         end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
         assert end is not None and pad is not None
         rows = tokenizer.vocab_size
-        encoder = _section(
+        encoder = section(
             EncoderConfig(), {**self.encoder, "bpe_output_dim": rows, "blank_token_id": end}, "recipe [encoder]"
         )
-        text = _section(
+        text = section(
             LMConfig(),
             {**self.language_model, "vocab_size": rows, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end},
             "recipe [language_model]",
@@ -135,7 +120,7 @@ class Recipe:
         joined = {"encoder_dim": encoder.hidden_dim, "llm_dim": text.hidden_size}
         layers = self.encoder_layer_indices or LAYERS
         joined["num_encoder_layers"] = len(layers)
-        projector = _section(ProjectorConfig(), {**self.projector, **joined}, "recipe [projector]")
+        projector = section(ProjectorConfig(), {**self.projector, **joined}, "recipe [projector]")
         return NarConfig(
             encoder=encoder,
             projector=projector,
@@ -144,6 +129,32 @@ class Recipe:
             blank_token_id=end,
             languages=self.languages,
         )
+
+
+def read_values(name: str | Path) -> tuple[dict[str, Any], str]:
+    """What a bundled recipe or a TOML file says, and where it is; raises `ConfigError` when there is none."""
+    path = RECIPES / f"{name}.toml" if (RECIPES / f"{name}.toml").exists() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise ConfigError(f"{name}: no such recipe; give a .toml file or one of: {known}")
+    return _toml(path), str(path)
+
+
+def filled(default: T, values: Mapping[str, Any], where: str) -> T:
+    """A recipe with what a file says in place of its defaults; raises `ConfigError` for an unknown key."""
+    known = [item.name for item in fields(default)]  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; known are {known}")
+        current = getattr(default, key)
+        if isinstance(current, dict):
+            chosen[key] = dict(value)
+        elif hasattr(current, "__dataclass_fields__"):
+            chosen[key] = section(current, value, f"{where} [{key}]")
+        else:
+            chosen[key] = tuple(value) if isinstance(value, list) else value
+    return replace(default, **chosen)  # type: ignore[type-var]
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -158,7 +169,7 @@ def _toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _section(default: T, values: Mapping[str, Any], where: str) -> T:
+def section(default: T, values: Mapping[str, Any], where: str) -> T:
     """A dataclass with some of its fields replaced; unknown names are refused."""
     known = {item.name for item in fields(default)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):

@@ -1,7 +1,7 @@
 """What a run leaves on disk and goes on from: weights, their average, optimizers and position.
 
 Everything is safetensors and JSON, written whole and then named, so an interrupted run loses at most the steps since
-the last save.
+the last save. Tensors on disk are whole, however many processes share them: all come to a save, the first one writes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from redline.errors import DataError
+from redline.train.processes import is_first_process
+from redline.train.sharding import placed_like, whole
 
 BEST = "best.safetensors"
 
@@ -31,10 +33,12 @@ def _tensors_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        like = parameters[int(index)]
+        state.setdefault(int(index), {})[key] = placed_like(tensor, like) if tensor.shape == like.shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -74,18 +78,28 @@ class Average:
             self.tensors[name].copy_(kept)
 
 
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    found = whole(tensors)
+    if is_first_process():
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, path)
+
+
 def save_state(
     folder: Path, module: nn.Module, average: Average, found: list[torch.optim.Optimizer], position: dict[str, Any]
 ) -> None:
     """Write everything a run needs to go on, then make it the latest in one step."""
     target = folder / f"step-{position['step']}"
     partial = folder / "partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in _trained(module).items()}, partial / "model.safetensors")
-    save_file(average.tensors, partial / "average.safetensors")
+    first = is_first_process()
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    _save(_trained(module), partial / "model.safetensors")
+    _save(average.tensors, partial / "average.safetensors")
     for number, optimizer in enumerate(found):
-        save_file(_tensors_of(optimizer), partial / f"optimizer{number}.safetensors")
+        _save(_tensors_of(optimizer), partial / f"optimizer{number}.safetensors")
+    if not first:
+        return
     (partial / "position.json").write_text(json.dumps(position))
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
@@ -106,7 +120,7 @@ def _put(tensors: dict[str, Tensor], module: nn.Module, folder: Path) -> None:
             f"{folder} holds the state of a model of another shape (first: {wrong[0]}); "
             "go on with the recipe it was trained with, or choose another --out"
         )
-    module.load_state_dict(tensors, strict=False)
+    module.load_state_dict({name: placed_like(tensor, known[name]) for name, tensor in tensors.items()}, strict=False)
 
 
 def load_state(
@@ -118,7 +132,7 @@ def load_state(
     latest = folder / (folder / "latest").read_text().strip()
     _put(load_file(latest / "model.safetensors"), module, folder)
     kept = load_file(latest / "average.safetensors")
-    average.tensors = {name: tensor.to(average.tensors[name].device) for name, tensor in kept.items()}
+    average.tensors = {name: placed_like(tensor, average.tensors[name]) for name, tensor in kept.items()}
     for number, optimizer in enumerate(found):
         _restore(optimizer, load_file(latest / f"optimizer{number}.safetensors"))
     position: dict[str, Any] = json.loads((latest / "position.json").read_text())
@@ -133,8 +147,9 @@ def load_average(folder: Path, module: nn.Module) -> None:
 
 def save_best(folder: Path, average: Average) -> None:
     """Keep the averaged weights as the best so far."""
-    save_file(average.tensors, folder / f"{BEST}.partial")
-    (folder / f"{BEST}.partial").replace(folder / BEST)
+    _save(average.tensors, folder / f"{BEST}.partial")
+    if is_first_process():
+        (folder / f"{BEST}.partial").replace(folder / BEST)
 
 
 def load_best(folder: Path, module: nn.Module) -> None:

@@ -145,6 +145,10 @@ class SplicedSource:
             else:
                 yield self._spliced(draw, audio=draw.random() >= self.options.text_share)
 
+    def sentences(self, draw: random.Random) -> StateBatch:
+        """Sentences of similar length from the books, with audio."""
+        return self._spliced(draw, audio=True)
+
     def _real(self, draw: random.Random) -> StateBatch:
         """Neighbours in length from the training set, in a random rendering each."""
         at = draw.randrange(len(self.by_length))
