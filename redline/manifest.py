@@ -38,6 +38,11 @@ class Utterance:
     """Who says what, where the manifest tells; names count within this utterance only."""
     words: tuple[Word, ...] = ()
     """When each word is said, where the manifest tells."""
+    task: str = ""
+    """What a model that answers prompts is taught with it; empty: whatever the other fields allow."""
+    target_text: str = ""
+    """A translation of the text."""
+    target_language: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The utterance as a row of a manifest, its recording named from the root."""
@@ -45,6 +50,7 @@ class Utterance:
         row |= {"language": self.language, "speaker": self.speaker, "source": self.source, "split": self.split}
         if self.end is not None:
             row |= {"start": self.start, "end": self.end}
+        row |= {key: getattr(self, key) for key in ("task", "target_text", "target_language") if getattr(self, key)}
         if self.keywords:
             row["keywords"] = list(self.keywords)
         if self.turns:
@@ -112,6 +118,9 @@ def _row(path: Path, number: int, line: str) -> Utterance:
         keywords=tuple(map(str, row.get("keywords") or ())),
         turns=tuple(Turn(one["speaker"], *times, one["text"]) for one, times in _timed(path, number, row, "turns")),
         words=tuple(Word(*times, one["text"]) for one, times in _timed(path, number, row, "words")),
+        task=str(row.get("task") or ""),
+        target_text=str(row.get("target_text") or "").strip(),
+        target_language=str(row.get("target_language") or ""),
     )
 
 

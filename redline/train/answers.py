@@ -18,15 +18,16 @@ from redline import prompts
 from redline.decoding import generate
 from redline.decoding.generate import GenerateOptions, token_budget
 from redline.errors import ConfigError, DataError
-from redline.features import pad
+from redline.features import FRAME_RATE, pad
 from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.prompts import PromptTemplate, Request
 from redline.text import Tokenizer
+from redline.train.data import Batch
 from redline.train.editor import EditOptions, with_adapters
 from redline.train.losses import ctc_loss
 from redline.train.splice import SplicedSource
-from redline.train.stage import rates
+from redline.train.stage import Source, rates
 from redline.train.states import StateView
 from redline.train.tasks import Asker, Said
 
@@ -59,6 +60,8 @@ class AnswerOptions:
     Not in the papers. It puts each embedding near the token that is heard there, without which a small model takes
     long to listen at all; it needs a projector with one query per window, whose order is that of the audio.
     """
+    train_encoder: bool = False
+    """Whether the encoder learns too; its own draft, which nothing then teaches, may get worse."""
     text_share: float = 0.5
     """Share of plain transcription batches that are spliced from books."""
     batch_s: float = 90.0
@@ -71,14 +74,14 @@ class AnswerOptions:
 
 
 class AnswerObjective(nn.Module):
-    """Batch -> cross-entropy of the answers; the encoder never changes."""
+    """Batch -> cross-entropy of the answers; a frozen encoder never changes, nor do its normalisation's statistics."""
 
     def __init__(self, model: SpeechLM, tokenizer: Tokenizer, options: AnswerOptions) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.options = options
-        model.encoder.requires_grad_(False)
+        model.encoder.requires_grad_(options.train_encoder)
         if model.draft_head is not None:
             model.draft_head.requires_grad_(False)
         if options.lora_rank:
@@ -87,7 +90,10 @@ class AnswerObjective(nn.Module):
 
     def train(self, mode: bool = True) -> AnswerObjective:
         super().train(mode)
-        self.model.encoder.eval()
+        self.model.encoder.train(mode and self.options.train_encoder)
+        for part in self.model.encoder.modules():
+            if isinstance(part, nn.BatchNorm1d):
+                part.eval()
         return self
 
     def forward(self, batch: AnswerBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,7 +137,7 @@ class AnswerObjective(nn.Module):
             embeds, counts = model.projector(batch.states.to(device), batch.lengths.to(device))
             return embeds, counts
         assert batch.features is not None
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.options.train_encoder and torch.is_grad_enabled()):
             encoded: EncoderOutput = model.encode(batch.features.to(device), batch.lengths.to(device))
         return model.embed_audio(encoded)
 
@@ -231,6 +237,39 @@ class AnswerSource:
         return AnswerBatch(states, None, lengths, rendered, answers, tuple(texts), (task,) * len(asked), seconds)
 
 
+class AskedSource:
+    """Batches of utterances that the encoder has still to hear, each asked for one of the tasks that it allows."""
+
+    def __init__(
+        self, source: Source[Batch], said: Mapping[str, Said], asker: Asker, prompter: Prompter, seed: int = 0
+    ) -> None:
+        self.source, self.said, self.asker, self.prompter, self.seed = source, said, asker, prompter, seed
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[AnswerBatch]:
+        """The batches of one epoch after the first `skip`."""
+        for number, batch in enumerate(self.source.epoch(epoch, skip), start=skip):
+            draw = random.Random((self.seed * 7919 + epoch) * 100_003 + number)
+            asked, tasks, texts = [], [], []
+            for identity, length in zip(batch.ids, batch.lengths.tolist(), strict=True):
+                said = self.said[identity]
+                shares = self.asker.tasks_of(said)
+                (task,) = draw.choices(list(shares), list(shares.values()))
+                factor = length / FRAME_RATE / said.duration if said.duration else 1.0
+                asked.append(self.asker.ask(task, said.scaled(factor), draw))
+                tasks.append(task)
+                texts.append(said.text)
+            yield AnswerBatch(
+                None,
+                batch.features,
+                batch.lengths,
+                tuple(self.prompter(request) for request, _ in asked),
+                tuple(tuple(self.prompter.tokenizer.encode(answer)) for _, answer in asked),
+                tuple(texts),
+                tuple(tasks),
+                batch.seconds,
+            )
+
+
 class AnswerStage:
     """Trains answers; watches their loss by task and the WER of plain transcription on dev."""
 
@@ -239,7 +278,7 @@ class AnswerStage:
     def __init__(
         self,
         objective: AnswerObjective,
-        source: AnswerSource,
+        source: Source[AnswerBatch],
         dev: Sequence[AnswerBatch],
     ) -> None:
         """`dev` are fixed batches, whose plain transcriptions are also written out."""
@@ -263,7 +302,8 @@ class AnswerStage:
                 if task != "answer":
                     totals.setdefault(task, []).append(float(loss))
         scores = {f"{task}_loss": sum(losses) / len(losses) for task, losses in sorted(totals.items())}
-        plain = [batch for batch in self.dev if batch.tasks[0] == "transcribe"]
+        scores["loss"] = sum(scores.values()) / len(scores)
+        plain = [batch for batch in self.dev if set(batch.tasks) == {"transcribe"}]
         if plain:
             references = [text for batch in plain for text in batch.texts]
             scores["wer"] = rates(references, [text for batch in plain for text in written(self.objective, batch)])[1]

@@ -6,14 +6,19 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
+from torch import nn
 
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance, write_manifest
-from redline.models import checkpoint
+from redline.models import checkpoint, speech_checkpoint
+from redline.models.folder import resolve
+from redline.models.speech_checkpoint import is_speech_lm
+from redline.prompts import PromptTemplate
 from redline.text import Tokenizer
+from redline.train.answers import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter
 from redline.train.augment import SpecAugmentOptions
 from redline.train.data import (
     AugmentOptions,
@@ -32,6 +37,7 @@ from redline.train.processes import first_process_first, is_first_process, only_
 from redline.train.snapshot import load_best
 from redline.train.stage import share_done
 from redline.train.start import dtype_of
+from redline.train.tasks import Asker, TaskOptions, said_of
 
 TextStyle = Literal["as-is", "spoken"]
 HELD_OUT = (4, 200)
@@ -107,6 +113,105 @@ def plan(options: FinetuneOptions, parameters: int, seconds: float) -> Plan:
     return Plan(steps, max(1, min(200, steps // 10)), lr, rank, encoder, blend)
 
 
+class Pupil(Protocol):
+    """A model that can be taught: how it learns, and how it is kept."""
+
+    model: Any
+    keep_best: str
+    """The score by which its best weights are known."""
+
+    def __init__(self, folder: Path) -> None: ...
+
+    def objective(self, plan: Plan) -> nn.Module:
+        """What it learns by."""
+        ...
+
+    def stage(self, source: BatchSource, dev: Sequence[Utterance], watched: FeatureView, plan: Plan) -> Any:
+        """How it is trained and watched."""
+        ...
+
+    def save(self, target: Path) -> Path:
+        """Write it in the layout in which it came."""
+        ...
+
+
+class EditPupil:
+    """A NAR model, by the NLE loss."""
+
+    keep_best = "edited_wer"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = checkpoint.load(folder)[0]
+
+    def objective(self, plan: Plan) -> EditorObjective:
+        """The NLE loss, and the encoder's own where it learns too."""
+        tokenizer = Tokenizer.from_file(self.folder / "tokenizer.json")
+        weight = 1.0 if plan.train_encoder else 0.0
+        options = EditOptions(lora_rank=plan.lora_rank, audio_ctc_weight=0.0, encoder_weight=weight)
+        return EditorObjective(self.model, tokenizer, options)
+
+    def stage(self, source: BatchSource, dev: Sequence[Utterance], watched: FeatureView, plan: Plan) -> EditorStage:
+        """WER of drafts and of edited texts."""
+        return EditorStage(self.objective(plan), source, dev, watched)
+
+    def save(self, target: Path) -> Path:
+        """Write it in the layout in which it came."""
+        tokenizer = self.folder / "tokenizer.json"
+        return checkpoint.save(target, self.model, tokenizer, dtype=dtype_of(self.folder), overwrite=True)
+
+
+class AnswerPupil:
+    """An AR or Plus model, by its answers; which are asked for is told by the fields of the manifest."""
+
+    keep_best = "loss"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model, self.config, _ = speech_checkpoint.load(folder)
+        self.tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+        self.prompter = Prompter(PromptTemplate.from_folder(folder, self.config.kind), self.tokenizer)
+
+    def objective(self, plan: Plan) -> AnswerObjective:
+        """Cross-entropy of the answers."""
+        options = AnswerOptions(lora_rank=plan.lora_rank, train_encoder=plan.train_encoder)
+        return AnswerObjective(self.model, self.tokenizer, options)
+
+    def stage(self, source: BatchSource, dev: Sequence[Utterance], watched: FeatureView, plan: Plan) -> AnswerStage:
+        """Losses by task, and WER of plain transcription."""
+        rows = [*source.utterances, *dev]
+        asker = Asker((row.text for row in rows), TaskOptions(tick_s=0.01), self.config.kind)
+        said = {row.id: said_of(row) for row in rows}
+        asked = AskedSource(source, said, asker, self.prompter)
+        once = BatchSource(dev, [watched], BatchOptions(batch_s=60.0, curriculum=(), seed=1), None)
+        fixed = AskedSource(once, said, asker, self.prompter)
+        return AnswerStage(self.objective(plan), asked, list(fixed.epoch(0)))
+
+    def save(self, target: Path) -> Path:
+        """Write it in the layout in which it came, with the chat template it had."""
+        template = self.folder / "chat_template.jinja"
+        return speech_checkpoint.save(
+            target,
+            self.model,
+            self.folder / "tokenizer.json",
+            chat_template=template.read_text(encoding="utf-8") if template.is_file() else None,
+            dtype=dtype_of(self.folder),
+            overwrite=True,
+        )
+
+
+def spoken_row(row: Utterance) -> Utterance:
+    """An utterance whose texts are lower-case words without punctuation."""
+    letters = letters_of(row.language)
+    return replace(
+        row,
+        text=spoken(row.text, letters),
+        words=tuple(replace(word, text=spoken(word.text, letters)) for word in row.words),
+        turns=tuple(replace(turn, text=spoken(turn.text, letters)) for turn in row.turns),
+        keywords=tuple(filter(None, (spoken(word, letters) for word in row.keywords))),
+    )
+
+
 def split_of(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
     """Utterances to learn from and to watch: the splits train and dev, or a tenth held out by its id.
 
@@ -140,20 +245,22 @@ def watched_rows(data: Path, out: Path) -> Path:
 def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions, say: Say) -> Path:
     """Teach a model the utterances of a manifest; returns the folder of the new checkpoint, `out/model`.
 
-    An interrupted run goes on from `out`. Raises `DataError` for data that cannot be used, `ConfigError` for options.
+    A model that edits learns by the NLE loss, one that answers prompts by its answers to the tasks of the manifest. An
+    interrupted run goes on from `out`. Raises `DataError` for data that cannot be used, `ConfigError` for options.
     """
     say = only_first(say)
     torch.manual_seed(options.seed)
-    editor, _, folder = checkpoint.load(model)
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    folder = resolve(model)
+    make: type[Pupil] = AnswerPupil if is_speech_lm(folder) else EditPupil
     rows = taught(data)
     if options.text == "spoken":
-        rows = [replace(row, text=spoken(row.text, letters_of(row.language))) for row in rows]
+        rows = [spoken_row(row) for row in rows]
     train, dev = split_of([row for row in rows if row.text])
     if not any(row.split == "dev" for row in dev):
         say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
     seconds = sum(row.duration for row in train)
-    chosen = plan(options, sum(tensor.numel() for tensor in editor.parameters()), seconds)
+    pupil = make(folder)
+    chosen = plan(options, sum(tensor.numel() for tensor in pupil.model.parameters()), seconds)
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
 
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
@@ -173,11 +280,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:
         say(f"left out: {source.why_left_out}")
-    edit = EditOptions(
-        lora_rank=chosen.lora_rank, audio_ctc_weight=0.0, encoder_weight=1.0 if chosen.train_encoder else 0.0
-    )
-    objective = EditorObjective(editor, tokenizer, edit)
-    stage = EditorStage(objective, source, dev, watched)
+    stage = pupil.stage(source, dev, watched, chosen)
     stage.name = "finetune"
     loop = LoopOptions(
         steps=chosen.steps,
@@ -187,22 +290,22 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         average_decay=0.98,
         log_every=chosen.evaluate_every,
         evaluate_every=chosen.evaluate_every,
-        keep_best="edited_wer",
+        keep_best=pupil.keep_best,
         patience=options.patience,
         seed=options.seed,
     )
     fit(stage, loop, out / "finetune", say)
     if is_first_process():
         # The weights in memory may be one part of many; those on disk are whole.
-        editor, _, folder = checkpoint.load(model)
-        load_best(out / "finetune", EditorObjective(editor, tokenizer, edit))
+        pupil = make(folder)
+        load_best(out / "finetune", pupil.objective(chosen))
         if chosen.lora_rank:
-            merge_adapters(editor.language_model)
+            merge_adapters(pupil.model.language_model)
         if chosen.blend < 1:
-            began = checkpoint.load(model)[0].state_dict()
-            for name, tensor in editor.state_dict().items():
+            began = make(folder).model.state_dict()
+            for name, tensor in pupil.model.state_dict().items():
                 if tensor.is_floating_point():
                     tensor.lerp_(began[name], 1 - chosen.blend)
-        checkpoint.save(out / "model", editor, folder / "tokenizer.json", dtype=dtype_of(folder), overwrite=True)
+        pupil.save(out / "model")
     wait_for_all()
     return out / "model"

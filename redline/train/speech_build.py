@@ -79,7 +79,7 @@ class SpeechBuild:
         text = self._spoken(row.text)
         timed = " ".join(word.text for word in words) == text and not turns
         keywords = tuple(filter(None, map(self._spoken, row.keywords)))
-        return Said(text, tuple(words) if timed else (), tuple(turns), keywords, row.language)
+        return Said(text, tuple(words) if timed else (), tuple(turns), keywords, duration=row.duration)
 
     def _tokenizer(self) -> Tokenizer:
         path = self.out / "tokenizer.json"
@@ -197,7 +197,7 @@ class SpeechBuild:
         known = Tokenizer.from_file(self.base_folder / "tokenizer.json")
         said = {row.id: self.said(row) for row in self.train_set}
         durations = {row.id: row.duration for row in self.train_set}
-        asker = Asker((one.text for one in said.values()), recipe.tasks)
+        asker = Asker((one.text for one in said.values()), recipe.tasks, recipe.kind)
         prompter = Prompter(self.template, self._tokenizer())
         books = self._books()
         spliced = None

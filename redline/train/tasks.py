@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from redline.decoding import tagged
-from redline.errors import ConfigError
+from redline.errors import ConfigError, DataError
+from redline.manifest import Utterance
+from redline.models.config import SpeechKind
 from redline.prompts import Request
 from redline.types import Turn, Word
 
@@ -57,6 +59,9 @@ class Said:
     words: tuple[Word, ...] = ()
     turns: tuple[Turn, ...] = ()
     keywords: tuple[str, ...] = ()
+    task: str = ""
+    """The one task that is asked for; empty: any that the other fields allow."""
+    duration: float = 0.0
     language: str = ""
     target_text: str = ""
     target_language: str = ""
@@ -70,8 +75,10 @@ class Said:
 class Asker:
     """Draws requests and their answers; it knows which words are rare."""
 
-    def __init__(self, texts: Iterable[str], options: TaskOptions) -> None:
+    def __init__(self, texts: Iterable[str], options: TaskOptions, kind: SpeechKind = "granite_speech_plus") -> None:
+        """`kind` is the model's: 2B writes no tags, and only 2B translates."""
         self.options = options
+        self.kind = kind
         counts = Counter(word for text in texts for word in text.split())
         self.rare = frozenset(
             word for word, count in counts.items() if count <= options.rare_count and len(word) >= options.rare_letters
@@ -80,14 +87,19 @@ class Asker:
 
     def tasks_of(self, said: Said) -> dict[str, float]:
         """The tasks that can be asked about an utterance, and how often each is."""
+        if said.task:
+            return {said.task: 1.0}
         if said.target_text:
             return {"translate": self.options.translate}
-        if said.turns:  # a dialogue's text alone would not tell who says it
+        if said.turns and self.kind == "granite_speech_plus":  # a dialogue's text alone would not tell who says it
             return {"speakers": self.options.speakers}
-        shares = {"transcribe": self.options.transcribe, "keywords": self.options.keywords}
-        if said.words:
+        shares = {"transcribe": self.options.transcribe}
+        if said.keywords or self._distractors:
+            shares["keywords"] = self.options.keywords
+        if said.words and self.kind == "granite_speech_plus":
             shares["words"] = self.options.words
-        return {task: share for task, share in shares.items() if share}
+        shares = {task: share for task, share in shares.items() if share}
+        return shares or {"transcribe": 1.0}
 
     def ask(self, task: str, said: Said, draw: random.Random) -> tuple[Request, str]:
         """A request and the answer to it."""
@@ -100,7 +112,9 @@ class Asker:
         if task == "translate":
             request = Request("translate", said.language or None, said.target_language, punctuated=True)
             return request, said.target_text
-        return Request(), said.text
+        # 2B has an instruction for text with capitals and marks, and one for words alone.
+        bare = said.text == said.text.lower() and all(char.isalnum() or char in " '" for char in said.text)
+        return Request(punctuated=False if bare else None), said.text
 
     def keywords(self, said: Said, draw: random.Random) -> tuple[str, ...]:
         """Some rare words of the text, or the manifest's own keywords, among others that are not said."""
@@ -125,6 +139,30 @@ class Asker:
             placed.append(Word(round(start, 2), round(end, 2), word.text))
             now = end
         return tagged.render_words(placed, min_silence_s=self.options.min_silence_s)
+
+
+def said_of(row: Utterance) -> Said:
+    """What a row of a manifest tells, as it is written there; raises `DataError` for a task that is none."""
+    if row.task and row.task not in TASKS:
+        raise DataError(f"{row.id}: task is {row.task!r}; allowed are {', '.join(TASKS)}")
+    needed = {"words": row.words, "speakers": row.turns, "translate": row.target_text}
+    if row.task in needed and not needed[row.task]:
+        field = {"words": "words", "speakers": "turns", "translate": "target_text"}[row.task]
+        raise DataError(f"{row.id}: task is {row.task!r}, but there are no {field}; give them, or leave the task out")
+    if row.target_text and not row.target_language:
+        raise DataError(f"{row.id}: target_text without target_language; say which language it is in")
+    timed = " ".join(word.text for word in row.words) == " ".join(row.text.split())
+    return Said(
+        " ".join(row.text.split()),
+        row.words if timed else (),
+        row.turns,
+        row.keywords,
+        row.task,
+        row.duration,
+        row.language,
+        row.target_text,
+        row.target_language,
+    )
 
 
 def tags_of(tick_s: float, speakers: int = 4) -> list[str]:
