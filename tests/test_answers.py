@@ -173,7 +173,7 @@ def test_a_recipe_makes_a_model_that_answers_and_goes_on_where_it_stopped(
     assert new.draft_head is not None
     clip = read_manifest(manifest)[0].audio
     for asked in ({}, {"keywords": ["sea"]}, {"words": True}, {"speakers": True}):
-        assert model.transcribe(clip, vad=False, **asked).duration > 0  # type: ignore[call-overload]
+        assert model.transcribe(clip, vad=False, **asked).duration > 0
 
 
 def test_the_draft_is_that_of_the_base(base: Path, manifest: Path, tmp_path: Path) -> None:
@@ -215,14 +215,14 @@ def test_answers_are_learned(base: Path, tmp_path: Path) -> None:
     objective = AnswerObjective(model, tokenizer, AnswerOptions(audio_ctc_weight=0.3)).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
     frozen = [tensor.clone() for tensor in model.encoder.state_dict().values()]
-    first = None
+    first: float | None = None
     for _ in range(900):
         loss, parts = objective(batch)
-        first = first or float(parts["answer"])
+        first = float(parts["answer"]) if first is None else first
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert float(parts["answer"]) < first / 50
+    assert first is not None and float(parts["answer"]) < first / 50
     with torch.no_grad():
         assert written(objective.eval(), batch) == list(texts)
     assert all(torch.equal(*pair) for pair in zip(frozen, model.encoder.state_dict().values(), strict=True))

@@ -23,7 +23,7 @@ from redline.models.config import SpeechConfig, SpeechKind
 from redline.models.speech_lm import SpeechLM
 from redline.prompts import PromptTemplate
 from redline.recognizer import EditRecognizer, GenerateRecognizer
-from redline.testing import tiny_checkpoint, tiny_speech_checkpoint, tone
+from redline.testing import silence, tiny_checkpoint, tiny_speech_checkpoint, tone
 from redline.text import Tokenizer
 from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Task, Waveform
 
@@ -176,6 +176,12 @@ def test_options_of_other_models_are_refused(folders: dict[str, Path]) -> None:
         load_model(folders["nar"], beams=2)
     with pytest.raises(RedlineError, match="only models that edit have a draft to read along"):
         load_model(folders["granite_speech"], draft_lm="none")
+
+
+def test_silence_gives_no_text_and_changes_no_neighbour(recognizer: GenerateRecognizer) -> None:
+    wanted = recognizer.recognize(CLIPS[:2], Task())
+    heard = recognizer.recognize([silence(1.5), CLIPS[0], silence(0.5), CLIPS[1]], Task())
+    assert [one.text for one in heard] == ["", wanted[0].text, "", wanted[1].text]
 
 
 def test_a_used_up_budget_gives_the_partial_text_and_a_warning(recognizer: GenerateRecognizer) -> None:

@@ -15,6 +15,11 @@ from rich.console import Console
 from redline import __version__
 from redline.errors import RedlineError
 
+ABILITIES = {
+    "granite_speech_nar": "transcribe by editing a draft; word timestamps by alignment",
+    "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
+    "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
+}
 models = typer.Typer(help="Models that ship with the package.", no_args_is_help=True, add_completion=False)
 
 
@@ -82,6 +87,7 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
     facts = {
         "model": name,
         "kind": str(config.get("model_type", "unknown")),
+        "can": ABILITIES.get(str(config.get("model_type")), ABILITIES["granite_speech_nar"]),
         "languages": ", ".join(config.get("languages", [])) or "not stated",
         "parameters": f"{count / 1e6:.1f} million",
         "on disk": f"{bytes / 1e6:.1f} MB",

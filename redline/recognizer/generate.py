@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,8 @@ class Mode:
 # Of the published models: 3 to 10 tokens a second with speakers, 16 with times; speakers are lost in short clips.
 PLAIN, SPEAKERS, WORDS = Mode(4.0, 8.0, 60.0), Mode(10.0, 16.0, 120.0), Mode(16.0, 24.0, 150.0)
 SHORTEST_S = 5.0
+SILENT = 10 ** (-70 / 20)
+"""A clip that is never louder has nothing to transcribe but the converter's own noise."""
 
 
 class GenerateRecognizer:
@@ -107,7 +110,11 @@ class GenerateRecognizer:
         """
         check_language(self.name, task.language, self.languages)
         prompt = self._prompt(task)
-        return [one for batch in batches(clips, self.batch_s) for one in self._answer(batch, prompt, task)]
+        # A language model makes up words for digital silence, so it is not asked about it.
+        loud = [clip for clip in clips if len(clip.samples) > 0 and np.abs(clip.samples).max() > SILENT]
+        answers = (one for batch in batches(loud, self.batch_s) for one in self._answer(batch, prompt, task))
+        asked = {id(clip) for clip in loud}
+        return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
 
     def _mode(self, task: Task) -> Mode:
         return SPEAKERS if task.speakers else WORDS if self._tags_words(task) else PLAIN
