@@ -291,18 +291,6 @@ def test_a_second_scorer_counts_the_same_errors(pairs: list[tuple[str, str]]) ->
     assert other is not None and (other.count, other.length) == (first.count, first.length)
 
 
-def test_keywords_are_found_as_whole_words_and_false_alarms_count() -> None:
-    items = [
-        Item("s", "en", 1.0, "a flat white please", "a flat white please", keywords=("flat white",)),
-        Item("s", "en", 1.0, "one latte", "one flat white", keywords=("latte",)),
-        Item("s", "en", 1.0, "flatness", "flatness", keywords=()),
-    ]
-    found = score.keyword_score(items)
-    assert found == score.KeywordScore(hits=1, misses=1, false_alarms=1)
-    assert found.f1 == 0.5
-    assert score.keyword_score([item("a", "a")]) is None
-
-
 def test_a_comparison_is_sure_only_when_the_difference_is_steady() -> None:
     first = [Errors(0, 0, 2, 10)] * 40
     better = score.compare(first, [Errors(0, 0, 1, 10)] * 40)

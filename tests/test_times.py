@@ -55,6 +55,10 @@ def test_errors_are_of_starts_and_ends_in_milliseconds() -> None:
         "median_end_ms": 150.0,
         "mean_start_ms": 5.0,
         "median_start_ms": 0.0,
+        "shift_ms": 115.0,
+        "late_ms": 225.0,
+        "within_20_ms": 0.25,
+        "within_50_ms": 0.25,
         "within_100_ms": 0.5,
         "within_200_ms": 0.75,
         "matched": 4,
@@ -63,8 +67,8 @@ def test_errors_are_of_starts_and_ends_in_milliseconds() -> None:
         "left_out": 0,
     }
     assert str(one) == (
-        "ends off by 225.0 ms (AAS), median 150.0 ms, 50.0 % within 100 ms, 75.0 % within 200 ms; "
-        "starts off by 5.0 ms; 4 of 4 words matched"
+        "ends off by 225.0 ms (AAS), median 150.0 ms, 25.0 % within 20 ms, 25.0 % within 50 ms, 50.0 % within 100 ms, "
+        "75.0 % within 200 ms; starts off by 5.0 ms; 4 of 4 words matched; ends are 225.0 ms late on average"
     )
 
 
@@ -104,7 +108,7 @@ def test_a_model_without_times_gets_no_number_and_silence_loses_its_words() -> N
     assert none.to_dict()["aas_ms"] is None and none.to_dict()["within_100_ms"] is None
     some = found(result(said, said), result(said, (), ""), result(said, (), "a b"))
     assert (some.matched, some.words, some.utterances, some.left_out) == (2, 4, 2, 1)
-    assert str(some).endswith("2 of 4 words matched; 1 answers without times left out")
+    assert "2 of 4 words matched; " in str(some) and str(some).endswith("; 1 answers without times left out")
     assert str(found(result(said, timed("x y")))) == "no number: none of 2 reference words was heard right"
     assert times.score([result((), timed("a"))]) is None
 
@@ -155,8 +159,11 @@ def test_the_command_tells_word_times_and_keeps_synthetic_speech_apart(
     data = write_manifest(tmp_path / "m.jsonl", rows)
     done = CliRunner().invoke(app, ["--data", str(data), "--json", str(out), "--report", str(page)])
     assert done.exit_code == 0, done.output
-    line = "ends off by 50.0 ms (AAS), median 50.0 ms, 100.0 % within 100 ms, 100.0 % within 200 ms; "
-    assert f"  word times: {line}starts off by 50.0 ms; 2 of 2 words matched\n" in done.stdout
+    line = (
+        "ends off by 50.0 ms (AAS), median 50.0 ms, 0.0 % within 20 ms, 100.0 % within 50 ms, 100.0 % within 100 ms, "
+    )
+    line += "100.0 % within 200 ms; starts off by 50.0 ms; 2 of 2 words matched"
+    assert f"  word times: {line}; ends are 50.0 ms late on average\n" in done.stdout
     assert "  word times, synthetic: ends off by 150.0 ms" in done.stdout
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["word_times"]["aas_ms"] == 50.0 and written["word_times_synthetic"]["within_100_ms"] == 0.0

@@ -8,8 +8,8 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +21,13 @@ from rich.table import Table
 from redline.errors import DataError, RedlineError
 
 if TYPE_CHECKING:
+    from redline.evaluate.asking import AskOptions
     from redline.evaluate.leaderboard import Mean
     from redline.evaluate.report import SystemRun
     from redline.evaluate.run import Clock, Result
     from redline.evaluate.score import Report, Score
     from redline.manifest import Utterance
-    from redline.types import Recognizer, Waveform
+    from redline.types import Recognizer, Task, Waveform
 
 WIDTH = 150
 """Columns of a table that is not printed to a wider terminal."""
@@ -71,6 +72,23 @@ def evaluate(
         int | None,
         typer.Option("--limit", min=1, help="At most this many utterances; with --leaderboard, of each set."),
     ] = None,
+    speakers: Annotated[bool, typer.Option("--speakers", help="Ask who speaks; cpWER needs rows with turns.")] = False,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Ask when each word is said; scored where rows have words.")
+    ] = False,
+    keywords: Annotated[bool, typer.Option("--keywords", help="Put the keywords of each row into its prompt.")] = False,
+    distractors: Annotated[
+        int,
+        typer.Option(
+            "--distractors", min=0, help="With keywords: so many of other rows in each prompt, none said in it."
+        ),
+    ] = 0,
+    compare_keywords: Annotated[
+        bool,
+        typer.Option(
+            "--compare-keywords", help="Hear everything without and with keywords, and tell what they change."
+        ),
+    ] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write scores and every text here.")] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write one HTML page with every error, sound and plots here.")
@@ -85,12 +103,19 @@ def evaluate(
 ) -> None:
     """Word error rates of the draft and of the edited text, per source, for one model or several.
 
-    Where the reference names speakers or times words, how well the model does that is scored too.
+    Where the reference names speakers, times words or has keywords, how well the model does that is scored too.
     """
     from redline.evaluate import score, turns  # scoring needs packages that transcription does not
-    from redline.evaluate.report import ReportOptions, write
+    from redline.evaluate.asking import AskOptions
+    from redline.evaluate.report import ReportOptions, comparisons, write
+    from redline.evaluate.summary import summary
 
     notes = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    if distractors and not (keywords or compare_keywords):
+        raise typer.BadParameter("needs --keywords or --compare-keywords", param_hint="--distractors")
+    plain = AskOptions(speakers, word_timestamps)
+    prompted = replace(plain, keywords=True, distractors=distractors)
+    asks = [plain, prompted] if compare_keywords else [prompted if keywords else plain]
     try:
         score.normalizer("en")  # a missing package is told before the work, not after
         found = _read_leaderboard(data, split, language, limit) if leaderboard else _read(data, split, language, limit)
@@ -98,8 +123,17 @@ def evaluate(
             notes.print(f"redline: {found.without_text} rows without text are left out")
         if any(one.turns for one in found.utterances) and not turns.installed():
             notes.print(f"redline: warning: speakers will not be scored; {turns.MISSING}", style="yellow")
-        runs = [_run(name, found, {"device": device, "draft_lm": draft_lm}, notes) for name in model or ["tiny"]]
-        _compare(runs)
+        for wanted, option, field in (
+            (speakers, "--speakers", "turns"),
+            (word_timestamps, "--word-timestamps", "words"),
+        ):
+            if wanted and not any(getattr(one, field) for one in found.utterances):
+                message = f"redline: warning: no row has {field}, so what {option} asks for is not scored"
+                notes.print(message, style="yellow")
+        loading = {"device": device, "draft_lm": draft_lm}
+        runs = [run for name in model or ["tiny"] for run in _run(name, found, asks, loading, notes)]
+        rows = comparisons([run for run, _ in runs])
+        _tell(rows)
         if report is not None:
             options = ReportOptions(audio_minutes=sound_minutes)
             write(report, [run for run, _ in runs], f"Redline on {found.title}", options, found.load)
@@ -109,7 +143,10 @@ def evaluate(
         raise typer.Exit(2) from error
     if json_path is not None:
         chosen = {"data": found.name, "split": split, "language": language, "without_text": found.without_text}
-        values = [chosen | summary(run, clock) for run, clock in runs]
+        values = [
+            chosen | summary(run, clock) | {"comparison": row}
+            for (run, clock), row in zip(runs, [None, *rows], strict=True)
+        ]
         text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
         json_path.write_text(text + "\n", encoding="utf-8")
     failed = any(result.failure for run, _ in runs for result in run.results)
@@ -142,37 +179,64 @@ def _read_leaderboard(data: str | None, split: str | None, language: str | None,
     return Data("leaderboard", leaderboard.TITLE, *leaderboard.read(limit), mean)
 
 
-def _run(name: str, data: Data, loading: dict[str, Any], notes: Console) -> tuple[SystemRun, Clock]:
-    """Let one model hear everything, and print its table."""
-    from redline.evaluate import score
-    from redline.evaluate.report import SystemRun
-    from redline.evaluate.run import Clock
+def _run(
+    name: str, data: Data, asks: Sequence[AskOptions], loading: dict[str, Any], notes: Console
+) -> list[tuple[SystemRun, Clock]]:
+    """Let one model hear everything once for each way to ask, and print a table of each."""
+    from redline.evaluate import asking
     from redline.model import load_model
 
+    tasks = [asking.tasks(data.utterances, options) for options in asks]
     started = time.perf_counter()
     recognizer = load_model(name, **loading).recognizer
     loading_s = time.perf_counter() - started
-    clock = Clock()
-    results = recognize(recognizer, data.utterances, clock, notes, data.load)
-    items = [result.item for result in results if result.item is not None]
-    reports = score.reports(items)
+    asking.check(recognizer, [task for each in tasks for task in each])
+    made = []
+    for number, (options, each) in enumerate(zip(asks, tasks, strict=True)):
+        if (short := asking.short(each, data.utterances, options)) > 0:
+            message = f"redline: warning: {short} prompts have fewer than {options.distractors} distractors; "
+            notes.print(message + "the other rows have no more keywords", style="yellow")
+        made.append(_hear(name, recognizer, data, each, loading_s, notes, baseline=name if number else None))
+    return made
+
+
+def _hear(
+    name: str,
+    recognizer: Recognizer,
+    data: Data,
+    tasks: Sequence[Task],
+    loading_s: float,
+    notes: Console,
+    baseline: str | None,
+) -> tuple[SystemRun, Clock]:
+    """One table: what a model heard when it was asked so; `baseline` is its run without keywords."""
+    from redline.evaluate import asking, further, score
+    from redline.evaluate.report import SystemRun
+    from redline.evaluate.run import Clock
+
+    clock, suffix = Clock(), " with keywords" if baseline else ""
+    results = recognize(recognizer, data.utterances, clock, notes, data.load, tasks)
+    reports = score.reports([result.item for result in results if result.item is not None])
     for failure in (result.failure for result in results if result.failure is not None):
         notes.print(f"redline: {failure}", style="red")
     told = Counter(notice.code for result in results for notice in result.warnings)
     for code, number in told.most_common():
         notes.print(f"redline: warning: {number} x {code}; --json tells where", style="yellow")
     facts, values = _facts(recognizer, clock, loading_s), dict[str, Any]()
+    if asked := asking.describe(tasks, data.utterances):
+        facts.insert(0, ("asked for", asked))
     if reports:
         width = max(WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
         console = Console(width=width, highlight=False, markup=False, emoji=False)  # names are printed as they are
-        console.print(table(reports, f"{recognizer.name} on {data.title}"))
-        facts += _opinions(items, reports)
-        for key, fact, scores in _further_scores(results, reports, data):
+        console.print(table(reports, f"{recognizer.name}{suffix} on {data.title}"))
+        if (second := further.second_opinion(results, reports)) is not None:
+            facts.append(("second scorer", second))
+        for key, fact, scores in (*further.scores(results), *_mean(data, reports)):
             facts.append((key, fact))
             values |= scores
         for key, value in facts:
-            console.print(f"  {key}: {value}")
-    return SystemRun(name, results, reports, facts, values), clock
+            console.print(f"  {key}: {value}", soft_wrap=True)
+    return SystemRun(name + suffix, results, reports, facts, values, baseline), clock
 
 
 def _facts(recognizer: Recognizer, clock: Clock, loading_s: float) -> list[tuple[str, str]]:
@@ -193,65 +257,26 @@ def _facts(recognizer: Recognizer, clock: Clock, loading_s: float) -> list[tuple
     ]
 
 
-def _opinions(items: Sequence[Any], reports: Sequence[Report]) -> list[tuple[str, str]]:
-    """What a second scorer says, and how keywords fared."""
-    from redline.evaluate import score
-
-    found = []
-    references = [score.normalizer(item.language)(item.reference) for item in items]
-    edited = [score.normalizer(item.language)(item.edited) for item in items]
-    count = sum(report.edited.words.count for report in reports if report.group != score.ALL)
-    second = score.second_opinion(references, edited)
-    if second is not None:
-        same = "agrees" if second.count == count else f"DISAGREES: jiwer counts {count} errors"
-        found.append(("second scorer", f"kaldialign counts {second.count} errors in {second.length} words and {same}"))
-    if (keys := score.keyword_score(items)) is not None:
-        found.append(
-            (
-                "keywords",
-                f"F1 {100 * keys.f1:.1f} %, recall {100 * keys.recall:.1f} %, precision {100 * keys.precision:.1f} % "
-                f"({keys.hits} of {keys.hits + keys.misses} heard, {keys.false_alarms} false alarms)",
-            )
-        )
-    return found
+def _mean(data: Data, reports: Sequence[Report]) -> list[tuple[str, str, dict[str, Any]]]:
+    """The one number of a leaderboard, like a further score."""
+    if data.mean is None:
+        return []
+    try:
+        mean = data.mean(reports)
+        return [("mean of sets", str(mean), {"mean_of_sets": mean.to_dict()})]
+    except RedlineError as error:
+        return [("mean of sets", str(error), {"mean_of_sets": None})]
 
 
-def _further_scores(
-    results: Sequence[Result], reports: Sequence[Report], data: Data
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Scores that only some references or models have: name, line and numbers for `--json`."""
-    from redline.evaluate import languages, score, times, turns, written
-
-    for kind in ("", f", {score.SYNTHETIC}"):  # never mixed with human voices
-        mine = [one for one in results if one.item is not None and (one.item.source == score.SYNTHETIC) == bool(kind)]
-        key = kind.replace(", ", "_")
-        try:
-            if (speakers := turns.score(mine)) is not None:
-                yield f"cpWER{kind}", str(speakers), {f"speakers{key}": speakers.to_dict()}
-        except RedlineError as error:  # after hours of work, what could be counted is not thrown away
-            yield f"cpWER{kind}", str(error), {f"speakers{key}": None}
-        if (timed := times.score(mine)) is not None:
-            yield f"word times{kind}", str(timed), {f"word_times{key}": timed.to_dict()}
-        if (forms := written.score([one.item for one in mine if one.item is not None])) is not None:
-            yield f"written form{kind}", str(forms), {f"written{key}": forms.to_dict()}
-        if (found := languages.score(mine)) is not None:
-            yield f"languages{kind}", str(found), {f"languages{key}": found.to_dict()}
-    if data.mean is not None:
-        try:
-            mean = data.mean(reports)
-            yield "mean of sets", str(mean), {"mean_of_sets": mean.to_dict()}
-        except RedlineError as error:
-            yield "mean of sets", str(error), {"mean_of_sets": None}
-
-
-def _compare(runs: Sequence[tuple[SystemRun, Clock]]) -> None:
-    """Say how each further model compares with the first."""
+def _tell(rows: Sequence[dict[str, Any]]) -> None:
+    """Say how each further run compares with its baseline."""
     from redline.evaluate import report
 
-    first = runs[0][0]
-    for run, _ in runs[1:]:
-        row = report.comparison(first.name, run.name, first.scored, run.scored)
-        Console(highlight=False, soft_wrap=True).print(report.sentence(row))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for row in rows:
+        console.print(report.sentence(row))
+        if row["keywords"] is not None:
+            console.print(f"{row['second']} against {row['first']}: {row['keywords']['text']}")
 
 
 def recognize(
@@ -260,8 +285,12 @@ def recognize(
     clock: Clock,
     notes: Console,
     load: Callable[[Path], Waveform] | None = None,
+    tasks: Sequence[Task] | None = None,
 ) -> list[Result]:
-    """Let a recognizer hear everything, with a progress bar; `load` reads recordings that are no files."""
+    """Let a recognizer hear everything, with a progress bar.
+
+    `load` reads recordings that are no files; `tasks` has what is asked about each utterance, None the text only.
+    """
     from redline import audio
     from redline.evaluate import run
 
@@ -275,7 +304,7 @@ def recognize(
     results: list[Result] = []
     with Progress(*columns, console=notes, transient=True) as bar:
         task = bar.add_task("recognizing", total=len(utterances))
-        for batch in run.run(recognizer, utterances, clock, load or audio.load):
+        for batch in run.run(recognizer, utterances, clock, load or audio.load, tasks):
             results += batch
             bar.update(task, advance=len(batch), description=f"{clock.rtfx:.0f} x real time")
     return results
@@ -306,37 +335,3 @@ def percent(score: Score) -> str:
     """A word error rate with its interval."""
     low, high = score.interval
     return f"{100 * score.words.rate:.2f} % ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def summary(run: SystemRun, clock: Clock) -> dict[str, Any]:
-    """What `--json` writes of a model beside the choices: the scores, and every reference with what was heard."""
-    from redline.evaluate import score
-
-    keys = score.keyword_score([result.item for result in run.results if result.item is not None])
-    utterances = [
-        {
-            "id": result.utterance.id,
-            "audio": str(result.utterance.audio),
-            "start": result.utterance.start,
-            "source": result.item.source if result.item else result.utterance.source,
-            "speaker": result.utterance.speaker,
-            "reference": result.utterance.text,
-            "draft": result.item.draft if result.item else None,
-            "edited": result.item.edited if result.item else None,
-            "confidence": result.item.confidence if result.item else None,
-            "failure": result.failure,
-            "warnings": [notice.to_dict() for notice in result.warnings],
-        }
-        for result in run.results
-    ]
-    return {
-        "model": run.name,
-        "rtfx": round(clock.rtfx, 2),
-        "rtfx_with_reading": round(clock.rtfx_with_reading, 2),
-        "facts": dict(run.facts),
-        "keywords": keys.to_dict() if keys else None,
-        **dict.fromkeys(("speakers", "word_times", "mean_of_sets")),
-        **run.values,
-        "reports": [report.to_dict() for report in run.reports],
-        "utterances": utterances,
-    }

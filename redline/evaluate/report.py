@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.evaluate import keywords
 from redline.evaluate.run import Result, clip
 from redline.evaluate.score import Comparison, Errors, Pair, Report, align, compare, count, normalizer
 from redline.manifest import Utterance
@@ -50,6 +51,8 @@ class SystemRun:
     """What the reader should know of the run: speed, device, memory."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """The numbers behind those facts that are scores, JSON-ready."""
+    baseline: str | None = None
+    """The run that it is compared with; None: the first one."""
 
     @cached_property
     def scored(self) -> list[Scored]:
@@ -127,9 +130,7 @@ def gather(
             {"name": run.name, "facts": list(run.facts), "scores": [report.to_dict() for report in run.reports]}
             for run in runs
         ],
-        "comparisons": [
-            comparison(runs[0].name, run.name, main, system) for run, system in zip(runs[1:], systems[1:], strict=True)
-        ],
+        "comparisons": comparisons(runs),
         "failures": [result.failure for run in runs for result in run.results if result.failure],
         "utterances": rows,
         "by_duration": _by_duration(main),
@@ -140,19 +141,28 @@ def gather(
     }
 
 
-def _key(one: Scored) -> tuple[Path, float]:
-    return one.utterance.audio, one.utterance.start
+def _key(one: Scored) -> tuple[str, Path, float]:
+    return one.utterance.id, one.utterance.audio, one.utterance.start
 
 
 def _percent(errors: Errors) -> float | None:
     return round(100 * errors.rate, 1) if np.isfinite(errors.rate) else None
 
 
+def comparisons(runs: Sequence[SystemRun]) -> list[dict[str, Any]]:
+    """Each run but the first beside its baseline."""
+    named = {run.name: run for run in reversed(runs)}
+    pairs = [(runs[0] if run.baseline is None else named[run.baseline], run) for run in runs[1:]]
+    return [comparison(one.name, two.name, one.scored, two.scored) for one, two in pairs]
+
+
 def comparison(first: str, second: str, a: Sequence[Scored], b: Sequence[Scored]) -> dict[str, Any]:
-    """Two systems on the utterances that both heard, in percent of words."""
+    """Two systems on the utterances that both heard, in percent of words; and their keywords, where there are any."""
     there = {_key(one): one for one in b}
     both = [(one, there[_key(one)]) for one in a if _key(one) in there]
     result: Comparison = compare([count(one.edited) for one, _ in both], [count(other.edited) for _, other in both])
+    items = [[one.result.item for one in side if one.result.item is not None] for side in zip(*both, strict=True)]
+    keys = keywords.compare(*items) if items else None
     return {
         "first": first,
         "second": second,
@@ -162,6 +172,7 @@ def comparison(first: str, second: str, a: Sequence[Scored], b: Sequence[Scored]
         "wins": result.wins,
         "losses": result.losses,
         "ties": result.ties,
+        "keywords": keys.to_dict() if keys else None,
     }
 
 

@@ -49,6 +49,10 @@ class Result:
     """What was heard by whom, where the recognizer tells."""
     language: str | None = None
     """The language that was found, where the recognizer tells."""
+    task: Task = Task()
+    """What was asked."""
+    tagged: str | None = None
+    """The answer as the model wrote it, with its tags, where it wrote one and was asked once."""
 
 
 @dataclass
@@ -91,22 +95,35 @@ class Clock:
         self.audio_s += sum(wave.duration for wave in waves)
 
 
+def task_of(utterance: Utterance) -> Task:
+    """What is asked about an utterance where nothing else is wanted: its text."""
+    return Task(language=utterance.language or DEFAULT)
+
+
 def run(
     recognizer: Recognizer,
     utterances: Sequence[Utterance],
     clock: Clock,
     load: Callable[[Path], Waveform] = audio.load,
+    tasks: Sequence[Task] | None = None,
 ) -> Iterator[list[Result]]:
     """Recognize every utterance, longest first, and give the results of each batch as it is done.
 
     An utterance no longer than a window goes to the recognizer whole, without speech detection; a longer one is cut
-    by the pipeline. A file or clip that fails is a `Result` with its failure.
+    by the pipeline. A file or clip that fails is a `Result` with its failure. `tasks` has what is asked about each
+    utterance, None the text only; those that are asked the same share batches. Raises `UnsupportedTaskError`.
     """
+    asked: dict[Task, list[int]] = {}
+    for index, one in enumerate(utterances):
+        asked.setdefault(task_of(one) if tasks is None else tasks[index], []).append(index)
     # An unknown duration is taken for the longest clip, so that such rows do not all meet in one batch.
-    lengths = [round((one.duration or recognizer.window_s(Task())) * SAMPLE_RATE) for one in utterances]
-    for language in sorted({one.language or DEFAULT for one in utterances}):
-        task = Task(language=language)
-        mine = [index for index, one in enumerate(utterances) if (one.language or DEFAULT) == language]
+    lengths = {
+        index: round((utterances[index].duration or recognizer.window_s(task)) * SAMPLE_RATE)
+        for task, mine in asked.items()
+        for index in mine
+    }
+    for task in sorted(asked, key=lambda task: (task.language or "", -max(lengths[index] for index in asked[task]))):
+        mine = asked[task]
         for group in pipeline.batches([lengths[index] for index in mine], BATCH_S * SAMPLE_RATE):
             yield _batch(recognizer, [utterances[mine[index]] for index in group], task, clock, load)
 
@@ -132,12 +149,12 @@ def _batch(
             continue
         with clock.timing([wave]):
             (transcript,) = pipeline.transcribe_many(recognizer, [wave], task)
-        results.append(_result(utterance, wave, transcript))
+        results.append(_result(utterance, wave, transcript, task))
     if short:
         waves = [wave for _, wave in short]
         with clock.timing(waves):
             hypotheses = pipeline.recognize(recognizer, waves, task)
-        results += [_result(utterance, wave, one) for (utterance, wave), one in zip(short, hypotheses, strict=True)]
+        results += [_result(*heard, one, task) for heard, one in zip(short, hypotheses, strict=True)]
     return results
 
 
@@ -147,9 +164,9 @@ def clip(wave: Waveform, utterance: Utterance) -> Waveform:
     return wave.part(Span(round(utterance.start * SAMPLE_RATE), end))
 
 
-def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcript | Exception) -> Result:
+def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcript | Exception, task: Task) -> Result:
     if isinstance(answer, Exception):
-        return Result(utterance, failure=f"{utterance.audio}: {answer}")
+        return Result(utterance, failure=f"{utterance.audio}: {answer}", task=task)
     sure = answer.confidence if isinstance(answer, Hypothesis) else None
     item = Item(
         utterance.source or UNNAMED,
@@ -161,11 +178,21 @@ def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcrip
         utterance.speaker,
         sure,
         utterance.keywords,
+        tuple(key for key in task.keywords if key not in {own.strip() for own in utterance.keywords}),
     )
     warnings = (*wave.warnings, *answer.warnings)
     # A transcript's language is the one that was asked for; only a hypothesis tells what was found.
     found = answer.language if isinstance(answer, Hypothesis) else None
-    return Result(utterance, item, warnings=warnings, words=words_of(answer), turns=turns_of(answer), language=found)
+    return Result(
+        utterance,
+        item,
+        warnings=warnings,
+        words=words_of(answer),
+        turns=turns_of(answer),
+        language=found,
+        task=task,
+        tagged=answer.tagged if isinstance(answer, Hypothesis) else None,
+    )
 
 
 def words_of(answer: Hypothesis | Transcript) -> tuple[Word, ...]:
@@ -177,11 +204,11 @@ def words_of(answer: Hypothesis | Transcript) -> tuple[Word, ...]:
 
 def turns_of(answer: Hypothesis | Transcript) -> tuple[Turn, ...]:
     """The turns of an answer: its own, or those its words or its segments tell; none where no speaker is named."""
+    if answer.turns:
+        return answer.turns
     pieces: list[Word | Segment] = []
     if isinstance(answer, Hypothesis):
         pieces += answer.words
-    elif answer.turns:
-        return answer.turns
     else:
         for segment in answer.segments:
             pieces += segment.words if any(word.speaker for word in segment.words) else [segment]

@@ -66,6 +66,8 @@ class Item:
     """The recognizer's own guess how sure it is, 0 to 1."""
     keywords: tuple[str, ...] = ()
     """Words of the reference that must be heard."""
+    distractors: tuple[str, ...] = ()
+    """Keywords that the model was told to expect and that were not said."""
 
 
 @dataclass(frozen=True)
@@ -235,68 +237,6 @@ def second_opinion(references: Sequence[str], hypotheses: Sequence[str]) -> Erro
         counts = kaldialign.edit_distance(said, hypothesis.split())
         found += Errors(counts["ins"], counts["del"], counts["sub"], len(said))
     return found
-
-
-@dataclass(frozen=True)
-class KeywordScore:
-    """How often the keywords of the references were heard, and how often one was heard that was not said."""
-
-    hits: int
-    misses: int
-    false_alarms: int
-
-    @property
-    def recall(self) -> float:
-        return self.hits / max(1, self.hits + self.misses)
-
-    @property
-    def precision(self) -> float:
-        return self.hits / max(1, self.hits + self.false_alarms)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        both = self.precision + self.recall
-        return 2 * self.precision * self.recall / both if both else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "hits": self.hits,
-            "misses": self.misses,
-            "false_alarms": self.false_alarms,
-            "recall": self.recall,
-            "precision": self.precision,
-            "f1": self.f1,
-        }
-
-
-def keyword_score(items: Sequence[Item]) -> KeywordScore | None:
-    """Score the keywords of all items; None where no item has any.
-
-    A keyword is heard when its normalised words stand together in the normalised text. Every keyword of the set is
-    looked for in every text: heard where it was not said, it is a false alarm.
-    """
-    if not any(item.keywords for item in items):
-        return None
-    vocabulary = {
-        (item.language, f" {word} ")
-        for item in items
-        for key in item.keywords
-        if (word := normalizer(item.language)(key))
-    }
-    hits = misses = false_alarms = 0
-    for item in items:
-        normal = normalizer(item.language)
-        said, heard = f" {normal(item.reference)} ", f" {normal(item.edited)} "
-        wanted = {f" {normal(key)} " for key in item.keywords}
-        for language, word in vocabulary:
-            if language != item.language:
-                continue
-            there = word in wanted or word in said
-            hits += there and word in heard
-            misses += there and word not in heard
-            false_alarms += not there and word in heard
-    return KeywordScore(hits, misses, false_alarms)
 
 
 @dataclass(frozen=True)

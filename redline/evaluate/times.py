@@ -17,7 +17,7 @@ from redline.evaluate.run import Result
 from redline.evaluate.score import align, normalizer
 from redline.types import Word
 
-LIMITS_MS = (100, 200)
+LIMITS_MS = (20, 50, 100, 200)
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,18 @@ class TimeScore:
     """Those that are scored: reference and answer tell times, or the answer has no text at all."""
     left_out: int
     """Those with times in the reference whose answer has text but tells no times."""
+    late_ms: float | None = None
+    """Mean error of the ends with its sign: above 0 where they are late; None where no word was matched."""
 
     @property
     def matched(self) -> int:
         """Words of the references that were heard right."""
         return len(self.ends)
+
+    @property
+    def shift_ms(self) -> float | None:
+        """Mean absolute error of starts and ends together; None where no word was matched."""
+        return float(np.mean(self.starts + self.ends)) if self.ends else None
 
     def within(self, limit_ms: float) -> float:
         """The share of the matched words that end at most `limit_ms` from where they should."""
@@ -53,6 +60,8 @@ class TimeScore:
                 f"ends off by {np.mean(self.ends):.1f} ms (AAS), median {np.median(self.ends):.1f} ms, {near}; "
                 f"starts off by {np.mean(self.starts):.1f} ms; {self.matched} of {self.words} words matched"
             )
+            if self.late_ms is not None:
+                line += f"; ends are {abs(self.late_ms):.1f} ms {'late' if self.late_ms >= 0 else 'early'} on average"
         else:
             line = f"no number: none of {self.words} reference words was heard right"
         return line + (f"; {self.left_out} answers without times left out" if self.left_out else "")
@@ -65,6 +74,8 @@ class TimeScore:
             "median_end_ms": float(np.median(self.ends)) if self.ends else None,
             "mean_start_ms": float(np.mean(self.starts)) if self.starts else None,
             "median_start_ms": float(np.median(self.starts)) if self.starts else None,
+            "shift_ms": self.shift_ms,
+            "late_ms": self.late_ms,
             **shares,
             "matched": self.matched,
             "words": self.words,
@@ -94,6 +105,9 @@ def score(results: Iterable[Result]) -> TimeScore | None:
         tuple(_milliseconds(reference.end, answer.end) for reference, answer in matches),
         len(scored),
         len(asked) - len(scored),
+        round(1000 * float(np.mean([answer.end - reference.end for reference, answer in matches])), 3)
+        if matches
+        else None,
     )
 
 

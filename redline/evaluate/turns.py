@@ -28,7 +28,9 @@ class SpeakerScore:
     utterances: int = 0
     """Those that are scored: reference and answer name speakers, or the answer has no text at all."""
     left_out: int = 0
-    """Those with speakers in the reference whose answer has text but names nobody."""
+    """Those with speakers in the reference whose answer has text but names nobody, since nobody asked it to."""
+    untagged: int = 0
+    """Those that are scored as the words of one speaker, because the answer names nobody though it was asked to."""
     speakers: int = 0
     """Speakers of the references, counted in each utterance."""
     missed: int = 0
@@ -45,6 +47,7 @@ class SpeakerScore:
             f"{self.speakers} speakers in {self.utterances} utterances; speakers: {self.missed} missed, "
             f"{self.invented} invented)"
         )
+        line += f"; {self.untagged} answers name nobody" if self.untagged else ""
         return line + (f"; {self.left_out} answers without speakers left out" if self.left_out else "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class SpeakerScore:
             "words": self.errors.length,
             "utterances": self.utterances,
             "left_out": self.left_out,
+            "untagged": self.untagged,
             "speakers": self.speakers,
             "missed": self.missed,
             "invented": self.invented,
@@ -81,9 +85,11 @@ def score(results: Iterable[Result]) -> SpeakerScore | None:
     found = SpeakerScore()
     for result in asked:
         assert result.item is not None
-        if result.turns or (names and not result.item.edited.strip()):
+        text = result.item.edited.strip()
+        if result.turns or (names and (not text or result.task.speakers)):
+            heard = result.turns or (Turn("", 0.0, result.item.duration, text),)
             try:
-                one = score_turns(result.utterance.turns, result.turns, normalizer(result.item.language))
+                one = score_turns(result.utterance.turns, heard, normalizer(result.item.language))
             except DataError as error:
                 raise DataError(f"{result.utterance.id}: {error}") from error
             found = replace(
@@ -93,6 +99,7 @@ def score(results: Iterable[Result]) -> SpeakerScore | None:
                 speakers=found.speakers + one.speakers,
                 missed=found.missed + one.missed,
                 invented=found.invented + one.invented,
+                untagged=found.untagged + (not result.turns and bool(text)),
             )
         else:
             found = replace(found, left_out=found.left_out + 1)
