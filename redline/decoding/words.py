@@ -6,6 +6,7 @@ below 256 code point i, and from 256 on, where there are such rows, Katakana fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -55,14 +56,21 @@ def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: f
     head was never taught, other scripts) gets the time between its neighbours; a text that cannot be aligned at all
     shares its clip in proportion to its characters.
     """
+    return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
+
+
+def scored_word_times(
+    texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float
+) -> list[tuple[list[Word], float]]:
+    """`word_times`, each with how well the text fits: the mean log probability of a frame, -inf where nothing fits."""
     spelled = [[spell(word, logits.shape[-1]) for word in text.split()] for text in texts]
     targets = [_joined(words) for words in spelled]
     found = align(fold_case(logits), lengths, targets, BLANK)
-    results = []
+    results: list[tuple[list[Word], float]] = []
     for text, words, alignment, length in zip(texts, spelled, found, lengths.tolist(), strict=True):
         names = text.split()
         if alignment is None or not any(words):
-            results.append(share(names, 0.0, length * frame_s))
+            results.append((share(names, 0.0, length * frame_s), -math.inf))
             continue
         spans: list[tuple[int, int] | None] = []
         at = 0
@@ -72,7 +80,7 @@ def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: f
                 continue
             spans.append((alignment.starts[at], alignment.ends[at + len(labels) - 1]))
             at += len(labels) + 1  # and the space
-        results.append(_filled(names, spans, length, frame_s))
+        results.append((_filled(names, spans, length, frame_s), alignment.score))
     return results
 
 

@@ -51,6 +51,7 @@ class DialogueOptions:
 
     turns: tuple[int, int] = (2, 6)
     turn_s: Range = (1.5, 8.0)
+    """Of a piece; a turn made of two may be longer."""
     clip_s: Range = (8.0, 30.0)
     overlap: float = 0.33
     """Share of the joints at which the next speaker begins before the other one ends."""
@@ -91,9 +92,7 @@ class DialogueOptions:
                 "an overlap is at most half of the shortest turn, or three turns would meet"
             )
         if self.clip_s[1] < self._two_turns_s:
-            raise ConfigError(
-                f"clip_s is {self.clip_s}; two turns may take {self._two_turns_s:g} s: allow longer clips"
-            )
+            raise ConfigError(f"clip_s is {self.clip_s}; two turns may take {self._two_turns_s:g} s: lower turn_s")
 
     @property
     def _two_turns_s(self) -> float:
