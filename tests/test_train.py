@@ -276,6 +276,7 @@ def test_a_trained_tokenizer_loses_no_text() -> None:
 def test_spoken_text_is_lower_case_words() -> None:
     assert spoken("\u201cDON\u2019T stop,\u201d he said -- 'no' \u2013 caf\u00e9!") == "don't stop he said no cafe"
     assert spoken("...") == ""
+    assert spoken("na\u00efve \u00c7a") == "naive ca", "an accent inside a word is no gap"
 
 
 def test_merged_adapters_equal_adapters() -> None:

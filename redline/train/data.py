@@ -83,7 +83,7 @@ def _words(text: str, letters: Letters) -> list[str]:
         # Vowel signs of many scripts are marks (M), not letters.
         kept = (char if char.isalnum() or char == "'" or unicodedata.category(char)[0] == "M" else " " for char in text)
     else:
-        text = unicodedata.normalize("NFKD", text)
+        text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
         kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
     # Apostrophes at the ends are quotation marks far more often than they are part of the word.
     words = (word.strip("'") for word in "".join(kept).split())
