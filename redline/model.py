@@ -89,7 +89,8 @@ def load_model(
             ),
             _ANSWERING,
         )
-    for given, default, what in ((beams, 1, "beams"), (temperature, 0.0, "temperature")):
+    ignored = ((beams, 1, "beams"), (temperature, 0.0, "temperature"), (seed, 0, "seed"), (drafts, "exact", "drafts"))
+    for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
     model, _, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)

@@ -200,6 +200,11 @@ class Transcript:
     warnings: tuple[Notice, ...] = field(default=())
 
     @property
+    def words(self) -> tuple[Word, ...]:
+        """All words with their times, where they were asked for."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
+    @property
     def draft(self) -> str | None:
         """The draft of the whole recording, or None where the model writes none."""
         drafts = [segment.draft for segment in self.segments if segment.draft is not None]

@@ -152,6 +152,8 @@ def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
         ("nar", Task(prompt="a"), "cannot follow a prompt"),
         ("nar", Task(prefix="a"), "cannot go on from a prefix"),
         ("nar", Task("translate", "en", "de"), "granite_speech models such as"),
+        ("nar", Task(target_language="de"), "writes what is spoken; leave it out"),
+        ("granite_speech", Task(target_language="de"), "leave it out or translate"),
         ("granite_speech", Task(speakers=True), "granite_speech_plus model such as"),
         ("granite_speech", Task(prefix="so"), "granite_speech_plus model such as"),
         ("granite_speech", Task("translate", "en", "sv"), "allowed are fr, de, es, pt, ja to en"),

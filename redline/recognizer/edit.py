@@ -67,6 +67,10 @@ class EditRecognizer:
                 f"{self.name} can only transcribe, not {task.name}: it edits a draft in the language that is spoken; "
                 "granite_speech models such as granite-speech-4.1-2b translate"
             )
+        if task.target_language is not None:
+            raise UnsupportedTaskError(
+                f"target_language is {task.target_language!r}, but {self.name} writes what is spoken; leave it out"
+            )
         for wanted, what in (
             (task.speakers, "tell speakers apart"),
             (task.keywords, "be told keywords"),
