@@ -150,6 +150,7 @@ def test_every_tag_is_one_token_and_decodes_to_what_is_parsed(base: Path, manife
     ids = tokenizer.encode(text)
     assert len(ids) == len(tokenizer.encode("_")) + len(tokenizer.encode("the")) + len(tokenizer.encode("zebra")) + 3
     assert tagged.parse(tokenizer.decode(ids)) == tagged.parse(text)
+    assert tokenizer.encode("The ZEBRA") == tokenizer.encode("the zebra") and tokenizer.id_of("<|audio|>") is not None
     before = Tokenizer.from_file(base / "tokenizer.json")
     assert tokenizer.encode("the zebra") == before.encode("the zebra"), "the base's draft would mean other words"
 

@@ -93,6 +93,8 @@ class SpeechBuild:
         if path.exists() or not is_first_process():
             return
         core = tokenizers.Tokenizer.from_file(str(self.base_folder / "tokenizer.json"))
+        if self.recipe.letters == "a-z":  # it knows no capitals, but users will write them in keywords
+            core.normalizer = tokenizers.normalizers.Lowercase()
         core.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in (*ROLES, AUDIO)])
         if self.recipe.kind == "granite_speech_plus":
             tags = tags_of(self.recipe.tasks.tick_s)
