@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import tokenizers
@@ -15,6 +15,7 @@ from redline.forms import plain
 from redline.manifest import Utterance
 from redline.models import checkpoint, speech_checkpoint
 from redline.models.editor import NarEditor
+from redline.models.granite import INITIAL_STD
 from redline.models.speech_lm import DraftHead, SpeechLM
 from redline.prompts import AUDIO, PromptTemplate
 from redline.text import Tokenizer
@@ -110,6 +111,8 @@ class SpeechBuild:
         heard = self.base.encoder.state_dict()
         model.encoder.load_state_dict({name: heard[name] for name in heard if not name.startswith("out_bpe")})
         model.draft_head = self._draft_head(model)
+        if self.recipe.language_model_from_base:
+            begin_with(model, self.base.language_model.state_dict())
         return model
 
     def _draft_head(self, model: SpeechLM) -> DraftHead:
@@ -267,6 +270,29 @@ class SpeechBuild:
         )
         size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
         self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
+
+
+@torch.no_grad()
+def begin_with(model: SpeechLM, known: Mapping[str, torch.Tensor]) -> None:
+    """Give the language model what another of the same shape knows; its new tokens and the sound become as loud.
+
+    Raises `ConfigError` when the shapes differ.
+    """
+    for name, tensor in model.language_model.state_dict().items():
+        old = known.get(name)
+        rows = name.endswith("embed_tokens.weight")
+        if old is None or old.shape[1:] != tensor.shape[1:] or (len(old) != len(tensor) and not rows):
+            raise ConfigError(
+                f"language_model_from_base: {name} is {list(tensor.shape)} here and "
+                f"{list(old.shape) if old is not None else 'absent'} there; [language_model] must have the base's shape"
+            )
+        tensor[: len(old)] = old
+        if rows:
+            std = float(old.float().std())
+            tensor[len(old) :] *= std / INITIAL_STD
+            # Left as it is, the sound would drown the words in the residual stream.
+            weight = model.projector.linear.weight
+            weight *= std / float(weight.float().norm(dim=1).mean())
 
 
 def build_speech(recipe: SpeechRecipe, materials: Materials, stages: Sequence[str], say: Say) -> None:

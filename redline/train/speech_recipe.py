@@ -38,6 +38,8 @@ class SpeechRecipe:
     letters: Letters = "a-z"
     encoder_from: str = "tiny"
     """A NAR checkpoint whose encoder, tokenizer and draft this model has; its encoder stays as it is."""
+    language_model_from_base: bool = False
+    """Whether the language model begins with that of `encoder_from`, whose shape it then has; new tokens are added."""
     export_layers: tuple[int, ...] = ()
     window_size: int = 15
     downsample_rate: int = 5
