@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from redline import features
 from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.types import SAMPLE_RATE, Waveform
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Holder(Generic[M]):
+    """What has a model, wherever that is and in whatever precision."""
+
+    model: M
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return next(self.model.parameters()).dtype
 
 
 def check_language(name: str, language: str | None, known: Sequence[str]) -> None:

@@ -13,12 +13,12 @@ from redline.decoding.words import word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces
 from redline.models.editor import EditorOutput, NarEditor
-from redline.recognizer.common import batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Task, Waveform
 
 
-class EditRecognizer:
+class EditRecognizer(Holder[NarEditor]):
     """NAR: a draft by the encoder, then one editing pass by the language model."""
 
     max_clip_s = 30.0
@@ -36,16 +36,6 @@ class EditRecognizer:
         self.languages = model.config.languages
         self.batch_s = batch_s
         self.punctuate = punctuate
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
-        return next(self.model.parameters()).dtype
 
     def window_s(self, task: Task) -> float:
         """The longest clip that it takes, in seconds."""

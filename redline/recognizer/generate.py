@@ -19,7 +19,7 @@ from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import DraftHead, SpeechLM
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.common import batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
 
@@ -40,7 +40,7 @@ SILENT = 10 ** (-70 / 20)
 """A clip that is never louder has nothing to transcribe but the converter's own noise."""
 
 
-class GenerateRecognizer:
+class GenerateRecognizer(Holder[SpeechLM]):
     """AR and Plus: the language model answers a prompt that holds the audio."""
 
     def __init__(
@@ -71,16 +71,6 @@ class GenerateRecognizer:
         self.drafts = drafts if self.options.beams == 1 and self.options.temperature == 0 else None
         self.punctuate = punctuate
         self.seed = seed
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
-        return next(self.model.parameters()).dtype
 
     def window_s(self, task: Task) -> float:
         """The longest clip of which prompt, audio and expected answer fit the model's positions, in seconds."""
