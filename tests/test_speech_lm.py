@@ -199,6 +199,13 @@ def test_reading_in_pieces_equals_reading_at_once(pair: tuple[Any, SpeechLM]) ->
 
 
 @torch.no_grad()
+def test_a_cache_can_be_filled_under_autocast(pair: tuple[Any, SpeechLM]) -> None:
+    _, ours = pair
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(generate(ours, *pad(clips()[:2]), prompts(ours)[:2])) == 2
+
+
+@torch.no_grad()
 def test_a_broken_neighbour_is_never_seen(pair: tuple[Any, SpeechLM]) -> None:
     _, ours = pair
     broken = clips()

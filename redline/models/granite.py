@@ -105,8 +105,9 @@ class Attention(nn.Module):
         if past is not None:
             keys, values, places, seen = past
             rows = torch.arange(B, device=x.device)[:, None]
-            keys[rows, :, places] = k.transpose(1, 2)
-            values[rows, :, places] = v.transpose(1, 2)
+            # Autocast may compute in less precision than the cache holds.
+            keys[rows, :, places] = k.transpose(1, 2).to(keys.dtype)
+            values[rows, :, places] = v.transpose(1, 2).to(values.dtype)
             k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, kv heads, seen, head_dim]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=True)
         projected: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))
