@@ -74,3 +74,27 @@ def test_a_list_equals_its_parts(model: redline.Model) -> None:
     files = [TINY.parent / "demo.flac", *sorted((Path(__file__).parent / "data" / "audio").glob("*.flac"))]
     together = model.transcribe(list(files))
     assert [one.text for one in together] == [model.transcribe(file).text for file in files]
+
+
+MULTI = TINY.parent / "tiny-multi"
+RUECKKEHR = "durch schlechtes wetter am vorgesehenen landeort wurde die rückkehr mehrfach verschoben"
+
+
+def test_the_model_of_five_languages_is_small_and_has_a_card() -> None:
+    sizes = [file.stat().st_size for file in MULTI.iterdir()]
+    assert sum(sizes) <= 60_000_000 and max(sizes) < 40_000_000
+    card = (MULTI / "README.md").read_text(encoding="utf-8")
+    for part in ("CC BY 4.0", "CC0", "synthetic", "redline evaluate", "redline train tiny-multi", "told, across"):
+        assert part in card
+    assert checkpoint.load("tiny-multi")[1].languages == ("en", "de", "fr", "es", "pt")
+
+
+def test_the_model_of_five_languages_tells_which_it_hears() -> None:
+    model = redline.load_model("tiny-multi")
+    german = Path(__file__).parent / "data" / "audio" / "de_rhasspy-0018.opus"
+    heard = model.transcribe([german, TINY.parent / "demo.flac"])
+    assert [one.language for one in heard] == ["de", "en"]
+    assert jiwer.cer(RUECKKEHR, heard[0].text) <= 0.3
+    assert jiwer.wer(JFK, heard[1].text) <= 0.75
+    # A language that is named does not change what is heard.
+    assert model.transcribe(german, language="de").text == heard[0].text
