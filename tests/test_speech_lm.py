@@ -341,6 +341,31 @@ def test_full_size_models_have_the_published_tensors(config: SpeechConfig, tenso
     assert ("language_model.lm_head.weight" in made) is not config.text.tie_word_embeddings
 
 
+@pytest.mark.parametrize("config", [SpeechConfig(), SpeechConfig.plus()], ids=["2b", "2b-plus"])
+def test_full_size_models_have_the_referees_names_and_shapes(config: SpeechConfig) -> None:
+    import transformers
+
+    kind = "GraniteSpeechPlus" if config.kind == "granite_speech_plus" else "GraniteSpeech"
+    values = config.to_dict()
+    encoder = {key: value for key, value in values["encoder_config"].items() if key != "model_type"}
+    made = getattr(transformers, f"{kind}Config")(
+        encoder_config=encoder,
+        projector_config=values["projector_config"],
+        text_config=values["text_config"],
+        audio_token_index=config.audio_token_index,
+        tie_word_embeddings=config.text.tie_word_embeddings,
+    )
+    with torch.device("meta"):
+        theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(made).state_dict()
+        ours = SpeechLM(config).state_dict()
+    renamed = speech_checkpoint._renamed(theirs, Path("referee"))
+    if config.text.tie_word_embeddings:
+        renamed.pop(speech_checkpoint.HEAD)
+    assert {name: tensor.shape for name, tensor in renamed.items()} == {
+        name: tensor.shape for name, tensor in ours.items()
+    }
+
+
 def test_audio_tokens_of_the_published_sizes_equal_the_referees() -> None:
     import transformers
 
