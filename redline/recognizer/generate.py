@@ -101,7 +101,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         check_language(self.name, task.language, self.languages)
         prompt = self._prompt(task)
         # A language model makes up words for digital silence, so it is not asked about it.
-        loud = [clip for clip in clips if len(clip.samples) > 0 and np.abs(clip.samples).max() > SILENT]
+        loud = [clip for clip in clips if not np.abs(clip.samples).max(initial=0.0) <= SILENT]
         answers = (one for batch in batches(loud, self.batch_s) for one in self._answer(batch, prompt, task))
         asked = {id(clip) for clip in loud}
         return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
