@@ -15,7 +15,7 @@ from torch import Tensor
 from redline import formats
 from redline.decoding.generate import GenerateOptions, Generation, LoopOptions
 from redline.decoding.speculative import SpeculativeOptions
-from redline.errors import RedlineError, UnsupportedTaskError
+from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
 from redline.longform import pipeline
 from redline.longform.pipeline import PipelineOptions
 from redline.model import Model, load_model
@@ -296,6 +296,14 @@ def test_windows_of_the_full_size_model_are_as_long_as_fits(
     used: float = len(recognizer._prompt(task)) + recognizer.model.projector.num_tokens(int(frames))
     used += recognizer.window_s(task) * recognizer._mode(task).expected_per_s
     assert used <= config.text.max_position_embeddings
+
+
+def test_a_model_is_not_given_longer_clips_than_it_was_taught(plus: GenerateRecognizer) -> None:
+    plus.model.config = replace(plus.model.config, longest_clip_s={"plain": 8.0, "speakers": 30.0})
+    assert plus.window_s(Task()) == 8.0 and plus.window_s(Task(speakers=True)) == 30.0
+    assert plus.window_s(Task(words=True)) > 8.0
+    with pytest.raises(ConfigError, match="allowed are seconds for plain, words and speakers"):
+        replace(plus.model.config, longest_clip_s={"songs": 8.0})
 
 
 def test_the_user_sees_all_of_it_through_the_model(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,8 +281,15 @@ class SpeechConfig:
     downsample_rate: int = 5
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
     languages: tuple[str, ...] = _SPOKEN["granite_speech"]
+    longest_clip_s: Mapping[str, float] = field(default_factory=dict)
+    """The longest clips it was taught, for "plain", "words" and "speakers"; where nothing is said, what fits."""
 
     def __post_init__(self) -> None:
+        _require(
+            set(self.longest_clip_s) <= {"plain", "words", "speakers"}
+            and min(self.longest_clip_s.values(), default=1) > 0,
+            f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are seconds for plain, words and speakers",
+        )
         _require(
             self.window_size % self.downsample_rate == 0,
             f"window_size {self.window_size} is not a multiple of downsample_rate {self.downsample_rate}",
@@ -344,6 +351,7 @@ class SpeechConfig:
             text=replace(lm, tie_word_embeddings=tied),
             export_layers=tuple(encoder.get("cat_hidden_layers") or ()),
             languages=tuple(values.get("languages") or _SPOKEN[kind]),
+            longest_clip_s=dict(values.get("longest_clip_s") or {}),
             **top,
         )
 
@@ -364,4 +372,5 @@ class SpeechConfig:
             "has_lora_adapter": False,
             "tie_word_embeddings": self.text.tie_word_embeddings,
             "languages": list(self.languages),
+            **({"longest_clip_s": dict(self.longest_clip_s)} if self.longest_clip_s else {}),
         }

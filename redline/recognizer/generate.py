@@ -28,13 +28,18 @@ from redline.types import Hypothesis, Notice, Task, Waveform
 class Mode:
     """What one kind of answer costs: tokens a second that are to be expected, most that are allowed, longest clip."""
 
+    name: str
     expected_per_s: float
     most_per_s: float
     longest_s: float
 
 
 # Of the published models: 3 to 10 tokens a second with speakers, 16 with times; speakers are lost in short clips.
-PLAIN, SPEAKERS, WORDS = Mode(4.0, 8.0, 60.0), Mode(10.0, 16.0, 120.0), Mode(16.0, 24.0, 150.0)
+PLAIN, SPEAKERS, WORDS = (
+    Mode("plain", 4.0, 8.0, 60.0),
+    Mode("speakers", 10.0, 16.0, 120.0),
+    Mode("words", 16.0, 24.0, 150.0),
+)
 SHORTEST_S = 5.0
 SILENT = 10 ** (-70 / 20)
 """A clip that is never louder has nothing to transcribe but the converter's own noise."""
@@ -86,7 +91,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 f"{max(0.0, fits):.1f} s of audio; at least {SHORTEST_S:g} s are needed: shorten keywords, prompt or "
                 "prefix"
             )
-        return math.floor(min(mode.longest_s, fits))
+        return min(mode.longest_s, math.floor(fits), self.model.config.longest_clip_s.get(mode.name, math.inf))
 
     def carries(self, task: Task) -> bool:
         """Speakers keep their numbers only if a window knows who spoke in the one before."""
