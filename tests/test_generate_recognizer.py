@@ -70,7 +70,7 @@ def says(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch, *texts
     asked: list[str] = []
     answers = iter(texts)
 
-    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any) -> Any:
+    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, options: Any) -> Any:
         asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
         ids = [tuple(recognizer.tokenizer.encode(next(answers))) for _ in prompts]
         return [Generation(one, "end", (-0.1,) * len(one)) for one in ids], [None] * len(ids)
@@ -196,7 +196,7 @@ def test_a_used_up_budget_gives_the_partial_text_and_a_warning(recognizer: Gener
 
 
 def test_a_loop_falls_back_to_the_draft(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(prompts: Any, audio: Any, drafts: Any, budgets: Any) -> Any:
+    def write(prompts: Any, audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
         return [Generation(tuple(recognizer.tokenizer.encode("so so")), "loop", (-1.0, -1.0))], [None]
 
     monkeypatch.setattr(recognizer, "_write", write)

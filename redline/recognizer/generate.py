@@ -12,7 +12,7 @@ from torch import Tensor
 
 from redline import features, prompts
 from redline.decoding import generate, speculative, tagged
-from redline.decoding.generate import GenerateOptions, Generation, token_budget
+from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, token_budget
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
 from redline.decoding.words import timed_turns, word_times
 from redline.errors import UnsupportedTaskError
@@ -40,6 +40,8 @@ PLAIN, SPEAKERS, WORDS = (
     Mode("speakers", 10.0, 16.0, 120.0),
     Mode("words", 16.0, 24.0, 150.0),
 )
+DRAFTED_LOOPS = LoopOptions(copies=3, tokens=12)
+"""Where a draft can stand in for a loop, less repetition is believed."""
 SHORTEST_S = 5.0
 SILENT = 10 ** (-70 / 20)
 """A clip that is never louder has nothing to transcribe but the converter's own noise."""
@@ -144,7 +146,10 @@ class GenerateRecognizer(Holder[SpeechLM]):
         most = self._mode(task).most_per_s
         budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
         drafts, sure = self._drafts(encoded, task)
-        generations, found = self._generate(asked, audio, drafts, sure, budgets)
+        options = self.options
+        if any(drafts) and options.loops == LoopOptions():
+            options = replace(options, loops=DRAFTED_LOOPS)
+        generations, found = self._generate(asked, audio, drafts, sure, budgets, options)
         texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
         answers = [
             self._read(clip, text, one, draft, accepted, task)
@@ -176,6 +181,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         drafts: Sequence[Sequence[int]],
         sure: Sequence[bool],
         budgets: Sequence[int],
+        options: GenerateOptions,
     ) -> tuple[list[Generation], list[Acceptance | None]]:
         """Answers to prompts whose placeholders stand for audio [B, S, H], and what became of each draft."""
         taken = [Generation(tuple(draft), "end", ()) if one else None for draft, one in zip(drafts, sure, strict=True)]
@@ -189,13 +195,19 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 audio[rows],
                 [list(drafts[row][: budgets[row]]) for row in rows],
                 [budgets[row] for row in rows],
+                options,
             )
             for row, one, acceptance in zip(rows, written, checked, strict=True):
                 taken[row], found[row] = one, acceptance
         return [one for one in taken if one is not None], found
 
     def _write(
-        self, asked: Sequence[Sequence[int]], audio: Tensor, drafts: Sequence[Sequence[int]], budgets: Sequence[int]
+        self,
+        asked: Sequence[Sequence[int]],
+        audio: Tensor,
+        drafts: Sequence[Sequence[int]],
+        budgets: Sequence[int],
+        options: GenerateOptions,
     ) -> tuple[list[Generation], Sequence[Acceptance | None]]:
         """Prefill prompts and drafts together, then go on behind what is accepted of each draft."""
         embeddings, sizes = self.model.embed([[*row, *draft] for row, draft in zip(asked, drafts, strict=True)], audio)
@@ -207,14 +219,14 @@ class GenerateRecognizer(Holder[SpeechLM]):
             return self.model.step(ids, cache, rows)
 
         if not longest:
-            generator = torch.Generator(self.device).manual_seed(self.seed) if self.options.temperature else None
-            return generate.generate(logits[:, -1], step, budgets, self.options, generator), [None] * len(asked)
+            generator = torch.Generator(self.device).manual_seed(self.seed) if options.temperature else None
+            return generate.generate(logits[:, -1], step, budgets, options, generator), [None] * len(asked)
         assert self.drafts is not None
         own = [row[longest - len(draft) :] for row, draft in zip(logits, drafts, strict=True)]
-        verdicts = speculative.verify(own, drafts, budgets, self.drafts, self.options)
+        verdicts = speculative.verify(own, drafts, budgets, self.drafts, options)
         kept = [len(row) + len(verdict.ids) for row, verdict in zip(asked, verdicts, strict=True)]
         cache.lengths = torch.tensor(kept, device=cache.lengths.device)
-        texts = speculative.rethink(verdicts, step, budgets, self.options)
+        texts = speculative.rethink(verdicts, step, budgets, options)
         return texts, [verdict.acceptance if draft else None for verdict, draft in zip(verdicts, drafts, strict=True)]
 
     def _read(
@@ -232,7 +244,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         if generation.stop == "limit":
             message = f"the answer was cut off after {len(generation.ids)} tokens; text is missing"
             notices.append(Notice("truncated", message))
-        if generation.stop == "loop" and drafted and not task.keywords:
+        if generation.stop == "loop" and drafted:
             text = drafted
             notices.append(Notice("loop", "the model repeated itself; the encoder's draft is given instead"))
         elif generation.stop == "loop":
