@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from redline import features, prompts
 from redline.decoding import generate, speculative, tagged
 from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, token_budget
+from redline.decoding.guided import Tags, write_tags
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
 from redline.decoding.words import timed_turns, word_times
 from redline.errors import UnsupportedTaskError
@@ -118,7 +120,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
     def _tags_words(self, task: Task) -> bool:
         """Whether the model writes the times itself; elsewhere words are aligned with what the encoder heard."""
-        return task.words and not task.speakers and self.model.config.kind == "granite_speech_plus"
+        config = self.model.config
+        return task.words and not task.speakers and config.kind == "granite_speech_plus" and not config.tags_draft
 
     def _prompt(self, task: Task) -> list[int]:
         """Ids of the prompt, with one id for the audio."""
@@ -145,6 +148,13 @@ class GenerateRecognizer(Holder[SpeechLM]):
         room = [self.model.config.text.max_position_embeddings - len(row) for row in asked]
         most = self._mode(task).most_per_s
         budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
+        if self.model.config.tags_draft and task.speakers:
+            written = self._tagged(asked, audio, encoded, task)
+            tagged_answers = [
+                self._read(clip, self.tokenizer.decode(one.ids).strip(), one, [], None, task)
+                for clip, one in zip(clips, written, strict=True)
+            ]
+            return self._timed(tagged_answers, encoded, lengths, task)
         drafts, sure = self._drafts(encoded, task)
         options = self.options
         if any(drafts) and options.loops == LoopOptions():
@@ -156,6 +166,33 @@ class GenerateRecognizer(Holder[SpeechLM]):
             for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
         ]
         return self._timed(answers, encoded, lengths, task)
+
+    def _tagged(
+        self, asked: Sequence[Sequence[int]], audio: Tensor, encoded: EncoderOutput, task: Task
+    ) -> list[Generation]:
+        """The encoder's drafts with the language model's speakers; what a prefix holds already is left out."""
+        assert self.model.draft_head is not None, "a model that tags drafts has a head that writes them"
+        known = len(tagged.strip(task.prefix or "").split())
+        texts = [self.tokenizer.decode(ids) for ids in DraftHead.tokens(*self.model.draft_head(encoded))]
+        drafts = [self.tokenizer.encode(" ".join(text.split()[known:])) for text in texts]
+        embeddings, sizes = self.model.embed(asked, audio)
+        cache = self.model.cache(len(asked), embeddings.shape[1] + 3 * max(map(len, drafts)) + 3)
+        logits = self.model.prefill(embeddings, sizes, cache)[:, -1]
+        return write_tags(
+            logits, lambda ids, rows: self.model.step(ids, cache, rows), drafts, self._starts, self._tags(task)
+        )
+
+    @cached_property
+    def _starts(self) -> list[bool]:
+        """Whether each id begins a word."""
+        return [self.tokenizer.decode([id])[:1].isspace() for id in range(self.model.config.text.vocab_size)]
+
+    def _tags(self, task: Task) -> Tags:
+        """Ids of the speakers' tags, and who spoke last."""
+        found = {str(number): self.tokenizer.id_of(f"[Speaker {number}]:") for number in range(1, 5)}
+        speakers = {number: id for number, id in found.items() if id is not None}
+        before = tagged.parse(task.prefix or "").turns
+        return Tags(tuple(speakers.values()), speakers.get(before[-1].speaker) if before else None)
 
     def _drafts(self, encoded: EncoderOutput, task: Task) -> tuple[list[list[int]], list[bool]]:
         """The encoder's own transcripts as ids of answers, and whether each is sure enough to be taken unseen.

@@ -41,6 +41,8 @@ class SpeechRecipe:
     language_model_from_base: bool = False
     """Whether the language model begins with that of `encoder_from`, whose shape it then has; new tokens are added."""
     export_layers: tuple[int, ...] = ()
+    tags_draft: bool = False
+    """Whether speakers are written into the encoder's draft and words aligned: for models that lose their place."""
     longest_clip_s: Mapping[str, float] = field(default_factory=dict)
     """The longest clips to give it, for "plain", "words" and "speakers"; longer recordings are cut at pauses."""
     window_size: int = 15
@@ -90,5 +92,6 @@ class SpeechRecipe:
             window_size=self.window_size,
             downsample_rate=self.downsample_rate,
             languages=self.languages,
+            tags_draft=self.tags_draft,
             longest_clip_s=self.longest_clip_s,
         )
