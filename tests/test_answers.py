@@ -108,6 +108,10 @@ def test_what_can_be_asked_is_told_by_the_manifest() -> None:
     assert set(asker.tasks_of(Said("a b", turns=(Turn("1", 0, 1, "a"),)))) == {"speakers"}
     assert set(asker.tasks_of(Said("a", target_text="b", target_language="de"))) == {"translate"}
     assert "words" not in Asker(TEXTS, TaskOptions(words=0)).tasks_of(Said("the zebra sat", WORDS))
+    never = Asker(TEXTS, TaskOptions(transcribe=0, keywords=0, speakers=0, translate=0, tick_s=0.07))
+    assert set(never.tasks_of(Said("the zebra sat", WORDS))) == {"words"}
+    dialogue, translated = Said("a b", turns=(Turn("1", 0, 1, "a"),)), Said("a", target_text="b", target_language="de")
+    assert [never.tasks_of(said) for said in (Said("the zebra sat"), dialogue, translated)] == [{}, {}, {}]
 
 
 def test_keywords_are_rare_words_of_the_text_among_others_that_are_not_said() -> None:

@@ -159,6 +159,7 @@ def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
         ("granite_speech", Task("translate", "en", "sv"), "allowed are fr, de, es, pt, ja to en"),
         ("granite_speech", Task("translate", "de", "fr"), "cannot translate from 'de' to 'fr'"),
         ("granite_speech", Task("translate", "en"), "needs a target_language"),
+        ("granite_speech", Task("translate", "en", "de", words=True), "nobody said its words"),
         ("granite_speech", Task(language="fr"), "does not know the language 'fr'; it knows en, de"),
         ("granite_speech_plus", Task("translate", "en", "de"), "granite_speech model such as"),
         ("granite_speech", Task(keywords=("a",) * 101), "allowed are 100"),
@@ -205,6 +206,27 @@ def test_a_loop_falls_back_to_the_draft(recognizer: GenerateRecognizer, monkeypa
     recognizer.drafts = SpeculativeOptions()
     (heard,) = recognizer.recognize([CLIPS[0]], Task())
     assert heard.text == heard.draft != "so so" and "draft is given" in heard.warnings[0].message
+
+
+def test_what_counts_as_a_loop_does_not_depend_on_the_neighbours(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = recognizer_of(folders["granite_speech"], SpeculativeOptions())
+    recognizer.options = replace(recognizer.options, loops=LoopOptions())
+    used: list[LoopOptions] = []
+    run = GenerateRecognizer._write
+
+    def record(self: GenerateRecognizer, asked: Any, audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
+        used.append(options.loops)
+        return run(self, asked, audio, drafts, budgets, options)
+
+    monkeypatch.setattr(GenerateRecognizer, "_write", record)
+    for empty in (False, True):
+        if empty:  # a clip without a draft
+            nothing = lambda self, encoded, task: ([[]] * len(encoded.hidden), [False] * len(encoded.hidden))  # noqa: E731
+            monkeypatch.setattr(GenerateRecognizer, "_drafts", nothing)
+        recognizer.recognize(CLIPS[:1], Task())
+    assert used[0] == used[1] != LoopOptions()
 
 
 def test_time_tags_become_words(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +285,16 @@ def test_a_later_window_hears_the_one_before_and_goes_on_from_it(
     assert starts == sorted(starts) and found.segments[-1].end <= wave.duration
     assert [line.split()[7] for line in formats.rttm(found).splitlines()] == ["1", "2", "1"]
     assert formats.txt(found).splitlines()[2] == "Speaker 2: no"
+
+
+def test_who_speaks_is_known_through_a_window_without_a_tag(
+    plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = says(plus, monkeypatch, "[SPEAKER 2]: so it is", "is it", "no no")
+    monkeypatch.setattr(GenerateRecognizer, "window_s", lambda self, task: 4.4)
+    found = pipeline.transcribe(plus, noise(4.2, 7), Task(speakers=True), PipelineOptions(vad=None))
+    assert asked[2].endswith("[Speaker 2]: is it")
+    assert [(turn.speaker, turn.text) for turn in found.turns] == [("2", "so it is is it no no")]
 
 
 def test_the_users_prefix_begins_the_first_window_only(

@@ -125,6 +125,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
     def _prompt(self, task: Task) -> list[int]:
         """Ids of the prompt, with one id for the audio."""
+        if task.name == "translate" and task.words:
+            raise UnsupportedTaskError("word times of a translation: nobody said its words; ask for one or the other")
         plus = self.model.config.kind == "granite_speech_plus"
         request = Request(
             verb=task.name,
@@ -157,7 +159,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
             return self._timed(tagged_answers, encoded, lengths, task)
         drafts, sure = self._drafts(encoded, task)
         options = self.options
-        if any(drafts) and options.loops == LoopOptions():
+        # Not by whether this batch has drafts: a clip would then depend on its neighbours.
+        if self._can_draft(task) and options.loops == LoopOptions():
             options = replace(options, loops=DRAFTED_LOOPS)
         generations, found = self._generate(asked, audio, drafts, sure, budgets, options)
         texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
@@ -194,16 +197,21 @@ class GenerateRecognizer(Holder[SpeechLM]):
         before = tagged.parse(task.prefix or "").turns
         return Tags(tuple(speakers.values()), speakers.get(before[-1].speaker) if before else None)
 
+    def _can_draft(self, task: Task) -> bool:
+        """Whether the encoder's own transcript can be an answer: plain text in the language that is spoken."""
+        tags = task.speakers or self._tags_words(task)
+        other = task.name != "transcribe" or tags or task.prompt is not None or task.prefix is not None
+        return not other and self.drafts is not None and self.model.draft_head is not None
+
     def _drafts(self, encoded: EncoderOutput, task: Task) -> tuple[list[list[int]], list[bool]]:
         """The encoder's own transcripts as ids of answers, and whether each is sure enough to be taken unseen.
 
-        None for another task than to transcribe the language that is spoken in plain text.
+        None where `_can_draft` says so.
         """
         B = len(encoded.hidden)
-        tags = task.speakers or self._tags_words(task)
-        other = task.name != "transcribe" or tags or task.prompt is not None or task.prefix is not None
-        if other or self.drafts is None or self.model.draft_head is None:
+        if not self._can_draft(task):
             return [[] for _ in range(B)], [False] * B
+        assert self.model.draft_head is not None and self.drafts is not None
         logits, lengths = self.model.draft_head(encoded)
         texts = [self.tokenizer.decode(ids).strip() for ids in DraftHead.tokens(logits, lengths)]
         sure = speculative.trusted(logits, lengths, self.drafts).tolist()
@@ -311,12 +319,16 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
     def _with_turns(self, heard: Hypothesis, text: str, task: Task) -> Hypothesis:
         """The hypothesis with the turns of its tagged text; all that the answer and its prefix say, in order."""
+        before, own = tagged.parse(task.prefix or "").turns, tagged.parse(text).turns
+        if before and before[-1].speaker and text and not (own and own[0].speaker):
+            # Whoever spoke last goes on; said here, because the next window sees this answer alone.
+            text = f"[Speaker {before[-1].speaker}]: {text}"
         told = tagged.parse(" ".join(filter(None, (task.prefix, text))))
         return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=heard.warnings + told.warnings)
 
     def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, frames: Tensor, task: Task) -> list[Hypothesis]:
         """Answers with the times that were asked for and that the model has not written itself."""
-        if task.name == "translate" or not (task.speakers or task.words) or self._tags_words(task):
+        if not (task.speakers or task.words) or self._tags_words(task):
             return answers
         times = word_times([one.text for one in answers], *characters(encoded, frames))
         skipped = len(tagged.strip(task.prefix or "").split())

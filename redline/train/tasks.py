@@ -47,7 +47,7 @@ class TaskOptions:
     def __post_init__(self) -> None:
         if min(self.transcribe, self.keywords, self.words, self.speakers, self.translate) < 0:
             raise ConfigError("the shares of tasks are 0 (never) and above")
-        if self.tick_s <= 0 or round(self.tick_s * 100) != self.tick_s * 100:
+        if self.tick_s <= 0 or abs(round(self.tick_s * 100) - self.tick_s * 100) > 1e-9:
             raise ConfigError(f"tick_s is {self.tick_s}; allowed are whole centiseconds, such as 0.01 or 0.04")
 
 
@@ -86,20 +86,21 @@ class Asker:
         self._distractors = sorted(self.rare)
 
     def tasks_of(self, said: Said) -> dict[str, float]:
-        """The tasks that can be asked about an utterance, and how often each is."""
+        """The tasks that can be asked about an utterance, and how often each is; empty where none ever is."""
+        options, plus = self.options, self.kind == "granite_speech_plus"
         if said.task:
             return {said.task: 1.0}
         if said.target_text:
-            return {"translate": self.options.translate}
-        if said.turns and self.kind == "granite_speech_plus":  # a dialogue's text alone would not tell who says it
-            return {"speakers": self.options.speakers}
-        shares = {"transcribe": self.options.transcribe}
-        if said.keywords or self._distractors:
-            shares["keywords"] = self.options.keywords
-        if said.words and self.kind == "granite_speech_plus":
-            shares["words"] = self.options.words
-        shares = {task: share for task, share in shares.items() if share}
-        return shares or {"transcribe": 1.0}
+            shares = {"translate": options.translate}
+        elif said.turns and plus:  # a dialogue's text alone would not tell who says it
+            shares = {"speakers": options.speakers}
+        else:
+            shares = {"transcribe": options.transcribe}
+            if said.keywords or self._distractors:
+                shares["keywords"] = options.keywords
+            if said.words and plus:
+                shares["words"] = options.words
+        return {task: share for task, share in shares.items() if share}
 
     def ask(self, task: str, said: Said, draw: random.Random) -> tuple[Request, str]:
         """A request and the answer to it."""
