@@ -21,11 +21,11 @@ from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer
 from redline.train.balance import hours_of, shares
 from redline.train.data import (
+    AugmentOptions,
     Batch,
     BatchOptions,
     BatchSource,
     FeatureView,
-    build_view,
     spoken,
     taught,
 )
@@ -44,6 +44,7 @@ from redline.train.stage import Source, share_done
 from redline.train.start import check_shape, dtype_of
 from redline.train.states import StateBatch, build_states
 from redline.train.tokenizer import train_tokenizer
+from redline.train.views import make_views
 
 STAGES = ("tokenizer", "encoder", "draft_lm", "lm", "editor", "export")
 VOCAB_SIZE = 768
@@ -58,6 +59,11 @@ class Materials:
     text: Path | None = None
     noise: Path | None = None
     rooms: Path | None = None
+
+    def augment(self, options: AugmentOptions) -> AugmentOptions:
+        """What views may do to an utterance, with these noises and rooms."""
+        noise, rooms = (str(folder) if folder else None for folder in (self.noise, self.rooms))
+        return replace(options, noise_dir=noise, rir_dir=rooms)
 
 
 def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
@@ -146,25 +152,8 @@ class Build:
         return [plain(line) for lines in self._books().values() for line in lines]
 
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
-        options = replace(
-            self.recipe.augment,
-            noise_dir=str(self.materials.noise) if self.materials.noise else None,
-            rir_dir=str(self.materials.rooms) if self.materials.rooms else None,
-        )
-        cache = self.out / "views"
-        seconds = sum(row.duration for row in self.train_set)
-        views = []
-        first = 0 if options.recorded_view else 1
-        for number in range(first, first + options.views):
-            label = f"features, view {number - first + 1}/{options.views}"
-            progress = share_done(self.say, label, seconds)
-            with first_process_first():
-                views.append(build_view(self.train_set, number, options, cache, progress, self._left_out))
-        with first_process_first():
-            return views, build_view(self.dev_set, 0, options, cache, skipped=self._left_out)
-
-    def _left_out(self, reason: str) -> None:
-        self.say(f"left out: {reason}")
+        options = self.materials.augment(self.recipe.augment)
+        return make_views(self.train_set, self.dev_set, options, self.out / "views", self.say)
 
     def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
         source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)

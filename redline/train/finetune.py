@@ -25,7 +25,6 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
-    build_view,
     letters_of,
     spoken,
     taught,
@@ -33,11 +32,11 @@ from redline.train.data import (
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.loop import Say, fit
 from redline.train.optim import LoopOptions
-from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
+from redline.train.processes import is_first_process, only_first, wait_for_all
 from redline.train.snapshot import load_best
-from redline.train.stage import share_done
 from redline.train.start import dtype_of
 from redline.train.tasks import Asker, TaskOptions, said_of
+from redline.train.views import make_views
 
 TextStyle = Literal["as-is", "spoken"]
 HELD_OUT = (4, 200)
@@ -264,18 +263,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
 
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
-    cache = out / "views"
-
-    def left_out(reason: str) -> None:
-        say(f"left out: {reason}")
-
-    views: list[FeatureView] = []
-    for number in range(augment.views):
-        report = share_done(say, f"features, view {number + 1}/{augment.views}", seconds)
-        with first_process_first():
-            views.append(build_view(train, number, augment, cache, report, left_out))
-    with first_process_first():
-        watched = build_view(dev, 0, augment, cache, None, left_out)
+    views, watched = make_views(train, dev, augment, out / "views", say)
     batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:

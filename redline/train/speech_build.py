@@ -22,7 +22,7 @@ from redline.text import Tokenizer
 from redline.train.answers import AnswerBatch, AnswerObjective, AnswerSource, AnswerStage, Prompter
 from redline.train.build import Materials
 from redline.train.corrupt import CorruptionOptions
-from redline.train.data import FeatureView, build_view, spoken, taught
+from redline.train.data import FeatureView, spoken, taught
 from redline.train.editor import merge_adapters
 from redline.train.lm import LMObjective, LMStage, read_books
 from redline.train.loop import Say, fit
@@ -34,6 +34,7 @@ from redline.train.splice import SplicedSource
 from redline.train.stage import share_done
 from redline.train.states import StateView, build_states
 from redline.train.tasks import Asker, Said, tags_of
+from redline.train.views import make_views
 from redline.types import Turn, Word
 
 SPEECH_STAGES = ("tokenizer", "lm", "answers", "export")
@@ -154,21 +155,9 @@ class SpeechBuild:
         self.base.config = replace(config, projector=shape, encoder_layer_indices=layers)
         return self.base
 
-    def _states(self) -> list[StateView]:
+    def _states(self, rows: Sequence[Utterance], views: Sequence[FeatureView]) -> list[StateView]:
         recipe, tokenizer = self.recipe, Tokenizer.from_file(self.base_folder / "tokenizer.json")
-        options = replace(
-            recipe.augment,
-            noise_dir=str(self.materials.noise) if self.materials.noise else None,
-            rir_dir=str(self.materials.rooms) if self.materials.rooms else None,
-        )
-        rows = [replace(row, text=self._spoken(row.text)) for row in self.train_set]
         total = sum(row.duration for row in rows)
-        views: list[FeatureView] = []
-        first = 0 if options.recorded_view else 1
-        for number in range(first, first + options.views):
-            progress = share_done(self.say, f"features, view {number - first + 1}/{options.views}", total)
-            with first_process_first():
-                views.append(build_view(rows, number, options, self.out / "views", progress, self._left_out))
         narrow = recipe.answer_training.precision == "bf16"
         with first_process_first(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             return build_states(
@@ -181,9 +170,6 @@ class SpeechBuild:
                 self.out / "states",
                 lambda label: share_done(self.say, label, total),
             )
-
-    def _left_out(self, reason: str) -> None:
-        self.say(f"left out: {reason}")
 
     def _objective(self) -> AnswerObjective:
         model = self._model()
@@ -198,7 +184,10 @@ class SpeechBuild:
     def answers(self) -> None:
         recipe = self.recipe
         objective = self._objective()
-        states = self._states()
+        rows = [replace(row, text=self._spoken(row.text)) for row in self.train_set]
+        augment = self.materials.augment(recipe.augment)
+        views, dev_view = make_views(rows, self.dev_set, augment, self.out / "views", self.say)
+        states = self._states(rows, views)
         known = Tokenizer.from_file(self.base_folder / "tokenizer.json")
         said = {row.id: self.said(row) for row in self.train_set}
         durations = {row.id: row.duration for row in self.train_set}
@@ -214,14 +203,12 @@ class SpeechBuild:
         source = AnswerSource(states, said, durations, spliced, asker, prompter, recipe.answers)
         for task, share in sorted(source.weights.items()):
             self.say(f"task {task}: {len(source.by_task[task])} utterances, weight {share:g}")
-        stage = AnswerStage(objective, source, self._dev(asker, prompter))
+        stage = AnswerStage(objective, source, self._dev(dev_view, asker, prompter))
         fit(stage, recipe.answer_training, self.out / "answers", self.say)
 
     @torch.no_grad()
-    def _dev(self, asker: Asker, prompter: Prompter) -> list[AnswerBatch]:
+    def _dev(self, view: FeatureView, asker: Asker, prompter: Prompter) -> list[AnswerBatch]:
         """Fixed questions about dev utterances, of every task."""
-        with first_process_first():
-            view = build_view(self.dev_set, 0, self.recipe.augment, self.out / "views", skipped=self._left_out)
         by_task: dict[str, list[tuple[Utterance, Said]]] = {}
         for row in sorted(self.dev_set, key=lambda row: row.duration):
             if row.id in view.offsets:
