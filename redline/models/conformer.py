@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.config import EncoderConfig
+from redline.models.dropout import Dropout
 
 
 @dataclass
@@ -47,7 +48,7 @@ class FeedForward(nn.Module):
         self.pre_norm = nn.LayerNorm(config.hidden_dim)
         self.up_proj = nn.Linear(config.hidden_dim, inner)
         self.down_proj = nn.Linear(inner, config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(F.silu(self.up_proj(self.pre_norm(x))))
@@ -93,7 +94,7 @@ class BlockAttention(nn.Module):
         self.to_kv = nn.Linear(config.hidden_dim, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, config.hidden_dim)
         self.rel_pos_emb = nn.Embedding(2 * config.max_pos_emb + 1, config.dim_head)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         B, T, _ = x.shape
@@ -167,7 +168,7 @@ class ConvModule(nn.Module):
         self.depth_conv = DepthConv(inner, config.conv_kernel_size, stride)
         self.batch_norm = MaskedBatchNorm(inner)
         self.down_conv = nn.Conv1d(inner, config.hidden_dim, 1)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
         x = F.linear(self.norm(x), self.up_conv.weight.squeeze(-1), self.up_conv.bias)
@@ -236,7 +237,7 @@ class ConformerEncoder(nn.Module):
         self.out = nn.Linear(config.hidden_dim, config.output_dim)
         self.out_mid = nn.Linear(config.output_dim, config.hidden_dim)
         self.out_bpe = nn.Linear(config.hidden_dim, config.bpe_output_dim) if config.bpe_output_dim else None
-        self.pred_dropout = nn.Dropout(config.pred_dropout)
+        self.pred_dropout = Dropout(config.pred_dropout)
 
     def forward(self, x: Tensor, lengths: Tensor, export_layers: Sequence[int] = ()) -> EncoderOutput:
         wanted = [layer % (self.config.num_layers + 1) for layer in export_layers]  # -1 is the last block

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.config import ProjectorConfig
+from redline.models.dropout import Dropout
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -100,7 +101,7 @@ class Projector(nn.Module):
         self.qformer = WindowFormer(config)
         self.out_norm = nn.LayerNorm(width, eps=config.layernorm_eps)
         self.out_linear = nn.Linear(width, config.llm_dim)
-        self.dropout = nn.Dropout(config.dropout_prob)
+        self.dropout = Dropout(config.dropout_prob)
 
     def num_tokens(self, frames: Count) -> Count:
         """Audio embeddings of so many encoder frames: only a full group of frames makes one."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from redline.models.config import SpeechConfig
 from redline.models.conformer import valid_frames
+from redline.models.dropout import Dropout
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -45,7 +46,7 @@ class Residual(nn.Module):
         super().__init__()
         self.dense = nn.Linear(inner, width)
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         normed: Tensor = self.LayerNorm(self.dropout(self.dense(y)) + x)
@@ -118,7 +119,7 @@ class QFormer(nn.Module):
         super().__init__()
         p = config.projector
         self.layernorm = nn.LayerNorm(p.hidden_size, eps=p.layer_norm_eps)
-        self.dropout = nn.Dropout(p.hidden_dropout_prob)
+        self.dropout = Dropout(p.hidden_dropout_prob)
         self.encoder = Stack(config)
 
     def forward(self, query: Tensor, frames: Tensor) -> Tensor:

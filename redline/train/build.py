@@ -26,6 +26,7 @@ from redline.train.data import (
     BatchOptions,
     BatchSource,
     FeatureView,
+    Letters,
     spoken,
     taught,
 )
@@ -37,6 +38,7 @@ from redline.train.ngram import estimate, split_text, token_stream
 from redline.train.plot import plot_log
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.recipe import Recipe
+from redline.train.recombine import AS_SAID, RecombineOptions
 from redline.train.sharding import sharding
 from redline.train.snapshot import load_average
 from redline.train.splice import SplicedSource
@@ -68,8 +70,14 @@ class Materials:
 
 def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
     rows = taught(data, split=split, language=recipe.languages)
-    said = [replace(row, text=spoken(row.text, recipe.letters)) for row in rows]
-    return [row for row in said if row.text]
+    return [said for row in rows if (said := _as_spoken(row, recipe.letters)).text]
+
+
+def _as_spoken(row: Utterance, letters: Letters) -> Utterance:
+    """An utterance with the words that are taught; their times are kept where they are of just these words."""
+    text = spoken(row.text, letters)
+    words = tuple(replace(word, text=spoken(word.text, letters)) for word in row.words)
+    return replace(row, text=text, words=words if text == " ".join(word.text for word in words) else ())
 
 
 class Build:
@@ -155,8 +163,10 @@ class Build:
         options = self.materials.augment(self.recipe.augment)
         return make_views(self.train_set, self.dev_set, options, self.out / "views", self.say)
 
-    def _source(self, views: Sequence[FeatureView], options: BatchOptions) -> BatchSource:
-        source = BatchSource(self.train_set, views, options, self.recipe.spec_augment)
+    def _source(
+        self, views: Sequence[FeatureView], options: BatchOptions, recombine: RecombineOptions = AS_SAID
+    ) -> BatchSource:
+        source = BatchSource(self.train_set, views, options, self.recipe.spec_augment, recombine)
         if source.left_out:
             count = source.left_out.total()
             self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
@@ -201,7 +211,7 @@ class Build:
             objective = EncoderObjective(began.encoder.config, tokenizer, self.recipe.encoder_loss)
             objective.encoder, objective.language = began.encoder, began.language
         views, dev_view = self._views()
-        source = self._source(views, self.recipe.encoder_batches)
+        source = self._source(views, self.recipe.encoder_batches, self.recipe.recombine)
         stage = EncoderStage(objective, source, self.dev_set, dev_view)
         fit(stage, self.recipe.encoder_training, self.out / "encoder", self.say)
 

@@ -29,6 +29,7 @@ from redline.forms import MARKS
 from redline.manifest import Utterance, read_manifest
 from redline.train.augment import SpecAugmentOptions, augment_features
 from redline.train.balance import balanced
+from redline.train.recombine import AS_SAID, RecombineOptions, Recombiner
 from redline.types import SAMPLE_RATE
 
 Progress = Callable[[float], None]
@@ -276,6 +277,7 @@ class BatchSource:
         views: Sequence[FeatureView],
         options: BatchOptions,
         spec_augment: SpecAugmentOptions | None,
+        recombine: RecombineOptions = AS_SAID,
     ) -> None:
         reasons = [_why_not(item, views[0], options) for item in utterances]
         kept = [item for item, reason in zip(utterances, reasons, strict=True) if not reason]
@@ -287,6 +289,7 @@ class BatchSource:
         self.views = views
         self.options = options
         self.spec_augment = spec_augment
+        self.recombiner = Recombiner(kept, recombine)
 
     @property
     def why_left_out(self) -> str:
@@ -318,17 +321,31 @@ class BatchSource:
         sampler.set_epoch(epoch)
         said = {item.id: item for item in chosen}
         augment = epoch >= options.augment_from_epoch
+        recombine = epoch >= self.recombiner.options.from_epoch
         for number, cuts in enumerate(sampler):
             if number < skip:
                 continue
-            ids = [cut.id for cut in cuts]
-            rows = [self._view(identity, epoch if augment else 0)[identity] for identity in ids]
+            items = [said[cut.id] for cut in cuts]
+            rows, texts = self._heard(items, epoch if augment else 0, recombine, f"{options.seed}/{epoch}/{number}")
             if augment and self.spec_augment:
                 rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
             features, lengths = pad(rows)
-            items = [said[identity] for identity in ids]
-            texts, languages = tuple(item.text for item in items), tuple(item.language for item in items)
-            yield Batch(features, lengths, texts, tuple(ids), languages)
+            ids, languages = tuple(item.id for item in items), tuple(item.language for item in items)
+            yield Batch(features, lengths, texts, ids, languages)
+
+    def _heard(
+        self, items: Sequence[Utterance], epoch: int, recombine: bool, seed: str
+    ) -> tuple[list[Tensor], tuple[str, ...]]:
+        """Features [T, 160] and text of each utterance, as recorded in epoch 0, or of new ones in their places."""
+        draw = random.Random(seed)
+        rows: list[Tensor] = []
+        texts: list[str] = []
+        for item in items:
+            new = self.recombiner(item, lambda name: self._view(name, epoch)[name], draw) if recombine else None
+            row, text = new or (self._view(item.id, epoch)[item.id], item.text)
+            rows.append(row)
+            texts.append(text)
+        return rows, tuple(texts)
 
     def _view(self, identity: str, epoch: int) -> FeatureView:
         turn = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:2], "big")

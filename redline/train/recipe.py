@@ -24,6 +24,7 @@ from redline.train.encoder import EncoderLossOptions
 from redline.train.lm import TextOptions
 from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions
+from redline.train.recombine import RecombineOptions
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
 from redline.train.tokenizer import END, PAD
@@ -60,6 +61,7 @@ class Recipe:
     augment: AugmentOptions = AugmentOptions()
     spec_augment: SpecAugmentOptions = SpecAugmentOptions()
     encoder_batches: BatchOptions = BatchOptions()
+    recombine: RecombineOptions = RecombineOptions()
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: LoopOptions = LoopOptions()
     draft_lm: NgramOptions = NgramOptions(order=0)
