@@ -101,18 +101,22 @@ class Request:
     """The text that the answer begins with."""
 
     def __post_init__(self) -> None:
-        if len(self.keywords) > MAX_KEYWORDS:
-            raise UnsupportedTaskError(
-                f"{len(self.keywords)} keywords; allowed are {MAX_KEYWORDS}: keep those most often misheard"
-            )
-        for number, keyword in enumerate(self.keywords, start=1):
-            _check(keyword, f"keyword {number}", MAX_KEYWORD)
-        unique = tuple(dict.fromkeys(keyword.strip() for keyword in self.keywords))
-        object.__setattr__(self, "keywords", unique)
+        object.__setattr__(self, "keywords", checked_keywords(self.keywords))
         if self.prompt is not None:
             _check(self.prompt, "the prompt", MAX_PROMPT, allowed="\n")
         if self.prefix:
             _check(self.prefix, "the prefix", MAX_PREFIX, allowed="\n")
+
+
+def checked_keywords(keywords: Sequence[str]) -> tuple[str, ...]:
+    """Keywords without doubles and outer spaces; raises `UnsupportedTaskError` for too many or too long ones."""
+    if len(keywords) > MAX_KEYWORDS:
+        raise UnsupportedTaskError(
+            f"{len(keywords)} keywords; allowed are {MAX_KEYWORDS}: keep those most often misheard"
+        )
+    for number, keyword in enumerate(keywords, start=1):
+        _check(keyword, f"keyword {number}", MAX_KEYWORD)
+    return tuple(dict.fromkeys(keyword.strip() for keyword in keywords))
 
 
 def instruction(request: Request, kind: Kind) -> str:

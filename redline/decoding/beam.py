@@ -2,7 +2,8 @@
 
 The greedy path takes the best label of every frame; here whole texts compete, and what counts is the probability of all
 paths that spell a text, plus a weighted language model, plus a bonus per token against the model's taste for few words.
-`search` keeps the texts of all utterances of a batch in tensors; `search_plain` is its readable twin.
+`search` keeps the texts of all utterances of a batch in tensors; `search_plain` is its readable twin. Words that the
+caller expects are favoured while they are written (`decoding.biasing`).
 """
 
 from __future__ import annotations
@@ -51,12 +52,18 @@ class BeamOptions:
     """A label whose log probability is this much below the frame's best is not considered."""
     lm_weight: float = 0.7
     token_bonus: float = 3.0
+    keyword_boost: float = 3.0
+    """What each token of a keyword is worth, in nats; 0 leaves keywords alone."""
     keep_bias: float = 0.0
     """Added by the editor to the logit of what stands in a slot, a draft token or nothing: how sure an edit must be."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.candidates < 1:
             raise ConfigError(f"width {self.width} and candidates {self.candidates}: both must be 1 or more")
+
+
+ALONE = BeamOptions(lm_weight=0.0, token_bonus=0.0)
+"""For a search in which nothing reads along."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ class _Beam:
     read: Tensor  # log probability of the language model
     count: Tensor  # tokens
     history: Tensor  # for the language model
+    favour: Tensor  # what expected words have given
+    place: Tensor  # how far into an expected word
 
     @classmethod
     def empty(cls, rows: int, width: int, device: torch.device, history: int) -> _Beam:
@@ -109,16 +118,48 @@ class _Beam:
         never = torch.full((rows, width), NEVER, device=device)
         first = never.clone()
         first[:, 0] = 0.0
-        return cls(
-            whole, whole - 1, whole - 1, first, never, never.new_zeros(rows, width), whole.float(), whole + history
-        )
+        zero = whole.float()
+        return cls(whole, whole - 1, whole - 1, first, never, zero, zero, whole + history, zero, whole)
+
+    def score(self, options: BeamOptions) -> Tensor:
+        """What counts of each text, [B, W]."""
+        return _score(self.ends_blank, self.ends_token, self.read, self.count, self.favour, options)
 
     def parts(self) -> tuple[Tensor, ...]:
         return tuple(vars(self).values())
 
 
-def search(candidates: Candidates, model: LanguageModel | None, options: BeamOptions) -> list[list[int]]:
+class Biasing(Protocol):
+    """What favours expected words; a place is an int64 that only it can read, 0 at the start."""
+
+    def step(self, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The places after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32."""
+        ...
+
+    def end(self, places: Tensor) -> Tensor:
+        """What the end of the text gives: mostly, what a half-written word gave is taken back."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A text, and what the search thinks of it."""
+
+    ids: tuple[int, ...]
+    score: float
+
+
+def search(
+    candidates: Candidates, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None = None
+) -> list[list[int]]:
     """The best text of each utterance as ids; without a language model the likeliest by CTC alone."""
+    return [list(texts[0].ids) for texts in search_many(candidates, model, options, biasing, 1)]
+
+
+def search_many(
+    candidates: Candidates, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None, count: int
+) -> list[list[Scored]]:
+    """The `count` best texts of each utterance, best first; fewer where fewer are alive."""
     B, T, _ = candidates.ids.shape
     device = candidates.ids.device
     beam = _Beam.empty(B, options.width, device, model.start() if model else 0)
@@ -127,27 +168,42 @@ def search(candidates: Candidates, model: LanguageModel | None, options: BeamOpt
     for frame in range(T):
         going = (frame < candidates.lengths)[:, None]  # [B, 1]
         ids, heard, blank = (part[:, frame] for part in (candidates.ids, candidates.log_probs, candidates.blank))
-        new, parent, token = _step(beam, ids, heard, blank[:, None], model, options)
+        new, parent, token = _step(beam, ids, heard, blank[:, None], model, biasing, options)
         beam = _Beam(*(torch.where(going, a, b) for a, b in zip(new.parts(), beam.parts(), strict=True)))
         parents[frame] = torch.where(going, parent, torch.arange(options.width, device=device))
         tokens[frame] = torch.where(going, token, -1)
-    best = _score(beam.ends_blank, beam.ends_token, beam.read, beam.count, options).argmax(dim=-1)  # [B]
-    return _trace(best, parents, tokens)
+    if biasing is not None:
+        beam.favour = beam.favour + biasing.end(beam.place.flatten()).view_as(beam.place)
+    scores, best = beam.score(options).topk(min(count, options.width), dim=-1)  # [B, N]
+    texts = _trace(best, parents, tokens)
+    return [
+        [Scored(tuple(text), score) for text, score in zip(row, values, strict=True) if score > NEVER]
+        for row, values in zip(texts, scores.tolist(), strict=True)
+    ]
 
 
-def _score(ends_blank: Tensor, ends_token: Tensor, read: Tensor, count: Tensor, options: BeamOptions) -> Tensor:
-    return torch.logaddexp(ends_blank, ends_token) + options.lm_weight * read + options.token_bonus * count
+def _score(
+    ends_blank: Tensor, ends_token: Tensor, read: Tensor, count: Tensor, favour: Tensor, options: BeamOptions
+) -> Tensor:
+    heard = torch.logaddexp(ends_blank, ends_token)
+    return heard + options.lm_weight * read + options.token_bonus * count + favour
 
 
 def _step(
-    beam: _Beam, ids: Tensor, heard: Tensor, blank: Tensor, model: LanguageModel | None, options: BeamOptions
+    beam: _Beam,
+    ids: Tensor,
+    heard: Tensor,
+    blank: Tensor,
+    model: LanguageModel | None,
+    biasing: Biasing | None,
+    options: BeamOptions,
 ) -> tuple[_Beam, Tensor, Tensor]:
     """One frame: ids and their log probabilities [B, C], blank [B, 1] -> beam, and where each text came from.
 
     Each text may stay as it is (a blank, or its last token again) or grow by a candidate. A text that grows into
     another one of the beam gives its probability to that one instead.
     """
-    B, W = beam.text.shape
+    W = beam.text.shape[1]
     C = ids.shape[1]
     total = torch.logaddexp(beam.ends_blank, beam.ends_token)
     same = ids[:, None, :] == beam.last[:, :, None]  # [B, W, C]
@@ -160,55 +216,67 @@ def _step(
     stay_token = torch.logaddexp(beam.ends_token, flow.amax(dim=1)) + again
     grown = torch.where(same, beam.ends_blank[:, :, None], total[:, :, None]) + heard[:, None, :]  # [B, W, C]
     grown = grown.masked_fill(before.float() @ same.float() > 0, NEVER)
-    read = beam.read[:, :, None].expand(B, W, C)
+    row, text, one = (grown > NEVER).nonzero(as_tuple=True)
+    tokens = ids[row, one]
+    read, favour, place = (part[:, :, None].repeat(1, 1, C) for part in (beam.read, beam.favour, beam.place))
     if model is not None:
-        row, text, one = (grown > NEVER).nonzero(as_tuple=True)
-        read = read.clone()
-        read[row, text, one] += model.score(beam.history[row, text], ids[row, one])
+        read[row, text, one] += model.score(beam.history[row, text], tokens)
+    if biasing is not None:
+        place[row, text, one], given = biasing.step(beam.place[row, text], tokens)
+        favour[row, text, one] += given
 
-    stay = _score(stay_blank, stay_token, beam.read, beam.count, options)
-    grow = _score(torch.full_like(grown, NEVER), grown, read, beam.count[:, :, None] + 1, options)
-    place = torch.cat((stay, grow.flatten(1)), dim=1).topk(W, dim=1).indices  # [B, W]
-    is_grown = place >= W
-    parent = torch.where(is_grown, (place - W) // C, place)
-    choice = (place - W).clamp(min=0)
+    stay = _score(stay_blank, stay_token, beam.read, beam.count, beam.favour, options)
+    grow = _score(torch.full_like(grown, NEVER), grown, read, beam.count[:, :, None] + 1, favour, options)
+    ranked = torch.cat((stay, grow.flatten(1)), dim=1).topk(W, dim=1).indices  # [B, W]
+    is_grown = ranked >= W
+    parent = torch.where(is_grown, (ranked - W) // C, ranked)
+    choice = (ranked - W).clamp(min=0)
     token = torch.where(is_grown, ids.gather(1, choice % C), -1)
 
     def of(part: Tensor) -> Tensor:
         return part.gather(1, parent)
 
-    text, history = of(beam.text), of(beam.history)
+    def grown_of(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(is_grown, new.flatten(1).gather(1, choice), of(old))
+
+    before_token, history = of(beam.text), of(beam.history)
     new = _Beam(
-        text=torch.where(is_grown, (text + token + 1) * _MIX, text),
-        parent=torch.where(is_grown, text, of(beam.parent)),
+        text=torch.where(is_grown, (before_token + token + 1) * _MIX, before_token),
+        parent=torch.where(is_grown, before_token, of(beam.parent)),
         last=torch.where(is_grown, token, of(beam.last)),
         ends_blank=of(stay_blank).masked_fill(is_grown, NEVER),
-        ends_token=torch.where(is_grown, grown.flatten(1).gather(1, choice), of(stay_token)),
-        read=torch.where(is_grown, read.flatten(1).gather(1, choice), of(beam.read)),
+        ends_token=grown_of(grown, stay_token),
+        read=grown_of(read, beam.read),
         count=of(beam.count) + is_grown,
         history=torch.where(is_grown, model.advance(history, token), history) if model else history,
+        favour=grown_of(favour, beam.favour),
+        place=grown_of(place, beam.place),
     )
     return new, parent, token
 
 
-def _trace(best: Tensor, parents: Tensor, tokens: Tensor) -> list[list[int]]:
-    """Follow the best text of each utterance back: best [B], parents and tokens [T, B, W]."""
-    rows = torch.arange(len(best), device=best.device)
+def _trace(best: Tensor, parents: Tensor, tokens: Tensor) -> list[list[list[int]]]:
+    """Follow the best texts of each utterance back: best [B, N], parents and tokens [T, B, W]."""
     found = []
     for frame in range(len(parents) - 1, -1, -1):
-        found.append(tokens[frame, rows, best])
-        best = parents[frame, rows, best]
+        found.append(tokens[frame].gather(1, best))
+        best = parents[frame].gather(1, best)
     if not found:
-        return [[] for _ in rows]
-    return [[token for token in row if token >= 0] for row in torch.stack(found[::-1], dim=1).tolist()]
+        return [[[] for _ in row] for row in best]
+    paths = torch.stack(found[::-1], dim=-1).tolist()  # [B, N, T]
+    return [[[token for token in path if token >= 0] for path in row] for row in paths]
 
 
-def search_plain(candidates: Candidates, model: LanguageModel | None, options: BeamOptions) -> list[list[int]]:
+def search_plain(
+    candidates: Candidates, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None = None
+) -> list[list[int]]:
     """The readable twin of `search`: one utterance after the other, texts in a dictionary."""
-    return [_search_one(candidates, row, model, options) for row in range(len(candidates.ids))]
+    return [_search_one(candidates, row, model, options, biasing) for row in range(len(candidates.ids))]
 
 
-def _search_one(candidates: Candidates, row: int, model: LanguageModel | None, options: BeamOptions) -> list[int]:
+def _search_one(
+    candidates: Candidates, row: int, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None
+) -> list[int]:
     def log_add(one: float, other: float) -> float:
         high = max(one, other)
         return high if high == NEVER else high + math.log(math.exp(one - high) + math.exp(other - high))
@@ -224,8 +292,19 @@ def _search_one(candidates: Candidates, row: int, model: LanguageModel | None, o
             history = model.advance(history, last)
         return total
 
-    def score(text: Text) -> float:
-        return log_add(*beam[text]) + options.lm_weight * read(text) + options.token_bonus * len(text)
+    def favour(text: Sequence[int], ended: bool) -> float:
+        """What expected words in a text give, token by token."""
+        if biasing is None:
+            return 0.0
+        place, total = torch.zeros(1, dtype=torch.int64), 0.0
+        for token in text:
+            place, given = biasing.step(place, torch.tensor([token]))
+            total += float(given)
+        return total + (float(biasing.end(place)) if ended else 0.0)
+
+    def score(text: Text, ended: bool = False) -> float:
+        heard = log_add(*beam[text])
+        return heard + options.lm_weight * read(text) + options.token_bonus * len(text) + favour(text, ended)
 
     def add(text: Text, to_blank: float, to_token: float) -> None:
         have = beam.get(text, (NEVER, NEVER))
@@ -249,5 +328,4 @@ def _search_one(candidates: Candidates, row: int, model: LanguageModel | None, o
                     add((*text, token), NEVER, total + prob)
         alive = [text for text in beam if log_add(*beam[text]) > NEVER]
         beam = {text: beam[text] for text in sorted(alive, key=score, reverse=True)[: options.width]}
-    (best,) = sorted(beam, key=score, reverse=True)[:1]
-    return list(best)
+    return list(max(beam, key=lambda text: score(tuple(text), ended=True)))

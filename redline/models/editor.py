@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.decoding import beam, ctc
+from redline.decoding.beam import BeamOptions
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
@@ -64,20 +65,28 @@ class NarEditor(nn.Module):
         self.draft_lm: NgramLM | None = None
         """Reads along while the draft is written; without it the draft is greedy. It is not one of the weights."""
 
+    @property
+    def search_options(self) -> BeamOptions:
+        """How drafts are searched for, where they are."""
+        return self.draft_lm.options if self.draft_lm else beam.ALONE
+
     def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""
         encoded: EncoderOutput = self.encoder(features, lengths, self.config.encoder_layer_indices)
         return encoded
 
     @torch.no_grad()
-    def draft(self, encoded: EncoderOutput) -> list[list[int]]:
-        """The encoder's own transcript of each clip, as token ids."""
+    def draft(self, encoded: EncoderOutput, expected: beam.Biasing | None = None) -> list[list[int]]:
+        """The encoder's own transcript of each clip, as token ids; `expected` favours some words."""
         assert encoded.draft_logits is not None and encoded.draft_lengths is not None
         logits, lengths, blank = encoded.draft_logits, encoded.draft_lengths, self.config.blank_token_id
-        if self.draft_lm is None:
+        if self.draft_lm is None and expected is None:
             return ctc.greedy(logits, lengths, blank)
-        candidates = beam.Candidates.of(logits, lengths, blank, self.draft_lm.options)
-        return beam.search(candidates.to(self.draft_lm.device), self.draft_lm, self.draft_lm.options)
+        options = self.search_options
+        candidates = beam.Candidates.of(logits, lengths, blank, options)
+        if self.draft_lm is not None:
+            candidates = candidates.to(self.draft_lm.device)
+        return beam.search(candidates, self.draft_lm, options, expected)
 
     def embed_audio(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states, one [B, T, D] per exported layer -> audio embeddings [B, S, H] and lengths [B]."""
@@ -118,10 +127,10 @@ class NarEditor(nn.Module):
         bias = torch.full_like(slot_logits[..., :1], self.draft_lm.options.keep_bias)  # [B, K, 1]
         return slot_logits.scatter_add(-1, slots[..., None], bias)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> EditorOutput:
-        """Features [B, T, 160] with lengths [B] -> drafts and edited ids of every clip."""
+    def forward(self, features: Tensor, lengths: Tensor, expected: beam.Biasing | None = None) -> EditorOutput:
+        """Features [B, T, 160] with lengths [B] -> drafts and edited ids; `expected` favours some words."""
         encoded = self.encode(features, lengths)
-        draft_ids = self.draft(encoded)
+        draft_ids = self.draft(encoded, expected)
         audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
         slots, slot_lengths = self.slots(draft_ids)
         hidden = self.read(audio_embeds, audio_lengths, slots, slot_lengths)

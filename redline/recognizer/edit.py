@@ -9,11 +9,13 @@ import torch
 
 from redline import features
 from redline.decoding import edit
+from redline.decoding.beam import Biasing
 from redline.decoding.words import word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces
 from redline.models.editor import EditorOutput, NarEditor
 from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Task, Waveform
 
@@ -63,7 +65,6 @@ class EditRecognizer(Holder[NarEditor]):
             )
         for wanted, what in (
             (task.speakers, "tell speakers apart"),
-            (task.keywords, "be told keywords"),
             (task.prompt, "follow a prompt"),
             (task.prefix, "go on from a prefix"),
         ):
@@ -73,11 +74,14 @@ class EditRecognizer(Holder[NarEditor]):
                     "such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
                 )
         check_language(self.name, task.language, self.languages)
-        return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task)]
+        words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
+        if words is not None:
+            words = words.to(self.device)
+        return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)]
 
-    def _edit(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
+    def _edit(self, clips: Sequence[Waveform], task: Task, words: Biasing | None) -> list[Hypothesis]:
         x, lengths = features.batch_features(clips)  # [B, T, 160], [B]
-        output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
+        output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device), words)
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
         heard = [self._hypothesis(output, row, language) for row, language in enumerate(found)]

@@ -1,0 +1,28 @@
+"""Keywords as the ids that a draft would spell them with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from redline import prompts
+from redline.decoding.biasing import Keywords
+from redline.text import Tokenizer
+
+
+def expected(tokenizer: Tokenizer, keywords: Sequence[str], boost: float) -> Keywords | None:
+    """What favours these words in a search by `boost` nats a token, as given and in small letters; None without any.
+
+    Raises `UnsupportedTaskError` for too many or too long ones.
+    """
+    words = [form for word in prompts.checked_keywords(keywords) for form in dict.fromkeys((word, word.lower()))]
+    if not words or not boost:
+        return None
+    inside, first = ([tokenizer.encode(space + word) for word in words] for space in (" ", ""))
+    return Keywords(inside, first, word_starts(tokenizer), boost)
+
+
+@lru_cache(maxsize=8)
+def word_starts(tokenizer: Tokenizer) -> list[bool]:
+    """Whether each id begins a word."""
+    return [tokenizer.decode([id])[:1].isspace() for id in range(tokenizer.vocab_size)]
