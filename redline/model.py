@@ -28,7 +28,7 @@ from redline.types import Notice, Recognizer, Segment, Task, Transcript, Wavefor
 
 Source = str | Path | bytes | BinaryIO | NDArray[Any] | Waveform
 TaskName = Literal["transcribe", "translate"]
-Drafts = Literal["exact", "fast", "none"]
+Drafts = Literal["own", "exact", "fast", "trust", "none"]
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds read so far."""
 
@@ -51,7 +51,7 @@ def load_model(
     beams: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
-    drafts: Drafts = "exact",
+    drafts: Drafts = "own",
 ) -> Model:
     """Load a bundled model, a folder or a hub id.
 
@@ -60,17 +60,16 @@ def load_model(
     "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get
     capitals and marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and
     `seed` say how tokens are chosen, and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
-    greedy decoding), "fast" or "none". Raises `CheckpointError` when it is not a checkpoint this package knows.
+    greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config says: trust
+    or exact. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)
     if speech_checkpoint.is_speech_lm(folder):
-        if draft_lm != "own":
-            raise RedlineError(
-                f"{name}: draft_lm is {str(draft_lm)!r}, but only models that edit have a draft to read along"
-            )
-        answers, config, _ = speech_checkpoint.load(folder, device=place, dtype=precision)
+        answers, config, _ = speech_checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+        if drafts == "own":
+            drafts = "trust" if config.trusts_draft else "exact"
         return Model(
             GenerateRecognizer(
                 answers,
@@ -89,7 +88,7 @@ def load_model(
             ),
             _ANSWERING,
         )
-    ignored = ((beams, 1, "beams"), (temperature, 0.0, "temperature"), (seed, 0, "seed"), (drafts, "exact", "drafts"))
+    ignored = ((beams, 1, "beams"), (temperature, 0.0, "temperature"), (seed, 0, "seed"), (drafts, "own", "drafts"))
     for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")

@@ -337,7 +337,7 @@ def test_a_small_model_writes_speakers_into_the_draft(folders: dict[str, Path]) 
     core.add_tokens(names)
     vocabulary = recognizer.tokenizer.vocab_size
     recognizer.model.config = replace(
-        recognizer.model.config, tags_draft=True, text=replace(recognizer.model.config.text, vocab_size=vocabulary)
+        recognizer.model.config, trusts_draft=True, text=replace(recognizer.model.config.text, vocab_size=vocabulary)
     )
     embeddings = recognizer.model.language_model.model.embed_tokens
     with torch.no_grad():

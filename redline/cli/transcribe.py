@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redline.model import Model
 
 TASKS = ("transcribe", "translate")
-DRAFTS = ("exact", "fast", "none")
+DRAFTS = ("own", "exact", "fast", "trust", "none")
 ALL_DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -65,8 +65,12 @@ def transcribe(
     beams: Annotated[int, typer.Option("--beams", min=1, help="Texts that grow side by side; 1: greedy.")] = 1,
     drafts: Annotated[
         str,
-        typer.Option("--drafts", help="How a draft of the encoder is verified: exact (as without), fast, or none."),
-    ] = "exact",
+        typer.Option(
+            "--drafts",
+            help="What becomes of the encoder's draft: verified (exact, fast), the text itself (trust), or none. "
+            "own: as suits the model.",
+        ),
+    ] = "own",
     draft_lm: Annotated[
         str,
         typer.Option(

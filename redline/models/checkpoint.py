@@ -95,16 +95,8 @@ def load(
     if (folder / heads.LANGUAGE).is_file():
         model.language = heads.load_language(folder / heads.LANGUAGE, config.encoder.hidden_dim).to(dtype=dtype)
     model.eval().to(device)
-    model.draft_lm = _draft_lm(folder, draft_lm, config.text.vocab_size)
-    if model.draft_lm is not None:
-        model.draft_lm.to(device)
+    model.draft_lm = ngram.found(folder, draft_lm, config.text.vocab_size, device)
     return model, config, folder
-
-
-def _draft_lm(folder: Path, wanted: str | Path, vocab_size: int) -> ngram.NgramLM | None:
-    if wanted == "none" or (wanted == "own" and not (folder / ngram.NAME).is_file()):
-        return None
-    return ngram.NgramLM.load(folder / ngram.NAME if wanted == "own" else Path(wanted), vocab_size)
 
 
 def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

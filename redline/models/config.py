@@ -281,8 +281,11 @@ class SpeechConfig:
     downsample_rate: int = 5
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
     languages: tuple[str, ...] = _SPOKEN["granite_speech"]
-    tags_draft: bool = False
-    """Whether speakers are written into the encoder's draft and words aligned: for models that lose their place."""
+    trusts_draft: bool = False
+    """Whether the encoder's draft is the text, speakers are only written into it and words are aligned.
+
+    For models whose language model hears worse than their encoder.
+    """
     longest_clip_s: Mapping[str, float] = field(default_factory=dict)
     """The longest clips it was taught, for "plain", "words" and "speakers"; where nothing is said, what fits."""
 
@@ -345,7 +348,7 @@ class SpeechConfig:
         lm = LMConfig.from_dict(text)
         if tied is None:
             tied = bool(values.get("tie_word_embeddings", lm.tie_word_embeddings))
-        names = ("audio_token_index", "window_size", "downsample_rate", "tags_draft")
+        names = ("audio_token_index", "window_size", "downsample_rate", "trusts_draft")
         top = {key: values[key] for key in names if key in values}
         return cls(
             kind=kind,
@@ -376,5 +379,5 @@ class SpeechConfig:
             "tie_word_embeddings": self.text.tie_word_embeddings,
             "languages": list(self.languages),
             **({"longest_clip_s": dict(self.longest_clip_s)} if self.longest_clip_s else {}),
-            **({"tags_draft": True} if self.tags_draft else {}),
+            **({"trusts_draft": True} if self.trusts_draft else {}),
         }

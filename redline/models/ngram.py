@@ -153,6 +153,13 @@ class NgramLM:
             raise CheckpointError(f"{path}: a damaged draft language model ({error})") from error
 
 
+def found(folder: Path, wanted: str | Path, vocab_size: int, device: torch.device | str) -> NgramLM | None:
+    """The n-grams of a checkpoint: its "own" if it has some, "none", or those of a file."""
+    if wanted == "none" or (wanted == "own" and not (folder / NAME).is_file()):
+        return None
+    return NgramLM.load(folder / NAME if wanted == "own" else Path(wanted), vocab_size).to(device)
+
+
 def bits_for(vocab_size: int, order: int) -> int:
     """Bits of one token in a key; raises `ConfigError` when n-grams of that order do not fit into an int64."""
     bits = max(1, (vocab_size - 1).bit_length())

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from redline.errors import CheckpointError
+from redline.models import ngram
 from redline.models.config import SPEECH_KINDS, SpeechConfig
 from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
 from redline.models.speech_lm import DraftHead, SpeechLM
@@ -54,10 +55,13 @@ def load(
     revision: str | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    draft_lm: str | Path = "own",
 ) -> tuple[SpeechLM, SpeechConfig, Path]:
     """Read a checkpoint: a folder, a hub id or a bundled name -> the model in eval mode, its config and its folder.
 
-    Raises `CheckpointError` when it is not an AR or Plus layout, or `ConfigError` when its numbers do not fit.
+    `draft_lm` is the n-gram model that reads along while the draft is written: the checkpoint's "own" if it has one,
+    "none", or a file. Raises `CheckpointError` when it is not an AR or Plus layout, or `ConfigError` when its numbers
+    do not fit.
     """
     folder = resolve(source, revision)
     tensors = _renamed(dict(read_tensors(folder)), folder)
@@ -86,7 +90,12 @@ def load(
     model.load_state_dict(tensors, assign=True)
     if (folder / DRAFT_HEAD).is_file():
         model.draft_head = _draft_head(folder / DRAFT_HEAD, config).to(dtype=dtype)
-    return model.eval().to(device), config, folder
+    model.eval().to(device)
+    if model.draft_head is not None:
+        model.draft_lm = ngram.found(folder, draft_lm, model.draft_head.out.out_features - 1, device)
+    elif draft_lm not in ("own", "none"):
+        raise CheckpointError(f"{folder}: no {DRAFT_HEAD}, so there is no draft that {draft_lm} could read along")
+    return model, config, folder
 
 
 def _renamed(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -181,6 +190,8 @@ def save(
         if model.draft_head is not None:
             tensors = {name: tensor.to(dtype) for name, tensor in model.draft_head.out.state_dict().items()}
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, new / DRAFT_HEAD)
+        if model.draft_lm is not None:
+            model.draft_lm.save(new)
         shutil.copyfile(tokenizer, new / "tokenizer.json")
 
     return write(folder, weights(model, dtype, without=("draft_head.",)), files, extra, overwrite=overwrite)

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from redline.decoding import ctc
+from redline.decoding import beam, ctc
+from redline.decoding.beam import BeamOptions
 from redline.models.config import SpeechConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput, posterior_pool, valid_frames
 from redline.models.granite import GraniteLM, KVCache
+from redline.models.ngram import NgramLM
 from redline.models.qformer import WindowQFormer
 
 
@@ -58,11 +60,27 @@ class SpeechLM(nn.Module):
         self.language_model = GraniteLM(config.text)
         self.draft_head: DraftHead | None = None
         """The optional head of `out_llm.safetensors`."""
+        self.draft_lm: NgramLM | None = None
+        """Reads along while the draft is written; without it the draft is greedy. It is not one of the weights."""
 
     def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""
         encoded: EncoderOutput = self.encoder(features, lengths, self.config.export_layers)
         return encoded
+
+    @property
+    def search_options(self) -> BeamOptions:
+        """How drafts are searched for, where they are."""
+        return self.draft_lm.options if self.draft_lm else beam.ALONE
+
+    @torch.no_grad()
+    def draft(self, logits: Tensor, lengths: Tensor, expected: beam.Biasing | None = None) -> list[list[int]]:
+        """What the draft head heard, as token ids: logits [B, W, rows], lengths [B]; `expected` favours some words."""
+        if self.draft_lm is None and expected is None:
+            return DraftHead.tokens(logits, lengths)
+        by_token = torch.cat((logits[..., 1:], logits[..., :1]), dim=-1)  # the blank last
+        candidates = beam.Candidates.of(by_token, lengths, by_token.shape[-1] - 1, self.search_options)
+        return beam.search(candidates, self.draft_lm, self.search_options, expected)
 
     def embed_audio(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Encoder output -> audio embeddings [B, S, H] and lengths [B]."""

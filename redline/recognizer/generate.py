@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,9 +18,10 @@ from redline.decoding.speculative import Acceptance, SpeculativeOptions
 from redline.decoding.words import timed_turns, word_times
 from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
-from redline.models.speech_lm import DraftHead, SpeechLM
+from redline.models.speech_lm import SpeechLM
 from redline.prompts import PromptTemplate, Request
 from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.expected import expected, word_starts
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
 
@@ -45,6 +45,8 @@ PLAIN, SPEAKERS, WORDS = (
 DRAFTED_LOOPS = LoopOptions(copies=3, tokens=12)
 """Where a draft can stand in for a loop, less repetition is believed."""
 SHORTEST_S = 5.0
+DRAFT_S = 30.0
+"""Clips of which the language model reads nothing are as long as an editor's."""
 SILENT = 10 ** (-70 / 20)
 """A clip that is never louder has nothing to transcribe but the converter's own noise."""
 
@@ -95,6 +97,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 f"{max(0.0, fits):.1f} s of audio; at least {SHORTEST_S:g} s are needed: shorten keywords, prompt or "
                 "prefix"
             )
+        if self._can_draft(task) and self.drafts is not None and self.drafts.mode == "trust":
+            return DRAFT_S
         return min(mode.longest_s, math.floor(fits), self.model.config.longest_clip_s.get(mode.name, math.inf))
 
     def carries(self, task: Task) -> bool:
@@ -121,7 +125,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
     def _tags_words(self, task: Task) -> bool:
         """Whether the model writes the times itself; elsewhere words are aligned with what the encoder heard."""
         config = self.model.config
-        return task.words and not task.speakers and config.kind == "granite_speech_plus" and not config.tags_draft
+        return task.words and not task.speakers and config.kind == "granite_speech_plus" and not config.trusts_draft
 
     def _prompt(self, task: Task) -> list[int]:
         """Ids of the prompt, with one id for the audio."""
@@ -150,7 +154,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         room = [self.model.config.text.max_position_embeddings - len(row) for row in asked]
         most = self._mode(task).most_per_s
         budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
-        if self.model.config.tags_draft and task.speakers:
+        if self.model.config.trusts_draft and task.speakers:
             written = self._tagged(asked, audio, encoded, task)
             tagged_answers = [
                 self._read(clip, self.tokenizer.decode(one.ids).strip(), one, [], None, task)
@@ -176,19 +180,14 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """The encoder's drafts with the language model's speakers; what a prefix holds already is left out."""
         assert self.model.draft_head is not None, "a model that tags drafts has a head that writes them"
         known = len(tagged.strip(task.prefix or "").split())
-        texts = [self.tokenizer.decode(ids) for ids in DraftHead.tokens(*self.model.draft_head(encoded))]
+        logits, lengths = self.model.draft_head(encoded)
+        texts = self._heard(logits, lengths, task)
         drafts = [self.tokenizer.encode(" ".join(text.split()[known:])) for text in texts]
         embeddings, sizes = self.model.embed(asked, audio)
         cache = self.model.cache(len(asked), embeddings.shape[1] + 3 * max(map(len, drafts)) + 3)
-        logits = self.model.prefill(embeddings, sizes, cache)[:, -1]
-        return write_tags(
-            logits, lambda ids, rows: self.model.step(ids, cache, rows), drafts, self._starts, self._tags(task)
-        )
-
-    @cached_property
-    def _starts(self) -> list[bool]:
-        """Whether each id begins a word."""
-        return [self.tokenizer.decode([id])[:1].isspace() for id in range(self.model.config.text.vocab_size)]
+        first = self.model.prefill(embeddings, sizes, cache)[:, -1]
+        starts, tags = word_starts(self.tokenizer), self._tags(task)
+        return write_tags(first, lambda ids, rows: self.model.step(ids, cache, rows), drafts, starts, tags)
 
     def _tags(self, task: Task) -> Tags:
         """Ids of the speakers' tags, and who spoke last."""
@@ -213,11 +212,17 @@ class GenerateRecognizer(Holder[SpeechLM]):
             return [[] for _ in range(B)], [False] * B
         assert self.model.draft_head is not None and self.drafts is not None
         logits, lengths = self.model.draft_head(encoded)
-        texts = [self.tokenizer.decode(ids).strip() for ids in DraftHead.tokens(logits, lengths)]
+        texts = self._heard(logits, lengths, task)
         sure = speculative.trusted(logits, lengths, self.drafts).tolist()
         return [self.tokenizer.encode(text) for text in texts], [
-            one and bool(text) for one, text in zip(sure, texts, strict=True)
+            one and (bool(text) or self.drafts.mode == "trust") for one, text in zip(sure, texts, strict=True)
         ]
+
+    def _heard(self, logits: Tensor, lengths: Tensor, task: Task) -> list[str]:
+        """What the draft head's logits [B, W, rows] with lengths [B] say, with the keywords in mind."""
+        words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
+        ids = self.model.draft(logits, lengths, words.to(self.device) if words else None)
+        return [self.tokenizer.decode(row).strip() for row in ids]
 
     def _generate(
         self,

@@ -25,10 +25,11 @@ from redline.prompts import PromptTemplate, Request
 from redline.text import Tokenizer
 from redline.train.data import Batch
 from redline.train.editor import EditOptions, with_adapters
+from redline.train.guidance import Guide, Span, answer_spans
 from redline.train.losses import ctc_loss
 from redline.train.splice import SplicedSource
 from redline.train.stage import Source, rates
-from redline.train.states import StateView
+from redline.train.states import Piece, StateView
 from redline.train.tasks import Asker, Said
 
 
@@ -44,6 +45,8 @@ class AnswerBatch:
     texts: tuple[str, ...]
     tasks: tuple[str, ...]
     seconds: float
+    spans: tuple[tuple[Span | None, ...], ...] = ()
+    """Encoder frames in which each token of each answer is said; an empty row where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,13 @@ class AnswerOptions:
     Not in the papers. It puts each embedding near the token that is heard there, without which a small model takes
     long to listen at all; it needs a projector with one query per window, whose order is that of the audio.
     """
+    guide_weight: float = 0.0
+    """Weight of the attention that the first head of `guide_layers` owes to the sound of the next token.
+
+    Needs states on disk, whose tokens are aligned.
+    """
+    guide_layers: tuple[int, ...] = (1, 2)
+    """Counted from 0."""
     train_encoder: bool = False
     """Whether the encoder learns too; its own draft, which nothing then teaches, may get worse."""
     text_share: float = 0.5
@@ -87,6 +97,7 @@ class AnswerObjective(nn.Module):
         if options.lora_rank:
             adapters = EditOptions(lora_rank=options.lora_rank, lora_alpha=options.lora_alpha)
             model.language_model = with_adapters(model.language_model, adapters)
+        self.guide = Guide(model.language_model, options.guide_layers) if options.guide_weight else None
 
     def train(self, mode: bool = True) -> AnswerObjective:
         super().train(mode)
@@ -126,7 +137,25 @@ class AnswerObjective(nn.Module):
             heard = ctc_loss(read, counts, [self.tokenizer.encode(text) for text in batch.texts], end)
             loss = loss + self.options.audio_ctc_weight * heard
             parts["audio"] = heard.detach()
+        if self.guide is not None and (wanted := self._listening(batch, asked)) is not None:
+            listens = self.guide.loss(*wanted)
+            loss = loss + self.options.guide_weight * listens
+            parts["guide"] = listens.detach()
         return loss, parts
+
+    def _listening(self, batch: AnswerBatch, asked: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor] | None:
+        """What predicts each aligned token and where its sound lies in the prompt, both [N, 2]; None without any."""
+        audio_id, rate = self.model.config.audio_token_index, self.model.config.downsample_rate
+        places, spans = [], []
+        for row, (prompt, own) in enumerate(zip(asked, batch.spans, strict=False)):
+            first, count = prompt.index(audio_id) if own else 0, prompt.count(audio_id)
+            for at, span in enumerate(own):
+                if span is not None:
+                    start = min(span[0] // rate, count - 1)
+                    places.append((row, len(prompt) - 1 + at))
+                    spans.append((first + start, first + max(start + 1, min(count, -(-span[1] // rate)))))
+        device = batch.lengths.device
+        return (torch.tensor(places, device=device), torch.tensor(spans, device=device)) if places else None
 
     def hear(self, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
         """Audio embeddings [B, S, H] and lengths [B] of a batch."""
@@ -197,7 +226,7 @@ class AnswerSource:
                 heard = self.spliced.sentences(draw)
                 states = torch.cat(heard.exports, dim=-1)
                 asked = [self.asker.ask(task, Said(text), draw) for text in heard.texts]
-                yield self._batch(states, heard.lengths, asked, heard.texts, task, heard.seconds)
+                yield self._batch(states, heard.lengths, asked, heard.texts, task, heard.seconds, heard.said)
             else:
                 yield self._heard(task, draw)
 
@@ -208,6 +237,7 @@ class AnswerSource:
         rows: list[Tensor] = []
         asked: list[tuple[Request, str]] = []
         texts: list[str] = []
+        pieces: list[Piece] = []
         left = self.options.batch_s
         for identity in ids[at:]:
             view = draw.choice(self.views)
@@ -216,12 +246,14 @@ class AnswerSource:
             if left < 0 and rows:
                 break
             said = self.said[identity].scaled(heard.frames / view.frame_rate / self.durations[identity])
-            rows.append(torch.from_numpy(view.cut(identity).states.copy()).float())
+            piece = view.cut(identity)
+            rows.append(torch.from_numpy(piece.states.copy()).float())
+            pieces.append(piece)
             asked.append(self.asker.ask(task, said, draw))
             texts.append(said.text)
         states, lengths = pad(rows)
         seconds = float(lengths.sum()) / self.views[0].frame_rate
-        return self._batch(states, lengths, asked, texts, task, seconds)
+        return self._batch(states, lengths, asked, texts, task, seconds, pieces)
 
     def _batch(
         self,
@@ -231,10 +263,15 @@ class AnswerSource:
         texts: Sequence[str],
         task: str,
         seconds: float,
+        pieces: Sequence[Piece],
     ) -> AnswerBatch:
         answers = tuple(tuple(self.prompter.tokenizer.encode(answer)) for _, answer in asked)
         rendered = tuple(self.prompter(request) for request, _ in asked)
-        return AnswerBatch(states, None, lengths, rendered, answers, tuple(texts), (task,) * len(asked), seconds)
+        spans = tuple(
+            answer_spans(answer, piece.tokens, piece.spans) for answer, piece in zip(answers, pieces, strict=True)
+        )
+        names = (task,) * len(asked)
+        return AnswerBatch(states, None, lengths, rendered, answers, tuple(texts), names, seconds, spans)
 
 
 class AskedSource:

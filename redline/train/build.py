@@ -34,7 +34,7 @@ from redline.train.editor import EditorObjective, EditorStage, merge_adapters
 from redline.train.encoder import EncoderObjective, EncoderStage, warm
 from redline.train.lm import LMObjective, LMStage, read_books
 from redline.train.loop import Say, fit
-from redline.train.ngram import estimate, split_text, token_stream
+from redline.train.ngram import make_draft_lm, split_text
 from redline.train.plot import plot_log
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.recipe import Recipe
@@ -226,12 +226,7 @@ class Build:
         boundary = self._model(tokenizer).config.blank_token_id
         read = [split_text(own, options)[0] for own in books.values()]
         lines = [plain(line) for own in read for line in own]
-        stream = token_stream(lines, tokenizer, boundary, share_done(self.say, "tokens of the text", len(lines)))
-        self.say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
-        model = estimate(stream, tokenizer.vocab_size, boundary, options, self.recipe.draft_search)
-        folder.mkdir(parents=True, exist_ok=True)
-        size = model.save(folder).stat().st_size / 1e6
-        self.say(f"draft_lm: {model.count / 1e6:.2f} million n-grams, {size:.1f} MB")
+        make_draft_lm(lines, tokenizer, boundary, options, self.recipe.draft_search, folder, self.say)
 
     def _drafting(self, model: NarEditor) -> NarEditor:
         """The model, with the draft's language model where one was made."""

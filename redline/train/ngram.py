@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from redline.decoding.beam import BeamOptions
 from redline.errors import ConfigError, DataError
 from redline.models.ngram import Grams, NgramLM, bits_for
 from redline.text import Tokenizer
+from redline.train.stage import share_done
 
 Keys = NDArray[np.int64]
 Progress = Callable[[float], None]
@@ -81,6 +83,24 @@ def estimate(stream: Keys, vocab_size: int, boundary: int, options: NgramOptions
     orders = [(keys[keep], np.log(p[keep])) for (keys, _), p, keep in zip(counts, probs, kept, strict=True)]
     found = [order for order in orders if len(order[0])]  # pruning may have left no long ones
     return NgramLM(_with_backoffs(found, bits), vocab_size, boundary, search)
+
+
+def make_draft_lm(
+    lines: Sequence[str],
+    tokenizer: Tokenizer,
+    boundary: int,
+    options: NgramOptions,
+    search: BeamOptions,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Count the n-grams of some lines and write them into a folder."""
+    stream = token_stream(lines, tokenizer, boundary, share_done(say, "tokens of the text", len(lines)))
+    say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
+    model = estimate(stream, tokenizer.vocab_size, boundary, options, search)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = model.save(folder).stat().st_size / 1e6
+    say(f"draft_lm: {model.count / 1e6:.2f} million n-grams, {size:.1f} MB")
 
 
 def _upto(order: int) -> Iterable[int]:

@@ -13,7 +13,7 @@ from redline.errors import ConfigError, DataError
 from redline.features import pad
 from redline.forms import plain
 from redline.manifest import Utterance
-from redline.models import checkpoint, speech_checkpoint
+from redline.models import checkpoint, ngram, speech_checkpoint
 from redline.models.editor import NarEditor
 from redline.models.granite import INITIAL_STD
 from redline.models.speech_lm import DraftHead, SpeechLM
@@ -26,6 +26,7 @@ from redline.train.data import FeatureView, spoken, taught
 from redline.train.editor import merge_adapters
 from redline.train.lm import LMObjective, LMStage, read_books
 from redline.train.loop import Say, fit
+from redline.train.ngram import make_draft_lm
 from redline.train.plot import plot_log
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.snapshot import load_average
@@ -37,7 +38,7 @@ from redline.train.tasks import Asker, Said, tags_of
 from redline.train.views import make_views
 from redline.types import Turn, Word
 
-SPEECH_STAGES = ("tokenizer", "lm", "answers", "export")
+SPEECH_STAGES = ("tokenizer", "lm", "draft_lm", "answers", "export")
 ROLES = ("<|start_of_role|>", "<|end_of_role|>")
 TEMPLATE = (
     "{% for message in messages if message['role'] == 'user' %}"
@@ -147,6 +148,21 @@ class SpeechBuild:
         objective = LMObjective(model.language_model, self._tokenizer(), recipe.text, model.config.text.eos_token_id)
         fit(LMStage(objective, books, CorruptionOptions()), recipe.lm_training, self.out / "lm", self.say)
 
+    def draft_lm(self) -> None:
+        """n-grams of the books for the draft, in the tokens of the encoder's own checkpoint."""
+        options, folder = self.recipe.draft_lm, self.out / "draft_lm"
+        if not options.order or (folder / ngram.NAME).exists():
+            return
+        books = self._books()
+        if not is_first_process():
+            return
+        if not books:
+            raise DataError("the draft's n-grams need text: name a folder of .txt files with --text")
+        known = Tokenizer.from_file(self.base_folder / "tokenizer.json")
+        boundary = self.base.config.blank_token_id
+        lines = [plain(line) for line in books]
+        make_draft_lm(lines, known, boundary, options, self.recipe.draft_search, folder, self.say)
+
     def _listener(self) -> NarEditor:
         """The base model, whose encoder hands out the layers that this model reads."""
         layers = (*self.recipe.export_layers, -1)
@@ -247,6 +263,10 @@ class SpeechBuild:
         load_average(self.out / "answers", objective)
         if self.recipe.answers.lora_rank:
             merge_adapters(objective.model.language_model)
+        if (path := self.out / "draft_lm" / ngram.NAME).exists():
+            assert objective.model.draft_head is not None
+            objective.model.draft_lm = ngram.NgramLM.load(path, objective.model.draft_head.out.out_features - 1)
+            objective.model.draft_lm.options = self.recipe.draft_search
         target = speech_checkpoint.save(
             self.out / "model",
             objective.model,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from redline.decoding.beam import BeamOptions
 from redline.errors import ConfigError
 from redline.models.config import (
     SPEECH_KINDS,
@@ -21,6 +22,7 @@ from redline.train.answers import AnswerOptions
 from redline.train.augment import SpecAugmentOptions
 from redline.train.data import AugmentOptions, Letters
 from redline.train.lm import TextOptions
+from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions
 from redline.train.recipe import filled, section
 from redline.train.splice import SpliceOptions
@@ -41,8 +43,8 @@ class SpeechRecipe:
     language_model_from_base: bool = False
     """Whether the language model begins with that of `encoder_from`, whose shape it then has; new tokens are added."""
     export_layers: tuple[int, ...] = ()
-    tags_draft: bool = False
-    """Whether speakers are written into the encoder's draft and words aligned: for models that lose their place."""
+    trusts_draft: bool = False
+    """Whether the encoder's draft is the text, speakers are only written into it and words are aligned."""
     longest_clip_s: Mapping[str, float] = field(default_factory=dict)
     """The longest clips to give it, for "plain", "words" and "speakers"; longer recordings are cut at pauses."""
     window_size: int = 15
@@ -54,6 +56,9 @@ class SpeechRecipe:
     state_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
     splice: SpliceOptions = SpliceOptions()
     tasks: TaskOptions = TaskOptions()
+    draft_lm: NgramOptions = NgramOptions(order=0)
+    """n-grams of tokens that read along while the draft is written; they need --text."""
+    draft_search: BeamOptions = BeamOptions()
     text: TextOptions = TextOptions(objective="causal")
     lm_training: LoopOptions = LoopOptions(steps=0)
     answers: AnswerOptions = AnswerOptions()
@@ -92,6 +97,6 @@ class SpeechRecipe:
             window_size=self.window_size,
             downsample_rate=self.downsample_rate,
             languages=self.languages,
-            tags_draft=self.tags_draft,
+            trusts_draft=self.trusts_draft,
             longest_clip_s=self.longest_clip_s,
         )

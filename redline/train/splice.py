@@ -96,6 +96,18 @@ class Units:
         return known
 
 
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """Pieces one after the other: their tokens and where they are now, without what was heard of them."""
+    tokens: list[int] = []
+    spans: list[tuple[int, int]] = []
+    before = 0
+    for piece in pieces:
+        tokens += piece.tokens
+        spans += [(before + start, before + end) for start, end in piece.spans]
+        before += len(piece.states)
+    return Piece(pieces[0].states[:0], pieces[0].ids[:0], pieces[0].log_probs[:0], tuple(tokens), tuple(spans))
+
+
 class SplicedSource:
     """Batches of spliced and of real utterances in an order that depends on the seed and the epoch alone."""
 
@@ -195,7 +207,8 @@ class SplicedSource:
         windows = sum(len(piece.ids) for pieces, _, _ in rows for piece in pieces)
         seconds = windows * self.views[0].window / self.views[0].frame_rate
         _, texts, written = zip(*rows, strict=True)
-        return StateBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds, written)
+        said = tuple(joined(pieces) for pieces, _, _ in rows)
+        return StateBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds, written, said)
 
     def _drafts(self, rows: Sequence[Sequence[Piece]]) -> list[list[int]]:
         """What is drafted when the pieces of each row are heard one after the other."""

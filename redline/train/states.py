@@ -7,6 +7,7 @@ anew, with noise, masks and dropout, because an encoder makes too few mistakes o
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -65,6 +66,10 @@ class Piece:
     states: NDArray[np.float16]  # [T, layers * D]
     ids: NDArray[np.int32]  # [W, C]
     log_probs: NDArray[np.float16]  # [W, C + 1], the blank last
+    tokens: tuple[int, ...] = ()
+    """What is said, where it could be aligned."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Frames of each of these tokens, counted from the start of the piece."""
 
 
 @dataclass
@@ -86,7 +91,10 @@ class StateView:
         start, end = (0, heard.frames) if last is None else (heard.cuts[first], heard.cuts[last])
         windows = slice(heard.window + start // self.window, heard.window - (-end // self.window))
         states = self.states[heard.frame + start : heard.frame + end]
-        return Piece(states, self.ids[windows], self.log_probs[windows])
+        cuts = [cut - start for cut in heard.cuts[first : None if last is None else last + 1]]
+        tokens = heard.tokens[first : None if last is None else last] if cuts else ()
+        spans = tuple(itertools.pairwise(cuts))
+        return Piece(states, self.ids[windows], self.log_probs[windows], tokens, spans)
 
     @classmethod
     def open(cls, stem: Path) -> StateView:
@@ -231,3 +239,5 @@ class StateBatch:
     seconds: float
     written: tuple[str | None, ...] = ()
     """The texts in written form, where it is known."""
+    said: tuple[Piece, ...] = ()
+    """Each row's pieces as one, without what was heard: its tokens and their frames."""
