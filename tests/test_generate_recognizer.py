@@ -148,7 +148,7 @@ def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
     ("name", "task", "message"),
     [
         ("nar", Task(speakers=True), "cannot tell speakers apart; granite_speech_plus models can"),
-        ("nar", Task(keywords=("a",)), "cannot be told keywords"),
+        ("nar", Task(keywords=("a",) * 101), "allowed are 100"),
         ("nar", Task(prompt="a"), "cannot follow a prompt"),
         ("nar", Task(prefix="a"), "cannot go on from a prefix"),
         ("nar", Task("translate", "en", "de"), "granite_speech models such as"),
@@ -177,8 +177,10 @@ def test_what_a_model_cannot_do_is_refused_before_any_work(
 def test_options_of_other_models_are_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(RedlineError, match="beams is 2, but this model edits"):
         load_model(folders["nar"], beams=2)
-    with pytest.raises(RedlineError, match="only models that edit have a draft to read along"):
-        load_model(folders["granite_speech"], draft_lm="none")
+    (folders["granite_speech"] / "out_llm.safetensors").rename(folders["nar"].parent / "head.safetensors")
+    with pytest.raises(RedlineError, match=r"no out_llm\.safetensors, so there is no draft"):
+        load_model(folders["granite_speech"], draft_lm="other.safetensors")
+    (folders["nar"].parent / "head.safetensors").rename(folders["granite_speech"] / "out_llm.safetensors")
 
 
 def test_silence_gives_no_text_and_changes_no_neighbour(recognizer: GenerateRecognizer) -> None:
@@ -356,6 +358,17 @@ def test_a_small_model_writes_speakers_into_the_draft(folders: dict[str, Path]) 
     assert later.text == " ".join(heard[2].text.split()[2:])
     (words,) = recognizer.recognize([CLIPS[2]], Task(words=True))
     assert words.tagged is None and " ".join(word.text for word in words.words) == " ".join(words.text.split())
+
+
+def test_a_trusted_draft_is_the_text(folders: dict[str, Path]) -> None:
+    recognizer = recognizer_of(folders["granite_speech_plus"])
+    recognizer.drafts = SpeculativeOptions()
+    drafts = [one.draft for one in recognizer.recognize(CLIPS, Task())]
+    recognizer.drafts = SpeculativeOptions("trust")
+    trusted = recognizer.recognize(CLIPS, Task())
+    assert [one.text for one in trusted] == [draft or "" for draft in drafts]
+    assert any(drafts) and recognizer.window_s(Task()) == 30.0
+    assert recognizer.window_s(Task(prompt="what is said?")) == 60.0  # a prompt is for the language model
 
 
 def test_a_model_is_not_given_longer_clips_than_it_was_taught(plus: GenerateRecognizer) -> None:

@@ -76,12 +76,10 @@ def evaluate(
     word_timestamps: Annotated[
         bool, typer.Option("--word-timestamps", help="Ask when each word is said; scored where rows have words.")
     ] = False,
-    keywords: Annotated[bool, typer.Option("--keywords", help="Put the keywords of each row into its prompt.")] = False,
+    keywords: Annotated[bool, typer.Option("--keywords", help="Tell the model the keywords of each row.")] = False,
     distractors: Annotated[
         int,
-        typer.Option(
-            "--distractors", min=0, help="With keywords: so many of other rows in each prompt, none said in it."
-        ),
+        typer.Option("--distractors", min=0, help="With keywords: so many of other rows as well, none of them said."),
     ] = 0,
     compare_keywords: Annotated[
         bool,

@@ -16,7 +16,7 @@ from redline import __version__
 from redline.errors import RedlineError
 
 ABILITIES = {
-    "granite_speech_nar": "transcribe by editing a draft; word timestamps by alignment",
+    "granite_speech_nar": "transcribe by editing a draft, keywords; word timestamps by alignment",
     "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
     "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
 }

@@ -17,10 +17,10 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0 or x.device.type != "cpu":
+        if not self.training or self.p in (0.0, 1.0) or x.device.type != "cpu":
             return F.dropout(x, self.p, self.training)
-        dropped = round(self.p * LEVELS)
+        dropped = min(round(self.p * LEVELS), LEVELS - 1)
         draw = np.random.SFC64(int(torch.randint(1 << 62, ())))
         bits = torch.from_numpy(draw.random_raw(-(-x.numel() // 4)).view(np.int16))[: x.numel()].view(x.shape)
-        kept = (bits >= dropped - LEVELS // 2).to(x.dtype).mul_(LEVELS / max(1, LEVELS - dropped))
+        kept = (bits >= dropped - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
         return x * kept
