@@ -163,6 +163,14 @@ def test_load_inverts_save(tmp_path: Path, dtype: torch.dtype) -> None:
     assert load_file(target / WEIGHTS).keys() == load_file(LATER / WEIGHTS).keys()
 
 
+def test_others_may_read_a_checkpoint_as_any_other_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("a")
+    wanted = (tmp_path / "plain").stat().st_mode
+    model, _, _ = checkpoint.load(folder)
+    saved = checkpoint.save(tmp_path / "saved", model, LATER / "tokenizer.json")
+    assert {file.stat().st_mode for file in saved.iterdir()} == {wanted}
+
+
 def test_save_replaces_a_checkpoint_only_when_asked_and_nothing_else_ever(folder: Path, tmp_path: Path) -> None:
     model, _, _ = checkpoint.load(LATER)
     with pytest.raises(CheckpointError, match="already there"):

@@ -61,16 +61,18 @@ def finetune(
     notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
         from redline.train.finetune import FinetuneOptions, finetune, watched_rows
+        from redline.train.processes import is_first_process
 
         if style not in STYLES:
             raise typer.BadParameter(f"{style!r}; allowed are {', '.join(STYLES)}", param_hint="--text")
         watched = watched_rows(data, out)
         sets = {"dev": (watched, None), "test": (test, None) if test else (data, "test")}
-        before = _score(model, sets, notes)
+        first = is_first_process()
+        before = _score(model, sets, notes if first else Console(quiet=True))
         chosen: Literal["as-is", "spoken"] = (
             "spoken" if style == "spoken" or (style == "auto" and _lower(before)) else "as-is"
         )
-        if style == "auto" and chosen == "spoken":
+        if style == "auto" and chosen == "spoken" and first:
             notes.print(
                 "the model writes lower-case words, so your texts are turned into them (--text as-is keeps them)"
             )
@@ -86,9 +88,10 @@ def finetune(
             rir_dir=str(rooms) if rooms else None,
         )
         target = finetune(model, data, out, options, _say)
-        after = _score(str(target), {name: sets[name] for name in before}, notes)
-        _tell(before, after)
-        notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
+        if first:
+            after = _score(str(target), {name: sets[name] for name in before}, notes)
+            _tell(before, after)
+            notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
     except RedlineError as error:
         notes.print(f"redline finetune: {error}", style="red")
         raise typer.Exit(2) from error

@@ -168,6 +168,8 @@ def write(
             text = values if isinstance(values, str) else json.dumps(values, indent=2) + "\n"
             (new / name).write_text(text, encoding="utf-8")
         extra(new)
+        for file in new.iterdir():  # safetensors lets only the owner read what it writes
+            file.chmod(new.stat().st_mode & 0o666)
         old = target.rename(Path(temporary) / "old") if target.exists() else None
         try:
             new.rename(target)

@@ -170,6 +170,11 @@ class Build:
         if source.left_out:
             count = source.left_out.total()
             self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
+        if recombine.share:
+            self.say(
+                f"recombined: {recombine.share:.0%} of the {source.recombiner.count} utterances whose word times the "
+                "manifest tells (scripts/dialogues.py --count 0 finds them)"
+            )
         if options.balance < 1:
             hours = hours_of(source.utterances)
             parts = shares(hours, options.balance)

@@ -71,11 +71,11 @@ class Recombiner:
         for one in utterances:
             if one.words:
                 self.by_speaker.setdefault(one.speaker or one.id, []).append(one)
-        if options.share and not self.by_speaker:
-            raise ConfigError(
-                f"share is {options.share}, but no utterance has the times of its words; write a manifest with them "
-                "(scripts/dialogues.py --count 0), or set share to 0"
-            )
+
+    @property
+    def count(self) -> int:
+        """Utterances whose word times are known."""
+        return sum(map(len, self.by_speaker.values()))
 
     def __call__(
         self, instead: Utterance, row_of: Callable[[str], Tensor], draw: random.Random
