@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,11 +24,12 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.prompts import PromptTemplate, Request
 from redline.text import Tokenizer
+from redline.train.conversation import Conversations
 from redline.train.data import Batch
 from redline.train.editor import EditOptions, with_adapters
 from redline.train.guidance import Guide, Span, answer_spans
 from redline.train.losses import ctc_loss
-from redline.train.splice import SplicedSource
+from redline.train.splice import SplicedSource, joined
 from redline.train.stage import Source, rates
 from redline.train.states import Piece, StateView
 from redline.train.tasks import Asker, Said
@@ -202,8 +204,10 @@ class AnswerSource:
         asker: Asker,
         prompter: Prompter,
         options: AnswerOptions,
+        conversations: Conversations | None = None,
     ) -> None:
         self.views, self.said, self.durations = views, said, durations
+        self.conversations = conversations
         self.spliced, self.asker, self.prompter, self.options = spliced, asker, prompter, options
         self.by_task: dict[str, list[str]] = {}
         self.weights: dict[str, float] = {}
@@ -227,8 +231,28 @@ class AnswerSource:
                 states = torch.cat(heard.exports, dim=-1)
                 asked = [self.asker.ask(task, Said(text), draw) for text in heard.texts]
                 yield self._batch(states, heard.lengths, asked, heard.texts, task, heard.seconds, heard.said)
+            elif task == "speakers" and self.conversations and draw.random() < self.conversations.options.share:
+                yield self._conversations(self.conversations, draw)
             else:
                 yield self._heard(task, draw)
+
+    def _conversations(self, source: Conversations, draw: random.Random) -> AnswerBatch:
+        """Conversations put together from states, of any length, until the batch is full."""
+        rows: list[Tensor] = []
+        pieces: list[Piece] = []
+        asked: list[tuple[Request, str]] = []
+        left = self.options.batch_s
+        while left > 0:
+            view = draw.choice(self.views)
+            parts, turns = source.draw(draw, view)
+            rows.append(torch.from_numpy(np.concatenate([part.states for part in parts])).float())
+            pieces.append(joined(parts))
+            asked.append(self.asker.ask("speakers", Said("", turns=tuple(turns)), draw))
+            left -= len(rows[-1]) / view.frame_rate
+        states, lengths = pad(rows)
+        texts = [self.prompter.tokenizer.decode(piece.tokens).strip() for piece in pieces]
+        seconds = float(lengths.sum()) / self.views[0].frame_rate
+        return self._batch(states, lengths, asked, texts, "speakers", seconds, pieces)
 
     def _heard(self, task: str, draw: random.Random) -> AnswerBatch:
         """Neighbours in length, in a random rendering each."""

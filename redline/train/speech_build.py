@@ -21,6 +21,7 @@ from redline.prompts import AUDIO, PromptTemplate
 from redline.text import Tokenizer
 from redline.train.answers import AnswerBatch, AnswerObjective, AnswerSource, AnswerStage, Prompter
 from redline.train.build import Materials
+from redline.train.conversation import Conversations
 from redline.train.corrupt import CorruptionOptions
 from redline.train.data import FeatureView, spoken, taught
 from redline.train.editor import merge_adapters
@@ -216,7 +217,13 @@ class SpeechBuild:
             layers = len(recipe.export_layers) + 1
             blank = self.base.config.blank_token_id
             spliced = SplicedSource(states, texts, {recipe.languages[0]: books}, known, blank, layers, recipe.splice)
-        source = AnswerSource(states, said, durations, spliced, asker, prompter, recipe.answers)
+        conversations = None
+        if recipe.conversations.share and "speakers" in asker.tasks_of(Said("", turns=(Turn("1", 0.0, 0.0, ""),))):
+            speakers = {row.id: row.speaker for row in self.train_set if not row.turns}
+            conversations = Conversations(states, speakers, known, recipe.conversations)
+            voices = len(conversations.by_speaker)
+            self.say(f"conversations: {recipe.conversations.share:.0%} of those heard, between {voices} speakers")
+        source = AnswerSource(states, said, durations, spliced, asker, prompter, recipe.answers, conversations)
         for task, share in sorted(source.weights.items()):
             self.say(f"task {task}: {len(source.by_task[task])} utterances, weight {share:g}")
         stage = AnswerStage(objective, source, self._dev(dev_view, asker, prompter))

@@ -20,6 +20,7 @@ from redline.prompts import AUDIO
 from redline.text import Tokenizer
 from redline.train.answers import AnswerOptions
 from redline.train.augment import SpecAugmentOptions
+from redline.train.conversation import ConversationOptions
 from redline.train.data import AugmentOptions, Letters
 from redline.train.lm import TextOptions
 from redline.train.ngram import NgramOptions
@@ -56,6 +57,7 @@ class SpeechRecipe:
     state_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
     splice: SpliceOptions = SpliceOptions()
     tasks: TaskOptions = TaskOptions()
+    conversations: ConversationOptions = ConversationOptions()
     draft_lm: NgramOptions = NgramOptions(order=0)
     """n-grams of tokens that read along while the draft is written; they need --text."""
     draft_search: BeamOptions = BeamOptions()
