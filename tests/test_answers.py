@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from corpus import make_corpus, silent, small_recipe
 
 from redline import load_model
 from redline.decoding import tagged
+from redline.decoding.beam import BeamOptions
 from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest
 from redline.models import checkpoint, speech_checkpoint
@@ -24,10 +26,13 @@ from redline.testing import tiny_speech_checkpoint
 from redline.text import Tokenizer
 from redline.train.answers import AnswerBatch, AnswerObjective, AnswerOptions, Prompter, written
 from redline.train.build import Materials
+from redline.train.conversation import ConversationOptions
 from redline.train.finetune import FinetuneOptions, finetune
+from redline.train.ngram import NgramOptions
 from redline.train.recipe import read_values
 from redline.train.speech_build import TEMPLATE, build_speech
 from redline.train.speech_recipe import SpeechRecipe
+from redline.train.states import StateOptions
 from redline.train.tasks import Asker, Said, TaskOptions, said_of, tags_of
 from redline.train.tokenizer import train_tokenizer
 from redline.types import Turn, Word
@@ -179,6 +184,35 @@ def test_a_recipe_makes_a_model_that_answers_and_goes_on_where_it_stopped(
     clip = read_manifest(manifest)[0].audio
     for asked in ({}, {"keywords": ["sea"]}, {"words": True}, {"speakers": True}):
         assert model.transcribe(clip, vad=False, **asked).duration > 0
+
+
+def test_n_grams_guidance_and_conversations_are_used(base: Path, manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "book.txt").write_text("the cat sat on the mat. a dog ran to the red house.\n\n" * 30)
+    made = replace(
+        recipe(base),
+        draft_lm=NgramOptions(order=3, kept=100),
+        draft_search=BeamOptions(width=4, lm_weight=0.5),
+        states=StateOptions(renderings=1, least_score=-100.0),
+        conversations=ConversationOptions(share=1.0, words=(1, 2)),
+        answers=replace(recipe(base).answers, guide_weight=0.5, guide_layers=(0, 1)),
+        tasks=replace(recipe(base).tasks, transcribe=0.2, keywords=0.0, words=0.2, speakers=5.0),
+    )
+    said: list[str] = []
+    materials = Materials(manifest, tmp_path / "out", tmp_path / "books")
+    build_speech(made, materials, ["tokenizer", "draft_lm", "answers", "export"], said.append)
+    assert any(line.startswith("conversations: 100% of those heard, between 2 speakers") for line in said)
+    assert any("guide" in line for line in said) and any("n-grams" in line for line in said)
+    model, _, _ = speech_checkpoint.load(tmp_path / "out" / "model")
+    assert model.draft_lm is not None and model.search_options == made.draft_search
+    assert speech_checkpoint.load(tmp_path / "out" / "model", draft_lm="none")[0].draft_lm is None
+    assert model.draft_head is not None
+    x, lengths = torch.randn(2, 60, 160), torch.tensor([60, 33])
+    with torch.no_grad():
+        heard = model.draft_head(model.encode(x, lengths))
+        both = model.draft(*heard)
+        assert both != DraftHead.tokens(*heard)
+        assert model.draft(heard[0][1:, : int(heard[1][1])], heard[1][1:]) == both[1:]
 
 
 def test_the_draft_is_that_of_the_base(base: Path, manifest: Path, tmp_path: Path) -> None:
