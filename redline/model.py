@@ -68,6 +68,16 @@ def load_model(
     folder = resolve(name, revision)
     if speech_checkpoint.is_speech_lm(folder):
         answers, config, _ = speech_checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+        if drafts in ("fast", "trust") and answers.draft_head is None:
+            raise RedlineError(
+                f"{name}: drafts is {drafts!r}, but it has no {speech_checkpoint.DRAFT_HEAD} to write them; leave "
+                "it out"
+            )
+        if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
+            raise RedlineError(
+                f"{name}: drafts is {drafts!r}, beams {beams} and temperature {temperature:g}; drafts are for greedy "
+                "decoding: leave one or the other out"
+            )
         if drafts == "own":
             drafts = "trust" if config.trusts_draft else "exact"
         return Model(

@@ -180,7 +180,15 @@ def test_options_of_other_models_are_refused(folders: dict[str, Path]) -> None:
     (folders["granite_speech"] / "out_llm.safetensors").rename(folders["nar"].parent / "head.safetensors")
     with pytest.raises(RedlineError, match=r"no out_llm\.safetensors, so there is no draft"):
         load_model(folders["granite_speech"], draft_lm="other.safetensors")
+    with pytest.raises(RedlineError, match=r"drafts is 'trust', but it has no out_llm\.safetensors to write them"):
+        load_model(folders["granite_speech"], drafts="trust")
     (folders["nar"].parent / "head.safetensors").rename(folders["granite_speech"] / "out_llm.safetensors")
+
+
+def test_drafts_are_for_greedy_decoding(folders: dict[str, Path]) -> None:
+    with pytest.raises(RedlineError, match="drafts is 'exact', beams 2 and temperature 0; drafts are for greedy"):
+        load_model(folders["granite_speech_plus"], drafts="exact", beams=2)
+    assert load_model(folders["granite_speech_plus"], beams=2).recognizer.drafts is None  # type: ignore[attr-defined]
 
 
 def test_silence_gives_no_text_and_changes_no_neighbour(recognizer: GenerateRecognizer) -> None:
