@@ -255,7 +255,7 @@ def test_frames_that_are_not_numbers_are_not_trusted() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"mode": "faster"}, "allowed are 'exact' and 'fast'"),
+        ({"mode": "faster"}, "allowed are 'exact', 'fast' and 'trust'"),
         ({"tau_ctc": -0.1}, "tau_ctc is -0.1"),
         ({"tau_ctc": math.nan}, "tau_ctc is nan"),
         ({"tau_llm": 1.1}, "tau_llm is 1.1"),
