@@ -24,6 +24,7 @@ from redline import model as model_module
 from redline.cli import show
 from redline.cli.inputs import expand, output_names
 from redline.cli.main import VERBS, app
+from redline.errors import RedlineError
 from redline.model import Model
 from redline.testing import FakeRecognizer, tiny_checkpoint
 from redline.types import Edit, Hypothesis, Notice, Waveform
@@ -334,3 +335,15 @@ def test_bundled_models_are_listed() -> None:
 def test_every_verb_has_help(verb: str) -> None:
     result = CliRunner().invoke(app, [verb, "--help"])
     assert result.exit_code == 0 and f"redline {verb}" in result.stdout.replace("root", "redline")
+
+
+def test_keywords_come_from_a_file_or_a_list(tmp_path: Path) -> None:
+    from redline.cli.transcribe import _keywords
+
+    (tmp_path / "terms.txt").write_text("oat milk\n\n cortado \n", encoding="utf-8")
+    assert _keywords(str(tmp_path / "terms.txt")) == ["oat milk", "cortado"]
+    assert _keywords("oat milk, cortado,") == ["oat milk", "cortado"] and _keywords("Priya") == ["Priya"]
+    assert len(_keywords(", ".join(f"word{number}" for number in range(100)))) == 100  # longer than a file's name
+    for missing in ("terms.txt", str(tmp_path / "none")):
+        with pytest.raises(RedlineError, match="no such file"):
+            _keywords(missing)

@@ -172,12 +172,25 @@ def _keywords(text: str | None) -> list[str]:
     """The lines of a file, or the parts of a list with commas."""
     if text is None:
         return []
-    path = Path(text)
-    try:
-        parts = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RedlineError(f"{text}: cannot be read as a list of keywords ({error})") from error
+    if "," in text and not _is_file(text):
+        parts = text.split(",")
+    elif _is_file(text):
+        try:
+            parts = Path(text).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RedlineError(f"{text}: cannot be read as a list of keywords ({error})") from error
+    elif "/" in text or text.endswith(".txt"):
+        raise RedlineError(f"{text}: no such file; --keywords takes a file with one a line, or a list with commas")
+    else:
+        parts = [text]
     return [part.strip() for part in parts if part.strip()]
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # a long list is no file name
+        return False
 
 
 def _complain(notes: Console, message: str) -> None:
