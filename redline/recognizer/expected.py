@@ -15,9 +15,13 @@ def expected(tokenizer: Tokenizer, keywords: Sequence[str], boost: float) -> Key
 
     Raises `UnsupportedTaskError` for too many or too long ones.
     """
-    words = [form for word in prompts.checked_keywords(keywords) for form in dict.fromkeys((word, word.lower()))]
-    if not words or not boost:
-        return None
+    words = prompts.checked_keywords(keywords)
+    return _tree(tokenizer, words, boost) if words and boost else None
+
+
+@lru_cache(maxsize=8)
+def _tree(tokenizer: Tokenizer, keywords: tuple[str, ...], boost: float) -> Keywords:
+    words = [form for word in keywords for form in dict.fromkeys((word, word.lower()))]
     inside, first = ([tokenizer.encode(space + word) for word in words] for space in (" ", ""))
     return Keywords(inside, first, word_starts(tokenizer), boost)
 
