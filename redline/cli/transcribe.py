@@ -172,17 +172,15 @@ def _keywords(text: str | None) -> list[str]:
     """The lines of a file, or the parts of a list with commas."""
     if text is None:
         return []
-    if "," in text and not _is_file(text):
-        parts = text.split(",")
-    elif _is_file(text):
+    if _is_file(text):
         try:
             parts = Path(text).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise RedlineError(f"{text}: cannot be read as a list of keywords ({error})") from error
-    elif "/" in text or text.endswith(".txt"):
+    elif "," not in text and ("/" in text or text.endswith(".txt")):
         raise RedlineError(f"{text}: no such file; --keywords takes a file with one a line, or a list with commas")
     else:
-        parts = [text]
+        parts = text.split(",")
     return [part.strip() for part in parts if part.strip()]
 
 

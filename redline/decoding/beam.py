@@ -121,10 +121,6 @@ class _Beam:
         zero = whole.float()
         return cls(whole, whole - 1, whole - 1, first, never, zero, zero, whole + history, zero, whole)
 
-    def score(self, options: BeamOptions) -> Tensor:
-        """What counts of each text, [B, W]."""
-        return _score(self.ends_blank, self.ends_token, self.read, self.count, self.favour, options)
-
     def parts(self) -> tuple[Tensor, ...]:
         return tuple(vars(self).values())
 
@@ -141,25 +137,10 @@ class Biasing(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A text, and what the search thinks of it."""
-
-    ids: tuple[int, ...]
-    score: float
-
-
 def search(
     candidates: Candidates, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None = None
 ) -> list[list[int]]:
     """The best text of each utterance as ids; without a language model the likeliest by CTC alone."""
-    return [list(texts[0].ids) for texts in search_many(candidates, model, options, biasing, 1)]
-
-
-def search_many(
-    candidates: Candidates, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None, count: int
-) -> list[list[Scored]]:
-    """The `count` best texts of each utterance, best first; fewer where fewer are alive."""
     B, T, _ = candidates.ids.shape
     device = candidates.ids.device
     beam = _Beam.empty(B, options.width, device, model.start() if model else 0)
@@ -174,12 +155,8 @@ def search_many(
         tokens[frame] = torch.where(going, token, -1)
     if biasing is not None:
         beam.favour = beam.favour + biasing.end(beam.place.flatten()).view_as(beam.place)
-    scores, best = beam.score(options).topk(min(count, options.width), dim=-1)  # [B, N]
-    texts = _trace(best, parents, tokens)
-    return [
-        [Scored(tuple(text), score) for text, score in zip(row, values, strict=True) if score > NEVER]
-        for row, values in zip(texts, scores.tolist(), strict=True)
-    ]
+    best = _score(beam.ends_blank, beam.ends_token, beam.read, beam.count, beam.favour, options).argmax(dim=-1)  # [B]
+    return _trace(best, parents, tokens)
 
 
 def _score(
@@ -255,16 +232,16 @@ def _step(
     return new, parent, token
 
 
-def _trace(best: Tensor, parents: Tensor, tokens: Tensor) -> list[list[list[int]]]:
-    """Follow the best texts of each utterance back: best [B, N], parents and tokens [T, B, W]."""
+def _trace(best: Tensor, parents: Tensor, tokens: Tensor) -> list[list[int]]:
+    """Follow the best text of each utterance back: best [B], parents and tokens [T, B, W]."""
+    rows = torch.arange(len(best), device=best.device)
     found = []
     for frame in range(len(parents) - 1, -1, -1):
-        found.append(tokens[frame].gather(1, best))
-        best = parents[frame].gather(1, best)
+        found.append(tokens[frame, rows, best])
+        best = parents[frame, rows, best]
     if not found:
-        return [[[] for _ in row] for row in best]
-    paths = torch.stack(found[::-1], dim=-1).tolist()  # [B, N, T]
-    return [[[token for token in path if token >= 0] for path in row] for row in paths]
+        return [[] for _ in rows]
+    return [[token for token in row if token >= 0] for row in torch.stack(found[::-1], dim=1).tolist()]
 
 
 def search_plain(
