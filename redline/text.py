@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -64,6 +65,11 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special ids left out."""
         return self._core.decode(list(ids), skip_special_tokens=True)
+
+    @cached_property
+    def word_starts(self) -> list[bool]:
+        """Whether each id begins a word."""
+        return [self.decode([id])[:1].isspace() for id in range(self.vocab_size)]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """One string per id; together they are exactly `decode(ids)`.

@@ -23,10 +23,4 @@ def expected(tokenizer: Tokenizer, keywords: Sequence[str], boost: float) -> Key
 def _tree(tokenizer: Tokenizer, keywords: tuple[str, ...], boost: float) -> Keywords:
     words = [form for word in keywords for form in dict.fromkeys((word, word.lower()))]
     inside, first = ([tokenizer.encode(space + word) for word in words] for space in (" ", ""))
-    return Keywords(inside, first, word_starts(tokenizer), boost)
-
-
-@lru_cache(maxsize=8)
-def word_starts(tokenizer: Tokenizer) -> list[bool]:
-    """Whether each id begins a word."""
-    return [tokenizer.decode([id])[:1].isspace() for id in range(tokenizer.vocab_size)]
+    return Keywords(inside, first, tokenizer.word_starts, boost)

@@ -21,7 +21,7 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.prompts import PromptTemplate, Request
 from redline.recognizer.common import Holder, batches, characters, check_language
-from redline.recognizer.expected import expected, word_starts
+from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
 
@@ -186,7 +186,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         embeddings, sizes = self.model.embed(asked, audio)
         cache = self.model.cache(len(asked), embeddings.shape[1] + 3 * max(map(len, drafts)) + 3)
         first = self.model.prefill(embeddings, sizes, cache)[:, -1]
-        starts, tags = word_starts(self.tokenizer), self._tags(task)
+        starts, tags = self.tokenizer.word_starts, self._tags(task)
         return write_tags(first, lambda ids, rows: self.model.step(ids, cache, rows), drafts, starts, tags)
 
     def _tags(self, task: Task) -> Tags:

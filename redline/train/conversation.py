@@ -48,13 +48,12 @@ class Conversations:
     ) -> None:
         """`speakers` names who speaks in each utterance; raises `DataError` when there are not two."""
         self.views, self.tokenizer, self.options = views, tokenizer, options
-        starts = [tokenizer.decode([id])[:1] == " " for id in range(tokenizer.vocab_size)]
         self.words: dict[str, list[int]] = {}
         """Where each utterance may be cut: before its words, and after the last."""
         self.by_speaker: dict[str, list[str]] = {}
         for identity, heard in views[0].heard.items():
             if heard.cuts and speakers.get(identity):
-                borders = [at for at, token in enumerate(heard.tokens) if starts[token] or not at]
+                borders = [at for at, token in enumerate(heard.tokens) if tokenizer.word_starts[token] or not at]
                 self.words[identity] = [*borders, len(heard.tokens)]
                 self.by_speaker.setdefault(speakers[identity], []).append(identity)
         if len(self.by_speaker) < 2:

@@ -136,11 +136,10 @@ class SplicedSource:
         self.layers = layers
         self.options = options
         self.draft_lm = draft_lm
-        starts = [tokenizer.decode([index])[:1] == " " for index in range(tokenizer.vocab_size)]
         self.units = {}
         for language in paragraphs:
             own = {identity for identity in views[0].heard if said[identity][0] == language}
-            self.units[language] = Units(views[0], own, starts, options.longest_unit)
+            self.units[language] = Units(views[0], own, tokenizer.word_starts, options.longest_unit)
             if not self.units[language].places:
                 raise DataError(
                     f"no text in {language} fits its recording well enough to be cut into pieces: "
