@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("lhotse")
 
 from redline.features import FEATURE_DIM
-from redline.train.augment import SpecAugmentOptions, augment_features
+from redline.train.augment import SpecAugmentOptions, augment_features, twin_features
 from redline.train.corrupt import CorruptionOptions, corrupt, scramble_tokens
 from redline.train.data import AugmentOptions, build_view, taught
 from tests.corpus import WORDS, make_corpus
@@ -69,6 +69,22 @@ def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
     warped = replace(options, time_warp_frames=80)
     assert torch.equal(*(augment_features([features], warped, seed=3)[0] for _ in range(2)))
     assert not torch.equal(*(augment_features([features], warped, seed=seed)[0] for seed in (3, 4)))
+
+
+def test_twins_share_their_time_axis_and_nothing_else() -> None:
+    ramp = torch.arange(200.0)[:, None].expand(200, FEATURE_DIM) / 100  # says which frame it was
+    options = SpecAugmentOptions(time_warp_frames=60, frame_masks=0, feature_masks=2, probability=1.0, frame_mask_size=1)
+    options = replace(options, frame_masks=1)
+    found = twin_features([ramp, ramp[:150]], options, seed=4)
+    assert [len(row) for row in found] == [200, 150, 200, 150]
+    assert [row.tolist() for row in twin_features([ramp], options, seed=4)] != [found[0].tolist()] * 2
+    for one, other in ((found[0], found[2]), (found[1], found[3])):
+        assert not torch.equal(one, other), "the masks are the same"
+        bare = (one == other).reshape(-1, 80)
+        assert bare.float().mean() > 0.3, "bands that neither mask covers lie on two time axes"
+        moved = one.reshape(-1, 80)[bare.any(dim=1)]
+        assert not torch.allclose(moved, ramp.reshape(-1, 80)[: len(bare)][bare.any(dim=1)][: len(moved)])
+    assert all(torch.equal(a, b) for a, b in zip(found, twin_features([ramp, ramp[:150]], options, 4), strict=True))
 
 
 def test_corruption_is_repeatable_and_harms_more_at_a_higher_rate() -> None:

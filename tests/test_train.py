@@ -32,7 +32,8 @@ from redline.train.data import (
     taught,
 )
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
-from redline.train.losses import ctc_loss, nle_loss
+from redline.train.losses import consistency_loss, ctc_loss, nle_loss
+from redline.train.muon import Muon, orthogonal
 from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions, learning_rate
 from redline.train.plot import plot_log
@@ -98,6 +99,65 @@ def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_pat
     warped = replace(recipe, state_augment=SpecAugmentOptions(time_warp_frames=80))
     with pytest.raises(DataError, match="time_warp_frames must be 0"):
         build(warped, materials, ("editor",), silent)
+
+
+def test_two_hearings_of_an_utterance_are_drawn_together(corpus: Path, tmp_path: Path) -> None:
+    recipe = small_recipe()
+    recipe = replace(
+        recipe,
+        encoder_loss=replace(recipe.encoder_loss, consistency=0.2),
+        encoder_batches=replace(recipe.encoder_batches, augment_from_epoch=0),
+        spec_augment=SpecAugmentOptions(),
+    )
+    build(recipe, Materials(corpus, tmp_path), ("tokenizer", "encoder"), silent)
+    rows = [json.loads(line) for line in (tmp_path / "encoder" / "log.jsonl").read_text().splitlines()]
+    assert all(row["apart"] > 0 for row in rows if "loss" in row)
+    views = [build_view(taught(corpus, split="train"), 0, AugmentOptions(), tmp_path / "views")]
+    for twins in (False, True):
+        options = BatchOptions(augment_from_epoch=0)
+        source = BatchSource(taught(corpus, split="train"), views, options, SpecAugmentOptions(), twins=twins)
+        batch = next(iter(source.epoch(3)))
+        half = len(batch.texts) // 2
+        assert batch.twins == twins and (batch.ids[:half] == batch.ids[half:]) == twins
+
+
+def test_consistency_is_nothing_between_equals_and_moves_each_to_the_other() -> None:
+    logits = torch.randn(2, 5, 4)
+    assert consistency_loss(torch.cat((logits, logits)), torch.tensor([5, 3, 5, 3]), 7) == pytest.approx(0.0, abs=1e-6)
+    pair = torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]]], requires_grad=True)
+    loss = consistency_loss(pair, torch.tensor([1, 1]), 1)
+    p, q = (row[0].softmax(-1) for row in pair.detach())
+    assert loss.item() == pytest.approx(float((q * (q / p).log()).sum() + (p * (p / q).log()).sum()), abs=1e-5)
+    loss.backward()
+    assert pair.grad is not None and pair.grad[0, 0, 1] < 0 < pair.grad[0, 0, 0] and pair.grad[1, 0, 0] < 0
+    beyond = torch.randn(2, 4, 3)
+    short = consistency_loss(beyond, torch.tensor([2, 2]), 3)
+    torch.testing.assert_close(short, consistency_loss(beyond[:, :2], torch.tensor([2, 2]), 3))
+
+
+def test_muon_steps_as_that_of_torch_does() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(48, 96)
+    mine, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    other = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    own = Muon([mine], lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        mine.grad = torch.randn(48, 96)
+        theirs.grad = mine.grad.clone()
+        own.step()
+        other.step()
+    # The other one computes in bfloat16.
+    assert (mine - theirs).abs().max() < 0.02 * (mine - start).abs().max()
+    assert own.state_dict()["state"].keys() == other.state_dict()["state"].keys()
+    values = torch.linalg.svdvals(orthogonal(torch.randn(40, 20)))
+    assert values.min() > 0.5 and values.max() < 1.4
+
+
+def test_half_width_is_for_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for able in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
+        assert LoopOptions().narrow("cpu") == able and LoopOptions().narrow("cuda")
+        assert not LoopOptions(precision="no").narrow("cpu") and not LoopOptions(precision="no").narrow("cuda")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

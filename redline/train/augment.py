@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -48,15 +49,26 @@ def augment_features(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: 
     for row in rows:
         picture = row.reshape(-1, N_MELS)  # [2T, 80]
         if options.tract_warp:
-            picture = picture @ _warp(round(100 * (1.0 + draw.uniform(-options.tract_warp, options.tract_warp))))
+            picture = picture @ tract_matrix(round(100 * (1.0 + draw.uniform(-options.tract_warp, options.tract_warp))))
         if options.colour_db:
-            picture = picture + _colour(options.colour_db * LEVEL_PER_DB, draw)
+            picture = picture + colour(options.colour_db * LEVEL_PER_DB, draw)
         changed.append(picture)
     return _warped_and_masked(changed, options, seed)
 
 
+def twin_features(rows: Sequence[Tensor], options: SpecAugmentOptions, seed: int) -> list[Tensor]:
+    """Two changed copies of each of the features, all first ones before all second; a pair shares its time axis."""
+    from lhotse.dataset.signal_transforms import time_warp
+
+    if options.time_warp_frames:
+        with _seeded(seed):
+            pictures = [time_warp(row.reshape(-1, N_MELS), factor=options.time_warp_frames) for row in rows]
+        rows = [picture.reshape(-1, FEATURE_DIM) for picture in pictures]
+    return augment_features([*rows, *rows], replace(options, time_warp_frames=0), seed + 1)
+
+
 @lru_cache(maxsize=256)
-def _warp(percent: int) -> Tensor:
+def tract_matrix(percent: int) -> Tensor:
     """Matrix [80, 80] that reads each mel band from where a shorter or longer vocal tract would put it."""
     factor, top = percent / 100.0, SAMPLE_RATE / 2
     hertz = band_edges()[1:-1].numpy()
@@ -72,7 +84,7 @@ def _warp(percent: int) -> Tensor:
     return matrix
 
 
-def _colour(spread: float, draw: random.Random) -> Tensor:
+def colour(spread: float, draw: random.Random) -> Tensor:
     """A smooth curve over the mel bands, [80], of standard deviation `spread`."""
     bands = torch.arange(N_MELS) / N_MELS
     waves = 4
@@ -96,14 +108,20 @@ def _warped_and_masked(pictures: Sequence[Tensor], options: SpecAugmentOptions, 
         max_frames_mask_fraction=options.max_masked_share,
         p=options.probability,
     )
-    # The transform draws from all three global generators.
+    with _seeded(seed):
+        return [transform(picture[None]).reshape(-1, FEATURE_DIM) for picture in pictures]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """All three global generators, from which lhotse draws, seeded for a while."""
     before, before_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            return [transform(picture[None]).reshape(-1, FEATURE_DIM) for picture in pictures]
+            yield
     finally:
         random.setstate(before)
         np.random.set_state(before_numpy)

@@ -164,9 +164,13 @@ class Build:
         return make_views(self.train_set, self.dev_set, options, self.out / "views", self.say)
 
     def _source(
-        self, views: Sequence[FeatureView], options: BatchOptions, recombine: RecombineOptions = AS_SAID
+        self,
+        views: Sequence[FeatureView],
+        options: BatchOptions,
+        recombine: RecombineOptions = AS_SAID,
+        twins: bool = False,
     ) -> BatchSource:
-        source = BatchSource(self.train_set, views, options, self.recipe.spec_augment, recombine)
+        source = BatchSource(self.train_set, views, options, self.recipe.spec_augment, recombine, twins)
         if source.left_out:
             count = source.left_out.total()
             self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
@@ -216,7 +220,8 @@ class Build:
             objective = EncoderObjective(began.encoder.config, tokenizer, self.recipe.encoder_loss)
             objective.encoder, objective.language = began.encoder, began.language
         views, dev_view = self._views()
-        source = self._source(views, self.recipe.encoder_batches, self.recipe.recombine)
+        twins = self.recipe.encoder_loss.consistency > 0
+        source = self._source(views, self.recipe.encoder_batches, self.recipe.recombine, twins)
         stage = EncoderStage(objective, source, self.dev_set, dev_view)
         fit(stage, self.recipe.encoder_training, self.out / "encoder", self.say)
 
@@ -291,7 +296,7 @@ class Build:
         recipe, tokenizer = self.recipe, self._tokenizer()
         total = sum(row.duration for row in self.train_set)
         device = editor.projector.query.device.type
-        narrow = recipe.editor_training.precision == "bf16"
+        narrow = recipe.editor_training.narrow(device)
         with first_process_first(), torch.autocast(device, torch.bfloat16, enabled=narrow):
             states = build_states(
                 editor,

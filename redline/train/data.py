@@ -27,7 +27,7 @@ from redline.errors import ConfigError, DataError
 from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, clip_features, pad
 from redline.forms import MARKS
 from redline.manifest import Utterance, read_manifest
-from redline.train.augment import SpecAugmentOptions, augment_features
+from redline.train.augment import SpecAugmentOptions, augment_features, twin_features
 from redline.train.balance import balanced
 from redline.train.recombine import AS_SAID, RecombineOptions, Recombiner
 from redline.types import SAMPLE_RATE
@@ -95,7 +95,8 @@ def _words(text: str, letters: Letters) -> list[str]:
 class AugmentOptions:
     """What the views may do to an utterance; the first one leaves it as recorded."""
 
-    views: int = 5
+    # Views on disk are found by what is in them, which two of the fields do not change.
+    views: int = field(default=5, repr=False)
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     noise_probability: float = 0.4
     noise_snr_db: tuple[float, float] = (5.0, 25.0)
@@ -104,7 +105,6 @@ class AugmentOptions:
     """Folder of noise recordings; None leaves noise out."""
     rir_dir: str | None = None
     """Folder of room responses; None leaves rooms out."""
-    # Views on disk are found by what is in them, which this does not change.
     recorded_view: bool = field(default=True, repr=False)
     """Whether the first view is as recorded; false draws speed, room and noise for it too."""
 
@@ -235,6 +235,8 @@ class Batch:
     texts: tuple[str, ...]
     ids: tuple[str, ...]
     languages: tuple[str, ...] = ()
+    twins: bool = False
+    """Whether the second half of the rows are those of the first, under other masks."""
 
     @property
     def seconds(self) -> float:
@@ -278,6 +280,7 @@ class BatchSource:
         options: BatchOptions,
         spec_augment: SpecAugmentOptions | None,
         recombine: RecombineOptions = AS_SAID,
+        twins: bool = False,
     ) -> None:
         reasons = [_why_not(item, views[0], options) for item in utterances]
         kept = [item for item, reason in zip(utterances, reasons, strict=True) if not reason]
@@ -290,6 +293,7 @@ class BatchSource:
         self.options = options
         self.spec_augment = spec_augment
         self.recombiner = Recombiner(kept, recombine)
+        self.twins = twins and spec_augment is not None
 
     @property
     def why_left_out(self) -> str:
@@ -327,11 +331,14 @@ class BatchSource:
                 continue
             items = [said[cut.id] for cut in cuts]
             rows, texts = self._heard(items, epoch if augment else 0, recombine, f"{options.seed}/{epoch}/{number}")
-            if augment and self.spec_augment:
-                rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
-            features, lengths = pad(rows)
             ids, languages = tuple(item.id for item in items), tuple(item.language for item in items)
-            yield Batch(features, lengths, texts, ids, languages)
+            twins = augment and self.twins
+            if augment and self.spec_augment:
+                change = twin_features if twins else augment_features
+                rows = change(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
+            features, lengths = pad(rows)
+            copies = 1 + twins
+            yield Batch(features, lengths, texts * copies, ids * copies, languages * copies, twins)
 
     def _heard(
         self, items: Sequence[Utterance], epoch: int, recombine: bool, seed: str

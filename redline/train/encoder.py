@@ -19,7 +19,7 @@ from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.heads import LanguageHead
 from redline.text import Tokenizer
 from redline.train.data import Batch, FeatureView
-from redline.train.losses import ctc_loss
+from redline.train.losses import consistency_loss, ctc_loss
 from redline.train.stage import Source, SpeechStage, rates
 
 CHAR_BLANK = 0
@@ -33,6 +33,8 @@ class EncoderLossOptions:
     middle: float = 0.3
     tokens: float = 0.4
     language: float = 0.2
+    consistency: float = 0.0
+    """Weight of the agreement of two hearings of each utterance under other masks, in each loss; 0: heard once."""
 
 
 def characters(text: str, rows: int) -> list[int]:
@@ -56,12 +58,26 @@ class EncoderObjective(nn.Module):
         device = self.encoder.input_linear.weight.device
         out = self.encoder(batch.features.to(device), batch.lengths.to(device))
         loss, parts = encoder_loss(out, batch.texts, self.encoder.config, self.tokenizer, self.weights)
+        if batch.twins and self.weights.consistency:
+            apart = self._apart(out, batch.texts)
+            loss = loss + self.weights.consistency * apart
+            parts["apart"] = apart.detach()
         if self.language is not None:
             spoken = torch.tensor([self.language.languages.index(one) for one in batch.languages], device=device)
             told = F.cross_entropy(self.language(out.hidden, out.lengths).float(), spoken)
             loss = loss + self.weights.language * told
             parts["language"] = told.detach()
         return loss, parts
+
+    def _apart(self, out: EncoderOutput, texts: Sequence[str]) -> Tensor:
+        """How far the two hearings of a batch of twins disagree, in each of the three losses by its weight."""
+        assert out.draft_logits is not None and out.draft_lengths is not None
+        letters = sum(len(characters(text, self.encoder.config.output_dim)) for text in texts)
+        tokens = sum(map(len, self.tokenizer.encode_all(texts)))
+        top = consistency_loss(out.char_logits, out.lengths, letters)
+        middle = consistency_loss(out.mid_logits, out.lengths, letters)
+        bpe = consistency_loss(out.draft_logits, out.draft_lengths, tokens)
+        return self.weights.top * top + self.weights.middle * middle + self.weights.tokens * bpe
 
 
 def warm(encoder: ConformerEncoder, other: ConformerEncoder) -> list[str]:

@@ -120,8 +120,10 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     all_of_us = accelerator()
     device, processes, main = all_of_us.device, all_of_us.num_processes, all_of_us.is_main_process
     sharded = sharding(options)
-    narrow = options.precision == "bf16"
+    narrow = options.narrow(device.type)
     say = only_first(say)
+    if options.precision == "bf16" and not narrow:
+        say(f"{stage.name}: this CPU has no bfloat16, so precision is float32")
     torch.manual_seed(options.seed)
     module = stage.objective.to(device)
     if sharded:

@@ -22,6 +22,19 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], 
     return total / sizes.sum().clamp(min=1)
 
 
+def consistency_loss(logits: Tensor, lengths: Tensor, symbols: int) -> Tensor:
+    """How far two hearings of the same utterances disagree, per target symbol of both (CR-CTC, arXiv 2410.05101).
+
+    Logits [2B, T, V] with lengths [2B], row i + B hears what row i hears; each is drawn to what the other says, which
+    is taken as given.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)
+    others = log_probs.detach().roll(len(logits) // 2, dims=0)
+    apart = (others.exp() * (others - log_probs)).sum(dim=-1)  # [2B, T]
+    valid = torch.arange(logits.shape[1], device=logits.device)[None, :] < lengths[:, None]
+    return apart[valid].sum() / max(1, symbols)
+
+
 def nle_loss(
     slot_logits: Tensor,
     slots: Tensor,

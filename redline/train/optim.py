@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
+from redline.train.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class LoopOptions:
     accumulate: int = 1
     """Batches of each process that make one update; `accumulate` times the number of processes is what counts."""
     precision: Literal["no", "bf16"] = "bf16"
+    """`bf16` computes in half the width; a CPU that has no instructions for it computes in float32 all the same."""
     average_decay: float = 0.998
     """Exponential average of the weights; the average is what is evaluated and exported."""
     log_every: int = 25
@@ -58,6 +60,10 @@ class LoopOptions:
             raise ConfigError(f"accumulate is {self.accumulate}; allowed are 1 and above")
         if self.patience and not self.keep_best:
             raise ConfigError("patience needs keep_best, the name of the score that should fall")
+
+    def narrow(self, device: str) -> bool:
+        """Whether a kind of device is to compute in bfloat16: emulated, it is many times slower than float32."""
+        return self.precision == "bf16" and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
@@ -91,8 +97,5 @@ def optimizers(module: nn.Module, options: LoopOptions) -> list[torch.optim.Opti
     ]
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)]
     if hidden:
-        muon = torch.optim.Muon(
-            hidden, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-        found.append(muon)
+        found.append(Muon(hidden, options.lr, options.weight_decay))
     return found
