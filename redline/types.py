@@ -117,6 +117,15 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Voice:
+    """How one speaker of a clip sounds: a unit vector, and the seconds that were heard."""
+
+    speaker: str
+    direction: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """What a recognizer heard in one clip."""
 
@@ -134,6 +143,8 @@ class Hypothesis:
     """The answer as the model wrote it, with its tags; None where it writes none."""
     accepted: float | None = None
     """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
+    voices: tuple[Voice, ...] = ()
+    """How the speakers of the turns sound, where they were told by that; names hold for this clip alone."""
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,15 @@ from redline.train.build import Materials
 from redline.train.conversation import ConversationOptions
 from redline.train.finetune import FinetuneOptions, finetune
 from redline.train.ngram import NgramOptions
+from redline.train.optim import LoopOptions
 from redline.train.recipe import read_values
 from redline.train.speech_build import TEMPLATE, build_speech
 from redline.train.speech_recipe import SpeechRecipe
 from redline.train.states import StateOptions
 from redline.train.tasks import Asker, Said, TaskOptions, said_of, tags_of
 from redline.train.tokenizer import train_tokenizer
-from redline.types import Turn, Word
+from redline.train.voices import VoiceTrainingOptions
+from redline.types import Task, Turn, Word
 
 TEXTS = ["the zebra sat", "a giraffe ran to the house", "the zebra and the house", "the house"]
 WORDS = (Word(0.31, 0.52, "the"), Word(0.55, 0.98, "zebra"), Word(1.6, 2.03, "sat"))
@@ -184,6 +186,23 @@ def test_a_recipe_makes_a_model_that_answers_and_goes_on_where_it_stopped(
     clip = read_manifest(manifest)[0].audio
     for asked in ({}, {"keywords": ["sea"]}, {"words": True}, {"speakers": True}):
         assert model.transcribe(clip, vad=False, **asked).duration > 0
+
+
+def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: Path, tmp_path: Path) -> None:
+    made = replace(
+        recipe(base),
+        trusts_draft=True,
+        voices=VoiceTrainingOptions(channels=8, size=4, batch=8, piece_s=(0.2, 0.4)),
+        voice_training=LoopOptions(steps=3, precision="no", evaluate_every=3),
+    )
+    said: list[str] = []
+    build_speech(made, Materials(manifest, tmp_path), ["tokenizer", "answers", "voices", "export"], said.append)
+    assert any(line.startswith("voices: 6 of 2 speakers") for line in said) and any("eer" in line for line in said)
+    recognizer = load_model(tmp_path / "model").recognizer
+    assert isinstance(recognizer, GenerateRecognizer) and recognizer.model.voices is not None
+    assert not recognizer.carries(Task(speakers=True))
+    with pytest.raises(DataError, match="no trained voices yet"):
+        build_speech(made, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)
 
 
 def test_n_grams_guidance_and_conversations_are_used(base: Path, manifest: Path, tmp_path: Path) -> None:

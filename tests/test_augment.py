@@ -73,7 +73,9 @@ def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
 
 def test_twins_share_their_time_axis_and_nothing_else() -> None:
     ramp = torch.arange(200.0)[:, None].expand(200, FEATURE_DIM) / 100  # says which frame it was
-    options = SpecAugmentOptions(time_warp_frames=60, frame_masks=0, feature_masks=2, probability=1.0, frame_mask_size=1)
+    options = SpecAugmentOptions(
+        time_warp_frames=60, frame_masks=0, feature_masks=2, probability=1.0, frame_mask_size=1
+    )
     options = replace(options, frame_masks=1)
     found = twin_features([ramp, ramp[:150]], options, seed=4)
     assert [len(row) for row in found] == [200, 150, 200, 150]

@@ -13,7 +13,7 @@ from redline.longform import stitch, vad, windows
 from redline.longform.stitch import Heard
 from redline.longform.vad import VadOptions
 from redline.longform.windows import WindowOptions
-from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, Span, Task, Transcript, Waveform
+from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, Span, Task, Transcript, Voice, Waveform
 
 SHORTEST_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
@@ -229,9 +229,10 @@ def stream(
     spans, notices = listen(wave, _window_s(recognizer, task), options)
     for notice in (*wave.warnings, *notices):
         notify(notice)
-    ready, heard = 0, list[Heard]()
+    ready, heard, known = 0, list[Heard](), tuple[Voice, ...]()
     for one in _hear_each(recognizer, wave, spans, task, options):
         heard.append(one)
+        known, one = stitch.recalled(known, one)
         for notice in stitch.notices_of(one):
             notify(notice)
         for segment in stitch.segments_of(one, ready):

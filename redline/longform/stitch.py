@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from redline.errors import RecognitionError
-from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Turn, Waveform
+from redline.longform import speakers
+from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Turn, Voice, Waveform
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def stitch(
 
     A window that failed becomes a warning with its start and end. Raises `RecognitionError` when all failed.
     """
-    heard = sorted(heard, key=lambda one: one.span.start)
+    heard = same_speakers(sorted(heard, key=lambda one: one.span.start))
     failures = [one.outcome for one in heard if isinstance(one.outcome, Exception)]
     if failures and len(failures) == len(heard):
         raise RecognitionError(
@@ -46,6 +47,24 @@ def stitch(
         turns=tuple(turns_of(segments)),
         warnings=tuple(warnings),
     )
+
+
+def same_speakers(heard: Sequence[Heard]) -> list[Heard]:
+    """Windows in order of time, in which a voice that was heard before has the name it had there."""
+    known: tuple[Voice, ...] = ()
+    named = []
+    for one in heard:
+        known, one = recalled(known, one)
+        named.append(one)
+    return named
+
+
+def recalled(known: tuple[Voice, ...], heard: Heard) -> tuple[tuple[Voice, ...], Heard]:
+    """A window with the names of the voices known so far, and what is known after it."""
+    if isinstance(heard.outcome, Exception) or not heard.outcome.voices:
+        return known, heard
+    known, outcome = speakers.recall(known, heard.outcome)
+    return known, replace(heard, outcome=outcome)
 
 
 def _spoken(heard: Sequence[Heard]) -> str | None:

@@ -71,19 +71,20 @@ def save(head: nn.Module, path: Path, rows: Sequence[str]) -> Path:
 
 def load_forms(path: Path, hidden_size: int) -> FormHead:
     """Read a head for written forms; raises `CheckpointError` when the file is none or does not fit."""
-    tensors, rows = _read(path)
+    tensors, rows = read(path)
     if rows != MARKS[1:]:
         raise CheckpointError(f"{path}: its rows are the marks {' '.join(rows)}; {' '.join(MARKS[1:])} can be read")
-    return _filled(FormHead(hidden_size), tensors, path)
+    return filled(FormHead(hidden_size), tensors, path)
 
 
 def load_language(path: Path, hidden_dim: int) -> LanguageHead:
     """Read a head for languages; raises `CheckpointError` when the file is none or does not fit."""
-    tensors, rows = _read(path)
-    return _filled(LanguageHead(hidden_dim, rows), tensors, path)
+    tensors, rows = read(path)
+    return filled(LanguageHead(hidden_dim, rows), tensors, path)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors of a head's file in float32, and what its rows mean; raises `CheckpointError`."""
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -96,7 +97,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     return tensors, tuple(about.get("rows", "").split())
 
 
-def _filled(head: H, tensors: dict[str, Tensor], path: Path) -> H:
+def filled(head: H, tensors: dict[str, Tensor], path: Path) -> H:
+    """The head with these tensors, in eval mode; raises `CheckpointError` where they do not fit."""
     try:
         head.load_state_dict(tensors)
     except RuntimeError as error:

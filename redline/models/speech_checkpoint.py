@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from redline.errors import CheckpointError
-from redline.models import ngram
+from redline.models import ngram, voices
 from redline.models.config import SPEECH_KINDS, SpeechConfig
 from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
 from redline.models.speech_lm import DraftHead, SpeechLM
@@ -90,6 +90,8 @@ def load(
     model.load_state_dict(tensors, assign=True)
     if (folder / DRAFT_HEAD).is_file():
         model.draft_head = _draft_head(folder / DRAFT_HEAD, config).to(dtype=dtype)
+    if (folder / voices.VOICES).is_file():
+        model.voices = voices.load(folder / voices.VOICES).to(dtype=dtype)
     model.eval().to(device)
     if model.draft_head is not None:
         model.draft_lm = ngram.found(folder, draft_lm, model.draft_head.out.out_features - 1, device)
@@ -192,6 +194,8 @@ def save(
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, new / DRAFT_HEAD)
         if model.draft_lm is not None:
             model.draft_lm.save(new)
+        if model.voices is not None:
+            voices.save(model.voices, new / voices.VOICES)
         shutil.copyfile(tokenizer, new / "tokenizer.json")
 
-    return write(folder, weights(model, dtype, without=("draft_head.",)), files, extra, overwrite=overwrite)
+    return write(folder, weights(model, dtype, without=("draft_head.", "voices.")), files, extra, overwrite=overwrite)

@@ -22,6 +22,7 @@ from redline.models.conformer import ConformerEncoder, EncoderOutput, posterior_
 from redline.models.granite import GraniteLM, KVCache
 from redline.models.ngram import NgramLM
 from redline.models.qformer import WindowQFormer
+from redline.models.voices import VoiceHead
 
 
 class DraftHead(nn.Module):
@@ -62,6 +63,8 @@ class SpeechLM(nn.Module):
         """The optional head of `out_llm.safetensors`."""
         self.draft_lm: NgramLM | None = None
         """Reads along while the draft is written; without it the draft is greedy. It is not one of the weights."""
+        self.voices: VoiceHead | None = None
+        """The optional head of `out_voices.safetensors`, which tells speakers apart."""
 
     def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from redline import features, prompts
-from redline.decoding import generate, speculative, tagged
+from redline.decoding import generate, speculative, tagged, voices
 from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, token_budget
-from redline.decoding.guided import Tags, write_tags
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
+from redline.decoding.voices import VoiceOptions
 from redline.decoding.words import timed_turns, word_times
 from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
@@ -82,9 +82,12 @@ class GenerateRecognizer(Holder[SpeechLM]):
         self.drafts = drafts if self.options.beams == 1 and self.options.temperature == 0 else None
         self.punctuate = punctuate
         self.seed = seed
+        self.voices = VoiceOptions()
 
     def window_s(self, task: Task) -> float:
         """The longest clip of which prompt, audio and expected answer fit the model's positions, in seconds."""
+        if self._by_voice(task):
+            return DRAFT_S
         mode = self._mode(task)
         rate = features.FRAME_RATE / self.model.config.encoder.subsampling
         audio_per_s = rate / self.model.config.downsample_rate
@@ -102,8 +105,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
         return min(mode.longest_s, math.floor(fits), self.model.config.longest_clip_s.get(mode.name, math.inf))
 
     def carries(self, task: Task) -> bool:
-        """Speakers keep their numbers only if a window knows who spoke in the one before."""
-        return task.speakers
+        """Speakers keep their numbers only if a window knows who spoke in the one before, or by their voices."""
+        return task.speakers and not self._by_voice(task)
 
     @torch.inference_mode()
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
@@ -112,12 +115,23 @@ class GenerateRecognizer(Holder[SpeechLM]):
         Raises `UnsupportedTaskError` for what the model has not learned, also when there are no clips.
         """
         check_language(self.name, task.language, self.languages)
-        prompt = self._prompt(task)
+        by_voice = self._by_voice(task)
+        prompt = [] if by_voice else self._prompt(task)
         # A language model makes up words for digital silence, so it is not asked about it.
         loud = [clip for clip in clips if not np.abs(clip.samples).max(initial=0.0) <= SILENT]
-        answers = (one for batch in batches(loud, self.batch_s) for one in self._answer(batch, prompt, task))
+        answers = (
+            one
+            for batch in batches(loud, self.batch_s)
+            for one in (self._attributed(batch, task) if by_voice else self._answer(batch, prompt, task))
+        )
         asked = {id(clip) for clip in loud}
         return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
+
+    def _by_voice(self, task: Task) -> bool:
+        """Whether speakers are told by how they sound: where the draft is the text, the model is asked nothing."""
+        alone = task.name == "transcribe" and task.prompt is None
+        trusts = self.drafts is not None and self.drafts.mode == "trust" and self.model.draft_head is not None
+        return task.speakers and alone and trusts and self.model.voices is not None
 
     def _mode(self, task: Task) -> Mode:
         return SPEAKERS if task.speakers else WORDS if self._tags_words(task) else PLAIN
@@ -154,13 +168,6 @@ class GenerateRecognizer(Holder[SpeechLM]):
         room = [self.model.config.text.max_position_embeddings - len(row) for row in asked]
         most = self._mode(task).most_per_s
         budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
-        if self.model.config.trusts_draft and task.speakers:
-            written = self._tagged(asked, audio, encoded, task)
-            tagged_answers = [
-                self._read(clip, self.tokenizer.decode(one.ids).strip(), one, [], None, task)
-                for clip, one in zip(clips, written, strict=True)
-            ]
-            return self._timed(tagged_answers, encoded, lengths, task)
         drafts, sure = self._drafts(encoded, task)
         options = self.options
         # Not by whether this batch has drafts: a clip would then depend on its neighbours.
@@ -174,27 +181,25 @@ class GenerateRecognizer(Holder[SpeechLM]):
         ]
         return self._timed(answers, encoded, lengths, task)
 
-    def _tagged(
-        self, asked: Sequence[Sequence[int]], audio: Tensor, encoded: EncoderOutput, task: Task
-    ) -> list[Generation]:
-        """The encoder's drafts with the language model's speakers; what a prefix holds already is left out."""
-        assert self.model.draft_head is not None, "a model that tags drafts has a head that writes them"
-        known = len(tagged.strip(task.prefix or "").split())
-        logits, lengths = self.model.draft_head(encoded)
-        texts = self._heard(logits, lengths, task)
-        drafts = [self.tokenizer.encode(" ".join(text.split()[known:])) for text in texts]
-        embeddings, sizes = self.model.embed(asked, audio)
-        cache = self.model.cache(len(asked), embeddings.shape[1] + 3 * max(map(len, drafts)) + 3)
-        first = self.model.prefill(embeddings, sizes, cache)[:, -1]
-        starts, tags = self.tokenizer.word_starts, self._tags(task)
-        return write_tags(first, lambda ids, rows: self.model.step(ids, cache, rows), drafts, starts, tags)
-
-    def _tags(self, task: Task) -> Tags:
-        """Ids of the speakers' tags, and who spoke last."""
-        found = {str(number): self.tokenizer.id_of(f"[Speaker {number}]:") for number in range(1, 5)}
-        speakers = {number: id for number, id in found.items() if id is not None}
-        before = tagged.parse(task.prefix or "").turns
-        return Tags(tuple(speakers.values()), speakers.get(before[-1].speaker) if before else None)
+    def _attributed(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
+        """The encoder's drafts, each word given to a voice; the words of a prefix keep their speakers."""
+        assert self.model.voices is not None and self.model.draft_head is not None
+        x, frames = features.batch_features(clips, "ar")  # [B, T, 160], [B]
+        x, lengths = x.to(self.device, self.dtype), frames.to(self.device)
+        encoded = self.model.encode(x, lengths)
+        before = [(word, turn.speaker) for turn in tagged.parse(task.prefix or "").turns for word in turn.text.split()]
+        said, given = [word for word, _ in before], [speaker for _, speaker in before]
+        logits, windows = self.model.draft_head(encoded)
+        texts = [" ".join([*said, *text.split()[len(said) :]]) for text in self._heard(logits, windows, task)]
+        times = word_times(texts, *characters(encoded, frames))
+        answers = []
+        for text, words, track in zip(texts, times, self.model.voices.track(x, lengths), strict=True):
+            one = Hypothesis(text)
+            if words:
+                labels, directions = voices.attribute(words, track, track.frames, self.voices)
+                one = voices.told(words, voices.named(labels, given), labels, directions)
+            answers.append(_without(one, len(said)))
+        return answers
 
     def _can_draft(self, task: Task) -> bool:
         """Whether the encoder's own transcript can be an answer: plain text in the language that is spoken."""

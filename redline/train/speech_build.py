@@ -37,9 +37,10 @@ from redline.train.stage import share_done
 from redline.train.states import StateView, build_states
 from redline.train.tasks import Asker, Said, tags_of
 from redline.train.views import make_views
+from redline.train.voices import Pieces, VoiceStage
 from redline.types import Turn, Word
 
-SPEECH_STAGES = ("tokenizer", "lm", "draft_lm", "answers", "export")
+SPEECH_STAGES = ("tokenizer", "lm", "draft_lm", "answers", "voices", "export")
 ROLES = ("<|start_of_role|>", "<|end_of_role|>")
 TEMPLATE = (
     "{% for message in messages if message['role'] == 'user' %}"
@@ -175,7 +176,7 @@ class SpeechBuild:
     def _states(self, rows: Sequence[Utterance], views: Sequence[FeatureView]) -> list[StateView]:
         recipe, tokenizer = self.recipe, Tokenizer.from_file(self.base_folder / "tokenizer.json")
         total = sum(row.duration for row in rows)
-        narrow = recipe.answer_training.precision == "bf16"
+        narrow = recipe.answer_training.narrow("cpu")
         with first_process_first(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             return build_states(
                 self._listener(),
@@ -198,12 +199,15 @@ class SpeechBuild:
             load_average(self.out / "lm", holder)
         return AnswerObjective(model, self._tokenizer(), self.recipe.answers)
 
+    def _views(self) -> tuple[list[FeatureView], FeatureView]:
+        augment = self.materials.augment(self.recipe.augment)
+        return make_views(self.train_set, self.dev_set, augment, self.out / "views", self.say)
+
     def answers(self) -> None:
         recipe = self.recipe
         objective = self._objective()
         rows = [replace(row, text=self._spoken(row.text)) for row in self.train_set]
-        augment = self.materials.augment(recipe.augment)
-        views, dev_view = make_views(rows, self.dev_set, augment, self.out / "views", self.say)
+        views, dev_view = self._views()
         states = self._states(rows, views)
         known = Tokenizer.from_file(self.base_folder / "tokenizer.json")
         said = {row.id: self.said(row) for row in self.train_set}
@@ -261,6 +265,18 @@ class SpeechBuild:
                 )
         return batches
 
+    def _voices(self) -> VoiceStage:
+        views, dev_view = self._views()
+        pieces, dev = Pieces(self.train_set, views), Pieces(self.dev_set, [dev_view])
+        return VoiceStage(pieces, dev, self.recipe.voices, self.recipe.voice_training.seed)
+
+    def voices(self) -> None:
+        """The head that tells voices apart, if the recipe has steps for it."""
+        if self.recipe.voice_training.steps:
+            stage = self._voices()
+            self.say(f"voices: {len(stage.voices)} of {len(stage.pieces.speakers)} speakers")
+            fit(stage, self.recipe.voice_training, self.out / "voices", self.say)
+
     def export(self) -> None:
         if not is_first_process():
             return
@@ -274,6 +290,12 @@ class SpeechBuild:
             assert objective.model.draft_head is not None
             objective.model.draft_lm = ngram.NgramLM.load(path, objective.model.draft_head.out.out_features - 1)
             objective.model.draft_lm.options = self.recipe.draft_search
+        if self.recipe.voice_training.steps:
+            if not (self.out / "voices" / "latest").exists():
+                raise DataError(f"{self.out} has no trained voices yet: run the stage 'voices' first")
+            learned = self._voices().objective
+            load_average(self.out / "voices", learned)
+            objective.model.voices = learned.head.eval()
         target = speech_checkpoint.save(
             self.out / "model",
             objective.model,

@@ -30,6 +30,7 @@ from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
 from redline.train.tasks import TaskOptions
 from redline.train.tokenizer import END, PAD
+from redline.train.voices import VoiceTrainingOptions
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class SpeechRecipe:
     lm_training: LoopOptions = LoopOptions(steps=0)
     answers: AnswerOptions = AnswerOptions()
     answer_training: LoopOptions = LoopOptions()
+    voices: VoiceTrainingOptions = VoiceTrainingOptions()
+    voice_training: LoopOptions = LoopOptions(steps=0)
+    """The head that tells voices apart; without it the language model alone says who speaks."""
 
     def __post_init__(self) -> None:
         if self.kind not in SPEECH_KINDS:

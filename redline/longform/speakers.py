@@ -1,0 +1,58 @@
+"""Names of speakers from window to window: a voice that was heard before is known again by its direction.
+
+What is known so far is held by the caller, so a recording may come window by window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from redline.types import Hypothesis, Turn, Voice
+
+KNOWN = 0.5
+"""A voice of an earlier window that is more alike than this (cosine) is heard again."""
+
+
+def recall(known: Sequence[Voice], heard: Hypothesis) -> tuple[tuple[Voice, ...], Hypothesis]:
+    """A window's hypothesis under the names of the voices known so far, and what is known after it.
+
+    Voices that are like none get the next free numbers; one that is known again counts by all its seconds.
+    """
+    found = list(known)
+    names: dict[str, str] = {}
+    for voice in heard.voices:
+        alike = [sum(a * b for a, b in zip(voice.direction, one.direction, strict=True)) for one in found]
+        best = max(range(len(found)), key=lambda place: alike[place], default=None)
+        if best is None or alike[best] < KNOWN:
+            number = next(str(n) for n in range(1, len(found) + 2) if str(n) not in {one.speaker for one in found})
+            found.append(replace(voice, speaker=number))
+            names[voice.speaker] = number
+        else:
+            found[best] = _both(found[best], voice)
+            names[voice.speaker] = found[best].speaker
+    return tuple(found), renamed(heard, names)
+
+
+def renamed(heard: Hypothesis, names: Mapping[str, str]) -> Hypothesis:
+    """The hypothesis with other names for its speakers; neighbouring turns of one are one."""
+    turns: list[Turn] = []
+    for turn in heard.turns:
+        speaker = names.get(turn.speaker, turn.speaker)
+        if turns and turns[-1].speaker == speaker:
+            turns[-1] = replace(turns[-1], end=turn.end, text=f"{turns[-1].text} {turn.text}")
+        else:
+            turns.append(replace(turn, speaker=speaker))
+    words = (replace(word, speaker=names.get(word.speaker or "", word.speaker)) for word in heard.words)
+    voices = (replace(voice, speaker=names.get(voice.speaker, voice.speaker)) for voice in heard.voices)
+    return replace(heard, turns=tuple(turns), words=tuple(words), voices=tuple(voices))
+
+
+def _both(known: Voice, heard: Voice) -> Voice:
+    """The voice that both are, by the seconds of each."""
+    seconds = known.seconds + heard.seconds
+    pairs = zip(known.direction, heard.direction, strict=True)
+    mean = [known.seconds * one + heard.seconds * other for one, other in pairs]
+    length = math.hypot(*mean) or 1.0
+    return Voice(known.speaker, tuple(part / length for part in mean), round(seconds, 3))

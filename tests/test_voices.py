@@ -1,0 +1,331 @@
+"""Speakers by the sound of their voices: the head, the grouping of words, names from clip to clip, and its training."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.cluster.hierarchy import fcluster, linkage
+from torch import Tensor
+
+from redline.decoding import voices
+from redline.decoding.speculative import SpeculativeOptions
+from redline.decoding.voices import VoiceOptions, attribute, best_path, link, named
+from redline.errors import CheckpointError, ConfigError, DataError
+from redline.features import FEATURE_DIM, FRAME_RATE, batch_features
+from redline.longform import pipeline
+from redline.longform.pipeline import PipelineOptions
+from redline.longform.speakers import recall
+from redline.manifest import Utterance
+from redline.model import load_model
+from redline.models import voices as heads
+from redline.models.voices import VoiceHead
+from redline.recognizer import GenerateRecognizer
+from redline.testing import tiny_speech_checkpoint
+from redline.train.data import FeatureView
+from redline.train.loop import fit
+from redline.train.optim import LoopOptions
+from redline.train.voices import Pieces, VoiceStage, VoiceTrainingOptions, equal_error_rate
+from redline.types import SAMPLE_RATE, Hypothesis, Task, Turn, Voice, Waveform, Word
+
+
+@pytest.fixture
+def head() -> VoiceHead:
+    torch.manual_seed(0)
+    return VoiceHead(12, 8).eval()
+
+
+# ---- the head
+
+
+def test_a_clip_sounds_the_same_alone_and_in_a_batch(head: VoiceHead) -> None:
+    rows = [torch.randn(length, FEATURE_DIM) for length in (31, 90, 7)]
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = torch.full((3, 90, FEATURE_DIM), torch.nan)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    for row, track, whole in zip(rows, head.track(padded, lengths), head(padded, lengths), strict=True):
+        alone = head.track(row[None], torch.tensor([len(row)]))[0]
+        spans = [(0, len(row)), (2, 5), (len(row) - 1, len(row))]
+        torch.testing.assert_close(track(spans), alone(spans), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(track(spans)[0], whole, atol=1e-4, rtol=1e-4)
+        assert track.frames == len(row)
+
+
+def test_a_head_is_written_and_read(head: VoiceHead, tmp_path: Path) -> None:
+    read = heads.load(heads.save(head, tmp_path / heads.VOICES))
+    x, lengths = torch.randn(2, 40, FEATURE_DIM), torch.tensor([40, 22])
+    torch.testing.assert_close(read(x, lengths), head(x, lengths), atol=5e-3, rtol=0.05)
+    assert next(head.parameters()).dtype == torch.float32, "writing in half precision changed the head"
+    (tmp_path / heads.VOICES).write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="cannot be read as an extra head"):
+        heads.load(tmp_path / heads.VOICES)
+
+
+# ---- grouping
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_linking_is_average_linkage(seed: int) -> None:
+    points = F.normalize(torch.randn(14, 3, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    alike = points @ points.T
+    apart = (1.0 - alike.double().numpy())[np.triu_indices(14, 1)]
+    for same in (-0.2, 0.3, 0.8):
+        wanted = fcluster(linkage(apart, "average"), 1.0 - same, "distance")
+        found = link(alike, torch.ones(14), same)
+        assert [[a == b for b in found] for a in found] == [[bool(a == b) for b in wanted] for a in wanted]
+
+
+def test_linking_weighs_what_is_heard_longer() -> None:
+    alike = torch.tensor([[1.0, 0.9, 0.6], [0.9, 1.0, 0.0], [0.6, 0.0, 1.0]])
+    assert link(alike, torch.tensor([9.0, 1.0, 1.0]), 0.5) == [0, 0, 0]
+    assert link(alike, torch.tensor([1.0, 9.0, 1.0]), 0.5) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_best_path_is_the_best_of_all(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores, costs = torch.randn(6, 3, generator=generator), torch.rand(6, generator=generator)
+
+    def worth(path: Sequence[int]) -> float:
+        changes = sum(float(costs[at]) for at in range(1, 6) if path[at] != path[at - 1])
+        return sum(float(scores[at, state]) for at, state in enumerate(path)) - changes
+
+    best = max(itertools.product(range(3), repeat=6), key=worth)
+    assert worth(best_path(scores, costs)) == pytest.approx(worth(best), abs=1e-5)
+
+
+def speech(*turns: tuple[int, int], gap_s: float = 0.05) -> tuple[list[Word], list[int]]:
+    """Words of 0.3 s of voices, so many each; the voices of the words."""
+    words, owners, now = [], list[int](), 0.2
+    for voice, count in turns:
+        for number in range(count):
+            words.append(Word(round(now, 3), round(now + 0.3, 3), f"w{number}"))
+            owners.append(voice)
+            now += 0.35
+        now += gap_s
+    return words, owners
+
+
+def sounding(words: Sequence[Word], owners: Sequence[int], spread: float = 0.3, seed: int = 0) -> voices.Track:
+    """A track on which each frame sounds like the owner of the word that is said, and a little at random."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.eye(6)
+    frames = spread * torch.randn(2000, 6, generator=generator)
+    for word, owner in zip(words, owners, strict=True):
+        frames[int(word.start * FRAME_RATE) : int(word.end * FRAME_RATE)] += centres[owner]
+
+    def track(spans: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.stack([F.normalize(frames[start:end].mean(dim=0), dim=0) for start, end in spans])
+
+    return track
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [(0, 12)],
+        [(0, 8), (1, 7)],
+        [(0, 6), (1, 5), (0, 7), (1, 4)],
+        [(0, 6), (1, 6), (2, 6), (0, 5)],
+    ],
+)
+@pytest.mark.parametrize("gap_s", [0.0, 0.6])
+def test_words_find_their_voices(turns: list[tuple[int, int]], gap_s: float) -> None:
+    words, owners = speech(*turns, gap_s=gap_s)
+    labels, directions = attribute(words, sounding(words, owners), 2000, VoiceOptions())
+    assert len(directions) == len(set(owners)), "a voice was missed or invented"
+    wrong = sum(label != owner for label, owner in zip(labels, owners, strict=True))
+    # Where nobody pauses, a word beside the change may go either way.
+    assert wrong <= (0 if gap_s else len(turns) - 1)
+    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(len(directions)))
+
+
+def test_one_short_word_is_one_voice() -> None:
+    words = [Word(0.0, 0.02, "a")]
+    labels, directions = attribute(words, sounding(words, [0]), 1, VoiceOptions())
+    assert labels == [0] and directions.shape == (1, 6)
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="hop_s is 3"):
+        VoiceOptions(hop_s=3.0)
+    with pytest.raises(ValueError, match="most is 0"):
+        VoiceOptions(most=0)
+
+
+# ---- names
+
+
+def heard(*turns: tuple[str, str], **directions: tuple[float, ...]) -> Hypothesis:
+    said = tuple(Turn(speaker, at, at + 1.0, text) for at, (speaker, text) in enumerate(turns))
+    words = tuple(Word(turn.start, turn.end, turn.text, speaker=turn.speaker) for turn in said)
+    own = tuple(Voice(name[1:], direction, 2.0) for name, direction in directions.items())
+    return Hypothesis(" ".join(turn.text for turn in said), words=words, turns=said, voices=own)
+
+
+def test_a_voice_keeps_its_name_from_clip_to_clip() -> None:
+    known, first = recall((), heard(("1", "a"), ("2", "b"), v1=(1.0, 0.0, 0.0), v2=(0.0, 1.0, 0.0)))
+    assert [turn.speaker for turn in first.turns] == ["1", "2"]
+    known, second = recall(known, heard(("1", "c"), ("2", "d"), v1=(0.0, 0.8, 0.6), v2=(0.0, 0.0, 1.0)))
+    assert [turn.speaker for turn in second.turns] == ["2", "3"] and [word.speaker for word in second.words] == [
+        "2",
+        "3",
+    ]
+    assert [(one.speaker, one.seconds) for one in known] == [("1", 2.0), ("2", 4.0), ("3", 2.0)]
+    assert known[1].direction == pytest.approx((0.0, 0.9487, 0.3162), abs=1e-4)
+
+
+def test_two_voices_that_were_one_before_are_one_turn() -> None:
+    known, _ = recall((), heard(("1", "a"), v1=(1.0, 0.0)))
+    _, found = recall(known, heard(("1", "b"), ("2", "c"), v1=(0.9, 0.436), v2=(0.9, -0.436)))
+    assert [(turn.speaker, turn.start, turn.end, turn.text) for turn in found.turns] == [("1", 0.0, 2.0, "b c")]
+
+
+def test_names_that_are_given_stay() -> None:
+    assert named([0, 0, 1, 2, 1], ["2", "2", "2"]) == ["2", "2", "2", "1", "2"]
+    assert named([0, 1, 0], ["3"]) == ["3", "1", "3"]
+    assert named([0, 1, 2], []) == ["1", "2", "3"]
+
+
+# ---- the recognizer
+
+
+def noise(seconds: float, seed: int) -> Waveform:
+    draw = np.random.default_rng(seed)
+    half = round(seconds * SAMPLE_RATE / 2)
+    samples = np.concatenate([draw.normal(0, 0.1, half), 0.3 * np.sin(np.arange(half) / 9)])
+    return Waveform(samples.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tiny_speech_checkpoint(tmp_path_factory.mktemp("models") / "plus", "granite_speech_plus", drafts=True)
+    torch.manual_seed(3)
+    head = VoiceHead(16, 8)
+    with torch.no_grad():  # what all sound has in common is taken away, so that two kinds point to two sides
+        whole = head.frames(*batch_features([noise(2.0, 1)], "ar"))
+        shown, weight = (part.reshape(2, -1, part.shape[-1]) for part in whole)  # the halves of the clip
+        mean, square = (((weight * part).sum(1) / weight.sum(1)) for part in (shown, shown.square()))
+        raw = head.out(torch.cat((mean, (square - mean.square()).clamp(min=1e-4).sqrt()), dim=-1))
+        head.out.bias -= raw.mean(dim=0)
+    heads.save(head, made / heads.VOICES)
+    return made
+
+
+def by_voice(folder: Path, words: str = "so it is and it was so") -> GenerateRecognizer:
+    made = load_model(folder, drafts="trust").recognizer
+    assert isinstance(made, GenerateRecognizer)
+    made._heard = lambda logits, lengths, task: [words] * len(logits)  # type: ignore[method-assign]
+    return made
+
+
+def test_speakers_are_told_by_voice_where_the_draft_is_the_text(folder: Path) -> None:
+    made = by_voice(folder)
+    clips = [noise(5.0, 1), noise(6.1, 2), noise(0.7, 3)]
+    together = made.recognize(clips, Task(speakers=True))
+    for one, clip in zip(together, clips, strict=True):
+        (alone,) = made.recognize([clip], Task(speakers=True))
+        assert replace(one, voices=()) == replace(alone, voices=())
+        for voice, same in zip(one.voices, alone.voices, strict=True):
+            assert replace(voice, direction=()) == replace(same, direction=())
+            assert voice.direction == pytest.approx(same.direction, abs=1e-4)
+        assert one.text == " ".join(turn.text for turn in one.turns) == "so it is and it was so"
+        assert [word.speaker for word in one.words] == [turn.speaker for turn in one.turns for _ in turn.text.split()]
+        assert {voice.speaker for voice in one.voices} == {turn.speaker for turn in one.turns}
+    assert len(together[0].voices) > 1, "the two halves sound alike: the test proves nothing"
+    assert not made.carries(Task(speakers=True)) and made.window_s(Task(speakers=True)) == 30.0
+
+
+def test_a_prefix_keeps_its_speakers_and_is_left_out(folder: Path) -> None:
+    (found,) = by_voice(folder).recognize([noise(2.0, 1)], Task(speakers=True, prefix="[Speaker 4]: so it"))
+    assert found.text == "is and it was so" == " ".join(turn.text for turn in found.turns)
+    assert found.turns[0].speaker == "4"
+
+
+def test_the_language_model_tells_speakers_where_it_writes(folder: Path) -> None:
+    made = load_model(folder, drafts="none").recognizer
+    assert isinstance(made, GenerateRecognizer) and made.carries(Task(speakers=True))
+    assert not made._by_voice(Task(speakers=True))
+    made.drafts = SpeculativeOptions("trust")
+    assert made._by_voice(Task(speakers=True)) and not made._by_voice(Task(speakers=True, prompt="who?"))
+
+
+def test_windows_as_they_come_name_speakers_as_the_whole_does(folder: Path) -> None:
+    made = by_voice(folder, "so it is")
+    made.window_s = lambda task: 2.0  # type: ignore[method-assign]
+    wave = Waveform(np.concatenate([noise(2.0, 1).samples, noise(2.0, 2).samples, noise(2.0, 4).samples]))
+    options = PipelineOptions(vad=None)
+    whole = pipeline.transcribe(made, wave, Task(speakers=True), options)
+    assert tuple(pipeline.stream(made, wave, Task(speakers=True), options)) == whole.segments
+    assert len(whole.segments) > 3 and len({turn.speaker for turn in whole.turns}) > 1
+
+
+# ---- training
+
+
+@pytest.fixture
+def material() -> tuple[list[Utterance], FeatureView]:
+    """Four speakers, each a smooth curve over the bands, two utterances each."""
+    draw = np.random.default_rng(0)
+    rows, offsets, frames, at = [], {}, [], 0
+    for speaker in range(4):
+        curve = np.repeat(draw.normal(0, 0.3, 10), 8)
+        for take in range(2):
+            one = np.tile(curve, (60, 2)) + draw.normal(0, 1.5, (60, FEATURE_DIM))
+            rows.append(Utterance(f"{speaker}-{take}", Path("x"), "a", 1.2, speaker=f"s{speaker}"))
+            offsets[rows[-1].id], at = (at, at + 60), at + 60
+            frames.append(one.astype(np.float16))
+    return rows, FeatureView(np.concatenate(frames), offsets)
+
+
+OPTIONS = VoiceTrainingOptions(channels=8, size=8, batch=24, piece_s=(0.3, 0.6), tracts=(0.0,))
+
+
+def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
+    material: tuple[list[Utterance], FeatureView], tmp_path: Path
+) -> None:
+    rows, view = material
+    pieces = Pieces(rows, [view])
+    before = VoiceStage(pieces, pieces, OPTIONS).evaluate()["eer"]
+    loop = LoopOptions(steps=40, lr=0.01, warmup_steps=2, precision="no", average_decay=0.5, evaluate_every=40)
+    after = fit(VoiceStage(pieces, pieces, OPTIONS), loop, tmp_path / "voices", lambda line: None)["eer"]
+    assert after < 0.5 * before and before > 5
+    half, other = (VoiceStage(pieces, pieces, OPTIONS) for _ in range(2))
+    fit(half, replace(loop, steps=20, decay_share=0.0), tmp_path / "half", lambda line: None)
+    fit(half, replace(loop, decay_share=0.0), tmp_path / "half", lambda line: None)
+    fit(other, replace(loop, decay_share=0.0), tmp_path / "whole", lambda line: None)
+    for name, tensor in half.objective.state_dict().items():
+        torch.testing.assert_close(tensor, other.objective.state_dict()[name])
+
+
+def test_the_silence_around_the_words_is_left_out(material: tuple[list[Utterance], FeatureView]) -> None:
+    rows, view = material
+    one = replace(rows[0], words=(Word(0.5, 0.6, "a"), Word(0.6, 0.8, "b")))
+    piece = Pieces([one], [view]).draw("s0", 20, random.Random(0))
+    whole = view[one.id]
+    assert any(torch.equal(piece, whole[start : start + 20]) for start in range(20, 26))
+
+
+def test_what_cannot_be_trained_on_is_told(material: tuple[list[Utterance], FeatureView]) -> None:
+    rows, view = material
+    pieces = Pieces(rows, [view])
+    with pytest.raises(DataError, match="1 speakers in the dev split"):
+        VoiceStage(pieces, Pieces(rows[:2], [view]), OPTIONS)
+    with pytest.raises(ConfigError, match="piece_s"):
+        VoiceTrainingOptions(piece_s=(2.0, 1.0))
+    with pytest.raises(ConfigError, match="tracts"):
+        VoiceTrainingOptions(tracts=(0.6,))
+
+
+def test_the_equal_error_rate_is_where_both_errors_meet() -> None:
+    scores, same = torch.tensor([0.9, 0.8, 0.7, 0.2, 0.1]), torch.tensor([True, True, False, True, False])
+    assert equal_error_rate(scores, same) == pytest.approx(100 * (1 / 3 + 1 / 2) / 2, abs=0.01)
+    assert equal_error_rate(torch.tensor([0.9, 0.1]), torch.tensor([True, False])) == 0.0
