@@ -183,6 +183,13 @@ def test_a_voice_keeps_its_name_from_clip_to_clip() -> None:
     assert known[1].direction == pytest.approx((0.0, 0.9487, 0.3162), abs=1e-4)
 
 
+def test_the_first_window_keeps_its_names_and_numbers_go_on_from_them() -> None:
+    known, first = recall((), heard(("4", "a"), v4=(1.0, 0.0)))
+    assert first.turns[0].speaker == "4"
+    _, second = recall(known, heard(("1", "b"), ("2", "c"), v1=(0.0, 1.0), v2=(1.0, 0.0)))
+    assert [turn.speaker for turn in second.turns] == ["1", "4"]
+
+
 def test_two_voices_that_were_one_before_are_one_turn() -> None:
     known, _ = recall((), heard(("1", "a"), v1=(1.0, 0.0)))
     _, found = recall(known, heard(("1", "b"), ("2", "c"), v1=(0.9, 0.436), v2=(0.9, -0.436)))

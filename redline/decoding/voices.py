@@ -28,15 +28,15 @@ Track = Callable[[Sequence[tuple[int, int]]], Tensor]
 class VoiceOptions:
     """How words are given to voices; times in seconds, similarities between -1 and 1."""
 
-    window_s: float = 1.2
+    window_s: float = 1.0
     hop_s: float = 0.3
     pause_s: float = 0.15
     """A longer pause between words may be a change of speakers: no window reaches over it."""
-    same: float = 0.46
+    same: float = 0.44
     """Windows that are on average more alike than this are of one voice."""
-    known: float = 0.7
+    known: float = 0.6
     """Voices that are more alike than this, each over all it says in the clip, are one."""
-    least_s: float = 0.8
+    least_s: float = 1.0
     """A voice that is heard for less is taken for one of the others."""
     most: int = 4
     """Voices in one clip."""
@@ -45,7 +45,7 @@ class VoiceOptions:
     certainty: float = 24.0
     """Worth of a second that sounds alike, beside the cost of a change of speakers."""
     change: float = 4.0
-    change_in_pause: float = 3.0
+    change_in_pause: float = 2.0
     """What a change costs between two words, and after a pause of half a second."""
     rounds: int = 3
 

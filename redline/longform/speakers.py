@@ -18,14 +18,17 @@ KNOWN = 0.5
 def recall(known: Sequence[Voice], heard: Hypothesis) -> tuple[tuple[Voice, ...], Hypothesis]:
     """A window's hypothesis under the names of the voices known so far, and what is known after it.
 
-    Voices that are like none get the next free numbers; one that is known again counts by all its seconds.
+    Voices that are like none get the next free numbers, those of the first window keep the names they have, which a
+    prefix may have given; one that is known again counts by all its seconds.
     """
+    if not known:
+        return heard.voices, heard
     found = list(known)
     names: dict[str, str] = {}
     for voice in heard.voices:
         alike = [sum(a * b for a, b in zip(voice.direction, one.direction, strict=True)) for one in found]
-        best = max(range(len(found)), key=lambda place: alike[place], default=None)
-        if best is None or alike[best] < KNOWN:
+        best = alike.index(max(alike))
+        if alike[best] < KNOWN:
             number = next(str(n) for n in range(1, len(found) + 2) if str(n) not in {one.speaker for one in found})
             found.append(replace(voice, speaker=number))
             names[voice.speaker] = number

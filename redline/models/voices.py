@@ -33,7 +33,7 @@ SpanOfFrames = tuple[int, int]
 class VoiceHead(nn.Module):
     """Features [B, T, 160] with lengths [B] -> what their frames show, and directions [B, E] of whole clips."""
 
-    def __init__(self, channels: int = 100, size: int = 64, dropout: float = 0.0) -> None:
+    def __init__(self, channels: int = 100, size: int = 64) -> None:
         super().__init__()
         self.channels, self.size = channels, size
         widths = (FEATURE_DIM, *[channels] * (len(DILATIONS) - 1))
@@ -43,7 +43,6 @@ class VoiceHead(nn.Module):
             for width, kernel, dilation in zip(widths, kernels, DILATIONS, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in DILATIONS)
-        self.dropout = nn.Dropout(dropout)
         self.wide = nn.Linear(channels, 2 * channels)
         self.weight = nn.Linear(channels, 1)
         self.out = nn.Linear(4 * channels, size)
@@ -54,14 +53,13 @@ class VoiceHead(nn.Module):
         shown = x.masked_fill(~mask, 0.0)
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             new = norm(F.relu(conv(shown.transpose(1, 2)).transpose(1, 2)))
-            new = self.dropout(new)
             shown = (shown + new if number else new).masked_fill(~mask, 0.0)  # [B, T, C]
         return F.relu(self.wide(shown)), self.weight(shown).float().exp().masked_fill(~mask, 0.0)
 
     def direction(self, mean: Tensor, square: Tensor) -> Tensor:
         """Weighted means of what is shown and of its square, [..., 2C] each -> unit vectors [..., E]."""
         spread = (square - mean.square()).clamp(min=LEAST_VARIANCE).sqrt()
-        return F.normalize(self.out(self.dropout(torch.cat((mean, spread), dim=-1))), dim=-1)
+        return F.normalize(self.out(torch.cat((mean, spread), dim=-1)), dim=-1)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         shown, weight = self.frames(x, lengths)

@@ -35,7 +35,7 @@ class VoiceTrainingOptions:
 
     channels: int = 100
     size: int = 64
-    batch: int = 96
+    batch: int = 128
     """Pieces in a batch, all of one length."""
     piece_s: tuple[float, float] = (0.6, 2.4)
     tracts: tuple[float, ...] = (-0.09, 0.0, 0.09)
@@ -47,7 +47,6 @@ class VoiceTrainingOptions:
     margin: float = 0.2
     scale: float = 20.0
     smoothing: float = 0.05
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.piece_s[0] <= self.piece_s[1]:
@@ -73,7 +72,7 @@ class VoiceObjective(nn.Module):
 
     def __init__(self, voices: int, options: VoiceTrainingOptions) -> None:
         super().__init__()
-        self.head = VoiceHead(options.channels, options.size, options.dropout)
+        self.head = VoiceHead(options.channels, options.size)
         self.centres = nn.Parameter(torch.randn(voices, options.size) / options.size**0.5)
         self.options = options
 
