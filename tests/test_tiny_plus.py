@@ -57,6 +57,17 @@ def test_it_tells_who_speaks(model: redline.Model) -> None:
     assert " ".join(turn.text for turn in result.turns) == result.text
 
 
+def test_it_tells_two_voices_apart_and_one_from_two(model: redline.Model) -> None:
+    samples = redline.audio.load(DEMO).samples
+    # A voice a fifth lower and slower is another one.
+    other = np.interp(np.arange(0, len(samples), 0.8), np.arange(len(samples)), samples).astype(np.float32)
+    assert {turn.speaker for turn in model.transcribe(DEMO, speakers=True).turns} == {"1"}
+    both = np.concatenate((samples, other))
+    turns = model.transcribe(both, sample_rate=16_000, speakers=True).turns
+    assert [turn.speaker for turn in turns] == ["1", "2"]
+    assert turns[0].end <= len(samples) / 16_000 + 0.5 and turns[1].start >= len(samples) / 16_000 - 0.5
+
+
 def test_keywords_change_what_is_asked_and_not_what_is_allowed(model: redline.Model) -> None:
     plain = model.transcribe(DEMO).text
     result = model.transcribe(DEMO, keywords=["Your country can do", "<|end_of_text|>"])
