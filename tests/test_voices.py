@@ -18,7 +18,7 @@ from torch import Tensor
 from redline.decoding import voices
 from redline.decoding.speculative import SpeculativeOptions
 from redline.decoding.voices import VoiceOptions, attribute, best_path, link, named
-from redline.errors import CheckpointError, ConfigError, DataError
+from redline.errors import CheckpointError, ConfigError, DataError, UnsupportedTaskError
 from redline.features import FEATURE_DIM, FRAME_RATE, batch_features
 from redline.longform import pipeline
 from redline.longform.pipeline import PipelineOptions
@@ -255,6 +255,13 @@ def test_a_prefix_keeps_its_speakers_and_is_left_out(folder: Path) -> None:
     (found,) = by_voice(folder).recognize([noise(2.0, 1)], Task(speakers=True, prefix="[Speaker 4]: so it"))
     assert found.text == "is and it was so" == " ".join(turn.text for turn in found.turns)
     assert found.turns[0].speaker == "4"
+
+
+def test_what_is_asked_is_checked_without_a_prompt_too(folder: Path) -> None:
+    with pytest.raises(UnsupportedTaskError, match="allowed are 100"):
+        by_voice(folder).recognize([], Task(speakers=True, keywords=("a",) * 101))
+    with pytest.raises(UnsupportedTaskError, match="does not know the language"):
+        by_voice(folder).recognize([], Task(speakers=True, language="fr"))
 
 
 def test_the_language_model_tells_speakers_where_it_writes(folder: Path) -> None:

@@ -282,7 +282,7 @@ class SpeechConfig:
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
     languages: tuple[str, ...] = _SPOKEN["granite_speech"]
     trusts_draft: bool = False
-    """Whether the encoder's draft is the text, speakers are only written into it and words are aligned.
+    """Whether the encoder's draft is the text, words are aligned and speakers told by voice, if it has the head for it.
 
     For models whose language model hears worse than their encoder.
     """

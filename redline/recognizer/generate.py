@@ -116,7 +116,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """
         check_language(self.name, task.language, self.languages)
         by_voice = self._by_voice(task)
-        prompt = [] if by_voice else self._prompt(task)
+        # Without a prompt, too, what is asked must be in order.
+        prompt = self._prompt(replace(task, speakers=False, prefix=None) if by_voice else task)
         # A language model makes up words for digital silence, so it is not asked about it.
         loud = [clip for clip in clips if not np.abs(clip.samples).max(initial=0.0) <= SILENT]
         answers = (

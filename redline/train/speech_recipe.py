@@ -46,7 +46,7 @@ class SpeechRecipe:
     """Whether the language model begins with that of `encoder_from`, whose shape it then has; new tokens are added."""
     export_layers: tuple[int, ...] = ()
     trusts_draft: bool = False
-    """Whether the encoder's draft is the text, speakers are only written into it and words are aligned."""
+    """Whether the encoder's draft is the text, words are aligned and speakers told by voice."""
     longest_clip_s: Mapping[str, float] = field(default_factory=dict)
     """The longest clips to give it, for "plain", "words" and "speakers"; longer recordings are cut at pauses."""
     window_size: int = 15
