@@ -264,6 +264,17 @@ def test_what_is_asked_is_checked_without_a_prompt_too(folder: Path) -> None:
         by_voice(folder).recognize([], Task(speakers=True, language="fr"))
 
 
+def test_a_telephone_is_warned_of(folder: Path) -> None:
+    draw = np.random.default_rng(5)
+    wide = draw.normal(0, 0.1, 2 * SAMPLE_RATE)
+    spectrum = np.fft.rfft(wide)
+    spectrum[round(len(spectrum) * 3400 / 8000) :] = 0.0
+    clips = [Waveform(wave.astype(np.float32)) for wave in (wide, np.fft.irfft(spectrum))]
+    found = by_voice(folder).recognize(clips, Task(speakers=True))
+    assert [[notice.code for notice in one.warnings] for one in found] == [[], ["narrow-band"]]
+    assert by_voice(folder).recognize(clips[1:], Task())[0].warnings == ()
+
+
 def test_the_language_model_tells_speakers_where_it_writes(folder: Path) -> None:
     made = load_model(folder, drafts="none").recognizer
     assert isinstance(made, GenerateRecognizer) and made.carries(Task(speakers=True))

@@ -19,13 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.errors import CheckpointError
-from redline.features import FEATURE_DIM
+from redline.features import DYNAMIC_RANGE, FEATURE_DIM, N_MELS, band_edges
 from redline.models import heads
 from redline.models.conformer import valid_frames
 
 VOICES = "out_voices.safetensors"
 DILATIONS = (1, 2, 3)
 LEAST_VARIANCE = 1e-4
+NARROW_HZ = (4500.0, 6000.0)
+"""Above a telephone's band, and below where sparing codecs end."""
 
 SpanOfFrames = tuple[int, int]
 
@@ -100,6 +102,17 @@ class VoiceTrack:
         weight = self.head.out.weight
         mean, square = ((part / amount).to(weight) for part in (mean, square))
         return self.head.direction(mean, square).float().cpu()
+
+
+def is_narrow(features: Tensor) -> bool:
+    """Whether a clip [T, 160] holds nothing above a telephone's band, where the head hears all voices alike.
+
+    Features end a fixed distance below their largest value; there the band is filled with that floor alone.
+    """
+    picture = features.float().reshape(-1, N_MELS)  # [2T, 80]
+    hertz = band_edges()[1:-1]
+    above = picture[:, ((hertz > NARROW_HZ[0]) & (hertz < NARROW_HZ[1])).to(picture.device)].mean(dim=1)
+    return float(above.quantile(0.95)) < float(picture.max()) - DYNAMIC_RANGE / 4.0 + 0.05
 
 
 def save(head: VoiceHead, path: Path, dtype: torch.dtype = torch.float16) -> Path:

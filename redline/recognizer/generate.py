@@ -19,6 +19,7 @@ from redline.decoding.words import timed_turns, word_times
 from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
+from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
 from redline.recognizer.common import Holder, batches, characters, check_language
 from redline.recognizer.expected import expected
@@ -47,6 +48,9 @@ DRAFTED_LOOPS = LoopOptions(copies=3, tokens=12)
 SHORTEST_S = 5.0
 DRAFT_S = 30.0
 """Clips of which the language model reads nothing are as long as an editor's."""
+NARROW = Notice(
+    "narrow-band", "nothing above 4.5 kHz is heard, as on a telephone; voices sound alike in it, check who speaks"
+)
 SILENT = 10 ** (-70 / 20)
 """A clip that is never louder has nothing to transcribe but the converter's own noise."""
 
@@ -194,11 +198,13 @@ class GenerateRecognizer(Holder[SpeechLM]):
         texts = [" ".join([*said, *text.split()[len(said) :]]) for text in self._heard(logits, windows, task)]
         times = word_times(texts, *characters(encoded, frames))
         answers = []
-        for text, words, track in zip(texts, times, self.model.voices.track(x, lengths), strict=True):
+        for text, words, track, row in zip(texts, times, self.model.voices.track(x, lengths), x, strict=True):
             one = Hypothesis(text)
             if words:
                 labels, directions = voices.attribute(words, track, track.frames, self.voices)
                 one = voices.told(words, voices.named(labels, given), labels, directions)
+                if is_narrow(row[: track.frames]):
+                    one = replace(one, warnings=(NARROW,))
             answers.append(_without(one, len(said)))
         return answers
 
