@@ -2,8 +2,7 @@
 
 Voices are given as unit vectors; the more two point the same way, the likelier they are one. Within a clip, windows of
 about a second are linked by the mean of all their similarities, and words take the voice that their surroundings sound
-like, on a path that changes speakers rarely and rather in pauses. From clip to clip a voice is known again by its
-direction; what is known so far is held by the caller.
+like, on a path that changes speakers rarely and rather in pauses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Muon: momentum whose updates of matrices are made orthogonal (Jordan et al. 2024; arXiv 2502.16982 for the scale).
 
-PyTorch's own works in bfloat16 everywhere, which processors without instructions for it emulate a hundred times slower
-than float32; this one takes bfloat16 on accelerators alone. State and update are otherwise the same.
+PyTorch's own works in bfloat16 everywhere, which processors without instructions for it emulate many times slower than
+float32; this one takes bfloat16 on accelerators alone. State and update are otherwise the same.
 """
 
 from __future__ import annotations
