@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 MARKS = ("", ",", ".", "?", "!", ";", ":")
 """What may follow a word; the order is that of the rows in checkpoints."""
+ENDS = ".?!"
+"""Those that end a sentence."""
 
 
 @dataclass(frozen=True)

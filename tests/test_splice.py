@@ -13,6 +13,7 @@ from redline.decoding.align import Alignment, align
 from redline.decoding.beam import BeamOptions
 from redline.decoding.ctc import collapse
 from redline.errors import DataError
+from redline.train.lm import excerpt
 from redline.train.ngram import NgramOptions, estimate
 from redline.train.splice import SplicedSource, SpliceOptions, Units
 from redline.train.states import Heard, StateView, token_cuts
@@ -147,3 +148,18 @@ def test_a_sentence_is_made_of_pieces_of_its_own_language(heard: tuple[StateView
     assert {"dog", "cat"} <= words
     with pytest.raises(DataError, match="no text in fr fits"):
         SplicedSource([view], said, {"fr": ["x"]}, source.tokenizer, blank, 2, options)
+
+
+def test_excerpts_begin_and_end_where_sentences_do() -> None:
+    text = "It was late. The man, who had come from far away, sat down. Why? Nobody knew it at the time. He slept"
+    draw = random.Random(0)
+    found = [excerpt(text, (3, 5), draw, sentences=0.6).split() for _ in range(2000)]
+    assert all(3 <= len(run) <= 5 and " ".join(run) in text for run in found)
+    begins = {"It", "The", "Why?", "Nobody", "He"}
+    both = sum(run[0] in begins and run[-1][-1] in ".?" for run in found) / 2000
+    begun = sum(run[0] in begins for run in found) / 2000
+    ended = sum(run[-1][-1] in ".?" for run in found) / 2000
+    assert 0.36 < both < 0.5 and 0.6 < begun < 0.8 and 0.6 < ended < 0.8
+    plainly = [excerpt(text, (3, 5), random.Random(seed)).split() for seed in range(500)]
+    assert sum(run[0] in begins for run in plainly) < 250 and {len(run) for run in plainly} == {3, 4, 5}
+    assert excerpt("one two", (3, 5), draw, sentences=1.0) == "one two"

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from redline.evaluate.score import Item, align
-from redline.forms import MARKS
+from redline.forms import ENDS, MARKS
 
-ENDS = ".?!"
 _QUIET = "\"'()[]\u201c\u201d\u2018\u2019\u00ab\u00bb-\u2013\u2014\u2026"
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from redline.decoding.ctc import collapse
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError, DataError
+from redline.forms import ENDS
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
 from redline.train.corrupt import CorruptionOptions, corrupt
@@ -113,13 +114,30 @@ class LMObjective(nn.Module):
         return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten().to(device), ignore_index=-100)
 
 
-def excerpt(text: str, words: tuple[int, int], draw: random.Random) -> str:
-    """A random run of words of a paragraph, between the two sizes or as long as the paragraph."""
+def excerpt(text: str, words: tuple[int, int], draw: random.Random, sentences: float = 0.0) -> str:
+    """A random run of words of a written paragraph, between the two sizes or as long as the paragraph.
+
+    The share `sentences` of the runs begins where a sentence does, and as many end with one, where any such run fits.
+    """
     shortest, longest = words
     found = text.split()
+    if sentences and (runs := _sentences(found, words, draw.random() < sentences, draw.random() < sentences)):
+        start, end = draw.choice(runs)
+        return " ".join(found[start:end])
     size = min(len(found), draw.randint(shortest, longest))
     start = draw.randint(0, len(found) - size)
     return " ".join(found[start : start + size])
+
+
+def _sentences(words: Sequence[str], sizes: tuple[int, int], begins: bool, ends: bool) -> list[tuple[int, int]]:
+    """Runs of words that begin where a sentence does, end with one, or both; where none does both, those with one."""
+    after = [at + 1 for at, word in enumerate(words) if word[-1] in ENDS]
+    lengths = range(sizes[0], sizes[1] + 1)
+    opened = [(start, start + size) for start in (0, *after) for size in lengths if start + size <= len(words)]
+    closed = [(end - size, end) for end in after for size in lengths if size <= end]
+    if begins and ends:
+        return sorted(set(opened) & set(closed)) or opened + closed
+    return opened if begins else closed if ends else []
 
 
 class LMStage:

@@ -40,6 +40,9 @@ class SpliceOptions:
     """Share of batches that are spliced; the others are real utterances."""
     words: tuple[int, int] = (3, 30)
     """Shortest and longest excerpt of a book."""
+    sentences: float = 0.0
+    """Share of the excerpts that begin where a sentence does, and of those that end with one, as speech between two
+    pauses often does; where capitals and full stops go is learned from them."""
     text_share: float = 0.0
     """Share of the spliced batches that come without audio: drafts alone teach spelling and language far faster."""
     text_batch_s: float = 240.0
@@ -181,7 +184,8 @@ class SplicedSource:
         left, unheard = self.options.batch_s if audio else self.options.text_batch_s, 0
         while left > 0:
             language = draw.choice(languages)
-            written = excerpt(draw.choice(self.paragraphs[language]), (size, size + 1 + size // 8), draw)
+            paragraph = draw.choice(self.paragraphs[language])
+            written = excerpt(paragraph, (size, size + 1 + size // 8), draw, self.options.sentences)
             text = plain(written)
             units = self.units[language].choose(self.tokenizer.encode(text), draw)
             if not units:
