@@ -6,8 +6,11 @@ what was spoken. Models write plain words; for each of them a head may tell its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 MARKS = ("", ",", ".", "?", "!", ";", ":")
 """What may follow a word; the order is that of the rows in checkpoints."""
@@ -64,3 +67,27 @@ def dress_pieces(pieces: Sequence[str], forms: Sequence[Form]) -> list[str]:
         dressed[first] = space + Form(forms[first].capital).dress(body)
         dressed[last] += forms[last].mark
     return dressed
+
+
+def spelled(text: str, terms: Sequence[str]) -> str:
+    """A text in which each term that stands there as whole words has the capitals it is given with.
+
+    Nothing else changes: no capital goes, and the text stays as long as it was.
+    """
+    for term in terms:
+        if term != term.lower():
+            found = re.compile(rf"(?<!\w){r' '.join(map(re.escape, term.split()))}(?!\w)", re.IGNORECASE)
+            text = found.sub(partial(_with_capitals, " ".join(term.split())), text)
+    return text
+
+
+def _with_capitals(term: str, found: re.Match[str]) -> str:
+    pairs = zip(found[0], term, strict=True)
+    return "".join(char.upper() if one.isupper() and len(char.upper()) == 1 else char for char, one in pairs)
+
+
+def spell_pieces(pieces: Sequence[str], terms: Sequence[str]) -> list[str]:
+    """The pieces of a text, as `spelled` writes it."""
+    text = spelled("".join(pieces), terms)
+    ends = list(accumulate(map(len, pieces)))
+    return [text[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from redline.decoding.edit import edits, with_slots
 from redline.errors import CheckpointError
 from redline.features import FEATURE_DIM
-from redline.forms import MARKS, Form, dress_pieces, plain, words_of
+from redline.forms import MARKS, Form, dress_pieces, plain, spell_pieces, spelled, words_of
 from redline.models import checkpoint
 from redline.models.editor import NarEditor
 from redline.models.heads import FORMS, FormHead, load_forms, save
@@ -21,6 +21,23 @@ from redline.train.data import spoken, written
 from redline.train.forms import UNKNOWN, form_labels, form_loss
 from redline.types import Task
 from tests.corpus import WORDS, tokenizer_of
+
+
+@pytest.mark.parametrize(
+    ("text", "terms", "expected"),
+    [
+        ("we met priya, and mcdonald.", ["Priya", "McDonald"], "we met Priya, and McDonald."),
+        ("the new york times", ["New  York"], "the New York times"),
+        ("priyanka was in newyork", ["Priya", "York"], "priyanka was in newyork"),
+        ("NATO and Nato and nato", ["NATO", "oat milk"], "NATO and NATO and NATO"),
+        ("die gro\u00dfe stra\u00dfe", ["GRO\u00dfE STRA\u00dfE"], "die GRO\u00dfE STRA\u00dfE"),
+        ("a (b) c", ["(B)", ""], "a (B) c"),
+    ],
+)
+def test_terms_keep_the_capitals_they_are_given_with(text: str, terms: list[str], expected: str) -> None:
+    assert spelled(text, terms) == expected
+    cut = len(text) // 3
+    assert "".join(spell_pieces([text[:cut], "", text[cut:]], terms)) == expected
 
 
 @pytest.mark.parametrize(

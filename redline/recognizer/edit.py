@@ -12,7 +12,7 @@ from redline.decoding import edit
 from redline.decoding.beam import Biasing
 from redline.decoding.words import word_times
 from redline.errors import UnsupportedTaskError
-from redline.forms import dress_pieces
+from redline.forms import dress_pieces, spell_pieces
 from redline.models.editor import EditorOutput, NarEditor
 from redline.recognizer.common import Holder, batches, characters, check_language
 from redline.recognizer.expected import expected
@@ -84,13 +84,13 @@ class EditRecognizer(Holder[NarEditor]):
         output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device), words)
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
-        heard = [self._hypothesis(output, row, language) for row, language in enumerate(found)]
+        heard = [self._hypothesis(output, row, language, task.keywords) for row, language in enumerate(found)]
         if task.words:
             times = word_times([one.text for one in heard], *characters(output.encoded, lengths))
             heard = [replace(one, words=tuple(words)) for one, words in zip(heard, times, strict=True)]
         return heard
 
-    def _hypothesis(self, output: EditorOutput, row: int, language: str | None) -> Hypothesis:
+    def _hypothesis(self, output: EditorOutput, row: int, language: str | None, keywords: Sequence[str]) -> Hypothesis:
         draft, path, final = output.draft_ids[row], output.paths[row], output.final_ids[row]
         blank = self.model.config.blank_token_id
         used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
@@ -99,6 +99,7 @@ class EditRecognizer(Holder[NarEditor]):
         if self.punctuate and self.model.forms is not None and output.form_logits is not None:
             taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]
             pieces = dress_pieces(pieces, self.model.forms.decide(output.form_logits[row, taken]))
+        pieces = spell_pieces(pieces, keywords)
         return Hypothesis(
             text="".join(pieces).strip(),
             draft=self.tokenizer.decode(draft).strip(),

@@ -17,6 +17,7 @@ from redline.decoding.speculative import Acceptance, SpeculativeOptions
 from redline.decoding.voices import VoiceOptions
 from redline.decoding.words import timed_turns, word_times
 from redline.errors import UnsupportedTaskError
+from redline.forms import spelled
 from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
@@ -234,7 +235,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """What the draft head's logits [B, W, rows] with lengths [B] say, with the keywords in mind."""
         words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
         ids = self.model.draft(logits, lengths, words.to(self.device) if words else None)
-        return [self.tokenizer.decode(row).strip() for row in ids]
+        return [spelled(self.tokenizer.decode(row).strip(), task.keywords) for row in ids]
 
     def _generate(
         self,
