@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from redline.decoding import voices
 from redline.decoding.speculative import SpeculativeOptions
@@ -26,13 +27,13 @@ from redline.longform.speakers import recall
 from redline.manifest import Utterance
 from redline.model import load_model
 from redline.models import voices as heads
-from redline.models.voices import VoiceHead
+from redline.models.voices import VoiceHead, levelled
 from redline.recognizer import GenerateRecognizer
 from redline.testing import tiny_speech_checkpoint
 from redline.train.data import FeatureView
 from redline.train.loop import fit
 from redline.train.optim import LoopOptions
-from redline.train.voices import Pieces, VoiceStage, VoiceTrainingOptions, equal_error_rate
+from redline.train.voices import Pieces, VoiceStage, VoiceTrainingOptions, equal_error_rate, likeness, noisy
 from redline.types import SAMPLE_RATE, Hypothesis, Task, Turn, Voice, Waveform, Word
 
 
@@ -51,12 +52,21 @@ def test_a_clip_sounds_the_same_alone_and_in_a_batch(head: VoiceHead) -> None:
     padded = torch.full((3, 90, FEATURE_DIM), torch.nan)
     for place, row in zip(padded, rows, strict=True):
         place[: len(row)] = row
-    for row, track, whole in zip(rows, head.track(padded, lengths), head(padded, lengths), strict=True):
+    level = pad_sequence([levelled(row) for row in rows], batch_first=True)
+    for row, track, whole in zip(rows, head.track(padded, lengths), head(level, lengths), strict=True):
         alone = head.track(row[None], torch.tensor([len(row)]))[0]
         spans = [(0, len(row)), (2, 5), (len(row) - 1, len(row))]
         torch.testing.assert_close(track(spans), alone(spans), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(track(spans)[0], whole, atol=1e-4, rtol=1e-4)
         assert track.frames == len(row)
+
+
+def test_a_microphone_changes_nothing(head: VoiceHead) -> None:
+    clip, microphone = torch.randn(80, FEATURE_DIM // 2), torch.randn(FEATURE_DIM // 2)
+    one, other = (part.reshape(1, 40, FEATURE_DIM) for part in (clip, 0.9 + clip + microphone - microphone.mean()))
+    spans = [(0, 40), (3, 20)]
+    heard = [head.track(part, torch.tensor([40]))[0](spans) for part in (one, other)]
+    torch.testing.assert_close(heard[0], heard[1], atol=1e-5, rtol=1e-4)
 
 
 def test_a_head_is_written_and_read(head: VoiceHead, tmp_path: Path) -> None:
@@ -218,7 +228,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     head = VoiceHead(16, 8)
     with torch.no_grad():  # what all sound has in common is taken away, so that two kinds point to two sides
-        whole = head.frames(*batch_features([noise(2.0, 1)], "ar"))
+        features, lengths = batch_features([noise(2.0, 1)], "ar")
+        whole = head.frames(levelled(features[0])[None], lengths)
         shown, weight = (part.reshape(2, -1, part.shape[-1]) for part in whole)  # the halves of the clip
         mean, square = (((weight * part).sum(1) / weight.sum(1)) for part in (shown, shown.square()))
         raw = head.out(torch.cat((mean, (square - mean.square()).clamp(min=1e-4).sqrt()), dim=-1))
@@ -298,20 +309,20 @@ def test_windows_as_they_come_name_speakers_as_the_whole_does(folder: Path) -> N
 
 @pytest.fixture
 def material() -> tuple[list[Utterance], FeatureView]:
-    """Four speakers, each a smooth curve over the bands, two utterances each."""
+    """Four speakers, each a smooth curve over the bands that comes and goes, two utterances each."""
     draw = np.random.default_rng(0)
     rows, offsets, frames, at = [], {}, [], 0
     for speaker in range(4):
         curve = np.repeat(draw.normal(0, 0.3, 10), 8)
         for take in range(2):
-            one = np.tile(curve, (60, 2)) + draw.normal(0, 1.5, (60, FEATURE_DIM))
+            one = draw.normal(0, 3, (60, 1)) * np.tile(curve, 2) + draw.normal(0, 0.5, (60, FEATURE_DIM))
             rows.append(Utterance(f"{speaker}-{take}", Path("x"), "a", 1.2, speaker=f"s{speaker}"))
             offsets[rows[-1].id], at = (at, at + 60), at + 60
             frames.append(one.astype(np.float16))
     return rows, FeatureView(np.concatenate(frames), offsets)
 
 
-OPTIONS = VoiceTrainingOptions(channels=8, size=8, batch=24, piece_s=(0.3, 0.6), tracts=(0.0,))
+OPTIONS = VoiceTrainingOptions(channels=8, size=8, voices=4, pieces=6, piece_s=(0.3, 0.6), tracts=(0.0,))
 
 
 def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
@@ -334,9 +345,62 @@ def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
 def test_the_silence_around_the_words_is_left_out(material: tuple[list[Utterance], FeatureView]) -> None:
     rows, view = material
     one = replace(rows[0], words=(Word(0.5, 0.6, "a"), Word(0.6, 0.8, "b")))
-    piece = Pieces([one], [view]).draw("s0", 20, random.Random(0))
-    whole = view[one.id]
-    assert any(torch.equal(piece, whole[start : start + 20]) for start in range(20, 26))
+    piece = Pieces([one], [view]).draw(("s0", 100), 20, random.Random(0))
+    spoken = levelled(view[one.id][20:45])
+    assert any(torch.equal(piece, spoken[start : start + 20]) for start in range(6))
+
+
+def test_another_speed_is_another_voice(material: tuple[list[Utterance], FeatureView]) -> None:
+    rows, view = material
+    faster = FeatureView(view.frames, {"0-0": (0, 54), "0-1": (60, 115)})
+    pieces = Pieces(rows, [view, faster])
+    assert pieces.speakers == 4
+    assert pieces.voices == [("s0", 100), ("s0", 110), ("s1", 100), ("s2", 100), ("s3", 100)]
+    assert {len(own) for own in pieces.takes.values()} == {2}
+
+
+def test_a_piece_is_no_part_of_its_own_voice() -> None:
+    directions = F.normalize(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = likeness(directions)
+    for voice, piece, other in itertools.product(range(3), range(4), range(3)):
+        members = [one for number, one in enumerate(directions[other]) if other != voice or number != piece]
+        centre = F.normalize(torch.stack(members).sum(dim=0), dim=0)
+        torch.testing.assert_close(found[voice, piece, other], directions[voice, piece] @ centre)
+
+
+def test_a_lost_band_is_lost_to_a_whole_batch(material: tuple[list[Utterance], FeatureView]) -> None:
+    rows, view = material
+    pieces = Pieces(rows, [view])
+    stage = VoiceStage(pieces, pieces, replace(OPTIONS, band_share=1.0))
+    for batch in itertools.islice(stage.batches(0, 0), 5):
+        silent = (batch.features == 0).all(dim=2)  # [V, P, 160]
+        assert silent.any(dim=-1).all() and not silent.all(dim=-1).any()
+        assert (silent == silent[0, 0]).all()
+
+
+def test_noise_fills_what_is_not_as_loud() -> None:
+    speech = levelled(torch.randn(50, FEATURE_DIM, generator=torch.Generator().manual_seed(0)))
+    faint, loud = (torch.full((80,), level) for level in (-9.0, 9.0))
+    torch.testing.assert_close(noisy(speech, faint, random.Random(0)), speech, atol=1e-4, rtol=1e-4)
+    heard = noisy(speech, loud, random.Random(0))
+    assert float(heard.std()) < 0.2 * float(speech.std()), "speech is heard through a noise that is far louder"
+
+
+def test_how_alike_voices_are_counts_and_not_only_which_is_most(
+    material: tuple[list[Utterance], FeatureView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, view = material
+    pieces = Pieces(rows, [view])
+    stage = VoiceStage(pieces, pieces, OPTIONS)
+    (batch,) = itertools.islice(stage.batches(0, 0), 1)
+    apart = torch.eye(4, OPTIONS.size).repeat_interleave(6, dim=0)  # each voice in a direction of its own
+    found = []
+    for shared in (0.0, 1.0):  # what all voices have in common, as in a telephone's band
+        directions = F.normalize(apart + shared, dim=-1)
+        monkeypatch.setattr(stage.objective.head, "forward", lambda x, lengths, directions=directions: directions)
+        found.append(stage.objective(batch)[1])
+    assert found[0]["right"] == found[1]["right"] == 1
+    assert found[0]["known"] < 0.1 and found[1]["known"] > 2
 
 
 def test_what_cannot_be_trained_on_is_told(material: tuple[list[Utterance], FeatureView]) -> None:
@@ -348,6 +412,8 @@ def test_what_cannot_be_trained_on_is_told(material: tuple[list[Utterance], Feat
         VoiceTrainingOptions(piece_s=(2.0, 1.0))
     with pytest.raises(ConfigError, match="tracts"):
         VoiceTrainingOptions(tracts=(0.6,))
+    with pytest.raises(ConfigError, match="both are at least 2"):
+        VoiceTrainingOptions(pieces=1)
 
 
 def test_the_equal_error_rate_is_where_both_errors_meet() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FEATURE_DIM, N_MELS, band_edges
@@ -64,6 +65,7 @@ class VoiceHead(nn.Module):
         return F.normalize(self.out(torch.cat((mean, spread), dim=-1)), dim=-1)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Directions [B, E] of clips or pieces [B, T, 160] that are `levelled` already."""
         shown, weight = self.frames(x, lengths)
         shown = shown.float()
         weight = weight / weight.sum(dim=1, keepdim=True)
@@ -71,8 +73,10 @@ class VoiceHead(nn.Module):
 
     @torch.no_grad()
     def track(self, x: Tensor, lengths: Tensor) -> list[VoiceTrack]:
-        """The voices of each clip of a batch: features [B, T, 160], lengths [B]."""
-        shown, weight = (part.cpu().double() for part in self.frames(x, lengths))
+        """The voices of each clip of a batch, as recorded: features [B, T, 160], lengths [B]."""
+        rows = [levelled(row[:length]) for row, length in zip(x, lengths.tolist(), strict=True)]
+        level = pad_sequence(rows, batch_first=True).to(self.out.weight)
+        shown, weight = (part.cpu().double() for part in self.frames(level, lengths))
         tracks = []
         for row, amount, length in zip(shown, weight, lengths.tolist(), strict=True):
             row, amount = row[:length], amount[:length]
@@ -104,8 +108,19 @@ class VoiceTrack:
         return self.head.direction(mean, square).float().cpu()
 
 
+def levelled(features: Tensor) -> Tensor:
+    """A clip's features [T, 160] less the mean of its speech: what room and microphone add to all voices is away.
+
+    A band that nothing is heard in, as above a telephone's, is 0 like one that never changes.
+    """
+    picture = features.float().reshape(-1, N_MELS)  # [2T, 80]
+    level = picture.mean(dim=1)
+    loud = level >= (level.quantile(0.1) + level.quantile(0.9)) / 2
+    return (picture - picture[loud].mean(dim=0)).reshape(-1, FEATURE_DIM)
+
+
 def is_narrow(features: Tensor) -> bool:
-    """Whether a clip [T, 160] holds nothing above a telephone's band, where the head hears all voices alike.
+    """Whether a clip [T, 160] holds nothing above a telephone's band, where voices are harder to tell apart.
 
     Features end a fixed distance below their largest value; there the band is filled with that floor alone.
     """

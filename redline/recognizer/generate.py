@@ -50,7 +50,8 @@ SHORTEST_S = 5.0
 DRAFT_S = 30.0
 """Clips of which the language model reads nothing are as long as an editor's."""
 NARROW = Notice(
-    "narrow-band", "nothing above 4.5 kHz is heard, as on a telephone; voices sound alike in it, check who speaks"
+    "narrow-band",
+    "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
 )
 SILENT = 10 ** (-70 / 20)
 """A clip that is never louder has nothing to transcribe but the converter's own noise."""
@@ -180,7 +181,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         if self._can_draft(task) and options.loops == LoopOptions():
             options = replace(options, loops=DRAFTED_LOOPS)
         generations, found = self._generate(asked, audio, drafts, sure, budgets, options)
-        texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
+        texts = [spelled(self.tokenizer.decode(one.ids).strip(), task.keywords) for one in generations]
         answers = [
             self._read(clip, text, one, draft, accepted, task)
             for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
@@ -196,7 +197,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
         before = [(word, turn.speaker) for turn in tagged.parse(task.prefix or "").turns for word in turn.text.split()]
         said, given = [word for word, _ in before], [speaker for _, speaker in before]
         logits, windows = self.model.draft_head(encoded)
-        texts = [" ".join([*said, *text.split()[len(said) :]]) for text in self._heard(logits, windows, task)]
+        heard = [spelled(text, task.keywords) for text in self._heard(logits, windows, task)]
+        texts = [" ".join([*said, *text.split()[len(said) :]]) for text in heard]
         times = word_times(texts, *characters(encoded, frames))
         answers = []
         for text, words, track, row in zip(texts, times, self.model.voices.track(x, lengths), x, strict=True):
@@ -235,7 +237,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """What the draft head's logits [B, W, rows] with lengths [B] say, with the keywords in mind."""
         words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
         ids = self.model.draft(logits, lengths, words.to(self.device) if words else None)
-        return [spelled(self.tokenizer.decode(row).strip(), task.keywords) for row in ids]
+        return [self.tokenizer.decode(row).strip() for row in ids]
 
     def _generate(
         self,

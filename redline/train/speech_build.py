@@ -37,7 +37,7 @@ from redline.train.stage import share_done
 from redline.train.states import StateView, build_states
 from redline.train.tasks import Asker, Said, tags_of
 from redline.train.views import make_views
-from redline.train.voices import Pieces, VoiceStage
+from redline.train.voices import Pieces, VoiceObjective, VoiceStage
 from redline.types import Turn, Word
 
 SPEECH_STAGES = ("tokenizer", "lm", "draft_lm", "answers", "voices", "export")
@@ -274,7 +274,7 @@ class SpeechBuild:
         """The head that tells voices apart, if the recipe has steps for it."""
         if self.recipe.voice_training.steps:
             stage = self._voices()
-            self.say(f"voices: {len(stage.voices)} of {len(stage.pieces.speakers)} speakers")
+            self.say(f"voices: {len(stage.voices)} of {stage.pieces.speakers} speakers")
             fit(stage, self.recipe.voice_training, self.out / "voices", self.say)
 
     def export(self) -> None:
@@ -293,7 +293,7 @@ class SpeechBuild:
         if self.recipe.voice_training.steps:
             if not (self.out / "voices" / "latest").exists():
                 raise DataError(f"{self.out} has no trained voices yet: run the stage 'voices' first")
-            learned = self._voices().objective
+            learned = VoiceObjective(self.recipe.voices)
             load_average(self.out / "voices", learned)
             objective.model.voices = learned.head.eval()
         target = speech_checkpoint.save(
