@@ -29,6 +29,7 @@ from redline.train.data import taught
 from redline.train.dialogue import Dialogue, DialogueOptions, TimingOptions, plan, render, time_words
 from redline.types import SAMPLE_RATE
 
+TELEPHONE_HZ = (300.0, 3400.0)
 NOTES = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -92,10 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips, manifest.jsonl and words.jsonl")
     parser.add_argument("--model", default="tiny", help="whose character head aligns; remove words.jsonl to align anew")
     parser.add_argument("--overlap", type=float, default=DialogueOptions.overlap, help="share of joints that overlap")
+    parser.add_argument("--one-microphone", action="store_true", help="give both speakers the same mean spectrum")
+    parser.add_argument("--telephone", action="store_true", help="leave out what is not between 300 and 3,400 Hz")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     try:
-        options = DialogueOptions(overlap=arguments.overlap, seed=arguments.seed)
+        options = DialogueOptions(
+            overlap=arguments.overlap,
+            one_microphone=arguments.one_microphone,
+            band_hz=TELEPHONE_HZ if arguments.telephone else None,
+            seed=arguments.seed,
+        )
         rows = taught(arguments.data, language=arguments.language)
         rows = [row for row in rows if arguments.split is None or row.split in arguments.split]
         timed = with_words(rows, arguments.out / "words.jsonl", arguments.model, TimingOptions())

@@ -27,6 +27,8 @@ from redline.train.dialogue import (
     Piece,
     Placed,
     TimingOptions,
+    _spectrum,
+    _through_one,
     pieces,
     plan,
     render,
@@ -308,3 +310,25 @@ def test_the_script_aligns_an_utterance_once(
     assert loads == ["mine", "mine"] and len(rows) == 24
     assert all(not row.words or [word.text for word in row.words] == row.text.lower().split() for row in rows)
     assert not capsys.readouterr().out, "progress and notes go to stderr"
+
+
+def test_one_microphone_gives_both_speakers_one_spectrum() -> None:
+    draw = np.random.default_rng(0)
+    white = [draw.normal(0, 1, 32_000) for _ in range(3)]
+    dull = [np.convolve(one, [0.5, 0.5, 0.3], "same") for one in white[:2]]
+    found = _through_one(["a", "a", "b"], [*dull, white[2]])
+    assert [len(one) for one in found] == [32_000] * 3
+    levels = [10 * np.log10(_spectrum(one)[4:250]) for one in (np.concatenate(found[:2]), found[2])]
+    before = [10 * np.log10(_spectrum(one)[4:250]) for one in (np.concatenate(dull), white[2])]
+    assert np.abs(before[0] - before[1]).mean() > 4 and np.abs(levels[0] - levels[1]).mean() < 0.3
+
+
+def test_a_telephone_lets_its_band_through(dialogues: list[Dialogue]) -> None:
+    wide = render(dialogues[0])
+    narrow = render(dialogues[0], DialogueOptions(band_hz=(300.0, 3400.0)))
+    power = [np.square(np.abs(np.fft.rfft(one))) for one in (wide, narrow)]
+    hertz = np.fft.rfftfreq(len(wide), 1 / SAMPLE_RATE)
+    outside = (hertz < 290) | (hertz > 3410)
+    assert power[1][outside].sum() < 1e-6 * power[0].sum() < power[0][outside].sum()
+    same = render(dialogues[0], DialogueOptions(one_microphone=True))
+    assert same.shape == wide.shape and not np.array_equal(same, wide)

@@ -31,6 +31,8 @@ from redline.types import SAMPLE_RATE, Turn, Waveform, Word
 
 Range = tuple[float, float]
 
+MOST_GAIN = math.log(10.0)
+"""20 dB: what a microphone did not hear cannot be made louder for ever."""
 FADE = SAMPLE_RATE // 100
 """Samples over which a piece comes and goes, so that no cut clicks."""
 PEAK = 0.95
@@ -74,6 +76,10 @@ class DialogueOptions:
     """The second speaker is at most so much louder or quieter than the first."""
     floor_db: Range = (-75.0, -58.0)
     """Noise below the whole clip, against full scale: without it gaps would be silent as no recording is."""
+    one_microphone: bool = False
+    """Give both speakers the same mean spectrum, that between their own: readers have a microphone each."""
+    band_hz: Range | None = None
+    """What is heard of the whole clip; a telephone's band is 300 to 3,400."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -334,8 +340,11 @@ def render(dialogue: Dialogue, options: DialogueOptions = DialogueOptions()) -> 
     """The sound of a dialogue, samples [N]; raises `AudioError` where a recording cannot be read."""
     noise = np.random.default_rng(int.from_bytes(hashlib.sha256(dialogue.id.encode()).digest()[:8], "big"))
     mix = noise.normal(0.0, _amplitude(dialogue.floor_db), round(dialogue.duration * SAMPLE_RATE))
-    for one in dialogue.placed:
-        sound, lead = _cut(one.piece, options)
+    cuts = [_cut(one.piece, options) for one in dialogue.placed]
+    sounds = [sound for sound, _ in cuts]
+    if options.one_microphone:
+        sounds = _through_one([one.piece.utterance.speaker for one in dialogue.placed], sounds)
+    for one, sound, (_, lead) in zip(dialogue.placed, sounds, cuts, strict=True):
         begin = round(one.start * SAMPLE_RATE) - lead
         sound = sound[max(0, -begin) :] * _amplitude(one.level_db)
         begin = max(0, begin)
@@ -344,6 +353,10 @@ def render(dialogue: Dialogue, options: DialogueOptions = DialogueOptions()) -> 
         sound[: len(fade)] *= fade
         sound[len(sound) - len(fade) :] *= fade[::-1]
         mix[begin : begin + len(sound)] += sound
+    if options.band_hz is not None:
+        spectrum, hertz = np.fft.rfft(mix), np.fft.rfftfreq(len(mix), 1 / SAMPLE_RATE)
+        spectrum[(hertz < options.band_hz[0]) | (hertz > options.band_hz[1])] = 0.0
+        mix = np.fft.irfft(spectrum, len(mix))
     return np.asarray(mix * min(1.0, PEAK / float(np.abs(mix).max())), dtype=np.float32)
 
 
@@ -363,6 +376,30 @@ def _cut(piece: Piece, options: DialogueOptions) -> tuple[NDArray[np.float64], i
     last = min(end + margin, _quietest(samples, end, after) if piece.last < len(words) else len(samples))
     power = float(np.mean(np.square(samples[start:end]))) if end > start else 0.0
     return samples[first:last] / math.sqrt(max(power, 1e-10)), start - first
+
+
+def _through_one(speakers: Sequence[str | None], sounds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The sounds of some speakers, filtered so that the mean spectrum of each speaker is that between all of them."""
+    own = {}
+    for speaker in dict.fromkeys(speakers):
+        said = np.concatenate([sound for name, sound in zip(speakers, sounds, strict=True) if name == speaker])
+        own[speaker] = np.log(_spectrum(said) + 1e-9)  # [257]
+    middle = np.mean(list(own.values()), axis=0)
+    filtered = []
+    for speaker, sound in zip(speakers, sounds, strict=True):
+        gain = np.exp(np.clip((middle - own[speaker]) / 2, -MOST_GAIN, MOST_GAIN))
+        spectrum = np.fft.rfft(sound)
+        spectrum *= np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(gain)), gain)
+        filtered.append(np.fft.irfft(spectrum, len(sound)))
+    return filtered
+
+
+def _spectrum(sound: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean power of each of 257 bands of equal width."""
+    count = max(1, len(sound) // 512)
+    frames = np.resize(sound, (count, 512)) * np.hanning(512)
+    power: NDArray[np.float64] = np.mean(np.square(np.abs(np.fft.rfft(frames))), axis=0)
+    return power
 
 
 def _quietest(samples: NDArray[np.float64], start: int, end: int) -> int:
