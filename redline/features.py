@@ -53,7 +53,7 @@ def band_edges() -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _filterbank() -> Tensor:
+def filterbank() -> Tensor:
     """Triangular HTK mel filters without area normalisation, [N_FFT // 2 + 1, N_MELS]."""
     edges = band_edges()
     bins = torch.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
@@ -85,7 +85,7 @@ def log_mel(samples: Tensor) -> Tensor:
         return_complex=True,
     )  # [F, M]
     power = spectrum.abs().square().T  # [M, F]
-    mel = power @ _filterbank().to(samples.device)  # [M, 80]
+    mel = power @ filterbank().to(samples.device)  # [M, 80]
     log = mel.clamp(min=1e-10).log10()
     return torch.maximum(log, log.max() - DYNAMIC_RANGE) / 4.0 + 1.0
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What fine-tuning on a few minutes of one reader gives that reader, and what it costs the others.
 
-scripts/one_reader.py --data manifest.jsonl --speaker ls-174 --out runs/one-reader
+scripts/one_reader.py --data prompts-en/manifest.jsonl manifest.jsonl --split test --speaker allison --out one-reader
 
 Takes utterances of one speaker of a split that the model never learned from, teaches it a part of them with
-`redline finetune`, and scores before and after on the reader's other utterances and on the other readers of the split.
+`redline finetune`, and scores before and after on the reader's other utterances and on the other readers of the split
+(scripts/prompts.py makes the manifest of a reader with twenty minutes).
 The model that comes out is for this measurement only: it has heard a reader of the split.
 """
 
@@ -39,29 +40,34 @@ def divide(
     return teach, [{**row, "split": ""} for row in score]
 
 
-def write(path: Path, rows: list[dict[str, Any]], folder: Path) -> Path:
-    """A manifest whose recordings are named from the root."""
-    lines = (json.dumps({**row, "audio": str((folder / row["audio"]).resolve())}) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
+def located(path: Path) -> list[dict[str, Any]]:
+    """The rows of a manifest, their recordings named from the root."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [{**row, "audio": str((path.parent / row["audio"]).resolve())} for row in rows]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A manifest of these rows."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def main() -> int:
     """Divide, teach, score; the exit status is that of `redline finetune`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="manifest with speakers")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="manifests with speakers")
     parser.add_argument("--speaker", required=True)
     parser.add_argument("--split", default="dev", help="split that the model never learned from (default: dev)")
     parser.add_argument("--minutes", type=float, default=10.0, help="at most so much of the speaker, and at most 70 %%")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, required=True)
     options, more = parser.parse_known_args()
-    rows = [json.loads(line) for line in options.data.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [row for path in options.data for row in located(path)]
     rows = [row for row in rows if row.get("split") == options.split and row.get("language") == "en" and row["text"]]
     teach, score = divide(rows, options.speaker, options.minutes)
     options.out.mkdir(parents=True, exist_ok=True)
-    taught = write(options.out / "teach.jsonl", teach, options.data.parent)
-    scored = write(options.out / "score.jsonl", score, options.data.parent)
+    taught = write(options.out / "teach.jsonl", teach)
+    scored = write(options.out / "score.jsonl", score)
     command = [sys.executable, "-c", "from redline.cli.main import main; main()", "finetune", "--model", options.model]
     command += ["--data", str(taught), "--test", str(scored), "--out", str(options.out), *more]
     return subprocess.run(command).returncode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,66 +15,116 @@ import torch
 import torch.nn.functional as F
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from transformers.audio_utils import mel_filter_bank
 
 from redline.decoding import voices
 from redline.decoding.speculative import SpeculativeOptions
 from redline.decoding.voices import VoiceOptions, attribute, best_path, link, named
 from redline.errors import CheckpointError, ConfigError, DataError, UnsupportedTaskError
-from redline.features import FEATURE_DIM, FRAME_RATE, batch_features
+from redline.features import FEATURE_DIM, FRAME_RATE, N_MELS, batch_features, clip_features
 from redline.longform import pipeline
 from redline.longform.pipeline import PipelineOptions
 from redline.longform.speakers import recall
 from redline.manifest import Utterance
 from redline.model import load_model
 from redline.models import voices as heads
-from redline.models.voices import VoiceHead, levelled
+from redline.models.voices import VoiceHead
 from redline.recognizer import GenerateRecognizer
 from redline.testing import tiny_speech_checkpoint
 from redline.train.data import FeatureView
 from redline.train.loop import fit
 from redline.train.optim import LoopOptions
-from redline.train.voices import Pieces, VoiceStage, VoiceTrainingOptions, equal_error_rate, likeness, noisy
+from redline.train.voices import (
+    Pieces,
+    VoiceStage,
+    VoiceTrainingOptions,
+    band_weights,
+    cut,
+    equal_error_rate,
+    likeness,
+    noisy,
+    slaney_filters,
+)
 from redline.types import SAMPLE_RATE, Hypothesis, Task, Turn, Voice, Waveform, Word
+
+
+def listening(head: VoiceHead) -> VoiceHead:
+    """A head with random weights that hears all bands."""
+    head.bands.copy_(torch.eye(N_MELS)[:, ::2] + torch.eye(N_MELS)[:, 1::2])
+    return head.eval()
 
 
 @pytest.fixture
 def head() -> VoiceHead:
     torch.manual_seed(0)
-    return VoiceHead(12, 8).eval()
+    return listening(VoiceHead(8))
 
 
 # ---- the head
 
 
 def test_a_clip_sounds_the_same_alone_and_in_a_batch(head: VoiceHead) -> None:
-    rows = [torch.randn(length, FEATURE_DIM) for length in (31, 90, 7)]
+    rows = [torch.randn(length, FEATURE_DIM) for length in (31, 290, 1)]
     lengths = torch.tensor([len(row) for row in rows])
-    padded = torch.full((3, 90, FEATURE_DIM), torch.nan)
+    padded = torch.full((3, 290, FEATURE_DIM), torch.nan)
     for place, row in zip(padded, rows, strict=True):
         place[: len(row)] = row
-    level = pad_sequence([levelled(row) for row in rows], batch_first=True)
-    for row, track, whole in zip(rows, head.track(padded, lengths), head(level, lengths), strict=True):
+    for row, track in zip(rows, head.track(padded, lengths), strict=True):
         alone = head.track(row[None], torch.tensor([len(row)]))[0]
-        spans = [(0, len(row)), (2, 5), (len(row) - 1, len(row))]
+        spans = [(0, len(row)), (len(row) // 3, len(row) // 2 + 1), (len(row) - 1, len(row))]
         torch.testing.assert_close(track(spans), alone(spans), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(track(spans)[0], whole, atol=1e-4, rtol=1e-4)
         assert track.frames == len(row)
+        if len(row) < 80:  # no longer than a window
+            torch.testing.assert_close(track(spans), head(head.mel(row)[None]).expand(3, -1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_microphone_changes_nothing(head: VoiceHead) -> None:
-    clip, microphone = torch.randn(80, FEATURE_DIM // 2), torch.randn(FEATURE_DIM // 2)
-    one, other = (part.reshape(1, 40, FEATURE_DIM) for part in (clip, 0.9 + clip + microphone - microphone.mean()))
-    spans = [(0, 40), (3, 20)]
-    heard = [head.track(part, torch.tensor([40]))[0](spans) for part in (one, other)]
+def test_a_span_has_the_mean_direction_of_the_windows_in_it(head: VoiceHead) -> None:
+    row = torch.randn(200, FEATURE_DIM)
+    (track,) = head.track(row[None], torch.tensor([200]))
+    mel = head.mel(row)
+    windows = torch.stack([head(mel[20 * at : 20 * at + 160][None])[0] for at in range(13)])  # 1.6 s every 0.2 s
+    assert track.middles.tolist() == [40.0 + 10.0 * at for at in range(13)]
+    wanted = [windows.mean(dim=0), windows[2:5].mean(dim=0), windows[0], windows[12], windows[6]]
+    found = track([(0, 200), (55, 85), (0, 3), (190, 200), (97, 102)])
+    torch.testing.assert_close(found, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_loudness_changes_nothing(head: VoiceHead) -> None:
+    clip = torch.randn(1, 90, FEATURE_DIM)
+    spans = [(0, 90), (3, 20)]
+    heard = [head.track(part, torch.tensor([90]))[0](spans) for part in (clip, clip + 0.7)]
     torch.testing.assert_close(heard[0], heard[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gain", [0.01, 1.0])
+def test_the_network_hears_what_it_was_trained_on(gain: float) -> None:
+    head = VoiceHead(8).eval()
+    head.bands.copy_(band_weights())
+    time = torch.arange(round(1.6 * SAMPLE_RATE)) / SAMPLE_RATE
+    voice = torch.stack([torch.sin(2 * torch.pi * 140.0 * n * time) / n for n in range(1, 30)]).sum(dim=0)
+    samples = gain * (voice + 0.2 * torch.randn(len(time), generator=torch.Generator().manual_seed(0)))
+    # Its own front end: 25 ms Hann windows, 30 dB below full scale, the power in 40 bands of Slaney's scale.
+    level = samples * 10.0 ** (-30.0 / 20.0) / samples.square().mean().sqrt()
+    window = torch.hann_window(400)
+    spectrum = torch.stft(level, 400, 160, window=window, center=True, pad_mode="constant", return_complex=True)
+    filters = mel_filter_bank(201, 40, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    wanted = spectrum.abs().square().T @ torch.from_numpy(filters).float()
+    found = head.mel(clip_features(samples))
+    middle = slice(10, 150)  # edges are padded in another way
+    wrong = (found[middle] - wanted[middle]).abs().mean(dim=0) / wanted[middle].mean(dim=0)
+    assert float(wrong.median()) < 0.1 and float((found[middle].sum() / wanted[middle].sum()).log().abs()) < 0.05
+    expected = mel_filter_bank(257, 40, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    torch.testing.assert_close(slaney_filters(), torch.from_numpy(expected).float(), atol=1e-7, rtol=1e-5)
 
 
 def test_a_head_is_written_and_read(head: VoiceHead, tmp_path: Path) -> None:
     read = heads.load(heads.save(head, tmp_path / heads.VOICES))
-    x, lengths = torch.randn(2, 40, FEATURE_DIM), torch.tensor([40, 22])
-    torch.testing.assert_close(read(x, lengths), head(x, lengths), atol=5e-3, rtol=0.05)
-    assert next(head.parameters()).dtype == torch.float32, "writing in half precision changed the head"
+    mel = 0.1 * torch.rand(2, 40, 40)
+    torch.testing.assert_close(read(mel), head(mel), atol=0.02, rtol=0.05)
+    assert (tmp_path / heads.VOICES).stat().st_size < 1.1 * sum(weight.numel() for weight in head.parameters())
+    again = heads.load(heads.save(read, tmp_path / heads.VOICES))
+    for name, tensor in read.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor)
     (tmp_path / heads.VOICES).write_bytes(b"no")
     with pytest.raises(CheckpointError, match="cannot be read as an extra head"):
         heads.load(tmp_path / heads.VOICES)
@@ -226,14 +277,13 @@ def noise(seconds: float, seed: int) -> Waveform:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny_speech_checkpoint(tmp_path_factory.mktemp("models") / "plus", "granite_speech_plus", drafts=True)
     torch.manual_seed(3)
-    head = VoiceHead(16, 8)
+    head = listening(VoiceHead(8))
     with torch.no_grad():  # what all sound has in common is taken away, so that two kinds point to two sides
-        features, lengths = batch_features([noise(2.0, 1)], "ar")
-        whole = head.frames(levelled(features[0])[None], lengths)
-        shown, weight = (part.reshape(2, -1, part.shape[-1]) for part in whole)  # the halves of the clip
-        mean, square = (((weight * part).sum(1) / weight.sum(1)) for part in (shown, shown.square()))
-        raw = head.out(torch.cat((mean, (square - mean.square()).clamp(min=1e-4).sqrt()), dim=-1))
-        head.out.bias -= raw.mean(dim=0)
+        features, _ = batch_features([noise(4.0, 1)], "ar")
+        halves = head.mel(features[0])[:400].reshape(2, 200, 40)
+        states = F.normalize(F.relu(head.linear(head.lstm(halves)[1][0][-1])), dim=-1)
+        head.centre.copy_(states.mean(dim=0))
+        head.out.bias.zero_()
     heads.save(head, made / heads.VOICES)
     return made
 
@@ -313,16 +363,16 @@ def material() -> tuple[list[Utterance], FeatureView]:
     draw = np.random.default_rng(0)
     rows, offsets, frames, at = [], {}, [], 0
     for speaker in range(4):
-        curve = np.repeat(draw.normal(0, 0.3, 10), 8)
+        curve = np.repeat(draw.normal(0, 0.15, 10), 8)
         for take in range(2):
-            one = draw.normal(0, 3, (60, 1)) * np.tile(curve, 2) + draw.normal(0, 0.5, (60, FEATURE_DIM))
+            one = draw.normal(0, 0.1, (60, 1)) + np.tile(curve, 2) + draw.normal(0, 0.1, (60, FEATURE_DIM))
             rows.append(Utterance(f"{speaker}-{take}", Path("x"), "a", 1.2, speaker=f"s{speaker}"))
             offsets[rows[-1].id], at = (at, at + 60), at + 60
             frames.append(one.astype(np.float16))
     return rows, FeatureView(np.concatenate(frames), offsets)
 
 
-OPTIONS = VoiceTrainingOptions(channels=8, size=8, voices=4, pieces=6, piece_s=(0.3, 0.6), tracts=(0.0,))
+OPTIONS = VoiceTrainingOptions(size=8, voices=4, pieces=6, piece_s=(0.3, 0.5), tracts=(0.0,), colour_db=2.0)
 
 
 def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
@@ -330,14 +380,24 @@ def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
 ) -> None:
     rows, view = material
     pieces = Pieces(rows, [view])
-    before = VoiceStage(pieces, pieces, OPTIONS).evaluate()["eer"]
+    torch.manual_seed(0)
+    network = VoiceHead().state_dict()
+    for name in network:  # a random network that lets sound through
+        network[name] *= 3.0
+    torch.save({"model_state": network}, tmp_path / "network.pt")
+
+    def stage() -> VoiceStage:
+        return VoiceStage(pieces, pieces, OPTIONS, begin=tmp_path / "network.pt")
+
+    before = stage().evaluate()["eer"]
     loop = LoopOptions(steps=40, lr=0.01, warmup_steps=2, precision="no", average_decay=0.5, evaluate_every=40)
-    after = fit(VoiceStage(pieces, pieces, OPTIONS), loop, tmp_path / "voices", lambda line: None)["eer"]
-    assert after < 0.5 * before and before > 5
-    half, other = (VoiceStage(pieces, pieces, OPTIONS) for _ in range(2))
-    fit(half, replace(loop, steps=20, decay_share=0.0), tmp_path / "half", lambda line: None)
-    fit(half, replace(loop, decay_share=0.0), tmp_path / "half", lambda line: None)
-    fit(other, replace(loop, decay_share=0.0), tmp_path / "whole", lambda line: None)
+    after = fit(stage(), loop, tmp_path / "voices", lambda line: None)["eer"]
+    assert after < 0.75 * before and before > 5
+    short = replace(loop, steps=8, decay_share=0.0, evaluate_every=8)
+    half, other = stage(), stage()
+    for steps in (4, 8):
+        fit(half, replace(short, steps=steps), tmp_path / "half", lambda line: None)
+    fit(other, short, tmp_path / "whole", lambda line: None)
     for name, tensor in half.objective.state_dict().items():
         torch.testing.assert_close(tensor, other.objective.state_dict()[name])
 
@@ -345,9 +405,10 @@ def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
 def test_the_silence_around_the_words_is_left_out(material: tuple[list[Utterance], FeatureView]) -> None:
     rows, view = material
     one = replace(rows[0], words=(Word(0.5, 0.6, "a"), Word(0.6, 0.8, "b")))
-    piece = Pieces([one], [view]).draw(("s0", 100), 20, random.Random(0))
-    spoken = levelled(view[one.id][20:45])
-    assert any(torch.equal(piece, spoken[start : start + 20]) for start in range(6))
+    assert torch.equal(Pieces([one], [view]).draw(("s0", 100), random.Random(0)), view[one.id][20:45])
+    mel = torch.arange(6.0)[:, None].expand(6, 40)
+    assert {float(cut(mel, 4, random.Random(seed))[0, 0]) for seed in range(20)} == {0.0, 1.0, 2.0}
+    assert cut(mel, 8, random.Random(0))[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
 
 
 def test_another_speed_is_another_voice(material: tuple[list[Utterance], FeatureView]) -> None:
@@ -371,19 +432,41 @@ def test_a_piece_is_no_part_of_its_own_voice() -> None:
 def test_a_lost_band_is_lost_to_a_whole_batch(material: tuple[list[Utterance], FeatureView]) -> None:
     rows, view = material
     pieces = Pieces(rows, [view])
-    stage = VoiceStage(pieces, pieces, replace(OPTIONS, band_share=1.0))
-    for batch in itertools.islice(stage.batches(0, 0), 5):
-        silent = (batch.features == 0).all(dim=2)  # [V, P, 160]
-        assert silent.any(dim=-1).all() and not silent.all(dim=-1).any()
-        assert (silent == silent[0, 0]).all()
+    for share in (0.0, 1.0):
+        stage = VoiceStage(pieces, pieces, replace(OPTIONS, band_share=share, noise_share=0.0))
+        for batch in itertools.islice(stage.batches(0, 0), 5):
+            level = batch.mel.log10().mean(dim=2)  # [V, P, 40]
+            faint = level < level.amax(dim=-1, keepdim=True) - 4.0
+            assert bool(faint.all(dim=0).all(dim=0).any()) == bool(share) and not faint.all(dim=-1).any()
 
 
 def test_noise_fills_what_is_not_as_loud() -> None:
-    speech = levelled(torch.randn(50, FEATURE_DIM, generator=torch.Generator().manual_seed(0)))
-    faint, loud = (torch.full((80,), level) for level in (-9.0, 9.0))
+    speech = torch.randn(100, N_MELS, generator=torch.Generator().manual_seed(0))
+    faint, loud = (torch.full((N_MELS,), level) for level in (-9.0, 9.0))
     torch.testing.assert_close(noisy(speech, faint, random.Random(0)), speech, atol=1e-4, rtol=1e-4)
     heard = noisy(speech, loud, random.Random(0))
-    assert float(heard.std()) < 0.2 * float(speech.std()), "speech is heard through a noise that is far louder"
+    assert float(heard.std(dim=0).mean()) < 0.2 * float(speech.std()), "speech is heard through a louder noise"
+
+
+def test_published_weights_are_read_and_held_and_code_is_not(
+    head: VoiceHead, material: tuple[list[Utterance], FeatureView], tmp_path: Path
+) -> None:
+    rows, view = material
+    pieces = Pieces(rows, [view])
+    known = {name: tensor for name, tensor in head.state_dict().items() if name.startswith(("lstm.", "linear."))}
+    torch.save({"step": 7, "model_state": {**known, "similarity_weight": torch.ones(1)}}, tmp_path / "pretrained.pt")
+    stage = VoiceStage(pieces, pieces, OPTIONS, begin=tmp_path / "pretrained.pt")
+    before = {name: tensor.clone() for name, tensor in stage.objective.head.state_dict().items()}
+    loop = LoopOptions(steps=3, lr=0.01, warmup_steps=1, precision="no", evaluate_every=3)
+    fit(stage, loop, tmp_path / "voices", lambda line: None)
+    for name, tensor in stage.objective.head.state_dict().items():
+        assert torch.equal(tensor, before[name]) == name.startswith(("lstm.", "linear.", "bands")), name
+        assert name not in known or torch.equal(tensor, known[name])
+    (tmp_path / "code.pt").write_bytes(pickle.dumps({"model_state": Path("elsewhere")}, protocol=2))
+    torch.save({"model_state": {"lstm.weight_ih_l0": torch.ones(2)}}, tmp_path / "part.pt")
+    for name in ("code.pt", "part.pt", "missing.pt"):
+        with pytest.raises(CheckpointError, match=f"{name} does not hold a network for voices"):
+            VoiceStage(pieces, pieces, OPTIONS, begin=tmp_path / name)
 
 
 def test_how_alike_voices_are_counts_and_not_only_which_is_most(
@@ -397,7 +480,7 @@ def test_how_alike_voices_are_counts_and_not_only_which_is_most(
     found = []
     for shared in (0.0, 1.0):  # what all voices have in common, as in a telephone's band
         directions = F.normalize(apart + shared, dim=-1)
-        monkeypatch.setattr(stage.objective.head, "forward", lambda x, lengths, directions=directions: directions)
+        monkeypatch.setattr(stage.objective.head, "forward", lambda mel, directions=directions: directions)
         found.append(stage.objective(batch)[1])
     assert found[0]["right"] == found[1]["right"] == 1
     assert found[0]["known"] < 0.1 and found[1]["known"] > 2

@@ -25,17 +25,24 @@ def train(
     text: Annotated[Path | None, typer.Option(help="Folder of .txt files for the language models.")] = None,
     noise: Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")] = None,
     rooms: Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")] = None,
+    voices: Annotated[
+        Path | None, typer.Option(help="Manifest of more readers for the voice head (kind recipes); no texts needed.")
+    ] = None,
+    voice_weights: Annotated[
+        Path | None, typer.Option(help="Published weights that the voice head begins with (docs/training.md).")
+    ] = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(
             help="Run only this stage (repeatable): tokenizer, encoder, draft_lm, lm, editor, export; "
-            "for tiny-plus tokenizer, lm, answers, export."
+            "for tiny-plus tokenizer, lm, draft_lm, answers, voices, export."
         ),
     ] = None,
 ) -> None:
     """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
 
-    A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, lm, answers, export.
+    A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, lm, draft_lm,
+    answers, voices, export.
 
     Every stage resumes where it stopped when the same command is given again. Losses and scores are written to
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
@@ -49,7 +56,7 @@ def train(
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
-        materials = Materials(data, out, text, noise, rooms)
+        materials = Materials(data, out, text, noise, rooms, voices, voice_weights)
         values, where = read_values(recipe)
         if "kind" in values:
             build_speech(SpeechRecipe.from_dict(values, where), materials, stage or SPEECH_STAGES, say)

@@ -33,9 +33,9 @@ class VoiceOptions:
     """A longer pause between words may be a change of speakers: no window reaches over it."""
     same: float = 0.5
     """Windows that are on average more alike than this are of one voice."""
-    known: float = 0.65
+    known: float = 0.75
     """Voices that are more alike than this, each over all it says in the clip, are one."""
-    least_s: float = 1.6
+    least_s: float = 2.4
     """A voice that is heard for less is taken for one of the others."""
     most: int = 4
     """Voices in one clip."""

@@ -7,7 +7,7 @@ small matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,8 +64,13 @@ class LanguageHead(nn.Module):
 
 def save(head: nn.Module, path: Path, rows: Sequence[str]) -> Path:
     """Write a head; `rows` says what its rows mean."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    save_file(tensors, path, metadata={"format": f"redline {path.stem} 1", "rows": " ".join(rows)})
+    return save_tensors(head.state_dict(), path, rows)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, rows: Sequence[str]) -> Path:
+    """Write the tensors of a head."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"format": f"redline {path.stem} 1", "rows": " ".join(rows)})
     return path
 
 

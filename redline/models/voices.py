@@ -1,15 +1,15 @@
-"""The head that tells voices apart (`out_voices.safetensors`): spans of log-mel features -> directions, one a voice.
+"""The head that tells voices apart (`out_voices.safetensors`): windows of log-mel features -> directions, one a voice.
 
-It reads the features that every model is given, not the encoder's states, which have learned to forget who speaks.
-Frames are seen once; mean and spread of what they show, over whichever spans are asked for, come from running sums
-(x-vectors: Snyder et al., ICASSP 2018). Two spans of one voice point the same way.
+It is the network of GE2E (arXiv 1710.10467), three LSTM layers over 40 mel bands, in the shape that Resemblyzer trained
+on thousands of voices, with a projection in which one threshold holds for all microphones. It reads the features that
+every model is given, not the encoder's states, which have learned to forget who speaks. Two windows of one voice point
+the same way; a span has the mean direction of the windows in it.
 
-B batch, T feature frames, C channels, E numbers a direction.
+N pieces, F mel frames (10 ms), T feature frames (20 ms), E numbers a direction.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,106 +17,81 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from redline.errors import CheckpointError
-from redline.features import DYNAMIC_RANGE, FEATURE_DIM, N_MELS, band_edges
+from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models import heads
-from redline.models.conformer import valid_frames
 
 VOICES = "out_voices.safetensors"
-DILATIONS = (1, 2, 3)
-LEAST_VARIANCE = 1e-4
+BANDS, STATES, LAYERS = 40, 256, 3
+WINDOW_S, HOP_S = 1.6, 0.2
+"""How long each window is, and how far apart they are."""
+LEVEL_DBFS = -30.0
+"""How loud every clip is made before it is heard."""
+AT_ONCE = 64
+"""Windows that are heard together."""
 NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
+SCALE = ".scale"
 
 SpanOfFrames = tuple[int, int]
 
 
 class VoiceHead(nn.Module):
-    """Features [B, T, 160] with lengths [B] -> what their frames show, and directions [B, E] of whole clips."""
+    """Mel pieces [N, F, 40] -> directions [N, E]."""
 
-    def __init__(self, channels: int = 100, size: int = 64) -> None:
+    bands: Tensor
+
+    def __init__(self, size: int = 64) -> None:
         super().__init__()
-        self.channels, self.size = channels, size
-        widths = (FEATURE_DIM, *[channels] * (len(DILATIONS) - 1))
-        kernels = (5, 3, 3)
-        self.convs = nn.ModuleList(
-            nn.Conv1d(width, channels, kernel, dilation=dilation, padding=dilation * (kernel // 2))
-            for width, kernel, dilation in zip(widths, kernels, DILATIONS, strict=True)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in DILATIONS)
-        self.wide = nn.Linear(channels, 2 * channels)
-        self.weight = nn.Linear(channels, 1)
-        self.out = nn.Linear(4 * channels, size)
+        self.size = size
+        self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
+        self.lstm = nn.LSTM(BANDS, STATES, LAYERS, batch_first=True)
+        self.linear = nn.Linear(STATES, STATES)
+        self.centre = nn.Parameter(torch.zeros(STATES))
+        self.out = nn.Linear(STATES, size)
 
-    def frames(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What each frame shows [B, T, 2C] and how much it counts [B, T, 1]; nothing past the lengths does."""
-        mask = valid_frames(lengths, x.shape[1])[..., None]
-        shown = x.masked_fill(~mask, 0.0)
-        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            new = norm(F.relu(conv(shown.transpose(1, 2)).transpose(1, 2)))
-            shown = (shown + new if number else new).masked_fill(~mask, 0.0)  # [B, T, C]
-        return F.relu(self.wide(shown)), self.weight(shown).float().exp().masked_fill(~mask, 0.0)
+    def mel(self, features: Tensor) -> Tensor:
+        """A clip's features [T, 160] as recorded -> the power in each of the head's bands [2T, 40], at one loudness."""
+        power = 10.0 ** (4.0 * (features.float().reshape(-1, N_MELS) - 1.0))  # [2T, 80]
+        wanted = N_FFT / 2 * float(torch.hann_window(WINDOW).square().sum()) * 10.0 ** (LEVEL_DBFS / 10.0)
+        mel: Tensor = power @ self.bands.to(power) * (wanted / power.sum(dim=1).mean())
+        return mel
 
-    def direction(self, mean: Tensor, square: Tensor) -> Tensor:
-        """Weighted means of what is shown and of its square, [..., 2C] each -> unit vectors [..., E]."""
-        spread = (square - mean.square()).clamp(min=LEAST_VARIANCE).sqrt()
-        return F.normalize(self.out(torch.cat((mean, spread), dim=-1)), dim=-1)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Directions [B, E] of clips or pieces [B, T, 160] that are `levelled` already."""
-        shown, weight = self.frames(x, lengths)
-        shown = shown.float()
-        weight = weight / weight.sum(dim=1, keepdim=True)
-        return self.direction((shown * weight).sum(dim=1), (shown.square() * weight).sum(dim=1))
+    def forward(self, mel: Tensor) -> Tensor:
+        states: Tensor = self.lstm(mel)[1][0][-1]  # [N, 256], after the last frame
+        heard = F.normalize(F.relu(self.linear(states)), dim=-1)
+        return F.normalize(self.out(heard - self.centre), dim=-1)
 
     @torch.no_grad()
     def track(self, x: Tensor, lengths: Tensor) -> list[VoiceTrack]:
         """The voices of each clip of a batch, as recorded: features [B, T, 160], lengths [B]."""
-        rows = [levelled(row[:length]) for row, length in zip(x, lengths.tolist(), strict=True)]
-        level = pad_sequence(rows, batch_first=True).to(self.out.weight)
-        shown, weight = (part.cpu().double() for part in self.frames(level, lengths))
-        tracks = []
-        for row, amount, length in zip(shown, weight, lengths.tolist(), strict=True):
-            row, amount = row[:length], amount[:length]
-            sums = torch.cat((amount, amount * row, amount * row.square()), dim=-1).cumsum(dim=0)
-            tracks.append(VoiceTrack(self, F.pad(sums, (0, 0, 1, 0))))
-        return tracks
+        return [self._track(row[:length]) for row, length in zip(x, lengths.tolist(), strict=True)]
+
+    def _track(self, features: Tensor) -> VoiceTrack:
+        mel = self.mel(features).to(self.out.weight)
+        length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, HOP_S))
+        windows = mel.unfold(0, min(length, len(mel)), hop).transpose(1, 2)  # [N, F, 40]
+        heard = torch.cat([self(part) for part in windows.split(AT_ONCE)]).float().cpu()
+        middles = (torch.arange(len(heard)) * hop + windows.shape[1] / 2) / STACK
+        return VoiceTrack(middles, heard, len(features))
 
 
 @dataclass(frozen=True)
 class VoiceTrack:
-    """One clip's voices: running sums of its frames, [T + 1, 1 + 4C], from which any span's direction follows."""
+    """One clip's voices: the middles [N] of its windows, in frames, and their directions [N, E]."""
 
-    head: VoiceHead
-    sums: Tensor
+    middles: Tensor
+    directions: Tensor
+    frames: int
 
-    @property
-    def frames(self) -> int:
-        return len(self.sums) - 1
-
-    @torch.no_grad()
     def __call__(self, spans: Sequence[SpanOfFrames]) -> Tensor:
-        """Directions [N, E] of N spans of frames, each of at least one frame inside the clip."""
-        starts, ends = torch.tensor(list(spans)).T
-        amount, mean, square = (self.sums[ends] - self.sums[starts]).split(
-            [1, 2 * self.head.channels, 2 * self.head.channels], dim=-1
-        )
-        weight = self.head.out.weight
-        mean, square = ((part / amount).to(weight) for part in (mean, square))
-        return self.head.direction(mean, square).float().cpu()
-
-
-def levelled(features: Tensor) -> Tensor:
-    """A clip's features [T, 160] less the mean of its speech: what room and microphone add to all voices is away.
-
-    A band that nothing is heard in, as above a telephone's, is 0 like one that never changes.
-    """
-    picture = features.float().reshape(-1, N_MELS)  # [2T, 80]
-    level = picture.mean(dim=1)
-    loud = level >= (level.quantile(0.1) + level.quantile(0.9)) / 2
-    return (picture - picture[loud].mean(dim=0)).reshape(-1, FEATURE_DIM)
+        """Mean directions [M, E] of the windows whose middles lie in each of M spans of frames, or the nearest."""
+        starts, ends = torch.tensor(list(spans)).T[..., None]  # [M, 1] each
+        inside = (self.middles >= starts) & (self.middles <= ends)  # [M, N]
+        nearest = F.one_hot((self.middles - (starts + ends) / 2).abs().argmin(dim=1), len(self.middles)).bool()
+        chosen = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
+        return F.normalize(chosen.to(self.directions) @ self.directions, dim=-1)
 
 
 def is_narrow(features: Tensor) -> bool:
@@ -130,14 +105,29 @@ def is_narrow(features: Tensor) -> bool:
     return float(above.quantile(0.95)) < float(picture.max()) - DYNAMIC_RANGE / 4.0 + 0.05
 
 
-def save(head: VoiceHead, path: Path, dtype: torch.dtype = torch.float16) -> Path:
-    """Write a head; what its rows mean is its channels and the length of a direction."""
-    return heads.save(copy.deepcopy(head).to(dtype), path, (str(head.channels), str(head.size)))
+def save(head: VoiceHead, path: Path) -> Path:
+    """Write a head: a byte for each weight and a scale for each row of them; what its rows mean is their length."""
+    small: dict[str, Tensor] = {}
+    for name, tensor in head.state_dict().items():
+        if tensor.dim() == 2 and name != "bands":
+            scale = (tensor.float().abs().amax(dim=1) / 127.0).clamp(min=1e-4).half().float()  # as it will be read
+            small[name] = (tensor.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+            small[name + SCALE] = scale.half()
+        else:
+            small[name] = tensor.half()
+    return heads.save_tensors(small, path, (str(head.size),))
 
 
 def load(path: Path) -> VoiceHead:
     """Read a head for voices; raises `CheckpointError` when the file is none or does not fit."""
     tensors, rows = heads.read(path)
-    if len(rows) != 2 or not all(row.isdecimal() and 0 < int(row) <= 4096 for row in rows):
-        raise CheckpointError(f"{path}: its rows are {' '.join(rows)!r}; two numbers are expected, channels and size")
-    return heads.filled(VoiceHead(*map(int, rows)), tensors, path)
+    if len(rows) != 1 or not (rows[0].isdecimal() and 0 < int(rows[0]) <= 4096):
+        raise CheckpointError(
+            f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the size of a direction"
+        )
+    whole = {
+        name: tensor.float() * tensors[name + SCALE].float()[:, None] if name + SCALE in tensors else tensor.float()
+        for name, tensor in tensors.items()
+        if not name.endswith(SCALE)
+    }
+    return heads.filled(VoiceHead(int(rows[0])), whole, path)

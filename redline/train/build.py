@@ -61,6 +61,10 @@ class Materials:
     text: Path | None = None
     noise: Path | None = None
     rooms: Path | None = None
+    voices: Path | None = None
+    """A manifest of more readers for the voice head; their texts are not needed."""
+    voice_weights: Path | None = None
+    """What the voice head begins with."""
 
     def augment(self, options: AugmentOptions) -> AugmentOptions:
         """What views may do to an utterance, with these noises and rooms."""

@@ -12,7 +12,7 @@ import torch
 from redline.errors import ConfigError, DataError
 from redline.features import pad
 from redline.forms import plain
-from redline.manifest import Utterance
+from redline.manifest import Utterance, read_manifest
 from redline.models import checkpoint, ngram, speech_checkpoint
 from redline.models.editor import NarEditor
 from redline.models.granite import INITIAL_STD
@@ -199,9 +199,9 @@ class SpeechBuild:
             load_average(self.out / "lm", holder)
         return AnswerObjective(model, self._tokenizer(), self.recipe.answers)
 
-    def _views(self) -> tuple[list[FeatureView], FeatureView]:
+    def _views(self, more: Sequence[Utterance] = ()) -> tuple[list[FeatureView], FeatureView]:
         augment = self.materials.augment(self.recipe.augment)
-        return make_views(self.train_set, self.dev_set, augment, self.out / "views", self.say)
+        return make_views(more or self.train_set, self.dev_set, augment, self.out / "views", self.say)
 
     def answers(self) -> None:
         recipe = self.recipe
@@ -267,8 +267,14 @@ class SpeechBuild:
 
     def _voices(self) -> VoiceStage:
         views, dev_view = self._views()
-        pieces, dev = Pieces(self.train_set, views), Pieces(self.dev_set, [dev_view])
-        return VoiceStage(pieces, dev, self.recipe.voices, self.recipe.voice_training.seed)
+        options, dev = self.recipe.voices, Pieces(self.dev_set, [dev_view])
+        rows = self.train_set
+        if self.materials.voices is not None:
+            more = [row for row in read_manifest(self.materials.voices) if row.duration > 0 and row.speaker]
+            self.say(f"{self.materials.voices}: {len({row.speaker for row in more})} more readers for the voices")
+            rows, views = [*rows, *more], [*views, *self._views(more)[0]]
+        begin = self.materials.voice_weights
+        return VoiceStage(Pieces(rows, views), dev, options, self.recipe.voice_training.seed, begin)
 
     def voices(self) -> None:
         """The head that tells voices apart, if the recipe has steps for it."""

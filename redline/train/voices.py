@@ -3,26 +3,42 @@
 A batch is some voices with a few pieces each, all heard through one band. Each piece is to be more like the mean of the
 other pieces of its voice than like the means of the other voices (GE2E, arXiv 1710.10467; 2003.11982), which is what
 linking the voices of one recording asks for. Speech that is played faster or slower is another voice, and so is a
-vocal tract that is made shorter or longer (as for x-vectors). Scored by the equal error rate of pairs of pieces of dev.
+vocal tract that is made shorter or longer (as for x-vectors). A hundred voices do not tell what voices have in common,
+so the network begins with published weights that have heard thousands, and only what follows it is taught here: a
+projection in which microphones, bands and noise count little. Scored by the equal error rate of pairs of pieces of dev.
 """
 
 from __future__ import annotations
 
 import math
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from redline.errors import ConfigError, DataError
-from redline.features import FRAME_RATE, N_MELS, band_edges
+from redline.errors import CheckpointError, ConfigError, DataError
+from redline.features import (
+    DYNAMIC_RANGE,
+    FEATURE_DIM,
+    FRAME_RATE,
+    N_FFT,
+    N_MELS,
+    STACK,
+    WINDOW,
+    band_edges,
+    filterbank,
+)
 from redline.manifest import Utterance
-from redline.models.voices import VoiceHead, levelled
+from redline.models.voices import BANDS, VoiceHead
 from redline.train.augment import LEVEL_PER_DB, colour, tract_matrix
 from redline.train.data import FeatureView
+from redline.types import SAMPLE_RATE
 
 EDGE_S = 0.1
 """Kept before the first word and after the last."""
@@ -46,21 +62,22 @@ VoiceName = tuple[str, int]
 class VoiceTrainingOptions:
     """What the head is shown, and how voices are held apart."""
 
-    channels: int = 100
     size: int = 64
-    voices: int = 40
+    voices: int = 32
     pieces: int = 4
     """In a batch: voices, and pieces of each, all of one length."""
-    piece_s: tuple[float, float] = (0.6, 2.4)
+    piece_s: tuple[float, float] = (0.8, 2.4)
     tracts: tuple[float, ...] = (-0.09, 0.0, 0.09)
     """Lengths of the vocal tract, relative to a reader's own, that count as voices of their own."""
     tract_jitter: float = 0.03
-    colour_db: float = 10.0
-    """Changes that are no other voice: of the tract, and of what the microphone adds."""
-    band_share: float = 0.6
+    """Changes that are no other voice."""
+    colour_db: float = 8.0
+    microphone_db: float = 4.0
+    """What a room adds to all voices of a batch, and a microphone to every second voice."""
+    band_share: float = 0.5
     """Share of the batches that are heard through a telephone or a sparing codec."""
-    noise_share: float = 0.5
-    noise_db: tuple[float, float] = (-30.0, -5.0)
+    noise_share: float = 0.4
+    noise_db: tuple[float, float] = (-35.0, -8.0)
     """Share of the batches that are heard in steady noise, and how loud it is beside the speech."""
     scale: float = 12.0
     threshold: float = 0.5
@@ -78,13 +95,13 @@ class VoiceTrainingOptions:
 
 @dataclass(frozen=True)
 class VoiceBatch:
-    """Pieces [V, P, T, 160]: P of each of V voices."""
+    """Mel pieces [V, P, F, 40]: P of each of V voices."""
 
-    features: Tensor
+    mel: Tensor
 
     @property
     def seconds(self) -> float:
-        return self.features.shape[:3].numel() / FRAME_RATE
+        return self.mel.shape[:3].numel() / (STACK * FRAME_RATE)
 
 
 class VoiceObjective(nn.Module):
@@ -92,15 +109,15 @@ class VoiceObjective(nn.Module):
 
     def __init__(self, options: VoiceTrainingOptions) -> None:
         super().__init__()
-        self.head = VoiceHead(options.channels, options.size)
+        self.head = VoiceHead(options.size)
+        self.head.bands.copy_(band_weights())
         self.options = options
 
     def forward(self, batch: VoiceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        features = batch.features.to(self.head.out.weight.device)
-        voices, pieces = features.shape[:2]
-        lengths = torch.full((voices * pieces,), features.shape[2], device=features.device)
-        alike = likeness(self.head(features.flatten(0, 1), lengths).float().unflatten(0, (voices, pieces)))
-        logits, owners = alike.flatten(0, 1), torch.arange(voices, device=features.device).repeat_interleave(pieces)
+        mel = batch.mel.to(self.head.out.weight.device)
+        voices, pieces = mel.shape[:2]
+        alike = likeness(self.head(mel.flatten(0, 1)).float().unflatten(0, (voices, pieces)))
+        logits, owners = alike.flatten(0, 1), torch.arange(voices, device=mel.device).repeat_interleave(pieces)
         loss = F.cross_entropy(self.options.scale * logits, owners, label_smoothing=self.options.smoothing)
         # Which is most alike says nothing about how alike: a band or a noise may draw all voices together.
         own = F.one_hot(owners, voices).to(logits)
@@ -135,11 +152,8 @@ class Pieces:
     def speakers(self) -> int:
         return len({speaker for speaker, _ in self.voices})
 
-    def draw(self, voice: VoiceName, frames: int, draw: random.Random, noise: Tensor | None = None) -> Tensor:
-        """So many frames [frames, 160] of an utterance of a voice; a shorter one is heard again from its start.
-
-        Noise [80] is how loud each band of it is beside the mean of the speech, in the units of features.
-        """
+    def draw(self, voice: VoiceName, draw: random.Random) -> Tensor:
+        """The speech of one utterance of a voice, as recorded: [T, 160]."""
         one, view = draw.choice(self.takes[voice])
         row = view[one.id]
         if one.words:
@@ -147,13 +161,7 @@ class Pieces:
             first = max(0, round((one.words[0].start - EDGE_S) * scale))
             last = min(len(row), round((one.words[-1].end + EDGE_S) * scale))
             row = row[first:last] if last > first else row
-        row = levelled(row)
-        start = draw.randrange(max(1, len(row) - frames + 1))
-        if noise is not None:  # speech around the piece shows what is added to all of it
-            first = max(0, start - frames)
-            row, start = noisy(row[first : start + 2 * frames], noise, draw), start - first
-        piece = row[start : start + frames]
-        return piece if len(piece) == frames else piece.repeat(-(-frames // len(piece)), 1)[:frames]
+        return row
 
 
 class VoiceStage:
@@ -162,8 +170,13 @@ class VoiceStage:
     name = "voices"
     epoch_batches = 200
 
-    def __init__(self, pieces: Pieces, dev: Pieces, options: VoiceTrainingOptions, seed: int = 0) -> None:
-        """Raises `DataError` when there are not two speakers to train on and two in dev."""
+    def __init__(
+        self, pieces: Pieces, dev: Pieces, options: VoiceTrainingOptions, seed: int = 0, begin: Path | None = None
+    ) -> None:
+        """Raises `DataError` when there are not two speakers to train on and two in dev.
+
+        What `begin` holds, published weights of the network, is not trained; without it everything is.
+        """
         for name, own in (("train", pieces), ("dev", dev)):
             if own.speakers < 2:
                 raise DataError(f"{own.speakers} speakers in the {name} split; voices need two, told by `speaker`")
@@ -171,6 +184,8 @@ class VoiceStage:
         self.voices = [(voice, tract) for voice in pieces.voices for tract in options.tracts]
         torch.manual_seed(seed)
         self.objective = VoiceObjective(options)
+        if begin is not None:
+            begin_with(self.objective.head, begin)
 
     def batches(self, epoch: int, skip: int) -> Iterator[VoiceBatch]:
         """So many batches of pieces of random voices."""
@@ -182,36 +197,36 @@ class VoiceStage:
         return batch.seconds
 
     def _batch(self, draw: random.Random) -> VoiceBatch:
-        options = self.options
-        frames = round(draw.uniform(*options.piece_s) * FRAME_RATE)
+        options, head = self.options, self.objective.head
+        frames = round(draw.uniform(*options.piece_s) * STACK * FRAME_RATE)
         noise = None
         if draw.random() < options.noise_share:
             noise = draw.uniform(*options.noise_db) * LEVEL_PER_DB + colour(NOISE_COLOUR_DB * LEVEL_PER_DB, draw)
         lost = lost_bands(draw) if draw.random() < options.band_share else torch.zeros(N_MELS, dtype=torch.bool)
+        room = colour(draw.uniform(0.0, options.colour_db) * LEVEL_PER_DB, draw)
         rows = []
         for voice, tract in draw.sample(self.voices, min(options.voices, len(self.voices))):
+            microphone = torch.zeros(N_MELS)
+            if draw.random() < 0.5:
+                microphone = colour(draw.uniform(0.0, options.microphone_db) * LEVEL_PER_DB, draw)
             for _ in range(options.pieces):
-                piece = self.pieces.draw(voice, frames, draw, noise).reshape(-1, N_MELS)  # [2T, 80]
+                picture = self.pieces.draw(voice, draw).reshape(-1, N_MELS)  # [2T, 80]
                 jitter = draw.uniform(-options.tract_jitter, options.tract_jitter)
-                piece = piece @ tract_matrix(round(100 * (1.0 + tract + jitter)))
-                piece = piece + colour(draw.uniform(0.0, options.colour_db) * LEVEL_PER_DB, draw)
-                rows.append(piece.masked_fill(lost, 0.0))
-        features = torch.stack(rows)
-        if draw.random() < 0.5:  # a band that is not heard, anywhere
-            band = draw.randrange(N_MELS - 20)
-            features[..., band : band + draw.randint(4, 16)] = 0.0
-        return VoiceBatch(features.reshape(-1, options.pieces, frames, 2 * N_MELS))
+                picture = picture @ tract_matrix(round(100 * (1.0 + tract + jitter))) + room + microphone
+                if noise is not None:
+                    picture = noisy(picture, noise, draw)
+                picture = torch.where(lost, picture.max() - DYNAMIC_RANGE / 4.0, picture)
+                rows.append(cut(head.mel(picture.reshape(-1, FEATURE_DIM)), frames, draw))
+        return VoiceBatch(torch.stack(rows).unflatten(0, (-1, options.pieces)))
 
     def evaluate(self) -> dict[str, float]:
         """Equal error rate in percent: pairs of dev pieces, of one speaker or of two."""
-        draw = random.Random(0)
-        frames = round(DEV_PIECE_S * FRAME_RATE)
-        place = self.objective.head.out.weight.device
+        draw, head = random.Random(0), self.objective.head
+        frames = round(DEV_PIECE_S * STACK * FRAME_RATE)
         directions, names = [], []
         for voice in self.dev.voices:
-            rows = torch.stack([self.dev.draw(voice, frames, draw) for _ in range(DEV_PIECES)]).to(place)
-            lengths = torch.full((len(rows),), frames, device=place)
-            directions.append(self.objective.head(rows, lengths).float().cpu())
+            rows = [cut(head.mel(self.dev.draw(voice, draw)), frames, draw) for _ in range(DEV_PIECES)]
+            directions.append(head(torch.stack(rows).to(head.out.weight)).float().cpu())
             names += [voice] * len(rows)
         heard = torch.cat(directions)
         one, other = torch.triu_indices(len(names), len(names), offset=1)
@@ -219,12 +234,56 @@ class VoiceStage:
         return {"eer": equal_error_rate((heard @ heard.T)[one, other], same)}
 
 
-def noisy(features: Tensor, noise: Tensor, draw: random.Random) -> Tensor:
-    """Levelled speech [T, 160] in a steady noise [80], levelled again."""
-    picture = features.reshape(-1, N_MELS)
+def begin_with(head: VoiceHead, path: Path) -> None:
+    """Give the network its published weights, `pretrained.pt` of the package Resemblyzer (Apache 2.0), and hold them.
+
+    Only tensors are read; raises `CheckpointError` when the file holds something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+        for name, part in (("lstm", head.lstm), ("linear", head.linear)):
+            part.load_state_dict({key: state[f"{name}.{key}"] for key in part.state_dict()})
+            part.requires_grad_(False)
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} does not hold a network for voices ({type(error).__name__}); expected is "
+            "resemblyzer/pretrained.pt out of the wheel of the package Resemblyzer"
+        ) from error
+
+
+def band_weights() -> Tensor:
+    """What each mel band of the features is worth in each band of the network, [80, 40]: least squares, all >= 0."""
+    here = filterbank().double().numpy()  # [257, 80]
+    there = slaney_filters().double().numpy() * WINDOW / N_FFT  # over the 201 bins that the network was trained with
+    return torch.stack([torch.from_numpy(nnls(here, there[:, band])[0]) for band in range(BANDS)], dim=1).float()
+
+
+def slaney_filters() -> Tensor:
+    """Triangular filters of equal area on Slaney's mel scale (linear to 1 kHz, logarithmic above), [257, 40]."""
+    knee, octave = 15.0, 27.0 / math.log2(6.4)  # mels at 1 kHz, and in an octave above
+    mels = torch.linspace(0.0, knee + octave * math.log2(SAMPLE_RATE / 2 / 1000.0), BANDS + 2, dtype=torch.float64)
+    edges = torch.where(mels < knee, mels * (1000.0 / knee), 1000.0 * 2.0 ** ((mels - knee) / octave))
+    bins = torch.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
+    rising = (bins[:, None] - edges[:-2]) / edges.diff()[:-1]
+    falling = (edges[2:] - bins[:, None]) / edges.diff()[1:]
+    return (torch.minimum(rising, falling).clamp(min=0.0) * 2.0 / (edges[2:] - edges[:-2])).float()
+
+
+def cut(mel: Tensor, frames: int, draw: random.Random) -> Tensor:
+    """So many frames [F, 40] of an utterance; a shorter one is heard again from its start."""
+    if len(mel) < frames:
+        return mel.repeat(-(-frames // len(mel)), 1)[:frames]
+    start = draw.randrange(len(mel) - frames + 1)
+    return mel[start : start + frames]
+
+
+def noisy(picture: Tensor, noise: Tensor, draw: random.Random) -> Tensor:
+    """Speech [F, 80] in a steady noise [80], which is told relative to the mean of the speech in each band."""
+    level = picture.mean(dim=1)
+    speech = picture[level >= (level.quantile(0.1) + level.quantile(0.9)) / 2].mean(dim=0)
     rustle = torch.randn(picture.shape, generator=torch.Generator().manual_seed(draw.getrandbits(32)))
-    both = torch.logaddexp(picture / NEPER, (noise + RUSTLE_DB * LEVEL_PER_DB * rustle) / NEPER)  # powers add up
-    return levelled((both * NEPER).reshape(features.shape))
+    both = torch.logaddexp(picture / NEPER, (speech + noise + RUSTLE_DB * LEVEL_PER_DB * rustle) / NEPER)
+    return both * NEPER  # powers add up
 
 
 def lost_bands(draw: random.Random) -> Tensor:
