@@ -15,11 +15,12 @@ from redline import load_model
 from redline.decoding import tagged
 from redline.decoding.beam import BeamOptions
 from redline.errors import ConfigError, DataError
-from redline.manifest import read_manifest
+from redline.manifest import read_manifest, write_manifest
 from redline.models import checkpoint, speech_checkpoint
 from redline.models.config import QFormerConfig, SpeechKind
 from redline.models.editor import NarEditor
 from redline.models.speech_lm import DraftHead, SpeechLM
+from redline.models.voices import VoiceHead
 from redline.prompts import PromptTemplate
 from redline.recognizer import GenerateRecognizer
 from redline.testing import tiny_speech_checkpoint
@@ -192,15 +193,26 @@ def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: P
     made = replace(
         recipe(base),
         trusts_draft=True,
-        voices=VoiceTrainingOptions(channels=8, size=4, voices=4, pieces=2, piece_s=(0.2, 0.4)),
+        voices=VoiceTrainingOptions(size=4, voices=4, pieces=2, piece_s=(0.2, 0.4)),
         voice_training=LoopOptions(steps=3, precision="no", evaluate_every=3),
     )
     said: list[str] = []
-    build_speech(made, Materials(manifest, tmp_path), ["tokenizer", "answers", "voices", "export"], said.append)
+    network = VoiceHead().state_dict()
+    torch.save({"model_state": network}, tmp_path / "network.pt")
+    rows = [
+        {**row.to_dict(), "text": "", "id": f"more-{row.id}", "speaker": "third"} for row in read_manifest(manifest)
+    ]
+    more = write_manifest(tmp_path / "more.jsonl", rows)
+    materials = Materials(manifest, tmp_path, voices=more, voice_weights=tmp_path / "network.pt")
+    build_speech(made, materials, ["tokenizer", "answers", "voices", "export"], said.append)
     # Three speeds of the views, three lengths of the vocal tract.
-    assert "voices: 18 of 2 speakers" in said and any("eer" in line for line in said)
+    assert "voices: 27 of 3 speakers" in said and any("eer" in line for line in said)
     recognizer = load_model(tmp_path / "model").recognizer
     assert isinstance(recognizer, GenerateRecognizer) and recognizer.model.voices is not None
+    learned = recognizer.model.voices.state_dict()
+    for name, weight in network.items():  # what is held is written too, to within a byte
+        if name.startswith(("lstm.weight", "linear.weight")):
+            assert float((learned[name] - weight).abs().max()) < 1.01 * float(weight.abs().max()) / 254
     assert not recognizer.carries(Task(speakers=True))
     with pytest.raises(DataError, match="no trained voices yet"):
         build_speech(made, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)

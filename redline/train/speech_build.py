@@ -13,7 +13,7 @@ from redline.errors import ConfigError, DataError
 from redline.features import pad
 from redline.forms import plain
 from redline.manifest import Utterance, read_manifest
-from redline.models import checkpoint, ngram, speech_checkpoint
+from redline.models import checkpoint, ngram, speech_checkpoint, voices
 from redline.models.editor import NarEditor
 from redline.models.granite import INITIAL_STD
 from redline.models.speech_lm import DraftHead, SpeechLM
@@ -37,7 +37,7 @@ from redline.train.stage import share_done
 from redline.train.states import StateView, build_states
 from redline.train.tasks import Asker, Said, tags_of
 from redline.train.views import make_views
-from redline.train.voices import Pieces, VoiceObjective, VoiceStage
+from redline.train.voices import Pieces, VoiceStage
 from redline.types import Turn, Word
 
 SPEECH_STAGES = ("tokenizer", "lm", "draft_lm", "answers", "voices", "export")
@@ -282,6 +282,9 @@ class SpeechBuild:
             stage = self._voices()
             self.say(f"voices: {len(stage.voices)} of {stage.pieces.speakers} speakers")
             fit(stage, self.recipe.voice_training, self.out / "voices", self.say)
+            if is_first_process():  # the average has what was trained; the file has what was held, too
+                load_average(self.out / "voices", stage.objective)
+                voices.save(stage.objective.head, self.out / "voices" / voices.VOICES)
 
     def export(self) -> None:
         if not is_first_process():
@@ -297,11 +300,9 @@ class SpeechBuild:
             objective.model.draft_lm = ngram.NgramLM.load(path, objective.model.draft_head.out.out_features - 1)
             objective.model.draft_lm.options = self.recipe.draft_search
         if self.recipe.voice_training.steps:
-            if not (self.out / "voices" / "latest").exists():
+            if not (self.out / "voices" / voices.VOICES).exists():
                 raise DataError(f"{self.out} has no trained voices yet: run the stage 'voices' first")
-            learned = VoiceObjective(self.recipe.voices)
-            load_average(self.out / "voices", learned)
-            objective.model.voices = learned.head.eval()
+            objective.model.voices = voices.load(self.out / "voices" / voices.VOICES)
         target = speech_checkpoint.save(
             self.out / "model",
             objective.model,
