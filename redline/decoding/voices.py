@@ -27,21 +27,21 @@ Track = Callable[[Sequence[tuple[int, int]]], Tensor]
 class VoiceOptions:
     """How words are given to voices; times in seconds, similarities between -1 and 1."""
 
-    window_s: float = 1.3
+    window_s: float = 0.8
     hop_s: float = 0.3
     pause_s: float = 0.15
     """A longer pause between words may be a change of speakers: no window reaches over it."""
-    same: float = 0.55
+    same: float = 0.5
     """Windows that are on average more alike than this are of one voice."""
     known: float = 0.75
     """Voices that are more alike than this, each over all it says in the clip, are one."""
-    least_s: float = 2.4
+    least_s: float = 1.6
     """A voice that is heard for less is taken for one of the others."""
     most: int = 4
     """Voices in one clip."""
     around_s: float = 0.4
     """How far to both sides of a word its voice is listened to."""
-    certainty: float = 24.0
+    certainty: float = 40.0
     """Worth of a second that sounds alike, beside the cost of a change of speakers."""
     change: float = 4.0
     change_in_pause: float = 2.0

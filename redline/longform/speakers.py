@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from redline.types import Hypothesis, Turn, Voice
 
-KNOWN = 0.55
+KNOWN = 0.6
 """A voice of an earlier window that is more alike than this (cosine) is heard again."""
 
 
