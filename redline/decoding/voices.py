@@ -31,7 +31,7 @@ class VoiceOptions:
     hop_s: float = 0.3
     pause_s: float = 0.15
     """A longer pause between words may be a change of speakers: no window reaches over it."""
-    same: float = 0.5
+    same: float = 0.52
     """Windows that are on average more alike than this are of one voice."""
     known: float = 0.75
     """Voices that are more alike than this, each over all it says in the clip, are one."""
