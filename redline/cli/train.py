@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from redline.errors import RedlineError
+from redline.errors import ConfigError, RedlineError
 
 
 def train(
@@ -60,6 +60,8 @@ def train(
         values, where = read_values(recipe)
         if "kind" in values:
             build_speech(SpeechRecipe.from_dict(values, where), materials, stage or SPEECH_STAGES, say)
+        elif voices or voice_weights:
+            raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         else:
             build(Recipe.from_dict(values, where), materials, stage or STAGES, say)
     except RedlineError as error:

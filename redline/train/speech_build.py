@@ -270,7 +270,10 @@ class SpeechBuild:
         options, dev = self.recipe.voices, Pieces(self.dev_set, [dev_view])
         rows = self.train_set
         if self.materials.voices is not None:
-            more = [row for row in read_manifest(self.materials.voices) if row.duration > 0 and row.speaker]
+            named = read_manifest(self.materials.voices)
+            more = [row for row in named if row.duration > 0 and row.speaker]
+            if len(more) < len(named):
+                self.say(f"left out: {len(named) - len(more)} rows without speaker or duration")
             self.say(f"{self.materials.voices}: {len({row.speaker for row in more})} more readers for the voices")
             rows, views = [*rows, *more], [*views, *self._views(more)[0]]
         begin = self.materials.voice_weights
@@ -281,6 +284,8 @@ class SpeechBuild:
         if self.recipe.voice_training.steps:
             stage = self._voices()
             self.say(f"voices: {len(stage.voices)} of {stage.pieces.speakers} speakers")
+            if self.materials.voice_weights is None:
+                self.say("voices: no --voice-weights, so the whole network is learned from the beginning")
             fit(stage, self.recipe.voice_training, self.out / "voices", self.say)
             if is_first_process():  # the average has what was trained; the file has what was held, too
                 load_average(self.out / "voices", stage.objective)
