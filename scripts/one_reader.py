@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from redline.manifest import read_manifest, write_manifest
 
 READER, OTHERS = "the reader", "other readers"
 
@@ -40,18 +41,6 @@ def divide(
     return teach, [{**row, "split": ""} for row in score]
 
 
-def located(path: Path) -> list[dict[str, Any]]:
-    """The rows of a manifest, their recordings named from the root."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [{**row, "audio": str((path.parent / row["audio"]).resolve())} for row in rows]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A manifest of these rows."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def main() -> int:
     """Divide, teach, score; the exit status is that of `redline finetune`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,12 +51,12 @@ def main() -> int:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, required=True)
     options, more = parser.parse_known_args()
-    rows = [row for path in options.data for row in located(path)]
-    rows = [row for row in rows if row.get("split") == options.split and row.get("language") == "en" and row["text"]]
+    rows = [row.to_dict() for path in options.data for row in read_manifest(path)]
+    rows = [row for row in rows if row["split"] == options.split and row["language"] == "en" and row["text"]]
     teach, score = divide(rows, options.speaker, options.minutes)
     options.out.mkdir(parents=True, exist_ok=True)
-    taught = write(options.out / "teach.jsonl", teach)
-    scored = write(options.out / "score.jsonl", score)
+    taught = write_manifest(options.out / "teach.jsonl", teach)
+    scored = write_manifest(options.out / "score.jsonl", score)
     command = [sys.executable, "-c", "from redline.cli.main import main; main()", "finetune", "--model", options.model]
     command += ["--data", str(taught), "--test", str(scored), "--out", str(options.out), *more]
     return subprocess.run(command).returncode

@@ -27,6 +27,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from redline.manifest import write_manifest
+from redline.train.stage import share_done
 from redline.types import SAMPLE_RATE
 
 LEAST_WORDS = 3
@@ -74,7 +75,9 @@ def main() -> int:
     files = {str(path.relative_to(options.sounds).with_suffix("")): path for path in options.sounds.rglob("*.*")}
     options.out.mkdir(parents=True, exist_ok=True)
     rows, left, known = [], Counter[str](), set[str]()
+    progress = share_done(lambda told: print(told, file=sys.stderr), "reading", len(lines))
     for line in lines:
+        progress(1)
         name, colon, text = line.partition(":")
         if not colon or line.startswith(";"):
             continue
@@ -82,8 +85,13 @@ def main() -> int:
         if name.strip() not in files or said is None or said.lower() in known:
             left["no recording" if name.strip() not in files else "no text" if said is None else "said before"] += 1
             continue
+        try:
+            heard = samples(files[name.strip()])
+        except av.FFmpegError as error:
+            print(f"prompts.py: left out: {files[name.strip()]}: {error}", file=sys.stderr)
+            left["cannot be read"] += 1
+            continue
         known.add(said.lower())
-        heard = samples(files[name.strip()])
         audio = f"{name.strip().replace('/', '-')}.flac"
         soundfile.write(options.out / audio, heard, SAMPLE_RATE, subtype="PCM_16")
         rows.append(

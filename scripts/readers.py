@@ -104,6 +104,7 @@ def main() -> int:
                 parts.append(torch.cat(part))
                 part = []
         if sum(map(len, parts)) < READER_S * SAMPLE_RATE:
+            print(f"readers.py: left out: {reader} says less than {READER_S:.0f} s", file=sys.stderr)
             continue
         for number, samples in enumerate(parts):
             name = f"{reader}-{number:03d}"

@@ -20,6 +20,7 @@ from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance, read_manifest, write_manifest
 from redline.models.editor import NarEditor
 from redline.testing import tiny_config
+from redline.train.channel import mean_spectrum, through_one
 from redline.train.data import taught
 from redline.train.dialogue import (
     Dialogue,
@@ -27,8 +28,6 @@ from redline.train.dialogue import (
     Piece,
     Placed,
     TimingOptions,
-    _spectrum,
-    _through_one,
     pieces,
     plan,
     render,
@@ -316,10 +315,10 @@ def test_one_microphone_gives_both_speakers_one_spectrum() -> None:
     draw = np.random.default_rng(0)
     white = [draw.normal(0, 1, 32_000) for _ in range(3)]
     dull = [np.convolve(one, [0.5, 0.5, 0.3], "same") for one in white[:2]]
-    found = _through_one(["a", "a", "b"], [*dull, white[2]])
+    found = through_one(["a", "a", "b"], [*dull, white[2]])
     assert [len(one) for one in found] == [32_000] * 3
-    levels = [10 * np.log10(_spectrum(one)[4:250]) for one in (np.concatenate(found[:2]), found[2])]
-    before = [10 * np.log10(_spectrum(one)[4:250]) for one in (np.concatenate(dull), white[2])]
+    levels = [10 * np.log10(mean_spectrum(one)[4:250]) for one in (np.concatenate(found[:2]), found[2])]
+    before = [10 * np.log10(mean_spectrum(one)[4:250]) for one in (np.concatenate(dull), white[2])]
     assert np.abs(before[0] - before[1]).mean() > 4 and np.abs(levels[0] - levels[1]).mean() < 0.3
 
 

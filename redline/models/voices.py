@@ -26,8 +26,8 @@ VOICES = "out_voices.safetensors"
 BANDS, STATES, LAYERS = 40, 256, 3
 WINDOW_S, HOP_S = 1.6, 0.2
 """How long each window is, and how far apart they are."""
-LEVEL_DBFS = -30.0
-"""How loud every clip is made before it is heard."""
+LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
+"""Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
 AT_ONCE = 64
 """Windows that are heard together."""
 NARROW_HZ = (4500.0, 6000.0)
@@ -54,8 +54,7 @@ class VoiceHead(nn.Module):
     def mel(self, features: Tensor) -> Tensor:
         """A clip's features [T, 160] as recorded -> the power in each of the head's bands [2T, 40], at one loudness."""
         power = 10.0 ** (4.0 * (features.float().reshape(-1, N_MELS) - 1.0))  # [2T, 80]
-        wanted = N_FFT / 2 * float(torch.hann_window(WINDOW).square().sum()) * 10.0 ** (LEVEL_DBFS / 10.0)
-        mel: Tensor = power @ self.bands.to(power) * (wanted / power.sum(dim=1).mean())
+        mel: Tensor = power @ self.bands.to(power) * (LOUDNESS / power.sum(dim=1).mean())
         return mel
 
     def forward(self, mel: Tensor) -> Tensor:

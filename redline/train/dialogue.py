@@ -26,13 +26,12 @@ from redline.longform.pipeline import batches
 from redline.manifest import Utterance
 from redline.models.editor import NarEditor
 from redline.recognizer.common import characters
+from redline.train.channel import in_band, through_one
 from redline.train.data import letters_of, spoken
 from redline.types import SAMPLE_RATE, Turn, Waveform, Word
 
 Range = tuple[float, float]
 
-MOST_GAIN = math.log(10.0)
-"""20 dB: what a microphone did not hear cannot be made louder for ever."""
 FADE = SAMPLE_RATE // 100
 """Samples over which a piece comes and goes, so that no cut clicks."""
 PEAK = 0.95
@@ -343,7 +342,7 @@ def render(dialogue: Dialogue, options: DialogueOptions = DialogueOptions()) -> 
     cuts = [_cut(one.piece, options) for one in dialogue.placed]
     sounds = [sound for sound, _ in cuts]
     if options.one_microphone:
-        sounds = _through_one([one.piece.utterance.speaker for one in dialogue.placed], sounds)
+        sounds = through_one([one.piece.utterance.speaker for one in dialogue.placed], sounds)
     for one, sound, (_, lead) in zip(dialogue.placed, sounds, cuts, strict=True):
         begin = round(one.start * SAMPLE_RATE) - lead
         sound = sound[max(0, -begin) :] * _amplitude(one.level_db)
@@ -354,9 +353,7 @@ def render(dialogue: Dialogue, options: DialogueOptions = DialogueOptions()) -> 
         sound[len(sound) - len(fade) :] *= fade[::-1]
         mix[begin : begin + len(sound)] += sound
     if options.band_hz is not None:
-        spectrum, hertz = np.fft.rfft(mix), np.fft.rfftfreq(len(mix), 1 / SAMPLE_RATE)
-        spectrum[(hertz < options.band_hz[0]) | (hertz > options.band_hz[1])] = 0.0
-        mix = np.fft.irfft(spectrum, len(mix))
+        mix = in_band(mix, options.band_hz)
     return np.asarray(mix * min(1.0, PEAK / float(np.abs(mix).max())), dtype=np.float32)
 
 
@@ -376,30 +373,6 @@ def _cut(piece: Piece, options: DialogueOptions) -> tuple[NDArray[np.float64], i
     last = min(end + margin, _quietest(samples, end, after) if piece.last < len(words) else len(samples))
     power = float(np.mean(np.square(samples[start:end]))) if end > start else 0.0
     return samples[first:last] / math.sqrt(max(power, 1e-10)), start - first
-
-
-def _through_one(speakers: Sequence[str | None], sounds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """The sounds of some speakers, filtered so that the mean spectrum of each speaker is that between all of them."""
-    own = {}
-    for speaker in dict.fromkeys(speakers):
-        said = np.concatenate([sound for name, sound in zip(speakers, sounds, strict=True) if name == speaker])
-        own[speaker] = np.log(_spectrum(said) + 1e-9)  # [257]
-    middle = np.mean(list(own.values()), axis=0)
-    filtered = []
-    for speaker, sound in zip(speakers, sounds, strict=True):
-        gain = np.exp(np.clip((middle - own[speaker]) / 2, -MOST_GAIN, MOST_GAIN))
-        spectrum = np.fft.rfft(sound)
-        spectrum *= np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(gain)), gain)
-        filtered.append(np.fft.irfft(spectrum, len(sound)))
-    return filtered
-
-
-def _spectrum(sound: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean power of each of 257 bands of equal width."""
-    count = max(1, len(sound) // 512)
-    frames = np.resize(sound, (count, 512)) * np.hanning(512)
-    power: NDArray[np.float64] = np.mean(np.square(np.abs(np.fft.rfft(frames))), axis=0)
-    return power
 
 
 def _quietest(samples: NDArray[np.float64], start: int, end: int) -> int:

@@ -37,7 +37,7 @@ from redline.train.stage import share_done
 from redline.train.states import StateView, build_states
 from redline.train.tasks import Asker, Said, tags_of
 from redline.train.views import make_views
-from redline.train.voices import Pieces, VoiceStage
+from redline.train.voices import Pieces, VoiceStage, read_network
 from redline.types import Turn, Word
 
 SPEECH_STAGES = ("tokenizer", "lm", "draft_lm", "answers", "voices", "export")
@@ -199,15 +199,15 @@ class SpeechBuild:
             load_average(self.out / "lm", holder)
         return AnswerObjective(model, self._tokenizer(), self.recipe.answers)
 
-    def _views(self, more: Sequence[Utterance] = ()) -> tuple[list[FeatureView], FeatureView]:
+    def _views(self, rows: Sequence[Utterance]) -> tuple[list[FeatureView], FeatureView]:
         augment = self.materials.augment(self.recipe.augment)
-        return make_views(more or self.train_set, self.dev_set, augment, self.out / "views", self.say)
+        return make_views(rows, self.dev_set, augment, self.out / "views", self.say)
 
     def answers(self) -> None:
         recipe = self.recipe
         objective = self._objective()
         rows = [replace(row, text=self._spoken(row.text)) for row in self.train_set]
-        views, dev_view = self._views()
+        views, dev_view = self._views(self.train_set)
         states = self._states(rows, views)
         known = Tokenizer.from_file(self.base_folder / "tokenizer.json")
         said = {row.id: self.said(row) for row in self.train_set}
@@ -266,18 +266,27 @@ class SpeechBuild:
         return batches
 
     def _voices(self) -> VoiceStage:
-        views, dev_view = self._views()
-        options, dev = self.recipe.voices, Pieces(self.dev_set, [dev_view])
-        rows = self.train_set
-        if self.materials.voices is not None:
-            named = read_manifest(self.materials.voices)
-            more = [row for row in named if row.duration > 0 and row.speaker]
-            if len(more) < len(named):
-                self.say(f"left out: {len(named) - len(more)} rows without speaker or duration")
-            self.say(f"{self.materials.voices}: {len({row.speaker for row in more})} more readers for the voices")
-            rows, views = [*rows, *more], [*views, *self._views(more)[0]]
-        begin = self.materials.voice_weights
-        return VoiceStage(Pieces(rows, views), dev, options, self.recipe.voice_training.seed, begin)
+        weights = self.materials.voice_weights
+        network = read_network(weights) if weights is not None else None  # before features are made for nothing
+        more = self._readers()
+        views, dev_view = self._views(self.train_set)
+        pieces, dev = Pieces(self.train_set, views), Pieces(self.dev_set, [dev_view])
+        if more:
+            pieces.add(more, self._views(more)[0])
+        return VoiceStage(pieces, dev, self.recipe.voices, self.recipe.voice_training.seed, network)
+
+    def _readers(self) -> list[Utterance]:
+        """More readers for the voices alone."""
+        if self.materials.voices is None:
+            return []
+        named = read_manifest(self.materials.voices)
+        more = [row for row in named if row.duration > 0 and row.speaker]
+        if not more:
+            raise DataError(f"{self.materials.voices}: none of {len(named)} rows tells speaker and duration")
+        if len(more) < len(named):
+            self.say(f"left out: {len(named) - len(more)} rows without speaker or duration")
+        self.say(f"{self.materials.voices}: {len({row.speaker for row in more})} more readers for the voices")
+        return more
 
     def voices(self) -> None:
         """The head that tells voices apart, if the recipe has steps for it."""

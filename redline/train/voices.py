@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,9 @@ TELEPHONE_HZ = ((150.0, 400.0), (3100.0, 4000.0))
 """Where a telephone's band begins and ends."""
 CODEC_HZ = (3500.0, 7000.0)
 """Where other bands end that are not whole."""
+
+PUBLISHED = ("lstm.", "linear.")
+"""What of the head has published weights."""
 
 VoiceName = tuple[str, int]
 """A speaker and the percent of the own speed, in tens: frames do not tell it closer where little is said."""
@@ -140,17 +143,24 @@ class Pieces:
 
     def __init__(self, utterances: Sequence[Utterance], views: Sequence[FeatureView]) -> None:
         self.takes: dict[VoiceName, list[tuple[Utterance, FeatureView]]] = {}
+        self.add(utterances, views)
+
+    def add(self, utterances: Sequence[Utterance], views: Sequence[FeatureView]) -> None:
+        """Take more utterances with views of their own; ids need to be unlike only among those added together."""
         for one in utterances:
             for view in views:
                 if one.speaker and not one.turns and one.id in view.offsets:
                     first, last = view.offsets[one.id]
                     speed = 10 * round(10 * one.duration * FRAME_RATE / (last - first))
                     self.takes.setdefault((one.speaker, speed), []).append((one, view))
-        self.voices = sorted(self.takes)
+
+    @property
+    def voices(self) -> list[VoiceName]:
+        return sorted(self.takes)
 
     @property
     def speakers(self) -> int:
-        return len({speaker for speaker, _ in self.voices})
+        return len({speaker for speaker, _ in self.takes})
 
     def draw(self, voice: VoiceName, draw: random.Random) -> Tensor:
         """The speech of one utterance of a voice, as recorded: [T, 160]."""
@@ -171,11 +181,16 @@ class VoiceStage:
     epoch_batches = 200
 
     def __init__(
-        self, pieces: Pieces, dev: Pieces, options: VoiceTrainingOptions, seed: int = 0, begin: Path | None = None
+        self,
+        pieces: Pieces,
+        dev: Pieces,
+        options: VoiceTrainingOptions,
+        seed: int = 0,
+        network: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Raises `DataError` when there are not two speakers to train on and two in dev.
 
-        What `begin` holds, published weights of the network, is not trained; without it everything is.
+        What is given as `network`, published weights, is not trained; without it everything is.
         """
         for name, own in (("train", pieces), ("dev", dev)):
             if own.speakers < 2:
@@ -184,8 +199,10 @@ class VoiceStage:
         self.voices = [(voice, tract) for voice in pieces.voices for tract in options.tracts]
         torch.manual_seed(seed)
         self.objective = VoiceObjective(options)
-        if begin is not None:
-            begin_with(self.objective.head, begin)
+        if network is not None:
+            self.objective.head.load_state_dict(network, strict=False)
+            for name, weight in self.objective.head.named_parameters():
+                weight.requires_grad_(name not in network)
 
     def batches(self, epoch: int, skip: int) -> Iterator[VoiceBatch]:
         """So many batches of pieces of random voices."""
@@ -234,21 +251,25 @@ class VoiceStage:
         return {"eer": equal_error_rate((heard @ heard.T)[one, other], same)}
 
 
-def begin_with(head: VoiceHead, path: Path) -> None:
-    """Give the network its published weights, `pretrained.pt` of the package Resemblyzer (Apache 2.0), and hold them.
+def read_network(path: Path) -> dict[str, Tensor]:
+    """The published weights of the network: `pretrained.pt` of the package Resemblyzer (Apache 2.0).
 
     Only tensors are read; raises `CheckpointError` when the file holds something else.
     """
+    wanted = {name: own.shape for name, own in VoiceHead().state_dict().items() if name.startswith(PUBLISHED)}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
-        for name, part in (("lstm", head.lstm), ("linear", head.linear)):
-            part.load_state_dict({key: state[f"{name}.{key}"] for key in part.state_dict()})
-            part.requires_grad_(False)
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        found = {name: state[name].float() for name in wanted}
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        found, seen = {}, type(error).__name__
+    else:
+        seen = "other shapes"
+    if {name: own.shape for name, own in found.items()} != wanted:
         raise CheckpointError(
-            f"{path} does not hold a network for voices ({type(error).__name__}); expected is "
-            "resemblyzer/pretrained.pt out of the wheel of the package Resemblyzer"
-        ) from error
+            f"{path} does not hold a network for voices ({seen}); expected is resemblyzer/pretrained.pt out of the "
+            "wheel of the package Resemblyzer"
+        )
+    return found
 
 
 def band_weights() -> Tensor:
