@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from redline.errors import ConfigError
+from redline.models import rope
 
 C = TypeVar("C")
 
@@ -123,6 +124,7 @@ class LMConfig:
     residual_multiplier: float = 0.22
     logits_scaling: float = 8.0
     rope_theta: float = 10_000.0
+    yarn: rope.Yarn | None = None
     pad_token_id: int = 100_256
     eos_token_id: int = 100_257
     bos_token_id: int = 100_257
@@ -133,23 +135,34 @@ class LMConfig:
             self.num_attention_heads % self.num_key_value_heads == 0,
             f"{self.num_attention_heads} attention heads cannot share {self.num_key_value_heads} key-value heads",
         )
+        _require(
+            self.yarn is None or isinstance(self.yarn, rope.Yarn),
+            f"yarn is {self.yarn!r}; rotary positions are stretched by rope_parameters in a config.json only",
+        )
+
+    @property
+    def positions(self) -> int:
+        """The most positions it can tell apart: those of the config, or the original ones stretched by YaRN."""
+        if self.yarn is None:
+            return self.max_position_embeddings
+        # A config may state the stretched number, or still the original one.
+        stated = self.max_position_embeddings
+        longer = stated > self.yarn.original_max_position_embeddings
+        return min(stated, self.yarn.positions) if longer else self.yarn.positions
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
-        """Read a Granite `text_config`; `rope_theta` may sit at the top or inside `rope_parameters`."""
-        rope = values.get("rope_parameters") or {}
-        if rope.get("rope_type", "default") != "default":
-            raise ConfigError(f"rope_type is {rope['rope_type']!r}; only 'default' is supported")
-        known = dict(values)
-        if "rope_theta" in rope:
-            known["rope_theta"] = rope["rope_theta"]
+        """Read a Granite `text_config`, whose rotary positions may be asked for in any of the ways of `rope.read`."""
+        theta, yarn = rope.read(values, cls.rope_theta, cls.max_position_embeddings)
+        known = {**values, "rope_theta": theta, "yarn": yarn}
         if "head_dim" not in known and "hidden_size" in known and "num_attention_heads" in known:
             known["head_dim"] = known["hidden_size"] // known["num_attention_heads"]
         return _known(cls, known)
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        theta = values.pop("rope_theta")
+        values["rope_parameters"] = rope.written(values.pop("rope_theta"), self.yarn)
+        del values["yarn"]
         return {
             "model_type": "granite",
             **values,
@@ -157,7 +170,6 @@ class LMConfig:
             "attention_bias": False,
             "attention_dropout": 0.0,
             "mlp_bias": False,
-            "rope_parameters": {"rope_theta": theta, "rope_type": "default"},
         }
 
 

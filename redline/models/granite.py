@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.config import LMConfig
+from redline.models.rope import rotation
 
 INITIAL_STD = 0.02
 
@@ -28,14 +29,6 @@ class RMSNorm(nn.Module):
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * (wide * scale).to(x.dtype)  # [..., H]
-
-
-def rotation(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions: positions [B, L] -> two tensors [B, 1, L, head_dim], float32."""
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[..., None].float() * theta**-exponents  # [B, L, head_dim / 2]
-    angles = torch.cat((angles, angles), dim=-1)[:, None]
-    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -190,7 +183,7 @@ class GraniteLM(nn.Module):
             mask = mask & (steps <= steps[:, None])  # [B, 1, L, L]
         if positions is None:
             positions = steps.expand(B, L)
-        cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta, self.config.yarn)
         for layer in self.model.layers:
             x = layer(x, cos, sin, mask)
         normed: Tensor = self.model.norm(x)
@@ -208,7 +201,7 @@ class GraniteLM(nn.Module):
         seen = int(cache.lengths.max()) + L
         assert seen <= cache.positions, f"{seen} positions do not fit a cache of {cache.positions}"
         mask = (torch.arange(seen, device=x.device) <= places[..., None])[:, None]  # [B, 1, L, seen]
-        cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta, self.config.yarn)
         for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
             x = layer(x, cos, sin, mask, (keys, values, places, seen))
         cache.lengths = cache.lengths + lengths
