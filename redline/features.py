@@ -32,17 +32,22 @@ FRAME = HOP * STACK
 FEATURE_DIM = N_MELS * STACK
 FRAME_RATE = SAMPLE_RATE // FRAME
 DYNAMIC_RANGE = 8.0
-"""The floor lies this many decades below the loudest bin of the whole clip."""
+"""The floor lies this many decades below the loudest bin of the clip."""
 
-Rule = Literal["nar", "ar"]
+Rule = Literal["nar", "native", "ar"]
+"""Whose front end. They disagree about the last encoder frame, and so about what counts for the loudest bin:
+
+    nar       the published NAR models: T // 320 frames, and the mel frames behind them are never heard of
+    native    the native port of NAR: a started frame counts, its missing mel frame is silence
+    ar        2B and 2B-Plus: whole pairs of mel frames; one left over still counts for the loudest bin
+"""
 Clip = Waveform | Tensor | NDArray[np.float32]
 
 
 def num_frames(samples: int, rule: Rule = "nar") -> int:
     """Encoder frames of a clip; the NAR and the AR front end disagree for half of all lengths."""
-    if rule == "nar":
-        return samples // FRAME
-    return (samples // HOP + 1) // STACK
+    mels = samples // HOP + 1
+    return {"nar": samples // FRAME, "native": -(-mels // STACK), "ar": mels // STACK}[rule]
 
 
 def band_edges() -> Tensor:
@@ -69,10 +74,11 @@ def _window() -> Tensor:
     return torch.hann_window(WINDOW, periodic=True)
 
 
-def log_mel(samples: Tensor) -> Tensor:
-    """Normalised log-mel energies of one clip: samples [N] -> [N // 160 + 1, 80], about -1.5 to 1.5.
+def log_mel(samples: Tensor, count: int | None = None) -> Tensor:
+    """Normalised log-mel energies of one clip: samples [N] -> [count, 80], about -1.5 to 1.5.
 
-    The clip must be longer than half an FFT window (256 samples), which the reflected edges need.
+    There are N // 160 + 1; with a smaller `count` the others are not heard of, with a larger one silence follows. The
+    clip must be longer than half an FFT window (256 samples), which the reflected edges need.
     """
     spectrum = torch.stft(
         samples,
@@ -86,12 +92,14 @@ def log_mel(samples: Tensor) -> Tensor:
     )  # [F, M]
     power = spectrum.abs().square().T  # [M, F]
     mel = power @ filterbank().to(samples.device)  # [M, 80]
+    if count is not None:
+        mel = torch.nn.functional.pad(mel[:count], (0, 0, 0, max(0, count - len(mel))))
     log = mel.clamp(min=1e-10).log10()
     return torch.maximum(log, log.max() - DYNAMIC_RANGE) / 4.0 + 1.0
 
 
 def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
-    """Features of one clip [T, 160]; raises `EmptyAudioError` below 320 samples (NAR) or 257 (AR)."""
+    """Features of one clip [T, 160]; raises `EmptyAudioError` below 320 samples (NAR) or 257 (its port, AR)."""
     raw = clip.samples if isinstance(clip, Waveform) else clip
     samples = torch.as_tensor(raw, dtype=torch.float32)
     least = FRAME if rule == "nar" else N_FFT // 2 + 1
@@ -100,7 +108,8 @@ def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
             f"the clip has {len(samples)} samples; one frame needs {least} at 16 kHz (20 ms): leave such clips out"
         )
     frames = num_frames(len(samples), rule)
-    return log_mel(samples)[: frames * STACK].reshape(frames, FEATURE_DIM)  # [T, 160]
+    mels = log_mel(samples) if rule == "ar" else log_mel(samples, frames * STACK)
+    return mels[: frames * STACK].reshape(frames, FEATURE_DIM)  # [T, 160]
 
 
 def batch_features(clips: Sequence[Clip], rule: Rule = "nar") -> tuple[Tensor, Tensor]:

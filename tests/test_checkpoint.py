@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from redline.features import batch_features
 from redline.models import checkpoint
 from redline.models import folder as places
 from redline.models.editor import NarEditor
+from redline.recognizer import EditRecognizer
+from redline.text import Tokenizer
+from redline.types import Task, Waveform
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 LATER = GOLDEN / "nar-tiny"
@@ -59,8 +63,8 @@ def same(a: NarEditor, b: NarEditor) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def to_native_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The renaming of the native port, written down the other way round."""
+def to_native_names(tensors: dict[str, Tensor], later: bool = False) -> dict[str, Tensor]:
+    """The renaming of the native port, written down the other way round; its later draft renames more."""
     renamed = {}
     for name, tensor in tensors.items():
         if re.search(r"^projector\..*(layer_norms\.\d|_norm)\.", name):
@@ -68,6 +72,11 @@ def to_native_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.replace("language_model.model.", "model.language_model.")
         name = name.replace("encoder.out_bpe.", "model.out_bpe.")
         name = re.sub(r"^(encoder|projector)\.", r"model.\1.", name)
+        if later:
+            for old, new in LATER_NATIVE.items():
+                name = name.replace(old, new)
+            renamed[name] = tensor
+            continue
         name = name.replace("projector.window_positions", "projector.qformer.window_positions")
         name = name.replace("projector.out_linear", "projector.linear")
         for short, long in (("q", "query"), ("k", "key"), ("v", "value")):
@@ -77,8 +86,26 @@ def to_native_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def to_native_config(values: dict[str, Any]) -> None:
+LATER_NATIVE = {
+    "projector.layer_projector": "projector.proj",
+    "projector.out_linear": "projector.qformer.linear",
+    "projector.query": "projector.qformer.queries",
+    "projector.window_positions": "projector.qformer.pos_emb",
+    ".cross_attention.": ".cross_attn.",
+}
+
+
+def to_native_config(values: dict[str, Any], later: bool = False) -> None:
     projector, encoder = values["projector_config"], values["encoder_config"]
+    if later:
+        encoder["vocabulary_size"] = encoder.pop("bpe_output_dim")
+        encoder["pooling_window"] = encoder.pop("bpe_pooling_window")
+        projector["num_hidden_layers"] = projector.pop("num_layers")
+        projector["window_size"] = projector.pop("block_size")
+        projector["layer_norm_eps"] = projector.pop("layernorm_eps")
+        projector["attention_bias"] = projector.pop("attn_bias")
+        for key in ("encoder_dim", "num_encoder_layers", "dropout_prob"):
+            del projector[key]
     projector["num_attention_heads"] = projector.pop("num_heads")
     projector["intermediate_size"] = projector.pop("mlp_ratio") * projector["hidden_size"]
     for key in ("llm_dim", "mlp_bias"):
@@ -100,7 +127,8 @@ def test_both_revisions_are_the_same_model() -> None:
     assert same(later, first)
 
 
-def test_native_port_loads_to_identical_logits(folder: Path) -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["refs/pr/6", "later draft"])
+def test_native_port_loads_to_identical_logits(folder: Path, later: bool) -> None:
     def identity_norms(tensors: dict[str, Tensor]) -> None:
         for name in tensors:
             if re.search(r"^projector\..*(layer_norms\.\d|_norm)\.", name):
@@ -108,12 +136,55 @@ def test_native_port_loads_to_identical_logits(folder: Path) -> None:
 
     rewrite(folder, identity_norms)
     published, config, _ = checkpoint.load(folder)
-    rewrite(folder, to_native_names)
-    reconfigure(folder, to_native_config)
+    rewrite(folder, lambda tensors: to_native_names(tensors, later))
+    reconfigure(folder, lambda values: to_native_config(values, later))
     native, native_config, _ = checkpoint.load(folder)
-    assert native_config == config
+    assert native_config == replace(config, frame_rule="native", min_edit_sequence_length=1)
     assert same(native, published)
     assert torch.equal(slot_logits(native), slot_logits(published))
+
+
+def test_the_native_port_has_its_own_front_end_and_no_least_number_of_slots(folder: Path, tmp_path: Path) -> None:
+    rewrite(folder, to_native_names)
+    reconfigure(folder, to_native_config)
+    model = checkpoint.load(folder)[0]
+    wave = load_file(LATER / "expected.safetensors")["wave.1"]  # one sample less than 50 whole frames
+    recognizer = EditRecognizer(model, Tokenizer.from_file(LATER / "tokenizer.json"), name="native")
+    heard: list[Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: heard.append(given[1]))
+    recognizer.recognize([Waveform(wave.numpy())], Task())
+    assert (len(wave), heard[0].tolist()) == (15_999, [50])
+    assert [row.tolist() for row in model.slots([[], [7]])] == [[[95, 95, 95], [95, 7, 95]], [1, 3]]
+    # Written again in the published layout, it is still asked as the port is.
+    saved = checkpoint.save(tmp_path / "saved", model, LATER / "tokenizer.json")
+    assert checkpoint.load(saved)[1] == model.config and model.config.frame_rule == "native"
+
+
+def test_a_least_number_of_slots_that_the_config_states_holds_in_every_layout(folder: Path) -> None:
+    rewrite(folder, to_native_names)
+    reconfigure(folder, to_native_config)
+    reconfigure(folder, lambda values: values.update(min_edit_sequence_length=8))
+    assert checkpoint.load(folder)[0].slots([[7]])[1].tolist() == [8]
+
+
+def test_layers_are_put_together_upwards_where_transformers_does_and_as_listed_where_the_published_code_does(
+    folder: Path,
+) -> None:
+    rewrite(folder, to_native_names)
+    reconfigure(folder, to_native_config)
+    in_order = checkpoint.load(folder)[1]
+    reconfigure(folder, lambda values: values["encoder_config"]["cat_hidden_layers"].reverse())
+    assert checkpoint.load(folder)[1] == in_order and in_order.encoder_layer_indices == (1, 2, 3, -1)
+    reconfigure(folder, lambda values: values["encoder_config"].update(cat_hidden_layers=[1, 1, 2]))
+    with pytest.raises(ConfigError, match=r"cat_hidden_layers is \[1, 1, 2\]; allowed is a list of different"):
+        checkpoint.load(folder)
+    shutil.copyfile(LATER / WEIGHTS, folder / WEIGHTS)
+    shutil.copyfile(LATER / "config.json", folder / "config.json")
+    reconfigure(folder, lambda values: values.update(encoder_layer_indices=[3, 2, 1, -1]))
+    assert checkpoint.load(folder)[1].encoder_layer_indices == (3, 2, 1, -1)
+    reconfigure(folder, lambda values: values.update(encoder_layer_indices=[3, 2, 9, -1]))
+    with pytest.raises(ConfigError, match=r"encoder_layer_indices is \[3, 2, 9, -1\]; the encoder has blocks 1 to 4"):
+        checkpoint.load(folder)
 
 
 def test_sharded_loads_like_whole(folder: Path) -> None:

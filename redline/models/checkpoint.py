@@ -4,9 +4,10 @@ The published NAR model exists in several layouts. They are told apart by the te
 
     first revision   llm.model.*                  BPE head of vocabulary + 1 rows: row 0 blank, token = row - 1
     later revision   language_model.model.*       BPE head of vocabulary rows, blank = blank_token_id
-    native port      model.language_model.*       as the later one, other names, projector norms without weights
+    native port      model.language_model.*       as the later one, other names, projector norms without weights,
+                                                  its own front end and no least number of slots
 
-Everything is turned into the later layout, which is also what `save` writes. Only JSON and safetensors are read: no
+Everything is turned into the later layout, which is also what `save` writes (docs/checkpoints.md). Only JSON and safetensors are read: no
 pickle, no code, and `auto_map` is ignored.
 """
 
@@ -17,6 +18,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ from torch import Tensor
 from redline.errors import CheckpointError
 from redline.forms import MARKS
 from redline.models import heads, ngram
-from redline.models.config import NarConfig
+from redline.models.config import NarConfig, cat_layers
 from redline.models.editor import NarEditor
 from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
 
@@ -34,18 +36,32 @@ RENAMES = (  # applied in order to every tensor name
     (r"^model\.(encoder|projector)\.", r"\1."),
     (r"^lm_head\.", "language_model.lm_head."),
     (r"^llm\.", "language_model."),
-    (r"^projector\.qformer\.window_positions$", "projector.window_positions"),
-    (r"^projector\.linear\.", "projector.out_linear."),
+    (r"^projector\.qformer\.(window_positions|pos_emb)$", "projector.window_positions"),
+    (r"^projector\.qformer\.queries$", "projector.query"),
+    (r"^projector\.proj\.", "projector.layer_projector."),
+    (r"^projector\.(qformer\.)?linear\.", "projector.out_linear."),
     (r"^(projector\.qformer\.layers\.\d+)\.o_proj\.", r"\1.cross_attention.o_proj."),
+    (r"\.cross_attn\.", ".cross_attention."),
     (r"\.cross_attention\.query\.", ".cross_attention.q_proj."),
     (r"\.cross_attention\.key\.", ".cross_attention.k_proj."),
     (r"\.cross_attention\.value\.", ".cross_attention.v_proj."),
 )
+NATIVE = "model.out_bpe.weight"
+"""Only the native port has its BPE head here."""
 MARKERS = (  # present, after renaming, in every layout that can be read
     "encoder.out_bpe.weight",
     "projector.window_positions",
     "language_model.model.embed_tokens.weight",
 )
+NATIVE_ENCODER = {"pooling_window": "bpe_pooling_window"}
+NATIVE_PROJECTOR = {
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "window_size": "block_size",
+    "layer_norm_eps": "layernorm_eps",
+    "attention_bias": "attn_bias",
+}
+"""Keys of the native port, by drafts of it, and what the published config calls them."""
 PROJECTOR_NORM = re.compile(
     r"^projector\.(layer_norms\.\d+|out_norm|qformer\.layers\.\d+\.(attn|mlp)_norm)\.(weight|bias)$"
 )
@@ -81,8 +97,9 @@ def load(
     tensors = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in read_tensors(folder)
     }
+    native = NATIVE in tensors
     tensors = _canonical_tensors(tensors, folder)
-    config = _read_config(folder)
+    config = _read_config(folder, native)
     _move_blank_row(tensors, config, folder)
     with torch.device("meta"):
         model = NarEditor(config)
@@ -119,23 +136,31 @@ def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str,
     return renamed
 
 
-def _read_config(folder: Path) -> NarConfig:
+def _read_config(folder: Path, native: bool) -> NarConfig:
     """The config in the published keys; the native port's keys, and values it leaves to be derived, are filled in."""
     values = read_json(folder / "config.json")
     parts = [values.get(part) for part in ("encoder_config", "projector_config", "text_config")]
     if all(isinstance(part, Mapping) for part in parts):
         encoder, projector, text = ({k: v for k, v in part.items() if v is not None} for part in parts)  # type: ignore[union-attr]
-        defaults = {"blank_token_id": text["eos_token_id"]} if "eos_token_id" in text else {}
+        defaults: dict[str, Any] = {"blank_token_id": text["eos_token_id"]} if "eos_token_id" in text else {}
+        if native:
+            defaults |= {"frame_rule": "native", "min_edit_sequence_length": 1}
         if "cat_hidden_layers" in encoder:
-            defaults["encoder_layer_indices"] = [*encoder["cat_hidden_layers"], -1]
+            defaults["encoder_layer_indices"] = [*cat_layers(encoder["cat_hidden_layers"]), -1]
+        for part, names in ((encoder, NATIVE_ENCODER), (projector, NATIVE_PROJECTOR)):
+            for name, published in names.items():
+                if name in part:
+                    part.setdefault(published, part[name])
         if "hidden_dim" in encoder and "num_heads" in encoder:
             encoder.setdefault("dim_head", encoder["hidden_dim"] // encoder["num_heads"])
         if "num_layers" in encoder:
             encoder.setdefault("self_conditioning_layer", encoder["num_layers"] // 2)
+        if "hidden_dim" in encoder:
+            projector.setdefault("encoder_dim", encoder["hidden_dim"])
+        if "cat_hidden_layers" in encoder:
+            projector.setdefault("num_encoder_layers", len(encoder["cat_hidden_layers"]) + 1)
         if "hidden_size" in text:
             projector.setdefault("llm_dim", text["hidden_size"])
-        if "num_attention_heads" in projector:
-            projector.setdefault("num_heads", projector["num_attention_heads"])
         if "intermediate_size" in projector and "hidden_size" in projector:
             projector.setdefault("mlp_ratio", projector["intermediate_size"] // projector["hidden_size"])
         values = defaults | {key: value for key, value in values.items() if value is not None}

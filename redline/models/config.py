@@ -24,6 +24,16 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def cat_layers(layers: Any) -> tuple[int, ...]:
+    """`cat_hidden_layers` in the order in which their states are put together: upwards, whatever that of the list."""
+    whole = isinstance(layers, (list, tuple)) and all(type(layer) is int for layer in layers)
+    _require(
+        whole and len(set(layers)) == len(layers),
+        f"cat_hidden_layers is {layers!r}; allowed is a list of different layer numbers",
+    )
+    return tuple(sorted(layers))
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """The Conformer CTC encoder; the defaults are the published 2B-NAR encoder."""
@@ -186,6 +196,8 @@ class NarConfig:
     """Divide the audio embeddings by the language model's embedding multiplier."""
     blank_token_id: int = 100_257
     min_edit_sequence_length: int = 8
+    frame_rule: Literal["nar", "native"] = "nar"
+    """Whose front end it has, the published models' or the native port's (see `redline.features.Rule`)."""
     languages: tuple[str, ...] = ("en", "fr", "de", "es", "pt")
 
     def __post_init__(self) -> None:
@@ -202,6 +214,12 @@ class NarConfig:
             self.projector.llm_dim == self.text.hidden_size,
             f"projector.llm_dim {self.projector.llm_dim} is not the language model's width {self.text.hidden_size}",
         )
+        most = self.encoder.num_layers
+        _require(
+            all(-most - 1 <= layer <= most for layer in self.encoder_layer_indices),
+            f"encoder_layer_indices is {list(self.encoder_layer_indices)}; the encoder has blocks 1 to {most}",
+        )
+        _require(self.frame_rule in ("nar", "native"), f"frame_rule is {self.frame_rule!r}; allowed are nar and native")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NarConfig:
@@ -233,6 +251,7 @@ class NarConfig:
             "scale_projected_embeddings": self.scale_projected_embeddings,
             "blank_token_id": self.blank_token_id,
             "min_edit_sequence_length": self.min_edit_sequence_length,
+            **({"frame_rule": self.frame_rule} if self.frame_rule != "nar" else {}),
             "languages": list(self.languages),
         }
 
@@ -286,7 +305,7 @@ class SpeechConfig:
     projector: QFormerConfig = field(default_factory=QFormerConfig)
     text: LMConfig = field(default_factory=lambda: LMConfig(vocab_size=100_353, tie_word_embeddings=False))
     export_layers: tuple[int, ...] = ()
-    """Blocks whose output is put before that of the last one, counted from 1; 0 is the input of the first."""
+    """Blocks whose output is put before that of the last one, upwards, counted from 1; 0 is the input of the first."""
     audio_token_index: int = 100_352
     window_size: int = 15
     """Encoder frames in a window of the projector."""
@@ -302,6 +321,7 @@ class SpeechConfig:
     """The longest clips it was taught, for "plain", "words" and "speakers"; where nothing is said, what fits."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "export_layers", cat_layers(self.export_layers))
         _require(
             set(self.longest_clip_s) <= {"plain", "words", "speakers"}
             and min(self.longest_clip_s.values(), default=1) > 0,
@@ -367,7 +387,7 @@ class SpeechConfig:
             encoder=replace(shape, bpe_output_dim=encoder.get("bpe_output_dim")),
             projector=_known(QFormerConfig, projector),
             text=replace(lm, tie_word_embeddings=tied),
-            export_layers=tuple(encoder.get("cat_hidden_layers") or ()),
+            export_layers=encoder.get("cat_hidden_layers") or (),
             languages=tuple(values.get("languages") or _SPOKEN[kind]),
             longest_clip_s=dict(values.get("longest_clip_s") or {}),
             **top,

@@ -19,8 +19,16 @@ from redline.errors import ConfigError
 
 KEYS = ("rope_parameters", "rope_scaling")
 TYPES = ("default", "yarn")
-YARN_KEYS = ("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow")
-YARN_KEYS += ("mscale", "mscale_all_dim", "truncate")
+YARN_KEYS = (
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+)
 
 
 @dataclass(frozen=True)

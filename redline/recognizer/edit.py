@@ -80,7 +80,7 @@ class EditRecognizer(Holder[NarEditor]):
         return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)]
 
     def _edit(self, clips: Sequence[Waveform], task: Task, words: Biasing | None) -> list[Hypothesis]:
-        x, lengths = features.batch_features(clips)  # [B, T, 160], [B]
+        x, lengths = features.batch_features(clips, self.model.config.frame_rule)  # [B, T, 160], [B]
         output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device), words)
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)

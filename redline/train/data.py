@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.errors import ConfigError, DataError
-from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, clip_features, pad
+from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features, pad
 from redline.forms import MARKS
 from redline.manifest import Utterance, read_manifest
 from redline.train.augment import SpecAugmentOptions, augment_features, twin_features
@@ -185,14 +185,15 @@ def build_view(
     cache: Path,
     progress: Progress | None = None,
     skipped: Callable[[str], None] | None = None,
+    rule: Rule = "nar",
 ) -> FeatureView:
     """Measure one view of the training set, or open it when an identical one is already in `cache`.
 
-    A recording that cannot be read is left out, and `skipped` is told why.
+    A recording that cannot be read is left out, and `skipped` is told why. `rule` is the model's own front end.
     """
     from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 
-    key = json.dumps([view, repr(options) if view else "", [(item.id, str(item.audio)) for item in utterances]])
+    key = json.dumps([rule, view, repr(options) if view else "", [(item.id, str(item.audio)) for item in utterances]])
     stem = cache / f"view{view}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if stem.with_suffix(".json").exists():
         return FeatureView.open(stem)
@@ -213,7 +214,7 @@ def build_view(
                 continue
             if len(samples) < FRAME:
                 continue
-            rows = clip_features(samples).numpy().astype(np.float16)
+            rows = clip_features(samples, rule).numpy().astype(np.float16)
             file.write(rows.tobytes())
             offsets[utterance.id] = (position, position + len(rows))
             position += len(rows)

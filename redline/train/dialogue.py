@@ -221,7 +221,7 @@ def time_words(
                 continue
             heard.append((index, said, wave))
         if heard:
-            features, lengths = batch_features([wave for _, _, wave in heard])
+            features, lengths = batch_features([wave for _, _, wave in heard], model.config.frame_rule)
             encoded = model.encoder(features.to(place.device, place.dtype), lengths.to(place.device))
             found = scored_word_times([said for _, said, _ in heard], *characters(encoded, lengths))
             for (index, _, _), (words, score) in zip(heard, found, strict=True):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from redline.errors import ConfigError, DataError
+from redline.features import Rule
 from redline.manifest import Utterance, write_manifest
 from redline.models import checkpoint, speech_checkpoint
 from redline.models.folder import resolve
@@ -118,6 +119,8 @@ class Pupil(Protocol):
     model: Any
     keep_best: str
     """The score by which its best weights are known."""
+    rule: Rule
+    """Its front end."""
 
     def __init__(self, folder: Path) -> None: ...
 
@@ -142,6 +145,7 @@ class EditPupil:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = checkpoint.load(folder)[0]
+        self.rule = self.model.config.frame_rule
 
     def objective(self, plan: Plan) -> EditorObjective:
         """The NLE loss, and the encoder's own where it learns too."""
@@ -164,6 +168,7 @@ class AnswerPupil:
     """An AR or Plus model, by its answers; which are asked for is told by the fields of the manifest."""
 
     keep_best = "loss"
+    rule: Rule = "ar"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -263,7 +268,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
 
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
-    views, watched = make_views(train, dev, augment, out / "views", say)
+    views, watched = make_views(train, dev, augment, out / "views", say, pupil.rule)
     batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:

@@ -157,7 +157,7 @@ def _hear(model: NarEditor, wave: Waveform, spans: Sequence[Span], progress: Cal
     texts = [""] * len(spans)
     lengths = [span.end - span.start for span in spans]
     for group in batches(lengths, 120 * SAMPLE_RATE):
-        features, frames = batch_features([wave.part(spans[index]) for index in group])
+        features, frames = batch_features([wave.part(spans[index]) for index in group], model.config.frame_rule)
         out = model.encoder(features.to(place.device, place.dtype), frames.to(place.device))
         rows = greedy(out.char_logits, out.lengths, CHAR_BLANK)
         for index, row, found, length in zip(group, out.char_logits.cpu(), rows, out.lengths.tolist(), strict=True):

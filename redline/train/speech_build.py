@@ -201,7 +201,7 @@ class SpeechBuild:
 
     def _views(self, rows: Sequence[Utterance]) -> tuple[list[FeatureView], FeatureView]:
         augment = self.materials.augment(self.recipe.augment)
-        return make_views(rows, self.dev_set, augment, self.out / "views", self.say)
+        return make_views(rows, self.dev_set, augment, self.out / "views", self.say, "ar")
 
     def answers(self) -> None:
         recipe = self.recipe
