@@ -7,8 +7,8 @@ The published NAR model exists in several layouts. They are told apart by the te
     native port      model.language_model.*       as the later one, other names, projector norms without weights,
                                                   its own front end and no least number of slots
 
-Everything is turned into the later layout, which is also what `save` writes (docs/checkpoints.md). Only JSON and safetensors are read: no
-pickle, no code, and `auto_map` is ignored.
+Everything is turned into the later layout, which is also what `save` writes; docs/checkpoints.md has the details. Only
+JSON and safetensors are read: no pickle, no code, and `auto_map` is ignored.
 """
 
 from __future__ import annotations
