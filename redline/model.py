@@ -84,7 +84,7 @@ def load_model(
             GenerateRecognizer(
                 answers,
                 Tokenizer.from_file(folder / "tokenizer.json"),
-                PromptTemplate.from_folder(folder, config.kind),
+                PromptTemplate.from_folder(folder, config.kind, config.names_language),
                 name=str(name),
                 options=GenerateOptions(
                     config.text.eos_token_id,

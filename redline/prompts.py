@@ -3,7 +3,8 @@
 A checkpoint's own chat template is used where it has one. It is foreign code, so it runs once, when it is read, in a
 sandbox that counts: what comes out is a text with two holes, and user text is put into the holes afterwards.
 
-Sources: the model cards of granite-speech-4.1-2b and granite-speech-4.1-2b-plus.
+Sources: the model cards of granite-speech-4.1-2b and granite-speech-4.1-2b-plus; of granite-speech-5.0-2b only how its
+prompt begins is known here (docs/checkpoints.md).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,8 @@ WORDS = (
     "e.g. hello [T:45] world [T:82]"
 )
 KEYWORDS = " Keywords: {}"
+SPOKEN = "The speech is in {}. "
+EXACTLY = "Transcribe it exactly; do not translate. "
 PLUS_SYSTEM = (
     "Knowledge Cutoff Date: April 2024.\n"
     "Today's Date: December 19, 2024.\n"
@@ -60,12 +63,14 @@ PAIRS = frozenset({(source, "en") for source in INTO_ENGLISH} | {("en", target) 
 PAIRS_IN_WORDS = f"{', '.join(INTO_ENGLISH)} to en, and en to {', '.join(FROM_ENGLISH)}"
 
 MAX_KEYWORDS = 100
+MORE_KEYWORDS = 2_000
+"""What granite-speech-5.0-2b takes."""
 MAX_KEYWORD = 64
 """Characters in one keyword."""
 MAX_PROMPT = 2_000
 """Characters in an instruction of the user's own."""
 MAX_PREFIX = 16_000
-"""Characters that an answer may begin with; more than the language model's 4,096 positions hold."""
+"""Characters that an answer may begin with; more than 4,096 positions of a language model hold."""
 
 AUDIO = "<|audio|>"
 INSTRUCTION, PREFIX = "\ue000instruction\ue001", "\ue000prefix\ue001"
@@ -99,28 +104,28 @@ class Request:
     """An instruction in place of the model card's."""
     prefix: str | None = None
     """The text that the answer begins with."""
+    most_keywords: int = MAX_KEYWORDS
+    """How many the model takes."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keywords", checked_keywords(self.keywords))
+        object.__setattr__(self, "keywords", checked_keywords(self.keywords, self.most_keywords))
         if self.prompt is not None:
             _check(self.prompt, "the prompt", MAX_PROMPT, allowed="\n")
         if self.prefix:
             _check(self.prefix, "the prefix", MAX_PREFIX, allowed="\n")
 
 
-def checked_keywords(keywords: Sequence[str]) -> tuple[str, ...]:
+def checked_keywords(keywords: Sequence[str], most: int = MAX_KEYWORDS) -> tuple[str, ...]:
     """Keywords without doubles and outer spaces; raises `UnsupportedTaskError` for too many or too long ones."""
-    if len(keywords) > MAX_KEYWORDS:
-        raise UnsupportedTaskError(
-            f"{len(keywords)} keywords; allowed are {MAX_KEYWORDS}: keep those most often misheard"
-        )
+    if len(keywords) > most:
+        raise UnsupportedTaskError(f"{len(keywords)} keywords; allowed are {most}: keep those most often misheard")
     for number, keyword in enumerate(keywords, start=1):
         _check(keyword, f"keyword {number}", MAX_KEYWORD)
     return tuple(dict.fromkeys(keyword.strip() for keyword in keywords))
 
 
-def instruction(request: Request, kind: Kind) -> str:
-    """The instruction for one request, as the model card words it.
+def instruction(request: Request, kind: Kind, names_language: bool = False) -> str:
+    """The instruction for one request, as the model card words it; see `PromptTemplate` for `names_language`.
 
     Raises `UnsupportedTaskError` with the reason, what is allowed, and which model can.
     """
@@ -140,6 +145,9 @@ def instruction(request: Request, kind: Kind) -> str:
             )
         return request.prompt.strip()
     text = _plus_text(request) if kind == "granite_speech_plus" else _base_text(request)
+    if names_language and request.verb == "transcribe":
+        named = LANGUAGES.get(request.language or "")
+        text = (SPOKEN.format(named) if named else "") + EXACTLY + text
     if request.keywords:
         text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(request.keywords))
     return text
@@ -234,6 +242,13 @@ class PromptTemplate:
     kind: Kind
     bare: str
     prefixed: str
+    names_language: bool = False
+    """Whether instructions begin with the language that is spoken, as granite-speech-5.0-2b has learned them."""
+
+    @property
+    def most_keywords(self) -> int:
+        """How many keywords the model takes."""
+        return MORE_KEYWORDS if self.names_language else MAX_KEYWORDS
 
     @classmethod
     def built_in(cls, kind: Kind) -> PromptTemplate:
@@ -241,9 +256,12 @@ class PromptTemplate:
         return cls(kind, BUILT_IN[kind], BUILT_IN[kind] + PREFIX)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, kind: Kind) -> PromptTemplate:
+    def from_folder(cls, folder: str | Path, kind: Kind, names_language: bool = False) -> PromptTemplate:
         """A checkpoint's own template, or that of the model card where it has none; raises `CheckpointError`."""
-        folder = Path(folder)
+        return replace(cls._found(Path(folder), kind), names_language=names_language)
+
+    @classmethod
+    def _found(cls, folder: Path, kind: Kind) -> PromptTemplate:
         settings = _read_json(folder / "tokenizer_config.json")
         named = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         tokens = {name: token for name, token in named.items() if token is not None}
@@ -292,7 +310,7 @@ class PromptTemplate:
 
     def render(self, request: Request) -> Rendered:
         """The prompt for one request; raises `UnsupportedTaskError` like `instruction`."""
-        fill = {INSTRUCTION: instruction(request, self.kind), PREFIX: request.prefix or ""}
+        fill = {INSTRUCTION: instruction(request, self.kind, self.names_language), PREFIX: request.prefix or ""}
         parts = re.split(f"({INSTRUCTION}|{PREFIX})", self.prefixed if request.prefix else self.bare)
         return Rendered(tuple(Piece(fill.get(part, part), part not in fill) for part in parts if part))
 

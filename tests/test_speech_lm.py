@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,7 @@ def referee(kind: str, **changes: Any) -> Any:
         "bos_token_id": 1,
         "eos_token_id": 1,
         "tie_word_embeddings": plus,
+        **changes.pop("text", {}),
     }
     projector = {
         "model_type": "blip_2_qformer",
@@ -127,14 +130,14 @@ def prompts(model: SpeechLM) -> list[list[int]]:
 
 @torch.no_grad()
 def generate(model: SpeechLM, features: Tensor, lengths: Tensor, asked: list[list[int]]) -> list[list[int]]:
-    """Forty greedy tokens of every row, the end of text like any other."""
+    """Forty greedy tokens of every row, the end of text like any other; the placeholder is never one."""
     audio, _ = model.embed_audio(model.encode(features, lengths))
     embeddings, sizes = model.embed(asked, audio)
     cache = model.cache(len(asked), embeddings.shape[1] + STEPS)
     logits = model.prefill(embeddings, sizes, cache)[:, -1]
-    ids = [logits.argmax(dim=-1)]
+    ids = [logits[:, :AUDIO].argmax(dim=-1)]
     while len(ids) < STEPS:
-        ids.append(model.step(ids[-1], cache).argmax(dim=-1))
+        ids.append(model.step(ids[-1], cache)[:, :AUDIO].argmax(dim=-1))
     return torch.stack(ids, dim=1).tolist()
 
 
@@ -156,8 +159,8 @@ def test_embeddings_and_logits_equal_the_referees(pair: tuple[Any, SpeechLM], cl
     torch.testing.assert_close(logits * ours.config.text.logits_scaling, said.logits, atol=1e-4, rtol=1e-5)
 
 
-def test_greedy_tokens_equal_the_referees_alone_and_in_a_batch(pair: tuple[Any, SpeechLM]) -> None:
-    theirs, ours = pair
+def said_by(theirs: Any, ours: SpeechLM) -> list[list[int]]:
+    """Forty greedy tokens of the referee for each clip."""
     wanted = []
     for one, asked in zip(clips(), prompts(ours), strict=True):
         count = ours.projector.num_tokens(len(one))
@@ -170,8 +173,33 @@ def test_greedy_tokens_equal_the_referees_alone_and_in_a_batch(pair: tuple[Any, 
             min_new_tokens=STEPS,
             do_sample=False,
             eos_token_id=None,
+            suppress_tokens=[AUDIO],
         )
         wanted.append(said[0, len(asked) :].tolist())
+    return wanted
+
+
+STRETCHED = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10_000}
+
+
+@pytest.mark.parametrize(("kind", "key"), [(KINDS[0], "rope_scaling"), (KINDS[1], "rope_parameters")])
+def test_greedy_tokens_of_models_with_stretched_positions_equal_the_referees(
+    tmp_path: Path, kind: str, key: str
+) -> None:
+    """As granite-speech-5.0-2b and 2B-Plus v2610 ask for them, far beyond the original positions."""
+    keen = {"embedding_multiplier": 0.3, "residual_multiplier": 1.0, "attention_multiplier": 0.6}
+    theirs = referee(kind, text={key: STRETCHED, "max_position_embeddings": 128, **keen})
+    theirs.save_pretrained(tmp_path)
+    ours, config, _ = speech_checkpoint.load(tmp_path)
+    assert config.text.positions == 128 and config.text.yarn is not None
+    assert generate(ours, *pad(clips()), prompts(ours)) == said_by(theirs, ours)
+    ours.language_model.config = replace(config.text, yarn=None)
+    assert generate(ours, *pad(clips()), prompts(ours)) != said_by(theirs, ours), "positions do not matter here"
+
+
+def test_greedy_tokens_equal_the_referees_alone_and_in_a_batch(pair: tuple[Any, SpeechLM]) -> None:
+    theirs, ours = pair
+    wanted = said_by(theirs, ours)
     assert len({tuple(row) for row in wanted}) == len(FRAMES), "the clips do not matter: the test proves nothing"
     alone = [generate(ours, *pad([one]), [asked])[0] for one, asked in zip(clips(), prompts(ours), strict=True)]
     assert alone == wanted
@@ -267,7 +295,7 @@ def test_what_is_saved_here_is_read_by_the_referee_and_back(tmp_path: Path, pair
     assert (tmp_path / "model" / "chat_template.jinja").read_text() == "{{ 1 }}"
 
 
-@pytest.mark.parametrize(("cat_hidden_layers", "frequency"), [([0, 2], 1), ([1, 3], 2)])
+@pytest.mark.parametrize(("cat_hidden_layers", "frequency"), [([0, 2], 1), ([1, 3], 2), ([3, 0, 2], 1)])
 @torch.no_grad()
 def test_other_exports_and_sparser_cross_attention_equal_the_referees(
     tmp_path: Path, cat_hidden_layers: list[int], frequency: int
@@ -280,9 +308,9 @@ def test_other_exports_and_sparser_cross_attention_equal_the_referees(
     torch.testing.assert_close(ours.embed_audio(ours.encode(x, lengths))[0], wanted, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("beside", [True, False], ids=["in a file of their own", "among the weights"])
+@pytest.mark.parametrize("place", ["in a file of their own", "among the weights", "in both"])
 @torch.no_grad()
-def test_adapters_are_merged(tmp_path: Path, beside: bool) -> None:
+def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) -> None:
     import peft
 
     theirs = referee("granite_speech")
@@ -295,10 +323,17 @@ def test_adapters_are_merged(tmp_path: Path, beside: bool) -> None:
         if "lora_B" in name:
             parameter.normal_(std=0.3)
     adapted.save_pretrained(str(tmp_path))
-    if not beside:
-        weights, adapters = (load_file(tmp_path / name) for name in ("model.safetensors", "adapter_model.safetensors"))
+    weights, adapters = (load_file(tmp_path / name) for name in ("model.safetensors", "adapter_model.safetensors"))
+    if place == "among the weights":
         (tmp_path / "adapter_model.safetensors").unlink()
         save_file(weights | adapters, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    if place == "in both":  # as `save_pretrained` of a model with an adapter writes them, names included
+        both = {re.sub(r"(language_model.*\.[qv]_proj)\.", r"\1.base_layer.", name): x for name, x in weights.items()}
+        for name, tensor in adapters.items():
+            name = name.replace("base_model.model.model.language_model.", "language_model.model.")
+            both[re.sub(r"lora_([AB])\.", r"lora_\1.default.", name)] = tensor
+        assert len(both) == len(weights) + len(adapters)
+        save_file(both, tmp_path / "model.safetensors", metadata={"format": "pt"})
     ours = speech_checkpoint.load(tmp_path)[0]
     x, lengths = pad([clips()[4]])
     asked = prompts(ours)[4]
@@ -306,10 +341,22 @@ def test_adapters_are_merged(tmp_path: Path, beside: bool) -> None:
     said = adapted(input_ids=torch.tensor([asked]), input_features=x, input_features_mask=torch.ones(1, count) > 0)
     wanted = said.logits / ours.config.text.logits_scaling
     torch.testing.assert_close(ours(x, lengths, [asked])[0], wanted, atol=1e-4, rtol=1e-4)
-    if beside:
-        (tmp_path / "adapter_config.json").unlink()
-        with pytest.raises(CheckpointError, match="that tells their scale"):
-            speech_checkpoint.load(tmp_path)
+    if place == "in both":
+        halved = {name: tensor.bfloat16() for name, tensor in adapters.items()}  # a copy of less precision is a copy
+        save_file(halved, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+        again = speech_checkpoint.load(tmp_path)[0].state_dict()
+        assert all(torch.equal(again[name], tensor) for name, tensor in ours.state_dict().items())
+        for other in (lambda tensor: tensor * 1.5, lambda tensor: tensor[:1]):
+            changed = dict(adapters)
+            name = sorted(changed)[-1]
+            changed[name] = other(changed[name]).contiguous()
+            save_file(changed, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+            with pytest.raises(CheckpointError, match=r"v_proj\.lora_B\.weight is in the weights and in .*they differ"):
+                speech_checkpoint.load(tmp_path)
+        save_file(adapters, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match="that tells their scale"):
+        speech_checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,11 @@ class SpeechConfig:
             f"audio_token_index is {self.audio_token_index}; allowed are 0 to {self.text.vocab_size - 1}",
         )
 
+    @property
+    def names_language(self) -> bool:
+        """Whether it is asked as granite-speech-5.0-2b, which differs from 2B by its stretched positions alone."""
+        return self.kind == "granite_speech" and self.text.yarn is not None
+
     @classmethod
     def plus(cls) -> SpeechConfig:
         """The published 2B-Plus model."""

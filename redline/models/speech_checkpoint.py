@@ -1,7 +1,12 @@
 """Checkpoints of the AR and Plus models: `config.json` + safetensors <-> `SpeechLM`.
 
-Two namings are known, with and without the leading `model.`; both are turned into the published one (without). Adapters
-found among the weights or in `adapter_model.safetensors` are merged into the matrices they belong to.
+Three namings are known; all are turned into the first:
+
+    published        language_model.model.*          2B, 2B-Plus until v2604
+    transformers 5   model.language_model.*          a leading `model.` everywhere, the head as lm_head.*
+    v2610            language_model.model.model.*    2B-Plus since then: the decoder one level further down
+
+Adapters found among the weights, in `adapter_model.safetensors` or in both are merged into the matrices they belong to.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ RENAMES = (  # applied in order to every tensor name
     (r"^base_model\.model\.", ""),
     (r"^model\.language_model\.(?!model\.|lm_head\.)", "language_model.model."),
     (r"^model\.(encoder|projector|language_model)\.", r"\1."),
+    (r"^language_model\.model\.(model|lm_head)\.", r"language_model.\1."),
     (r"^lm_head\.", "language_model.lm_head."),
     (r"\.base_layer\.", "."),
     (r"\.lora_([AB])\.(?:\w+\.)?weight$", r".lora_\1.weight"),
@@ -69,7 +75,8 @@ def load(
     if absent:
         raise CheckpointError(
             f"{folder}: not an AR or Plus checkpoint: no {', '.join(absent)} among {len(tensors)} tensors; known are "
-            "encoder.*, projector.*, language_model.*, with or without a leading model."
+            "encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
+            "language_model.model.model.*"
         )
     _merge_adapters(tensors, folder)
     tied = HEAD not in tensors or torch.equal(tensors[HEAD], tensors[EMBEDDINGS])
@@ -120,9 +127,13 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
             adapters = _renamed(load_file(folder / ADAPTER), folder)
         except SafetensorError as error:
             raise CheckpointError(f"{folder / ADAPTER}: not a whole safetensors file ({error})") from error
-        if twice := sorted(adapters.keys() & tensors.keys()):
-            raise CheckpointError(f"{folder}: {twice[0]} is both in the weights and in {ADAPTER}; remove one")
-        tensors |= adapters
+        # `save_pretrained` of a model with an adapter writes it twice: with the weights, and in a file of its own.
+        for name in sorted(adapters.keys() & tensors.keys()):
+            if not _equal(adapters[name], tensors[name]):
+                raise CheckpointError(
+                    f"{folder}: {name} is in the weights and in {ADAPTER}, and they differ; remove the wrong one"
+                )
+        tensors |= {name: tensor for name, tensor in adapters.items() if name not in tensors}
     downs = [name for name in tensors if name.endswith(".lora_A.weight")]
     if not downs:
         if stray := [name for name in tensors if ".lora_" in name]:
@@ -145,6 +156,12 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
         if (b.shape[0], a.shape[1]) != tuple(weight.shape) or b.shape[1] != rank:
             raise CheckpointError(f"{folder}: the adapter {name} {list(a.shape)} does not fit {list(weight.shape)}")
         tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are copies, maybe one of them rounded to the precision of the other."""
+    coarse = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    return one.shape == other.shape and torch.equal(one.to(coarse), other.to(coarse))
 
 
 def _draft_head(path: Path, config: SpeechConfig) -> DraftHead:

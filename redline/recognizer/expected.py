@@ -10,12 +10,14 @@ from redline.decoding.biasing import Keywords
 from redline.text import Tokenizer
 
 
-def expected(tokenizer: Tokenizer, keywords: Sequence[str], boost: float) -> Keywords | None:
+def expected(
+    tokenizer: Tokenizer, keywords: Sequence[str], boost: float, most: int = prompts.MAX_KEYWORDS
+) -> Keywords | None:
     """What favours these words in a search by `boost` nats a token, as given and in small letters; None without any.
 
-    Raises `UnsupportedTaskError` for too many or too long ones.
+    Raises `UnsupportedTaskError` for more than `most`, or too long ones.
     """
-    words = prompts.checked_keywords(keywords)
+    words = prompts.checked_keywords(keywords, most)
     return _tree(tokenizer, words, boost) if words and boost else None
 
 

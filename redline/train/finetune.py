@@ -174,7 +174,8 @@ class AnswerPupil:
         self.folder = folder
         self.model, self.config, _ = speech_checkpoint.load(folder)
         self.tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-        self.prompter = Prompter(PromptTemplate.from_folder(folder, self.config.kind), self.tokenizer)
+        template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
+        self.prompter = Prompter(template, self.tokenizer)
 
     def objective(self, plan: Plan) -> AnswerObjective:
         """Cross-entropy of the answers."""

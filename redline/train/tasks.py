@@ -105,7 +105,7 @@ class Asker:
     def ask(self, task: str, said: Said, draw: random.Random) -> tuple[Request, str]:
         """A request and the answer to it."""
         if task == "keywords":
-            return Request(keywords=self.keywords(said, draw)), said.text
+            return Request(language=said.language or None, keywords=self.keywords(said, draw)), said.text
         if task == "words":
             return Request(words=True), self.with_times(said.words)
         if task == "speakers":
@@ -115,7 +115,7 @@ class Asker:
             return request, said.target_text
         # 2B has an instruction for text with capitals and marks, and one for words alone.
         bare = said.text == said.text.lower() and all(char.isalnum() or char in " '" for char in said.text)
-        return Request(punctuated=False if bare else None), said.text
+        return Request(language=said.language or None, punctuated=False if bare else None), said.text
 
     def keywords(self, said: Said, draw: random.Random) -> tuple[str, ...]:
         """Some rare words of the text, or the manifest's own keywords, among others that are not said."""
