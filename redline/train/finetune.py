@@ -145,7 +145,7 @@ class EditPupil:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = checkpoint.load(folder)[0]
-        self.rule = self.model.config.frame_rule
+        self.rule: Rule = self.model.config.frame_rule
 
     def objective(self, plan: Plan) -> EditorObjective:
         """The NLE loss, and the encoder's own where it learns too."""
