@@ -78,6 +78,16 @@ def test_the_first_word_may_be_spelled_otherwise() -> None:
     assert given(words, [7, 5, 0, 4]) == 2
 
 
+def test_thousands_of_words_grow_the_table_by_their_tokens_only() -> None:
+    """2,000 keywords of three tokens with 500 first tokens: not a row for each of those at every place."""
+    starts = [True] * 500 + [False] * 500
+    draw = random.Random(0)
+    words = [[draw.randrange(500), draw.randrange(500, 1000), draw.randrange(500, 1000)] for _ in range(2000)]
+    tree = Keywords(words, words, starts, boost=1.0)
+    assert len(tree.keys) <= 2 * sum(map(len, words))
+    assert all(given(tree, [*word, 0]) >= 3 for word in words[:20])
+
+
 def test_a_beam_without_words_is_refused() -> None:
     with pytest.raises(ConfigError, match="no expected words"):
         Keywords([[]], [], STARTS, boost=1.0)

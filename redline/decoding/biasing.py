@@ -50,6 +50,7 @@ class Keywords:
         """
         self.starts = torch.tensor(starts)
         nodes = _tree(words, first_words, starts)
+        # First tokens count at every place: they are looked up apart, or the table would grow with the square.
         moves = {
             place * len(starts) + token: _move(nodes, place, token, starts[token])
             for place in range(len(nodes))
@@ -60,9 +61,10 @@ class Keywords:
             raise ConfigError("no expected words; leave the biasing out instead")
         self.keys = torch.tensor(ordered, dtype=torch.int64)
         self.targets = torch.tensor([moves[key][0] for key in ordered], dtype=torch.int64)
-        self.given = boost * torch.tensor([float(moves[key][1]) for key in ordered])
+        self.given = torch.tensor([float(moves[key][1]) for key in ordered])
         refunds = [[_refund(nodes, place, starts) for place in range(len(nodes))] for starts in (False, True)]
-        self.refunds = boost * torch.tensor(refunds, dtype=torch.float32)  # [2, N] any other token, by what it begins
+        self.refunds = torch.tensor(refunds, dtype=torch.float32)  # [2, N] any other token, by what it begins
+        self.boost = boost
 
     def to(self, device: torch.device | str) -> Keywords:
         """Move the tables; returns itself."""
@@ -72,15 +74,21 @@ class Keywords:
 
     def step(self, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The places after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32."""
+        anew, worth = self._known(torch.full_like(places, ROOT), tokens, torch.full_like(places, ROOT), 0.0)
+        left = self.refunds[self.starts[tokens].long(), places]
+        targets, given = self._known(places, tokens, anew, left + worth)
+        return targets, self.boost * given
+
+    def _known(self, places: Tensor, tokens: Tensor, target: Tensor, given: Tensor | float) -> tuple[Tensor, Tensor]:
+        """What the table has for a token at a place, else these."""
         wanted = places * len(self.starts) + tokens
         at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
         known = self.keys[at] == wanted
-        others = self.refunds[self.starts[tokens].long(), places]
-        return torch.where(known, self.targets[at], ROOT), torch.where(known, self.given[at], others)
+        return torch.where(known, self.targets[at], target), torch.where(known, self.given[at], given)
 
     def end(self, places: Tensor) -> Tensor:
         """What the end of a text gives: [N] -> [N] float32, 0 or less."""
-        return self.refunds[1, places]
+        return self.boost * self.refunds[1, places]
 
 
 def _tree(words: Iterable[Sequence[int]], first_words: Iterable[Sequence[int]], starts: Sequence[bool]) -> list[_Node]:
@@ -106,9 +114,10 @@ def _tree(words: Iterable[Sequence[int]], first_words: Iterable[Sequence[int]], 
 
 
 def _tokens(nodes: Sequence[_Node], place: int) -> set[int]:
-    """The tokens that lead into an expected word."""
+    """The tokens by which a text at this place stays within an expected word that it has begun."""
     own = set(nodes[place].next)
-    return own if place == ROOT else own | _tokens(nodes, nodes[place].otherwise)
+    otherwise = nodes[place].otherwise
+    return own if otherwise == ROOT else own | _tokens(nodes, otherwise)
 
 
 def _move(nodes: Sequence[_Node], place: int, token: int, word_starts: bool) -> tuple[int, int]:
