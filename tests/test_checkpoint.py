@@ -313,6 +313,12 @@ def autoregressive(folder: Path) -> None:
 
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
+
+
+def adapter(folder: Path) -> None:
+    save_file({"a.lora_A.weight": torch.zeros(1)}, folder / "adapter_model.safetensors")
+
+
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (drop("encoder.out.bias"), "1 missing: encoder.out.bias"),
     "missing projector norm": (drop("projector.out_norm.bias"), "1 missing: projector.out_norm.bias"),
@@ -322,6 +328,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "two layouts at once": (add("llm.model.norm.weight", "language_model.model.norm.weight"), "layouts are mixed"),
     "untied head": (add("language_model.lm_head.weight", EMBEDDINGS), "ties the word embeddings"),
     "autoregressive model": (autoregressive, "not a NAR checkpoint: no encoder.out_bpe.weight"),
+    "adapter beside the weights": (adapter, "adapter_model.safetensors beside the weights of a NAR model"),
     "torch pickle": (only("pytorch_model.bin"), "only pickle weights .pytorch_model.bin."),
     "lightning pickle": (only("last.ckpt"), "only pickle weights .last.ckpt."),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no weights; model.safetensors is needed"),

@@ -46,6 +46,7 @@ RENAMES = (  # applied in order to every tensor name
     (r"\.cross_attention\.key\.", ".cross_attention.k_proj."),
     (r"\.cross_attention\.value\.", ".cross_attention.v_proj."),
 )
+ADAPTER = "adapter_model.safetensors"
 NATIVE = "model.out_bpe.weight"
 """Only the native port has its BPE head here."""
 MARKERS = (  # present, after renaming, in every layout that can be read
@@ -118,6 +119,11 @@ def load(
 
 def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """Tensors under the names of the later layout; refuses what is none of the known layouts."""
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{folder}: {ADAPTER} beside the weights of a NAR model would count for nothing; merge it into them "
+            "(peft: merge_and_unload), or take it away"
+        )
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         new = name
