@@ -8,16 +8,72 @@ from dataclasses import dataclass
 from redline.audio.reader import Reader
 from redline.errors import EmptyAudioError, NotAudioError, TruncatedAudioError
 
-FORMATS = {
-    "wav": "WAV",
-    "flac": "FLAC",
-    "mp3": "MP3",
-    "aac": "AAC",
-    "ogg": "Ogg (Opus, Vorbis)",
-    "mov": "MP4 or M4A",
-    "matroska": "WebM or Matroska",
-}
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file: FFmpeg's name of its demuxer, what people call it, how such files are named."""
+
+    form: str
+    name: str
+    suffixes: tuple[str, ...]
+
+
+CONTAINERS = (
+    Container("wav", "WAV", (".wav", ".wave", ".bwf", ".rf64")),
+    Container("flac", "FLAC", (".flac",)),
+    Container("mp3", "MP3", (".mp3", ".mp2", ".mp1", ".mpa")),
+    Container("aac", "AAC", (".aac", ".adts")),
+    Container("ogg", "Ogg (Opus, Vorbis, Speex)", (".ogg", ".oga", ".opus", ".spx", ".ogv", ".ogx")),
+    Container(
+        "mov",
+        "MP4, M4A, MOV or 3GP",
+        (".m4a", ".mp4", ".m4b", ".m4v", ".m4r", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3ga", ".f4v", ".f4a"),
+    ),
+    Container("matroska", "WebM or Matroska", (".webm", ".mka", ".mkv", ".weba")),
+    Container("asf", "WMA, WMV or ASF", (".wma", ".wmv", ".asf")),
+    Container("aiff", "AIFF", (".aiff", ".aif", ".aifc")),
+    Container("caf", "CAF", (".caf",)),
+    Container("au", "AU", (".au", ".snd")),
+    Container("w64", "W64", (".w64",)),
+    Container("amr", "AMR", (".amr", ".awb")),
+    Container("gsm", "GSM", (".gsm",)),
+    Container("ilbc", "iLBC", (".lbc",)),
+    Container("qcp", "QCP", (".qcp",)),
+    Container("dss", "DSS", (".dss",)),
+    Container("voc", "VOC", (".voc",)),
+    Container("nistsphere", "NIST Sphere", (".sph", ".nist")),
+    Container("ircam", "IRCAM", (".sf",)),
+    Container("sox", "SoX", (".sox",)),
+    Container("ac3", "AC-3", (".ac3",)),
+    Container("eac3", "E-AC-3", (".eac3", ".ec3")),
+    Container("dts", "DTS", (".dts",)),
+    Container("loas", "LATM", (".latm", ".loas")),
+    Container("wv", "WavPack", (".wv",)),
+    Container("tta", "TTA", (".tta",)),
+    Container("ape", "Monkey's Audio", (".ape",)),
+    Container("mpc", "Musepack 7", (".mpc", ".mp+")),
+    Container("mpc8", "Musepack 8", (".mpc",)),
+    Container("tak", "TAK", (".tak",)),
+    Container("shn", "Shorten", (".shn",)),
+    Container("rm", "RealMedia", (".rm", ".ra", ".rmvb")),
+    Container("avi", "AVI", (".avi", ".divx")),
+    Container("flv", "FLV", (".flv",)),
+    Container("mpegts", "MPEG transport stream", (".ts", ".mts", ".m2ts", ".m2t")),
+    Container("mpeg", "MPEG program stream", (".mpg", ".mpeg", ".vob", ".m2p")),
+    Container("mxf", "MXF", (".mxf",)),
+    Container("nut", "NUT", (".nut",)),
+)
+"""Every container that is read. Each is told by its bytes, holds its sound itself and opens nothing else.
+
+Left out are playlists and descriptions (HLS, DASH, concat, SDP, image sequences: they name other files and addresses),
+raw samples (nothing in them tells what they are), protected formats, and music and games of forty years.
+"""
+
+FORMATS = {container.form: container.name for container in CONTAINERS}
 """FFmpeg's name of every container that is read, and the name people use."""
+
+SUFFIXES = tuple(sorted({suffix for container in CONTAINERS for suffix in container.suffixes}))
+"""Endings of file names, in lower case, that a scan of a folder takes for recordings; what is in a file decides."""
 
 _HEAD_BYTES = 1 << 15
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
