@@ -68,4 +68,5 @@ def _from_array(array: NDArray[Any], sample_rate: int | None, options: AudioOpti
         )
     for start in range(0, len(rows), _BLOCK):
         collector.add(to_float(rows[start : start + _BLOCK]), sample_rate)
-    return Waveform(collector.finish())
+    samples = collector.finish()
+    return Waveform(samples, warnings=tuple(collector.notices()))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.audio.mixdown import Mixdown
 from redline.errors import AudioError, AudioLimitError, ConfigError
-from redline.types import SAMPLE_RATE
+from redline.types import SAMPLE_RATE, Notice
 
 if TYPE_CHECKING:
     import soxr
@@ -25,7 +26,7 @@ class AudioOptions:
     """Which channel to hear and the limits of what is decoded; the defaults suit every real recording."""
 
     channel: int | None = None
-    """The channel to keep, counted from 0; None is the mean of all."""
+    """The channel to keep, counted from 0; None is the mean of all, or the loudest where they cancel each other."""
     max_duration_s: float = 12 * 3600.0
     min_rate_hz: int = 4_000
     max_rate_hz: int = 384_000
@@ -61,6 +62,8 @@ class Collector:
         self._options = options
         self._rate = 0
         self._resampler: soxr.ResampleStream | None = None
+        self._mixdown = Mixdown()
+        self._channels = 1
         # Grown by realloc, which moves no memory on Linux: blocks joined at the end would double the peak.
         self._samples = bytearray()
 
@@ -88,9 +91,10 @@ class Collector:
         n, channels = block.shape
         self.check(rate, channels)
         self._spend(n / rate)
-        with np.errstate(over="ignore", invalid="ignore"):
-            mono = block.mean(axis=1) if self._options.channel is None else block[:, self._options.channel]
-            peak = float(np.abs(mono).max(initial=0.0))
+        self._channels = channels
+        if self._options.channel is not None:
+            block = block[:, self._options.channel, np.newaxis]
+        peak = max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
         if not peak <= LOUDEST:
             at = f"near {self.seconds - n / rate:.3f} s"
             if not np.isfinite(peak):
@@ -99,20 +103,31 @@ class Collector:
                 f"{self._name}: a sample of {peak:g} {at}; full scale is 1 and at most {LOUDEST:g} is allowed; "
                 "divide integer samples by their full scale (32768 for 16 bits)"
             )
-        self._keep(mono, rate)
+        self._mix(block, rate)
 
     def add_silence(self, seconds: float, rate: int) -> None:
         """Stand in for `seconds` that the recording lacks, at its sample rate."""
         self._spend(seconds)
         left = round(seconds * rate)
         while left > 0:
-            self._keep(np.zeros(min(left, _BLOCK), dtype=np.float32), rate)
+            channels = self._channels if self._options.channel is None else 1
+            self._mix(np.zeros((min(left, _BLOCK), channels), dtype=np.float32), rate)
             left -= _BLOCK
 
     def finish(self) -> NDArray[np.float32]:
         """All samples [N]; nothing can be added afterwards."""
+        for mono, rate in self._mixdown.flush():
+            self._keep(mono, rate)
         self._flush()
         return np.frombuffer(self._samples, dtype=np.float32)
+
+    def notices(self) -> list[Notice]:
+        """What the channels gave cause to tell."""
+        return self._mixdown.notices()
+
+    def _mix(self, block: NDArray[np.float32], rate: int) -> None:
+        for mono, its_rate in self._mixdown.add(block, rate):
+            self._keep(mono, its_rate)
 
     def _spend(self, seconds: float) -> None:
         self.seconds += seconds

@@ -98,7 +98,7 @@ def decode(reader: Reader, options: AudioOptions) -> Waveform:
                 "it is cut off, damaged or encrypted: get a complete copy"
             )
         raise EmptyAudioError(f"{reader.name}: 0 audio frames; the recording is empty, record it again")
-    notices = []
+    notices = collector.notices()
     if audio_streams > 1:
         notices.append(Notice("several_streams", f"{audio_streams} audio streams; stream {stream.index} was read"))
     if wav and wav.claimed_bytes is None:
