@@ -215,7 +215,7 @@ def test_ffmpeg_is_told_the_container_and_given_no_name(
     monkeypatch.setattr(av, "open", spy)
     path = tmp_path / "list.m3u8"
     path.write_bytes(files["mp3"])
-    audio.load(path)
+    audio.load(path, options=AudioOptions(isolated=False))
     assert calls[0]["format"] == "mp3"
     with pytest.raises(PermissionError):
         calls[0]["io_open"]("file:///etc/passwd", 1, {})

@@ -1,7 +1,7 @@
 """The one door for sound: path, bytes, stream or array in, bounded mono 16 kHz `Waveform` out.
 
 `reader` makes every source a seekable run of bytes, `content` tells by the bytes what they are, `decode` lets FFmpeg's
-libraries decode them, `collector` mixes, resamples and keeps the limits.
+libraries decode them, `collector` mixes, resamples and keeps the limits; `isolation` has that done in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.audio.collector import LOUDEST, AudioOptions, Collector, to_float
-from redline.audio.decode import decode
+from redline.audio import isolation
+from redline.audio.collector import LOUDEST, AudioOptions, Collector, Samples, check_rate, to_float
+from redline.audio.decode import decode, too_large
 from redline.audio.reader import open_reader
 from redline.errors import AudioError, AudioLimitError, EmptyAudioError
 from redline.types import Waveform
@@ -38,19 +39,32 @@ def load(
     silence, so that times stay true. What was lost is told in `Waveform.warnings`: `truncated`, `damaged`,
     `unknown_length`, `several_streams`. Raises `AudioError` and its kinds, naming the input.
     """
+    if not isinstance(options, AudioOptions):
+        raise AudioError(f"options is {options!r}; allowed is an AudioOptions, for example AudioOptions(channel=0)")
     if isinstance(source, np.ndarray):
         return _from_array(source, sample_rate, options)
     with ExitStack() as stack:
         reader = open_reader(source, options, stack)
         if sample_rate is not None:
             raise AudioError(f"{reader.name}: sample_rate is for arrays only; a recording states its own, leave it out")
-        return decode(reader, options)
+        samples = Samples()
+        try:
+            notices = (isolation.decode if options.isolated else decode)(reader, options, samples.take)
+        except MemoryError:
+            raise too_large(reader.name) from None
+        return Waveform(samples.array(), reader.name, notices)
 
 
 def _from_array(array: NDArray[Any], sample_rate: int | None, options: AudioOptions) -> Waveform:
-    collector = Collector("<array>", options)
+    samples = Samples()
+    collector = Collector("<array>", options, samples.take)
     if sample_rate is None:
         raise AudioError("<array>: no sample rate; say it with sample_rate=, for example sample_rate=16000")
+    rate = check_rate(sample_rate, "<array>")
+    if np.ma.isMaskedArray(array):
+        if np.ma.is_masked(array):
+            raise AudioError(f"<array>: {np.ma.count_masked(array)} samples are masked; fill them, for example with 0")
+        array = np.ma.getdata(array)
     if array.ndim not in (1, 2):
         raise AudioError(f"<array>: shape {array.shape}; allowed are [N] and [N, channels]")
     if array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in (np.int16, np.int32, np.uint8):
@@ -67,6 +81,6 @@ def _from_array(array: NDArray[Any], sample_rate: int | None, options: AudioOpti
             "the shape is [N, channels], transpose an array of [channels, N]"
         )
     for start in range(0, len(rows), _BLOCK):
-        collector.add(to_float(rows[start : start + _BLOCK]), sample_rate)
-    samples = collector.finish()
-    return Waveform(samples, warnings=tuple(collector.notices()))
+        collector.add(to_float(rows[start : start + _BLOCK]), rate)
+    collector.finish()
+    return Waveform(samples.array(), warnings=tuple(collector.notices()))

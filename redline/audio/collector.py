@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +36,44 @@ class AudioOptions:
     max_stream_bytes: int = 4 << 30
     """Bytes taken from a stream that cannot seek, which is first copied to a temporary file."""
 
+    isolated: bool = True
+    """Decode in a process of its own, which a hostile recording may end, fill or hang without harm to this one. False
+    saves its start, a fraction of a second; say so where every recording comes from a trusted place."""
+
     def __post_init__(self) -> None:
-        if self.channel is not None and self.channel < 0:
-            raise ConfigError(f"channel is {self.channel}; channels are counted from 0")
-        if not 0 < self.min_rate_hz <= self.max_rate_hz:
+        for name, least in (
+            ("channel", 0),
+            ("min_rate_hz", 1),
+            ("max_rate_hz", 1),
+            ("max_channels", 1),
+            ("max_stream_bytes", 1),
+        ):
+            value = getattr(self, name)
+            if name == "channel" and value is None:
+                continue
+            if not _is_whole(value) or value < least:
+                none = ", or None to mix them down" if name == "channel" else ""
+                raise ConfigError(f"{name} is {value!r}; allowed are whole numbers from {least} on{none}")
+        seconds = self.max_duration_s
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number) or not seconds > 0:
+            raise ConfigError(f"max_duration_s is {seconds!r}; allowed are seconds above 0, math.inf for no limit")
+        if self.min_rate_hz > self.max_rate_hz:
             raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
-        if min(self.max_duration_s, self.max_channels, self.max_stream_bytes) <= 0:
-            raise ConfigError("max_duration_s, max_channels and max_stream_bytes must be above 0")
+        if not isinstance(self.isolated, bool):
+            raise ConfigError(f"isolated is {self.isolated!r}; allowed are True and False")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_rate(rate: Any, name: str) -> int:
+    """The sample rate that a caller gave, as a number; raises `AudioError`."""
+    if not _is_whole(rate):
+        raise AudioError(
+            f"{name}: sample_rate is {rate!r}; allowed is a whole number of samples a second, for example 16000"
+        )
+    return int(rate)
 
 
 def to_float(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -53,19 +86,37 @@ def to_float(values: NDArray[Any]) -> NDArray[np.float32]:
     return (floats - half if values.dtype.kind == "u" else floats) / np.float32(half)
 
 
-class Collector:
-    """Mono samples at 16 kHz, gathered block by block within the limits."""
+class Samples:
+    """Mono samples in memory."""
 
-    def __init__(self, name: str, options: AudioOptions) -> None:
+    def __init__(self) -> None:
+        # Grown by realloc, which moves no memory on Linux: blocks joined at the end would double the peak.
+        self._bytes = bytearray()
+
+    def take(self, block: NDArray[np.float32] | memoryview) -> None:
+        """Add some, as an array [n] or as its bytes."""
+        self._bytes += memoryview(block)
+
+    def array(self) -> NDArray[np.float32]:
+        """All of them [N]; nothing can be added while it lives."""
+        return np.frombuffer(self._bytes, dtype=np.float32)
+
+
+class Collector:
+    """Mono samples at 16 kHz, made block by block within the limits."""
+
+    def __init__(self, name: str, options: AudioOptions, take: Callable[[NDArray[np.float32]], None]) -> None:
+        """`take` gets the samples [n] as they are ready."""
         self.seconds = 0.0
+        self.taken = 0
+        """Samples that were handed on."""
+        self._take = take
         self._name = name
         self._options = options
         self._rate = 0
         self._resampler: soxr.ResampleStream | None = None
         self._mixdown = Mixdown()
         self._channels = 1
-        # Grown by realloc, which moves no memory on Linux: blocks joined at the end would double the peak.
-        self._samples = bytearray()
 
     def check(self, rate: int, channels: int) -> None:
         """Raise unless sound of this rate and number of channels is allowed."""
@@ -114,12 +165,11 @@ class Collector:
             self._mix(np.zeros((min(left, _BLOCK), channels), dtype=np.float32), rate)
             left -= _BLOCK
 
-    def finish(self) -> NDArray[np.float32]:
-        """All samples [N]; nothing can be added afterwards."""
+    def finish(self) -> None:
+        """Hand on what is left; nothing can be added afterwards."""
         for mono, rate in self._mixdown.flush():
             self._keep(mono, rate)
         self._flush()
-        return np.frombuffer(self._samples, dtype=np.float32)
 
     def notices(self) -> list[Notice]:
         """What the channels gave cause to tell."""
@@ -147,10 +197,14 @@ class Collector:
                 self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono))
-        self._samples += np.ascontiguousarray(mono).data
+        self._hand_on(mono)
 
     def _flush(self) -> None:
         if self._resampler is not None:
             tail = self._resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-            self._samples += np.ascontiguousarray(tail).data
+            self._hand_on(tail)
             self._resampler = None
+
+    def _hand_on(self, mono: NDArray[np.float32]) -> None:
+        self.taken += len(mono)
+        self._take(np.ascontiguousarray(mono))
