@@ -1,7 +1,8 @@
 """The one door for sound: path, bytes, stream or array in, bounded mono 16 kHz `Waveform` out.
 
 `reader` makes every source a seekable run of bytes, `content` tells by the bytes what they are, `decode` lets FFmpeg's
-libraries decode them, `collector` mixes, resamples and keeps the limits; `isolation` has that done in a process of its own.
+libraries decode them, `collector` mixes, resamples and keeps the limits; `isolation` has that done in a process of its
+own.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _from_array(array: NDArray[Any], sample_rate: int | None, options: AudioOpti
     rate = check_rate(sample_rate, "<array>")
     if np.ma.isMaskedArray(array):
         if np.ma.is_masked(array):
-            raise AudioError(f"<array>: {np.ma.count_masked(array)} samples are masked; fill them, for example with 0")
+            raise AudioError("<array>: some samples are masked; fill them, for example with array.filled(0)")
         array = np.ma.getdata(array)
     if array.ndim not in (1, 2):
         raise AudioError(f"<array>: shape {array.shape}; allowed are [N] and [N, channels]")

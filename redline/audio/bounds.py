@@ -39,7 +39,7 @@ def check(form: str, reader: Reader, options: AudioOptions) -> int:
     elif form == "matroska":
         _check_matroska(reader)
     elif form == "mov":
-        tables.check(reader, options)
+        _refuse_tags(reader, tables.check(reader, options))
     return reader.size
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,9 +92,9 @@ class Samples:
         # Grown by realloc, which moves no memory on Linux: blocks joined at the end would double the peak.
         self._bytes = bytearray()
 
-    def take(self, block: NDArray[np.float32] | memoryview) -> None:
-        """Add some, as an array [n] or as its bytes."""
-        self._bytes += memoryview(block)
+    def take(self, block: NDArray[np.float32]) -> None:
+        """Add some [n]."""
+        self._bytes += block.data
 
     def array(self) -> NDArray[np.float32]:
         """All of them [N]; nothing can be added while it lives."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler
 
 _SAFE_PLANES = 7
-"""PyAV looks for the last plane of a frame by walking to an empty pointer, and a frame has room for eight pointers: with
-more planes than this it reads what lies behind them."""
+"""PyAV looks for the last plane of a frame by walking to an empty pointer, and a frame has room for eight pointers:
+with more planes than this it reads what lies behind them."""
 
 
 class Packer:

@@ -52,7 +52,7 @@ class Reader:
             self._file.flush()
             return self._file.fileno()
         try:
-            copy = stack.enter_context(tempfile.TemporaryFile())
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by the stack
             copy.seek(self.base)
             self.seek(0)
             while part := self.read(_CHUNK):

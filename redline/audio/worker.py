@@ -1,7 +1,7 @@
 """The process that decodes for `redline.audio.isolation`, within limits of its own on memory and processor time.
 
-Linux keeps both limits. Elsewhere the address space is not limited (macOS does not keep it), and memory is bounded by the
-checks that decoding makes itself.
+Linux keeps both limits. Elsewhere the address space is not limited (macOS does not keep it), and memory is bounded by
+the checks that decoding makes itself.
 """
 
 from __future__ import annotations
