@@ -170,7 +170,7 @@ NOT_AUDIO = {
     "png": b"\x89PNG\r\n\x1a\n" + bytes(2000),
     "zip": b"PK\x03\x04" + bytes(2000),
     "gzip": b"\x1f\x8b\x08" + bytes(2000),
-    "avi": b"RIFF\x00\x10\x00\x00AVI LIST" + bytes(2000),
+    "midi": b"MThd\x00\x00\x00\x06" + bytes(2000),
     "zeros": bytes(100_000),
     "ones": b"\xff" * 100_000,
     "one-byte": b"R",
@@ -222,7 +222,7 @@ def test_ffmpeg_is_told_the_container_and_given_no_name(
 
 
 def test_no_decoder_of_pictures_may_run() -> None:
-    from redline.audio.decode import DECODERS
+    from redline.audio.container import DECODERS
 
     assert not DECODERS - av.codecs_available
     assert all(av.Codec(name, "r").type == "audio" for name in DECODERS)

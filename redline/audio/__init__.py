@@ -61,6 +61,8 @@ def _from_array(array: NDArray[Any], sample_rate: int | None, options: AudioOpti
     collector = Collector("<array>", options, samples.take)
     if sample_rate is None:
         raise AudioError("<array>: no sample rate; say it with sample_rate=, for example sample_rate=16000")
+    if options.track:
+        raise AudioError(f"<array>: track {options.track} asked for, but an array is one track; leave it out")
     rate = check_rate(sample_rate, "<array>")
     if np.ma.isMaskedArray(array):
         if np.ma.is_masked(array):

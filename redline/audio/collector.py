@@ -28,6 +28,8 @@ class AudioOptions:
 
     channel: int | None = None
     """The channel to keep, counted from 0; None is the mean of all, or the loudest where they cancel each other."""
+    track: int | None = None
+    """The audio track to hear in a file with several, counted from 0; None is the one marked as the main one."""
     max_duration_s: float = 12 * 3600.0
     min_rate_hz: int = 4_000
     max_rate_hz: int = 384_000
@@ -42,16 +44,17 @@ class AudioOptions:
     def __post_init__(self) -> None:
         for name, least in (
             ("channel", 0),
+            ("track", 0),
             ("min_rate_hz", 1),
             ("max_rate_hz", 1),
             ("max_channels", 1),
             ("max_stream_bytes", 1),
         ):
             value = getattr(self, name)
-            if name == "channel" and value is None:
+            if name in ("channel", "track") and value is None:
                 continue
             if not _is_whole(value) or value < least:
-                none = ", or None to mix them down" if name == "channel" else ""
+                none = {"channel": ", or None to mix them down", "track": ", or None for the main one"}.get(name, "")
                 raise ConfigError(f"{name} is {value!r}; allowed are whole numbers from {least} on{none}")
         seconds = self.max_duration_s
         if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number) or not seconds > 0:
@@ -110,7 +113,7 @@ class Collector:
         self.taken = 0
         """Samples that were handed on."""
         self._take = take
-        self._name = name
+        self.name = name
         self._options = options
         self._rate = 0
         self._resampler: soxr.ResampleStream | None = None
@@ -122,17 +125,17 @@ class Collector:
         limits = self._options
         if not limits.min_rate_hz <= rate <= limits.max_rate_hz:
             raise AudioLimitError(
-                f"{self._name}: sample rate {rate} Hz; allowed are {limits.min_rate_hz} to {limits.max_rate_hz} Hz; "
+                f"{self.name}: sample rate {rate} Hz; allowed are {limits.min_rate_hz} to {limits.max_rate_hz} Hz; "
                 "the header is broken, or the recording must be resampled first"
             )
         if not 1 <= channels <= limits.max_channels:
             raise AudioLimitError(
-                f"{self._name}: {channels} channels; allowed are 1 to {limits.max_channels}; "
+                f"{self.name}: {channels} channels; allowed are 1 to {limits.max_channels}; "
                 "the header is broken, or the recording must be split first"
             )
         if limits.channel is not None and limits.channel >= channels:
             raise AudioError(
-                f"{self._name}: channel {limits.channel} asked for; there are channels 0 to {channels - 1}; "
+                f"{self.name}: channel {limits.channel} asked for; there are channels 0 to {channels - 1}; "
                 "choose one of them, or none to mix them down"
             )
 
@@ -148,9 +151,9 @@ class Collector:
         if not peak <= LOUDEST:
             at = f"near {self.seconds - n / rate:.3f} s"
             if not np.isfinite(peak):
-                raise AudioError(f"{self._name}: NaN or infinite samples {at}; repair or convert the recording")
+                raise AudioError(f"{self.name}: NaN or infinite samples {at}; repair or convert the recording")
             raise AudioError(
-                f"{self._name}: a sample of {peak:g} {at}; full scale is 1 and at most {LOUDEST:g} is allowed; "
+                f"{self.name}: a sample of {peak:g} {at}; full scale is 1 and at most {LOUDEST:g} is allowed; "
                 "divide integer samples by their full scale (32768 for 16 bits)"
             )
         self._mix(block, rate)
@@ -182,7 +185,7 @@ class Collector:
         self.seconds += seconds
         if self.seconds > self._options.max_duration_s:
             raise AudioLimitError(
-                f"{self._name}: longer than the {self._options.max_duration_s:g} s that are allowed; "
+                f"{self.name}: longer than the {self._options.max_duration_s:g} s that are allowed; "
                 "split it, or raise max_duration_s"
             )
 

@@ -62,7 +62,7 @@ def decode(reader: Reader, options: AudioOptions, take: Callable[[NDArray[np.flo
     """
     with ExitStack() as stack:
         descriptor = reader.descriptor(stack)
-        request = {"name": reader.name, "base": reader.base, "options": asdict(options)}
+        request = {"name": reader.name, "base": reader.base, "size": reader.size, "options": asdict(options)}
         while True:
             try:
                 worker, is_new = _borrow()

@@ -34,16 +34,22 @@ class Reader:
         if not whole:
             raise AudioError(f"{name}: tells and seeks places that are no numbers; give an open, readable file")
         self._position = 0
+        self.shrank = False
+        """Bytes that were there when it was opened were gone when they were read."""
 
     @property
     def size(self) -> int:
         return max(self._end - self.base, 0)
 
-    def again(self, size: int) -> Reader:
-        """A second view of the first `size` bytes, with a place of its own."""
+    def again(self, size: int | None = None) -> Reader:
+        """A second view of the first `size` bytes or of all, with a place of its own."""
         view = Reader(self._file, self.name, base=self.base)
-        view._end = min(view._end, view.base + size)
-        return view
+        return view.expect(self.size if size is None else min(self.size, size))
+
+    def expect(self, size: int) -> Reader:
+        """The same, where it is known that there were so many bytes."""
+        self._end = self.base + size
+        return self
 
     def descriptor(self, stack: ExitStack) -> int:
         """A file descriptor behind which these bytes lie at the same places; of a copy, where there is none."""
@@ -76,6 +82,7 @@ class Reader:
             parts.append(part)
             left -= len(part)
         data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.shrank = self.shrank or left > 0
         self._position += len(data)
         return data
 

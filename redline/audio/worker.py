@@ -110,7 +110,7 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base:
     _limit_memory(base, options)
     answer = _Answer(link)
     try:
-        reader = Reader(cast("BinaryIO", _File(descriptor)), name, base=request["base"])
+        reader = Reader(cast("BinaryIO", _File(descriptor)), name, base=request["base"]).expect(request["size"])
         notices = decode(reader, options, answer.take)
         answer.flush()
         message = [[notice.code, notice.message, notice.start, notice.end] for notice in notices]
