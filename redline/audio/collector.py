@@ -20,6 +20,7 @@ LOUDEST = 1000.0
 """Full scale is 1; a decoded sample beyond this (60 dB above full scale) is garbage or an unscaled integer."""
 
 _BLOCK = 1 << 16
+_LONG_SILENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,13 @@ class Collector:
     def add_silence(self, seconds: float, rate: int) -> None:
         """Stand in for `seconds` that the recording lacks, at its sample rate."""
         self._spend(seconds)
+        if seconds > _LONG_SILENCE_S:  # all that came before is finished, so that nothing has to be computed
+            self._finish_block()
+            self._mixdown.skip(seconds)
+            left = round(seconds * SAMPLE_RATE)
+            for start in range(0, left, _BLOCK):
+                self._hand_on(np.zeros(min(_BLOCK, left - start), dtype=np.float32))
+            return
         left = round(seconds * rate)
         while left > 0:
             channels = self._channels if self._options.channel is None else 1
@@ -169,9 +177,13 @@ class Collector:
 
     def finish(self) -> None:
         """Hand on what is left; nothing can be added afterwards."""
+        self._finish_block()
+
+    def _finish_block(self) -> None:
         for mono, rate in self._mixdown.flush():
             self._keep(mono, rate)
         self._flush()
+        self._rate = 0
 
     def notices(self) -> list[Notice]:
         """What the channels gave cause to tell."""

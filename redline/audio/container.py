@@ -32,7 +32,7 @@ DECODERS = frozenset(
 
 PATIENCE = 10_000
 """Failures in a row, of packets without one frame of sound: minutes, far beyond a scratch."""
-_MOST_FRAME_SAMPLES = 1 << 20  # a codec may ask for 16 million
+_MOST_FRAME_SAMPLES = 1 << 21  # a codec may ask for 16 million
 _LONGEST_PACKET_S = 20.0
 _MOST_LISTED = 20
 _SKIP_MANUAL = 1 << 29  # AV_CODEC_FLAG2_SKIP_MANUAL: ALAC in CAF codes no padding, but FFmpeg cuts its length off

@@ -60,6 +60,10 @@ class Mixdown:
             yield self._mix(np.concatenate(self._blocks)), self._rate
         self._blocks, self._waiting = [], 0
 
+    def skip(self, seconds: float) -> None:
+        """Pass over silence that is not added; what was waiting has been flushed."""
+        self._done_s += seconds
+
     def notices(self) -> list[Notice]:
         """Where the channels cancelled each other, if they did."""
         if not self._cancelled:
