@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio import isolation
-from redline.audio.collector import LOUDEST, AudioOptions, Collector, Samples, check_rate, to_float
+from redline.audio.collector import LOUDEST, AudioOptions, Collector, Samples, check_rate, seen, to_float
 from redline.audio.decode import decode, too_large
 from redline.audio.reader import open_reader
 from redline.errors import AudioError, AudioLimitError, EmptyAudioError
@@ -41,7 +41,7 @@ def load(
     `unknown_length`, `several_streams`. Raises `AudioError` and its kinds, naming the input.
     """
     if not isinstance(options, AudioOptions):
-        raise AudioError(f"options is {options!r}; allowed is an AudioOptions, for example AudioOptions(channel=0)")
+        raise AudioError(f"options is {seen(options)}; allowed is an AudioOptions, for example AudioOptions(channel=0)")
     if isinstance(source, np.ndarray):
         return _from_array(source, sample_rate, options)
     with ExitStack() as stack:

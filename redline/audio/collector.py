@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,6 @@ class AudioOptions:
     max_channels: int = 32
     max_stream_bytes: int = 4 << 30
     """Bytes taken from a stream that cannot seek, which is first copied to a temporary file."""
-
     isolated: bool = True
     """Decode in a process of its own, which a hostile recording may end, fill or hang without harm to this one. False
     saves its start, a fraction of a second; say so where every recording comes from a trusted place."""
@@ -54,27 +54,36 @@ class AudioOptions:
             value = getattr(self, name)
             if name in ("channel", "track") and value is None:
                 continue
-            if not _is_whole(value) or value < least:
+            if not _is_whole(value) or not least <= value < 2**63:
                 none = {"channel": ", or None to mix them down", "track": ", or None for the main one"}.get(name, "")
-                raise ConfigError(f"{name} is {value!r}; allowed are whole numbers from {least} on{none}")
+                raise ConfigError(f"{name} is {seen(value)}; allowed are whole numbers from {least} on{none}")
         seconds = self.max_duration_s
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number) or not seconds > 0:
-            raise ConfigError(f"max_duration_s is {seconds!r}; allowed are seconds above 0, math.inf for no limit")
+        is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
+        if not is_number or not 0 < seconds < 2**63 and seconds != math.inf:
+            raise ConfigError(f"max_duration_s is {seen(seconds)}; allowed are seconds above 0, math.inf for no limit")
         if self.min_rate_hz > self.max_rate_hz:
             raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
         if not isinstance(self.isolated, bool):
-            raise ConfigError(f"isolated is {self.isolated!r}; allowed are True and False")
+            raise ConfigError(f"isolated is {seen(self.isolated)}; allowed are True and False")
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def seen(value: Any) -> str:
+    """A value of the caller's, as an error shows it."""
+    try:
+        return repr(value)[:80]
+    except Exception:  # whatever an object of the caller's can raise
+        return f"a {type(value).__name__}"
+
+
 def check_rate(rate: Any, name: str) -> int:
     """The sample rate that a caller gave, as a number; raises `AudioError`."""
-    if not _is_whole(rate):
+    if not _is_whole(rate) or abs(rate) >= 2**63:
         raise AudioError(
-            f"{name}: sample_rate is {rate!r}; allowed is a whole number of samples a second, for example 16000"
+            f"{name}: sample_rate is {seen(rate)}; allowed is a whole number of samples a second, for example 16000"
         )
     return int(rate)
 

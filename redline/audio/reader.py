@@ -124,9 +124,16 @@ def read_some(file: Any, count: int, name: str) -> bytes:
 def open_reader(source: str | Path | bytes | BinaryIO, options: AudioOptions, stack: ExitStack) -> Reader:
     """Any input but an array as a seekable reader, closed by `stack` where it was opened here."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return Reader(BytesIO(source), "<bytes>")
+        return Reader(BytesIO(source if isinstance(source, bytes) else bytes(source)), "<bytes>")
     if isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
+        try:
+            name = os.fsdecode(source)
+        except Exception as error:  # of a path that is an object of the caller's
+            raise AudioError(
+                f"{type(source).__name__} gives no path ({reason(error)}); give a str or a Path"
+            ) from error
+        if not name:
+            raise AudioError("the path is empty; give that of a recording")
         file = stack.enter_context(_open_path(name))
         return Reader(file if file.seekable() else _spool(file, name, options, stack), name, owned=True)
     if not hasattr(source, "read"):
