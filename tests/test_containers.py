@@ -9,6 +9,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from redline import audio
 from redline.audio import AudioOptions
@@ -108,6 +110,24 @@ def test_text_of_another_alphabet_is_no_gsm() -> None:
     for data in (text.encode(), text.encode("koi8-r"), text.encode("utf-16")):
         with pytest.raises(AudioError):
             audio.load(data)
+
+
+@pytest.mark.parametrize("name", [*FURTHER, *OTHERS])
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_no_damage_of_any_container_escapes_as_another_error(name: str, data: st.DataObject) -> None:
+    broken = bytearray(file(name))
+    places = st.integers(0, len(broken) - 1) | st.integers(0, 300)
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)):
+        broken[place] = value
+    start = data.draw(st.integers(0, len(broken)) | st.just(len(broken)))
+    broken[start : start + data.draw(st.integers(0, 5000))] = b""
+    try:
+        wave = audio.load(bytes(broken), options=AudioOptions(max_duration_s=60))
+    except AudioError as error:
+        assert str(error).startswith("<bytes>: ")
+    else:
+        assert 0 < len(wave.samples) <= 60.1 * SAMPLE_RATE
 
 
 # --- tracks ---

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from redline.audio.content import transport_packet
 from redline.audio.mpeg import id3_bytes
 from redline.audio.reader import Reader
 from redline.errors import AudioLimitError
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _MOST_CHUNKS = 100_000
+_TAIL_BYTES = 1 << 16
 _UNKNOWN_SIZES = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)  # what recorders write into a pipe
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 _LEAST_UNREAD_S = 0.02
 
 EXACT = frozenset(("wav", "flac", "aiff", "au", "w64", "tta", "wv", "ape", "tak", "nistsphere"))
 """Containers that count their samples; others are padded by their encoders with a coded frame or two."""
-_COUNTED = EXACT - {"wav", "w64"} | {"mov", "rm", "mpc", "mpc8"}
+_COUNTED = EXACT - {"wav", "w64"} | {"mov", "avi", "rm", "mpc", "mpc8"}
 """Where FFmpeg has the length from the header, and not from the size of the file."""
 _TIMED = ("matroska", "flv")
 """The same, but for the longest of all streams."""
@@ -66,9 +68,7 @@ def is_cut(form: str, reader: Reader) -> bool:
     if form == "flv":
         return _flv_is_cut(reader)
     if form == "mpegts":
-        head = reader.at(0, 20 * 204)
-        size = next(size for start, size in ((0, 188), (4, 192), (0, 204)) if set(head[start::size][:3]) == {0x47})
-        return reader.size % size != 0
+        return _transport_is_cut(reader)
     if form == "mpeg":
         return _program_is_cut(reader)
     if form == "au":
@@ -105,6 +105,8 @@ def _ends(form: str, reader: Reader) -> Iterator[int]:
     for _ in range(_MOST_CHUNKS):
         if form == "voc":  # a length of three bytes
             fields = reader.at(position, 4)
+            if fields[:1] == b"\0" and any(reader.at(max(position, reader.size - _TAIL_BYTES), _TAIL_BYTES)):
+                yield reader.size + 2  # the end, and more behind it
             if len(fields) < 4 or fields[0] == 0:
                 return
             length, start = int.from_bytes(fields[1:], "little"), position + 4
@@ -193,7 +195,7 @@ def _unread_bytes(reader: Reader, position: int) -> int:
             return unread + rest
         if not (all(0x20 <= byte < 0x7F for byte in name) and position + 8 + size <= reader.size + 1):
             is_tag = name[:3] in (b"TAG", b"APE") or id3_bytes(chunk)
-            return unread if is_tag or not any(reader.at(position, 1 << 16)) else unread + rest
+            return unread if is_tag or not any(reader.at(position, _TAIL_BYTES)) else unread + rest
         if name == b"data":
             unread += min(size, rest)
         position += 8 + size + size % 2
@@ -219,6 +221,12 @@ def _matroska_is_cut(reader: Reader) -> bool:
     mask = (1 << 7 * width) - 1
     size = int.from_bytes(head[start : start + width], "big") & mask
     return size != mask and start + width + size > reader.size
+
+
+def _transport_is_cut(reader: Reader) -> bool:
+    """The last packet must be complete and start like one."""
+    start, size = transport_packet(reader.at(0, 20 * 204)) or (0, 188)
+    return reader.size % size != 0 or reader.at(reader.size - size + start, 1) != b"\x47"
 
 
 def _program_is_cut(reader: Reader) -> bool:

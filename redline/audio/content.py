@@ -166,15 +166,15 @@ def _marked(head: bytes) -> str | None:
         return "eac3" if head[5] >> 3 > 10 else "ac3"
     if first_frame(head, loas_bytes, frames=5, search=1) == 0:
         return "loas"
-    if _is_transport(head):
+    if transport_packet(head):
         return "mpegts"
     marks = head[: len(head) // 33 * 33 : 33]
     return "gsm" if len(marks) >= _GSM_FRAMES and all(byte >> 4 == 0xD for byte in marks) else None
 
 
-def _is_transport(head: bytes) -> bool:
-    """Whether packets of an MPEG transport stream follow each other, plain, with times or with checks."""
-    return any(
-        len(head) >= 3 * size and set(head[offset : 20 * size : size]) == {0x47}
-        for offset, size in ((0, 188), (4, 192), (0, 204))
-    )
+def transport_packet(head: bytes) -> tuple[int, int] | None:
+    """Where the packets of an MPEG transport stream start and how long they are: plain, with times or with checks."""
+    for start, size in ((0, 188), (4, 192), (0, 204)):
+        if len(head) >= 3 * size and set(head[start : 20 * size : size]) == {0x47}:
+            return start, size
+    return None
