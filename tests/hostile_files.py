@@ -289,16 +289,16 @@ LARGE: dict[str, Callable[[], bytes]] = {
 
 SLOW: dict[str, Callable[[], bytes]] = {
     "flac-comments": lambda: flac_comments(80_000),
-    "flac-blocks": lambda: flac_blocks(3_000_000),
-    "flac-seek-points": lambda: flac_seek_points(900_000),
+    "flac-blocks": lambda: flac_blocks(1_000_000),
+    "flac-seek-points": lambda: flac_seek_points(300_000),
     "ogg-comments": lambda: ogg_comments(80_000),
     "matroska-tags": lambda: matroska_tags(80_000),
     "mp4-tags": lambda: mp4_tags(80_000),
     "ape-tags": lambda: ape_tags(65_000),
     "wav-tags": lambda: wav_tags(65_536),
-    "wav-chunks": lambda: wav_chunks(7_500_000, 12),
-    "wav-chunks-after-fmt": lambda: wav_chunks(7_500_000, 36),
-    "wav-chunks-behind": lambda: wav_chunks(7_500_000, len(wav())),
-    "id3-tags": lambda: id3_tags(3_000_000),
+    "wav-chunks": lambda: wav_chunks(2_500_000, 12),
+    "wav-chunks-after-fmt": lambda: wav_chunks(2_500_000, 36),
+    "wav-chunks-behind": lambda: wav_chunks(2_500_000, len(wav())),
+    "id3-tags": lambda: id3_tags(1_500_000),
 }
 """Files that want minutes."""

@@ -59,7 +59,7 @@ class AudioOptions:
                 raise ConfigError(f"{name} is {seen(value)}; allowed are whole numbers from {least} on{none}")
         seconds = self.max_duration_s
         is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
-        if not is_number or not 0 < seconds < 2**63 and seconds != math.inf:
+        if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
             raise ConfigError(f"max_duration_s is {seen(seconds)}; allowed are seconds above 0, math.inf for no limit")
         if self.min_rate_hz > self.max_rate_hz:
             raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")

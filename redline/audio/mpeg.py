@@ -124,7 +124,7 @@ def sound_in_tag(reader: Reader, start: int, size: int) -> int | None:
     for _ in range(1000):
         entry = reader.at(start + position, 10)
         name = entry[:name_bytes]
-        if position >= size or not re.fullmatch(rb"[A-Z0-9]{3,4}", name):
+        if position >= size or len(entry) < 10 or not re.fullmatch(rb"[A-Z0-9]{3,4}", name):
             break
         if version == 2:
             position += 6 + int.from_bytes(entry[3:6], "big")
