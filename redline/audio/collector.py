@@ -57,7 +57,7 @@ class AudioOptions:
             if not _is_whole(value) or not least <= value < 2**63:
                 none = {"channel": ", or None to mix them down", "track": ", or None for the main one"}.get(name, "")
                 raise ConfigError(f"{name} is {seen(value)}; allowed are whole numbers from {least} on{none}")
-        seconds = self.max_duration_s
+        seconds: Any = self.max_duration_s
         is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
         if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
             raise ConfigError(f"max_duration_s is {seen(seconds)}; allowed are seconds above 0, math.inf for no limit")
