@@ -181,6 +181,13 @@ def test_one_worker_serves_many_files_and_a_dead_one_is_replaced(monkeypatch: py
     assert len(started) == 2
 
 
+def test_a_worker_that_was_prepared_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    isolation.prepare()
+    (worker,) = isolation._idle
+    assert audio.load(wav()).duration == 0.1
+    assert isolation._idle == [worker]
+
+
 def test_threads_have_workers_of_their_own() -> None:
     sounds = [written(sine(2.0, hertz=200.0 + 100 * number), 16_000) for number in range(6)]
     got: dict[int, Any] = {}

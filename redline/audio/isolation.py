@@ -63,29 +63,40 @@ def decode(reader: Reader, options: AudioOptions, take: Callable[[NDArray[np.flo
     with ExitStack() as stack:
         descriptor = reader.descriptor(stack)
         request = {"name": reader.name, "base": reader.base, "size": reader.size, "options": asdict(options)}
-        while True:
-            try:
-                worker, is_new = _borrow()
-            except _NoWorkerError as error:
-                if not _told:
-                    _told.append(str(error))
-                    warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
-                return decode_here(reader, options, take)
-            try:
-                notices = worker.decode(request, descriptor, options.max_duration_s, take)
-            except _GoneError:
-                worker.end()
-                if is_new:
-                    raise AudioError(f"{reader.name}: cannot be decoded; the worker process ends at once") from None
-                continue
-            except RedlineError as error:
-                _give_back(worker)
-                raise error from None
-            except BaseException:
-                worker.end()
-                raise
+        try:
+            return _decode_there(request, descriptor, options.max_duration_s, take)
+        except _NoWorkerError as error:
+            if not _told:
+                _told.append(str(error))
+                warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
+            return decode_here(reader, options, take)
+
+
+def _decode_there(
+    request: dict[str, Any], descriptor: int, most_s: float, take: Callable[[NDArray[np.float32]], None]
+) -> tuple[Notice, ...]:
+    while True:
+        worker, is_new = _borrow()
+        try:
+            notices = worker.decode(request, descriptor, most_s, take)
+        except _GoneError:
+            if is_new:
+                raise AudioError(f"{request['name']}: cannot be decoded; the worker process ends at once") from None
+        except RedlineError as error:
+            _give_back(worker)
+            raise error from None
+        except BaseException:
+            worker.end()
+            raise
+        else:
             _give_back(worker)
             return notices
+
+
+def prepare() -> None:
+    """Start a worker ahead of the first recording, while other things are loaded."""
+    with suppress(_NoWorkerError):
+        _give_back(_Worker())
 
 
 def _borrow() -> tuple[_Worker, bool]:
@@ -152,13 +163,7 @@ class _Worker:
         self._socket.settimeout(SILENT_S)
         self._messages = self._socket.makefile("rb")
         self.is_alive = True
-        try:
-            kind, _ = self._receive()
-        except (OSError, EOFError):
-            kind = FAILED
-        if kind != READY:
-            self.end()
-            raise _NoWorkerError(f"{sys.executable} could not load the decoder")
+        self._is_ready = False
 
     def decode(
         self,
@@ -168,6 +173,7 @@ class _Worker:
         take: Callable[[NDArray[np.float32]], None],
     ) -> tuple[Notice, ...]:
         """Have one file decoded; raises `AudioError`, and `_GoneError` where the worker had ended before."""
+        self._wait_for_start()
         name = request["name"]
         text = json.dumps(request, default=lambda number: number.item()).encode()
         try:
@@ -176,6 +182,7 @@ class _Worker:
             if self._receive()[0] != STARTED:
                 raise EOFError
         except (OSError, EOFError) as error:
+            self.end()
             raise _GoneError from error
         left = (most_s + 1) * SAMPLE_RATE
         try:
@@ -200,6 +207,17 @@ class _Worker:
             ) from None
         except (OSError, EOFError, ValueError, LookupError, TypeError):
             raise self._died(name) from None
+
+    def _wait_for_start(self) -> None:
+        if self._is_ready:
+            return
+        try:
+            self._is_ready = self._receive()[0] == READY
+        except (OSError, EOFError):
+            self._is_ready = False
+        if not self._is_ready:
+            self.end()
+            raise _NoWorkerError(f"{sys.executable} could not load the decoder")
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
