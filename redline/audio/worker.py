@@ -75,7 +75,7 @@ class _Answer:
         self._blocks, self._waiting = [], 0
         self._sent += len(samples)
         for start in range(0, len(samples), _BLOCK):
-            send(self._link, SAMPLES, samples[start : start + _BLOCK].tobytes())
+            send(self._link, SAMPLES, memoryview(samples[start : start + _BLOCK]).cast("B"))
         _limit_cpu(self._started_s + _CPU_S + _CPU_S_PER_S * self._sent / SAMPLE_RATE)
 
 
@@ -130,9 +130,10 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base:
     send(link, FAILED, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
 
 
-def send(link: socket.socket, kind: bytes, data: bytes = b"") -> None:
+def send(link: socket.socket, kind: bytes, data: bytes | memoryview = b"") -> None:
     """One message to the other process."""
-    link.sendall(HEAD.pack(kind, len(data)) + data)
+    link.sendall(HEAD.pack(kind, len(data)))
+    link.sendall(data)
 
 
 def _exactly(link: socket.socket, count: int) -> bytes:
