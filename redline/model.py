@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, overload
+from typing import Any, Literal, overload
 
 import torch
-from numpy.typing import NDArray
 
 from redline import audio, numbers
 from redline.audio import AudioOptions
@@ -26,7 +25,7 @@ from redline.recognizer import EditRecognizer, GenerateRecognizer
 from redline.text import Tokenizer
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
-Source = str | Path | bytes | BinaryIO | NDArray[Any] | Waveform
+Source = audio.Source | Waveform
 TaskName = Literal["transcribe", "translate"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
 Progress = Callable[[float, float], None]

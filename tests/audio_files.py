@@ -35,23 +35,69 @@ ENCODINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
 }
 FILES = [*ENCODINGS, "vorbis"]
 
+# The same of what is found on old machines and phones, in studios and archives; mono where the encoder has no more.
+FURTHER: dict[str, tuple[str, str, int, dict[str, str]]] = {
+    "wma": ("asf", "wmav2", 44_100, {}),
+    "wma-1": ("asf", "wmav1", 44_100, {}),
+    "aiff": ("aiff", "pcm_s16be", 44_100, {}),
+    "aiff-24": ("aiff", "pcm_s24be", 44_100, {}),
+    "caf": ("caf", "pcm_s16be", 44_100, {}),
+    "caf-alac": ("caf", "alac", 44_100, {}),
+    "au": ("au", "pcm_mulaw", 16_000, {}),
+    "w64": ("w64", "pcm_s16le", 44_100, {}),
+    "rf64": ("wav", "pcm_s16le", 44_100, {"rf64": "always"}),
+    "wav-adpcm": ("wav", "adpcm_ms", 22_050, {}),
+    "wav-mp3": ("wav", "libmp3lame", 44_100, {}),
+    "voc": ("voc", "pcm_s16le", 22_050, {}),
+    "ircam": ("ircam", "pcm_s16le", 44_100, {}),
+    "sox": ("sox", "pcm_s32le", 44_100, {}),
+    "mp2": ("mp2", "mp2", 44_100, {}),
+    "ac3": ("ac3", "ac3", 44_100, {}),
+    "eac3": ("eac3", "eac3", 44_100, {}),
+    "latm": ("latm", "aac", 32_000, {}),
+    "amr": ("amr", "libopencore_amrnb", 8_000, {}),
+    "wv": ("wv", "wavpack", 44_100, {}),
+    "tta": ("tta", "tta", 44_100, {}),
+    "ogg-flac": ("ogg", "flac", 44_100, {}),
+    "mov": ("mov", "pcm_s16be", 44_100, {}),
+    "mov-alac": ("mov", "alac", 44_100, {}),
+    "3gp": ("3gp", "libopencore_amrnb", 8_000, {}),
+    "3g2": ("3g2", "aac", 16_000, {}),
+    "mkv-ac3": ("matroska", "ac3", 44_100, {}),
+    "mka": ("matroska", "libopus", 48_000, {}),
+    "avi": ("avi", "libmp3lame", 44_100, {}),
+    "avi-pcm": ("avi", "pcm_s16le", 44_100, {}),
+    "flv": ("flv", "aac", 44_100, {}),
+    "flv-nelly": ("flv", "nellymoser", 22_050, {}),
+    "ts": ("mpegts", "aac", 44_100, {}),
+    "m2ts": ("mpegts", "ac3", 48_000, {"mpegts_m2ts_mode": "1"}),
+    "mpg": ("mpeg", "mp2", 44_100, {}),
+    "vob": ("vob", "ac3", 48_000, {}),
+    "rm": ("rm", "ac3", 44_100, {}),
+    "ra": ("rm", "real_144", 8_000, {}),
+    "nut": ("nut", "libmp3lame", 44_100, {}),
+}
+MONO = ("libopencore_amrnb", "nellymoser", "real_144")
+
 
 def encode(samples: NDArray[np.float32], name: str, video_frames: int = 0) -> bytes:
-    """Stereo samples [2, N] at 16 kHz in one of ENCODINGS."""
-    container_name, codec, rate, options = ENCODINGS[name]
+    """Stereo samples [2, N] at 16 kHz in one of ENCODINGS or FURTHER."""
+    container_name, codec, rate, options = {**ENCODINGS, **FURTHER}[name]
+    layout = "mono" if codec in MONO else "stereo"
+    samples = samples.mean(axis=0, keepdims=True) if codec in MONO else samples
     out = BytesIO()
     with av.open(out, "w", format=container_name, options=options) as container:
         picture: Any = add_video(container) if video_frames else None
         stream: Any = container.add_stream(codec, rate=rate)
-        stream.layout = "stereo"
-        stream.bit_rate = 128_000
+        stream.layout = layout
+        stream.bit_rate = 12_200 if codec.endswith("amrnb") else 128_000
         for index in range(video_frames):
             black = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
             black.pts, black.time_base = index, Fraction(1, 25)
             container.mux(picture.encode(black))
-        resampler = av.AudioResampler(format=stream.codec_context.format, layout="stereo", rate=rate)
+        resampler = av.AudioResampler(format=stream.codec_context.format, layout=layout, rate=rate)
         for start in range(0, samples.shape[1], 1000):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, start : start + 1000]), "fltp", "stereo")
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, start : start + 1000]), "fltp", layout)
             frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
             for part in resampler.resample(frame):
                 container.mux(stream.encode(part))
@@ -120,3 +166,11 @@ def recordings() -> dict[str, bytes]:
     voice = stereo_voice()
     made = {name: encode(voice, name) for name in ENCODINGS}
     return Files(made, vorbis=written(voice.T, SAMPLE_RATE, "OGG", "VORBIS"))
+
+
+def likeness(got: NDArray[np.float32], want: NDArray[np.float32]) -> tuple[float, int]:
+    """How two sounds correlate where they fit best, and how many samples late the first is."""
+    size = 1 << (len(want) + len(got)).bit_length()
+    cross = np.fft.irfft(np.fft.rfft(got, size) * np.conj(np.fft.rfft(want, size)))
+    lag = int(np.argmax(cross))
+    return float(cross[lag] / (np.linalg.norm(got) * np.linalg.norm(want))), lag if lag < size // 2 else lag - size

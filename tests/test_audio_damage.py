@@ -170,7 +170,7 @@ NOT_AUDIO = {
     "png": b"\x89PNG\r\n\x1a\n" + bytes(2000),
     "zip": b"PK\x03\x04" + bytes(2000),
     "gzip": b"\x1f\x8b\x08" + bytes(2000),
-    "avi": b"RIFF\x00\x10\x00\x00AVI LIST" + bytes(2000),
+    "midi": b"MThd\x00\x00\x00\x06" + bytes(2000),
     "zeros": bytes(100_000),
     "ones": b"\xff" * 100_000,
     "one-byte": b"R",
@@ -215,14 +215,14 @@ def test_ffmpeg_is_told_the_container_and_given_no_name(
     monkeypatch.setattr(av, "open", spy)
     path = tmp_path / "list.m3u8"
     path.write_bytes(files["mp3"])
-    audio.load(path)
+    audio.load(path, options=AudioOptions(isolated=False))
     assert calls[0]["format"] == "mp3"
     with pytest.raises(PermissionError):
         calls[0]["io_open"]("file:///etc/passwd", 1, {})
 
 
 def test_no_decoder_of_pictures_may_run() -> None:
-    from redline.audio.decode import DECODERS
+    from redline.audio.container import DECODERS
 
     assert not DECODERS - av.codecs_available
     assert all(av.Codec(name, "r").type == "audio" for name in DECODERS)

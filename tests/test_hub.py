@@ -23,6 +23,8 @@ from redline.evaluate.hub import Address
 from redline.evaluate.score import Item
 from redline.testing import FakeRecognizer
 
+NEWEST = "0123456789abcdef0123456789abcdef01234567"
+
 
 def wav(seconds: float) -> bytes:
     file = io.BytesIO()
@@ -69,8 +71,12 @@ class Library(ModuleType):
         super().__init__("datasets")
         self.sets: dict[tuple[str, str | None, str], Rows] = {}
         self.Audio = lambda decode: SimpleNamespace(decode=decode)
+        self.config = SimpleNamespace()
+        self.revisions: list[str | None] = []
+        """Those that were asked for."""
 
-    def load_dataset(self, name: str, config: str | None, *, split: str) -> Rows:
+    def load_dataset(self, name: str, config: str | None, *, split: str, revision: str | None) -> Rows:
+        self.revisions.append(revision)
         if (name, config, split) in self.sets:
             return self.sets[name, config, split]
         if any(key[0] == name for key in self.sets):
@@ -82,6 +88,7 @@ class Library(ModuleType):
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library()
     monkeypatch.setitem(sys.modules, "datasets", made)
+    monkeypatch.setattr(hub, "_newest", lambda name: NEWEST)
     return made
 
 
@@ -98,13 +105,15 @@ def sounds(*seconds: float) -> list[dict[str, Any]]:
         ("hf:owner/name:clean:test.other", None, Address("owner/name", "clean", "test.other")),
         ("hf:owner/name::train", "train", Address("owner/name", None, "train")),
         ("hf:/some/folder", None, Address("/some/folder", None, "test")),
+        ("hf:owner/name@v1.0", None, Address("owner/name", None, "test", "v1.0")),
+        ("hf:owner/name@refs/pr/6:en_us:dev", None, Address("owner/name", "en_us", "dev", "refs/pr/6")),
     ],
 )
 def test_an_address_names_set_configuration_and_split(text: str, split: str | None, address: Address) -> None:
     assert hub.parse(text, split) == address
 
 
-@pytest.mark.parametrize("text", ["hf:", "hf::x", "hf:a:b:c:d", "owner/name"])
+@pytest.mark.parametrize("text", ["hf:", "hf::x", "hf:a:b:c:d", "owner/name", "hf:owner/name@", "hf:@x"])
 def test_an_address_that_names_nothing_says_what_does(text: str) -> None:
     with pytest.raises(DataError, match="write hf:owner/name, hf:owner/name:config or"):
         hub.parse(text)
@@ -116,16 +125,16 @@ def test_rows_become_utterances_and_their_sound_is_decoded_when_asked_for(librar
     (tmp_path / "c.wav").write_bytes(wav(3))
     rows = Rows(
         {
-            "audio": [*sounds(1, 2), {"bytes": None, "path": str(tmp_path / "c.wav")}],
+            "audio": [*sounds(1, 2), {"bytes": None, "path": "c.wav"}],
             "text": ["One two.", None, " three "],
             "raw_text": ["no", "no", "no"],
             "id": ["a/1", "a/2", None],
             "audio_length_s": [1.0, 2.0, None],
         }
     )
-    library.sets["owner/name", "en", "test"] = rows
-    found, without_text, load = hub.read(hub.parse("hf:owner/name:en"))
-    root = "hf:owner/name:en:test"
+    library.sets[str(tmp_path), "en", "test"] = rows
+    found, without_text, load = hub.read(hub.parse(f"hf:{tmp_path}:en"), source="owner/name")
+    root = f"hf:{tmp_path}:en:test"
     assert [(one.id, str(one.audio), one.text, one.duration) for one in found] == [
         ("a/1", f"{root}/0", "One two.", 1.0),
         (f"{root}/2", f"{root}/2", "three", 0.0),
@@ -182,6 +191,58 @@ def test_bad_sound_fails_its_own_utterance_by_name(library: Library) -> None:
     assert [one.item.edited for one in results if one.item] == ["1.00 seconds"]
     with pytest.raises(AudioError, match=r"^hf:x/y::test/0"):
         load(utterances[0].audio)
+
+
+def test_a_row_opens_no_file_outside_the_folder_of_its_set(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "set", tmp_path / "private.wav"
+    (folder / "clips").mkdir(parents=True)
+    elsewhere.write_bytes(wav(1))
+    (folder / "clips" / "a.wav").write_bytes(wav(2))
+    (folder / "link.wav").symlink_to(elsewhere)
+    (folder / "inner.wav").symlink_to(folder / "clips" / "a.wav")
+    (tmp_path / "set-of-others.wav").write_bytes(wav(1))
+    good = ["clips/a.wav", str(folder / "clips" / "a.wav"), "inner.wav", "clips/../clips/a.wav"]
+    bad = [str(elsewhere), "../private.wav", "link.wav", "/etc/passwd", "clips/../../private.wav"]
+    bad += ["../set-of-others.wav", "https://example.com/a.wav", "/dev/zero"]
+    audio = [{"bytes": None, "path": path} for path in good + bad]
+    monkeypatch.chdir(tmp_path)
+    library.sets[str(folder), None, "test"] = Rows({"audio": audio, "text": ["a"] * len(audio)})
+    utterances, _, load = hub.read(hub.parse(f"hf:{folder}"))
+    assert [load(one.audio).duration for one in utterances[: len(good)]] == [2.0] * len(good)
+    for one in utterances[len(good) :]:
+        with pytest.raises(AudioError, match=r"(is no file of the data set, and is not opened|no such file)"):
+            load(one.audio)
+    # The files of a set of the hub lie in the cache, under its name.
+    cache = tmp_path / "hub" / "datasets--owner--name"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "snapshots").mkdir()
+    (cache / "blobs" / "1").write_bytes(wav(2))
+    (cache / "snapshots" / "a.wav").symlink_to(cache / "blobs" / "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    audio = [{"bytes": None, "path": str(path)} for path in (cache / "snapshots" / "a.wav", elsewhere)]
+    library.sets["owner/name", None, "test"] = Rows({"audio": audio, "text": ["a", "b"]})
+    (one, two), _, load = hub.read(hub.parse("hf:owner/name"))
+    assert load(one.audio).duration == 2.0
+    with pytest.raises(AudioError, match="is not opened"):
+        load(two.audio)
+
+
+def test_a_run_reads_one_revision_and_says_which(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.sets["x/y", None, "test"] = Rows({"audio": sounds(1), "text": ["a b c d"]})
+    address = hub.pinned(hub.parse("hf:x/y"))
+    assert address.revision == NEWEST and str(address) == f"x/y@{NEWEST}::test"
+    assert hub.pinned(hub.parse("hf:x/y@v2")).revision == "v2"
+    hub.read(address)
+    hub.read(hub.parse("hf:x/y@v2"))
+    assert library.revisions == [NEWEST, "v2"]
+    done = command(monkeypatch, FakeRecognizer(lambda clip: "a b c d"), "--data", "hf:x/y")
+    assert done.exit_code == 0 and NEWEST in done.output, done.output
+    eight_sets(library)
+    library.revisions.clear()
+    leaderboard.read()
+    assert library.revisions == [NEWEST] * 8
 
 
 def eight_sets(library: Library) -> None:

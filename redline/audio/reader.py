@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 from contextlib import ExitStack
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,29 +20,69 @@ _CHUNK = 1 << 16
 class Reader:
     """A seekable view of a file's bytes from `base` on, without a name that FFmpeg could judge by."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, *, base: int | None = None, owned: bool = False) -> None:
+        """`owned`: the file was opened here, so that its descriptor shows the same bytes as its methods."""
         self.name = name
         self._file = file
+        self._owned = owned
         try:
-            self.base = file.tell()
+            self.base = file.tell() if base is None else base
             self._end = file.seek(0, os.SEEK_END)
-        except (OSError, ValueError) as error:
-            raise AudioError(f"{name}: cannot be read ({error}); give an open, readable file") from error
+            whole = all(isinstance(place, int) for place in (self.base, self._end))
+        except Exception as error:  # whatever a stream of the caller's can raise
+            raise AudioError(f"{name}: cannot be read ({reason(error)}); give an open, readable file") from error
+        if not whole:
+            raise AudioError(f"{name}: tells and seeks places that are no numbers; give an open, readable file")
         self._position = 0
+        self.shrank = False
+        """Bytes that were there when it was opened were gone when they were read."""
 
     @property
     def size(self) -> int:
         return max(self._end - self.base, 0)
 
+    def again(self, size: int | None = None) -> Reader:
+        """A second view of the first `size` bytes or of all, with a place of its own."""
+        view = Reader(self._file, self.name, base=self.base)
+        return view.expect(self.size if size is None else min(self.size, size))
+
+    def expect(self, size: int) -> Reader:
+        """The same, where it is known that there were so many bytes."""
+        self._end = self.base + size
+        return self
+
+    def descriptor(self, stack: ExitStack) -> int:
+        """A file descriptor behind which these bytes lie at the same places; of a copy, where there is none."""
+        plain = type(self._file) is BufferedReader and type(self._file.raw) is FileIO
+        if self._owned or plain:
+            self._file.flush()
+            return self._file.fileno()
+        try:
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by the stack
+            copy.seek(self.base)
+            self.seek(0)
+            while part := self.read(_CHUNK):
+                copy.write(part)
+            copy.flush()
+        except OSError as error:
+            raise AudioError(f"{self.name}: cannot be copied to a temporary file ({reason(error)})") from error
+        return copy.fileno()
+
     def read(self, count: int) -> bytes:
-        count = min(count, self.size - self._position)
-        if count <= 0:
+        """The next `count` bytes, fewer only at the end."""
+        left = min(count, self.size - self._position)
+        if left <= 0:
             return b""
         try:
             self._file.seek(self.base + self._position)
-            data = self._file.read(count)
-        except (OSError, ValueError) as error:
-            raise AudioError(f"{self.name}: reading failed ({error}); check the disk or the connection") from error
+        except Exception as error:
+            raise _failed(self.name, error) from error
+        parts = []
+        while left > 0 and (part := read_some(self._file, left, self.name)):
+            parts.append(part)
+            left -= len(part)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.shrank = self.shrank or left > 0
         self._position += len(data)
         return data
 
@@ -62,27 +102,61 @@ class Reader:
         return self.read(count)
 
 
+def read_some(file: Any, count: int, name: str) -> bytes:
+    """One read of a stream, checked: some bytes, at most `count`, or none at its end."""
+    try:
+        data = file.read(count)
+    except Exception as error:  # whatever a stream of the caller's can raise
+        raise _failed(name, error) from error
+    if isinstance(data, str):
+        raise AudioError(f"{name}: opened as text; open it in binary mode ('rb')")
+    if data is None:
+        raise AudioError(f"{name}: read gave None, as a non-blocking stream without data does; make it blocking")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise AudioError(f"{name}: read gave {type(data).__name__}; a binary stream gives bytes")
+    if len(data) > count:
+        raise AudioError(
+            f"{name}: read gave {len(data)} bytes where {count} were asked for; give a well-behaved stream"
+        )
+    return bytes(data)
+
+
 def open_reader(source: str | Path | bytes | BinaryIO, options: AudioOptions, stack: ExitStack) -> Reader:
     """Any input but an array as a seekable reader, closed by `stack` where it was opened here."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return Reader(BytesIO(source), "<bytes>")
+        return Reader(BytesIO(source if isinstance(source, bytes) else bytes(source)), "<bytes>")
     if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
+        try:
+            name = os.fsdecode(source)
+        except Exception as error:  # of a path that is an object of the caller's
+            raise AudioError(
+                f"{type(source).__name__} gives no path ({reason(error)}); give a str or a Path"
+            ) from error
+        if not name:
+            raise AudioError("the path is empty; give that of a recording")
         file = stack.enter_context(_open_path(name))
-    elif hasattr(source, "read"):
-        file = source
-        name = file.name if isinstance(getattr(file, "name", None), str) else "<stream>"
-        if isinstance(file.read(0), str):
-            raise AudioError(f"{name}: opened as text; open it in binary mode ('rb')")
-    else:
+        return Reader(file if file.seekable() else _spool(file, name, options, stack), name, owned=True)
+    if not hasattr(source, "read"):
         raise AudioError(
             f"cannot read audio from {type(source).__name__}; give a path, bytes, a binary file object, "
             "or a numpy array with sample_rate="
         )
-    seekable = getattr(file, "seekable", None)
-    if seekable is None or not seekable():
-        file = _spool(file, name, options, stack)
-    return Reader(file, name)
+    name = source.name if isinstance(getattr(source, "name", None), str) else "<stream>"
+    read_some(source, 0, name)
+    try:
+        seekable = bool(source.seekable()) if hasattr(source, "seekable") else False
+    except Exception as error:
+        raise _failed(name, error) from error
+    return Reader(source, name) if seekable else Reader(_spool(source, name, options, stack), name, owned=True)
+
+
+def reason(error: Exception) -> str:
+    """What an error of foreign code says, in a few words."""
+    return str(error)[:200] or type(error).__name__
+
+
+def _failed(name: str, error: Exception) -> AudioError:
+    return AudioError(f"{name}: reading failed ({reason(error)}); check the disk or the connection")
 
 
 def _open_path(name: str) -> BinaryIO:
@@ -105,16 +179,16 @@ def _spool(file: BinaryIO, name: str, options: AudioOptions, stack: ExitStack) -
     copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115
     stack.push(copy)
     size = 0
-    try:
-        while chunk := file.read(_CHUNK):
-            size += len(chunk)
-            if size > options.max_stream_bytes:
-                raise AudioLimitError(
-                    f"{name}: more than {options.max_stream_bytes} bytes came from the stream; "
-                    "save it to a file first, or raise max_stream_bytes"
-                )
+    while chunk := read_some(file, _CHUNK, name):
+        size += len(chunk)
+        if size > options.max_stream_bytes:
+            raise AudioLimitError(
+                f"{name}: more than {options.max_stream_bytes} bytes came from the stream; "
+                "save it to a file first, or raise max_stream_bytes"
+            )
+        try:
             copy.write(chunk)
-    except OSError as error:
-        raise AudioError(f"{name}: the stream broke off after {size} bytes ({error})") from error
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be copied to a temporary file ({reason(error)})") from error
     copy.seek(0)
     return copy  # type: ignore[no-any-return]

@@ -160,7 +160,7 @@ def _read(data: str | None, split: str | None, language: str | None, limit: int 
     if data is None:
         raise DataError("nothing to hear; say --data FILE, FOLDER or hf:owner/name, or --leaderboard")
     if data.startswith(hub.PREFIX):
-        address = hub.parse(data, split)
+        address = hub.pinned(hub.parse(data, split))
         return Data(str(address), str(address), *hub.read(address, language=language, limit=limit))
     path = Path(data)
     utterances, without_text = inputs.read(path, split=split, language=language, limit=limit)

@@ -119,7 +119,9 @@ def transcribe(
     try:
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
-        from redline.audio import AudioOptions  # from here on it takes seconds
+        from redline.audio import AudioOptions, isolation  # from here on it takes seconds
+
+        isolation.prepare()
         from redline.model import load_model
 
         loaded = load_model(

@@ -7,7 +7,7 @@ it and is then decoded by `redline.audio`, so memory does not grow with the set.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,28 +30,57 @@ UNSCORED = ("", "ignore time segment in scoring")
 
 @dataclass(frozen=True)
 class Address:
-    """A data set, its configuration (None for the only one) and its split."""
+    """A data set, its configuration (None for the only one), its split, and its revision (None for the newest)."""
 
     name: str
     config: str | None = None
     split: str = DEFAULT_SPLIT
+    revision: str | None = None
 
     def __str__(self) -> str:
-        return ":".join((self.name, self.config or "", self.split))
+        name = f"{self.name}@{self.revision}" if self.revision else self.name
+        return ":".join((name, self.config or "", self.split))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it lies on this machine."""
+        return Path(self.name).is_dir()
 
 
 def parse(text: str, split: str | None = None) -> Address:
-    """`hf:owner/name[:config][:split]` -> the address; `split` is taken where the text names none."""
+    """`hf:owner/name[@revision][:config][:split]` -> the address; `split` is taken where the text names none."""
     name, *rest = text.removeprefix(PREFIX).split(":")
-    if not text.startswith(PREFIX) or not name or len(rest) > 2:
+    revision = None
+    if not Path(name).is_dir() and "@" in name:
+        name, _, revision = name.partition("@")
+    if not text.startswith(PREFIX) or not name or revision == "" or len(rest) > 2:
         raise DataError(
             f"{text!r} names no data set; write hf:owner/name, hf:owner/name:config or hf:owner/name:config:split "
-            "(config may be empty: hf:owner/name::test)"
+            "(config may be empty: hf:owner/name::test), and hf:owner/name@revision for one revision of it"
         )
     config, own = (*rest, "", "")[:2]
     if own and split and own != split:
         raise DataError(f"{text!r} names split {own}, but split {split} is asked for; say one of them")
-    return Address(name, config or None, own or split or DEFAULT_SPLIT)
+    return Address(name, config or None, own or split or DEFAULT_SPLIT, revision)
+
+
+def pinned(address: Address) -> Address:
+    """The same with the newest revision in place of none, so that all of a run is one revision, and it can be told.
+
+    Where the hub does not answer, the cache decides, and the address stays as it is.
+    """
+    if address.revision or address.is_folder:
+        return address
+    return replace(address, revision=_newest(address.name))
+
+
+def _newest(name: str) -> str | None:
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name, timeout=10).sha
+    except Exception:  # no network, no rights, no such set: reading it says so
+        return None
 
 
 @dataclass(frozen=True)
@@ -59,6 +88,8 @@ class Sounds:
     """Loads the recordings of data sets: a made-up path, data set / row, is what an utterance of the hub names."""
 
     sets: Mapping[Path, Any]
+    folders: Mapping[Path, Sequence[Path]]
+    """Where the files of each set lie; a row may name no other, whoever wrote it."""
 
     def __call__(self, path: Path) -> Waveform:
         """Decode the sound of one row; raises `AudioError` naming it."""
@@ -67,12 +98,23 @@ class Sounds:
         if data:
             return audio.load(_Named(data, str(path)))
         if file:
-            return audio.load(Path(file))
+            return audio.load(self._inside(path, str(file)))
         raise AudioError(f"{path}: the row holds neither the bytes nor the path of a recording")
 
     def __or__(self, other: Sounds) -> Sounds:
         """The recordings of both."""
-        return Sounds({**self.sets, **other.sets})
+        return Sounds({**self.sets, **other.sets}, {**self.folders, **other.folders})
+
+    def _inside(self, path: Path, file: str) -> Path:
+        """The file that a row names, links followed, if it is one of its data set."""
+        for folder in self.folders[path.parent]:
+            found = (folder / file).resolve()
+            if found.is_relative_to(folder.resolve()):
+                return found
+        raise AudioError(
+            f"{path}: the row names {file!r}, which is no file of the data set, and is not opened; a row holds the "
+            "bytes of its recording, or names a file in the folder of the set"
+        )
 
 
 class _Named(BytesIO):
@@ -116,7 +158,19 @@ def read(
         utterances.append(Utterance(id, path, said, seconds, spoken, source=source or address.name))
     if not utterances:
         raise DataError(f"{address}: none of its {without_text} rows has a text that can be scored")
-    return utterances, without_text, Sounds({root: rows})
+    return utterances, without_text, Sounds({root: rows}, {root: _folders(address)})
+
+
+def _folders(address: Address) -> list[Path]:
+    """Where the files of a data set may lie: its own folder, or the caches that the libraries fill."""
+    if address.is_folder:
+        return [Path(address.name)]
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    downloads = getattr(datasets.config, "DOWNLOADED_DATASETS_PATH", None)
+    own = Path(HF_HUB_CACHE) / f"datasets--{address.name.replace('/', '--')}"
+    return [own, Path(downloads)] if downloads else [own]
 
 
 def _open(address: Address) -> Any:
@@ -130,7 +184,7 @@ def _open(address: Address) -> Any:
         ) from error
     # The library fails in a dozen ways (network, cache, names, rights, broken files), each with an error of its own.
     try:
-        rows = datasets.load_dataset(address.name, address.config, split=address.split)
+        rows = datasets.load_dataset(address.name, address.config, split=address.split, revision=address.revision)
         return rows.cast_column("audio", datasets.Audio(decode=False)) if "audio" in rows.column_names else rows
     except Exception as error:
         raise DataError(_advice(address, error)) from error

@@ -8,7 +8,7 @@ versions of some sets and leaves out TED-LIUM; numbers from here compare with th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redline.errors import DataError
@@ -58,9 +58,12 @@ def read(limit: int | None = None) -> tuple[list[Utterance], int, Sounds]:
     Raises `DataError` when one of the sets cannot be read: a mean of the others would be a different number.
     """
     utterances: list[Utterance] = []
-    left_out, sounds = 0, Sounds({})
+    left_out, sounds = 0, Sounds({}, {})
+    revision = hub.pinned(SETS["ami"]).revision
     for name, address in SETS.items():
-        found, without_text, more = hub.read(address, language="en", limit=limit, source=name)
+        found, without_text, more = hub.read(
+            replace(address, revision=revision), language="en", limit=limit, source=name
+        )
         utterances += found
         left_out += without_text
         sounds |= more
