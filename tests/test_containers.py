@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import av
@@ -17,6 +18,7 @@ from redline.audio import AudioOptions
 from redline.audio.container import DECODERS
 from redline.audio.content import CONTAINERS, FORMATS, SUFFIXES, sniff
 from redline.audio.reader import Reader
+from redline.cli.inputs import expand
 from redline.errors import AudioError, ConfigError, EmptyAudioError, NotAudioError, TruncatedAudioError
 from redline.types import SAMPLE_RATE
 from tests.audio_files import ENCODINGS, FURTHER, codes, encode, likeness, sine, stereo_voice, written
@@ -89,6 +91,14 @@ def test_the_table_names_what_ffmpeg_has() -> None:
     assert {".wma", ".3gp", ".m4v", ".aiff", ".amr", ".ts", ".spx", ".wav"} <= set(SUFFIXES)
     assert not set(FORMATS) & {"hls", "dash", "concat", "sdp", "image2", "lavfi", "imf", "rtsp", "tty", "xbin", "ass"}
     assert not DECODERS - av.codecs_available
+
+
+def test_a_folder_is_searched_for_every_container(tmp_path: Path) -> None:
+    for number, suffix in enumerate((*SUFFIXES, ".WMA", ".3GP")):
+        (tmp_path / f"{number}{suffix}").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("not heard")
+    found = expand([str(tmp_path)])[0]
+    assert len(found) == len(SUFFIXES) + 2
 
 
 @pytest.mark.parametrize("name", ["avi", "mov", "mka", "ts"])

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = (
-    *(".aac", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp3", ".mp4"),
-    *(".oga", ".ogg", ".opus", ".wav", ".wave", ".webm"),
-)
-"""Files of a folder that are taken for recordings."""
+from redline.audio.content import SUFFIXES
+
+__all__ = ["STDIN", "SUFFIXES", "Input", "expand", "output_names"]
+
 STDIN = "-"
 
 
