@@ -28,7 +28,7 @@ from redline.text import Tokenizer
 from redline.train.answers import AnswerBatch, AnswerObjective, AnswerOptions, Prompter, written
 from redline.train.build import Materials
 from redline.train.conversation import ConversationOptions
-from redline.train.finetune import FinetuneOptions, finetune
+from redline.train.finetune import AnswerPupil, FinetuneOptions, finetune
 from redline.train.ngram import NgramOptions
 from redline.train.optim import LoopOptions
 from redline.train.recipe import read_values
@@ -334,6 +334,7 @@ def test_a_model_that_answers_can_be_fine_tuned(
     tmp_path: Path, manifest: Path, kind: SpeechKind, rank: int, encoder: bool
 ) -> None:
     began = tiny_speech_checkpoint(tmp_path / "began", kind)
+    assert AnswerPupil(began).rule == "ar"
     options = FinetuneOptions(steps=3, lr=0.003, lora_rank=rank, train_encoder=encoder, blend=1.0, text="spoken")
     said: list[str] = []
     made = finetune(began, manifest, tmp_path / "run", options, said.append)

@@ -17,7 +17,7 @@ pytest.importorskip("accelerate")
 from redline.decoding.beam import BeamOptions
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError, DataError
-from redline.features import FEATURE_DIM
+from redline.features import FEATURE_DIM, Rule, clip_features
 from redline.models import checkpoint
 from redline.models.config import LMConfig
 from redline.models.granite import GraniteLM
@@ -31,6 +31,7 @@ from redline.train.data import (
     spoken,
     taught,
 )
+from redline.train.dialogue import samples_of
 from redline.train.editor import EditOptions, merge_adapters, with_adapters
 from redline.train.losses import consistency_loss, ctc_loss, nle_loss
 from redline.train.muon import Muon, orthogonal
@@ -267,6 +268,18 @@ def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Pat
     assert sorted(identity for batch in whole for identity in batch.ids) == sorted(row.id for row in rows)
     for one, two in zip(whole[2:], rest, strict=True):
         torch.testing.assert_close(one.features, two.features, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["nar", "native", "ar"])
+def test_a_model_learns_from_the_features_that_it_will_hear(corpus: Path, tmp_path: Path, rule: Rule) -> None:
+    rows = taught(corpus, split="train")[:3]
+    others = [build_view(rows, 0, AugmentOptions(), tmp_path, rule=other) for other in ("nar", "native", "ar")]
+    view = build_view(rows, 0, AugmentOptions(), tmp_path, rule=rule)
+    for row in rows:
+        wanted = clip_features(samples_of(row), rule)
+        assert view[row.id].shape == wanted.shape
+        torch.testing.assert_close(view[row.id], wanted, rtol=0, atol=1e-3)  # half precision on disk
+    assert len({str(other.frames.filename) for other in others}) == 3, "a view of another rule was opened"
 
 
 def test_the_first_epoch_takes_the_shortest_utterances(corpus: Path, tmp_path: Path) -> None:
