@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.errors import DataError
-from redline.types import Turn, Word
+from redline.types import Turn, Word, listed
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Utterance:
     start: float = 0.0
     end: float | None = None
     keywords: tuple[str, ...] = ()
-    """Words that must be heard."""
+    """Words that must be heard; a text is a list with commas."""
     turns: tuple[Turn, ...] = ()
     """Who says what, where the manifest tells; names count within this utterance only."""
     words: tuple[Word, ...] = ()
@@ -43,6 +43,9 @@ class Utterance:
     target_text: str = ""
     """A translation of the text."""
     target_language: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keywords", listed(self.keywords))
 
     def to_dict(self) -> dict[str, Any]:
         """The utterance as a row of a manifest, its recording named from the root."""
@@ -115,13 +118,28 @@ def _row(path: Path, number: int, line: str) -> Utterance:
         split=str(row.get("split") or ""),
         start=start,
         end=end,
-        keywords=tuple(map(str, row.get("keywords") or ())),
+        keywords=_keywords(path, number, row.get("keywords")),
         turns=tuple(Turn(one["speaker"], *times, one["text"]) for one, times in _timed(path, number, row, "turns")),
         words=tuple(Word(*times, one["text"]) for one, times in _timed(path, number, row, "words")),
         task=str(row.get("task") or ""),
         target_text=str(row.get("target_text") or "").strip(),
         target_language=str(row.get("target_language") or ""),
     )
+
+
+def _keywords(path: Path, number: int, found: Any) -> tuple[str, ...]:
+    """The keywords of a row, a list or a text with commas."""
+    if not (found is None or isinstance(found, str) or (isinstance(found, list) and all(map(_is_text, found)))):
+        seen = json.dumps(found, ensure_ascii=False)[:200]
+        raise DataError(
+            f'{path}:{number}: keywords is {seen}; give a list of texts, such as ["cortado"], or a text with commas'
+        )
+    return listed(found if isinstance(found, str) else map(str, found or ()))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value of JSON is a text, or a number that can only be meant as one."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _timed(path: Path, number: int, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:

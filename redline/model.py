@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 
 from redline import audio, numbers
@@ -20,7 +21,7 @@ from redline.longform.pipeline import PipelineOptions
 from redline.longform.windows import WindowOptions
 from redline.models import checkpoint, speech_checkpoint
 from redline.models.folder import resolve
-from redline.prompts import PromptTemplate
+from redline.prompts import PromptTemplate, keyword_list
 from redline.recognizer import EditRecognizer, GenerateRecognizer
 from redline.text import Tokenizer
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
@@ -162,7 +163,7 @@ class Model:
         target_language: str | None = None,
         words: bool = False,
         speakers: bool = False,
-        keywords: Sequence[str] = (),
+        keywords: str | Sequence[str] = (),
         prompt: str | None = None,
         prefix: str | None = None,
         vad: bool = True,
@@ -183,7 +184,7 @@ class Model:
         target_language: str | None = None,
         words: bool = False,
         speakers: bool = False,
-        keywords: Sequence[str] = (),
+        keywords: str | Sequence[str] = (),
         prompt: str | None = None,
         prefix: str | None = None,
         vad: bool = True,
@@ -203,7 +204,7 @@ class Model:
         target_language: str | None = None,
         words: bool = False,
         speakers: bool = False,
-        keywords: Sequence[str] = (),
+        keywords: str | Sequence[str] = (),
         prompt: str | None = None,
         prefix: str | None = None,
         vad: bool = True,
@@ -216,9 +217,9 @@ class Model:
 
         A recording is a path, bytes, a binary file, or a numpy array with its `sample_rate`. With `vad=False` silence
         and music go to the model too; with `digits=True` spelled numbers become digits. `words` asks when each word
-        is said, `speakers` who speaks, `keywords` are names and terms to expect, `prompt` is an instruction in place of
-        the model's own, and `prefix` what the answer begins with: the beginning of the recording, already written
-        down. With task "translate" the text is in the `target_language`. A recording that cannot be
+        is said, `speakers` who speaks, `keywords` are names and terms to expect (a list, or a text with commas),
+        `prompt` is an instruction in place of the model's own, and `prefix` what the answer begins with: the beginning
+        of the recording, already written down. With task "translate" the text is in the `target_language`. A recording that cannot be
         read or transcribed raises its `RedlineError`; with `errors="warn"` it gives an empty transcript whose one
         warning has the code "error", so that in a list a bad input harms only itself. Raises `UnsupportedTaskError`
         when the model cannot do the task or the language.
@@ -263,7 +264,7 @@ class Model:
         target_language: str | None = None,
         words: bool = False,
         speakers: bool = False,
-        keywords: Sequence[str] = (),
+        keywords: str | Sequence[str] = (),
         prompt: str | None = None,
         prefix: str | None = None,
         vad: bool = True,
@@ -274,8 +275,11 @@ class Model:
         """A transcript, or the error in its place, for each recording in order, as they are ready.
 
         Recordings are read and batched some ten minutes of audio at a time, so memory does not grow with their number.
+        A single recording is a list of one.
         """
-        job = self._task(Task(task, language, target_language, words, speakers, tuple(keywords), prompt, prefix))
+        if isinstance(sources, str | Path | bytes | np.ndarray | Waveform) or hasattr(sources, "read"):
+            sources = [sources]  # their items are letters, numbers or lines, never recordings
+        job = self._task(Task(task, language, target_language, words, speakers, keyword_list(keywords), prompt, prefix))
         options = self._options(vad)
         if digits:
             numbers.to_digits("", job.language or "en")  # a missing package is told before the work, not after
@@ -308,7 +312,7 @@ class Model:
         target_language: str | None = None,
         words: bool = False,
         speakers: bool = False,
-        keywords: Sequence[str] = (),
+        keywords: str | Sequence[str] = (),
         prompt: str | None = None,
         prefix: str | None = None,
         vad: bool = True,
@@ -316,7 +320,7 @@ class Model:
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
     ) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
-        job = self._task(Task(task, language, target_language, words, speakers, tuple(keywords), prompt, prefix))
+        job = self._task(Task(task, language, target_language, words, speakers, keyword_list(keywords), prompt, prefix))
         wave = _read(source, sample_rate, audio_options)
         segments = pipeline.stream(self.recognizer, wave, job, self._options(vad))
         if not digits:

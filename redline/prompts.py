@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from redline.errors import CheckpointError, UnsupportedTaskError
 from redline.sandbox import run
 from redline.text import Tokenizer
+from redline.types import listed
 
 Kind = Literal["granite_speech", "granite_speech_plus"]
 """The `model_type` of a checkpoint that answers prompts."""
@@ -96,7 +97,7 @@ class Request:
     punctuated: bool | None = None
     """None is with punctuation and capitals wherever the model has an instruction for it."""
     keywords: tuple[str, ...] = ()
-    """Names and terms that may be spoken; doubles are dropped."""
+    """Names and terms that may be spoken, a list or a text with commas; doubles are dropped."""
     speakers: bool = False
     words: bool = False
     """Whether to write the end time of every word."""
@@ -115,8 +116,21 @@ class Request:
             _check(self.prefix, "the prefix", MAX_PREFIX, allowed="\n")
 
 
-def checked_keywords(keywords: Sequence[str], most: int = MAX_KEYWORDS) -> tuple[str, ...]:
-    """Keywords without doubles and outer spaces; raises `UnsupportedTaskError` for too many or too long ones."""
+def keyword_list(keywords: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Keywords from a list or a text with commas; raises `UnsupportedTaskError` for what is neither."""
+    if not (keywords is None or isinstance(keywords, Iterable)) or isinstance(keywords, bytes):
+        raise UnsupportedTaskError(
+            f"keywords is {keywords!r}; give a list of texts, such as ['cortado'], or a text with commas between them"
+        )
+    return listed(keywords)
+
+
+def checked_keywords(keywords: str | Iterable[str] | None, most: int = MAX_KEYWORDS) -> tuple[str, ...]:
+    """Keywords without doubles and outer spaces.
+
+    Raises `UnsupportedTaskError` for what is no list of texts, and for too many or too long ones.
+    """
+    keywords = keyword_list(keywords)
     if len(keywords) > most:
         raise UnsupportedTaskError(f"{len(keywords)} keywords; allowed are {most}: keep those most often misheard")
     for number, keyword in enumerate(keywords, start=1):
@@ -206,9 +220,12 @@ def _check_plus(request: Request) -> None:
 
 
 def _check(text: str, what: str, limit: int, allowed: str = "") -> None:
-    """Refuse user text that is empty, too long, or has characters that are no text."""
+    """Refuse what is no text, and user text that is empty, too long, or has characters that are no text."""
+    if not isinstance(text, str):
+        raise UnsupportedTaskError(f"{what} is {text!r} (a value of type {type(text).__name__}); give it as a text")
     shown = f"{what} ({text[:32]!r}{'...' if len(text) > 32 else ''})"
-    if not text.strip():
+    # A zero-width space is no space to Python, and nothing to a reader.
+    if all(char.isspace() or unicodedata.category(char) == "Cf" for char in text):
         raise UnsupportedTaskError(f"{shown} is empty; leave it out")
     if len(text.strip()) > limit:
         raise UnsupportedTaskError(f"{shown} has {len(text.strip())} characters; allowed are {limit}: shorten it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
@@ -19,7 +19,7 @@ from redline.models.config import (
     SpeechConfig,
     SpeechKind,
 )
-from redline.types import SAMPLE_RATE, Hypothesis, Task, Waveform
+from redline.types import SAMPLE_RATE, Hypothesis, Task, Waveform, listed
 
 
 class FakeRecognizer:
@@ -33,12 +33,12 @@ class FakeRecognizer:
         hear: Callable[[Waveform], str | Hypothesis] = lambda clip: f"{clip.duration:.2f} seconds",
         *,
         name: str = "fake",
-        languages: tuple[str, ...] = ("en",),
+        languages: str | Iterable[str] = ("en",),
         max_clip_s: float = 30.0,
     ) -> None:
         self.hear = hear
         self.name = name
-        self.languages = languages
+        self.languages = listed(languages)
         self.max_clip_s = max_clip_s
         self.batches: list[list[float]] = []
         """The durations of the clips of each call, in seconds."""

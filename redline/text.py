@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
-from redline.errors import CheckpointError
+from redline.errors import CheckpointError, DataError
 
 UNFINISHED = "\ufffd"
 """What a decoder writes for bytes that are not yet a whole character."""
@@ -59,7 +59,9 @@ class Tokenizer:
         return ids
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many texts, on all cores."""
+        """Ids of many texts, on all cores; raises `DataError` for a single one."""
+        if isinstance(texts, str):
+            raise DataError(f"texts is {texts[:32]!r}, a single text; give a list of texts, or take encode")
         return [row.ids for row in self._core.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ Times are seconds at this surface; they are computed from whole samples and roun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,6 +17,16 @@ SAMPLE_RATE = 16_000
 """Samples a second of every waveform inside the package."""
 
 EditOp = Literal["keep", "replace", "insert", "delete"]
+
+
+def listed(items: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The items of a list; a text is a list with commas, as on the command line, and None an empty one.
+
+    Without this a text in place of a list would be taken letter by letter.
+    """
+    if isinstance(items, str):
+        return tuple(part for each in items.split(",") if (part := each.strip()))
+    return tuple(items or ())
 
 
 @dataclass(frozen=True)
@@ -159,11 +169,15 @@ class Task:
     speakers: bool = False
     """Tell who speaks."""
     keywords: tuple[str, ...] = ()
-    """Names and terms to expect."""
+    """Names and terms to expect; a text is a list with commas."""
     prompt: str | None = None
     """An instruction in place of the model's own."""
     prefix: str | None = None
     """What the answer begins with: the beginning of the clip, already written down."""
+
+    def __post_init__(self) -> None:
+        if self.keywords is None or isinstance(self.keywords, Iterable):  # what is none is refused by whoever is asked
+            object.__setattr__(self, "keywords", listed(self.keywords))
 
 
 @dataclass(frozen=True)

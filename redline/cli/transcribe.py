@@ -17,7 +17,7 @@ from redline import formats
 from redline.cli import show
 from redline.cli.inputs import Input, expand, output_names
 from redline.errors import RedlineError
-from redline.types import Transcript
+from redline.types import Transcript, listed
 
 if TYPE_CHECKING:
     from redline.model import Model
@@ -182,7 +182,7 @@ def _keywords(text: str | None) -> list[str]:
     elif "," not in text and ("/" in text or text.endswith(".txt")):
         raise RedlineError(f"{text}: no such file; --keywords takes a file with one a line, or a list with commas")
     else:
-        parts = text.split(",")
+        return list(listed(text))
     return [part.strip() for part in parts if part.strip()]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.errors import DataError, RedlineError
+from redline.types import listed
 
 SYNTHETIC = "synthetic"
 """The `source` of speech made from text: its scores are never mixed with those of human voices."""
@@ -68,6 +69,10 @@ class Item:
     """Words of the reference that must be heard."""
     distractors: tuple[str, ...] = ()
     """Keywords that the model was told to expect and that were not said."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keywords", listed(self.keywords))
+        object.__setattr__(self, "distractors", listed(self.distractors))
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ def _aligned(process: str, references: Sequence[str], hypotheses: Sequence[str])
         import jiwer
     except ImportError as error:
         raise _missing("jiwer") from error
+    _check_lists(references, hypotheses)
     if len(references) != len(hypotheses):
         raise DataError(f"{len(references)} references but {len(hypotheses)} hypotheses; each needs its own")
     if not references:
@@ -195,6 +201,13 @@ def _aligned(process: str, references: Sequence[str], hypotheses: Sequence[str])
             pairs += [Pair(*pair) for pair in zip_longest(left, right, fillvalue="")]
         found.append(pairs)
     return found
+
+
+def _check_lists(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    """Raises `DataError` for a text in place of a list of texts, which would be scored letter by letter."""
+    for name, texts in (("references", references), ("hypotheses", hypotheses)):
+        if isinstance(texts, str):
+            raise DataError(f"{name} is {texts[:32]!r}, a single text; give a list of texts, [{name}]")
 
 
 def total(errors: Iterable[Errors]) -> Errors:
@@ -231,6 +244,7 @@ def second_opinion(references: Sequence[str], hypotheses: Sequence[str]) -> Erro
         import kaldialign
     except ImportError:
         return None
+    _check_lists(references, hypotheses)
     found = Errors()
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         said = reference.split()

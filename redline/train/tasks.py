@@ -16,7 +16,7 @@ from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance
 from redline.models.config import SpeechKind
 from redline.prompts import Request
-from redline.types import Turn, Word
+from redline.types import Turn, Word, listed
 
 TASKS = ("transcribe", "keywords", "words", "speakers", "translate")
 
@@ -65,6 +65,9 @@ class Said:
     language: str = ""
     target_text: str = ""
     target_language: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keywords", listed(self.keywords))
 
     def scaled(self, factor: float) -> Said:
         """As it is heard when it is played slower by `factor`."""
