@@ -7,9 +7,10 @@ what was spoken. Models write plain words; for each of them a head may tell its 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 
 MARKS = ("", ",", ".", "?", "!", ";", ":")
@@ -76,9 +77,22 @@ def spelled(text: str, terms: Sequence[str]) -> str:
     """
     for term in terms:
         if term != term.lower():
-            found = re.compile(rf"(?<!\w){r' '.join(map(re.escape, term.split()))}(?!\w)", re.IGNORECASE)
-            text = found.sub(partial(_with_capitals, " ".join(term.split())), text)
+            text = _as_words(term).sub(partial(_with_capitals, " ".join(term.split())), text)
     return text
+
+
+def places(pieces: Sequence[str], terms: Sequence[str]) -> list[tuple[int, int]]:
+    """Where terms stand in a text as whole words, whatever their case: first piece, and the one behind the last."""
+    text = "".join(pieces)
+    ends = list(accumulate(map(len, pieces)))
+    found = (match.span() for term in terms for match in _as_words(term).finditer(text))
+    return [(bisect_right(ends, start), bisect_left(ends, end) + 1) for start, end in found]
+
+
+@lru_cache(maxsize=4096)
+def _as_words(term: str) -> re.Pattern[str]:
+    """A term that stands as whole words."""
+    return re.compile(rf"(?<!\w){r' '.join(map(re.escape, term.split()))}(?!\w)", re.IGNORECASE)
 
 
 def _with_capitals(term: str, found: re.Match[str]) -> str:

@@ -219,10 +219,10 @@ class Model:
         and music go to the model too; with `digits=True` spelled numbers become digits. `words` asks when each word
         is said, `speakers` who speaks, `keywords` are names and terms to expect (a list, or a text with commas),
         `prompt` is an instruction in place of the model's own, and `prefix` what the answer begins with: the beginning
-        of the recording, already written down. With task "translate" the text is in the `target_language`. A recording that cannot be
-        read or transcribed raises its `RedlineError`; with `errors="warn"` it gives an empty transcript whose one
-        warning has the code "error", so that in a list a bad input harms only itself. Raises `UnsupportedTaskError`
-        when the model cannot do the task or the language.
+        of the recording, already written down. With task "translate" the text is in the `target_language`. A recording
+        that cannot be read or transcribed raises its `RedlineError`; with `errors="warn"` it gives an empty transcript
+        whose one warning has the code "error", so that in a list a bad input harms only itself. Raises
+        `UnsupportedTaskError` when the model cannot do the task or the language.
         """
         if errors not in ("raise", "warn"):
             raise ValueError(f"errors is {errors!r}; allowed are 'raise' and 'warn'")

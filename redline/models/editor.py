@@ -26,20 +26,26 @@ from redline.models.projector import Projector
 
 
 @dataclass
-class EditorOutput:
-    """Everything one pass computes, from the encoder's states to the edited ids of each clip."""
+class Edited:
+    """What one pass of the language model makes of drafts."""
 
-    encoded: EncoderOutput
     draft_ids: list[list[int]]
-    audio_embeds: Tensor  # [B, S, H], as the language model reads them (before its embedding multiplier)
-    audio_lengths: Tensor  # [B]
     slots: Tensor  # [B, K] ids, the blank in empty slots and past the end
     slot_lengths: Tensor  # [B]
     slot_logits: Tensor  # [B, K, V] what the editor thinks, before the draft is favoured
     form_logits: Tensor | None  # [B, K, F] how the word in each slot is written
-    language_logits: Tensor | None  # [B, L] which language each clip is in
     paths: list[list[int]]  # best label of each slot
     final_ids: list[list[int]]
+
+
+@dataclass
+class EditorOutput(Edited):
+    """Everything that is computed, from the encoder's states to the edited ids of each clip."""
+
+    encoded: EncoderOutput
+    audio_embeds: Tensor  # [B, S, H], as the language model reads them (before its embedding multiplier)
+    audio_lengths: Tensor  # [B]
+    language_logits: Tensor | None  # [B, L] which language each clip is in
 
 
 class NarEditor(nn.Module):
@@ -77,7 +83,7 @@ class NarEditor(nn.Module):
 
     @torch.no_grad()
     def draft(self, encoded: EncoderOutput, expected: beam.Biasing | None = None) -> list[list[int]]:
-        """The encoder's own transcript of each clip, as token ids; `expected` favours some words."""
+        """The encoder's own transcript of each clip, as token ids; `expected` draws the search, and all of the text."""
         assert encoded.draft_logits is not None and encoded.draft_lengths is not None
         logits, lengths, blank = encoded.draft_logits, encoded.draft_lengths, self.config.blank_token_id
         if self.draft_lm is None and expected is None:
@@ -127,26 +133,32 @@ class NarEditor(nn.Module):
         bias = torch.full_like(slot_logits[..., :1], self.draft_lm.options.keep_bias)  # [B, K, 1]
         return slot_logits.scatter_add(-1, slots[..., None], bias)
 
-    def forward(self, features: Tensor, lengths: Tensor, expected: beam.Biasing | None = None) -> EditorOutput:
-        """Features [B, T, 160] with lengths [B] -> drafts and edited ids; `expected` favours some words."""
-        encoded = self.encode(features, lengths)
-        draft_ids = self.draft(encoded, expected)
-        audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
+    def edit(self, audio_embeds: Tensor, audio_lengths: Tensor, draft_ids: list[list[int]]) -> Edited:
+        """One pass over the drafts of B clips, whose audio is [B, S, H] with lengths [B]."""
         slots, slot_lengths = self.slots(draft_ids)
         hidden = self.read(audio_embeds, audio_lengths, slots, slot_lengths)
         slot_logits = self.language_model.logits(hidden)
         best = self.keep(slot_logits, slots).argmax(dim=-1).tolist()
         paths = [row[:length] for row, length in zip(best, slot_lengths.tolist(), strict=True)]
-        return EditorOutput(
-            encoded=encoded,
+        return Edited(
             draft_ids=draft_ids,
-            audio_embeds=audio_embeds,
-            audio_lengths=audio_lengths,
             slots=slots,
             slot_lengths=slot_lengths,
             slot_logits=slot_logits,
             form_logits=self.forms(hidden) if self.forms is not None else None,
-            language_logits=self.language(encoded.hidden, encoded.lengths) if self.language is not None else None,
             paths=paths,
             final_ids=[ctc.collapse(path, self.config.blank_token_id) for path in paths],
+        )
+
+    def forward(self, features: Tensor, lengths: Tensor) -> EditorOutput:
+        """Features [B, T, 160] with lengths [B] -> drafts and edited ids."""
+        encoded = self.encode(features, lengths)
+        draft_ids = self.draft(encoded)
+        audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
+        return EditorOutput(
+            **vars(self.edit(audio_embeds, audio_lengths, draft_ids)),
+            encoded=encoded,
+            audio_embeds=audio_embeds,
+            audio_lengths=audio_lengths,
+            language_logits=self.language(encoded.hidden, encoded.lengths) if self.language is not None else None,
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from redline.decoding import beam, ctc
 from redline.decoding.beam import BeamOptions
+from redline.decoding.expected import Expected, splice
 from redline.models.config import SpeechConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput, posterior_pool, valid_frames
 from redline.models.granite import GraniteLM, KVCache
@@ -77,13 +78,23 @@ class SpeechLM(nn.Module):
         return self.draft_lm.options if self.draft_lm else beam.ALONE
 
     @torch.no_grad()
-    def draft(self, logits: Tensor, lengths: Tensor, expected: beam.Biasing | None = None) -> list[list[int]]:
-        """What the draft head heard, as token ids: logits [B, W, rows], lengths [B]; `expected` favours some words."""
+    def draft(self, logits: Tensor, lengths: Tensor, expected: Expected | None = None) -> list[list[int]]:
+        """What the draft head heard, as token ids: logits [B, W, rows], lengths [B].
+
+        Words that are `expected` are favoured where they are found; elsewhere the draft is what it is without them.
+        """
         if self.draft_lm is None and expected is None:
             return DraftHead.tokens(logits, lengths)
         by_token = torch.cat((logits[..., 1:], logits[..., :1]), dim=-1)  # the blank last
-        candidates = beam.Candidates.of(by_token, lengths, by_token.shape[-1] - 1, self.search_options)
-        return beam.search(candidates, self.draft_lm, self.search_options, expected)
+        options = self.search_options
+        candidates = beam.Candidates.of(by_token, lengths, by_token.shape[-1] - 1, options)
+        plain = DraftHead.tokens(logits, lengths)
+        if self.draft_lm is not None:
+            plain = beam.search(candidates, self.draft_lm, options)
+        if expected is None:
+            return plain
+        drawn = beam.search(candidates, self.draft_lm, options, expected.biasing)
+        return [splice(one, other, expected)[0] for one, other in zip(plain, drawn, strict=True)]
 
     def embed_audio(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Encoder output -> audio embeddings [B, S, H] and lengths [B]."""

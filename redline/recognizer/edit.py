@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from redline import features
 from redline.decoding import edit
-from redline.decoding.beam import Biasing
+from redline.decoding.ctc import collapse
+from redline.decoding.expected import Change, Expected, count, patched, splice, zones
 from redline.decoding.words import word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces, spell_pieces
-from redline.models.editor import EditorOutput, NarEditor
+from redline.models.editor import Edited, EditorOutput, NarEditor
 from redline.recognizer.common import Holder, batches, characters, check_language
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Task, Waveform
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One clip's draft and what was decided about each of its slots."""
+
+    slots: list[int]
+    path: list[int]
+    slot_logits: Tensor  # [K, V]
+    form_logits: Tensor | None  # [K, F]
+
+    @classmethod
+    def of(cls, output: Edited, row: int) -> _Row:
+        size = len(output.paths[row])
+        forms = None if output.form_logits is None else output.form_logits[row, :size]
+        return cls(output.slots[row, :size].tolist(), output.paths[row], output.slot_logits[row, :size], forms)
+
+    def patched(self, other: _Row, changes: Sequence[Change]) -> _Row:
+        """With the other's slots in some places."""
+
+        def rows(mine: Tensor, others: Tensor) -> Tensor:
+            return torch.stack(patched(list(mine), list(others), changes))
+
+        return _Row(
+            patched(self.slots, other.slots, changes),
+            patched(self.path, other.path, changes),
+            rows(self.slot_logits, other.slot_logits),
+            None
+            if self.form_logits is None or other.form_logits is None
+            else rows(self.form_logits, other.form_logits),
+        )
 
 
 class EditRecognizer(Holder[NarEditor]):
@@ -74,31 +107,67 @@ class EditRecognizer(Holder[NarEditor]):
                     "such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
                 )
         check_language(self.name, task.language, self.languages)
-        words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
-        if words is not None:
-            words = words.to(self.device)
+        words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost, self.device)
         return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)]
 
-    def _edit(self, clips: Sequence[Waveform], task: Task, words: Biasing | None) -> list[Hypothesis]:
+    def _edit(self, clips: Sequence[Waveform], task: Task, words: Expected | None) -> list[Hypothesis]:
         x, lengths = features.batch_features(clips, self.model.config.frame_rule)  # [B, T, 160], [B]
-        output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device), words)
+        output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
-        heard = [self._hypothesis(output, row, language, task.keywords) for row, language in enumerate(found)]
+        rows = [_Row.of(output, row) for row in range(len(x))]
+        if words is not None:
+            rows = self._drawn(output, rows, words)
+        heard = [self._hypothesis(*one, task.keywords) for one in zip(rows, found, strict=True)]
         if task.words:
             times = word_times([one.text for one in heard], *characters(output.encoded, lengths))
             heard = [replace(one, words=tuple(words)) for one, words in zip(heard, times, strict=True)]
         return heard
 
-    def _hypothesis(self, output: EditorOutput, row: int, language: str | None, keywords: Sequence[str]) -> Hypothesis:
-        draft, path, final = output.draft_ids[row], output.paths[row], output.final_ids[row]
+    def _drawn(self, output: EditorOutput, rows: Sequence[_Row], words: Expected) -> list[_Row]:
+        """The rows with what a search drawn towards expected words changes where the editor, too, has one."""
+        drawn = self.model.draft(output.encoded, words.biasing)
+        drafts = [splice(one, other, words) for one, other in zip(output.draft_ids, drawn, strict=True)]
+        changed = [row for row, (_, changes) in enumerate(drafts) if changes]
+        made = list(rows)
+        if changed:
+            audio, lengths = output.audio_embeds[changed], output.audio_lengths[changed]
+            again = self.model.edit(audio, lengths, [drafts[row][0] for row in changed])
+            for at, row in enumerate(changed):
+                made[row] = self._agreed(rows[row], _Row.of(again, at), drafts[row][1], words)
+        return made
+
+    def _agreed(self, plain: _Row, other: _Row, changes: Sequence[Change], words: Expected) -> _Row:
+        """The plain row with those changes that leave an expected word in the edited text."""
+        places = zones(changes, plain.path, other.path)
+        both = plain.patched(other, places)
+        before, found = self._found(plain, words), self._found(both, words)
+        kept, shift = [], 0
+        for one in places:
+            first = one.plain_first + shift
+            shift += (one.last - one.first) - (one.plain_last - one.plain_first)
+            if count((first, one.plain_last + shift), found) > count(one[:2], before):
+                kept.append(one)
+        return plain.patched(other, kept) if kept else plain
+
+    def _found(self, row: _Row, words: Expected) -> list[tuple[int, int]]:
+        """The slots of each expected word in the edited text."""
         blank = self.model.config.blank_token_id
+        slots = [slot for slot, label in enumerate(edit.place(self._draft(row), row.path, blank)) if label is not None]
+        return [(slots[first], slots[last - 1] + 1) for first, last in words.found(collapse(row.path, blank))]
+
+    def _draft(self, row: _Row) -> list[int]:
+        return [id for id in row.slots[1::2] if id != self.model.config.blank_token_id]
+
+    def _hypothesis(self, row: _Row, language: str | None, keywords: Sequence[str]) -> Hypothesis:
+        draft, path, blank = self._draft(row), row.path, self.model.config.blank_token_id
+        final = collapse(path, blank)
         used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
-        sure = edit.confidences(output.slot_logits[row, : len(path)], path).cpu()  # [K]
+        sure = edit.confidences(row.slot_logits, path).cpu()  # [K]
         pieces = self.tokenizer.pieces(final)
-        if self.punctuate and self.model.forms is not None and output.form_logits is not None:
+        if self.punctuate and self.model.forms is not None and row.form_logits is not None:
             taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]
-            pieces = dress_pieces(pieces, self.model.forms.decide(output.form_logits[row, taken]))
+            pieces = dress_pieces(pieces, self.model.forms.decide(row.form_logits[taken]))
         pieces = spell_pieces(pieces, keywords)
         return Hypothesis(
             text="".join(pieces).strip(),

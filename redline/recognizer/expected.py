@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from redline import prompts
+import torch
+
+from redline import forms, prompts
 from redline.decoding.biasing import Keywords
+from redline.decoding.expected import Expected
 from redline.text import Tokenizer
 
 
 def expected(
-    tokenizer: Tokenizer, keywords: Sequence[str], boost: float, most: int = prompts.MAX_KEYWORDS
-) -> Keywords | None:
+    tokenizer: Tokenizer,
+    keywords: Sequence[str],
+    boost: float,
+    device: torch.device,
+    most: int = prompts.MAX_KEYWORDS,
+) -> Expected | None:
     """What favours these words in a search by `boost` nats a token, as given and in small letters; None without any.
 
     Raises `UnsupportedTaskError` for more than `most`, or too long ones.
     """
     words = prompts.checked_keywords(keywords, most)
-    return _tree(tokenizer, words, boost) if words and boost else None
+    if not words or not boost:
+        return None
+
+    def found(ids: Sequence[int]) -> list[tuple[int, int]]:
+        return forms.places(tokenizer.pieces(ids), words)
+
+    return Expected(_tree(tokenizer, words, boost).to(device), tokenizer.word_starts, found)
 
 
 @lru_cache(maxsize=8)

@@ -241,8 +241,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
     def _heard(self, logits: Tensor, lengths: Tensor, task: Task) -> list[str]:
         """What the draft head's logits [B, W, rows] with lengths [B] say, with the keywords in mind."""
         boost, most = self.model.search_options.keyword_boost, self.template.most_keywords
-        words = expected(self.tokenizer, task.keywords, boost, most)
-        ids = self.model.draft(logits, lengths, words.to(self.device) if words else None)
+        words = expected(self.tokenizer, task.keywords, boost, self.device, most)
+        ids = self.model.draft(logits, lengths, words)
         return [self.tokenizer.decode(row).strip() for row in ids]
 
     def _generate(
