@@ -15,14 +15,13 @@ from torch import Tensor
 from redline.decoding.generate import (
     GenerateOptions,
     Generation,
-    LoopOptions,
     beam,
     generate,
     greedy,
-    loop_start,
     pick,
     token_budget,
 )
+from redline.decoding.loops import LoopOptions, loop_start, repetitions
 from redline.errors import ConfigError
 
 EOS = 0
@@ -181,6 +180,27 @@ def test_a_loop_keeps_its_first_copy() -> None:
 )
 def test_real_repetition_passes(ids: list[int]) -> None:
     assert loop_start(ids, LoopOptions()) is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("copies", [0, 3, 12, 40])
+def test_what_is_said_as_often_is_no_loop(n: int, copies: int) -> None:
+    """A text may go on as long as other evidence vouches for it, and a loop's worth of copies beyond."""
+    options, unit = LoopOptions(copies=4, tokens=12), list(range(1, n + 1))
+    most = copies + max(options.copies, math.ceil(options.tokens / n))
+
+    def said(ids: Sequence[int]) -> int:
+        return copies * n // len(ids) if len(ids) % n == 0 else 0
+
+    assert loop_start([9, *unit * (most - 1)], options, said) is None
+    assert loop_start([9, *unit * most], options, said) == 1 + n
+    assert loop_start([9, *unit * most], options) == 1 + n
+
+
+def test_repetition_is_counted_by_letters_and_digits() -> None:
+    assert repetitions(" no", "No, no! No-no know") == 5
+    assert repetitions("a b", "ab A. B. ba") == 2
+    assert repetitions(" --", "-- --") == repetitions("", "a") == repetitions("a", "") == 0
 
 
 def test_no_loops_are_looked_for_with_max_n_0() -> None:

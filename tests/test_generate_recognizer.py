@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from redline import formats
-from redline.decoding.generate import GenerateOptions, Generation, LoopOptions
+from redline.decoding.generate import GenerateOptions, Generation
+from redline.decoding.loops import LoopOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
 from redline.longform import pipeline
@@ -70,7 +71,7 @@ def says(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch, *texts
     asked: list[str] = []
     answers = iter(texts)
 
-    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, options: Any) -> Any:
+    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, said: Any) -> Any:
         asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
         ids = [tuple(recognizer.tokenizer.encode(next(answers))) for _ in prompts]
         return [Generation(one, "end", (-0.1,) * len(one)) for one in ids], [None] * len(ids)
@@ -206,37 +207,105 @@ def test_a_used_up_budget_gives_the_partial_text_and_a_warning(recognizer: Gener
     assert [notice.code for notice in heard.warnings] == ["truncated"] and heard.text
 
 
-def test_a_loop_falls_back_to_the_draft(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(prompts: Any, audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
-        return [Generation(tuple(recognizer.tokenizer.encode("so so")), "loop", (-1.0, -1.0))], [None]
+class Script:
+    """A language model that says one text whatever it hears, and reads drafts and a cache like a real one."""
 
-    monkeypatch.setattr(recognizer, "_write", write)
-    (heard,) = recognizer.recognize([CLIPS[0]], Task())
-    assert heard.text == "so so" and "cut off" in heard.warnings[0].message
-    recognizer.drafts = SpeculativeOptions()
-    (heard,) = recognizer.recognize([CLIPS[0]], Task())
-    assert heard.text == heard.draft != "so so" and "draft is given" in heard.warnings[0].message
+    def __init__(self, recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ids: list[int] = []
+        self.end = recognizer.options.eos_id
+        self.size = recognizer.model.config.text.vocab_size
+        self.start = 0
+        monkeypatch.setattr(recognizer.model, "prefill", self.prefill)
+        monkeypatch.setattr(recognizer.model, "step", self.step)
+
+    def logits(self, at: int) -> Tensor:
+        id = self.ids[at] if at < len(self.ids) else self.end
+        return torch.nn.functional.one_hot(torch.tensor(id), self.size) * 20.0
+
+    def prefill(self, embeddings: Tensor, lengths: Tensor, cache: Any, last: int = 1) -> Tensor:
+        cache.lengths = lengths.clone()
+        self.start = int(lengths[0]) - (last - 1)
+        return torch.stack([self.logits(at) for at in range(last)])[None]
+
+    def step(self, ids: Tensor, cache: Any, rows: Tensor | None = None) -> Tensor:
+        cache.lengths = cache.lengths + 1
+        return self.logits(int(cache.lengths[0]) - self.start)[None]
 
 
-def test_what_counts_as_a_loop_does_not_depend_on_the_neighbours(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+MODES = (None, SpeculativeOptions("exact"))
+PHRASE = "ask what you can do "
+
+
+@pytest.mark.parametrize(
+    ("text", "draft"),
+    [
+        (PHRASE * 3, PHRASE * 3),
+        (PHRASE * 3, "something else"),  # no evidence is needed for what is no loop anyway
+        ("no " * 12, "no " * 12),
+        ("no " * 12, ""),
+        ("no no no " + "na" * 60, "no no no " + "na" * 57),
+        (PHRASE * 12, PHRASE * 4 + "ask but you can do " + PHRASE * 6),
+        ("so it is. " * 20, "SO IT IS SO " + "it is so " * 18),
+    ],
+)
+@pytest.mark.parametrize("drafts", MODES)
+def test_what_people_repeat_is_kept(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, drafts: Any, text: str, draft: str
 ) -> None:
-    recognizer = recognizer_of(folders["granite_speech"], SpeculativeOptions())
+    recognizer = recognizer_of(folders["granite_speech"], drafts)
     recognizer.options = replace(recognizer.options, loops=LoopOptions())
-    used: list[LoopOptions] = []
-    run = GenerateRecognizer._write
+    monkeypatch.setattr(GenerateRecognizer, "_heard", lambda self, *rest: [draft.strip()])
+    monkeypatch.setattr("redline.recognizer.generate.token_budget", lambda *rest: 1000)
+    Script(recognizer, monkeypatch).ids = recognizer.tokenizer.encode(text.strip())
+    (heard,) = recognizer.recognize([CLIPS[0]], Task())
+    assert heard.text == text.strip() and not heard.warnings
 
-    def record(self: GenerateRecognizer, asked: Any, audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
-        used.append(options.loops)
-        return run(self, asked, audio, drafts, budgets, options)
 
-    monkeypatch.setattr(GenerateRecognizer, "_write", record)
-    for empty in (False, True):
-        if empty:  # a clip without a draft
-            nothing = lambda self, encoded, task: ([[]] * len(encoded.hidden), [False] * len(encoded.hidden))  # noqa: E731
-            monkeypatch.setattr(GenerateRecognizer, "_drafts", nothing)
-        recognizer.recognize(CLIPS[:1], Task())
-    assert used[0] == used[1] != LoopOptions()
+@pytest.mark.parametrize("draft", ["and so it is", "it is it is", "no no no no no no no"])
+@pytest.mark.parametrize("loop", ["no ", "it is ", "z"])
+def test_a_loop_that_nobody_says_gives_way_to_the_draft_the_same_in_every_mode(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, draft: str, loop: str
+) -> None:
+    answers = []
+    for drafts in MODES:
+        recognizer = recognizer_of(folders["granite_speech"], drafts)
+        recognizer.options = replace(recognizer.options, loops=LoopOptions())
+        monkeypatch.setattr(GenerateRecognizer, "_heard", lambda self, *rest: [draft])
+        monkeypatch.setattr("redline.recognizer.generate.token_budget", lambda *rest: 700)
+        Script(recognizer, monkeypatch).ids = recognizer.tokenizer.encode("so " + loop * 900)
+        (heard,) = recognizer.recognize([CLIPS[0]], Task())
+        assert heard.text == draft and "draft is given" in heard.warnings[0].message
+        answers.append((heard.text, heard.warnings))
+    assert answers[0] == answers[1]
+
+
+def test_a_loop_is_cut_where_no_draft_can_stand_in(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plus.options = replace(plus.options, loops=LoopOptions())
+    monkeypatch.setattr("redline.recognizer.generate.token_budget", lambda *rest: 700)
+    plus.model.draft_head = None
+    monkeypatch.setattr("redline.recognizer.generate.written", lambda row: "no no")  # the letters are the evidence
+    Script(plus, monkeypatch).ids = plus.tokenizer.encode("my " + "no " * 900)
+    (heard,) = plus.recognize([CLIPS[0]], Task())
+    assert heard.text == "my no" and "cut off" in heard.warnings[0].message
+    monkeypatch.setattr("redline.recognizer.generate.written", lambda row: "no" * 60)
+    Script(plus, monkeypatch).ids = plus.tokenizer.encode("so " + "no " * 60)
+    (heard,) = plus.recognize([CLIPS[0]], Task())
+    assert heard.text == "so " + " ".join(["no"] * 60) and not heard.warnings
+
+
+def test_exact_is_greedy_whatever_is_repeated(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights babble in circles: texts, loops and notices are the same with drafts and without."""
+    for kind in ("granite_speech", "granite_speech_plus"):
+        recognizer = recognizer_of(folders[kind])
+        recognizer.options = replace(recognizer.options, loops=LoopOptions(copies=3, tokens=4))
+        repeated = Waveform(np.concatenate([CLIPS[1].samples] * 6))
+        answers = []
+        for drafts in MODES:
+            recognizer.drafts = drafts
+            found = recognizer.recognize([*CLIPS, repeated], Task())
+            answers.append([(one.text, one.warnings) for one in found])
+        assert answers[0] == answers[1]
+        assert any(notices for _, notices in answers[0]), "nothing goes in circles: the test proves nothing"
 
 
 def test_time_tags_become_words(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:

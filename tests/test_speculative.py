@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, greedy
+from redline.decoding.generate import GenerateOptions, Generation, greedy
+from redline.decoding.loops import LoopOptions, Said
 from redline.decoding.speculative import (
     Acceptance,
     SpeculativeOptions,
@@ -48,10 +49,11 @@ def plain(
     budgets: Sequence[int],
     logits: Callable[[History], Tensor],
     options: GenerateOptions = OPTIONS,
+    said: Sequence[Said] | None = None,
 ) -> tuple[list[Generation], int]:
     """Greedy texts and the number of steps."""
     toy = Toy(prompts, logits)
-    return greedy(toy.read(), toy.step, budgets, options), len(toy.sizes)
+    return greedy(toy.read(), toy.step, budgets, options, said), len(toy.sizes)
 
 
 def speculate(
@@ -59,12 +61,13 @@ def speculate(
     budgets: Sequence[int],
     speculative: SpeculativeOptions,
     logits: Callable[[History], Tensor] = whole,
+    said: Sequence[Said] | None = None,
 ) -> tuple[list[Generation], list[Acceptance], int]:
     """The whole way of row i with prompt i: texts, acceptances and the number of steps."""
     toy = DraftingToy(range(len(drafts)), logits)
-    verdicts = verify(toy.prefill(drafts), drafts, budgets, speculative, OPTIONS)
+    verdicts = verify(toy.prefill(drafts), drafts, budgets, speculative, OPTIONS, said)
     toy.truncate([len(verdict.ids) for verdict in verdicts])
-    texts = rethink(verdicts, toy.step, budgets, OPTIONS)
+    texts = rethink(verdicts, toy.step, budgets, OPTIONS, said)
     return texts, [verdict.acceptance for verdict in verdicts], len(toy.sizes)
 
 
@@ -104,6 +107,17 @@ def test_exact_is_greedy_token_by_token(case: tuple[list[list[int]], list[int], 
         same = [a == b for a, b in zip(draft, row.ids, strict=False)]
         if row.stop == "end":
             assert acceptance.accepted == (same.index(False) if False in same else len(same))
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(0, 5))
+def test_exact_is_greedy_with_what_is_known_of_repetition(
+    case: tuple[list[list[int]], list[int], Callable[[History], Tensor]], copies: int
+) -> None:
+    drafts, budgets, _ = case
+    said: list[Said] = [lambda unit, row=row: (copies + row) % 6 for row in range(len(drafts))]  # type: ignore[misc]
+    texts, _, _ = speculate(drafts, budgets, EXACT, recent, said)
+    assert_same(texts, plain(range(len(drafts)), budgets, recent, said=said)[0])
 
 
 def test_a_draft_that_is_the_text_needs_no_step() -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from redline.decoding.loops import LoopOptions, Said, loop_start
 from redline.errors import ConfigError
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
@@ -24,26 +25,6 @@ Choose = Callable[[Tensor, Sequence[int]], Tensor]
 """Allowed logits [R, V] and the place in the batch of each row -> the chosen ids [R]."""
 Stop = Literal["end", "limit", "loop"]
 NEVER = -math.inf
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """When a repetition is a loop and no longer speech: `copies` in a row, over at least `tokens` tokens.
-
-    So one token may be said 31 times and a verse five times; what goes beyond that on a clip of seconds is the model
-    that hears itself.
-    """
-
-    max_n: int = 32
-    """Tokens of the longest n-gram looked for; 0 looks for none."""
-    copies: int = 6
-    tokens: int = 32
-
-    def __post_init__(self) -> None:
-        if self.max_n < 0:
-            raise ConfigError(f"max_n is {self.max_n}; allowed are 0 (look for no loops) and above")
-        if self.copies < 2 or self.tokens < 1:
-            raise ConfigError(f"copies is {self.copies} and tokens {self.tokens}; allowed are 2 and 1, and above")
 
 
 @dataclass(frozen=True)
@@ -103,25 +84,6 @@ def token_budget(duration_s: float, per_s: float = 8.0, base: int = 16) -> int:
     return math.ceil(duration_s * per_s) + base
 
 
-def loop_start(ids: Sequence[int], options: LoopOptions) -> int | None:
-    """Where to cut ids whose tail is a loop: behind the first copy of what repeats; None where nothing does.
-
-    A tail that does not repeat costs one comparison for each length of n-gram.
-    """
-    size = len(ids)
-    for n in range(1, min(options.max_n, size // 2) + 1):
-        if ids[-1] != ids[-1 - n]:
-            continue
-        needed = n * max(options.copies, math.ceil(options.tokens / n))
-        if needed > size or ids[n - needed :] != ids[-needed:-n]:
-            continue
-        start = size - needed
-        while start > 0 and ids[start - 1] == ids[start - 1 + n]:
-            start -= 1
-        return start + n
-    return None
-
-
 @dataclass
 class Running:
     """A text while it grows; `budget` counts the tokens of the whole text."""
@@ -130,6 +92,7 @@ class Running:
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     stop: Stop | None = None
+    said: Said | None = None
 
     def __post_init__(self) -> None:
         assert self.budget >= 0, f"budget is {self.budget}"
@@ -145,7 +108,7 @@ class Running:
             return
         self.ids.append(id)
         self.log_probs.append(log_prob)
-        if (kept := loop_start(self.ids, options.loops)) is not None:
+        if (kept := loop_start(self.ids, options.loops, self.said)) is not None:
             self.stop = "loop"
             del self.ids[kept:], self.log_probs[kept:]
         elif len(self.ids) == self.budget:
@@ -170,25 +133,44 @@ def generate(
     budgets: Sequence[int],
     options: GenerateOptions,
     generator: torch.Generator | None = None,
+    said: Sequence[Said | None] | None = None,
 ) -> list[Generation]:
     """Continue every row as the options say: logits [B, V] of the prefill, B budgets in tokens -> B generations.
 
-    A row's result never depends on its neighbours. ConfigError where a temperature is set without a generator.
+    `said` is what is known of each row to tell repetition from loops. A row's result never depends on its neighbours.
+    ConfigError where a temperature is set without a generator.
     """
     if options.temperature > 0:
         if generator is None:
             raise ConfigError(f"temperature is {options.temperature}, so tokens are drawn: give a torch.Generator")
-        return sample(first_logits, step, budgets, options, generator)
-    return (greedy if options.beams == 1 else beam)(first_logits, step, budgets, options)
+        return sample(first_logits, step, budgets, options, generator, said)
+    return (greedy if options.beams == 1 else beam)(first_logits, step, budgets, options, said)
 
 
-def greedy(first_logits: Tensor, step: Step, budgets: Sequence[int], options: GenerateOptions) -> list[Generation]:
+def greedy(
+    first_logits: Tensor,
+    step: Step,
+    budgets: Sequence[int],
+    options: GenerateOptions,
+    said: Sequence[Said | None] | None = None,
+) -> list[Generation]:
     """The likeliest token, again and again: logits [B, V], B budgets -> B generations."""
-    return resume(first_logits, step, [Running(budget) for budget in budgets], options, likeliest)
+    return resume(first_logits, step, begun(budgets, said), options, likeliest)
+
+
+def begun(budgets: Sequence[int], said: Sequence[Said | None] | None) -> list[Running]:
+    """Texts without a token yet."""
+    known = said or [None] * len(budgets)
+    return [Running(budget, said=one) for budget, one in zip(budgets, known, strict=True)]
 
 
 def sample(
-    first_logits: Tensor, step: Step, budgets: Sequence[int], options: GenerateOptions, generator: torch.Generator
+    first_logits: Tensor,
+    step: Step,
+    budgets: Sequence[int],
+    options: GenerateOptions,
+    generator: torch.Generator,
+    said: Sequence[Said | None] | None = None,
 ) -> list[Generation]:
     """Tokens drawn at a temperature: logits [B, V], B budgets -> B generations.
 
@@ -202,7 +184,7 @@ def sample(
         draws = torch.tensor([sources[place].random() for place in places], device=logits.device)
         return pick(logits, draws, options)
 
-    return resume(first_logits, step, [Running(budget) for budget in budgets], options, choose)
+    return resume(first_logits, step, begun(budgets, said), options, choose)
 
 
 def likeliest(logits: Tensor, places: Sequence[int]) -> Tensor:
@@ -264,9 +246,10 @@ class _Text:
 class _Search:
     """The beam of one row: texts that still grow, all of one length and best first, and finished ones with a score."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, said: Said | None = None) -> None:
         assert budget >= 0, f"budget is {budget}"
         self.budget = budget
+        self.said = said
         self.live = [_Text()]
         self.finished = [] if budget else [(0.0, Generation((), "limit", ()))]
 
@@ -300,7 +283,7 @@ class _Search:
             return True
         best = self.live[0]
         length = len(best.ids)
-        if (kept := loop_start(best.ids, options.loops)) is not None:
+        if (kept := loop_start(best.ids, options.loops, self.said)) is not None:
             # Judged by what is kept: a loop is ever surer of itself.
             heard = _Text(best.ids[:kept], best.log_probs[:kept])
             self._finish(heard, "loop", sum(heard.log_probs), kept, options)
@@ -323,13 +306,19 @@ class _Search:
         return max(self.finished, key=lambda item: item[0])[1]
 
 
-def beam(first_logits: Tensor, step: Step, budgets: Sequence[int], options: GenerateOptions) -> list[Generation]:
+def beam(
+    first_logits: Tensor,
+    step: Step,
+    budgets: Sequence[int],
+    options: GenerateOptions,
+    said: Sequence[Said | None] | None = None,
+) -> list[Generation]:
     """The best of `beams` texts that grow side by side: logits [B, V], B budgets -> B generations.
 
     A text's score is its log probability, its end included, over length ** length_penalty. A row is done when K texts
     are finished and no live one scores, as it stands, above the worst of the K best; a budget or a loop ends it too.
     """
-    searches = [_Search(budget) for budget in budgets]
+    searches = [_Search(*one) for one in zip(budgets, said or [None] * len(budgets), strict=True)]
     logits = first_logits
     assert len(logits) == len(budgets), f"{len(logits)} rows of logits for {len(budgets)} budgets"
     while True:

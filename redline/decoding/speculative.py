@@ -15,7 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from redline.decoding.generate import GenerateOptions, Generation, Running, Step, Stop, allowed, likeliest, resume
+from redline.decoding.generate import (
+    GenerateOptions,
+    Generation,
+    Running,
+    Step,
+    Stop,
+    allowed,
+    begun,
+    likeliest,
+    resume,
+)
+from redline.decoding.loops import Said
 from redline.errors import ConfigError
 
 Mode = Literal["exact", "fast", "trust"]
@@ -112,6 +123,7 @@ def verify(
     budgets: Sequence[int],
     speculative: SpeculativeOptions,
     options: GenerateOptions,
+    said: Sequence[Said | None] | None = None,
 ) -> list[Verdict]:
     """Check each draft against the logits of its prefill: B times logits [K + 1, V] or more rows, B drafts of K ids.
 
@@ -123,8 +135,8 @@ def verify(
             f"beams is {options.beams} and temperature {options.temperature}; a draft is verified for greedy decoding "
             "only: set beams to 1 and temperature to 0"
         )
-    rows = zip(logits, drafts, budgets, strict=True)
-    return [_verdict(row, draft, Running(budget), speculative, options) for row, draft, budget in rows]
+    rows = zip(logits, drafts, begun(budgets, said), strict=True)
+    return [_verdict(*row, speculative, options) for row in rows]
 
 
 def _verdict(
@@ -150,7 +162,11 @@ def _log_probs(scores: Tensor, ids: Tensor) -> Tensor:
 
 
 def rethink(
-    verdicts: Sequence[Verdict], step: Step, budgets: Sequence[int], options: GenerateOptions
+    verdicts: Sequence[Verdict],
+    step: Step,
+    budgets: Sequence[int],
+    options: GenerateOptions,
+    said: Sequence[Said | None] | None = None,
 ) -> list[Generation]:
     """Go on greedily behind each accepted text, which counts towards its budget: B verdicts -> B generations.
 
@@ -159,6 +175,6 @@ def rethink(
     """
     if not verdicts:
         return []
-    pairs = zip(verdicts, budgets, strict=True)
-    texts = [Running(budget, list(row.ids), list(row.log_probs), row.stop) for row, budget in pairs]
+    known = zip(verdicts, budgets, said or [None] * len(budgets), strict=True)
+    texts = [Running(budget, list(row.ids), list(row.log_probs), row.stop, one) for row, budget, one in known]
     return resume(torch.stack([row.next_logits for row in verdicts]), step, texts, options, likeliest)

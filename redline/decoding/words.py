@@ -40,6 +40,11 @@ def spell(word: str, rows: int) -> list[int]:
     return labels
 
 
+def written(rows: Sequence[int]) -> str:
+    """The text of rows of a character head."""
+    return "".join(chr(row if row < KATAKANA_ROW else row - KATAKANA_ROW + KATAKANA) for row in rows)
+
+
 def fold_case(logits: Tensor) -> Tensor:
     """Log probabilities in which a capital counts as its small letter: logits [..., C] -> [..., C]."""
     log_probs = logits.float().log_softmax(dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from redline import features, prompts
-from redline.decoding import generate, speculative, tagged, voices
-from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, token_budget
+from redline.decoding import ctc, generate, speculative, tagged, voices
+from redline.decoding.generate import GenerateOptions, Generation, token_budget
+from redline.decoding.loops import Said, repetitions
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
 from redline.decoding.voices import VoiceOptions
-from redline.decoding.words import timed_turns, word_times
+from redline.decoding.words import BLANK, timed_turns, word_times, written
 from redline.errors import UnsupportedTaskError
 from redline.forms import spelled
 from redline.models.conformer import EncoderOutput
@@ -47,8 +48,6 @@ PLAIN, SPEAKERS, WORDS = (
     Mode("speakers", 10.0, 16.0, 120.0, 540.0),
     Mode("words", 16.0, 24.0, 150.0, 300.0),
 )
-DRAFTED_LOOPS = LoopOptions(copies=3, tokens=12)
-"""Where a draft can stand in for a loop, less repetition is believed."""
 SHORTEST_S = 5.0
 DRAFT_S = 30.0
 """Clips of which the language model reads nothing are as long as an editor's."""
@@ -181,14 +180,14 @@ class GenerateRecognizer(Holder[SpeechLM]):
         most = self._mode(task).most_per_s
         budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
         drafts, sure = self._drafts(encoded, task)
-        options = self.options
-        # Not by whether this batch has drafts: a clip would then depend on its neighbours.
-        if self._can_draft(task) and options.loops == LoopOptions():
-            options = replace(options, loops=DRAFTED_LOOPS)
-        generations, found = self._generate(asked, audio, drafts, sure, budgets, options)
-        texts = [spelled(self.tokenizer.decode(one.ids).strip(), task.keywords) for one in generations]
+        heard = _Once(lambda: self._evidence(encoded, task))
+        said = [self._said(heard, row) for row in range(len(clips))]
+        generations, found = self._generate(asked, audio, drafts, sure, budgets, said)
+        texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
+        loops = [one.stop == "loop" and self._is_drafted(task) for one in generations]
+        texts = [heard()[row] if loop else text for row, (text, loop) in enumerate(zip(texts, loops, strict=True))]
         answers = [
-            self._read(clip, text, one, draft, accepted, task)
+            self._read(clip, spelled(text, task.keywords), one, draft, accepted, task)
             for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
         ]
         return self._timed(answers, encoded, lengths, task)
@@ -216,11 +215,25 @@ class GenerateRecognizer(Holder[SpeechLM]):
             answers.append(_without(one, len(said)))
         return answers
 
-    def _can_draft(self, task: Task) -> bool:
+    def _is_drafted(self, task: Task) -> bool:
         """Whether the encoder's own transcript can be an answer: plain text in the language that is spoken."""
         tags = task.speakers or self._tags_words(task)
         other = task.name != "transcribe" or tags or task.prompt is not None or task.prefix is not None
-        return not other and self.drafts is not None and self.model.draft_head is not None
+        return not other and self.model.draft_head is not None
+
+    def _can_draft(self, task: Task) -> bool:
+        """Whether the language model is shown the encoder's own transcript, or even not asked."""
+        return self.drafts is not None and self._is_drafted(task)
+
+    def _evidence(self, encoded: EncoderOutput, task: Task) -> list[str]:
+        """What the encoder alone hears, whatever becomes of drafts: the texts of its token head, else its letters."""
+        if self.model.draft_head is not None:
+            logits, lengths = self.model.draft_head(encoded)
+            return self._heard(logits, lengths, task)
+        return [written(row) for row in ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)]
+
+    def _said(self, heard: _Once, row: int) -> Said:
+        return lambda unit: repetitions(self.tokenizer.decode(unit), heard()[row])
 
     def _drafts(self, encoded: EncoderOutput, task: Task) -> tuple[list[list[int]], list[bool]]:
         """The encoder's own transcripts as ids of answers, and whether each is sure enough to be taken unseen.
@@ -252,7 +265,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         drafts: Sequence[Sequence[int]],
         sure: Sequence[bool],
         budgets: Sequence[int],
-        options: GenerateOptions,
+        said: Sequence[Said],
     ) -> tuple[list[Generation], list[Acceptance | None]]:
         """Answers to prompts whose placeholders stand for audio [B, S, H], and what became of each draft."""
         taken = [Generation(tuple(draft), "end", ()) if one else None for draft, one in zip(drafts, sure, strict=True)]
@@ -266,7 +279,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 audio[rows],
                 [list(drafts[row][: budgets[row]]) for row in rows],
                 [budgets[row] for row in rows],
-                options,
+                [said[row] for row in rows],
             )
             for row, one, acceptance in zip(rows, written, checked, strict=True):
                 taken[row], found[row] = one, acceptance
@@ -278,9 +291,10 @@ class GenerateRecognizer(Holder[SpeechLM]):
         audio: Tensor,
         drafts: Sequence[Sequence[int]],
         budgets: Sequence[int],
-        options: GenerateOptions,
+        said: Sequence[Said],
     ) -> tuple[list[Generation], Sequence[Acceptance | None]]:
         """Prefill prompts and drafts together, then go on behind what is accepted of each draft."""
+        options = self.options
         embeddings, sizes = self.model.embed([[*row, *draft] for row, draft in zip(asked, drafts, strict=True)], audio)
         cache = self.model.cache(len(asked), embeddings.shape[1] + max(budgets) + 1)
         longest = max(map(len, drafts))
@@ -291,13 +305,13 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
         if not longest:
             generator = torch.Generator(self.device).manual_seed(self.seed) if options.temperature else None
-            return generate.generate(logits[:, -1], step, budgets, options, generator), [None] * len(asked)
+            return generate.generate(logits[:, -1], step, budgets, options, generator, said), [None] * len(asked)
         assert self.drafts is not None
         own = [row[longest - len(draft) :] for row, draft in zip(logits, drafts, strict=True)]
-        verdicts = speculative.verify(own, drafts, budgets, self.drafts, options)
+        verdicts = speculative.verify(own, drafts, budgets, self.drafts, options, said)
         kept = [len(row) + len(verdict.ids) for row, verdict in zip(asked, verdicts, strict=True)]
         cache.lengths = torch.tensor(kept, device=cache.lengths.device)
-        texts = speculative.rethink(verdicts, step, budgets, options)
+        texts = speculative.rethink(verdicts, step, budgets, options, said)
         return texts, [verdict.acceptance if draft else None for verdict, draft in zip(verdicts, drafts, strict=True)]
 
     def _read(
@@ -315,8 +329,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         if generation.stop == "limit":
             message = f"the answer was cut off after {len(generation.ids)} tokens; text is missing"
             notices.append(Notice("truncated", message))
-        if generation.stop == "loop" and drafted:
-            text = drafted
+        if generation.stop == "loop" and self._is_drafted(task):
             notices.append(Notice("loop", "the model repeated itself; the encoder's draft is given instead"))
         elif generation.stop == "loop":
             notices.append(Notice("loop", "the model repeated itself; the repetition was cut off, check the text"))
@@ -363,6 +376,19 @@ class GenerateRecognizer(Holder[SpeechLM]):
             turns, words = timed_turns(one.turns, words) if one.turns else ([], words)
             timed.append(_without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
         return timed
+
+
+class _Once:
+    """Texts that are made when they are first asked for: hardly a clip makes a model go round in circles."""
+
+    def __init__(self, make: Callable[[], list[str]]) -> None:
+        self.make = make
+        self.made: list[str] | None = None
+
+    def __call__(self) -> list[str]:
+        if self.made is None:
+            self.made = self.make()
+        return self.made
 
 
 def _without(heard: Hypothesis, count: int) -> Hypothesis:
