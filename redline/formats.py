@@ -9,11 +9,13 @@ import html
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from redline.types import Edit, EditOp, Segment, Transcript
+from redline.types import Edit, EditOp, Notice, Segment, Transcript, Word
 
 LINE_CHARS = 42
 """Characters in one line of a subtitle."""
@@ -151,6 +153,8 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "rttm": rttm,
 }
 """What `render` and `save` can write."""
+SUBTITLES = frozenset(("srt", "vtt"))
+"""Formats whose times are those of words, whether or not words were asked for."""
 
 
 def clock(ms: int, point: str = ".") -> str:
@@ -164,8 +168,8 @@ def clock(ms: int, point: str = ".") -> str:
 def cues(segment: Segment) -> list[Cue]:
     """A segment -> cues of at most two lines of 42 characters that hold all of its text.
 
-    Each cue has the time of its words, where they have times; else the segment's time is shared out in proportion to
-    characters.
+    Each cue has the time of its words; where nobody can tell when they were said, the segment's time is shared out in
+    proportion to characters.
     """
     lines = textwrap.wrap(segment.text, LINE_CHARS)
     if not lines:
@@ -173,20 +177,58 @@ def cues(segment: Segment) -> list[Cue]:
     if len(lines) > 1:
         lines = _balanced(segment.text, most=CUE_LINES * -(-len(lines) // CUE_LINES))
     groups = [tuple(lines[first : first + CUE_LINES]) for first in range(0, len(lines), CUE_LINES)]
-    start, duration = _ms(segment.start), _ms(segment.end) - _ms(segment.start)
-    total = sum(map(len, lines))
-    made, done, first = [], 0, 0
-    timed = [word.text for word in segment.words] == segment.text.split()
+    marks = _clock(segment)
+    made, done = [], 0
     for group in groups:
-        begin = start + duration * done // total
-        done += sum(map(len, group))
-        end = start + duration * done // total
-        if timed and not any(len(word) > LINE_CHARS for word in segment.text.split()):
-            last = first + sum(len(line.split()) for line in group)
-            begin, end = _ms(segment.words[first].start), _ms(segment.words[last - 1].end)
-            first = last
-        made.append(Cue(begin, end, group, segment.speaker))
+        first, done = done, done + sum(len("".join(line.split())) for line in group)
+        made.append(Cue(marks[first][0], marks[done - 1][1], group, segment.speaker))
     return made
+
+
+def _clock(segment: Segment) -> list[tuple[int, int]]:
+    """When each printed character of a segment is said, in milliseconds from start to end."""
+    names, words = segment.text.split(), segment.timed()
+    spans = _spans(names, words) if words else [(_ms(segment.start), _ms(segment.end), "".join(names))]
+    marks: list[tuple[int, int]] = []
+    for start, end, chars in spans:
+        steps = [start + (end - start) * at // len(chars) for at in range(len(chars) + 1)]
+        marks += pairwise(steps)
+    return marks
+
+
+def _spans(names: Sequence[str], words: Sequence[Word]) -> list[tuple[int, int, str]]:
+    """The characters of a text, as long as they last together; words that were written otherwise share their time."""
+    text, said = "".join(names), "".join(word.text for word in words)
+    if text == said:
+        return [(_ms(word.start), _ms(word.end), word.text) for word in words]
+    found: list[tuple[int, int, str]] = []
+    match = SequenceMatcher(None, [word.text for word in words], names, autojunk=False)
+    for kind, a, b, c, d in match.get_opcodes():
+        if kind == "equal":
+            found += [(_ms(word.start), _ms(word.end), word.text) for word in words[a:b]]
+        elif c < d:
+            start = words[a].start if a < b else words[a - 1].end if a else words[0].start
+            end = words[b - 1].end if a < b else words[a].start if a < len(words) else words[-1].end
+            found.append((_ms(start), _ms(max(start, end)), "".join(names[c:d])))
+    return found
+
+
+def doubts(transcript: Transcript, wanted: Iterable[str]) -> list[Notice]:
+    """What to say about a transcript in these formats: subtitles whose cues could not be aligned with the sound."""
+    guessed = [segment for segment in transcript.segments if segment.text.strip() and not segment.timed()]
+    if not guessed or SUBTITLES.isdisjoint(wanted):
+        return []
+    if transcript.task == "translate":
+        why = "nobody says the words of a translation"
+    elif guessed[0].timing is None:
+        why = "the recognizer tells no times"
+    else:
+        why = "the text does not fit what the encoder hears"
+    message = (
+        f"the times of subtitles are shared out by characters in {len(guessed)} of {len(transcript.segments)} "
+        f"segments, because words could not be aligned with the sound: {why}"
+    )
+    return [Notice("unaligned", message, guessed[0].start, guessed[-1].end)]
 
 
 def _balanced(text: str, most: int) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from redline import formats
 from redline.formats import CUE_LINES, LINE_CHARS, tracked_changes
-from redline.types import Edit, Segment, Transcript
+from redline.types import Edit, Segment, Transcript, Word
 
 WORDS = st.text(st.characters(categories=["L", "N", "P"], exclude_characters=">"), min_size=1, max_size=60)
 TEXTS = st.lists(WORDS, min_size=1, max_size=60).map(" ".join)
@@ -191,3 +193,72 @@ def test_changes_hold_all_words_of_both_sides(rows: list[tuple[str, str]]) -> No
     for change in changes:
         assert (change.draft == change.text) == (change.op == "keep")
         assert (not change.draft) == (change.op == "insert") and (not change.text) == (change.op == "delete")
+
+
+def said(start: float, text: str, every: float = 1.0) -> tuple[Word, ...]:
+    """Words of half a second, one every so often."""
+    return tuple(Word(start + every * at, start + every * at + 0.5, word) for at, word in enumerate(text.split()))
+
+
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+
+
+def test_subtitles_follow_the_words_without_being_asked() -> None:
+    silent = Segment(0, 10.0, 60.0, LONG, timing=lambda: said(3.0, LONG))
+    asked = replace(silent, words=said(13.0, LONG), timing=None)
+    assert formats.cues(silent) == formats.cues(asked)
+    cues = formats.cues(silent)
+    words = LONG.split()
+    for cue in cues:
+        first, last = " ".join(cue.lines).split()[0], " ".join(cue.lines).split()[-1]
+        assert (cue.start, cue.end) == (13_000 + 1000 * words.index(first), 13_500 + 1000 * words.index(last))
+    # Whoever did not ask for words gets none.
+    assert silent.to_dict() == Segment(0, 10.0, 60.0, LONG).to_dict() and silent == Segment(0, 10.0, 60.0, LONG)
+    assert not Transcript(LONG, (silent,)).words
+
+
+def test_cues_of_digits_have_the_times_of_the_words_they_stand_for() -> None:
+    spoken = "it costs twenty three euros and five or six cents for each of the one hundred and eleven cats in here"
+    written = "it costs 23 euros and 5 or 6 cents for each of the 111 cats in here"
+    cues = formats.cues(Segment(0, 0.0, 60.0, written, words=said(0.0, spoken), timing=None))
+    words = spoken.split()
+    assert len(cues) == 1 and cues[0].start == 0 and cues[0].end == 1000 * (len(words) - 1) + 500
+    twice = formats.cues(Segment(0, 0.0, 60.0, f"{written} {written}", words=said(0.0, f"{spoken} {spoken}")))
+    found = [" ".join(cue.lines) for cue in twice]
+    assert len(twice) == 2
+    last = found[0].split()[-1]
+    assert twice[0].end % 1000 == 500 and words[(twice[0].end // 1000) % len(words)] in (last, "eleven", "three", "six")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a well-known state-of-the-art mother-in-law-to-be " * 4,
+        "Donaudampfschifffahrtselektrizitaetenhauptbetriebswerkbauunterbeamtengesellschaft und mehr " * 2,
+        "x" * 200,
+    ],
+)
+def test_cues_follow_words_that_are_broken_over_lines(text: str) -> None:
+    words = said(0.0, text, every=2.0)
+    cues = formats.cues(Segment(0, 0.0, 500.0, text.strip(), words=words))
+    chars = [(word.start + 0.5 * at / len(word.text), word) for word in words for at in range(len(word.text))]
+    done = 0
+    for cue in cues:
+        assert cue.start == pytest.approx(1000 * chars[done][0], abs=2)
+        done += len("".join("".join(cue.lines).split()))
+    assert done == len(chars) and all(one.end <= two.start for one, two in pairwise(cues))
+
+
+def test_subtitles_that_cannot_be_aligned_say_so(tmp_path: Path) -> None:
+    made = Transcript(
+        "a b", (Segment(0, 0.0, 1.0, "a", timing=lambda: ()), Segment(1, 1.0, 2.0, "b", words=said(1.0, "b")))
+    )
+    with pytest.warns(UserWarning, match="1 of 2 segments.*does not fit what the encoder hears"):
+        made.save(tmp_path / "a.srt")
+    (notice,) = formats.doubts(replace(made, task="translate"), ["txt", "vtt"])
+    assert notice.code == "unaligned" and "translation" in notice.message and (notice.start, notice.end) == (0.0, 1.0)
+    assert not formats.doubts(made, ["txt", "json"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.save(tmp_path / "a.json")
+        replace(made, segments=made.segments[1:]).save(tmp_path / "a.vtt")

@@ -324,6 +324,16 @@ def test_models_without_time_tags_align_their_words(folders: dict[str, Path], na
     assert times == sorted(times) and times[0] >= 0 and times[-1] <= CLIPS[2].duration
 
 
+def test_a_text_has_its_times_ready_and_a_translation_has_none(folders: dict[str, Path]) -> None:
+    recognizer = recognizer_of(folders["granite_speech"])
+    (plain,) = recognizer.recognize([CLIPS[2]], Task())
+    assert plain.timing is not None and not plain.words
+    (translated,) = recognizer.recognize([CLIPS[2]], Task("translate", "en", "de"))
+    assert translated.timing is None and not translated.words
+    found = pipeline.transcribe(recognizer, CLIPS[2], Task("translate", "en", "de"), PipelineOptions(vad=None))
+    assert "translation" in formats.doubts(found, ["srt"])[0].message
+
+
 def test_speaker_tags_become_turns_with_times(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     says(plus, monkeypatch, "[SPEAKER 1]: so it is [SPEAKER 2]: is it")
     (heard,) = plus.recognize([CLIPS[2]], Task(speakers=True))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import redline
+from redline import formats
 from redline.forms import plain
 from redline.models import checkpoint
 
@@ -109,3 +110,18 @@ def test_the_model_of_five_languages_tells_which_it_hears() -> None:
     assert jiwer.wer(JFK, heard[1].text) <= 0.75
     # A language that is named does not change what is heard.
     assert model.transcribe(german, language="de").text == heard[0].text
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-multi", "tiny-plus"])
+def test_subtitles_are_aligned_in_every_model_and_nothing_else_changes(name: str) -> None:
+    model = redline.load_model(name)
+    demo = TINY.parent / "demo.flac"
+    plain, asked = model.transcribe(demo), model.transcribe(demo, words=True)
+    for format in ("srt", "vtt"):
+        assert formats.render(plain, format) == formats.render(asked, format)
+        assert not formats.doubts(plain, [format])
+    assert (
+        plain.words == () and plain.text == asked.text and all(not one["words"] for one in plain.to_dict()["segments"])
+    )
+    (segment,) = plain.segments
+    assert segment.timed() == asked.words

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
 
-from redline.decoding.words import SPACE, fold_case, share, spell, timed_turns, word_times
+from redline.decoding.words import (
+    SPACE,
+    Timing,
+    doubts,
+    fold_case,
+    scored_word_times,
+    share,
+    spell,
+    timed_turns,
+    word_times,
+)
 from redline.types import Turn, Word
 
 ROWS = 128
@@ -59,12 +72,72 @@ def test_alone_equals_in_a_batch() -> None:
     assert together == alone
 
 
-def test_a_word_that_cannot_be_spelled_gets_the_time_between_its_neighbours() -> None:
+@pytest.mark.parametrize("written", ["20", "№", "東京", "двадцать", "€", "3rd-2"])
+@pytest.mark.parametrize("pause", [0, 40])
+def test_what_the_head_has_no_letters_for_is_found_where_it_is_said(written: str, pause: int) -> None:
+    """Digits, symbols and other scripts are spoken in some letters; a pause beside them is none of theirs."""
+    parts = [says("have"), torch.full((pause, ROWS), -8.0), says(" twenty")[1:], torch.full((pause, ROWS), -8.0)]
+    for silence in (parts[1], parts[3]):
+        silence[:, 0] = 8.0
+    logits = torch.cat((*parts, says(" cats")[1:]))
+    lengths = torch.tensor([len(logits)])
+    (wanted,), (found,) = (
+        word_times([f"have {word} cats"], logits[None], lengths, 0.02) for word in ("twenty", written)
+    )
+    for one, other in zip(wanted, found, strict=True):
+        assert other.start == pytest.approx(one.start, abs=0.08) and other.end == pytest.approx(one.end, abs=0.08)
+
+
+def test_a_word_of_another_script_that_nobody_says_stays_between_its_neighbours() -> None:
     logits = says("so is")
     (words,) = word_times(["so 東京 is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
-    so, tokyo, is_, east = words
-    assert tokyo.start == so.end and tokyo.end == is_.start and east.start == is_.end
-    assert east.end == pytest.approx(len(logits) * 0.02)
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[-1] <= len(logits) * 0.02
+
+
+def test_punctuation_is_silent() -> None:
+    logits = says("so it is")
+    lengths = torch.tensor([len(logits)])
+    (plain,), (marked,) = (word_times([text], logits[None], lengths, 0.02) for text in ("so it is", "«So, it is...»"))
+    assert [(word.start, word.end) for word in plain] == [(word.start, word.end) for word in marked]
+    (words,) = word_times(["so - it is"], logits[None], lengths, 0.02)
+    assert words[0].end <= words[1].start <= words[1].end <= words[2].start
+
+
+def test_times_worked_out_later_are_those_that_are_asked_for() -> None:
+    logits = torch.cat((says("so it is"), says(" no 2"))).clamp(min=-4.0)
+    (words,) = word_times(["So it is, no 2!"], logits[None], torch.tensor([len(logits)]), 0.02)
+    timing = Timing("So it is, no 2!", logits, 0.02)
+    assert timing() == tuple(words) == timing() and pickle.loads(pickle.dumps(timing))() == tuple(words)
+    assert Timing("is, no 2!", logits, 0.02, before="So it")() == tuple(words[2:])
+    assert timing.log_probs.shape[1] < 12, "it holds more than its own letters"
+
+
+def test_a_text_that_is_not_what_is_heard_is_told() -> None:
+    logits = says("so it is no more than that")
+    lengths = torch.tensor([len(logits)])
+    for text, told in (("so it was no more than that", False), ("where were you when they all went home", True)):
+        ((_, score),) = scored_word_times([text], logits[None], lengths, 0.02)
+        assert bool(doubts(text, score)) is told
+    assert not doubts("", -math.inf) and doubts("a", -math.inf)
+
+
+def test_what_nobody_said_has_no_times() -> None:
+    logits = says("so it is no more than that")
+    assert Timing("where were you when they all went home", logits, 0.02)() == ()
+    assert Timing("so it is no more than that " * 20, logits, 0.02)() == ()  # more letters than frames
+    assert Timing("", logits, 0.02)() == ()
+
+
+def test_scripts_without_spaces_are_timed_by_character() -> None:
+    assert Timing("今日は Redline です", says("so it is"), 0.02).names == [*"今日は", "Redline", *"です"]
+    logits = torch.full((60, 348), -8.0)
+    logits[:, 0] = 0.0
+    for at, char in enumerate("トウキョウ"):
+        logits[10 * at + 5, 256 + ord(char) - 0x30A1] = 8.0
+    words = Timing("とうきょう", logits, 0.02)()
+    assert [word.text for word in words] == list("とうきょう")
+    assert [round(word.start / 0.02) for word in words] == [5, 15, 25, 35, 45]
 
 
 def test_a_text_that_does_not_fit_shares_its_clip() -> None:
@@ -80,8 +153,8 @@ def test_nothing_to_align_is_no_error(text: str) -> None:
 
 
 def test_katakana_has_rows_of_its_own_in_the_published_head() -> None:
-    assert spell("ア", 348) == [256 + ord("ア") - 0x30A1] and spell("ア", 256) == []
-    assert spell("Ä", 348) == [ord("ä")] and spell("Ä", 128) == []
+    assert spell("ア", 348) == spell("あ", 348) == [256 + ord("ア") - 0x30A1] and spell("ア", 256) == [256]
+    assert spell("Ä", 348) == [ord("ä")] and spell("Ä", 128) == [ord("a")]
 
 
 def test_times_are_shared_by_characters() -> None:

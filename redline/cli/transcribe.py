@@ -255,7 +255,7 @@ class _Job:
         try:
             if self.output_dir is not None:
                 for format in self.wanted:
-                    result.save(self.output_dir / f"{name}.{format}")
+                    formats.save(result, self.output_dir / f"{name}.{format}")
                 if name != one.stem:
                     self.notes.print(f"redline: {one.label} is written to {name}.*; the name {one.stem} is taken")
         except OSError as error:
@@ -263,7 +263,7 @@ class _Job:
             return _complain(self.notes, f"{one.label}: cannot be written: {error}")
         if self.output_dir is None or self.show_edits:
             self._print(one, result)
-        for notice in result.warnings:
+        for notice in (*result.warnings, *formats.doubts(result, self.wanted)):
             self.notes.print(show.notice_line(one.label, notice), style="yellow")
         self.done += 1
 

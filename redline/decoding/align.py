@@ -26,7 +26,13 @@ def align(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], bla
 
     None stands for a text that has more symbols (and repeats) than the utterance has frames.
     """
-    log_probs = logits.float().log_softmax(dim=-1)
+    return align_scores(logits.float().log_softmax(dim=-1), lengths, targets, blank)
+
+
+def align_scores(
+    log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int
+) -> list[Alignment | None]:
+    """`align` where each symbol's log probability [B, T, V] is known, whether or not they add up to one."""
     B, T, _ = log_probs.shape
     device = log_probs.device
     sizes = torch.tensor([2 * len(row) + 1 for row in targets])

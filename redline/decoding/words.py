@@ -1,12 +1,16 @@
 """When each word of a text was said, by forced alignment on the encoder's character posteriors.
 
 It works for the text of any of the models, because they share the encoder's character head: row 0 is the blank, row i
-below 256 code point i, and from 256 on, where there are such rows, Katakana from U+30A1.
+below 256 code point i, and from 256 on, where there are such rows, Katakana from U+30A1. What a head has no letters for
+but people speak, such as digits, symbols and other scripts, is a wildcard that fits any letter (the star of arXiv
+2305.13516); punctuation is silent.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -14,11 +18,18 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from redline.decoding.align import align
-from redline.types import Turn, Word
+from redline.decoding.align import Alignment, align_scores
+from redline.types import Notice, Turn, Word
 
 BLANK, SPACE = 0, ord(" ")
 KATAKANA, KATAKANA_ROW = 0x30A1, 256
+HIRAGANA, HIRAGANA_END = 0x3041, 0x3096
+SPOKEN_MARKS = "&@#%*/\\"
+"""Marks that Unicode calls punctuation and people read out."""
+WILD_IN_SILENCE = 0.1
+"""What a wildcard costs in a frame of silence, in nats: enough to keep pauses out of it, too little to split it."""
+FITS = -1.5
+"""A text whose mean log probability of a frame is lower is not what was said."""
 
 
 @lru_cache(maxsize=4)
@@ -29,15 +40,37 @@ def folded(rows: int) -> tuple[int, ...]:
 
 
 def spell(word: str, rows: int) -> list[int]:
-    """Rows of a character head that write a word, case folded; characters that it has no row for are left out."""
-    labels = []
-    for char in word.lower():
-        code = ord(char)
-        if 0 < code < min(rows, KATAKANA_ROW):
-            labels.append(folded(rows)[code])
-        elif 0 <= code - KATAKANA < rows - KATAKANA_ROW:
-            labels.append(KATAKANA_ROW + code - KATAKANA)
+    """Rows of a character head that write a word, case folded; `rows`, the wildcard, for each run of what it cannot.
+
+    Accents go where the head has no row for them, and so do punctuation marks, which nobody speaks.
+    """
+    labels: list[int] = []
+    for char in unicodedata.normalize("NFC", word.lower()):
+        row = _row(char, rows)
+        if row is None or (row == rows and labels and labels[-1] == rows):
+            continue
+        labels.append(row)
     return labels
+
+
+@lru_cache(maxsize=4096)
+def _row(char: str, rows: int) -> int | None:
+    """The row of one character, `rows` for the wildcard, None for what is silent."""
+    code = ord(char.replace("\u2019", "'"))
+    if HIRAGANA <= code <= HIRAGANA_END:
+        code += KATAKANA - HIRAGANA
+    kind = unicodedata.category(char)
+    if kind[0] in "MCZ" or (kind[0] == "P" and code != ord("'") and char not in SPOKEN_MARKS):
+        return None
+    if char.isalpha() or code == ord("'"):
+        if 0 < code < min(rows, KATAKANA_ROW):
+            return folded(rows)[code]
+        if 0 <= code - KATAKANA < rows - KATAKANA_ROW:
+            return KATAKANA_ROW + code - KATAKANA
+        base = unicodedata.normalize("NFD", char)[0]
+        if base != char:
+            return _row(base, rows)
+    return rows
 
 
 def written(rows: Sequence[int]) -> str:
@@ -54,12 +87,30 @@ def fold_case(logits: Tensor) -> Tensor:
     return summed.clamp(min=torch.finfo(torch.float32).tiny).log() + most
 
 
+def with_wildcard(logits: Tensor) -> Tensor:
+    """`fold_case` and, in one more column, what fits whichever letter is said: logits [..., C] -> [..., C + 1]."""
+    log_probs = fold_case(logits)
+    letters = log_probs[..., BLANK + 1 :].amax(dim=-1)
+    wild = torch.maximum(letters, log_probs[..., BLANK] - WILD_IN_SILENCE)
+    return torch.cat((log_probs, wild[..., None]), dim=-1)
+
+
+UNALIGNED = Notice(
+    "unaligned",
+    "the words could not be aligned with the sound, because the text does not fit it; their times are guesses",
+)
+
+
+def doubts(text: str, score: float) -> tuple[Notice, ...]:
+    """What to say about the times of a text that fits with a score of `scored_word_times`."""
+    return (UNALIGNED,) if text.strip() and score <= FITS else ()
+
+
 def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
     """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
 
-    Times are seconds from the start of the clip and never decrease. A word that has no character with a row (digits a
-    head was never taught, other scripts) gets the time between its neighbours; a text that cannot be aligned at all
-    shares its clip in proportion to its characters.
+    Times are seconds from the start of the clip and never decrease. A word of punctuation alone gets the time between
+    its neighbours; a text that cannot be aligned at all shares its clip in proportion to its characters.
     """
     return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
 
@@ -68,25 +119,66 @@ def scored_word_times(
     texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float
 ) -> list[tuple[list[Word], float]]:
     """`word_times`, each with how well the text fits: the mean log probability of a frame, -inf where nothing fits."""
-    spelled = [[spell(word, logits.shape[-1]) for word in text.split()] for text in texts]
-    targets = [_joined(words) for words in spelled]
-    found = align(fold_case(logits), lengths, targets, BLANK)
-    results: list[tuple[list[Word], float]] = []
-    for text, words, alignment, length in zip(texts, spelled, found, lengths.tolist(), strict=True):
-        names = text.split()
-        if alignment is None or not any(words):
-            results.append((share(names, 0.0, length * frame_s), -math.inf))
-            continue
-        spans: list[tuple[int, int] | None] = []
-        at = 0
-        for labels in words:
-            if not labels:
-                spans.append(None)
-                continue
-            spans.append((alignment.starts[at], alignment.ends[at + len(labels) - 1]))
-            at += len(labels) + 1  # and the space
-        results.append((_filled(names, spans, length, frame_s), alignment.score))
-    return results
+    rows = logits.shape[-1]
+    spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], _space(rows)
+    found = align_scores(with_wildcard(logits), lengths, [_joined(words, space) for words in spelled], BLANK)
+    return [
+        (_told(text.split(), words, alignment, length, frame_s), alignment.score if alignment else -math.inf)
+        for text, words, alignment, length in zip(texts, spelled, found, lengths.tolist(), strict=True)
+    ]
+
+
+class Timing:
+    """When the words of one text are said, worked out when it is first asked for.
+
+    It holds no more of the posteriors than the text's own letters. In scripts without spaces each character is a word.
+    """
+
+    def __init__(self, text: str, logits: Tensor, frame_s: float, before: str = "") -> None:
+        """A text with the character logits [T, C] of its clip, in which the words of `before` are said first."""
+        rows = logits.shape[-1]
+        self.skipped = len(_units(before))
+        self.names = [*_units(before), *_units(text)]
+        spelled = [spell(word, rows) for word in self.names]
+        space = _space(rows)
+        columns = sorted({BLANK, space, *(label for word in spelled for label in word)})
+        self.log_probs = with_wildcard(logits)[:, columns].cpu()  # [T, K]
+        self.spelled = [[columns.index(label) for label in word] for word in spelled]
+        self.space = columns.index(space)
+        self.frame_s = frame_s
+        self.made: tuple[Word, ...] | None = None
+
+    def __call__(self) -> tuple[Word, ...]:
+        """All words in seconds from the start of the clip; none where this is not what was said."""
+        if self.made is None:
+            length = len(self.log_probs)
+            targets = [_joined(self.spelled, self.space)]
+            (found,) = align_scores(self.log_probs[None], torch.tensor([length]), targets, BLANK)
+            fits = found is not None and found.score > FITS
+            words = _told(self.names, self.spelled, found, length, self.frame_s) if fits else []
+            self.made = tuple(words[self.skipped :])
+        return self.made
+
+
+def _units(text: str) -> list[str]:
+    """The words of a text, and each character of a script that puts no spaces between them."""
+    return [
+        unit
+        for word in text.split()
+        for unit in (re.findall(r"[^\W\d_]|[\W\d_]+", word) if _is_dense(word) else [word])
+    ]
+
+
+def _is_dense(word: str) -> bool:
+    """Whether a word is of a script without spaces: Han, kana, Thai, Lao, Khmer, Burmese."""
+    return any(
+        "\u3040" <= char <= "\u30ff"
+        or "\u3400" <= char <= "\u9fff"
+        or "\u0e00" <= char <= "\u0eff"
+        or "\u1000" <= char <= "\u109f"
+        or "\u1780" <= char <= "\u17ff"
+        for char in word
+    )
 
 
 def share(words: Sequence[str], start: float, end: float) -> list[Word]:
@@ -111,13 +203,35 @@ def timed_turns(turns: Iterable[Turn], words: Sequence[Word]) -> tuple[list[Turn
     return made, said
 
 
-def _joined(words: Sequence[Sequence[int]]) -> list[int]:
+def _space(rows: int) -> int:
+    """The row of the space, or the wildcard in a head that has none."""
+    return SPACE if rows > SPACE else rows
+
+
+def _joined(words: Sequence[Sequence[int]], space: int) -> list[int]:
     """The labels of the words with a space between each two."""
     labels: list[int] = []
     for word in words:
         if word:
-            labels += [SPACE, *word] if labels else word
+            labels += [space, *word] if labels else word
     return labels
+
+
+def _told(
+    names: Sequence[str], spelled: Sequence[Sequence[int]], found: Alignment | None, length: int, frame_s: float
+) -> list[Word]:
+    """Words with the times of their letters in an alignment; without one they share the clip."""
+    if found is None or not any(spelled):
+        return share(names, 0.0, length * frame_s)
+    spans: list[tuple[int, int] | None] = []
+    at = 0
+    for labels in spelled:
+        if not labels:
+            spans.append(None)
+            continue
+        spans.append((found.starts[at], found.ends[at + len(labels) - 1]))
+        at += len(labels) + 1  # and the space
+    return _filled(names, spans, length, frame_s)
 
 
 def _filled(names: Sequence[str], spans: Sequence[tuple[int, int] | None], length: int, frame_s: float) -> list[Word]:

@@ -95,6 +95,7 @@ def segments_of(heard: Heard, id: int) -> list[Segment]:
         confidence=outcome.confidence,
         words=outcome.words,
         accepted=outcome.accepted,
+        timing=outcome.timing,
     )
     if not outcome.turns:
         return [whole]
@@ -112,6 +113,7 @@ def segments_of(heard: Heard, id: int) -> list[Segment]:
                 edits=(),
                 speaker=turn.speaker or None,
                 words=outcome.words[first:last],
+                timing=None,  # whoever tells turns tells the times of their words
             )
         )
         first = last

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redline import features
+from redline.decoding.words import Timing
 from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.types import SAMPLE_RATE, Waveform
@@ -49,6 +50,15 @@ def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform
         batch.append(clip)
     if batch:
         yield batch
+
+
+def timings(texts: Sequence[str], encoded: EncoderOutput, frames: Tensor, before: str = "") -> list[Timing]:
+    """When the words of each clip's text are said, for whoever asks; `before` is said first in each."""
+    logits, lengths, frame_s = characters(encoded, frames)
+    return [
+        Timing(text, row[:length], frame_s, before)
+        for text, row, length in zip(texts, logits, lengths.tolist(), strict=True)
+    ]
 
 
 def characters(encoded: EncoderOutput, frames: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -12,11 +12,11 @@ from redline import features
 from redline.decoding import edit
 from redline.decoding.ctc import collapse
 from redline.decoding.expected import Change, Expected, count, patched, splice, zones
-from redline.decoding.words import word_times
+from redline.decoding.words import doubts, scored_word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces, spell_pieces
 from redline.models.editor import Edited, EditorOutput, NarEditor
-from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language, timings
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Task, Waveform
@@ -120,9 +120,13 @@ class EditRecognizer(Holder[NarEditor]):
             rows = self._drawn(output, rows, words)
         heard = [self._hypothesis(*one, task.keywords) for one in zip(rows, found, strict=True)]
         if task.words:
-            times = word_times([one.text for one in heard], *characters(output.encoded, lengths))
-            heard = [replace(one, words=tuple(words)) for one, words in zip(heard, times, strict=True)]
-        return heard
+            times = scored_word_times([one.text for one in heard], *characters(output.encoded, lengths))
+            return [
+                replace(one, words=tuple(words), warnings=one.warnings + doubts(one.text, score))
+                for one, (words, score) in zip(heard, times, strict=True)
+            ]
+        later = timings([one.text for one in heard], output.encoded, lengths)
+        return [replace(one, timing=timing) for one, timing in zip(heard, later, strict=True)]
 
     def _drawn(self, output: EditorOutput, rows: Sequence[_Row], words: Expected) -> list[_Row]:
         """The rows with what a search drawn towards expected words changes where the editor, too, has one."""

@@ -16,14 +16,14 @@ from redline.decoding.generate import GenerateOptions, Generation, token_budget
 from redline.decoding.loops import Said, repetitions
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
 from redline.decoding.voices import VoiceOptions
-from redline.decoding.words import BLANK, timed_turns, word_times, written
+from redline.decoding.words import BLANK, doubts, scored_word_times, timed_turns, word_times, written
 from redline.errors import UnsupportedTaskError
 from redline.forms import spelled
 from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language, timings
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
@@ -366,13 +366,19 @@ class GenerateRecognizer(Holder[SpeechLM]):
         return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=heard.warnings + told.warnings)
 
     def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, frames: Tensor, task: Task) -> list[Hypothesis]:
-        """Answers with the times that were asked for and that the model has not written itself."""
-        if not (task.speakers or task.words) or self._tags_words(task):
+        """Answers with the times that were asked for, where the model has not written them itself, or will be."""
+        if self._tags_words(task) or task.name == "translate":  # nobody said the words of a translation
             return answers
-        times = word_times([one.text for one in answers], *characters(encoded, frames))
+        before = "" if task.speakers else tagged.strip(task.prefix or "")  # turns begin with those of the prefix
+        if not (task.speakers or task.words):
+            later = timings([one.text for one in answers], encoded, frames, before)
+            return [replace(one, timing=timing) for one, timing in zip(answers, later, strict=True)]
+        texts = [f"{before} {one.text}" for one in answers]
+        times = scored_word_times(texts, *characters(encoded, frames))
         skipped = len(tagged.strip(task.prefix or "").split())
         timed = []
-        for one, words in zip(answers, times, strict=True):
+        for one, (words, score) in zip(answers, times, strict=True):
+            one = replace(one, warnings=one.warnings + doubts(one.text, score))
             turns, words = timed_turns(one.turns, words) if one.turns else ([], words)
             timed.append(_without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
         return timed
