@@ -28,7 +28,7 @@ SPOKEN_MARKS = "&@#%*/\\"
 """Marks that Unicode calls punctuation and people read out."""
 WILD_IN_SILENCE = 0.1
 """What a wildcard costs in a frame of silence, in nats: enough to keep pauses out of it, too little to split it."""
-FITS = -1.5
+FITS = -1.7
 """A text whose mean log probability of a frame is lower is not what was said."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from redline import features
 from redline.decoding.words import Timing
 from redline.errors import UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
-from redline.types import SAMPLE_RATE, Waveform
+from redline.types import SAMPLE_RATE, Hypothesis, Waveform
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -68,3 +69,18 @@ def characters(encoded: EncoderOutput, frames: Tensor) -> tuple[Tensor, Tensor, 
     """
     stride = round(int(frames.max()) / max(1, int(encoded.lengths.max())))
     return encoded.char_logits, encoded.lengths, stride / features.FRAME_RATE
+
+
+def without(heard: Hypothesis, count: int) -> Hypothesis:
+    """The hypothesis without its first words, which a prefix gave."""
+    if not count:
+        return heard
+    turns, left = [], count
+    for turn in heard.turns:
+        said = turn.text.split()
+        if left < len(said):
+            first = heard.words[sum(len(one.text.split()) for one in heard.turns[: heard.turns.index(turn)]) + left]
+            turns.append(replace(turn, start=first.start, text=" ".join(said[left:])))
+        left = max(0, left - len(said))
+    words = heard.words[count:]
+    return replace(heard, text=" ".join(word.text for word in words), words=words, turns=tuple(turns))

@@ -23,7 +23,7 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.common import Holder, batches, characters, check_language, timings
+from redline.recognizer.common import Holder, batches, characters, check_language, timings, without
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
@@ -212,7 +212,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 one = voices.told(words, voices.named(labels, given), labels, directions)
                 if is_narrow(row[: track.frames]):
                     one = replace(one, warnings=(NARROW,))
-            answers.append(_without(one, len(said)))
+            answers.append(without(one, len(said)))
         return answers
 
     def _is_drafted(self, task: Task) -> bool:
@@ -380,7 +380,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         for one, (words, score) in zip(answers, times, strict=True):
             one = replace(one, warnings=one.warnings + doubts(one.text, score))
             turns, words = timed_turns(one.turns, words) if one.turns else ([], words)
-            timed.append(_without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
+            timed.append(without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
         return timed
 
 
@@ -395,18 +395,3 @@ class _Once:
         if self.made is None:
             self.made = self.make()
         return self.made
-
-
-def _without(heard: Hypothesis, count: int) -> Hypothesis:
-    """The hypothesis without its first words, which a prefix gave."""
-    if not count:
-        return heard
-    turns, left = [], count
-    for turn in heard.turns:
-        said = turn.text.split()
-        if left < len(said):
-            first = heard.words[sum(len(one.text.split()) for one in heard.turns[: heard.turns.index(turn)]) + left]
-            turns.append(replace(turn, start=first.start, text=" ".join(said[left:])))
-        left = max(0, left - len(said))
-    words = heard.words[count:]
-    return replace(heard, text=" ".join(word.text for word in words), words=words, turns=tuple(turns))
