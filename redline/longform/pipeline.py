@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from redline.audio.levels import CLIPPED, LOUD_DB, clipped_share, is_silent
 from redline.errors import RecognitionError, UnsupportedTaskError
 from redline.longform import stitch, vad, windows
 from redline.longform.stitch import Heard
@@ -17,8 +19,7 @@ from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, 
 
 SHORTEST_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
-_SILENCE_DB = -70.0  # a recording that is never louder has nothing to raise but the converter's own noise
-_RAISED_DB = -20.0  # what the detector gets the loudest frame of a quieter recording raised to
+_RAISED_DB = -20.0  # what the detector gets the loudest frame of a quieter or overdriven recording brought to
 _SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
 
 
@@ -40,8 +41,8 @@ class PipelineOptions:
 def listen(wave: Waveform, max_clip_s: float, options: PipelineOptions) -> tuple[list[Span], list[Notice]]:
     """Where to recognize: windows in time order, and what the user should know about finding none or doubtful ones.
 
-    The detector hears the recording raised to a common level, because it misses words of quiet ones. Where it finds
-    no speech, a second look at a lower threshold decides.
+    The detector hears the recording at a common level, because it misses words of quiet and overdriven ones. Where it
+    finds no speech, a second look at a lower threshold decides.
     """
     samples, N = wave.samples, len(wave.samples)
     if N < SHORTEST_S * SAMPLE_RATE:
@@ -49,21 +50,32 @@ def listen(wave: Waveform, max_clip_s: float, options: PipelineOptions) -> tuple
         return [], [Notice("too-short", message)]
     window = replace(options.window, max_s=min(options.window.max_s, max_clip_s))
     levels = vad.frame_levels(samples)
+    notices = _clipping(samples)
     if options.vad is None:
-        return windows.cut([Span(0, N)], levels, vad.FRAME, N, window), []
-    loudest = float(levels.max())
-    if loudest <= _SILENCE_DB:
+        return windows.cut([Span(0, N)], levels, vad.FRAME, N, window), notices
+    if is_silent(samples):
         return [], [Notice("no-speech", "no speech; the recording is silent")]
-    gain = max(1.0, 10 ** ((_RAISED_DB - loudest) / 20))
+    loudest = float(levels.max())
+    gain = 1.0 if _RAISED_DB <= loudest <= LOUD_DB else 10 ** ((_RAISED_DB - loudest) / 20)
     probabilities = vad.speech_probabilities(samples, gain=gain)
     speech = vad.speech_spans(probabilities, N, options.vad)
-    notices: list[Notice] = []
     if not speech:
         speech = vad.speech_spans(probabilities, N, _SECOND_LOOK)
         notices.append(_no_clear_speech(speech, loudest))
     # Speech is equally certain in all of a fluent sentence; the level then tells words from the gaps between them.
     strength = (probabilities + levels / 60).astype(np.float32)
     return windows.cut(speech, strength, vad.FRAME, N, window), notices
+
+
+def _clipping(samples: NDArray[np.float32]) -> list[Notice]:
+    share = clipped_share(samples)
+    if share < CLIPPED:
+        return []
+    message = (
+        f"{100 * share:.1f} % of the samples are clipped: it was too loud for the recorder, and what was cut off "
+        "cannot be heard, so check the text; record with less gain, or use the original if this is a copy"
+    )
+    return [Notice("clipped", message)]
 
 
 def _no_clear_speech(speech: Sequence[Span], loudest: float) -> Notice:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from redline import features
+from redline.audio.levels import levelled
 from redline.decoding import edit
 from redline.decoding.ctc import collapse
 from redline.decoding.expected import Change, Expected, count, patched, splice, zones
@@ -111,7 +112,8 @@ class EditRecognizer(Holder[NarEditor]):
         return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)]
 
     def _edit(self, clips: Sequence[Waveform], task: Task, words: Expected | None) -> list[Hypothesis]:
-        x, lengths = features.batch_features(clips, self.model.config.frame_rule)  # [B, T, 160], [B]
+        level = [levelled(clip) for clip in clips]
+        x, lengths = features.batch_features(level, self.model.config.frame_rule)  # [B, T, 160], [B]
         output: EditorOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
         head = self.model.language
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)

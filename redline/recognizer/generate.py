@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from redline import features, prompts
+from redline.audio.levels import is_silent, levelled
 from redline.decoding import ctc, generate, speculative, tagged, voices
 from redline.decoding.generate import GenerateOptions, Generation, token_budget
 from redline.decoding.loops import Said, repetitions
@@ -55,8 +55,6 @@ NARROW = Notice(
     "narrow-band",
     "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
 )
-SILENT = 10 ** (-70 / 20)
-"""A clip that is never louder has nothing to transcribe but the converter's own noise."""
 
 
 class GenerateRecognizer(Holder[SpeechLM]):
@@ -128,7 +126,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         # Without a prompt, too, what is asked must be in order.
         prompt = self._prompt(replace(task, speakers=False, prefix=None) if by_voice else task)
         # A language model makes up words for digital silence, so it is not asked about it.
-        loud = [clip for clip in clips if not np.abs(clip.samples).max(initial=0.0) <= SILENT]
+        loud = [clip for clip in clips if not is_silent(clip.samples)]
         answers = (
             one
             for batch in batches(loud, self.batch_s)
@@ -171,7 +169,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         return prompts.encode(self.tokenizer, self.template.render(request))
 
     def _answer(self, clips: Sequence[Waveform], prompt: Sequence[int], task: Task) -> list[Hypothesis]:
-        x, lengths = features.batch_features(clips, "ar")  # [B, T, 160], [B]
+        x, lengths = features.batch_features([levelled(clip) for clip in clips], "ar")  # [B, T, 160], [B]
         encoded = self.model.encode(x.to(self.device, self.dtype), lengths.to(self.device))
         audio, counts = self.model.embed_audio(encoded)
         audio_id = self.model.config.audio_token_index
@@ -195,7 +193,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
     def _attributed(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """The encoder's drafts, each word given to a voice; the words of a prefix keep their speakers."""
         assert self.model.voices is not None and self.model.draft_head is not None
-        x, frames = features.batch_features(clips, "ar")  # [B, T, 160], [B]
+        x, frames = features.batch_features([levelled(clip) for clip in clips], "ar")  # [B, T, 160], [B]
         x, lengths = x.to(self.device, self.dtype), frames.to(self.device)
         encoded = self.model.encode(x, lengths)
         before = [(word, turn.speaker) for turn in tagged.parse(task.prefix or "").turns for word in turn.text.split()]
