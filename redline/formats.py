@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from redline.types import Edit, EditOp, Notice, Segment, Transcript, Word
+from redline.types import Edit, EditOp, Notice, Segment, Transcript, Word, listed
 
 LINE_CHARS = 42
 """Characters in one line of a subtitle."""
@@ -213,10 +213,10 @@ def _spans(names: Sequence[str], words: Sequence[Word]) -> list[tuple[int, int, 
     return found
 
 
-def doubts(transcript: Transcript, wanted: Iterable[str]) -> list[Notice]:
+def doubts(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
     """What to say about a transcript in these formats: subtitles whose cues could not be aligned with the sound."""
     guessed = [segment for segment in transcript.segments if segment.text.strip() and not segment.timed()]
-    if not guessed or SUBTITLES.isdisjoint(wanted):
+    if not guessed or SUBTITLES.isdisjoint(listed(wanted)):
         return []
     if transcript.task == "translate":
         why = "nobody says the words of a translation"

@@ -257,7 +257,7 @@ def test_subtitles_that_cannot_be_aligned_say_so(tmp_path: Path) -> None:
         made.save(tmp_path / "a.srt")
     (notice,) = formats.doubts(replace(made, task="translate"), ["txt", "vtt"])
     assert notice.code == "unaligned" and "translation" in notice.message and (notice.start, notice.end) == (0.0, 1.0)
-    assert not formats.doubts(made, ["txt", "json"])
+    assert not formats.doubts(made, ["txt", "json"]) and formats.doubts(made, "txt, srt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made.save(tmp_path / "a.json")

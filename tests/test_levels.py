@@ -132,6 +132,21 @@ def test_clipped_samples_are_counted_and_told(speech: Samples, over_db: float, s
         assert f"{100 * levels.clipped_share(clipped):.1f} % of the samples" in notice.message
 
 
+def test_tops_that_were_cut_off_are_drawn_in(speech: Samples) -> None:
+    loud = (speech / np.abs(speech).max() * 4).astype(np.float32)
+    clipped = np.clip(loud, -1, 1)
+    made = levels.restored(clipped)
+    at = np.abs(clipped) >= 0.998
+    assert np.array_equal(made[~at], clipped[~at]) and (np.abs(made[at]) >= 0.99).all()
+    assert (np.sign(made) == np.sign(clipped)).all()
+    assert np.square(made - loud).sum() < 0.5 * np.square(clipped - loud).sum()
+    for whole in (speech, loud, at_zero := np.zeros(99, np.float32)):
+        assert levels.restored(whole) is whole
+    assert levels.levelled(Waveform(at_zero)).samples is at_zero
+    square = np.sign(tone(1.0, 997.0).samples + 1e-9)  # nothing else is left: no slope to go on with
+    assert np.isfinite(levels.restored(square.astype(np.float32))).all()
+
+
 def test_what_is_not_clipped_is_not_told(speech: Samples) -> None:
     full = speech / np.abs(speech).max()
     for samples in (speech, full, full * 4, at(speech, -60.0), tone(2.0).samples, tone(2.0, 60.0, -3.1).samples):

@@ -26,6 +26,7 @@ _BLOCK_S = 0.2
 _FRAME_S = 0.032
 _LSB = 1 / 32768
 _FULL = 0.999  # of full scale; resamplers and lossy coders leave their ripple on what was cut off
+_HIGHEST = 8.0  # times what is left of a top: 18 dB
 _RIPPLE, _FEW = 1.25, 0.1
 _RUN = 3  # samples in a row at the limit: a peak touches it with one or two
 _LOUD_ENOUGH = 0.05  # below it a step of 16 bits is no small part of the peak
@@ -51,9 +52,38 @@ def gain(samples: NDArray[np.float32]) -> float:
 
 
 def levelled(clip: Waveform) -> Waveform:
-    """A clip at a usual level, for features; ordinary ones come back as they are."""
-    factor = gain(clip.samples)
-    return clip if factor == 1.0 else Waveform(clip.samples * np.float32(factor), clip.source, clip.warnings)
+    """A clip at a usual level, its cut off tops drawn in, for features; an ordinary one comes back as it is."""
+    samples = restored(clip.samples)
+    factor = gain(samples)
+    if factor != 1.0:
+        samples = samples * np.float32(factor)
+    return clip if samples is clip.samples else Waveform(samples, clip.source, clip.warnings)
+
+
+def restored(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Samples [N] with a curve in place of each top that is cut off, the cubic that goes on as its two ends do.
+
+    What is not clipped comes back as it is. It is no more than a guess, but one without the harmonics of a flat top.
+    """
+    if clipped_share(samples) < CLIPPED:
+        return samples
+    limit = _limit(samples)
+    firsts, ends = _runs(samples, limit)
+    inside = (firsts >= 2) & (ends + 2 <= len(samples)) & (ends - firsts >= 2)
+    firsts, ends = firsts[inside], ends[inside]
+    sizes = ends - firsts
+    at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # place of each sample in its run
+    x = samples.astype(np.float64)
+    left, right = x[firsts - 1], x[ends]
+    rise, fall = (left - x[firsts - 2]) * (sizes + 1), (x[ends + 1] - right) * (sizes + 1)
+    left, right, rise, fall = (np.repeat(part, sizes) for part in (left, right, rise, fall))
+    t = (at + 1) / np.repeat(sizes + 1, sizes)
+    curve = (2 * t**3 - 3 * t**2 + 1) * left + (t**3 - 2 * t**2 + t) * rise
+    curve += (3 * t**2 - 2 * t**3) * right + (t**3 - t**2) * fall
+    places = np.repeat(firsts, sizes) + at
+    sign = np.sign(x[places])
+    x[places] = sign * np.clip(sign * curve, limit, _HIGHEST * limit)
+    return x.astype(np.float32)
 
 
 def is_silent(samples: NDArray[np.float32]) -> bool:
@@ -81,20 +111,32 @@ def is_steady(samples: NDArray[np.float32]) -> bool:
 
 def clipped_share(samples: NDArray[np.float32]) -> float:
     """The share of samples [N] that stand in a row at full scale, or at the recording's own peak: tops are cut off."""
-    peak = _peak(samples)
-    if peak < _LOUD_ENOUGH:
+    if _peak(samples) < _LOUD_ENOUGH:
         return 0.0
-    limit = np.float32(min(_FULL, peak - _LSB))
+    limit = _limit(samples)
     count = beyond = 0
     for first in range(0, len(samples), _CHUNK):
-        levels = np.abs(samples[first : first + _CHUNK])
-        beyond += int((levels > _RIPPLE).sum())
-        at = levels >= limit
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], at, [False])).astype(np.int8)))
-        runs = edges[1::2] - edges[::2]
-        count += int(runs[runs >= _RUN].sum())
+        part = samples[first : first + _CHUNK]
+        firsts, ends = _runs(part, limit)
+        sizes = ends - firsts
+        count += int(sizes[sizes >= _RUN].sum())
+        beyond += int((np.abs(part) > _RIPPLE).sum())
     # Floats go on beyond full scale where nothing is cut off.
     return count / len(samples) if beyond <= _FEW * count else 0.0
+
+
+def _limit(samples: NDArray[np.float32]) -> float:
+    """The level at which tops would be cut off."""
+    return min(_FULL, _peak(samples) - _LSB)
+
+
+def _runs(samples: NDArray[np.float32], limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First sample and the one behind the last of each stretch of one sign at or beyond a limit."""
+    sides = np.sign(samples) * (np.abs(samples) >= np.float32(limit))
+    edges = np.flatnonzero(np.diff(sides, prepend=0.0, append=0.0))
+    firsts, ends = edges, np.append(edges[1:], len(samples))
+    at = (firsts < len(samples)) & (sides[np.minimum(firsts, len(samples) - 1)] != 0)
+    return firsts[at], ends[at]
 
 
 def _peak(samples: NDArray[np.float32]) -> float:
