@@ -12,17 +12,17 @@ import torch
 
 from redline import audio, numbers
 from redline.audio import AudioOptions
+from redline.audio.check import checked
 from redline.decoding.generate import GenerateOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
 from redline.longform import pipeline
 from redline.longform.pipeline import PipelineOptions
 from redline.longform.windows import WindowOptions
-from redline.models import checkpoint, speech_checkpoint
+from redline.models import checkpoint, speech_checkpoint, vocabulary
 from redline.models.folder import resolve
 from redline.prompts import PromptTemplate
 from redline.recognizer import EditRecognizer, GenerateRecognizer
-from redline.text import Tokenizer
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 Source = audio.Source | Waveform
@@ -82,11 +82,12 @@ def load_model(
         return Model(
             GenerateRecognizer(
                 answers,
-                Tokenizer.from_file(folder / "tokenizer.json"),
+                vocabulary.load(folder, config),
                 PromptTemplate.from_folder(folder, config.kind, config.names_language),
                 name=str(name),
                 options=GenerateOptions(
                     config.text.eos_token_id,
+                    other_eos_ids=config.text.other_eos_token_ids,
                     beams=beams,
                     temperature=temperature,
                     suppress=(config.audio_token_index,),
@@ -101,8 +102,8 @@ def load_model(
     for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
-    model, _, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    model, editing, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+    tokenizer = vocabulary.load(folder, editing)
     return Model(EditRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _EDITING)
 
 
@@ -361,5 +362,5 @@ class Model:
 
 def _read(source: Source, sample_rate: int | None, options: AudioOptions) -> Waveform:
     if isinstance(source, Waveform):
-        return source
+        return checked(source)
     return audio.load(source, sample_rate=sample_rate, options=options)

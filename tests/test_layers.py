@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors"},
-    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox"},
+    {"audio", "features", "files", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox"},
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},
@@ -22,12 +22,15 @@ ONLY = {"longform": {"types", "errors", "audio"}}  # works with any recognizer, 
 NEVER = {room: {"recognizer", "models"} for room in ("evaluate", "serve", "cluster")}  # they see the protocol
 # Decoding is pure arithmetic that the editor needs between its two networks; types -> formats is Transcript.save only.
 # A prompt ends as ids, and only the tokenizer knows how user text stays text; templates of others run in the sandbox.
+# Tokenizers and templates are foreign files, and one room knows how those are opened.
 ALLOWED = {
     ("engine", "models"),
     ("models", "decoding"),
     ("types", "formats"),
     ("prompts", "text"),
     ("prompts", "sandbox"),
+    ("prompts", "files"),
+    ("text", "files"),
 }
 
 

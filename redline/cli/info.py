@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -65,35 +63,32 @@ def info(
 
 def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
-    from safetensors import SafetensorError, safe_open
-
-    from redline.models.ngram import NAME, NgramLM
+    from redline import files
+    from redline.models import tensor_file
+    from redline.models.ngram import NAME
 
     count = bytes = 0
+    reads = ""
     for path in sorted(folder.glob("*.safetensors")):
+        said, about = tensor_file.read_header(path)
         bytes += path.stat().st_size
         if path.name == NAME:
-            continue
-        try:
-            with safe_open(path, framework="np") as file:
-                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise RedlineError(f"{path}: not a whole safetensors file ({error})") from error
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RedlineError(f"{folder / 'config.json'}: cannot be read ({error})") from error
+            grams = sum(len(tensor) for name, tensor in said.items() if name.startswith("tokens.") and tensor.dim())
+            reads = f"{grams / 1e6:.2f} million n-grams of up to {about.get('order')} tokens"
+        else:
+            count += sum(tensor.numel() for tensor in said.values())
+    config = files.read_json(folder / "config.json")
+    languages = config.get("languages")
     card = folder / "README.md"
     facts = {
         "model": name,
         "kind": str(config.get("model_type", "unknown")),
         "can": ABILITIES.get(str(config.get("model_type")), ABILITIES["granite_speech_nar"]),
-        "languages": ", ".join(config.get("languages", [])) or "not stated",
+        "languages": ", ".join(map(str, languages if isinstance(languages, list) else ())) or "not stated",
         "parameters": f"{count / 1e6:.1f} million",
         "on disk": f"{bytes / 1e6:.1f} MB",
         "folder": str(folder),
     }
-    if (folder / NAME).is_file():
-        reader = NgramLM.load(folder / NAME, config["text_config"]["vocab_size"])
-        facts["draft model"] = f"{reader.count / 1e6:.2f} million n-grams of up to {reader.order} tokens"
+    if reads:
+        facts["draft model"] = reads
     return facts | ({"model card": str(card)} if card.is_file() else {})

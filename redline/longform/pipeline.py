@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from redline.audio.check import checked
 from redline.errors import RecognitionError, UnsupportedTaskError
 from redline.longform import stitch, vad, windows
 from redline.longform.stitch import Heard
@@ -41,8 +42,9 @@ def listen(wave: Waveform, max_clip_s: float, options: PipelineOptions) -> tuple
     """Where to recognize: windows in time order, and what the user should know about finding none or doubtful ones.
 
     The detector hears the recording raised to a common level, because it misses words of quiet ones. Where it finds
-    no speech, a second look at a lower threshold decides.
+    no speech, a second look at a lower threshold decides. Raises `AudioError` for samples that are no numbers.
     """
+    checked(wave)
     samples, N = wave.samples, len(wave.samples)
     if N < SHORTEST_S * SAMPLE_RATE:
         message = f"{1000 * N / SAMPLE_RATE:g} ms of audio; at least {1000 * SHORTEST_S:g} ms are needed"

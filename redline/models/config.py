@@ -1,4 +1,4 @@
-"""Configurations of the models, read from and written to `config.json` as data: unknown keys are ignored."""
+"""Configurations of the models, read from and written to `config.json` as data; `config_keys` judges every key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from redline.errors import ConfigError
-from redline.models import rope
+from redline.models import config_keys, rope
 
 C = TypeVar("C")
 
@@ -68,9 +68,10 @@ class EncoderConfig:
             f"self_conditioning_layer is {self.self_conditioning_layer}; allowed are 1 to {self.num_layers}",
         )
         _require(
-            all(1 <= layer <= self.self_conditioning_layer for layer in self.subsample_layers),
+            all(1 <= layer <= self.self_conditioning_layer for layer in self.subsample_layers)
+            and len(set(self.subsample_layers)) == len(self.subsample_layers),
             f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {self.self_conditioning_layer}, "
-            "so that both character heads run at one rate",
+            "each once, so that both character heads run at one rate",
         )
         _require(
             self.context_size % (1 << len(self.subsample_layers)) == 0,
@@ -137,6 +138,9 @@ class LMConfig:
     yarn: rope.Yarn | None = None
     pad_token_id: int = 100_256
     eos_token_id: int = 100_257
+    """The end of a text, which training writes."""
+    other_eos_token_ids: tuple[int, ...] = ()
+    """More tokens that end a text."""
     bos_token_id: int = 100_257
     tie_word_embeddings: bool = True
 
@@ -149,6 +153,17 @@ class LMConfig:
             self.yarn is None or isinstance(self.yarn, rope.Yarn),
             f"yarn is {self.yarn!r}; rotary positions are stretched by rope_parameters in a config.json only",
         )
+
+        _require(self.head_dim % 2 == 0, f"head_dim is {self.head_dim}; it must be even, because positions turn pairs")
+        _require(
+            all(0 <= id < self.vocab_size for id in self.eos_token_ids),
+            f"eos_token_id is {list(self.eos_token_ids)}; allowed are 0 to {self.vocab_size - 1}",
+        )
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        return self.eos_token_id, *self.other_eos_token_ids
 
     @property
     def positions(self) -> int:
@@ -164,13 +179,18 @@ class LMConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
         """Read a Granite `text_config`, whose rotary positions may be asked for in any of the ways of `rope.read`."""
         theta, yarn = rope.read(values, cls.rope_theta, cls.max_position_embeddings)
-        known = {**values, "rope_theta": theta, "yarn": yarn}
+        given = {key: value for key, value in values.items() if value is not None}
+        known = {**given, "rope_theta": theta, "yarn": yarn}
         if "head_dim" not in known and "hidden_size" in known and "num_attention_heads" in known:
             known["head_dim"] = known["hidden_size"] // known["num_attention_heads"]
+        if isinstance(known.get("eos_token_id"), (list, tuple)):
+            known["eos_token_id"], *known["other_eos_token_ids"] = dict.fromkeys(known["eos_token_id"])
         return _known(cls, known)
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
+        if values.pop("other_eos_token_ids"):
+            values["eos_token_id"] = list(self.eos_token_ids)
         values["rope_parameters"] = rope.written(values.pop("rope_theta"), self.yarn)
         del values["yarn"]
         return {
@@ -223,7 +243,11 @@ class NarConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NarConfig:
-        """Read a published `config.json`; raises `ConfigError` when a part is missing."""
+        """Read a published `config.json`; raises `ConfigError` for a part that is missing or a key that is not built.
+
+        Of several `eos_token_id` the first is the blank, where none is named.
+        """
+        config_keys.check_nar(values)
         for part in ("encoder_config", "projector_config", "text_config"):
             if not isinstance(values.get(part), Mapping):
                 raise ConfigError(f"config.json has no {part}; a NAR model needs encoder, projector and text configs")
@@ -366,8 +390,9 @@ class SpeechConfig:
     def from_dict(cls, values: Mapping[str, Any], tied: bool | None = None) -> SpeechConfig:
         """Read a published `config.json`; `tied` says whether the weights have no `lm_head` of their own.
 
-        Raises `ConfigError` when a part is missing.
+        Raises `ConfigError` for a part that is missing or a key that is not built.
         """
+        config_keys.check_speech(values)
         kind = values.get("model_type")
         if kind not in SPEECH_KINDS:
             raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
@@ -376,17 +401,19 @@ class SpeechConfig:
             raise ConfigError(
                 "config.json lacks encoder_config, projector_config or text_config; this kind of model needs all three"
             )
-        encoder, projector, text = (dict(part) for part in parts)  # type: ignore[arg-type]
+        encoder, projector, text = ({k: v for k, v in part.items() if v is not None} for part in parts)  # type: ignore[union-attr]
         if "num_layers" in encoder:
             encoder.setdefault("self_conditioning_layer", encoder["num_layers"] // 2)
-        if encoder.get("dim_head") is None and "hidden_dim" in encoder and "num_heads" in encoder:
+        if "dim_head" not in encoder and "hidden_dim" in encoder and "num_heads" in encoder:
             encoder["dim_head"] = encoder["hidden_dim"] // encoder["num_heads"]
         shape = _known(EncoderConfig, {"pred_dropout": 0.0} | encoder)
         lm = LMConfig.from_dict(text)
         if tied is None:
             tied = bool(values.get("tie_word_embeddings", lm.tie_word_embeddings))
         names = ("audio_token_index", "window_size", "downsample_rate", "trusts_draft")
-        top = {key: values[key] for key in names if key in values}
+        top = {key: values[key] for key in names if values.get(key) is not None}
+        if values.get("audio_token_id") is not None:
+            top["audio_token_index"] = values["audio_token_id"]
         return cls(
             kind=kind,
             encoder=replace(shape, bpe_output_dim=encoder.get("bpe_output_dim")),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from redline import features
+from redline.audio.check import checked
 from redline.decoding import edit
 from redline.decoding.beam import Biasing
 from redline.decoding.words import word_times
@@ -51,7 +52,8 @@ class EditRecognizer(Holder[NarEditor]):
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """One hypothesis per clip, with its draft and its edits.
 
-        Raises `UnsupportedTaskError` for another task than transcription or another language than the model's, also
+        Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for another task than
+        transcription or another language than the model's, also
         when there are no clips.
         """
         if task.name != "transcribe":
@@ -74,6 +76,8 @@ class EditRecognizer(Holder[NarEditor]):
                     "such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
                 )
         check_language(self.name, task.language, self.languages)
+        for clip in clips:
+            checked(clip)
         words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
         if words is not None:
             words = words.to(self.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from redline import features, prompts
+from redline.audio.check import checked
 from redline.decoding import generate, speculative, tagged, voices
 from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, token_budget
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
@@ -80,14 +81,16 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
         Drafts are for greedy transcription only; None writes every token. `seed` is for sampling.
         """
+        text, audio = model.config.text, model.config.audio_token_index
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.template = template
         self.name = name
         self.languages = model.config.languages
         self.batch_s = batch_s
-        audio, end = model.config.audio_token_index, model.config.text.eos_token_id
-        self.options = options or GenerateOptions(end, suppress=(audio,))
+        self.options = options or GenerateOptions(
+            text.eos_token_id, other_eos_ids=text.other_eos_token_ids, suppress=(audio,)
+        )
         self.drafts = drafts if self.options.beams == 1 and self.options.temperature == 0 else None
         self.punctuate = punctuate
         self.seed = seed
@@ -122,9 +125,12 @@ class GenerateRecognizer(Holder[SpeechLM]):
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """One hypothesis per clip.
 
-        Raises `UnsupportedTaskError` for what the model has not learned, also when there are no clips.
+        Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for what the model has not
+        learned, also when there are no clips.
         """
         check_language(self.name, task.language, self.languages)
+        for clip in clips:
+            checked(clip)
         by_voice = self._by_voice(task)
         # Without a prompt, too, what is asked must be in order.
         prompt = self._prompt(replace(task, speakers=False, prefix=None) if by_voice else task)
