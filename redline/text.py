@@ -21,10 +21,10 @@ from redline.errors import CheckpointError
 MAX_BYTES = 16 << 20
 """Bytes of a `tokenizer.json`; that of 100,352 tokens has about 7 million."""
 MAX_PARTS = 16
-PARTS = frozenset(
-    "BPEDecoder BertNormalizer BertPreTokenizer BPE ByteFallback ByteLevel CharDelimiterSplit CTC Digits Fuse Lowercase "
+PARTS = (
+    "BPEDecoder BertNormalizer BertPreTokenizer ByteFallback ByteLevel CharDelimiterSplit CTC Digits Fuse Lowercase "
     "Metaspace NFC NFD NFKC NFKD Nmt Precompiled Prepend Punctuation Replace Sequence Split Strip StripAccents "
-    "UnicodeScripts Whitespace WhitespaceSplit WordPiece".split()
+    "UnicodeScripts Whitespace WhitespaceSplit WordPiece"
 )
 """Normalizers, pre-tokenizers and decoders whose work grows with the text and no faster."""
 MAX_PATTERN = 1000
@@ -96,9 +96,9 @@ class Tokenizer:
         elif placeholder is not None and special.get(AUDIO, placeholder) != placeholder:
             reason = f"audio_token_index is {placeholder}, but its {AUDIO} is {special[AUDIO]}"
         for key, id in control:
-            token = self._core.id_to_token(id)
-            if reason is None and token is not None and token not in special:
-                reason = f"{key} is {id}, which is {token!r:.40}, a part of texts; a control token is needed"
+            name = self._core.id_to_token(id)
+            if reason is None and name is not None and name not in special:
+                reason = f"{key} is {id}, which is {name!r:.40}, a part of texts; a control token is needed"
         if reason:
             raise CheckpointError(f"{self.origin}: foreign to the model: {reason}; take the one published with it")
 
@@ -168,7 +168,7 @@ def _harm(core: tokenizers.Tokenizer) -> str | None:
         if len(found) > MAX_PARTS:
             return f"its {what} has {len(found)} parts; allowed are {MAX_PARTS}"
         for settings in found:
-            if settings.get("type") not in PARTS:
+            if settings.get("type") not in PARTS.split():
                 return f"its {what} has a part of type {settings.get('type')!r:.40}, which is not supported"
             if reason := _growth(settings):
                 return f"its {what} {reason}"
@@ -198,7 +198,7 @@ def _growth(settings: Mapping[str, Any]) -> str | None:
 
 
 def _ends(pattern: str) -> bool:
-    """Whether a regular expression ends soon on every text: no choices are repeated, and few loops follow each other."""
+    """Whether a regular expression ends soon on every text: nothing that has a choice is repeated, loops are few."""
     outer: list[tuple[int, bool]] = []  # of each open group: loops in the alternative it stands in, and choices so far
     loops, chooses, closed = 0, False, False  # closed: whether the group that has just ended had choices in it
     before_it = None

@@ -105,7 +105,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def filled(head: H, tensors: dict[str, Tensor], path: Path) -> H:
-    """A head made on "meta" with these tensors in float32, in eval mode; raises `CheckpointError` if they do not fit."""
+    """A head made on "meta" with these tensors in float32, in eval mode; raises `CheckpointError` where one is off."""
     wanted = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != wanted or not all(tensor.is_floating_point() for tensor in tensors.values()):

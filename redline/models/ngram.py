@@ -137,8 +137,9 @@ class NgramLM:
         if about.get("format") != FORMAT:
             raise CheckpointError(f"{path}: format is {about.get('format')!r:.80}; {FORMAT!r} can be read")
         if about.get("vocab_size") != str(vocab_size):
+            made_for = str(about.get("vocab_size"))[:32]
             raise CheckpointError(
-                f"{path}: made for a vocabulary of {str(about.get('vocab_size')):.32} tokens, the model has {vocab_size}; "
+                f"{path}: made for a vocabulary of {made_for} tokens, the model has {vocab_size}; "
                 "make one with the model's own tokenizer"
             )
         try:

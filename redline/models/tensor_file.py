@@ -116,7 +116,7 @@ def finite(tensor: Tensor) -> bool:
     """Whether all numbers are finite; true of integers."""
     if not tensor.is_floating_point():
         return True
-    # A sum of finite numbers can overflow, but one with NaN or infinity in it is never finite. In parts, because a whole
-    # matrix in float32 would double the memory.
+    # A sum of finite numbers can overflow, but one with NaN or infinity in it is never finite. In parts, because a
+    # whole matrix in float32 would double the memory.
     parts = tensor.flatten().split(PART)
     return all(bool(part.float().sum().isfinite()) or bool(part.isfinite().all()) for part in parts)
