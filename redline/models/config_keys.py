@@ -8,74 +8,11 @@ transformers' classes for them, and our own.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from redline.errors import ConfigError
-
-Rule = Callable[[Any], str | None]
-"""Gives None for a value that is allowed, and otherwise what is allowed."""
-
-
-def count(most: int, least: int = 1) -> Rule:
-    """A whole number."""
-    allowed = f"whole numbers from {least} to {most}"
-    return lambda value: None if type(value) is int and least <= value <= most else allowed
-
-
-def number(most: float, least: float = 0.0, above: bool = True) -> Rule:
-    """A finite number above `least`, or from it on."""
-    allowed = f"numbers {'above' if above else 'from'} {least:g} to {most:g}"
-
-    def rule(value: Any) -> str | None:
-        if type(value) not in (int, float) or (type(value) is float and not math.isfinite(value)):
-            return allowed
-        return None if (least < value or (not above and value == least)) and value <= most else allowed
-
-    return rule
-
-
-def only(*values: Any) -> Rule:
-    """One of these; others exist, and are not built here."""
-    allowed = ", ".join(map(repr, values))
-    return lambda value: None if any(type(value) is type(one) and value == one for one in values) else allowed
-
-
-def items(rule: Rule, most: int, least: int = 0) -> Rule:
-    """A list."""
-
-    def check(values: Any) -> str | None:
-        if not isinstance(values, (list, tuple)) or not least <= len(values) <= most:
-            return f"lists of {least} to {most} items"
-        return next((f"lists of {allowed}" for allowed in map(rule, values) if allowed), None)
-
-    return check
-
-
-def either(*rules: Rule) -> Rule:
-    """Whatever one of the rules allows."""
-
-    def check(value: Any) -> str | None:
-        refusals = [rule(value) for rule in rules]
-        return None if None in refusals else ", or ".join(filter(None, refusals))
-
-    return check
-
-
-def flag(value: Any) -> str | None:
-    """True or false."""
-    return None if isinstance(value, bool) else "true and false"
-
-
-def name(value: Any) -> str | None:
-    """A short text."""
-    return None if isinstance(value, str) and 0 < len(value) <= 128 else "texts of up to 128 characters"
-
-
-def part(value: Any) -> str | None:
-    """An object."""
-    return None if isinstance(value, Mapping) else "objects"
+from redline.models.rules import Rule, count, either, flag, items, name, number, only, part, shown
 
 
 def seconds_by_task(value: Any) -> str | None:
@@ -115,6 +52,8 @@ ENCODER: dict[str, Rule] = {
     "blank_token_id": ID,
     "subsample_layers": items(count(256), most=8),
     "cat_hidden_layers": items(count(256, 0), most=64),
+    "pooling_window": count(1024),
+    "vocabulary_size": VOCABULARY,
     "attn_type": only("block"),
 }
 NAR_PROJECTOR: dict[str, Rule] = {
@@ -125,13 +64,18 @@ NAR_PROJECTOR: dict[str, Rule] = {
     "hidden_size": WIDTH,
     "num_heads": HEADS,
     "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
     "num_layers": LAYERS,
+    "num_hidden_layers": LAYERS,
     "dropout_prob": SHARE,
     "block_size": count(4096),
+    "window_size": count(4096),
     "mlp_ratio": count(64),
     "intermediate_size": count(1 << 20),
     "layernorm_eps": EPS,
+    "layer_norm_eps": EPS,
     "attn_bias": flag,
+    "attention_bias": flag,
     "mlp_bias": flag,
     "hidden_act": only("silu"),
     "encoder_hidden_size": WIDTH,
@@ -192,6 +136,7 @@ NAR: dict[str, Rule] = {
     "scale_projected_embeddings": flag,
     "blank_token_id": ID,
     "min_edit_sequence_length": count(256, 0),
+    "frame_rule": only("nar", "native"),
     "languages": items(name, most=1000, least=1),
     "tie_word_embeddings": flag,
     "window_size": count(4096),
@@ -211,6 +156,13 @@ SPEECH: dict[str, Rule] = {
     "trusts_draft": flag,
     "longest_clip_s": seconds_by_task,
 }
+ADAPTER: dict[str, Rule] = {
+    "peft_type": only("LORA"),
+    "lora_alpha": number(1e6),
+    "r": count(1 << 16),
+    "bias": only("none"),
+    "use_rslora": flag,
+}
 PREPROCESSOR: dict[str, Rule] = {
     "sampling_rate": only(16_000),
     "sample_rate": only(16_000),
@@ -225,6 +177,17 @@ PREPROCESSOR: dict[str, Rule] = {
     "projector_window_size": count(4096),
     "projector_downsample_rate": count(4096),
 }
+
+NAR_SYNONYMS = (
+    {"num_heads", "num_attention_heads", "num_key_value_heads"},
+    {"num_layers", "num_hidden_layers"},
+    {"block_size", "window_size"},
+    {"layernorm_eps", "layer_norm_eps"},
+    {"attn_bias", "attention_bias"},
+    {"bpe_pooling_window", "pooling_window"},
+    {"hidden_size", "encoder_hidden_size"},
+)
+"""Keys of a part that mean one thing, by revision; where two are there, they must say the same."""
 
 _NAME = "a name; which model it is, the tensors tell"
 _PRECISION = "the precision is read from the tensors and chosen by whoever loads them"
@@ -278,6 +241,25 @@ HARMLESS_IN: dict[str, dict[str, str]] = {
         "audio_token_id": "an editor has no placeholder of audio",
         "audio_token_index": "an editor has no placeholder of audio",
     },
+    "adapter_config.json": dict.fromkeys(
+        (
+            "task_type",
+            "auto_mapping",
+            "peft_version",
+            "base_model_name_or_path",
+            "revision",
+            "inference_mode",
+            "target_modules",
+            "exclude_modules",
+            "layers_to_transform",
+            "layers_pattern",
+            "lora_dropout",
+            "init_lora_weights",
+            "megatron_core",
+            "qalora_group_size",
+        ),
+        "where adapters are, their tensors tell; how they were begun and trained no longer matters",
+    ),
     "projector_config": {
         "vocab_size": "of a text input that is not there",
         "max_position_embeddings": "of a text input that is not there",
@@ -313,24 +295,18 @@ def check(values: Mapping[str, Any], used: Mapping[str, Rule], where: str) -> No
         if key in used:
             allowed = None if value is None else used[key](value)
             if allowed:
-                raise ConfigError(f"{where}: {_short(key)} is {_short(value)}; allowed are {allowed}")
+                raise ConfigError(f"{where}: {shown(key)} is {shown(value)}; allowed are {allowed}")
         elif key in DEFAULTS and type(value) is type(DEFAULTS[key]) and value == DEFAULTS[key]:
             continue
         elif key not in harmless and not (value is None or value is False or (_has_no_items(value))):
             raise ConfigError(
-                f"{where}: {_short(key)} is {_short(value)}, which is not supported; a model that was made with it "
+                f"{where}: {shown(key)} is {shown(value)}, which is not supported; a model that was made with it "
                 "would write wrong text. Take the key out only if the model does not depend on it"
             )
 
 
 def _has_no_items(value: Any) -> bool:
     return isinstance(value, (str, list, tuple, Mapping)) and len(value) == 0
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)[:200]
-    shown = text if len(text) <= 80 else text[:80] + "..."
-    return repr(shown) if isinstance(value, str) else shown
 
 
 def _parts(values: Mapping[str, Any], used: Mapping[str, Rule], projector: Mapping[str, Rule]) -> None:
@@ -343,18 +319,23 @@ def _parts(values: Mapping[str, Any], used: Mapping[str, Rule], projector: Mappi
 def check_nar(values: Mapping[str, Any]) -> None:
     """Judge the `config.json` of a NAR model, in any of the published layouts; raises `ConfigError`."""
     _parts(values, NAR, NAR_PROJECTOR)
-    projector = values.get("projector_config") or {}
-    _agree({"num_heads": projector.get("num_heads"), "num_attention_heads": projector.get("num_attention_heads")})
-    _agree({key: projector.get(key) for key in ("hidden_size", "encoder_hidden_size")})
-    _agree({"block_size": projector.get("block_size"), "window_size": values.get("window_size")})
-    _agree({f"downsample_rate of {of}": one.get("downsample_rate") for of, one in _both(values, projector)})
-    _agree({f"encoder_layer_indices of {of}": one.get("encoder_layer_indices") for of, one in _both(values, projector)})
+    encoder, projector = (values.get(part) or {} for part in ("encoder_config", "projector_config"))
+    _agree({"window_size of config.json": values.get("window_size"), "block_size": projector.get("block_size")})
+    for names in NAR_SYNONYMS:
+        _agree({key: one.get(key) for one in (encoder, projector) for key in names if len(names & one.keys()) > 1})
+    for key in ("downsample_rate", "encoder_layer_indices"):
+        _agree({f"{key} of config.json": values.get(key), f"{key} of projector_config": projector.get(key)})
 
 
 def check_speech(values: Mapping[str, Any]) -> None:
     """Judge the `config.json` of an AR or Plus model; raises `ConfigError`."""
     _parts(values, SPEECH, QFORMER)
     _agree({key: values.get(key) for key in ("audio_token_index", "audio_token_id")})
+
+
+def check_adapter(values: Mapping[str, Any]) -> None:
+    """Judge an `adapter_config.json`; raises `ConfigError` for what is not plain LoRA."""
+    check(values, ADAPTER, "adapter_config.json")
 
 
 def check_preprocessor(values: Mapping[str, Any], window_size: int | None, downsample_rate: int | None) -> None:
@@ -366,12 +347,8 @@ def check_preprocessor(values: Mapping[str, Any], window_size: int | None, downs
         _agree({"projector_downsample_rate": values.get("projector_downsample_rate"), "ours": downsample_rate})
 
 
-def _both(values: Mapping[str, Any], projector: Mapping[str, Any]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    return ("config.json", values), ("projector_config", projector)
-
-
 def _agree(said: Mapping[str, Any]) -> None:
     """Refuse keys that mean one thing and say two."""
     there = {key: value for key, value in said.items() if value is not None}
     if any(value != next(iter(there.values())) for value in there.values()):
-        raise ConfigError(f"{' but '.join(f'{key} is {_short(value)}' for key, value in there.items())}; they are one")
+        raise ConfigError(f"{' but '.join(f'{key} is {shown(value)}' for key, value in there.items())}; they are one")

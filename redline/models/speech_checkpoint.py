@@ -23,7 +23,7 @@ from torch import Tensor
 
 from redline import files
 from redline.errors import CheckpointError
-from redline.models import ngram, tensor_file, voices
+from redline.models import config_keys, ngram, tensor_file, voices
 from redline.models.config import SPEECH_KINDS, SpeechConfig
 from redline.models.folder import (
     check,
@@ -179,17 +179,18 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     if not files.is_there(folder / ADAPTER_CONFIG):
         raise CheckpointError(f"{folder}: adapters among the weights, but no {ADAPTER_CONFIG} that tells their scale")
     settings = files.read_json(folder / ADAPTER_CONFIG)
-    for unusual in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
-        if settings.get(unusual):
-            raise CheckpointError(f"{folder / ADAPTER_CONFIG}: {unusual} is set; plain LoRA can be merged")
+    config_keys.check_adapter(settings)
     for name in downs:
         stem = name.removesuffix(".lora_A.weight")
         target, up = f"{stem}.weight", f"{stem}.lora_B.weight"
         if target not in tensors or up not in tensors:
             raise CheckpointError(f"{folder}: the adapter {name} has no {target if target not in tensors else up}")
         a, b, weight = tensors.pop(name).float(), tensors.pop(up).float(), tensors[target]
+        if not a.dim() == b.dim() == weight.dim() == 2 or not len(a):
+            shapes = [list(tensor.shape) for tensor in (a, b, weight)]
+            raise CheckpointError(f"{folder}: the adapter {name} has shapes {shapes}; three matrices are needed")
         rank = len(a)
-        scale = float(settings.get("lora_alpha", rank)) / (rank**0.5 if settings.get("use_rslora") else rank)
+        scale = float(settings.get("lora_alpha") or rank) / (rank**0.5 if settings.get("use_rslora") else rank)
         if (b.shape[0], a.shape[1]) != tuple(weight.shape) or b.shape[1] != rank:
             raise CheckpointError(f"{folder}: the adapter {name} {list(a.shape)} does not fit {list(weight.shape)}")
         tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)
