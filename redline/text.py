@@ -6,7 +6,6 @@ own can take for ever, and a replacement can make a text grow without end.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,6 +19,7 @@ from redline.errors import CheckpointError
 
 MAX_BYTES = 16 << 20
 """Bytes of a `tokenizer.json`; that of 100,352 tokens has about 7 million."""
+MAX_ID = 1 << 22
 MAX_PARTS = 16
 PARTS = (
     "BPEDecoder BertNormalizer BertPreTokenizer ByteFallback ByteLevel CharDelimiterSplit CTC Digits Fuse Lowercase "
@@ -63,9 +63,10 @@ class Tokenizer:
         `placeholder` is the id of `<|audio|>`, for files that end before it.
         """
         text = files.read_text(Path(path), MAX_BYTES)
+        if reason := _harm(files.parse(text, path)):
+            raise CheckpointError(f"{path}: {reason}; take the tokenizer that was published with the model")
         try:
             core = tokenizers.Tokenizer.from_str(text)
-            reason = _harm(core)
             if placeholder == core.get_vocab_size(with_added_tokens=True) and core.token_to_id(AUDIO) is None:
                 core.add_special_tokens([AUDIO])
             made = cls(core, path)
@@ -74,8 +75,6 @@ class Tokenizer:
         except BaseException as error:  # tokenizers raises plain Exception, and a panic is not even that
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise CheckpointError(f"{path}: not a tokenizer.json of the tokenizers library ({reason})") from error
-        if reason:
-            raise CheckpointError(f"{path}: {reason}; take the tokenizer that was published with the model")
         return made
 
     def check(self, vocab_size: int, control: Sequence[tuple[str, int]], placeholder: int | None = None) -> None:
@@ -156,15 +155,21 @@ class Tokenizer:
         return pieces
 
 
-def _harm(core: tokenizers.Tokenizer) -> str | None:
-    """Why a tokenizer must not be used: what it does to a text could take for ever, or differ from time to time."""
-    if getattr(core.model, "dropout", None):
-        return f"its dropout is {core.model.dropout}, so that a text has other tokens each time"
+def _harm(values: Mapping[str, Any]) -> str | None:
+    """Why a `tokenizer.json` must not be used: it could take for ever, differ from time to time, or end the library."""
+    model = values.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("vocab"), (Mapping, list)):
+        return "not a tokenizer.json: it has no model with a vocab"
+    vocab = model["vocab"]
+    if isinstance(vocab, Mapping):
+        ids = [id for id in vocab.values() if type(id) is int and 0 <= id < MAX_ID]
+        if len(set(ids)) != len(vocab):
+            return f"its vocab gives some of its {len(vocab)} tokens an id that is none, or that another has too"
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key) and (key == "dropout" or model.get("type") == "BPE"):
+            return f"its model has {key} {model[key]!r:.40}, which is not supported"
     for what in ("normalizer", "pre_tokenizer", "decoder"):
-        part = getattr(core, what)
-        if part is None:
-            continue
-        found = list(_parts(json.loads(part.__getstate__())))
+        found = list(_parts(values.get(what) or {}))
         if len(found) > MAX_PARTS:
             return f"its {what} has {len(found)} parts; allowed are {MAX_PARTS}"
         for settings in found:
@@ -175,12 +180,14 @@ def _harm(core: tokenizers.Tokenizer) -> str | None:
     return None
 
 
-def _parts(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    inner = [value for value in settings.values() if isinstance(value, list)]
-    yield settings
-    for part in (one for values in inner for one in values):
-        if isinstance(part, Mapping) and "type" in part:
-            yield from _parts(part)
+def _parts(settings: Any) -> Iterator[Mapping[str, Any]]:
+    """A normalizer or the like, and those in it, at any depth."""
+    if isinstance(settings, Mapping) and settings:
+        yield settings
+        for inner in settings.values():
+            for part in inner if isinstance(inner, list) else ():
+                if isinstance(part, Mapping) and "type" in part:
+                    yield from _parts(part)
 
 
 def _growth(settings: Mapping[str, Any]) -> str | None:

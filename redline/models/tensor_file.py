@@ -24,6 +24,7 @@ from redline.errors import CheckpointError
 MAX_HEADER = 2 << 20
 """Bytes; the published checkpoints of 946 tensors have about 0.1 MiB."""
 MAX_DIMS = 8
+MAX_NAME = 200
 PART = 1 << 20
 DTYPES = {
     "F64": torch.float64,
@@ -60,12 +61,14 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     places: list[tuple[int, int, str]] = []
     for name, entry in header.items():
-        tensors[name], place = _tensor(entry, f"{path}: tensor {name[:200]!r}")
+        if not 0 < len(name) <= MAX_NAME:
+            raise CheckpointError(f"{path}: a tensor's name of {len(name)} characters; 1 to {MAX_NAME} are allowed")
+        tensors[name], place = _tensor(entry, f"{path}: tensor {name!r}")
         places.append((*place, name))
     end = 0
     for begin, stop, name in sorted(places):
         if begin != end:
-            raise CheckpointError(f"{path}: tensor {name[:200]!r} begins at byte {begin}, not at {end}; damaged")
+            raise CheckpointError(f"{path}: tensor {name!r} begins at byte {begin}, not at {end}; damaged")
         end = stop
     if end != size - 8 - length:
         raise CheckpointError(
