@@ -187,7 +187,7 @@ def _unpack(arrays: dict[str, NDArray[np.generic]], order: int, vocab_size: int)
     span = arrays["range"]
     _demand(span.shape == (2, 2) and span.dtype == np.float32, "range")
     low, high = np.asarray(span, dtype=np.float32)
-    _demand(bool((low <= high).all()), "range")
+    _demand(bool((low <= high).all()) and bool(high[0] <= 0) and bool(np.abs(span).max() <= 1e6), "range")
     scale = (high - low) / STEPS
     orders: list[Grams] = []
     histories = np.zeros(1, dtype=np.int64)  # the keys that the n-grams of this order go on from
