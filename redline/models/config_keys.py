@@ -298,10 +298,11 @@ def check(values: Mapping[str, Any], used: Mapping[str, Rule], where: str) -> No
                 raise ConfigError(f"{where}: {key} is {shown(value)}; allowed are {allowed}")
         elif key in DEFAULTS and type(value) is type(DEFAULTS[key]) and value == DEFAULTS[key]:
             continue
-        elif key not in harmless and not (value is None or value is False or (_has_no_items(value))):
+        elif key not in harmless and not (value is None or value is False or _has_no_items(value)):
+            plain = key.isidentifier() and len(key) <= 80
             raise ConfigError(
-                f"{where}: {key if key.isidentifier() and len(key) < 80 else shown(key)} is {shown(value)}, which is not supported; a "
-                "model that was made with it would write wrong text. Take it out only if the model does not depend on it"
+                f"{where}: {key if plain else shown(key)} is {shown(value)}, which is not supported; a model that was "
+                "made with it would write wrong text. Take the key out only if the model does not depend on it"
             )
 
 
