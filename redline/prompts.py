@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from redline import files
+from redline import untrusted
 from redline.errors import CheckpointError, UnsupportedTaskError
 from redline.sandbox import run
 from redline.text import Tokenizer
@@ -266,8 +266,8 @@ class PromptTemplate:
         named = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         tokens = {name: token for name, token in named.items() if token is not None}
         path = folder / "chat_template.jinja"
-        if files.is_there(path):
-            return cls.from_source(files.read_text(path), kind, path, tokens)
+        if untrusted.is_there(path):
+            return cls.from_source(untrusted.read_text(path), kind, path, tokens)
         for name in ("chat_template.json", "tokenizer_config.json", "processor_config.json"):
             source = _read_json(folder / name).get("chat_template")
             if isinstance(source, list):  # several templates with a name each
@@ -357,4 +357,4 @@ def _token(value: Any) -> str | None:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     """The object in a JSON file, or nothing where there is no file."""
-    return files.read_json(path) if files.is_there(path) else {}
+    return untrusted.read_json(path) if untrusted.is_there(path) else {}

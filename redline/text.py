@@ -14,7 +14,7 @@ from typing import Any
 
 import tokenizers
 
-from redline import files
+from redline import untrusted
 from redline.errors import CheckpointError
 
 MAX_BYTES = 16 << 20
@@ -62,8 +62,8 @@ class Tokenizer:
 
         `placeholder` is the id of `<|audio|>`, for files that end before it.
         """
-        text = files.read_text(Path(path), MAX_BYTES)
-        if reason := _harm(files.parse(text, path)):
+        text = untrusted.read_text(Path(path), MAX_BYTES)
+        if reason := _harm(untrusted.parse(text, path)):
             raise CheckpointError(f"{path}: {reason}; take the tokenizer that was published with the model")
         try:
             core = tokenizers.Tokenizer.from_str(text)

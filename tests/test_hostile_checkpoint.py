@@ -19,7 +19,7 @@ import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
-from redline import files
+from redline import untrusted
 from redline.errors import AudioError, CheckpointError, ConfigError, RedlineError
 from redline.model import Model, load_model
 from redline.models import checkpoint, heads, ngram, speech_checkpoint, tensor_file, voices
@@ -135,7 +135,7 @@ def test_deep_nesting_is_refused(editing: Path, name: str, text: str) -> None:
 
 
 def test_brackets_in_texts_are_no_nesting() -> None:
-    assert files.parse(json.dumps({"a": '[[\\"' * 100, "b": "\\" * 99 + '"' * 7}), "here")["a"] == '[[\\"' * 100
+    assert untrusted.parse(json.dumps({"a": '[[\\"' * 100, "b": "\\" * 99 + '"' * 7}), "here")["a"] == '[[\\"' * 100
 
 
 def test_a_key_that_is_there_twice_is_refused(editing: Path) -> None:

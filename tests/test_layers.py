@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors"},
-    {"audio", "features", "files", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox"},
+    {"audio", "features", "untrusted", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox"},
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},
@@ -29,8 +29,8 @@ ALLOWED = {
     ("types", "formats"),
     ("prompts", "text"),
     ("prompts", "sandbox"),
-    ("prompts", "files"),
-    ("text", "files"),
+    ("prompts", "untrusted"),
+    ("text", "untrusted"),
 }
 
 

@@ -63,7 +63,7 @@ def info(
 
 def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
-    from redline import files
+    from redline import untrusted
     from redline.models import tensor_file
     from redline.models.ngram import NAME
 
@@ -77,7 +77,7 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
             reads = f"{grams / 1e6:.2f} million n-grams of up to {about.get('order')} tokens"
         else:
             count += sum(tensor.numel() for tensor in said.values())
-    config = files.read_json(folder / "config.json")
+    config = untrusted.read_json(folder / "config.json")
     languages = config.get("languages")
     card = folder / "README.md"
     facts = {

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redline import files
+from redline import untrusted
 from redline.errors import CheckpointError
 from redline.forms import MARKS
 from redline.models import config_keys, heads, ngram
@@ -124,9 +124,9 @@ def load(
     _fit(tensors, model, folder)
     model.load_state_dict(tensors, assign=True)
     check_preprocessor(folder)
-    if files.is_there(folder / heads.FORMS):
+    if untrusted.is_there(folder / heads.FORMS):
         model.forms = heads.load_forms(folder / heads.FORMS, config.text.hidden_size).to(dtype=dtype)
-    if files.is_there(folder / heads.LANGUAGE):
+    if untrusted.is_there(folder / heads.LANGUAGE):
         model.language = heads.load_language(folder / heads.LANGUAGE, config.encoder.hidden_dim).to(dtype=dtype)
     model.eval().to(device)
     model.draft_lm = ngram.found(folder, draft_lm, config.text.vocab_size, device)
@@ -168,7 +168,7 @@ def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str,
 
 def _read_config(folder: Path, native: bool) -> NarConfig:
     """The config in the published keys; the native port's keys, and values it leaves to be derived, are filled in."""
-    values = files.read_json(folder / "config.json")
+    values = untrusted.read_json(folder / "config.json")
     config_keys.check_nar(values)
     parts = [values.get(part) for part in ("encoder_config", "projector_config", "text_config")]
     if all(isinstance(part, Mapping) for part in parts):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from redline import files
+from redline import untrusted
 from redline.errors import CheckpointError, ConfigError
 from redline.models import config_keys, tensor_file
 
@@ -72,13 +72,13 @@ def _download(name: str, revision: str | None) -> Path:
 
 def _weight_files(folder: Path) -> list[tuple[Path, set[str] | None]]:
     """The safetensors files of a checkpoint in a fixed order, and the tensors that the index says are in each."""
-    if files.is_there(folder / WEIGHTS):
+    if untrusted.is_there(folder / WEIGHTS):
         return [(folder / WEIGHTS, None)]
-    if not files.is_there(folder / INDEX):
+    if not untrusted.is_there(folder / INDEX):
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         seen = f"only pickle weights ({', '.join(pickles[:3])}), which can run code" if pickles else "no weights"
         raise CheckpointError(f"{folder}: {seen}; {WEIGHTS} is needed, or {INDEX} with its shards")
-    weight_map = files.read_json(folder / INDEX).get("weight_map")
+    weight_map = untrusted.read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{folder / INDEX}: no weight_map; it must name the shard of every tensor")
     shards: dict[str, set[str]] = {}
@@ -88,7 +88,7 @@ def _weight_files(folder: Path) -> list[tuple[Path, set[str] | None]]:
             raise CheckpointError(f"{folder / INDEX}: shard {shard!r}; only .safetensors files beside it are allowed")
         shards.setdefault(shard, set()).add(name)
     for shard in shards:
-        if not files.is_there(folder / shard):
+        if not untrusted.is_there(folder / shard):
             raise CheckpointError(f"{folder}: shard {shard} is missing; download the checkpoint again")
     return [(folder / shard, shards[shard]) for shard in sorted(shards)]
 
@@ -150,8 +150,8 @@ def check_layers(tensors: Iterable[str], promised: Mapping[str, int], folder: Pa
 
 def check_preprocessor(folder: Path, window_size: int | None = None, downsample_rate: int | None = None) -> None:
     """Whether the features that a checkpoint asks for are those that are made here; raises `ConfigError`."""
-    if files.is_there(folder / PREPROCESSOR):
-        config_keys.check_preprocessor(files.read_json(folder / PREPROCESSOR), window_size, downsample_rate)
+    if untrusted.is_there(folder / PREPROCESSOR):
+        config_keys.check_preprocessor(untrusted.read_json(folder / PREPROCESSOR), window_size, downsample_rate)
 
 
 def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:

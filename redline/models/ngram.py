@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from redline import files
+from redline import untrusted
 from redline.decoding.beam import BeamOptions
 from redline.errors import CheckpointError, ConfigError
 from redline.models import tensor_file
@@ -156,7 +156,7 @@ class NgramLM:
 
 def found(folder: Path, wanted: str | Path, vocab_size: int, device: torch.device | str) -> NgramLM | None:
     """The n-grams of a checkpoint: its "own" if it has some, "none", or those of a file."""
-    if wanted == "none" or (wanted == "own" and not files.is_there(folder / NAME)):
+    if wanted == "none" or (wanted == "own" and not untrusted.is_there(folder / NAME)):
         return None
     # The user's own file may be wherever its link leads to.
     return NgramLM.load(folder / NAME if wanted == "own" else Path(wanted).resolve(), vocab_size).to(device)

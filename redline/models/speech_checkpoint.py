@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redline import files
+from redline import untrusted
 from redline.errors import CheckpointError
 from redline.models import config_keys, ngram, tensor_file, voices
 from redline.models.config import SPEECH_KINDS, SpeechConfig
@@ -64,7 +64,7 @@ PREPROCESSOR = {
 
 def is_speech_lm(folder: Path) -> bool:
     """Whether the folder's `config.json` is that of an AR or Plus model."""
-    return files.read_json(folder / "config.json").get("model_type") in list(SPEECH_KINDS)
+    return untrusted.read_json(folder / "config.json").get("model_type") in list(SPEECH_KINDS)
 
 
 def load(
@@ -90,7 +90,7 @@ def load(
             "encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
             "language_model.model.model.*"
         )
-    values = files.read_json(folder / "config.json")
+    values = untrusted.read_json(folder / "config.json")
     if HEAD not in promised and values.get("tie_word_embeddings") is False:
         raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {HEAD}")
     # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
@@ -100,9 +100,9 @@ def load(
     config = model.config
     model.load_state_dict(to_dtype(tensors, dtype, folder), assign=True)
     check_preprocessor(folder, config.window_size, config.downsample_rate)
-    if files.is_there(folder / DRAFT_HEAD):
+    if untrusted.is_there(folder / DRAFT_HEAD):
         model.draft_head = _draft_head(folder / DRAFT_HEAD, config).to(dtype=dtype)
-    if files.is_there(folder / voices.VOICES):
+    if untrusted.is_there(folder / voices.VOICES):
         model.voices = voices.load(folder / voices.VOICES).to(dtype=dtype)
     model.eval().to(device)
     if model.draft_head is not None:
@@ -160,7 +160,7 @@ def _renamed(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
 
 def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     """Add each adapter's B @ A, scaled, to its matrix; in float32, then back to the matrix's precision."""
-    if files.is_there(folder / ADAPTER):
+    if untrusted.is_there(folder / ADAPTER):
         said, _ = tensor_file.read_header(folder / ADAPTER)
         planned = all(tensor.is_meta for tensor in tensors.values())
         adapters = _renamed(said if planned else tensor_file.read_tensors(folder / ADAPTER, said), folder)
@@ -176,9 +176,9 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
         if stray := [name for name in tensors if ".lora_" in name]:
             raise CheckpointError(f"{folder}: half an adapter: {stray[0]} has no lora_A")
         return
-    if not files.is_there(folder / ADAPTER_CONFIG):
+    if not untrusted.is_there(folder / ADAPTER_CONFIG):
         raise CheckpointError(f"{folder}: adapters among the weights, but no {ADAPTER_CONFIG} that tells their scale")
-    settings = files.read_json(folder / ADAPTER_CONFIG)
+    settings = untrusted.read_json(folder / ADAPTER_CONFIG)
     config_keys.check_adapter(settings)
     for name in downs:
         stem = name.removesuffix(".lora_A.weight")

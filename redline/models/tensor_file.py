@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from redline import files
+from redline import untrusted
 from redline.errors import CheckpointError
 
 MAX_HEADER = 2 << 20
@@ -43,7 +43,7 @@ DTYPES = {
 
 def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What is in a file: tensors on "meta" by name, and its metadata; raises `CheckpointError`."""
-    size = files.regular(path).stat().st_size
+    size = untrusted.regular(path).stat().st_size
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -54,7 +54,7 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             text = file.read(length).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    header = files.parse(text, path)
+    header = untrusted.parse(text, path)
     about = header.pop("__metadata__", None) or {}
     if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
         raise CheckpointError(f"{path}: __metadata__ is not a table of texts")

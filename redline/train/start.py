@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from redline import files
+from redline import untrusted
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
 
@@ -44,7 +44,7 @@ def check_shape(
 
 def dtype_of(folder: Path) -> torch.dtype:
     """The precision in which a checkpoint is kept, as its `config.json` tells; bfloat16 where it does not."""
-    config = files.read_json(folder / "config.json")
+    config = untrusted.read_json(folder / "config.json")
     name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if not isinstance(name, str) or name not in known:
