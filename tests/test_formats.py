@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -116,11 +117,10 @@ def test_save_goes_by_the_suffix(tmp_path: Path) -> None:
 def test_save_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = SHORT.save(tmp_path / "talk.txt")
 
-    def torn(self: Path, *args: object, **kwargs: object) -> int:
-        self.touch()
+    def torn(handle: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", torn)
+    monkeypatch.setattr(os, "fsync", torn)
     with pytest.raises(OSError, match="disk full"):
         transcript((0, 1, "other")).save(path)
     assert path.read_text(encoding="utf-8").startswith("And so")

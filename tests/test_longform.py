@@ -265,7 +265,7 @@ def test_progress_rises_to_the_whole_duration(jfk: Waveform) -> None:
 
 def picky(clip: Waveform) -> str:
     if clip.duration < 2:
-        raise RuntimeError("too\nhard")
+        raise RecognitionError("too\nhard")
     return "heard"
 
 
@@ -273,7 +273,7 @@ def test_a_bad_window_harms_only_itself(jfk: Waveform) -> None:
     made = pipeline.transcribe(FakeRecognizer(picky), jfk, SPEAK)
     assert made.text == "heard heard"
     (notice,) = made.warnings
-    assert notice.code == "failed" and "RuntimeError: too hard" in notice.message
+    assert notice.code == "failed" and "RecognitionError: too hard" in notice.message
     assert notice.start == pytest.approx(3.1, abs=0.2) and notice.end == pytest.approx(4.6, abs=0.2)
 
 

@@ -22,7 +22,7 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
@@ -136,7 +136,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
             for one in (self._attributed(batch, task) if by_voice else self._answer(batch, prompt, task))
         )
         asked = {id(clip) for clip in loud}
-        return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
+        with memory_errors(clips):
+            return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
 
     def _by_voice(self, task: Task) -> bool:
         """Whether speakers are told by how they sound: where the draft is the text, the model is asked nothing."""
