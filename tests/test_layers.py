@@ -21,7 +21,8 @@ LEVEL = {room: level for level, rooms in enumerate(LINES, start=1) for room in r
 ONLY = {"longform": {"types", "errors", "audio"}}  # works with any recognizer, so it sees nothing of ours
 NEVER = {room: {"recognizer", "models"} for room in ("evaluate", "serve", "cluster")}  # they see the protocol
 # Decoding is pure arithmetic that the editor needs between its two networks; types -> formats is Transcript.save only.
-# A language that is none is an error for the user. A prompt ends as ids, and only the tokenizer knows how user text stays text; templates of others run in the sandbox.
+# A language that is none is an error for the user. A prompt ends as ids, and only the tokenizer knows how user text
+# stays text; templates of others run in the sandbox.
 ALLOWED = {
     ("engine", "models"),
     ("models", "decoding"),

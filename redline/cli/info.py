@@ -20,12 +20,14 @@ ABILITIES = {
     "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
     "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
 }
-models = typer.Typer(help="Models that ship with the package.", no_args_is_help=True, add_completion=False)
+models = typer.Typer(help="Models that ship with the package.", invoke_without_command=True, add_completion=False)
 
 
 @models.callback()
-def _models() -> None:
-    """Models that ship with the package."""
+def _models(context: typer.Context) -> None:
+    """Models that ship with the package; without a command their names are listed."""
+    if context.invoked_subcommand is None:
+        list_models()
 
 
 @models.command("list")

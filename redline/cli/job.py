@@ -234,7 +234,7 @@ class Job:
         """A whole transcript on standard output, in the encoding that it has."""
         if self.out.is_terminal:
             text = console.printable(text)
-        if self.outputs.formats[0] == "json" and console.missing(text, self.out.file):
+        if self.outputs.formats[0] == "json" and not self.out.encoding.startswith("utf"):
             text = console.json_ascii(text)
         self._tell_encoding(text)
         self.out.file.write(text)
