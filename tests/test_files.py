@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from redline import files
-from redline.errors import DataError
+from redline import audio, files
+from redline.errors import AudioError, DataError
 from redline.manifest import read_manifest, write_manifest
+
+JFK = Path(__file__).parent / "data" / "jfk.flac"
 
 
 def test_a_file_is_written_with_the_longest_name_there_is(tmp_path: Path) -> None:
@@ -69,6 +71,20 @@ def test_a_pipe_without_a_writer_times_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TimeoutError, match=r"nobody has written for 0\.05 s"):
         files.open_binary(tmp_path / "pipe", wait_s=0.05)
+
+
+def test_a_recording_that_is_a_pipe_without_a_writer_times_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match=r"pipe\.wav: a pipe to which nobody has written for 0\.05 s; .*max_wait_s"):
+        audio.load(tmp_path / "pipe.wav", options=audio.AudioOptions(max_wait_s=0.05))
+
+
+def test_a_recording_is_read_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.wav").write_bytes(JFK.read_bytes()))
+    writer.start()
+    assert audio.load(tmp_path / "pipe.wav").duration == 11.0
+    writer.join()
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+import redline
 from redline import files, formats
 from redline import model as model_module
 from redline.cli import console
@@ -324,7 +325,8 @@ def test_ctrl_c_in_a_long_recording_keeps_what_is_done(tmp_path: Path) -> None:
         "main()\n"
     )
     command = [sys.executable, "-c", code, "transcribe", "long.wav", "--no-vad", "--output-dir", "out"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    environment = os.environ | {"PYTHONPATH": str(Path(redline.__file__).parents[1])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
