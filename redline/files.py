@@ -167,11 +167,16 @@ _ADVICE = {
 }
 
 
+def advice(error: BaseException) -> str:
+    """What the system refused and what to do about it, in words; of any other error what it says."""
+    known = _ADVICE.get(error.errno or 0) or error.strerror if isinstance(error, OSError) else None
+    return known or str(error) or type(error).__name__
+
+
 def reason(error: OSError) -> str:
-    """What the system refused, and what to do about it, in words."""
-    what = _ADVICE.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+    """`advice` behind the name of the file, where the system tells it."""
     name = error.filename if error.filename2 is None else error.filename2
-    return what if name is None else f"{os.fsdecode(name)}: {what}"
+    return advice(error) if name is None else f"{os.fsdecode(name)}: {advice(error)}"
 
 
 def check_writable(path: Path) -> None:

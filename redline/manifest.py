@@ -71,7 +71,9 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
     try:
         lines = files.read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file with one JSON a line") from error
+        raise DataError(
+            f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
+        ) from error
     language = code(language)
     rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     wanted = [

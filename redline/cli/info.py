@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from redline import __version__
+from redline import __version__, files
+from redline.cli import console
 from redline.errors import RedlineError
 
 ABILITIES = {
@@ -58,8 +58,7 @@ def info(
         try:
             facts |= _model_facts(model, resolve(model, revision))
         except RedlineError as error:
-            Console(stderr=True, soft_wrap=True).print(f"redline: {error}", style="red", markup=False, highlight=False)
-            raise typer.Exit(2) from error
+            raise console.refused(error) from error
     width = max(map(len, facts))
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {value}")
@@ -84,7 +83,7 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RedlineError(f"{folder / 'config.json'}: cannot be read ({error})") from error
+        raise RedlineError(f"{folder / 'config.json'}: cannot be read ({files.advice(error)})") from error
     card = folder / "README.md"
     facts = {
         "model": name,
