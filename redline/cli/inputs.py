@@ -13,8 +13,6 @@ from pathlib import Path
 from redline import files
 from redline.audio.content import SUFFIXES
 
-__all__ = ["STDIN", "SUFFIXES", "Input", "expand", "output_names"]
-
 STDIN = "-"
 
 

@@ -93,6 +93,12 @@ def transcribe(
     channel: Annotated[
         int | None, typer.Option("--channel", min=0, help="Hear this channel only, counted from 0; default: all mixed.")
     ] = None,
+    track: Annotated[
+        int | None,
+        typer.Option(
+            "--track", min=0, help="Hear this audio track of files with several, counted from 0; default: the main one."
+        ),
+    ] = None,
     vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Leave out what is not speech.")] = True,
     digits: Annotated[
         bool, typer.Option("--digits", help="Write spelled numbers as digits: 23 for twenty three.")
@@ -155,7 +161,7 @@ def transcribe(
                     drafts=drafts,  # type: ignore[arg-type]  # checked above
                 )
                 asked |= {"language": language, "vad": vad, "digits": digits, "keywords": _keywords(keywords)}
-                job.run(loaded, asked | {"audio_options": AudioOptions(channel=channel)})
+                job.run(loaded, asked | {"audio_options": AudioOptions(channel=channel, track=track)})
             elif job.skipped and not quiet:
                 job.sum_up(0.0, 0.0)
     except (RedlineError, OSError) as error:
