@@ -13,7 +13,7 @@ from redline.types import SAMPLE_RATE, Waveform
 REMEDY = f"give the array itself with its sample_rate, or mono float32 samples at {SAMPLE_RATE} Hz"
 
 
-def checked(wave: Waveform) -> Waveform:
+def checked_waveform(wave: Waveform) -> Waveform:
     """The waveform, if it holds mono float32 samples that are numbers; raises `AudioError`.
 
     `load` makes no other, so this is for whatever comes in by another way. It costs about a millisecond a minute.

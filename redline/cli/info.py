@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from redline import __version__
+from redline.cli import console
 from redline.errors import RedlineError
 
 ABILITIES = {
@@ -18,12 +18,14 @@ ABILITIES = {
     "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
     "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
 }
-models = typer.Typer(help="Models that ship with the package.", no_args_is_help=True, add_completion=False)
+models = typer.Typer(help="Models that ship with the package.", invoke_without_command=True, add_completion=False)
 
 
 @models.callback()
-def _models() -> None:
-    """Models that ship with the package."""
+def _models(context: typer.Context) -> None:
+    """Models that ship with the package; without a command their names are listed."""
+    if context.invoked_subcommand is None:
+        list_models()
 
 
 @models.command("list")
@@ -54,8 +56,7 @@ def info(
         try:
             facts |= _model_facts(model, resolve(model, revision))
         except RedlineError as error:
-            Console(stderr=True, soft_wrap=True).print(f"redline: {error}", style="red", markup=False, highlight=False)
-            raise typer.Exit(2) from error
+            raise console.refused(error) from error
     width = max(map(len, facts))
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {value}")

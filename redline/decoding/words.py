@@ -14,7 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from redline.decoding.align import align
+from redline.decoding.align import Alignment, align
 from redline.types import Turn, Word
 
 BLANK, SPACE = 0, ord(" ")
@@ -52,7 +52,9 @@ def fold_case(logits: Tensor) -> Tensor:
 def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
     """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
 
-    Times are seconds from the start of the clip and never decrease. A word that has no character with a row (digits a
+    Times are seconds from the start of the clip and never decrease. The confidence of a word is how sure the encoder is
+    of its characters where they are heard: the mean of their probabilities; None for a word without a time of its own.
+    A word that has no character with a row (digits a
     head was never taught, other scripts) gets the time between its neighbours; a text that cannot be aligned at all
     shares its clip in proportion to its characters.
     """
@@ -65,23 +67,33 @@ def scored_word_times(
     """`word_times`, each with how well the text fits: the mean log probability of a frame, -inf where nothing fits."""
     spelled = [[spell(word, logits.shape[-1]) for word in text.split()] for text in texts]
     targets = [_joined(words) for words in spelled]
-    found = align(fold_case(logits), lengths, targets, BLANK)
+    log_probs = fold_case(logits)
+    found = align(log_probs, lengths, targets, BLANK)
     results: list[tuple[list[Word], float]] = []
-    for text, words, alignment, length in zip(texts, spelled, found, lengths.tolist(), strict=True):
+    rows = zip(texts, spelled, targets, found, log_probs, lengths.tolist(), strict=True)
+    for text, words, target, alignment, row, length in rows:
         names = text.split()
         if alignment is None or not any(words):
             results.append((share(names, 0.0, length * frame_s), -math.inf))
             continue
-        spans: list[tuple[int, int] | None] = []
+        spans: list[tuple[int, int, float] | None] = []
+        sure = _certainty(row, target, alignment)
         at = 0
         for labels in words:
             if not labels:
                 spans.append(None)
                 continue
-            spans.append((alignment.starts[at], alignment.ends[at + len(labels) - 1]))
-            at += len(labels) + 1  # and the space
+            end = at + len(labels)
+            spans.append((alignment.starts[at], alignment.ends[end - 1], sum(sure[at:end]) / len(labels)))
+            at = end + 1  # and the space
         results.append((_filled(names, spans, length, frame_s), alignment.score))
     return results
+
+
+def _certainty(log_probs: Tensor, labels: Sequence[int], alignment: Alignment) -> list[float]:
+    """The probability of each label in the surest of its frames: log probabilities [T, C] of one clip."""
+    own = log_probs[:, torch.tensor(labels, device=log_probs.device)].exp().T.tolist()  # [symbols][T]
+    return [max(row[start:end]) for row, start, end in zip(own, alignment.starts, alignment.ends, strict=True)]
 
 
 def share(words: Sequence[str], start: float, end: float) -> list[Word]:
@@ -115,18 +127,20 @@ def _joined(words: Sequence[Sequence[int]]) -> list[int]:
     return labels
 
 
-def _filled(names: Sequence[str], spans: Sequence[tuple[int, int] | None], length: int, frame_s: float) -> list[Word]:
+def _filled(
+    names: Sequence[str], spans: Sequence[tuple[int, int, float] | None], length: int, frame_s: float
+) -> list[Word]:
     """Words with the times of their spans in frames; neighbours without one share the gap they stand in."""
     words: list[Word] = []
     waiting: list[str] = []
     now = 0
-    for name, span in zip([*names, ""], [*spans, (length, length)], strict=True):
+    for name, span in zip([*names, ""], [*spans, (length, length, 0.0)], strict=True):
         if span is None:
             waiting.append(name)
             continue
-        start, end = span
+        start, end, sure = span
         words += share(waiting, round(now * frame_s, 3), round(start * frame_s, 3))
         waiting, now = [], end
         if name:
-            words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name))
+            words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name, round(sure, 3)))
     return words

@@ -143,7 +143,7 @@ def _fit(tensors: dict[str, Tensor], model: NarEditor, folder: Path) -> None:
 
 def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """Tensors under the names of the later layout; refuses what is none of the known layouts."""
-    if (folder / ADAPTER).is_file():
+    if untrusted.is_there(folder / ADAPTER):
         raise CheckpointError(
             f"{folder}: {ADAPTER} beside the weights of a NAR model would count for nothing; merge it into them "
             "(peft: merge_and_unload), or take it away"

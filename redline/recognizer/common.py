@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from redline import features
-from redline.errors import UnsupportedTaskError
+from redline.errors import RecognitionError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.types import SAMPLE_RATE, Waveform
 
@@ -36,6 +37,21 @@ def check_language(name: str, language: str | None, known: Sequence[str]) -> Non
     """Raises `UnsupportedTaskError` for a language that a model does not know."""
     if language is not None and language not in known:
         raise UnsupportedTaskError(f"{name} does not know the language {language!r}; it knows {', '.join(known)}")
+
+
+@contextmanager
+def memory_errors(clips: Sequence[Waveform]) -> Iterator[None]:
+    """Turn running out of memory, which fewer or shorter clips may not, into `RecognitionError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Memory of the CPU has no error of its own in PyTorch.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        seconds = sum(clip.duration for clip in clips)
+        raise RecognitionError(
+            f"out of memory on {len(clips)} clips of {seconds:.1f} s together; free some, or take a smaller model"
+        ) from error
 
 
 def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:

@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 
 from redline import features
-from redline.audio.check import checked
+from redline.audio.check import checked_waveform
 from redline.decoding import edit
 from redline.decoding.beam import Biasing
 from redline.decoding.words import word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces, spell_pieces
 from redline.models.editor import EditorOutput, NarEditor
-from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Task, Waveform
@@ -77,11 +77,14 @@ class EditRecognizer(Holder[NarEditor]):
                 )
         check_language(self.name, task.language, self.languages)
         for clip in clips:
-            checked(clip)
+            checked_waveform(clip)
         words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost)
         if words is not None:
             words = words.to(self.device)
-        return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)]
+        with memory_errors(clips):
+            return [
+                hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)
+            ]
 
     def _edit(self, clips: Sequence[Waveform], task: Task, words: Biasing | None) -> list[Hypothesis]:
         x, lengths = features.batch_features(clips, self.model.config.frame_rule)  # [B, T, 160], [B]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from redline import features, prompts
-from redline.audio.check import checked
+from redline.audio.check import checked_waveform
 from redline.decoding import generate, speculative, tagged, voices
 from redline.decoding.generate import GenerateOptions, Generation, LoopOptions, token_budget
 from redline.decoding.speculative import Acceptance, SpeculativeOptions
@@ -23,7 +23,7 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.common import Holder, batches, characters, check_language
+from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
@@ -130,7 +130,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """
         check_language(self.name, task.language, self.languages)
         for clip in clips:
-            checked(clip)
+            checked_waveform(clip)
         by_voice = self._by_voice(task)
         # Without a prompt, too, what is asked must be in order.
         prompt = self._prompt(replace(task, speakers=False, prefix=None) if by_voice else task)
@@ -142,7 +142,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
             for one in (self._attributed(batch, task) if by_voice else self._answer(batch, prompt, task))
         )
         asked = {id(clip) for clip in loud}
-        return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
+        with memory_errors(clips):
+            return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
 
     def _by_voice(self, task: Task) -> bool:
         """Whether speakers are told by how they sound: where the draft is the text, the model is asked nothing."""
