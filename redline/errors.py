@@ -9,7 +9,8 @@ RedlineError
 ├── CheckpointError         a folder or hub id that is not a checkpoint this package knows
 ├── ConfigError             a configuration whose numbers contradict each other
 ├── DataError               a manifest or recipe that cannot be used
-├── RecognitionError        the recognizer failed on every part of a recording
+├── RecognitionError        the recognizer failed on a clip, or on every part of a recording
+├── UnknownArgumentError    a keyword argument that a function does not have; a TypeError, too
 └── UnsupportedTaskError    the model cannot do what was asked
 """
 
@@ -53,7 +54,11 @@ class DataError(RedlineError):
 
 
 class RecognitionError(RedlineError):
-    """The recognizer failed on every part of a recording."""
+    """The recognizer failed on a clip, or on every part of a recording."""
+
+
+class UnknownArgumentError(RedlineError, TypeError):
+    """A function has no argument of that name."""
 
 
 class UnsupportedTaskError(RedlineError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from redline import files
 from redline.types import Edit, EditOp, Notice, Segment, Transcript, Word, listed
 
 LINE_CHARS = 42
@@ -40,10 +41,10 @@ class Change(NamedTuple):
     text: str
 
 
-def render(transcript: Transcript, format: str, name: str = "recording") -> str:
+def render(transcript: Transcript, format: str, name: str = "recording", *, all_edits: bool = False) -> str:
     """The transcript in one of `FORMATS`; raises `ValueError` for another.
 
-    ctm and rttm call the recording by its `name`.
+    ctm and rttm call the recording by its `name`; with `all_edits` json has the tokens that the editor kept, too.
     """
     if format not in FORMATS:
         raise ValueError(f"no format {format!r}; allowed are {', '.join(FORMATS)}")
@@ -51,24 +52,19 @@ def render(transcript: Transcript, format: str, name: str = "recording") -> str:
         return ctm(transcript, name)
     if format == "rttm":
         return rttm(transcript, name)
+    if format == "json":
+        return to_json(transcript, all_edits)
     return FORMATS[format](transcript)
 
 
-def save(transcript: Transcript, path: str | Path) -> Path:
+def save(transcript: Transcript, path: str | Path, *, all_edits: bool = False) -> Path:
     """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()
     if format not in FORMATS:
         allowed = ", ".join(f".{name}" for name in FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    text = render(transcript, format, path.stem)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return files.write(path, render(transcript, format, path.stem, all_edits=all_edits))
 
 
 def txt(transcript: Transcript) -> str:
@@ -100,16 +96,23 @@ def vtt(transcript: Transcript) -> str:
 
 
 def tsv(transcript: Transcript) -> str:
-    """One segment a line: start and end in milliseconds, text."""
+    """One segment a line: start and end in milliseconds, text.
+
+    A text that a spreadsheet would take for a formula, because it starts with `=`, `+`, `-` or `@`, gets a `'` first.
+    """
     lines = ["start\tend\ttext\n"]
     for segment in transcript.segments:
-        lines.append(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{' '.join(segment.text.split())}\n")
+        text = _FORMULA.sub(r"'\g<0>", " ".join(segment.text.split()))
+        lines.append(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{text}\n")
     return "".join(lines)
 
 
-def to_json(transcript: Transcript) -> str:
-    """Everything; the keys are always all present."""
-    return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
+_FORMULA = re.compile(r"^'*[=+@-]")  # quotes that are there already too, so that taking one off always gives the text
+
+
+def to_json(transcript: Transcript, all_edits: bool = False) -> str:
+    """Everything but the edits that kept a token, and those as well with `all_edits`; the keys are always all there."""
+    return json.dumps(transcript.to_dict(all_edits), ensure_ascii=False, indent=2) + "\n"
 
 
 def ctm(transcript: Transcript, name: str = "recording") -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redline.errors import DataError
+from redline import files
+from redline.errors import DataError, UnsupportedTaskError
+from redline.languages import code
 from redline.types import Turn, Word, listed
 
 
@@ -70,9 +72,12 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
     matches.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = files.read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a manifest ({error}); give a file with one JSON a line") from error
+        raise DataError(
+            f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
+        ) from error
+    language = code(language)
     rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     wanted = [
         row for row in rows if (split is None or row.split == split) and (language is None or row.language == language)
@@ -90,8 +95,7 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines, making the folder where needed; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return files.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _row(path: Path, number: int, line: str) -> Utterance:
@@ -112,7 +116,7 @@ def _row(path: Path, number: int, line: str) -> Utterance:
         audio=(path.parent / row["audio"]).resolve(),
         text=str(row.get("text") or "").strip(),
         duration=duration,
-        language=str(row.get("language") or ""),
+        language=_language(path, number, row.get("language")),
         speaker=str(row.get("speaker") or ""),
         source=str(row.get("source") or ""),
         split=str(row.get("split") or ""),
@@ -123,7 +127,7 @@ def _row(path: Path, number: int, line: str) -> Utterance:
         words=tuple(Word(*times, one["text"]) for one, times in _timed(path, number, row, "words")),
         task=str(row.get("task") or ""),
         target_text=str(row.get("target_text") or "").strip(),
-        target_language=str(row.get("target_language") or ""),
+        target_language=_language(path, number, row.get("target_language")),
     )
 
 
@@ -140,6 +144,14 @@ def _keywords(path: Path, number: int, found: Any) -> tuple[str, ...]:
 def _is_text(value: Any) -> bool:
     """Whether a value of JSON is a text, or a number that can only be meant as one."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _language(path: Path, number: int, named: Any) -> str:
+    """The code of the language that a row names."""
+    try:
+        return code(named) or ""
+    except UnsupportedTaskError as error:
+        raise DataError(f"{path}:{number}: {error}") from error
 
 
 def _timed(path: Path, number: int, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:

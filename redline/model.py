@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
 
-from redline import audio, numbers
+from redline import audio, languages, numbers
 from redline.audio import AudioOptions
+from redline.audio.check import checked_waveform
 from redline.decoding.generate import GenerateOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
 from redline.longform import pipeline
-from redline.longform.pipeline import PipelineOptions
+from redline.longform.pipeline import Interrupted, PipelineOptions
 from redline.longform.windows import WindowOptions
-from redline.models import checkpoint, speech_checkpoint
+from redline.models import checkpoint, speech_checkpoint, vocabulary
 from redline.models.folder import resolve
 from redline.prompts import PromptTemplate, keyword_list
 from redline.recognizer import EditRecognizer, GenerateRecognizer
-from redline.text import Tokenizer
+from redline.signatures import checked
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 Source = audio.Source | Waveform
 TaskName = Literal["transcribe", "translate"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
+R = TypeVar("R")
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds read so far."""
 
@@ -40,6 +42,7 @@ _TOGETHER_S = 600.0  # recordings are read until this much audio is there, then 
 _TOGETHER = 64
 
 
+@checked
 def load_model(
     name: str | Path = "tiny",
     *,
@@ -83,11 +86,12 @@ def load_model(
         return Model(
             GenerateRecognizer(
                 answers,
-                Tokenizer.from_file(folder / "tokenizer.json"),
+                vocabulary.load(folder, config),
                 PromptTemplate.from_folder(folder, config.kind, config.names_language),
                 name=str(name),
                 options=GenerateOptions(
                     config.text.eos_token_id,
+                    other_eos_ids=config.text.other_eos_token_ids,
                     beams=beams,
                     temperature=temperature,
                     suppress=(config.audio_token_index,),
@@ -102,8 +106,8 @@ def load_model(
     for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
-    model, _, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    model, editing, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+    tokenizer = vocabulary.load(folder, editing)
     return Model(EditRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _EDITING)
 
 
@@ -194,6 +198,7 @@ class Model:
         progress: Progress | None = None,
     ) -> list[Transcript]: ...
 
+    @checked
     def transcribe(
         self,
         source: Source | list[Any] | tuple[Any, ...],
@@ -250,10 +255,12 @@ class Model:
                 raise result
             else:
                 notice = Notice("error", str(result))
-                warnings.warn(notice.message, stacklevel=2)
-                results.append(Transcript("", language=language, model=self.name, task=task, warnings=(notice,)))
+                warnings.warn(notice.message, stacklevel=3)
+                known = languages.code(language, self.languages)
+                results.append(Transcript("", language=known, model=self.name, task=task, warnings=(notice,)))
         return results if sources is source else results[0]
 
+    @checked
     def transcribe_each(
         self,
         sources: Iterable[Any],
@@ -271,11 +278,12 @@ class Model:
         digits: bool = False,
         audio_options: AudioOptions = AudioOptions(),  # noqa: B008
         progress: Progress | None = None,
-    ) -> Iterator[Transcript | RedlineError]:
+    ) -> Generator[Transcript | RedlineError]:
         """A transcript, or the error in its place, for each recording in order, as they are ready.
 
         Recordings are read and batched some ten minutes of audio at a time, so memory does not grow with their number.
-        A single recording is a list of one.
+        A single recording is a list of one. Ctrl-C raises `Interrupted`, a `KeyboardInterrupt` that holds what is done
+        of those not yielded.
         """
         if isinstance(sources, str | Path | bytes | np.ndarray | Waveform) or hasattr(sources, "read"):
             sources = [sources]  # their items are letters, numbers or lines, never recordings
@@ -283,25 +291,38 @@ class Model:
         options = self._options(vad)
         if digits:
             numbers.to_digits("", job.language or "en")  # a missing package is told before the work, not after
-        finished = known = 0.0
+
+        def finished(one: R) -> R | Transcript:
+            return numbers.with_digits(one, job.language) if digits and isinstance(one, Transcript) else one
+
+        heard_s = known = 0.0
         for group in self._groups(sources, sample_rate, audio_options):
             waves = [one for one in group if isinstance(one, Waveform)]
-            before, known = finished, known + sum(wave.duration for wave in waves)
+            before, known = heard_s, known + sum(wave.duration for wave in waves)
 
             def report(done: float, before: float = before, known: float = known) -> None:
                 if progress is not None:
                     progress(before + done, known)
 
             report(0.0)
-            transcripts = iter(pipeline.transcribe_many(self.recognizer, waves, job, options, report))
-            finished = known
-            report(finished - before)
-            for one in group:
-                result = next(transcripts) if isinstance(one, Waveform) else one
-                if digits and isinstance(result, Transcript):
-                    result = numbers.with_digits(result, job.language)
-                yield result
+            try:
+                transcripts = iter(pipeline.transcribe_many(self.recognizer, waves, job, options, report))
+            except Interrupted as stop:
+                done = iter(stop.results)
+                results = [next(done) if isinstance(one, Waveform) else one for one in group]
+                raise Interrupted([finished(one) for one in results]) from None
+            heard_s = known
+            report(heard_s - before)
+            ready: list[Transcript | RedlineError] = [
+                finished(next(transcripts) if isinstance(one, Waveform) else one) for one in group
+            ]
+            for number, result in enumerate(ready):
+                try:
+                    yield result
+                except KeyboardInterrupt:  # thrown in by who takes them
+                    raise Interrupted(ready[number + 1 :]) from None
 
+    @checked
     def stream(
         self,
         source: Source,
@@ -330,11 +351,10 @@ class Model:
         return (numbers.segment_with_digits(segment, spoken) for segment in segments)
 
     def _task(self, task: Task) -> Task:
-        language = task.language
+        language = languages.code(task.language, self.languages)
         if language is None and len(self.languages) == 1:
             (language,) = self.languages
-        target = task.target_language.lower() if task.target_language else None
-        task = replace(task, language=language.lower() if language else None, target_language=target)
+        task = replace(task, language=language, target_language=languages.code(task.target_language))
         self.recognizer.recognize([], task)  # asks whether it can
         self.recognizer.window_s(task)  # and whether what is asked leaves room for audio
         return task
@@ -365,5 +385,5 @@ class Model:
 
 def _read(source: Source, sample_rate: int | None, options: AudioOptions) -> Waveform:
     if isinstance(source, Waveform):
-        return source
+        return checked_waveform(source)
     return audio.load(source, sample_rate=sample_rate, options=options)

@@ -9,7 +9,6 @@ prompt begins is known here (docs/checkpoints.md).
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from redline import untrusted
 from redline.errors import CheckpointError, UnsupportedTaskError
 from redline.sandbox import run
 from redline.text import Tokenizer
@@ -283,8 +283,8 @@ class PromptTemplate:
         named = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         tokens = {name: token for name, token in named.items() if token is not None}
         path = folder / "chat_template.jinja"
-        if path.is_file():
-            return cls.from_source(_read(path), kind, path, tokens)
+        if untrusted.is_there(path):
+            return cls.from_source(untrusted.read_text(path), kind, path, tokens)
         for name in ("chat_template.json", "tokenizer_config.json", "processor_config.json"):
             source = _read_json(folder / name).get("chat_template")
             if isinstance(source, list):  # several templates with a name each
@@ -372,21 +372,6 @@ def _token(value: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as text ({error})") from error
-
-
 def _read_json(path: Path) -> Mapping[str, Any]:
     """The object in a JSON file, or nothing where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(_read(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(values, Mapping):
-        raise CheckpointError(f"{path}: has a {type(values).__name__}, not an object")
-    return values
+    return untrusted.read_json(path) if untrusted.is_there(path) else {}

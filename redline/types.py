@@ -217,7 +217,8 @@ class Segment:
             for word in self.timing()
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, all_edits: bool = False) -> dict[str, Any]:
+        edits = [edit for edit in self.edits if all_edits or edit.op != "keep"]
         return {
             "id": self.id,
             "start": self.start,
@@ -226,7 +227,7 @@ class Segment:
             "draft": self.draft,
             "confidence": self.confidence,
             "speaker": self.speaker,
-            "edits": [edit.to_dict() for edit in self.edits],
+            "edits": [edit.to_dict() for edit in edits],
             "words": [word.to_dict() for word in self.words],
             "accepted": self.accepted,
         }
@@ -256,27 +257,30 @@ class Transcript:
         drafts = [segment.draft for segment in self.segments if segment.draft is not None]
         return " ".join(part for part in drafts if part) if drafts else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; the keys are always all present."""
+    def to_dict(self, all_edits: bool = False) -> dict[str, Any]:
+        """A JSON-ready dictionary; the keys are always all present.
+
+        Draft tokens that the editor kept are among the edits only with `all_edits`: they are most of them.
+        """
         return {
             "text": self.text,
             "language": self.language,
             "duration": self.duration,
             "model": self.model,
             "task": self.task,
-            "segments": [segment.to_dict() for segment in self.segments],
+            "segments": [segment.to_dict(all_edits) for segment in self.segments],
             "turns": [turn.to_dict() for turn in self.turns],
             "warnings": [notice.to_dict() for notice in self.warnings],
         }
 
-    def save(self, path: str | Path) -> Path:
-        """Write the transcript; the suffix (.txt .srt .vtt .json) names the format.
+    def save(self, path: str | Path, *, all_edits: bool = False) -> Path:
+        """Write the transcript; the suffix (.txt .srt .vtt .json) names the format, `all_edits` is as in `to_dict`.
 
         Subtitles whose times could not be aligned with the sound are told in a Python warning.
         """
         from redline import formats  # a type may not import upwards when the package is loaded
 
-        saved = formats.save(self, path)
+        saved = formats.save(self, path, all_edits=all_edits)
         for notice in formats.doubts(self, [saved.suffix.removeprefix(".").lower()]):
             warnings.warn(notice.message, stacklevel=2)
         return saved

@@ -6,8 +6,11 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 
 from redline import audio
 from redline.audio import AudioOptions, isolation
+from redline.audio.container import packets
 from redline.errors import AudioError, AudioLimitError, TruncatedAudioError
 from redline.types import SAMPLE_RATE
 from tests import hostile_files
@@ -220,6 +224,15 @@ def test_a_lack_of_memory_is_an_audio_error(monkeypatch: pytest.MonkeyPatch) -> 
     for options in (HERE, AudioOptions()):
         with pytest.raises(AudioLimitError, match=r"<bytes>.*more memory"):
             audio.load(written(sine(5.0), SAMPLE_RATE), options=options)
+
+
+def test_a_stream_that_appears_on_the_way_does_not_spoil_the_others() -> None:
+    def demux(_: object) -> Iterator[str]:
+        yield from ("first", "last")
+        raise IndexError("list index out of range")
+
+    container: Any = SimpleNamespace(demux=demux)
+    assert list(packets(container, container)) == ["first", "last"]
 
 
 # --- mutated ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from dataclasses import replace
@@ -104,6 +105,31 @@ def test_markup_in_speech_stays_text() -> None:
     assert formats.render(made, "srt").count("-->") == 1
 
 
+FORMULAS = st.text(st.sampled_from("=+-@'a "), min_size=1, max_size=6).filter(str.strip)
+
+
+@given(FORMULAS)
+def test_no_cell_of_a_tsv_is_a_formula_and_taking_the_quote_off_gives_the_text(text: str) -> None:
+    cell = formats.render(transcript((0, 1, text)), "tsv").splitlines()[1].split("\t")[2]
+    assert cell[0] not in "=+-@"
+    read = cell[1:] if re.match("'+[=+@-]", cell) else cell
+    assert read == " ".join(text.split())
+
+
+def test_json_lists_what_was_edited_and_every_token_only_when_asked() -> None:
+    kept, changed = Edit("keep", " a", " a", 0), Edit("replace", " b", " c", 1)
+    made = Transcript("a c", (Segment(0, 0.0, 1.0, "a c", "a b", (kept, changed)),))
+    assert json.loads(formats.render(made, "json"))["segments"][0]["edits"] == [changed.to_dict()]
+    every = json.loads(formats.render(made, "json", all_edits=True))["segments"][0]["edits"]
+    assert every == [kept.to_dict(), changed.to_dict()] == made.to_dict(all_edits=True)["segments"][0]["edits"]
+
+
+def test_a_ctm_has_the_confidence_of_each_word() -> None:
+    words = (Word(0.0, 0.5, "so", 0.9371), Word(0.5, 1.0, "東"))
+    made = Transcript("so 東", (Segment(0, 0.0, 1.0, "so 東", words=words),))
+    assert formats.render(made, "ctm", "talk") == "talk 1 0.000 0.500 so 0.937\ntalk 1 0.500 0.500 東 NA\n"
+
+
 def test_save_goes_by_the_suffix(tmp_path: Path) -> None:
     for name in formats.FORMATS:
         path = SHORT.save(tmp_path / f"talk.{name.upper()}")
@@ -118,11 +144,10 @@ def test_save_goes_by_the_suffix(tmp_path: Path) -> None:
 def test_save_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = SHORT.save(tmp_path / "talk.txt")
 
-    def torn(self: Path, *args: object, **kwargs: object) -> int:
-        self.touch()
+    def torn(handle: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", torn)
+    monkeypatch.setattr(os, "fsync", torn)
     with pytest.raises(OSError, match="disk full"):
         transcript((0, 1, "other")).save(path)
     assert path.read_text(encoding="utf-8").startswith("And so")

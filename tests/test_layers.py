@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
-    {"types", "errors"},
-    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox"},
+    {"types", "errors", "files", "languages", "untrusted"},
+    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox", "signatures"},
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},
@@ -21,11 +21,14 @@ LEVEL = {room: level for level, rooms in enumerate(LINES, start=1) for room in r
 ONLY = {"longform": {"types", "errors", "audio"}}  # works with any recognizer, so it sees nothing of ours
 NEVER = {room: {"recognizer", "models"} for room in ("evaluate", "serve", "cluster")}  # they see the protocol
 # Decoding is pure arithmetic that the editor needs between its two networks; types -> formats is Transcript.save only.
-# A prompt ends as ids, and only the tokenizer knows how user text stays text; templates of others run in the sandbox.
+# A language that is none, or a file that is no part of a checkpoint, is an error for the user. A prompt ends as ids,
+# and only the tokenizer knows how user text stays text; templates of others run in the sandbox.
 ALLOWED = {
     ("engine", "models"),
     ("models", "decoding"),
     ("types", "formats"),
+    ("languages", "errors"),
+    ("untrusted", "errors"),
     ("prompts", "text"),
     ("prompts", "sandbox"),
 }

@@ -21,7 +21,7 @@ from redline.longform.stitch import Heard, stitch
 from redline.longform.vad import FRAME, VadOptions
 from redline.longform.windows import WindowOptions
 from redline.testing import FakeRecognizer, silence, tone
-from redline.types import SAMPLE_RATE, Edit, Hypothesis, Notice, Span, Task, Waveform, Word
+from redline.types import SAMPLE_RATE, Edit, Hypothesis, Notice, Span, Task, Transcript, Waveform, Word
 
 JFK = Path(__file__).parent / "data" / "jfk.flac"
 SPEAK = Task()
@@ -265,7 +265,7 @@ def test_progress_rises_to_the_whole_duration(jfk: Waveform) -> None:
 
 def picky(clip: Waveform) -> str:
     if clip.duration < 2:
-        raise RuntimeError("too\nhard")
+        raise RecognitionError("too\nhard")
     return "heard"
 
 
@@ -273,7 +273,7 @@ def test_a_bad_window_harms_only_itself(jfk: Waveform) -> None:
     made = pipeline.transcribe(FakeRecognizer(picky), jfk, SPEAK)
     assert made.text == "heard heard"
     (notice,) = made.warnings
-    assert notice.code == "failed" and "RuntimeError: too hard" in notice.message
+    assert notice.code == "failed" and "RecognitionError: too hard" in notice.message
     assert notice.start == pytest.approx(3.1, abs=0.2) and notice.end == pytest.approx(4.6, abs=0.2)
 
 
@@ -301,6 +301,44 @@ def test_an_unsupported_task_is_not_taken_for_a_bad_window(jfk: Waveform) -> Non
 
     with pytest.raises(UnsupportedTaskError):
         pipeline.transcribe(FakeRecognizer(refuse), jfk, SPEAK)
+
+
+def test_a_fault_of_the_program_is_not_taken_for_a_bad_window(jfk: Waveform) -> None:
+    def fault(clip: Waveform) -> str:
+        raise IndexError("list index out of range")
+
+    with pytest.raises(IndexError):
+        pipeline.transcribe(FakeRecognizer(fault), jfk, SPEAK)
+    with pytest.raises(IndexError):
+        list(pipeline.stream(FakeRecognizer(fault), jfk, SPEAK))
+
+
+def test_a_bad_window_is_logged_with_its_traceback(jfk: Waveform, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="redline"):
+        pipeline.transcribe(FakeRecognizer(picky), jfk, SPEAK)
+    assert "too\nhard" in caplog.text and "in picky" in caplog.text
+
+
+def test_an_interruption_keeps_what_is_done_from_the_start(jfk: Waveform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_TOGETHER_S", 5.0)
+    long = Waveform(np.tile(jfk.samples, 3), "long.wav")
+    whole = pipeline.transcribe(FakeRecognizer(), long, SPEAK)
+    calls: list[float] = []
+
+    def hear(clip: Waveform) -> str:
+        calls.append(clip.duration)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return f"{clip.duration:.2f} seconds"
+
+    with pytest.raises(pipeline.Interrupted) as stop:
+        pipeline.transcribe_many(FakeRecognizer(hear), [silence(1.0), long, long], SPEAK)
+    quiet, kept, none = stop.value.results
+    assert isinstance(kept, Transcript) and none is None
+    assert isinstance(quiet, Transcript) and codes(quiet.warnings) == ["no-speech"], "nothing of it is missing"
+    assert len(kept.segments) >= 2 and kept.segments == whole.segments[: len(kept.segments)]
+    (notice,) = [one for one in kept.warnings if one.code == "interrupted"]
+    assert notice.start == whole.segments[len(kept.segments)].start and notice.end == whole.segments[-1].end
 
 
 def test_stream_equals_transcribe_and_starts_early(jfk: Waveform) -> None:

@@ -344,8 +344,8 @@ def test_without_a_template_the_cards_own_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("tokenizer_config.json", lambda path: path.write_text("{"), "not JSON"),
-        ("tokenizer_config.json", lambda path: path.write_text("[]"), "has a list, not an object"),
+        ("tokenizer_config.json", lambda path: path.write_text("{"), "not valid JSON"),
+        ("tokenizer_config.json", lambda path: path.write_text("[]"), "a JSON list; an object is needed"),
         ("chat_template.jinja", lambda path: path.write_bytes(b"\xff"), "cannot be read as text"),
         ("chat_template.jinja", lambda path: path.write_text("{% if %}"), "chat_template.jinja: .* cannot be used"),
         ("chat_template.jinja", lambda path: path.write_text(""), "user's message 0 times"),

@@ -11,11 +11,12 @@ import torch
 
 from redline.decoding import beam
 from redline.decoding.beam import BeamOptions
-from redline.errors import UnsupportedTaskError
+from redline.errors import RecognitionError, UnsupportedTaskError
 from redline.features import FEATURE_DIM
 from redline.models import checkpoint
 from redline.models.ngram import NgramLM
 from redline.recognizer import EditRecognizer
+from redline.recognizer.common import memory_errors
 from redline.testing import tiny_checkpoint, tone
 from redline.text import Tokenizer
 from redline.train.ngram import NgramOptions, estimate
@@ -136,3 +137,22 @@ def test_no_gradient_is_kept_of_the_search_for_a_draft(
     monkeypatch.setattr(model, "draft_lm", _reader(recognizer, BeamOptions(width=4)))
     model.draft(encoded)
     assert asked == [False]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("shape mismatch"), False),
+    ],
+)
+def test_only_running_out_of_memory_is_the_fault_of_a_clip(error: Exception, told: bool) -> None:
+    with (
+        pytest.raises(
+            RecognitionError if told else RuntimeError, match="out of memory on 1 clips" if told else "shape"
+        ),
+        memory_errors([tone(1.0)]),
+    ):
+        raise error

@@ -109,3 +109,5 @@ def test_a_browser_shows_every_part_of_the_page(tmp_path: Path) -> None:
     assert "<del>" in dom and "<ins>i</ins>" in dom and "could not be scored" in dom
     assert "Is its confidence honest?" in dom and "By duration" in dom and "By speaker" in dom
     assert "&lt;script&gt;alert(1)" in dom and "<script>alert" not in dom
+    widths = re.findall(r'class="(?:before|after)" style="width: max\(1px, ([\d.]+)%\)', dom)
+    assert max(map(float, widths)) == 100.0, "the longest bar fills its place"

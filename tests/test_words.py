@@ -61,6 +61,14 @@ def test_folding_adds_the_probability_of_capitals() -> None:
     torch.testing.assert_close(folded.sum(-1), torch.ones(3, 7))
 
 
+def test_every_word_with_a_time_of_its_own_has_a_confidence_and_what_is_not_heard_a_low_one() -> None:
+    logits = says("so it is")
+    (words,) = word_times(["so at is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
+    sure = [word.confidence for word in words]
+    assert sure[0] == sure[2] == 1.0 and sure[3] is None
+    assert sure[1] == pytest.approx(0.5, abs=0.01), "one of two letters is what was heard"
+
+
 def test_alone_equals_in_a_batch() -> None:
     rows = [says("so it is"), says("no"), says("my fellow")]
     texts = ["so it is", "no", "my fellow"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from redline.audio.mixdown import Mixdown
 from redline.errors import AudioError, AudioLimitError, ConfigError
+from redline.files import FIFO_WAIT_S
 from redline.types import SAMPLE_RATE, Notice
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class AudioOptions:
     max_channels: int = 32
     max_stream_bytes: int = 4 << 30
     """Bytes taken from a stream that cannot seek, which is first copied to a temporary file."""
+    max_wait_s: float = FIFO_WAIT_S
+    """Seconds that a named pipe is waited for to which nobody writes; math.inf waits on."""
     isolated: bool = True
     """Decode in a process of its own, which a hostile recording may end, fill or hang without harm to this one. False
     saves its start, a fraction of a second; say so where every recording comes from a trusted place."""
@@ -57,10 +60,11 @@ class AudioOptions:
             if not _is_whole(value) or not least <= value < 2**63:
                 none = {"channel": ", or None to mix them down", "track": ", or None for the main one"}.get(name, "")
                 raise ConfigError(f"{name} is {seen(value)}; allowed are whole numbers from {least} on{none}")
-        seconds: Any = self.max_duration_s
-        is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
-        if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
-            raise ConfigError(f"max_duration_s is {seen(seconds)}; allowed are seconds above 0, math.inf for no limit")
+        for name in ("max_duration_s", "max_wait_s"):
+            seconds: Any = getattr(self, name)
+            is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
+            if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
+                raise ConfigError(f"{name} is {seen(seconds)}; allowed are seconds above 0, math.inf for no limit")
         if self.min_rate_hz > self.max_rate_hz:
             raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
         if not isinstance(self.isolated, bool):

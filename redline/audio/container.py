@@ -125,6 +125,8 @@ def packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[A
         except av.FFmpegError as error:
             unless_memory(error)
             yield None
+        except IndexError:  # PyAV, at the end of all packets, looks for a stream that appeared on the way
+            return
 
 
 def measure(form: str, source: Reader | Spliced, name: str, index: int, most_s: float) -> None:

@@ -10,6 +10,7 @@ from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from redline import files
 from redline.audio.collector import AudioOptions
 from redline.errors import AudioError, AudioLimitError
 
@@ -134,7 +135,7 @@ def open_reader(source: str | Path | bytes | BinaryIO, options: AudioOptions, st
             ) from error
         if not name:
             raise AudioError("the path is empty; give that of a recording")
-        file = stack.enter_context(_open_path(name))
+        file = stack.enter_context(_open_path(name, options.max_wait_s))
         return Reader(file if file.seekable() else _spool(file, name, options, stack), name, owned=True)
     if not hasattr(source, "read"):
         raise AudioError(
@@ -159,17 +160,19 @@ def _failed(name: str, error: Exception) -> AudioError:
     return AudioError(f"{name}: reading failed ({reason(error)}); check the disk or the connection")
 
 
-def _open_path(name: str) -> BinaryIO:
+def _open_path(name: str, max_wait_s: float) -> BinaryIO:
     try:
         mode = Path(name).stat().st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: is a folder; give the recordings in it")
         if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
             raise AudioError(f"{name}: is a device; give a recording, or pipe it into the standard input")
-        return Path(name).open("rb")
+        return files.open_binary(name, max_wait_s)
     except FileNotFoundError as error:
         hint = "addresses are not opened, download it first" if "://" in name else "check the spelling and the folder"
         raise AudioError(f"{name}: no such file; {hint}") from error
+    except TimeoutError as error:
+        raise AudioError(f"{name}: {error}, or raise max_wait_s") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{name}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
 

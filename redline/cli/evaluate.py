@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from redline import files
+from redline.cli import console
 from redline.errors import DataError, RedlineError
 
 if TYPE_CHECKING:
@@ -108,13 +110,16 @@ def evaluate(
     from redline.evaluate.report import ReportOptions, comparisons, write
     from redline.evaluate.summary import summary
 
-    notes = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    notes = console.notes()
     if distractors and not (keywords or compare_keywords):
         raise typer.BadParameter("needs --keywords or --compare-keywords", param_hint="--distractors")
     plain = AskOptions(speakers, word_timestamps)
     prompted = replace(plain, keywords=True, distractors=distractors)
     asks = [plain, prompted] if compare_keywords else [prompted if keywords else plain]
     try:
+        for path in filter(None, (json_path, report)):
+            files.check_writable(path)
+            files.sweep(path.parent)
         score.normalizer("en")  # a missing package is told before the work, not after
         found = _read_leaderboard(data, split, language, limit) if leaderboard else _read(data, split, language, limit)
         if found.without_text:
@@ -137,8 +142,7 @@ def evaluate(
             write(report, [run for run, _ in runs], f"Redline on {found.title}", options, found.load)
             notes.print(f"redline: report written to {report}")
     except RedlineError as error:
-        notes.print(f"redline: {error}", style="red")
-        raise typer.Exit(2) from error
+        raise console.refused(error) from error
     if json_path is not None:
         chosen = {"data": found.name, "split": split, "language": language, "without_text": found.without_text}
         values = [
@@ -146,7 +150,7 @@ def evaluate(
             for (run, clock), row in zip(runs, [None, *rows], strict=True)
         ]
         text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
-        json_path.write_text(text + "\n", encoding="utf-8")
+        files.write(json_path, text + "\n")
     failed = any(result.failure for run, _ in runs for result in run.results)
     if failed:
         raise typer.Exit(1 if all(run.reports for run, _ in runs) else 2)
@@ -216,7 +220,7 @@ def _hear(
     results = recognize(recognizer, data.utterances, clock, notes, data.load, tasks)
     reports = score.reports([result.item for result in results if result.item is not None])
     for failure in (result.failure for result in results if result.failure is not None):
-        notes.print(f"redline: {failure}", style="red")
+        console.complain(failure)
     told = Counter(notice.code for result in results for notice in result.warnings)
     for code, number in told.most_common():
         notes.print(f"redline: warning: {number} x {code}; --json tells where", style="yellow")
@@ -225,15 +229,15 @@ def _hear(
         facts.insert(0, ("asked for", asked))
     if reports:
         width = max(WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
-        console = Console(width=width, highlight=False, markup=False, emoji=False)  # names are printed as they are
-        console.print(table(reports, f"{recognizer.name}{suffix} on {data.title}"))
+        out = Console(width=width, highlight=False, markup=False, emoji=False)  # names are printed as they are
+        out.print(table(reports, f"{recognizer.name}{suffix} on {data.title}"))
         if (second := further.second_opinion(results, reports)) is not None:
             facts.append(("second scorer", second))
         for key, fact, scores in (*further.scores(results), *_mean(data, reports)):
             facts.append((key, fact))
             values |= scores
         for key, value in facts:
-            console.print(f"  {key}: {value}", soft_wrap=True)
+            out.print(f"  {key}: {value}", soft_wrap=True)
     return SystemRun(name + suffix, results, reports, facts, values, baseline), clock
 
 
@@ -270,11 +274,11 @@ def _tell(rows: Sequence[dict[str, Any]]) -> None:
     """Say how each further run compares with its baseline."""
     from redline.evaluate import report
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
     for row in rows:
-        console.print(report.sentence(row))
+        out.print(report.sentence(row))
         if row["keywords"] is not None:
-            console.print(f"{row['second']} against {row['first']}: {row['keywords']['text']}")
+            out.print(f"{row['second']} against {row['first']}: {row['keywords']['text']}")
 
 
 def recognize(

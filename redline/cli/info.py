@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from redline import __version__
+from redline.cli import console
 from redline.errors import RedlineError
 
 ABILITIES = {
@@ -20,12 +18,14 @@ ABILITIES = {
     "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
     "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
 }
-models = typer.Typer(help="Models that ship with the package.", no_args_is_help=True, add_completion=False)
+models = typer.Typer(help="Models that ship with the package.", invoke_without_command=True, add_completion=False)
 
 
 @models.callback()
-def _models() -> None:
-    """Models that ship with the package."""
+def _models(context: typer.Context) -> None:
+    """Models that ship with the package; without a command their names are listed."""
+    if context.invoked_subcommand is None:
+        list_models()
 
 
 @models.command("list")
@@ -56,8 +56,7 @@ def info(
         try:
             facts |= _model_facts(model, resolve(model, revision))
         except RedlineError as error:
-            Console(stderr=True, soft_wrap=True).print(f"redline: {error}", style="red", markup=False, highlight=False)
-            raise typer.Exit(2) from error
+            raise console.refused(error) from error
     width = max(map(len, facts))
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {value}")
@@ -65,35 +64,32 @@ def info(
 
 def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
-    from safetensors import SafetensorError, safe_open
-
-    from redline.models.ngram import NAME, NgramLM
+    from redline import untrusted
+    from redline.models import tensor_file
+    from redline.models.ngram import NAME
 
     count = bytes = 0
+    reads = ""
     for path in sorted(folder.glob("*.safetensors")):
+        said, about = tensor_file.read_header(path)
         bytes += path.stat().st_size
         if path.name == NAME:
-            continue
-        try:
-            with safe_open(path, framework="np") as file:
-                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise RedlineError(f"{path}: not a whole safetensors file ({error})") from error
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RedlineError(f"{folder / 'config.json'}: cannot be read ({error})") from error
+            grams = sum(len(tensor) for name, tensor in said.items() if name.startswith("tokens.") and tensor.dim())
+            reads = f"{grams / 1e6:.2f} million n-grams of up to {about.get('order')} tokens"
+        else:
+            count += sum(tensor.numel() for tensor in said.values())
+    config = untrusted.read_json(folder / "config.json")
+    languages = config.get("languages")
     card = folder / "README.md"
     facts = {
         "model": name,
         "kind": str(config.get("model_type", "unknown")),
         "can": ABILITIES.get(str(config.get("model_type")), ABILITIES["granite_speech_nar"]),
-        "languages": ", ".join(config.get("languages", [])) or "not stated",
+        "languages": ", ".join(map(str, languages if isinstance(languages, list) else ())) or "not stated",
         "parameters": f"{count / 1e6:.1f} million",
         "on disk": f"{bytes / 1e6:.1f} MB",
         "folder": str(folder),
     }
-    if (folder / NAME).is_file():
-        reader = NgramLM.load(folder / NAME, config["text_config"]["vocab_size"])
-        facts["draft model"] = f"{reader.count / 1e6:.2f} million n-grams of up to {reader.order} tokens"
+    if reads:
+        facts["draft model"] = reads
     return facts | ({"model card": str(card)} if card.is_file() else {})

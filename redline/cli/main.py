@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from redline import __version__
+from redline import __version__, signatures
+from redline.cli import console
+from redline.errors import RedlineError
 
 VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",
@@ -20,6 +23,8 @@ VERBS = {
     "finetune": "redline.cli.finetune:finetune",
 }
 """Verb -> module and the function, or the Typer app, that is the verb."""
+
+UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives no name to it, and brings its own since 0.26
 
 
 class Verbs(TyperGroup):
@@ -34,13 +39,71 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         module, _, name = VERBS[cmd_name].partition(":")
-        verb = getattr(importlib.import_module(module), name)
-        if not isinstance(verb, typer.Typer):
-            function, verb = verb, typer.Typer(add_completion=False)
-            verb.command(cmd_name)(function)
-        command = typer.main.get_command(verb)
-        command.name = cmd_name
+        command = _command(getattr(importlib.import_module(module), name), cmd_name)
+        command.params += [option for option in _command(_common, cmd_name).params if option.name == "debug"]
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; whatever it raises ends in one line, and in an exit status that tells what it was."""
+        console.prepare_streams()
+        arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except RedlineError as error:
+            raise console.refused(error) from error
+        except BrokenPipeError:  # who reads the output has seen enough
+            raise
+        except OSError as error:
+            raise console.refused(error) from error
+        except KeyboardInterrupt:
+            console.complain("interrupted")
+            raise typer.Exit(console.INTERRUPTED) from None
+        except UsageError as error:
+            if advice := _advice(error, arguments):
+                raise UsageError(advice, ctx=error.ctx) from error
+            raise
+        except (typer.Exit, typer.Abort, *UsageError.__bases__):
+            raise
+        except Exception as error:
+            raise console.internal_error(error) from error
+
+
+def _command(verb: Any, name: str) -> Any:
+    """A verb, which is a function or a Typer app, as a command."""
+    if not isinstance(verb, typer.Typer):
+        function, verb = verb, typer.Typer(add_completion=False)
+        verb.command(name)(function)
+    command = typer.main.get_command(verb)
+    command.name = name
+    return command
+
+
+def _common(
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Print tracebacks, and what is logged.", callback=console.debug, expose_value=False
+        ),
+    ] = False,
+) -> None:
+    """The options that every verb has."""
+
+
+def _advice(error: Any, arguments: list[str]) -> str | None:
+    """What to say about an option that is not there: it may be the name of a file, or of another package's option."""
+    unknown = getattr(error, "option_name", None)
+    if unknown is None:
+        return None
+    for argument in arguments[1:]:
+        if argument == "--":
+            break
+        if argument.startswith(unknown) and len(argument) > 1 and os.path.lexists(argument):
+            return (
+                f"{argument} is taken for an option, because it begins with a dash; put -- before the files: "
+                f"redline {arguments[0]} [OPTIONS] -- {argument}"
+            )
+    foreign = signatures.option(unknown)
+    return f"No such option: {unknown}; {foreign}" if foreign else None
 
 
 app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -56,6 +119,9 @@ def _print_version(asked: bool) -> None:
 def redline(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print tracebacks, and what is logged.", callback=console.debug)
     ] = False,
 ) -> None:
     """Speech to text the way an editor works: a draft, then one editing pass over it."""

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from redline.cli.inputs import SUFFIXES
+from redline.audio.content import SUFFIXES
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from redline import files as file_system
 from redline import formats
-from redline.cli import show
-from redline.cli.inputs import Input, expand, output_names
+from redline.cli import console
+from redline.cli.inputs import expand
+from redline.cli.job import Job, Outputs
+from redline.cli.stopping import Stopper
 from redline.errors import RedlineError
-from redline.types import Transcript, listed
-
-if TYPE_CHECKING:
-    from redline.model import Model
+from redline.types import listed
 
 TASKS = ("transcribe", "translate")
 DRAFTS = ("own", "exact", "fast", "trust", "none")
-ALL_DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+ALL = "all"
+ALL_DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2
 
 
 def transcribe(
@@ -37,19 +33,30 @@ def transcribe(
         str | None,
         typer.Option(
             "--format",
-            help=f"One or more of {', '.join(formats.FORMATS)}, separated by commas; default: txt, or ctm with "
-            "--word-timestamps.",
+            help=f"One or more of {', '.join(formats.FORMATS)}, separated by commas, or all: those that what is asked "
+            "for can fill (rttm with --speakers). Default: txt, or ctm with --word-timestamps.",
         ),
     ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option("--output-dir", help="Write <name>.<format> for each recording here, not to standard output."),
     ] = None,
-    language: Annotated[str | None, typer.Option("--language", help="Language that is spoken, for example en.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there; else their recordings are refused.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out recordings whose files are there.")
+    ] = False,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            "--language", help="Language that is spoken: en, English or en-US; default: auto, as the model hears."
+        ),
+    ] = None,
     task: Annotated[
         str, typer.Option("--task", help="transcribe, or translate into the language of --to.")
     ] = "transcribe",
-    to: Annotated[str | None, typer.Option("--to", help="Language to translate into, for example de.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Language to translate into: de, German or de-AT.")] = None,
     speakers: Annotated[bool, typer.Option("--speakers", help="Tell who speaks, turn by turn.")] = False,
     word_timestamps: Annotated[
         bool, typer.Option("--word-timestamps", help="Tell when each word is said (in json, ctm, srt and vtt).")
@@ -79,10 +86,19 @@ def transcribe(
     ] = "own",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps; default: the fastest.")] = None,
     show_edits: Annotated[
-        bool, typer.Option("--show-edits", help="Print the draft as tracked changes instead of the text.")
+        bool,
+        typer.Option(
+            "--show-edits", help="Print the draft as tracked changes instead of the text; in json, every edit."
+        ),
     ] = False,
     channel: Annotated[
         int | None, typer.Option("--channel", min=0, help="Hear this channel only, counted from 0; default: all mixed.")
+    ] = None,
+    track: Annotated[
+        int | None,
+        typer.Option(
+            "--track", min=0, help="Hear this audio track of files with several, counted from 0; default: the main one."
+        ),
     ] = None,
     vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Leave out what is not speech.")] = True,
     digits: Annotated[
@@ -95,19 +111,28 @@ def transcribe(
 ) -> None:
     """Write down what is said in recordings.
 
-    Exit status: 0 when all went well, 1 when some recordings failed, 2 when nothing was produced.
+    Put -- before files whose names begin with a dash. Ctrl-C keeps what is done: finished files, and of one that is not
+    finished NAME.FORMAT.partial.
+
+    Exit status: 0 when all went well, 1 when some recordings failed, 2 when nothing was produced, 130 when it was
+    interrupted.
     """
-    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    wanted = _formats(format or ("ctm" if word_timestamps else "txt"))
-    inputs, problems = expand(files)
+    notes = console.notes()
+    translates = task == "translate"
+    wanted = _formats(format or ("ctm" if word_timestamps else "txt"), speakers=speakers, words=not translates)
+    inputs, problems, left_out = expand(files)
     if output_dir is None and len(wanted) > 1:
         raise typer.BadParameter("standard output takes one format; add --output-dir", param_hint="--format")
     if output_dir is None and len(inputs) > 1 and wanted != ["txt"]:
         raise typer.BadParameter("several recordings need --output-dir", param_hint=f"--format {wanted[0]}")
-    if output_dir is None and show_edits and wanted != ["txt"]:
+    if output_dir is None and show_edits and wanted not in (["txt"], ["json"]):
         raise typer.BadParameter(f"--show-edits is text; add --output-dir for {wanted[0]}", param_hint="--format")
+    if overwrite and skip_existing:
+        raise typer.BadParameter("one replaces files, the other leaves them", param_hint="--overwrite --skip-existing")
+    for note in left_out:
+        notes.print(console.one_line(f"redline: {note}"), style="dim")
     for problem in problems:
-        _complain(notes, problem)
+        console.complain(problem)
     if not inputs:
         raise typer.Exit(NOTHING_DONE)
     if drafts not in DRAFTS:
@@ -115,47 +140,56 @@ def transcribe(
     asked = _asked(
         task, to, wanted, {"speakers": speakers, "words": word_timestamps, "prompt": prompt, "prefix": prefix}
     )
-    job = _Job(inputs, wanted, output_dir, show_edits, notes, quiet)
+    outputs = Outputs(wanted, output_dir, overwrite, skip_existing, show_edits)
+    job = None
     try:
-        if output_dir is not None:
-            output_dir.mkdir(parents=True, exist_ok=True)
-        from redline.audio import AudioOptions, isolation  # from here on it takes seconds
+        with Stopper() as stopper:
+            outputs.prepare()
+            job = Job(inputs, outputs, notes, stopper, quiet)
+            if job.work:
+                from redline.audio import AudioOptions, isolation  # from here on it takes seconds
 
-        isolation.prepare()
-        from redline.model import load_model
+                isolation.prepare()
+                from redline.model import load_model
 
-        loaded = load_model(
-            model,
-            revision=revision,
-            device=device,
-            draft_lm=draft_lm,
-            punctuate=punctuation,
-            beams=beams,
-            drafts=drafts,  # type: ignore[arg-type]  # checked above
-        )
-        asked |= {"language": language, "vad": vad, "digits": digits, "keywords": _keywords(keywords)}
-        job.run(loaded, asked | {"audio_options": AudioOptions(channel=channel)})
+                loaded = load_model(
+                    model,
+                    revision=revision,
+                    device=device,
+                    draft_lm=draft_lm,
+                    punctuate=punctuation,
+                    beams=beams,
+                    drafts=drafts,  # type: ignore[arg-type]  # checked above
+                )
+                asked |= {"language": language, "vad": vad, "digits": digits, "keywords": _keywords(keywords)}
+                job.run(loaded, asked | {"audio_options": AudioOptions(channel=channel, track=track)})
+            elif job.skipped and not quiet:
+                job.sum_up(0.0, 0.0)
     except (RedlineError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        _complain(notes, str(error))
-        raise typer.Exit(SOME_FAILED if job.done else NOTHING_DONE) from error
+        raise console.refused(error, SOME_FAILED if job is not None and job.done else NOTHING_DONE) from error
     except KeyboardInterrupt:
-        where = f"; their files are in {output_dir}" if job.done and output_dir is not None else ""
-        notes.print(f"redline: interrupted; {job.done} of {len(inputs)} recordings are done{where}", style="yellow")
-        raise typer.Exit(INTERRUPTED) from None
-    if not job.done:
+        done = 0 if job is None else job.done
+        where = f"; their files are in {output_dir}" if done and output_dir is not None else ""
+        message = f"redline: interrupted; {done} of {len(inputs)} recordings are done{where}"
+        notes.print(console.one_line(message), style="yellow")
+        raise typer.Exit(stopper.status) from None
+    if not (job.done or job.skipped):
         raise typer.Exit(NOTHING_DONE)
     raise typer.Exit(SOME_FAILED if problems or job.failed else ALL_DONE)
 
 
-def _formats(text: str) -> list[str]:
-    wanted = list(dict.fromkeys(part.strip().lower().removeprefix(".") for part in text.split(",") if part.strip()))
-    unknown = [part for part in wanted if part not in formats.FORMATS]
-    if unknown or not wanted:
-        allowed = ", ".join(formats.FORMATS)
+def _formats(text: str, *, speakers: bool, words: bool) -> list[str]:
+    """The formats that are named; `all` is those that can be filled with what is asked for."""
+    parts = [part.strip().lower().removeprefix(".") for part in text.split(",") if part.strip()]
+    unknown = [part for part in parts if part not in (*formats.FORMATS, ALL)]
+    if unknown or not parts:
+        allowed = ", ".join([*formats.FORMATS, ALL])
         raise typer.BadParameter(f"{text!r}; allowed are {allowed}, separated by commas", param_hint="--format")
-    return wanted
+    if ALL in parts:
+        parts += [name for name in formats.FORMATS if (name != "rttm" or speakers) and (name != "ctm" or words)]
+    return [part for part in dict.fromkeys(parts) if part != ALL]
 
 
 def _asked(task: str, to: str | None, wanted: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -174,11 +208,13 @@ def _keywords(text: str | None) -> list[str]:
     """The lines of a file, or the parts of a list with commas."""
     if text is None:
         return []
-    if _is_file(text):
+    if _is_there(text):
         try:
-            parts = Path(text).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RedlineError(f"{text}: cannot be read as a list of keywords ({error})") from error
+            parts = file_system.read_text(text).splitlines()
+        except OSError as error:
+            raise RedlineError(f"--keywords: {file_system.reason(error)}") from error
+        except UnicodeDecodeError as error:
+            raise RedlineError(f"{text}: a list of keywords is text in UTF-8, one a line ({error})") from error
     elif "," not in text and ("/" in text or text.endswith(".txt")):
         raise RedlineError(f"{text}: no such file; --keywords takes a file with one a line, or a list with commas")
     else:
@@ -186,109 +222,8 @@ def _keywords(text: str | None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _is_file(text: str) -> bool:
+def _is_there(text: str) -> bool:
     try:
-        return Path(text).is_file()
-    except OSError:  # a long list is no file name
+        return Path(text).exists() and not Path(text).is_dir()
+    except (OSError, ValueError):  # a long list is no file name
         return False
-
-
-def _complain(notes: Console, message: str) -> None:
-    notes.print(f"redline: {message}", style="red")
-
-
-class _Job:
-    """The recordings of one command, and how many are done and failed."""
-
-    def __init__(
-        self,
-        inputs: Sequence[Input],
-        wanted: Sequence[str],
-        output_dir: Path | None,
-        show_edits: bool,
-        notes: Console,
-        quiet: bool,
-    ) -> None:
-        self.inputs = inputs
-        self.names = output_names(one.stem for one in inputs)
-        self.wanted = wanted
-        self.output_dir = output_dir
-        self.show_edits = show_edits
-        self.notes = notes
-        self.quiet = quiet
-        self.done = 0
-        self.failed = 0
-        self.out = Console(highlight=False, markup=False, soft_wrap=True)
-
-    def run(self, model: Model, options: dict[str, Any]) -> None:
-        """Transcribe all recordings; one that fails is told and does not stop the others."""
-        started = time.perf_counter()
-        sizes = [one.size for one in self.inputs]
-        read = 0
-        audio_s = 0.0
-
-        def sources() -> Iterator[str | Any]:
-            nonlocal read
-            for one, size in zip(self.inputs, sizes, strict=True):
-                read += size
-                yield sys.stdin.buffer if one.path is None else str(one.path)
-
-        with show.Meter(self.notes, len(self.inputs), enabled=not self.quiet) as meter:
-
-            def progress(done_s: float, known_s: float) -> None:
-                meter.update(done_s, read / sum(sizes) * (done_s / known_s if known_s else 1.0))
-
-            results = model.transcribe_each(sources(), progress=progress, **options)
-            for one, name, result in zip(self.inputs, self.names, results, strict=True):
-                meter.aside(lambda one=one, name=name, result=result: self._deliver(one, name, result))  # type: ignore[misc]
-                if isinstance(result, Transcript):
-                    audio_s += result.duration
-                meter.finish_one()
-        if self.done and not self.quiet:
-            self._sum_up(audio_s, time.perf_counter() - started)
-
-    def _deliver(self, one: Input, name: str, result: Transcript | RedlineError) -> None:
-        """Hand over one transcript, or say what went wrong."""
-        if not isinstance(result, Transcript):
-            self.failed += 1
-            return _complain(self.notes, str(result))
-        try:
-            if self.output_dir is not None:
-                for format in self.wanted:
-                    formats.save(result, self.output_dir / f"{name}.{format}")
-                if name != one.stem:
-                    self.notes.print(f"redline: {one.label} is written to {name}.*; the name {one.stem} is taken")
-        except OSError as error:
-            self.failed += 1
-            return _complain(self.notes, f"{one.label}: cannot be written: {error}")
-        if self.output_dir is None or self.show_edits:
-            self._print(one, result)
-        for notice in (*result.warnings, *formats.doubts(result, self.wanted)):
-            self.notes.print(show.notice_line(one.label, notice), style="yellow")
-        self.done += 1
-
-    def _print(self, one: Input, transcript: Transcript) -> None:
-        if len(self.inputs) > 1:
-            if self.done:
-                self.out.print()
-            self.out.print(f"==> {one.label} <==")
-        if not self.show_edits:
-            text = formats.render(transcript, self.wanted[0], one.stem)
-            self.out.file.write(text)
-            self.out.file.flush()
-            return
-        for segment in transcript.segments:
-            color = self.out.is_terminal and not self.out.no_color
-            self.out.print(show.edited_line(segment.edits, color) if segment.edits else Text(segment.text))
-        if transcript.segments and transcript.draft is None:
-            self.notes.print(f"{one.label}: the model writes no draft; this is the text", style="yellow")
-
-    def _sum_up(self, audio_s: float, wall_s: float) -> None:
-        count = "1 recording" if self.done == 1 else f"{self.done} recordings"
-        failed = f", {self.failed} failed" if self.failed else ""
-        where = f", written to {self.output_dir}{os.sep}" if self.output_dir is not None else ""
-        self.notes.print(
-            f"redline: {count}, {show.length(audio_s)} of audio in {show.length(wall_s)} "
-            f"({show.speed(audio_s, wall_s)}){where}{failed}",
-            style="dim",
-        )

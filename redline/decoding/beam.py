@@ -58,8 +58,11 @@ class BeamOptions:
     """Added by the editor to the logit of what stands in a slot, a draft token or nothing: how sure an edit must be."""
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.candidates < 1:
-            raise ConfigError(f"width {self.width} and candidates {self.candidates}: both must be 1 or more")
+        if not (1 <= self.width <= 4096 and 1 <= self.candidates <= 4096):
+            raise ConfigError(f"width is {self.width} and candidates {self.candidates}; allowed are 1 to 4096")
+        for name in ("margin", "lm_weight", "token_bonus", "keyword_boost", "keep_bias"):
+            if not abs(getattr(self, name)) <= 1e6:
+                raise ConfigError(f"{name} is {getattr(self, name)}; allowed are finite numbers up to 1e6")
 
 
 ALONE = BeamOptions(lm_weight=0.0, token_bonus=0.0)

@@ -44,6 +44,8 @@ class GenerateOptions:
     suppress: tuple[int, ...] = ()
     """Ids that are never generated, such as the audio placeholder."""
     loops: LoopOptions = LoopOptions()
+    other_eos_ids: tuple[int, ...] = ()
+    """More tokens that end a text."""
 
     def __post_init__(self) -> None:
         if self.beams < 1:
@@ -64,8 +66,13 @@ class GenerateOptions:
             raise ConfigError(
                 f"top_p is {self.top_p} and top_k {self.top_k} without drawing; set a temperature above 0"
             )
-        if self.eos_id in self.suppress:
+        if set(self.eos_ids) <= set(self.suppress):
             raise ConfigError(f"suppress names {self.eos_id}, which is eos_id: no text could ever end; leave it out")
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        return self.eos_id, *self.other_eos_ids
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Running:
         """Append a token, unless it ends the text or the text has stopped before."""
         if self.stop is not None:
             return
-        if id == options.eos_id:
+        if id in options.eos_ids:
             self.stop = "end"
             return
         self.ids.append(id)
@@ -268,7 +275,7 @@ class _Search:
             text = self.live[at]
             if len(new) == options.beams:
                 break
-            if id != options.eos_id:
+            if id not in options.eos_ids:
                 new.append(_Text((*text.ids, id), (*text.log_probs, log_prob), total))
                 parents.append(at)
             else:
@@ -324,7 +331,7 @@ def beam(
     while True:
         logits = allowed(logits, options)
         # By logits, so that rounding of their logarithms makes no ties that the greedy choice does not know.
-        best = logits.topk(min(options.beams + 1, logits.shape[-1]), dim=-1).indices  # [R, K + 1]
+        best = logits.topk(min(options.beams + len(options.eos_ids), logits.shape[-1]), dim=-1).indices  # [R, K + 1]
         log_probs = logits.log_softmax(dim=-1).gather(-1, best).tolist()
         ids = best.tolist()
         parents: list[int] = []

@@ -112,7 +112,7 @@ def accepted(logits: Tensor, draft: Sequence[int], speculative: SpeculativeOptio
         stands = scores.argmax(dim=-1) == drafted
     else:
         stands = _log_probs(scores, drafted).exp() >= speculative.tau_llm
-    never = torch.tensor((options.eos_id, *options.suppress), device=logits.device)
+    never = torch.tensor((*options.eos_ids, *options.suppress), device=logits.device)
     stands &= ~torch.isin(drafted, never)
     return int(stands.long().cumprod(dim=0).sum())
 
@@ -149,7 +149,7 @@ def _verdict(
         text.take(id, log_prob, options)
     following = logits[count]
     whole = 0 < count == len(draft)
-    ends = int(allowed(following, options).argmax()) == options.eos_id
+    ends = int(allowed(following, options).argmax()) in options.eos_ids
     if text.stop is None and (ends or (whole and speculative.mode == "fast")):
         text.stop = "end"
     acceptance = Acceptance(len(draft), count, "whole" if whole else "prefix" if count else "none")

@@ -109,8 +109,10 @@ def doubts(text: str, score: float) -> tuple[Notice, ...]:
 def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
     """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
 
-    Times are seconds from the start of the clip and never decrease. A word of punctuation alone gets the time between
-    its neighbours; a text that cannot be aligned at all shares its clip in proportion to its characters.
+    Times are seconds from the start of the clip and never decrease. The confidence of a word is how sure the encoder is
+    of its characters where they are heard: the mean of their probabilities; None for a word without letters of its own.
+    A word of punctuation alone gets the time between its neighbours; a text that cannot be aligned at all shares its
+    clip in proportion to its characters.
     """
     return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
 
@@ -121,10 +123,15 @@ def scored_word_times(
     """`word_times`, each with how well the text fits: the mean log probability of a frame, -inf where nothing fits."""
     rows = logits.shape[-1]
     spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], _space(rows)
-    found = align_scores(with_wildcard(logits), lengths, [_joined(words, space) for words in spelled], BLANK)
+    log_probs = with_wildcard(logits)
+    found = align_scores(log_probs, lengths, [_joined(words, space) for words in spelled], BLANK)
+    clips = zip(texts, spelled, found, log_probs, lengths.tolist(), strict=True)
     return [
-        (_told(text.split(), words, alignment, length, frame_s), alignment.score if alignment else -math.inf)
-        for text, words, alignment, length in zip(texts, spelled, found, lengths.tolist(), strict=True)
+        (
+            _told(text.split(), words, rows, alignment, row[:length], frame_s),
+            alignment.score if alignment else -math.inf,
+        )
+        for text, words, alignment, row, length in clips
     ]
 
 
@@ -145,17 +152,18 @@ class Timing:
         self.log_probs = with_wildcard(logits)[:, columns].cpu()  # [T, K]
         self.spelled = [[columns.index(label) for label in word] for word in spelled]
         self.space = columns.index(space)
+        self.wild = columns.index(rows) if rows in columns else -1
         self.frame_s = frame_s
         self.made: tuple[Word, ...] | None = None
 
     def __call__(self) -> tuple[Word, ...]:
         """All words in seconds from the start of the clip; none where this is not what was said."""
         if self.made is None:
-            length = len(self.log_probs)
+            length = torch.tensor([len(self.log_probs)])
             targets = [_joined(self.spelled, self.space)]
-            (found,) = align_scores(self.log_probs[None], torch.tensor([length]), targets, BLANK)
+            (found,) = align_scores(self.log_probs[None], length, targets, BLANK)
             fits = found is not None and found.score > FITS
-            words = _told(self.names, self.spelled, found, length, self.frame_s) if fits else []
+            words = _told(self.names, self.spelled, self.wild, found, self.log_probs, self.frame_s) if fits else []
             self.made = tuple(words[self.skipped :])
         return self.made
 
@@ -179,6 +187,12 @@ def _is_dense(word: str) -> bool:
         or "\u1780" <= char <= "\u17ff"
         for char in word
     )
+
+
+def _certainty(log_probs: Tensor, labels: Sequence[int], alignment: Alignment) -> list[float]:
+    """The probability of each label in the surest of its frames: log probabilities [T, C] of one clip."""
+    own = log_probs[:, torch.tensor(labels, device=log_probs.device)].exp().T.tolist()  # [symbols][T]
+    return [max(row[start:end]) for row, start, end in zip(own, alignment.starts, alignment.ends, strict=True)]
 
 
 def share(words: Sequence[str], start: float, end: float) -> list[Word]:
@@ -218,34 +232,47 @@ def _joined(words: Sequence[Sequence[int]], space: int) -> list[int]:
 
 
 def _told(
-    names: Sequence[str], spelled: Sequence[Sequence[int]], found: Alignment | None, length: int, frame_s: float
+    names: Sequence[str],
+    spelled: Sequence[Sequence[int]],
+    wild: int,
+    found: Alignment | None,
+    log_probs: Tensor,
+    frame_s: float,
 ) -> list[Word]:
-    """Words with the times of their letters in an alignment; without one they share the clip."""
+    """Words with the times of their letters in an alignment with log probabilities [T, C]; without one they share."""
+    length = len(log_probs)
     if found is None or not any(spelled):
         return share(names, 0.0, length * frame_s)
-    spans: list[tuple[int, int] | None] = []
+    spans: list[tuple[int, int, float | None] | None] = []
+    sure = _certainty(log_probs, _joined(spelled, BLANK), found)
     at = 0
     for labels in spelled:
         if not labels:
             spans.append(None)
             continue
-        spans.append((found.starts[at], found.ends[at + len(labels) - 1]))
-        at += len(labels) + 1  # and the space
+        end = at + len(labels)
+        own = [one for one, label in zip(sure[at:end], labels, strict=True) if label != wild]
+        spans.append((found.starts[at], found.ends[end - 1], sum(own) / len(own) if own else None))
+        at = end + 1  # and the space
     return _filled(names, spans, length, frame_s)
 
 
-def _filled(names: Sequence[str], spans: Sequence[tuple[int, int] | None], length: int, frame_s: float) -> list[Word]:
+def _filled(
+    names: Sequence[str], spans: Sequence[tuple[int, int, float | None] | None], length: int, frame_s: float
+) -> list[Word]:
     """Words with the times of their spans in frames; neighbours without one share the gap they stand in."""
     words: list[Word] = []
     waiting: list[str] = []
     now = 0
-    for name, span in zip([*names, ""], [*spans, (length, length)], strict=True):
+    for name, span in zip([*names, ""], [*spans, (length, length, None)], strict=True):
         if span is None:
             waiting.append(name)
             continue
-        start, end = span
+        start, end, sure = span
         words += share(waiting, round(now * frame_s, 3), round(start * frame_s, 3))
         waiting, now = [], end
         if name:
-            words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name))
+            words.append(
+                Word(round(start * frame_s, 3), round(end * frame_s, 3), name, sure if sure is None else round(sure, 3))
+            )
     return words

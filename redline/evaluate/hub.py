@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from redline import audio
+from redline import audio, languages
 from redline.errors import AudioError, DataError
 from redline.evaluate.score import normalizer
 from redline.manifest import Utterance
@@ -140,7 +140,7 @@ def read(
             f"{address}: its columns are {', '.join(columns)}; needed are audio and one of {', '.join(TEXTS)}"
         )
     length = next((name for name in DURATIONS if name in columns), None)
-    root, spoken = Path(PREFIX + str(address)), language or "en"
+    root, spoken = Path(PREFIX + str(address)), languages.code(language) or "en"
     normalize = normalizer(spoken)
     utterances: list[Utterance] = []
     without_text = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from redline import languages
 from redline.errors import DataError
 from redline.manifest import Utterance, read_manifest
 
@@ -19,6 +20,7 @@ def read(
 
     Raises `DataError` when nothing can be read or nothing matches.
     """
+    language = languages.code(language)
     if path.is_dir():
         return read_folder(path, language=language, limit=limit)
     if path.name.endswith(CUT_SUFFIX):
@@ -57,7 +59,7 @@ def read_cuts(path: Path, *, language: str | None = None, limit: int | None = No
     try:
         for cut in islice(load_manifest_lazy(path), limit):
             text = " ".join(one.text.strip() for one in cut.supervisions if one.text)
-            spoken = next((one.language for one in cut.supervisions if one.language), None) or "en"
+            spoken = languages.code(next((one.language for one in cut.supervisions if one.language), None)) or "en"
             if language is not None and spoken != language:
                 continue
             if not text:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from redline import files
 from redline.evaluate import keywords
 from redline.evaluate.run import Result, clip
 from redline.evaluate.score import Comparison, Errors, Pair, Report, align, compare, count, normalizer
@@ -310,4 +311,4 @@ def write(
     path: Path, runs: Sequence[SystemRun], title: str, options: ReportOptions, load: Callable[[Path], Waveform]
 ) -> None:
     """Write the report of one or more runs on the same data."""
-    path.write_text(render(gather(runs, title, options, load)), encoding="utf-8")
+    files.write(path, render(gather(runs, title, options, load)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.audio.check import checked_waveform
 from redline.audio.levels import CLIPPED, LOUD_DB, clipped_share, is_silent
-from redline.errors import RecognitionError, UnsupportedTaskError
+from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.longform import stitch, vad, windows
 from redline.longform.stitch import Heard
 from redline.longform.vad import VadOptions
@@ -19,6 +21,10 @@ from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, 
 
 SHORTEST_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
+_log = logging.getLogger(__name__)
+_TOGETHER_S = (
+    600.0  # windows share batches by length within so much speech, so that what is done is done from the start
+)
 _RAISED_DB = -20.0  # what the detector gets the loudest frame of a quieter or overdriven recording brought to
 _SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
 
@@ -38,12 +44,25 @@ class PipelineOptions:
             raise ValueError(f"batch_s is {self.batch_s}; a batch must hold some audio")
 
 
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped before its end.
+
+    `results` has what is done of each recording, in order: all of it, or the windows that were finished, with notices
+    of the code "interrupted" for what is missing; None where there is none.
+    """
+
+    def __init__(self, results: Sequence[Transcript | RedlineError | None]) -> None:
+        super().__init__()
+        self.results = list(results)
+
+
 def listen(wave: Waveform, max_clip_s: float, options: PipelineOptions) -> tuple[list[Span], list[Notice]]:
     """Where to recognize: windows in time order, and what the user should know about finding none or doubtful ones.
 
     The detector hears the recording at a common level, because it misses words of quiet and overdriven ones. Where it
-    finds no speech, a second look at a lower threshold decides.
+    finds no speech, a second look at a lower threshold decides. Raises `AudioError` for samples that are no numbers.
     """
+    checked_waveform(wave)
     samples, N = wave.samples, len(wave.samples)
     if N < SHORTEST_S * SAMPLE_RATE:
         message = f"{1000 * N / SAMPLE_RATE:g} ms of audio; at least {1000 * SHORTEST_S:g} ms are needed"
@@ -102,10 +121,11 @@ def batches(lengths: Sequence[int], most: float) -> list[list[int]]:
     return groups
 
 
-def recognize(recognizer: Recognizer, clips: Sequence[Waveform], task: Task) -> list[Hypothesis | Exception]:
+def recognize(recognizer: Recognizer, clips: Sequence[Waveform], task: Task) -> list[Hypothesis | RedlineError]:
     """One batch of clips, in order; when the batch fails each clip is tried alone, so that a bad one harms only itself.
 
-    Raises `UnsupportedTaskError`, which no other clip could escape.
+    Only the package's own errors are the fault of a clip, and are logged with their tracebacks; any other is a fault
+    of the program and is raised, as is `UnsupportedTaskError`, which no other clip could escape.
     """
     try:
         hypotheses = recognizer.recognize(clips, task)
@@ -114,7 +134,8 @@ def recognize(recognizer: Recognizer, clips: Sequence[Waveform], task: Task) -> 
         return list(hypotheses)
     except UnsupportedTaskError:
         raise
-    except Exception as error:
+    except RedlineError as error:
+        _log.debug("%d clips failed", len(clips), exc_info=error)
         if len(clips) == 1:
             return [error]
         return [recognize(recognizer, [clip], task)[0] for clip in clips]
@@ -130,31 +151,89 @@ def transcribe_many(
     """Recordings -> transcripts in the same order; windows of all recordings share batches, sorted by length.
 
     A recording of which every window failed gives its `RecognitionError` in place of a transcript. `progress` gets
-    the seconds done of all recordings together, up to their whole duration.
+    the seconds done of all recordings together, up to their whole duration. A `KeyboardInterrupt` becomes
+    `Interrupted`, with what is done.
     """
-    if _in_order(recognizer, task):
-        return _transcribe_in_order(recognizer, waves, task, options, progress)
-    found = [listen(wave, recognizer.window_s(task), options) for wave in waves]
-    jobs = [(index, span) for index, (spans, _) in enumerate(found) for span in spans]
-    lengths = [span.end - span.start for _, span in jobs]
-    speech = [sum(span.end - span.start for span in spans) for spans, _ in found]
-    outcomes: list[list[Heard]] = [[] for _ in waves]
-    done = sum(wave.duration for wave, samples in zip(waves, speech, strict=True) if samples == 0)
-    for group in batches(lengths, options.batch_s * SAMPLE_RATE):
-        clips = [waves[jobs[job][0]].part(jobs[job][1]) for job in group]
-        for job, outcome in zip(group, recognize(recognizer, clips, task), strict=True):
-            index, span = jobs[job]
-            outcomes[index].append(Heard(span, outcome))
-            done += waves[index].duration * lengths[job] / speech[index]
-        if progress is not None:
-            progress(done)
-    results: list[Transcript | RecognitionError] = []
-    for wave, heard, (_, notices) in zip(waves, outcomes, found, strict=True):
+    work = [_Recording(wave) for wave in waves]
+    try:
+        if _in_order(recognizer, task):
+            _hear_one_by_one(recognizer, work, task, options, progress)
+        else:
+            _hear_together(recognizer, work, task, options, progress)
+    except KeyboardInterrupt:
+        raise Interrupted([one.so_far(recognizer.name, task) for one in work]) from None
+    return [one.result(recognizer.name, task) for one in work]
+
+
+@dataclass
+class _Recording:
+    """A recording on its way: where to recognize, once that is known, and what was heard."""
+
+    wave: Waveform
+    spans: Sequence[Span] | None = None
+    notices: Sequence[Notice] = ()
+    heard: list[Heard] = field(default_factory=list)
+
+    def listen(self, window_s: float, options: PipelineOptions) -> Sequence[Span]:
+        """Find the windows."""
+        self.spans, self.notices = listen(self.wave, window_s, options)
+        return self.spans
+
+    def result(self, model: str, task: Task, notices: Sequence[Notice] = ()) -> Transcript | RecognitionError:
+        """The transcript of what was heard."""
         try:
-            results.append(stitch.stitch(wave, heard, model=recognizer.name, task=task, notices=notices))
+            return stitch.stitch(self.wave, self.heard, model=model, task=task, notices=(*self.notices, *notices))
         except RecognitionError as error:
-            results.append(error)
-    return results
+            return error
+
+    def so_far(self, model: str, task: Task) -> Transcript | RecognitionError | None:
+        """What is done, with notices of what is missing; None where nothing is."""
+        heard = {one.span for one in self.heard}
+        if self.spans is None or (self.spans and not heard):
+            return None
+        gaps: list[Span] = []
+        last = False
+        for span in self.spans:
+            if missing := span not in heard:
+                gaps = [*gaps[:-1], Span(gaps[-1].start, span.end)] if last else [*gaps, span]
+            last = missing
+        message = "the work was interrupted; the speech in this part is not in the text"
+        result = self.result(model, task, [Notice("interrupted", message, gap.start_s, gap.end_s) for gap in gaps])
+        return None if gaps and isinstance(result, RecognitionError) else result
+
+
+def _hear_together(
+    recognizer: Recognizer,
+    work: Sequence[_Recording],
+    task: Task,
+    options: PipelineOptions,
+    progress: Callable[[float], None] | None,
+) -> None:
+    jobs = [(one, span) for one in work for span in one.listen(recognizer.window_s(task), options)]
+    lengths = [span.end - span.start for _, span in jobs]
+    speech = {id(one): sum(span.end - span.start for span in one.spans or ()) for one in work}
+    done = sum(one.wave.duration for one in work if speech[id(one)] == 0)
+    for first, last in _stretches(lengths, _TOGETHER_S * SAMPLE_RATE):
+        for group in batches(lengths[first:last], options.batch_s * SAMPLE_RATE):
+            mine = [jobs[first + index] for index in group]
+            outcomes = recognize(recognizer, [one.wave.part(span) for one, span in mine], task)
+            for (one, span), outcome in zip(mine, outcomes, strict=True):
+                one.heard.append(Heard(span, outcome))
+                done += one.wave.duration * (span.end - span.start) / speech[id(one)]
+            if progress is not None:
+                progress(done)
+
+
+def _stretches(lengths: Sequence[int], most: float) -> Iterator[tuple[int, int]]:
+    """Neighbours that are at most `most` together, or one: the first of each and the one after its last."""
+    first = total = 0
+    for index, length in enumerate(lengths):
+        if index > first and total + length > most:
+            yield first, index
+            first, total = index, 0
+        total += length
+    if lengths:
+        yield first, len(lengths)
 
 
 def _in_order(recognizer: Recognizer, task: Task) -> bool:
@@ -178,28 +257,20 @@ def _hear_in_order(recognizer: Recognizer, wave: Waveform, spans: Sequence[Span]
         before = (span, outcome) if usable and isinstance(outcome, Hypothesis) else None
 
 
-def _transcribe_in_order(
+def _hear_one_by_one(
     recognizer: Recognizer,
-    waves: Sequence[Waveform],
+    work: Sequence[_Recording],
     task: Task,
     options: PipelineOptions,
     progress: Callable[[float], None] | None,
-) -> list[Transcript | RecognitionError]:
-    results: list[Transcript | RecognitionError] = []
+) -> None:
     done = 0.0
-    for wave in waves:
-        spans, notices = listen(wave, _window_s(recognizer, task), options)
-        heard = []
-        for one in _hear_in_order(recognizer, wave, spans, task):
-            heard.append(one)
+    for one in work:
+        for heard in _hear_in_order(recognizer, one.wave, one.listen(_window_s(recognizer, task), options), task):
+            one.heard.append(heard)
             if progress is not None:
-                progress(done + one.span.end_s)
-        done += wave.duration
-        try:
-            results.append(stitch.stitch(wave, heard, model=recognizer.name, task=task, notices=notices))
-        except RecognitionError as error:
-            results.append(error)
-    return results
+                progress(done + heard.span.end_s)
+        done += one.wave.duration
 
 
 def _window_s(recognizer: Recognizer, task: Task) -> float:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from redline.errors import RecognitionError
+from redline.errors import RecognitionError, RedlineError
 from redline.longform import speakers
 from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Turn, Voice, Waveform
 
@@ -16,7 +16,7 @@ class Heard:
     """One window and the hypothesis or the error that came of it."""
 
     span: Span
-    outcome: Hypothesis | Exception
+    outcome: Hypothesis | RedlineError
 
 
 def stitch(

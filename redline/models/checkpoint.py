@@ -23,12 +23,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redline import untrusted
 from redline.errors import CheckpointError
 from redline.forms import MARKS
-from redline.models import heads, ngram
+from redline.models import config_keys, heads, ngram
 from redline.models.config import NarConfig, cat_layers
 from redline.models.editor import NarEditor
-from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
+from redline.models.folder import (
+    check,
+    check_layers,
+    check_preprocessor,
+    headers,
+    read_tensors,
+    resolve,
+    to_dtype,
+    weights,
+    write,
+)
 
 RENAMES = (  # applied in order to every tensor name
     (r"^model\.language_model\.", "language_model.model."),
@@ -95,31 +106,44 @@ def load(
     numbers do not fit.
     """
     folder = resolve(source, revision)
-    tensors = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in read_tensors(folder)
+    found = headers(folder)
+    said = {name: tensor for tensors in found.values() for name, tensor in tensors.items()}
+    promised = _canonical_tensors(said, folder)
+    config = _read_config(folder, NATIVE in said)
+    layers = {
+        "encoder.layers.": config.encoder.num_layers,
+        "projector.qformer.layers.": config.projector.num_layers,
+        "language_model.model.layers.": config.text.num_hidden_layers,
     }
-    native = NATIVE in tensors
-    tensors = _canonical_tensors(tensors, folder)
-    config = _read_config(folder, native)
-    _move_blank_row(tensors, config, folder)
+    check_layers(promised, layers, folder)
     with torch.device("meta"):
         model = NarEditor(config)
-    expected = model.state_dict()
-    _fill_implied(tensors, expected, config, folder)
-    check(tensors, expected, folder)
+    # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
+    _fit(promised, model, folder)
+    tensors = to_dtype(_canonical_tensors(read_tensors(found), folder), dtype, folder)
+    _fit(tensors, model, folder)
     model.load_state_dict(tensors, assign=True)
-    if (folder / heads.FORMS).is_file():
+    check_preprocessor(folder)
+    if untrusted.is_there(folder / heads.FORMS):
         model.forms = heads.load_forms(folder / heads.FORMS, config.text.hidden_size).to(dtype=dtype)
-    if (folder / heads.LANGUAGE).is_file():
+    if untrusted.is_there(folder / heads.LANGUAGE):
         model.language = heads.load_language(folder / heads.LANGUAGE, config.encoder.hidden_dim).to(dtype=dtype)
     model.eval().to(device)
     model.draft_lm = ngram.found(folder, draft_lm, config.text.vocab_size, device)
     return model, config, folder
 
 
+def _fit(tensors: dict[str, Tensor], model: NarEditor, folder: Path) -> None:
+    """Bring tensors to the later layout, shape by shape that of the model; raises `CheckpointError`."""
+    expected = model.state_dict()
+    _move_blank_row(tensors, model.config, folder)
+    _fill_implied(tensors, expected, model.config, folder)
+    check(tensors, expected, folder)
+
+
 def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """Tensors under the names of the later layout; refuses what is none of the known layouts."""
-    if (folder / ADAPTER).is_file():
+    if untrusted.is_there(folder / ADAPTER):
         raise CheckpointError(
             f"{folder}: {ADAPTER} beside the weights of a NAR model would count for nothing; merge it into them "
             "(peft: merge_and_unload), or take it away"
@@ -144,13 +168,18 @@ def _canonical_tensors(tensors: Mapping[str, Tensor], folder: Path) -> dict[str,
 
 def _read_config(folder: Path, native: bool) -> NarConfig:
     """The config in the published keys; the native port's keys, and values it leaves to be derived, are filled in."""
-    values = read_json(folder / "config.json")
+    values = untrusted.read_json(folder / "config.json")
+    config_keys.check_nar(values)
     parts = [values.get(part) for part in ("encoder_config", "projector_config", "text_config")]
     if all(isinstance(part, Mapping) for part in parts):
         encoder, projector, text = ({k: v for k, v in part.items() if v is not None} for part in parts)  # type: ignore[union-attr]
-        defaults: dict[str, Any] = {"blank_token_id": text["eos_token_id"]} if "eos_token_id" in text else {}
+        ends = text.get("eos_token_id", [])
+        ends = ends if isinstance(ends, list) else [ends]
+        defaults: dict[str, Any] = {"blank_token_id": ends[0]} if ends else {}
         if native:
             defaults |= {"frame_rule": "native", "min_edit_sequence_length": 1}
+        if "encoder_layer_indices" in projector:
+            defaults["encoder_layer_indices"] = projector["encoder_layer_indices"]
         if "cat_hidden_layers" in encoder:
             defaults["encoder_layer_indices"] = [*cat_layers(encoder["cat_hidden_layers"]), -1]
         for part, names in ((encoder, NATIVE_ENCODER), (projector, NATIVE_PROJECTOR)):
@@ -182,7 +211,7 @@ def _move_blank_row(tensors: dict[str, Tensor], config: NarConfig, folder: Path)
     The first revision's own row for the blank's id goes: it could only write a token that is never part of a text.
     """
     vocab = config.text.vocab_size
-    rows = len(tensors["encoder.out_bpe.weight"])
+    rows = next(iter(tensors["encoder.out_bpe.weight"].shape), 0)
     if rows not in (vocab, vocab + 1):
         raise CheckpointError(
             f"{folder}: the BPE head has {rows} rows; known are {vocab} (later revision: one per token) and "
@@ -190,7 +219,7 @@ def _move_blank_row(tensors: dict[str, Tensor], config: NarConfig, folder: Path)
         )
     if rows == vocab + 1:
         for name in ("encoder.out_bpe.weight", "encoder.out_bpe.bias"):
-            if name in tensors:
+            if name in tensors and tensors[name].dim() and len(tensors[name]) == rows:
                 old = tensors[name]
                 tensors[name] = old[1:].clone()
                 tensors[name][config.blank_token_id] = old[0]
@@ -209,7 +238,8 @@ def _fill_implied(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], co
             tensors[name] = fill(expected[name].shape, dtype=dtype)
     head = "language_model.lm_head.weight"
     copy = tensors.pop(head, None) if config.text.tie_word_embeddings else None
-    if copy is not None and not torch.equal(copy, tensors["language_model.model.embed_tokens.weight"]):
+    embeddings = tensors["language_model.model.embed_tokens.weight"]
+    if copy is not None and (copy.shape != embeddings.shape or not (copy.is_meta or torch.equal(copy, embeddings))):
         raise CheckpointError(f"{folder}: config.json ties the word embeddings, but {head} differs from them")
 
 
@@ -239,6 +269,6 @@ def save(
             model.draft_lm.save(new)
         shutil.copyfile(tokenizer, new / "tokenizer.json")
 
-    files = {"config.json": config, "preprocessor_config.json": PREPROCESSOR}
+    described = {"config.json": config, "preprocessor_config.json": PREPROCESSOR}
     tensors = weights(model, dtype, without=("forms.", "language."))
-    return write(folder, tensors, files, extra, overwrite=overwrite)
+    return write(folder, tensors, described, extra, overwrite=overwrite)

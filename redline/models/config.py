@@ -1,33 +1,32 @@
-"""Configurations of the models, read from and written to `config.json` as data: unknown keys are ignored."""
+"""Configurations of the models, read from and written to `config.json` as data; `config_keys` judges every key."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from redline.errors import ConfigError
-from redline.models import rope
+from redline.models import config_keys
+from redline.models.lm_config import LMConfig, known, require
 
-C = TypeVar("C")
-
-
-def _known(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Build a config dataclass from the keys it knows."""
-    names = {item.name for item in fields(cls)}  # type: ignore[arg-type]
-    kept = {key: value for key, value in values.items() if key in names and value is not None}
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
+__all__ = [
+    "SPEECH_KINDS",
+    "EncoderConfig",
+    "LMConfig",
+    "NarConfig",
+    "ProjectorConfig",
+    "QFormerConfig",
+    "SpeechConfig",
+    "SpeechKind",
+    "cat_layers",
+]
 
 
 def cat_layers(layers: Any) -> tuple[int, ...]:
     """`cat_hidden_layers` in the order in which their states are put together: upwards, whatever that of the list."""
     whole = isinstance(layers, (list, tuple)) and all(type(layer) is int for layer in layers)
-    _require(
+    require(
         whole and len(set(layers)) == len(layers),
         f"cat_hidden_layers is {layers!r}; allowed is a list of different layer numbers",
     )
@@ -62,21 +61,22 @@ class EncoderConfig:
     """Blocks (counted from 1) that halve the frame rate; empty is the published encoder at 50 frames a second."""
 
     def __post_init__(self) -> None:
-        _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size is {self.conv_kernel_size}; it must be odd")
-        _require(
+        require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size is {self.conv_kernel_size}; it must be odd")
+        require(
             1 <= self.self_conditioning_layer <= self.num_layers,
             f"self_conditioning_layer is {self.self_conditioning_layer}; allowed are 1 to {self.num_layers}",
         )
-        _require(
-            all(1 <= layer <= self.self_conditioning_layer for layer in self.subsample_layers),
+        require(
+            all(1 <= layer <= self.self_conditioning_layer for layer in self.subsample_layers)
+            and len(set(self.subsample_layers)) == len(self.subsample_layers),
             f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {self.self_conditioning_layer}, "
-            "so that both character heads run at one rate",
+            "each once, so that both character heads run at one rate",
         )
-        _require(
+        require(
             self.context_size % (1 << len(self.subsample_layers)) == 0,
             f"context_size {self.context_size} cannot be halved {len(self.subsample_layers)} times",
         )
-        _require(
+        require(
             self.context_size <= self.max_pos_emb,
             f"context_size {self.context_size} is beyond max_pos_emb {self.max_pos_emb}",
         )
@@ -106,81 +106,14 @@ class ProjectorConfig:
     mlp_bias: bool = True
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.block_size % self.downsample_rate == 0,
             f"block_size {self.block_size} is not a multiple of downsample_rate {self.downsample_rate}",
         )
-        _require(
+        require(
             self.hidden_size % self.num_heads == 0,
             f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}",
         )
-
-
-@dataclass(frozen=True)
-class LMConfig:
-    """The Granite language model; the defaults are the published granite-4.0-1b lineage."""
-
-    vocab_size: int = 100_352
-    hidden_size: int = 2048
-    intermediate_size: int = 4096
-    num_hidden_layers: int = 40
-    num_attention_heads: int = 16
-    num_key_value_heads: int = 4
-    head_dim: int = 128
-    max_position_embeddings: int = 4096
-    rms_norm_eps: float = 1e-5
-    attention_multiplier: float = 0.0078125
-    embedding_multiplier: float = 12.0
-    residual_multiplier: float = 0.22
-    logits_scaling: float = 8.0
-    rope_theta: float = 10_000.0
-    yarn: rope.Yarn | None = None
-    pad_token_id: int = 100_256
-    eos_token_id: int = 100_257
-    bos_token_id: int = 100_257
-    tie_word_embeddings: bool = True
-
-    def __post_init__(self) -> None:
-        _require(
-            self.num_attention_heads % self.num_key_value_heads == 0,
-            f"{self.num_attention_heads} attention heads cannot share {self.num_key_value_heads} key-value heads",
-        )
-        _require(
-            self.yarn is None or isinstance(self.yarn, rope.Yarn),
-            f"yarn is {self.yarn!r}; rotary positions are stretched by rope_parameters in a config.json only",
-        )
-
-    @property
-    def positions(self) -> int:
-        """The most positions it can tell apart: those of the config, or the original ones stretched by YaRN."""
-        if self.yarn is None:
-            return self.max_position_embeddings
-        # A config may state the stretched number, or still the original one.
-        stated = self.max_position_embeddings
-        longer = stated > self.yarn.original_max_position_embeddings
-        return min(stated, self.yarn.positions) if longer else self.yarn.positions
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
-        """Read a Granite `text_config`, whose rotary positions may be asked for in any of the ways of `rope.read`."""
-        theta, yarn = rope.read(values, cls.rope_theta, cls.max_position_embeddings)
-        known = {**values, "rope_theta": theta, "yarn": yarn}
-        if "head_dim" not in known and "hidden_size" in known and "num_attention_heads" in known:
-            known["head_dim"] = known["hidden_size"] // known["num_attention_heads"]
-        return _known(cls, known)
-
-    def to_dict(self) -> dict[str, Any]:
-        values = asdict(self)
-        values["rope_parameters"] = rope.written(values.pop("rope_theta"), self.yarn)
-        del values["yarn"]
-        return {
-            "model_type": "granite",
-            **values,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "attention_dropout": 0.0,
-            "mlp_bias": False,
-        }
 
 
 @dataclass(frozen=True)
@@ -201,29 +134,33 @@ class NarConfig:
     languages: tuple[str, ...] = ("en", "fr", "de", "es", "pt")
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self.encoder_layer_indices) == self.projector.num_encoder_layers,
             f"{len(self.encoder_layer_indices)} encoder_layer_indices but the projector takes "
             f"{self.projector.num_encoder_layers}",
         )
-        _require(
+        require(
             self.projector.encoder_dim == self.encoder.hidden_dim,
             f"projector.encoder_dim {self.projector.encoder_dim} is not the encoder's width {self.encoder.hidden_dim}",
         )
-        _require(
+        require(
             self.projector.llm_dim == self.text.hidden_size,
             f"projector.llm_dim {self.projector.llm_dim} is not the language model's width {self.text.hidden_size}",
         )
         most = self.encoder.num_layers
-        _require(
+        require(
             all(-most - 1 <= layer <= most for layer in self.encoder_layer_indices),
             f"encoder_layer_indices is {list(self.encoder_layer_indices)}; the encoder has blocks 1 to {most}",
         )
-        _require(self.frame_rule in ("nar", "native"), f"frame_rule is {self.frame_rule!r}; allowed are nar and native")
+        require(self.frame_rule in ("nar", "native"), f"frame_rule is {self.frame_rule!r}; allowed are nar and native")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NarConfig:
-        """Read a published `config.json`; raises `ConfigError` when a part is missing."""
+        """Read a published `config.json`; raises `ConfigError` for a part that is missing or a key that is not built.
+
+        Of several `eos_token_id` the first is the blank, where none is named.
+        """
+        config_keys.check_nar(values)
         for part in ("encoder_config", "projector_config", "text_config"):
             if not isinstance(values.get(part), Mapping):
                 raise ConfigError(f"config.json has no {part}; a NAR model needs encoder, projector and text configs")
@@ -233,8 +170,8 @@ class NarConfig:
             if key in top:
                 top[key] = tuple(top[key])
         return cls(
-            encoder=_known(EncoderConfig, values["encoder_config"]),
-            projector=_known(ProjectorConfig, values["projector_config"]),
+            encoder=known(EncoderConfig, values["encoder_config"]),
+            projector=known(ProjectorConfig, values["projector_config"]),
             text=LMConfig.from_dict(values["text_config"]),
             **top,
         )
@@ -273,16 +210,16 @@ class QFormerConfig:
     use_qformer_text_input: bool = False
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.hidden_size % self.num_attention_heads == 0,
             f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
         )
-        _require(self.hidden_act == "gelu", f"projector hidden_act is {self.hidden_act!r}; only 'gelu' is supported")
-        _require(
+        require(self.hidden_act == "gelu", f"projector hidden_act is {self.hidden_act!r}; only 'gelu' is supported")
+        require(
             self.cross_attention_frequency >= 1,
             f"cross_attention_frequency is {self.cross_attention_frequency}; allowed are 1 (every layer) and above",
         )
-        _require(not self.use_qformer_text_input, "use_qformer_text_input is set; the projector reads audio only")
+        require(not self.use_qformer_text_input, "use_qformer_text_input is set; the projector reads audio only")
 
 
 SpeechKind = Literal["granite_speech", "granite_speech_plus"]
@@ -322,28 +259,32 @@ class SpeechConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "export_layers", cat_layers(self.export_layers))
-        _require(
+        require(
             set(self.longest_clip_s) <= {"plain", "words", "speakers"}
             and min(self.longest_clip_s.values(), default=1) > 0,
             f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are seconds for plain, words and speakers",
         )
-        _require(
+        require(
             self.window_size % self.downsample_rate == 0,
             f"window_size {self.window_size} is not a multiple of downsample_rate {self.downsample_rate}",
         )
-        _require(
+        require(
             all(0 <= layer < self.encoder.num_layers for layer in self.export_layers),
             f"cat_hidden_layers is {list(self.export_layers)}; allowed are 0 to {self.encoder.num_layers - 1}",
         )
         width = self.encoder.hidden_dim * (len(self.export_layers) + 1)
-        _require(
+        require(
             self.projector.encoder_hidden_size == width,
             f"projector encoder_hidden_size is {self.projector.encoder_hidden_size}; {len(self.export_layers) + 1} "
             f"encoder layers of width {self.encoder.hidden_dim} make {width}",
         )
-        _require(
+        require(
             0 <= self.audio_token_index < self.text.vocab_size,
             f"audio_token_index is {self.audio_token_index}; allowed are 0 to {self.text.vocab_size - 1}",
+        )
+        require(
+            self.audio_token_index not in self.text.eos_token_ids,
+            f"audio_token_index is {self.audio_token_index}, which is an eos_token_id too; audio ends no text",
         )
 
     @property
@@ -366,8 +307,9 @@ class SpeechConfig:
     def from_dict(cls, values: Mapping[str, Any], tied: bool | None = None) -> SpeechConfig:
         """Read a published `config.json`; `tied` says whether the weights have no `lm_head` of their own.
 
-        Raises `ConfigError` when a part is missing.
+        Raises `ConfigError` for a part that is missing or a key that is not built.
         """
+        config_keys.check_speech(values)
         kind = values.get("model_type")
         if kind not in SPEECH_KINDS:
             raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
@@ -376,21 +318,23 @@ class SpeechConfig:
             raise ConfigError(
                 "config.json lacks encoder_config, projector_config or text_config; this kind of model needs all three"
             )
-        encoder, projector, text = (dict(part) for part in parts)  # type: ignore[arg-type]
+        encoder, projector, text = ({k: v for k, v in part.items() if v is not None} for part in parts)  # type: ignore[union-attr]
         if "num_layers" in encoder:
             encoder.setdefault("self_conditioning_layer", encoder["num_layers"] // 2)
-        if encoder.get("dim_head") is None and "hidden_dim" in encoder and "num_heads" in encoder:
+        if "dim_head" not in encoder and "hidden_dim" in encoder and "num_heads" in encoder:
             encoder["dim_head"] = encoder["hidden_dim"] // encoder["num_heads"]
-        shape = _known(EncoderConfig, {"pred_dropout": 0.0} | encoder)
+        shape = known(EncoderConfig, {"pred_dropout": 0.0} | encoder)
         lm = LMConfig.from_dict(text)
         if tied is None:
             tied = bool(values.get("tie_word_embeddings", lm.tie_word_embeddings))
         names = ("audio_token_index", "window_size", "downsample_rate", "trusts_draft")
-        top = {key: values[key] for key in names if key in values}
+        top = {key: values[key] for key in names if values.get(key) is not None}
+        if values.get("audio_token_id") is not None:
+            top["audio_token_index"] = values["audio_token_id"]
         return cls(
             kind=kind,
             encoder=replace(shape, bpe_output_dim=encoder.get("bpe_output_dim")),
-            projector=_known(QFormerConfig, projector),
+            projector=known(QFormerConfig, projector),
             text=replace(lm, tie_word_embeddings=tied),
             export_layers=encoder.get("cat_hidden_layers") or (),
             languages=tuple(values.get("languages") or _SPOKEN[kind]),

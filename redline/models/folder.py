@@ -8,20 +8,22 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from redline.errors import CheckpointError
+from redline import untrusted
+from redline.errors import CheckpointError, ConfigError
+from redline.models import config_keys, tensor_file
 
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PREPROCESSOR = "preprocessor_config.json"
 FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 """What is downloaded from a hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -68,50 +70,88 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises `CheckpointError` when there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); a checkpoint needs it") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: a JSON {type(values).__name__}; an object is needed")
-    return values
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in a fixed order."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
+def _weight_files(folder: Path) -> list[tuple[Path, set[str] | None]]:
+    """The safetensors files of a checkpoint in a fixed order, and the tensors that the index says are in each."""
+    if untrusted.is_there(folder / WEIGHTS):
+        return [(folder / WEIGHTS, None)]
+    if not untrusted.is_there(folder / INDEX):
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         seen = f"only pickle weights ({', '.join(pickles[:3])}), which can run code" if pickles else "no weights"
         raise CheckpointError(f"{folder}: {seen}; {WEIGHTS} is needed, or {INDEX} with its shards")
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = untrusted.read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{folder / INDEX}: no weight_map; it must name the shard of every tensor")
-    shards = sorted({str(shard) for shard in weight_map.values()})
-    for shard in shards:
-        # The name alone is judged: files of a hub cache are links that lead out of the folder by design.
-        if not re.fullmatch(r"\w[\w.-]*\.safetensors", shard):
+    shards: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        # The name alone is judged here: where it leads is looked at when the shard is opened.
+        if not isinstance(shard, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", shard):
             raise CheckpointError(f"{folder / INDEX}: shard {shard!r}; only .safetensors files beside it are allowed")
-        if not (folder / shard).is_file():
+        shards.setdefault(shard, set()).add(name)
+    for shard in shards:
+        if not untrusted.is_there(folder / shard):
             raise CheckpointError(f"{folder}: shard {shard} is missing; download the checkpoint again")
-    return [folder / shard for shard in shards]
+    return [(folder / shard, shards[shard]) for shard in sorted(shards)]
 
 
-def read_tensors(folder: Path) -> list[tuple[str, Tensor]]:
-    """Every tensor of the weight files, with its name; raises `CheckpointError` when one cannot be read."""
-    tensors: list[tuple[str, Tensor]] = []
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors += [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    return tensors
+def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
+    """What the weight files say is in them, without reading it: tensors on "meta" by name, file by file.
+
+    Raises `CheckpointError` for a file that is damaged, and where a tensor is in two files or not where the index says.
+    """
+    found: dict[Path, dict[str, Tensor]] = {}
+    home: dict[str, Path] = {}
+    for path, wanted in _weight_files(folder):
+        found[path], _ = tensor_file.read_header(path)
+        for name, tensor in found[path].items():
+            if name in home:
+                raise CheckpointError(f"{folder}: {name} is both in {home[name].name} and in {path.name}; remove one")
+            home[name] = path
+            if not (tensor.is_floating_point() or name.endswith(".num_batches_tracked")):
+                raise CheckpointError(
+                    f"{path}: {name} has numbers of type {tensor.dtype}; weights are float16, bfloat16 or float32"
+                )
+        if wanted is not None and (absent := sorted(wanted - found[path].keys())):
+            raise CheckpointError(f"{path}: {absent[0]} is not in it, though {INDEX} says so; download it again")
+    return found
+
+
+def read_tensors(found: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Every tensor that `headers` found; raises `CheckpointError` when one cannot be read or is not finite."""
+    return {
+        name: tensor for path, said in found.items() for name, tensor in tensor_file.read_tensors(path, said).items()
+    }
+
+
+def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> dict[str, Tensor]:
+    """The tensors in one precision, integers as they are.
+
+    Raises `CheckpointError` where a number is beyond its range, and for a variance below 0, which has no root.
+    """
+    made = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    for name, tensor in made.items():
+        if tensor.dtype != tensors[name].dtype and not tensor_file.finite(tensor):
+            raise CheckpointError(f"{folder}: {name} is beyond the range of {dtype}; choose bfloat16 or float32")
+        if name.endswith(".running_var") and bool((tensor < 0).any()):
+            raise CheckpointError(f"{folder}: {name} is below 0 somewhere; a variance cannot be, the file is damaged")
+    return made
+
+
+def check_layers(tensors: Iterable[str], promised: Mapping[str, int], folder: Path) -> None:
+    """Whether there are as many layers as the config promises, by the prefix of their tensors; raises `ConfigError`.
+
+    To be asked before a model is built: one of a million layers is never made.
+    """
+    names = list(tensors)
+    for prefix, count in promised.items():
+        seen = {name[len(prefix) :].split(".", 1)[0] for name in names if name.startswith(prefix)}
+        if len(seen) != count:
+            raise ConfigError(f"{folder}: config.json promises {count} layers {prefix}*, the weights have {len(seen)}")
+
+
+def check_preprocessor(folder: Path, window_size: int | None = None, downsample_rate: int | None = None) -> None:
+    """Whether the features that a checkpoint asks for are those that are made here; raises `ConfigError`."""
+    if untrusted.is_there(folder / PREPROCESSOR):
+        config_keys.check_preprocessor(untrusted.read_json(folder / PREPROCESSOR), window_size, downsample_rate)
 
 
 def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from redline.errors import CheckpointError
 from redline.forms import MARKS, Form
+from redline.models import tensor_file
 from redline.models.conformer import valid_frames
 
 FORMS = "out_forms.safetensors"
@@ -79,34 +80,37 @@ def load_forms(path: Path, hidden_size: int) -> FormHead:
     tensors, rows = read(path)
     if rows != MARKS[1:]:
         raise CheckpointError(f"{path}: its rows are the marks {' '.join(rows)}; {' '.join(MARKS[1:])} can be read")
-    return filled(FormHead(hidden_size), tensors, path)
+    with torch.device("meta"):
+        head = FormHead(hidden_size)
+    return filled(head, tensors, path)
 
 
 def load_language(path: Path, hidden_dim: int) -> LanguageHead:
     """Read a head for languages; raises `CheckpointError` when the file is none or does not fit."""
     tensors, rows = read(path)
-    return filled(LanguageHead(hidden_dim, rows), tensors, path)
+    if not rows or len(set(rows)) != len(rows):
+        raise CheckpointError(f"{path}: its rows are the languages {' '.join(rows)!r:.80}; each must be there once")
+    with torch.device("meta"):
+        head = LanguageHead(hidden_dim, rows)
+    return filled(head, tensors, path)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors of a head's file in float32, and what its rows mean; raises `CheckpointError`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read as an extra head ({error})") from error
+    """Tensors of a head's file, and what its rows mean; raises `CheckpointError`."""
+    tensors, about = tensor_file.load(path)
     wanted = f"redline {path.stem} 1"
     if about.get("format") != wanted:
-        raise CheckpointError(f"{path}: format is {about.get('format')!r}; {wanted!r} can be read")
+        raise CheckpointError(f"{path}: format is {about.get('format')!r:.80}; {wanted!r} can be read")
     return tensors, tuple(about.get("rows", "").split())
 
 
 def filled(head: H, tensors: dict[str, Tensor], path: Path) -> H:
-    """The head with these tensors, in eval mode; raises `CheckpointError` where they do not fit."""
-    try:
-        head.load_state_dict(tensors)
-    except RuntimeError as error:
+    """A head made on "meta" with these tensors in float32, in eval mode; raises `CheckpointError` where one is off."""
+    wanted = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if found != wanted or not all(tensor.is_floating_point() for tensor in tensors.values()):
+        kinds = {name: f"{str(one.dtype).removeprefix('torch.')} {found[name]}" for name, one in tensors.items()}
         width = next(head.parameters()).shape[-1]
-        raise CheckpointError(f"{path}: does not fit a model of width {width} ({error})") from error
+        raise CheckpointError(f"{path}: does not fit a model of width {width}: it has {kinds}; floats {wanted} fit")
+    head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return head.eval()

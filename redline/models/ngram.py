@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from redline import untrusted
 from redline.decoding.beam import BeamOptions
 from redline.errors import CheckpointError, ConfigError
+from redline.models import tensor_file
 
 NAME = "draft_lm.safetensors"
 FORMAT = "redline n-grams 1"
@@ -132,32 +133,33 @@ class NgramLM:
     @classmethod
     def load(cls, path: Path, vocab_size: int) -> NgramLM:
         """Read a file that `save` wrote; raises `CheckpointError` when it is none, or for another vocabulary."""
-        try:
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read as a draft language model ({error})") from error
+        tensors, about = tensor_file.load(path)
         if about.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: format is {about.get('format')!r}; {FORMAT!r} can be read")
+            raise CheckpointError(f"{path}: format is {about.get('format')!r:.80}; {FORMAT!r} can be read")
         if about.get("vocab_size") != str(vocab_size):
+            made_for = str(about.get("vocab_size"))[:32]
             raise CheckpointError(
-                f"{path}: made for a vocabulary of {about.get('vocab_size')} tokens, the model has {vocab_size}; "
+                f"{path}: made for a vocabulary of {made_for} tokens, the model has {vocab_size}; "
                 "make one with the model's own tokenizer"
             )
         try:
             defaults = vars(BeamOptions())
             options = BeamOptions(**{key: type(value)(about.get(key, value)) for key, value in defaults.items()})
-            return cls(_unpack(arrays, int(about["order"]), vocab_size), vocab_size, int(about["boundary"]), options)
-        except (KeyError, ValueError, IndexError, ConfigError) as error:
+            order, boundary = int(about["order"]), int(about["boundary"])
+            _demand(0 <= boundary < vocab_size, f"boundary {boundary}")
+            _demand(1 <= order <= 63, f"order {order}")
+            orders = _unpack({name: tensor.numpy() for name, tensor in tensors.items()}, order, vocab_size)
+            return cls(orders, vocab_size, boundary, options)
+        except (KeyError, ValueError, ConfigError) as error:
             raise CheckpointError(f"{path}: a damaged draft language model ({error})") from error
 
 
 def found(folder: Path, wanted: str | Path, vocab_size: int, device: torch.device | str) -> NgramLM | None:
     """The n-grams of a checkpoint: its "own" if it has some, "none", or those of a file."""
-    if wanted == "none" or (wanted == "own" and not (folder / NAME).is_file()):
+    if wanted == "none" or (wanted == "own" and not untrusted.is_there(folder / NAME)):
         return None
-    return NgramLM.load(folder / NAME if wanted == "own" else Path(wanted), vocab_size).to(device)
+    # The user's own file may be wherever its link leads to.
+    return NgramLM.load(folder / NAME if wanted == "own" else Path(wanted).resolve(), vocab_size).to(device)
 
 
 def bits_for(vocab_size: int, order: int) -> int:
@@ -180,21 +182,47 @@ def _steps(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.u
 
 
 def _unpack(arrays: dict[str, NDArray[np.generic]], order: int, vocab_size: int) -> list[Grams]:
+    """The n-grams of every order; raises `ValueError` or `KeyError` where the arrays contradict each other."""
     bits = bits_for(vocab_size, order)
-    low, high = np.asarray(arrays["range"], dtype=np.float32)
+    span = arrays["range"]
+    _demand(span.shape == (2, 2) and span.dtype == np.float32, "range")
+    low, high = np.asarray(span, dtype=np.float32)
+    _demand(bool((low <= high).all()) and bool(high[0] <= 0) and bool(np.abs(span).max() <= 1e6), "range")
     scale = (high - low) / STEPS
     orders: list[Grams] = []
     histories = np.zeros(1, dtype=np.int64)  # the keys that the n-grams of this order go on from
     for n in range(1, order + 1):
-        tokens = arrays[f"tokens.{n}"].astype(np.int64)
-        heads = np.unpackbits(np.asarray(arrays[f"heads.{n}"], dtype=np.uint8), count=len(tokens))
-        keys = (histories[np.cumsum(heads) - 1] << bits) | tokens
-        probs = low[0] + scale[0] * arrays[f"probs.{n}"].astype(np.float32)
+        last = arrays[f"tokens.{n}"]
+        _demand(last.dtype in (np.int16, np.int32) and last.ndim == 1 and len(last) > 0, f"tokens.{n}")
+        tokens = last.astype(np.int64)
+        _demand(bool((tokens >= 0).all() and (tokens < vocab_size).all()), f"tokens.{n}: ids beyond the vocabulary")
+        heads = _bits(arrays, f"heads.{n}", len(tokens))
+        # Each history goes on at least once, or its n-grams would be given to its neighbour.
+        _demand(bool(heads[0]) and int(heads.sum()) == len(histories), f"heads.{n}")
+        keys = (histories[np.cumsum(heads, dtype=np.int64) - 1] << bits) | tokens
+        _demand(bool((np.diff(keys) > 0).all()), f"tokens.{n}: not in order")
+        probs = low[0] + scale[0] * _levels(arrays, f"probs.{n}", len(tokens))
         backoffs = np.zeros(len(keys), dtype=np.float32)
         if n < order:
-            packed = np.asarray(arrays[f"parents.{n}"], dtype=np.uint8)
-            is_parent = np.unpackbits(packed, count=len(tokens)).astype(bool)
-            backoffs[is_parent] = low[1] + scale[1] * arrays[f"backoffs.{n}"].astype(np.float32)
+            is_parent = _bits(arrays, f"parents.{n}", len(tokens))
             histories = keys[is_parent]
+            backoffs[is_parent] = low[1] + scale[1] * _levels(arrays, f"backoffs.{n}", len(histories))
         orders.append(Grams(keys, probs.astype(np.float32), backoffs))
     return orders
+
+
+def _bits(arrays: dict[str, NDArray[np.generic]], name: str, count: int) -> NDArray[np.bool_]:
+    packed = arrays[name]
+    _demand(packed.dtype == np.uint8 and packed.shape == (-(-count // 8),), name)
+    return np.unpackbits(np.asarray(packed, dtype=np.uint8), count=count).astype(bool)
+
+
+def _levels(arrays: dict[str, NDArray[np.generic]], name: str, count: int) -> NDArray[np.float32]:
+    steps = arrays[name]
+    _demand(steps.dtype == np.uint8 and steps.shape == (count,), name)
+    return steps.astype(np.float32)
+
+
+def _demand(sound: bool, what: str) -> None:
+    if not sound:
+        raise ValueError(f"{what} cannot be right")

@@ -15,16 +15,27 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from redline import untrusted
 from redline.errors import CheckpointError
-from redline.models import ngram, voices
+from redline.models import config_keys, ngram, tensor_file, voices
 from redline.models.config import SPEECH_KINDS, SpeechConfig
-from redline.models.folder import check, read_json, read_tensors, resolve, weights, write
+from redline.models.folder import (
+    check,
+    check_layers,
+    check_preprocessor,
+    headers,
+    read_tensors,
+    resolve,
+    to_dtype,
+    weights,
+    write,
+)
 from redline.models.speech_lm import DraftHead, SpeechLM
 
 DRAFT_HEAD = "out_llm.safetensors"
@@ -53,7 +64,7 @@ PREPROCESSOR = {
 
 def is_speech_lm(folder: Path) -> bool:
     """Whether the folder's `config.json` is that of an AR or Plus model."""
-    return read_json(folder / "config.json").get("model_type") in SPEECH_KINDS
+    return untrusted.read_json(folder / "config.json").get("model_type") in list(SPEECH_KINDS)
 
 
 def load(
@@ -70,34 +81,28 @@ def load(
     do not fit.
     """
     folder = resolve(source, revision)
-    tensors = _renamed(dict(read_tensors(folder)), folder)
-    absent = [marker for marker in MARKERS if marker not in tensors]
+    found = headers(folder)
+    promised = _renamed({name: tensor for said in found.values() for name, tensor in said.items()}, folder)
+    absent = [marker for marker in MARKERS if marker not in promised]
     if absent:
         raise CheckpointError(
-            f"{folder}: not an AR or Plus checkpoint: no {', '.join(absent)} among {len(tensors)} tensors; known are "
+            f"{folder}: not an AR or Plus checkpoint: no {', '.join(absent)} among {len(promised)} tensors; known are "
             "encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
             "language_model.model.model.*"
         )
-    _merge_adapters(tensors, folder)
-    tied = HEAD not in tensors or torch.equal(tensors[HEAD], tensors[EMBEDDINGS])
-    values = read_json(folder / "config.json")
-    if HEAD not in tensors and values.get("tie_word_embeddings") is False:
+    values = untrusted.read_json(folder / "config.json")
+    if HEAD not in promised and values.get("tie_word_embeddings") is False:
         raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {HEAD}")
-    if tied:
-        tensors.pop(HEAD, None)
-    config = SpeechConfig.from_dict(values, tied=tied)
-    with torch.device("meta"):
-        model = SpeechLM(config)
-    expected = model.state_dict()
-    for name in expected:
-        if name.endswith(".num_batches_tracked"):
-            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
-    check(tensors, expected, folder)
-    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    model.load_state_dict(tensors, assign=True)
-    if (folder / DRAFT_HEAD).is_file():
+    # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
+    model = _fit(promised, values, folder)
+    tensors = _renamed(read_tensors(found), folder)
+    model = _fit(tensors, values, folder, model)
+    config = model.config
+    model.load_state_dict(to_dtype(tensors, dtype, folder), assign=True)
+    check_preprocessor(folder, config.window_size, config.downsample_rate)
+    if untrusted.is_there(folder / DRAFT_HEAD):
         model.draft_head = _draft_head(folder / DRAFT_HEAD, config).to(dtype=dtype)
-    if (folder / voices.VOICES).is_file():
+    if untrusted.is_there(folder / voices.VOICES):
         model.voices = voices.load(folder / voices.VOICES).to(dtype=dtype)
     model.eval().to(device)
     if model.draft_head is not None:
@@ -105,6 +110,39 @@ def load(
     elif draft_lm not in ("own", "none"):
         raise CheckpointError(f"{folder}: no {DRAFT_HEAD}, so there is no draft that {draft_lm} could read along")
     return model, config, folder
+
+
+def _fit(
+    tensors: dict[str, Tensor], values: Mapping[str, Any], folder: Path, planned: SpeechLM | None = None
+) -> SpeechLM:
+    """Bring tensors to the published layout -> the model of just these shapes, on "meta": the planned one if it fits.
+
+    Raises `CheckpointError`.
+    """
+    _merge_adapters(tensors, folder)
+    tied = HEAD not in tensors or _same(tensors[HEAD], tensors[EMBEDDINGS])
+    if tied:
+        tensors.pop(HEAD, None)
+    config = SpeechConfig.from_dict(values, tied=tied)
+    promised = {
+        "encoder.layers.": config.encoder.num_layers,
+        "projector.qformer.encoder.layer.": config.projector.num_hidden_layers,
+        "language_model.model.layers.": config.text.num_hidden_layers,
+    }
+    check_layers(tensors, promised, folder)
+    with torch.device("meta"):
+        model = planned if planned is not None and planned.config == config else SpeechLM(config)
+    expected = model.state_dict()
+    for name in expected:
+        if name.endswith(".num_batches_tracked"):
+            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
+    check(tensors, expected, folder)
+    return model
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; those on "meta" never are, for all that is known."""
+    return not one.is_meta and torch.equal(one, other)
 
 
 def _renamed(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -122,11 +160,10 @@ def _renamed(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
 
 def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     """Add each adapter's B @ A, scaled, to its matrix; in float32, then back to the matrix's precision."""
-    if (folder / ADAPTER).is_file():
-        try:
-            adapters = _renamed(load_file(folder / ADAPTER), folder)
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder / ADAPTER}: not a whole safetensors file ({error})") from error
+    if untrusted.is_there(folder / ADAPTER):
+        said, _ = tensor_file.read_header(folder / ADAPTER)
+        planned = all(tensor.is_meta for tensor in tensors.values())
+        adapters = _renamed(said if planned else tensor_file.read_tensors(folder / ADAPTER, said), folder)
         # `save_pretrained` of a model with an adapter writes it twice: with the weights, and in a file of its own.
         for name in sorted(adapters.keys() & tensors.keys()):
             if not _equal(adapters[name], tensors[name]):
@@ -139,20 +176,21 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
         if stray := [name for name in tensors if ".lora_" in name]:
             raise CheckpointError(f"{folder}: half an adapter: {stray[0]} has no lora_A")
         return
-    if not (folder / ADAPTER_CONFIG).is_file():
+    if not untrusted.is_there(folder / ADAPTER_CONFIG):
         raise CheckpointError(f"{folder}: adapters among the weights, but no {ADAPTER_CONFIG} that tells their scale")
-    settings = read_json(folder / ADAPTER_CONFIG)
-    for unusual in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
-        if settings.get(unusual):
-            raise CheckpointError(f"{folder / ADAPTER_CONFIG}: {unusual} is set; plain LoRA can be merged")
+    settings = untrusted.read_json(folder / ADAPTER_CONFIG)
+    config_keys.check_adapter(settings)
     for name in downs:
         stem = name.removesuffix(".lora_A.weight")
         target, up = f"{stem}.weight", f"{stem}.lora_B.weight"
         if target not in tensors or up not in tensors:
             raise CheckpointError(f"{folder}: the adapter {name} has no {target if target not in tensors else up}")
         a, b, weight = tensors.pop(name).float(), tensors.pop(up).float(), tensors[target]
+        if not a.dim() == b.dim() == weight.dim() == 2 or not len(a):
+            shapes = [list(tensor.shape) for tensor in (a, b, weight)]
+            raise CheckpointError(f"{folder}: the adapter {name} has shapes {shapes}; three matrices are needed")
         rank = len(a)
-        scale = float(settings.get("lora_alpha", rank)) / (rank**0.5 if settings.get("use_rslora") else rank)
+        scale = float(settings.get("lora_alpha") or rank) / (rank**0.5 if settings.get("use_rslora") else rank)
         if (b.shape[0], a.shape[1]) != tuple(weight.shape) or b.shape[1] != rank:
             raise CheckpointError(f"{folder}: the adapter {name} {list(a.shape)} does not fit {list(weight.shape)}")
         tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)
@@ -161,26 +199,27 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are copies, maybe one of them rounded to the precision of the other."""
     coarse = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-    return one.shape == other.shape and torch.equal(one.to(coarse), other.to(coarse))
+    same = one.shape == other.shape
+    return same and (one.is_meta or torch.equal(one.to(coarse), other.to(coarse)))  # of headers no more is known
 
 
 def _draft_head(path: Path, config: SpeechConfig) -> DraftHead:
     """Read `out_llm.safetensors`: the blank's row, then one per token."""
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    rows = tensors["weight"].shape[0] if "weight" in tensors else 0
+    said, _ = tensor_file.read_header(path)
+    found = {name: list(tensor.shape) for name, tensor in said.items()}
+    rows = next(iter(found.get("weight", [])), 0)
     # The published head leaves out the placeholder of audio, which comes after the last token.
-    if sorted(tensors) != ["bias", "weight"] or tensors["weight"].shape[1:] != (config.encoder.hidden_dim,):
+    if found != {"weight": [rows, config.encoder.hidden_dim], "bias": [rows]} or not all(
+        tensor.is_floating_point() for tensor in said.values()
+    ):
         raise CheckpointError(
             f"{path}: holds {found}; allowed are weight [tokens + 1, {config.encoder.hidden_dim}] and bias [tokens + 1]"
         )
     if not 2 <= rows <= config.text.vocab_size + 1:
         raise CheckpointError(f"{path}: {rows} rows; allowed are the blank and up to {config.text.vocab_size} tokens")
-    head = DraftHead(config, rows)
-    head.out.load_state_dict(tensors)
+    with torch.device("meta"):
+        head = DraftHead(config, rows)
+    head.out.load_state_dict(tensor_file.read_tensors(path, said), assign=True)
     return head.eval()
 
 
@@ -201,9 +240,9 @@ def save(
     config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     window, rate = model.config.window_size, model.config.downsample_rate
     preprocessor = PREPROCESSOR | {"projector_window_size": window, "projector_downsample_rate": rate}
-    files: dict[str, dict[str, object] | str] = {"config.json": config, "preprocessor_config.json": preprocessor}
+    described: dict[str, dict[str, object] | str] = {"config.json": config, "preprocessor_config.json": preprocessor}
     if chat_template is not None:
-        files["chat_template.jinja"] = chat_template
+        described["chat_template.jinja"] = chat_template
 
     def extra(new: Path) -> None:
         if model.draft_head is not None:
@@ -215,4 +254,5 @@ def save(
             voices.save(model.voices, new / voices.VOICES)
         shutil.copyfile(tokenizer, new / "tokenizer.json")
 
-    return write(folder, weights(model, dtype, without=("draft_head.", "voices.")), files, extra, overwrite=overwrite)
+    tensors = weights(model, dtype, without=("draft_head.", "voices."))
+    return write(folder, tensors, described, extra, overwrite=overwrite)

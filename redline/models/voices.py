@@ -124,9 +124,17 @@ def load(path: Path) -> VoiceHead:
         raise CheckpointError(
             f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the size of a direction"
         )
-    whole = {
-        name: tensor.float() * tensors[name + SCALE].float()[:, None] if name + SCALE in tensors else tensor.float()
-        for name, tensor in tensors.items()
-        if not name.endswith(SCALE)
-    }
-    return heads.filled(VoiceHead(int(rows[0])), whole, path)
+    whole = {name: _widened(name, tensors, path) for name in tensors if not name.endswith(SCALE)}
+    with torch.device("meta"):
+        head = VoiceHead(int(rows[0]))
+    return heads.filled(head, whole, path)
+
+
+def _widened(name: str, tensors: dict[str, Tensor], path: Path) -> Tensor:
+    """The floats that a byte for each weight and a scale for each row stand for."""
+    tensor, scale = tensors[name], tensors.get(name + SCALE)
+    if scale is None:
+        return tensor
+    if tensor.dtype != torch.int8 or tensor.dim() != 2 or scale.shape != tensor.shape[:1]:
+        raise CheckpointError(f"{path}: {name} {list(tensor.shape)} does not fit its scale {list(scale.shape)}")
+    return tensor.float() * scale.float()[:, None]

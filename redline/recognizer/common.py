@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from redline import features
 from redline.decoding.words import Timing
-from redline.errors import UnsupportedTaskError
+from redline.errors import RecognitionError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.types import SAMPLE_RATE, Hypothesis, Waveform
 
@@ -38,6 +39,21 @@ def check_language(name: str, language: str | None, known: Sequence[str]) -> Non
     """Raises `UnsupportedTaskError` for a language that a model does not know."""
     if language is not None and language not in known:
         raise UnsupportedTaskError(f"{name} does not know the language {language!r}; it knows {', '.join(known)}")
+
+
+@contextmanager
+def memory_errors(clips: Sequence[Waveform]) -> Iterator[None]:
+    """Turn running out of memory, which fewer or shorter clips may not, into `RecognitionError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Memory of the CPU has no error of its own in PyTorch.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        seconds = sum(clip.duration for clip in clips)
+        raise RecognitionError(
+            f"out of memory on {len(clips)} clips of {seconds:.1f} s together; free some, or take a smaller model"
+        ) from error
 
 
 def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:
@@ -84,3 +100,16 @@ def without(heard: Hypothesis, count: int) -> Hypothesis:
         left = max(0, left - len(said))
     words = heard.words[count:]
     return replace(heard, text=" ".join(word.text for word in words), words=words, turns=tuple(turns))
+
+
+class Once:
+    """Texts that are made when they are first asked for: hardly a clip makes a model go round in circles."""
+
+    def __init__(self, make: Callable[[], list[str]]) -> None:
+        self.make = make
+        self.made: list[str] | None = None
+
+    def __call__(self) -> list[str]:
+        if self.made is None:
+            self.made = self.make()
+        return self.made

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from redline import features
+from redline.audio.check import checked_waveform
 from redline.audio.levels import levelled
 from redline.decoding import edit
 from redline.decoding.ctc import collapse
@@ -17,7 +18,7 @@ from redline.decoding.words import doubts, scored_word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces, spell_pieces
 from redline.models.editor import Edited, EditorOutput, NarEditor
-from redline.recognizer.common import Holder, batches, characters, check_language, timings
+from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors, timings
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Task, Waveform
@@ -85,7 +86,8 @@ class EditRecognizer(Holder[NarEditor]):
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """One hypothesis per clip, with its draft and its edits.
 
-        Raises `UnsupportedTaskError` for another task than transcription or another language than the model's, also
+        Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for another task than
+        transcription or another language than the model's, also
         when there are no clips.
         """
         if task.name != "transcribe":
@@ -108,8 +110,13 @@ class EditRecognizer(Holder[NarEditor]):
                     "such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
                 )
         check_language(self.name, task.language, self.languages)
+        for clip in clips:
+            checked_waveform(clip)
         words = expected(self.tokenizer, task.keywords, self.model.search_options.keyword_boost, self.device)
-        return [hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)]
+        with memory_errors(clips):
+            return [
+                hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)
+            ]
 
     def _edit(self, clips: Sequence[Waveform], task: Task, words: Expected | None) -> list[Hypothesis]:
         level = [levelled(clip) for clip in clips]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from redline import features, prompts
+from redline.audio.check import checked_waveform
 from redline.audio.levels import is_silent, levelled
 from redline.decoding import ctc, generate, speculative, tagged, voices
 from redline.decoding.generate import GenerateOptions, Generation, token_budget
@@ -23,7 +24,16 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.common import Holder, batches, characters, check_language, timings, without
+from redline.recognizer.common import (
+    Holder,
+    Once,
+    batches,
+    characters,
+    check_language,
+    memory_errors,
+    timings,
+    without,
+)
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.types import Hypothesis, Notice, Task, Waveform
@@ -77,14 +87,16 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
         Drafts are for greedy transcription only; None writes every token. `seed` is for sampling.
         """
+        text, audio = model.config.text, model.config.audio_token_index
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.template = template
         self.name = name
         self.languages = model.config.languages
         self.batch_s = batch_s
-        audio, end = model.config.audio_token_index, model.config.text.eos_token_id
-        self.options = options or GenerateOptions(end, suppress=(audio,))
+        self.options = options or GenerateOptions(
+            text.eos_token_id, other_eos_ids=text.other_eos_token_ids, suppress=(audio,)
+        )
         self.drafts = drafts if self.options.beams == 1 and self.options.temperature == 0 else None
         self.punctuate = punctuate
         self.seed = seed
@@ -119,9 +131,12 @@ class GenerateRecognizer(Holder[SpeechLM]):
     def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """One hypothesis per clip.
 
-        Raises `UnsupportedTaskError` for what the model has not learned, also when there are no clips.
+        Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for what the model has not
+        learned, also when there are no clips.
         """
         check_language(self.name, task.language, self.languages)
+        for clip in clips:
+            checked_waveform(clip)
         by_voice = self._by_voice(task)
         # Without a prompt, too, what is asked must be in order.
         prompt = self._prompt(replace(task, speakers=False, prefix=None) if by_voice else task)
@@ -133,7 +148,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
             for one in (self._attributed(batch, task) if by_voice else self._answer(batch, prompt, task))
         )
         asked = {id(clip) for clip in loud}
-        return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
+        with memory_errors(clips):
+            return [next(answers) if id(clip) in asked else Hypothesis("") for clip in clips]
 
     def _by_voice(self, task: Task) -> bool:
         """Whether speakers are told by how they sound: where the draft is the text, the model is asked nothing."""
@@ -178,7 +194,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         most = self._mode(task).most_per_s
         budgets = [max(0, min(token_budget(clip.duration, most), left)) for clip, left in zip(clips, room, strict=True)]
         drafts, sure = self._drafts(encoded, task)
-        heard = _Once(lambda: self._evidence(encoded, task))
+        heard = Once(lambda: self._evidence(encoded, task))
         said = [self._said(heard, row) for row in range(len(clips))]
         generations, found = self._generate(asked, audio, drafts, sure, budgets, said)
         texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
@@ -230,7 +246,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
             return self._heard(logits, lengths, task)
         return [written(row) for row in ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)]
 
-    def _said(self, heard: _Once, row: int) -> Said:
+    def _said(self, heard: Once, row: int) -> Said:
         return lambda unit: repetitions(self.tokenizer.decode(unit), heard()[row])
 
     def _drafts(self, encoded: EncoderOutput, task: Task) -> tuple[list[list[int]], list[bool]]:
@@ -380,16 +396,3 @@ class GenerateRecognizer(Holder[SpeechLM]):
             turns, words = timed_turns(one.turns, words) if one.turns else ([], words)
             timed.append(without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
         return timed
-
-
-class _Once:
-    """Texts that are made when they are first asked for: hardly a clip makes a model go round in circles."""
-
-    def __init__(self, make: Callable[[], list[str]]) -> None:
-        self.make = make
-        self.made: list[str] | None = None
-
-    def __call__(self) -> list[str]:
-        if self.made is None:
-            self.made = self.make()
-        return self.made

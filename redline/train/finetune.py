@@ -14,11 +14,10 @@ from torch import nn
 from redline.errors import ConfigError, DataError
 from redline.features import Rule
 from redline.manifest import Utterance, write_manifest
-from redline.models import checkpoint, speech_checkpoint
+from redline.models import checkpoint, speech_checkpoint, vocabulary
 from redline.models.folder import resolve
 from redline.models.speech_checkpoint import is_speech_lm
 from redline.prompts import PromptTemplate
-from redline.text import Tokenizer
 from redline.train.answers import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter
 from redline.train.augment import SpecAugmentOptions
 from redline.train.data import (
@@ -146,13 +145,13 @@ class EditPupil:
         self.folder = folder
         self.model = checkpoint.load(folder)[0]
         self.rule: Rule = self.model.config.frame_rule
+        self.tokenizer = vocabulary.load(folder, self.model.config)
 
     def objective(self, plan: Plan) -> EditorObjective:
         """The NLE loss, and the encoder's own where it learns too."""
-        tokenizer = Tokenizer.from_file(self.folder / "tokenizer.json")
         weight = 1.0 if plan.train_encoder else 0.0
         options = EditOptions(lora_rank=plan.lora_rank, audio_ctc_weight=0.0, encoder_weight=weight)
-        return EditorObjective(self.model, tokenizer, options)
+        return EditorObjective(self.model, self.tokenizer, options)
 
     def stage(self, source: BatchSource, dev: Sequence[Utterance], watched: FeatureView, plan: Plan) -> EditorStage:
         """WER of drafts and of edited texts."""
@@ -173,7 +172,7 @@ class AnswerPupil:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model, self.config, _ = speech_checkpoint.load(folder)
-        self.tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+        self.tokenizer = vocabulary.load(folder, self.config)
         template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
         self.prompter = Prompter(template, self.tokenizer)
 

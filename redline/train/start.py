@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from redline import untrusted
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
 
@@ -44,7 +44,9 @@ def check_shape(
 
 def dtype_of(folder: Path) -> torch.dtype:
     """The precision in which a checkpoint is kept, as its `config.json` tells; bfloat16 where it does not."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    dtype = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    assert isinstance(dtype, torch.dtype)
-    return dtype
+    config = untrusted.read_json(folder / "config.json")
+    name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{folder / 'config.json'}: dtype is {name!r}; allowed are {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,33 @@
+"""Whether a `Waveform` that somebody built by hand is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from redline.audio.collector import LOUDEST
+from redline.errors import AudioError
+from redline.types import SAMPLE_RATE, Waveform
+
+REMEDY = f"give the array itself with its sample_rate, or mono float32 samples at {SAMPLE_RATE} Hz"
+
+
+def checked_waveform(wave: Waveform) -> Waveform:
+    """The waveform, if it holds mono float32 samples that are numbers; raises `AudioError`.
+
+    `load` makes no other, so this is for whatever comes in by another way. It costs about a millisecond a minute.
+    """
+    samples: Any = wave.samples
+    if not isinstance(samples, np.ndarray):
+        raise AudioError(f"{wave.source}: samples are a {type(samples).__name__}, not a numpy array; {REMEDY}")
+    if isinstance(samples, np.ma.MaskedArray):
+        raise AudioError(f"{wave.source}: samples are a masked array; fill it first")
+    if samples.ndim != 1 or samples.dtype != np.float32:
+        raise AudioError(f"{wave.source}: samples are {samples.dtype} of shape {samples.shape}; {REMEDY}")
+    loudest = float(np.abs(samples).max(initial=0.0))  # NaN where one of them is
+    if not loudest <= LOUDEST:
+        count = int(np.count_nonzero(~np.isfinite(samples)))
+        seen = f"{count} samples that are NaN or infinite" if count else f"a sample of {loudest:g}"
+        raise AudioError(f"{wave.source}: {seen}; full scale is 1 and at most {LOUDEST:g} is believed: repair it")
+    return wave

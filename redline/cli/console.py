@@ -1,0 +1,112 @@
+"""What every command prints on: any encoding, any name of a file, each error in one line, and `--debug`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+import typer
+from rich.console import Console
+
+from redline import files
+
+INTERRUPTED, TERMINATED, INTERNAL_ERROR = 130, 143, 70
+"""Exit statuses of a command that Ctrl-C or SIGTERM stopped, and of one that has a fault."""
+
+# Controls but tab and new line, marks that turn the direction of writing round, and halves of characters.
+_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_log = logging.getLogger("redline")
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey: controls, and bytes of names that are no characters, as escapes."""
+    return _HARMFUL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """A printable text, new lines escaped too, as names of files may have them."""
+    return printable(text).replace("\n", "\\n")
+
+
+class _Notes(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+def notes() -> Console:
+    """Standard error, for everything but results."""
+    return _Notes(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Say in one line what went wrong."""
+    notes().print(f"redline: {one_line(message)}", style="red")
+
+
+def describe(error: BaseException) -> str:
+    """An error in words: those of the package as they are, those of the system with what to do."""
+    if isinstance(error, OSError) and not type(error).__module__.startswith("redline"):
+        return files.reason(error)
+    return str(error)
+
+
+def prepare_streams() -> None:
+    """Let standard output and error take any text: what their encoding does not have is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def missing(text: str, file: IO[str]) -> str:
+    """The characters of a text that the encoding of a stream does not have."""
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    return "".join(dict.fromkeys(char for char in text if not char.encode(encoding, "ignore")))
+
+
+def json_ascii(text: str) -> str:
+    """JSON in ASCII: characters become escapes that every reader of JSON understands."""
+    return re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def is_debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return _log.isEnabledFor(logging.DEBUG)
+
+
+def debug(asked: bool = True) -> None:
+    """Print tracebacks and what the package logs, on standard error."""
+    if asked and not is_debugging():
+        logging.basicConfig(format="%(name)s: %(message)s")
+        _log.setLevel(logging.DEBUG)
+
+
+def internal_error(error: Exception) -> typer.Exit:
+    """Tell of a fault of the program in one line, with its traceback where tracebacks are wanted."""
+    if is_debugging():
+        traceback.print_exception(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    complain(
+        f"internal error, a fault of the program: {type(error).__name__}{': ' if text else ''}{text} ({where}); run it "
+        "with --debug to see the traceback, and report that"
+    )
+    return typer.Exit(INTERNAL_ERROR)
+
+
+def refused(error: Exception, status: int = 2) -> typer.Exit:
+    """Tell of an error that is meant for the user."""
+    if is_debugging():
+        traceback.print_exception(error)
+    complain(describe(error))
+    return typer.Exit(status)
+
+
+if os.environ.get("REDLINE_DEBUG", "0") not in ("", "0"):
+    debug()

@@ -1,0 +1,189 @@
+"""Files that are whole or not there at all, and pipes that are not waited for without end.
+
+A text is written under a temporary name in the folder of its place, synced and renamed. Whoever writes a temporary
+holds a lock on it, which the system lifts with the process: what nobody locks is left of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import select
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+FIFO_WAIT_S = 60.0
+"""Seconds that the first byte of a named pipe is waited for."""
+NAME_BYTES = 255
+"""Bytes of the longest name of a file, where the file system does not tell."""
+_START, _END = ".redline-", ".part"  # short: a temporary name is never longer than the name it stands for may be
+
+
+def write(path: Path, text: str, *, replace: bool = True) -> Path:
+    """Write a text as UTF-8, complete or not at all; returns the path.
+
+    Raises `FileExistsError` without `replace`, where there is such a file.
+
+    Half characters, as in names of files that are not UTF-8, become their escapes (`\\udcff`), which JSON reads. What
+    is no ordinary file (a pipe, a device) is written to directly.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return path
+    with _temporary(path.parent) as (file, name):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        if replace:
+            name.replace(path)
+        else:
+            _rename_to_new(name, path)
+    with suppress(OSError):  # not every file system syncs folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return path
+
+
+def _rename_to_new(name: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(name)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        name.replace(path)
+
+
+def sweep(folder: Path) -> int:
+    """Remove the temporaries that killed runs left in a folder; returns their number."""
+    removed = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_START) and entry.name.endswith(_END) and entry.is_file(follow_symlinks=False):
+                removed += _remove_left(entry.path)
+    return removed
+
+
+def _remove_left(path: str) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(path).unlink()
+    except OSError:  # somebody writes it, or has just finished
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new locked file in a folder, and its name; it is gone afterwards unless it was renamed."""
+    while True:
+        name = folder / f"{_START}{secrets.token_hex(4)}{_END}"
+        try:
+            handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            continue
+        with os.fdopen(handle, "wb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_at(handle, name):  # taken for a left one in the moment before it was locked
+                continue
+            try:
+                yield file, name
+            finally:
+                name.unlink(missing_ok=True)
+            return
+
+
+def _is_at(handle: int, name: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), name.stat())
+    except FileNotFoundError:
+        return False
+
+
+def longest_name(folder: Path) -> int:
+    """Bytes that a name may have in a folder."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return NAME_BYTES
+
+
+def open_binary(path: str | Path, wait_s: float = FIFO_WAIT_S) -> BinaryIO:
+    """Open a file or a named pipe for reading; raises `OSError`, and `TimeoutError` where nobody writes to a pipe."""
+    mode = Path(path).stat().st_mode
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        raise OSError(f"{path}: is a device; give a file, or pipe it in")
+    if not stat.S_ISFIFO(mode):
+        return Path(path).open("rb")
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening waits for a writer
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        if not poll.poll(min(wait_s * 1000, 2**31 - 1)):
+            raise TimeoutError(f"a pipe to which nobody has written for {wait_s:g} s; start what writes to it first")
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file or a named pipe; raises `OSError` and `UnicodeDecodeError`."""
+    with open_binary(path) as file:
+        return file.read().decode("utf-8-sig")
+
+
+_ADVICE = {
+    errno.ENOENT: "no such file or folder; check the spelling",
+    errno.EACCES: "not permitted; check whose it is and its permissions",
+    errno.EPERM: "not permitted; check whose it is and its permissions",
+    errno.EROFS: "cannot be written, the disk is read-only; choose another folder",
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your quota of the disk is used up; free some space or choose another folder",
+    errno.EEXIST: "is there already, and is no folder; choose another name",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+    errno.EISDIR: "is a folder; name a file",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.EIO: "the disk or the connection failed; check it",
+}
+
+
+def advice(error: BaseException) -> str:
+    """What the system refused and what to do about it, in words; of any other error what it says."""
+    known = _ADVICE.get(error.errno or 0) or error.strerror if isinstance(error, OSError) else None
+    return known or str(error) or type(error).__name__
+
+
+def reason(error: OSError) -> str:
+    """`advice` behind the name of the file, where the system tells it."""
+    name = error.filename if error.filename2 is None else error.filename2
+    return advice(error) if name is None else f"{os.fsdecode(name)}: {advice(error)}"
+
+
+def check_writable(path: Path) -> None:
+    """Raise the `OSError` that writing a file would end in, as far as it can be told before."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -1,0 +1,77 @@
+"""What a value of a configuration may be: small rules that tell what is allowed, for `config_keys`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Rule = Callable[[Any], str | None]
+"""Gives None for a value that is allowed, and otherwise what is allowed."""
+
+
+def count(most: int, least: int = 1) -> Rule:
+    """A whole number."""
+    allowed = f"whole numbers from {least} to {most}"
+    return lambda value: None if type(value) is int and least <= value <= most else allowed
+
+
+def number(most: float, least: float = 0.0, above: bool = True) -> Rule:
+    """A finite number above `least`, or from it on."""
+    allowed = f"numbers {'above' if above else 'from'} {least:g} to {most:g}"
+
+    def rule(value: Any) -> str | None:
+        if type(value) not in (int, float) or (type(value) is float and not math.isfinite(value)):
+            return allowed
+        return None if (least < value or (not above and value == least)) and value <= most else allowed
+
+    return rule
+
+
+def only(*values: Any) -> Rule:
+    """One of these; others exist, and are not built here."""
+    allowed = ", ".join(map(repr, values))
+    return lambda value: None if any(type(value) is type(one) and value == one for one in values) else allowed
+
+
+def items(rule: Rule, most: int, least: int = 0) -> Rule:
+    """A list."""
+
+    def check(values: Any) -> str | None:
+        if not isinstance(values, (list, tuple)) or not least <= len(values) <= most:
+            return f"lists of {least} to {most} items"
+        return next((f"lists of {allowed}" for allowed in map(rule, values) if allowed), None)
+
+    return check
+
+
+def either(*rules: Rule) -> Rule:
+    """Whatever one of the rules allows."""
+
+    def check(value: Any) -> str | None:
+        refusals = [rule(value) for rule in rules]
+        return None if None in refusals else ", or ".join(filter(None, refusals))
+
+    return check
+
+
+def flag(value: Any) -> str | None:
+    """True or false."""
+    return None if isinstance(value, bool) else "true and false"
+
+
+def name(value: Any) -> str | None:
+    """A short text."""
+    return None if isinstance(value, str) and 0 < len(value) <= 128 else "texts of up to 128 characters"
+
+
+def part(value: Any) -> str | None:
+    """An object."""
+    return None if isinstance(value, Mapping) else "objects"
+
+
+def shown(value: Any) -> str:
+    """A value in an error message, cut where it is long."""
+    text = value if isinstance(value, str) else repr(value)[:200]
+    shown = text if len(text) <= 80 else text[:80] + "..."
+    return repr(shown) if isinstance(value, str) else shown

@@ -1,0 +1,125 @@
+"""A safetensors file: its header is read and checked before any tensor is, and tensors with NaN are refused.
+
+    8 bytes    length of the header, little-endian
+    header     JSON: name -> {"dtype", "shape", "data_offsets": [begin, end]}, and "__metadata__"
+    the rest   the tensors, one behind the other without gaps
+
+A tensor of the header alone is one on the device "meta": it has everything but numbers, and takes no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from redline import untrusted
+from redline.errors import CheckpointError
+
+MAX_HEADER = 2 << 20
+"""Bytes; the published checkpoints of 946 tensors have about 0.1 MiB."""
+MAX_DIMS = 8
+MAX_NAME = 200
+PART = 1 << 20
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""What may be in a file; others, of eight bits or complex, are refused by name."""
+
+
+def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What is in a file: tensors on "meta" by name, and its metadata; raises `CheckpointError`."""
+    size = untrusted.regular(path).stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise CheckpointError(f"{path}: not a whole safetensors file ({size} bytes, a header of {length})")
+            if length > MAX_HEADER:
+                raise CheckpointError(f"{path}: a header of {length} bytes; at most {MAX_HEADER} are read")
+            text = file.read(length).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
+    header = untrusted.parse(text, path)
+    about = header.pop("__metadata__", None) or {}
+    if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
+        raise CheckpointError(f"{path}: __metadata__ is not a table of texts")
+    tensors: dict[str, Tensor] = {}
+    places: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        if not 0 < len(name) <= MAX_NAME:
+            raise CheckpointError(f"{path}: a tensor's name of {len(name)} characters; 1 to {MAX_NAME} are allowed")
+        tensors[name], place = _tensor(entry, f"{path}: tensor {name!r}")
+        places.append((*place, name))
+    end = 0
+    for begin, stop, name in sorted(places):
+        if begin != end:
+            raise CheckpointError(f"{path}: tensor {name!r} begins at byte {begin}, not at {end}; damaged")
+        end = stop
+    if end != size - 8 - length:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({size - 8 - length} bytes of tensors, the header says {end})"
+        )
+    return tensors, about
+
+
+def _tensor(entry: Any, what: str) -> tuple[Tensor, tuple[int, int]]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{what}: not described by dtype, shape and data_offsets; damaged")
+    dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise CheckpointError(f"{what}: numbers of type {str(dtype)[:32]!r}; known are {', '.join(DTYPES)}")
+    if not _sizes(shape) or len(shape) > MAX_DIMS:
+        raise CheckpointError(f"{what}: shape {str(shape)[:80]}; up to {MAX_DIMS} sizes of 0 and above are allowed")
+    needed = math.prod(shape) * DTYPES[dtype].itemsize
+    if not _sizes(place) or len(place) != 2 or place[1] - place[0] != needed or needed >= 2**62:
+        raise CheckpointError(f"{what}: data_offsets {str(place)[:80]}; {shape} of {dtype} take {needed} bytes")
+    return torch.empty(shape, dtype=DTYPES[dtype], device="meta"), (place[0], place[1])
+
+
+def _sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(one) is int and 0 <= one < 2**62 for one in values)
+
+
+def read_tensors(path: Path, said: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file whose header says what is `said`; raises `CheckpointError` where numbers are not finite."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in said}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
+    for name, tensor in found.items():
+        if not finite(tensor):
+            kind = "NaN" if tensor.isnan().any() else "infinity"
+            raise CheckpointError(f"{path}: {name} has {kind} in it; the file is damaged, or training had failed")
+    return found
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a small file and its metadata, checked like the header; raises `CheckpointError`."""
+    said, about = read_header(path)
+    return read_tensors(path, said), about
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite; true of integers."""
+    if not tensor.is_floating_point():
+        return True
+    # A sum of finite numbers can overflow, but one with NaN or infinity in it is never finite. In parts, because a
+    # whole matrix in float32 would double the memory.
+    parts = tensor.flatten().split(PART)
+    return all(bool(part.float().sum().isfinite()) or bool(part.isfinite().all()) for part in parts)

@@ -1,0 +1,121 @@
+"""Files that are whole or not there, and pipes that nobody writes to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from redline import audio, files
+from redline.errors import AudioError, DataError
+from redline.manifest import read_manifest, write_manifest
+
+JFK = Path(__file__).parent / "data" / "jfk.flac"
+
+
+def test_a_file_is_written_with_the_longest_name_there_is(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    assert files.write(path, "text").read_text() == "text"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_text_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced, fsync = tmp_path / "a.txt", [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(path.exists()), fsync(handle)))
+    files.write(path, "text")
+    assert synced == [False, True], "the file, then its folder"
+
+
+def test_what_a_killed_run_left_is_swept_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    left, mine, other = (tmp_path / f".redline-{name}.part" for name in ("left", "mine", "other"))
+    for path in (left, mine, other, tmp_path / "a.part"):
+        path.write_text("half")
+    with mine.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # which the system lifts when a process is killed
+        assert files.sweep(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, "a.part"}
+    assert files.sweep(tmp_path / "none") == 0
+
+
+def test_a_file_that_is_swept_before_it_is_locked_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept, flock = [], fcntl.flock
+
+    def meet(handle: int, how: int) -> None:
+        if not swept and not how & fcntl.LOCK_NB:
+            swept.append(files.sweep(tmp_path))
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", meet)
+    assert files.write(tmp_path / "a.txt", "text").read_text() == "text" and swept == [1]
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+    path = files.write(tmp_path / "a.txt", "first", replace=False)
+    with pytest.raises(FileExistsError):
+        files.write(path, "second", replace=False)
+    assert path.read_text() == "first" and len(list(tmp_path.iterdir())) == 1
+    assert files.write(path, "second").read_text() == "second"
+
+
+def test_names_that_are_not_utf8_are_written_as_escapes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert files.write(tmp_path / f"{name}.txt", f"{name} é").read_text(encoding="utf-8") == "caf\\udce9 é"
+
+
+def test_a_pipe_without_a_writer_times_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TimeoutError, match=r"nobody has written for 0\.05 s"):
+        files.open_binary(tmp_path / "pipe", wait_s=0.05)
+
+
+def test_a_recording_that_is_a_pipe_without_a_writer_times_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match=r"pipe\.wav: a pipe to which nobody has written for 0\.05 s; .*max_wait_s"):
+        audio.load(tmp_path / "pipe.wav", options=audio.AudioOptions(max_wait_s=0.05))
+
+
+def test_a_recording_is_read_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.wav").write_bytes(JFK.read_bytes()))
+    writer.start()
+    assert audio.load(tmp_path / "pipe.wav").duration == 11.0
+    writer.join()
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("\ufeffüber"))
+    writer.start()
+    assert files.read_text(tmp_path / "pipe") == "über"
+    writer.join()
+
+
+def test_a_device_is_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.open_binary, "__defaults__", (0.05,))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(DataError, match="manifest"):
+            read_manifest(path)
+
+
+def test_languages_of_a_manifest_have_many_names(tmp_path: Path) -> None:
+    names = ("English", "en-US", "ENG", "en", "auto", None)
+    rows = [{"audio": "a.wav", "text": "a", "language": name} for name in names]
+    path = write_manifest(tmp_path / "m.jsonl", rows)
+    assert [row.language for row in read_manifest(path)] == ["en"] * 4 + ["", ""]
+    assert len(read_manifest(path, language="English")) == 4
+    write_manifest(path, [{"audio": "a.wav", "language": "Elvish tongue"}])
+    with pytest.raises(DataError, match=r"m\.jsonl:1: no language is called 'Elvish tongue'"):
+        read_manifest(path)
+
+
+def test_every_error_of_the_system_says_what_to_do() -> None:
+    for number in (2, 13, 17, 20, 21, 28, 36):
+        told = files.reason(OSError(number, os.strerror(number), "out"))
+        assert told.startswith("out: ") and "Errno" not in told and ("; " in told)
+    assert files.reason(OSError("broken")) == "broken"
