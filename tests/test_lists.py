@@ -57,7 +57,8 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
 """Where a text is refused, because it can only be meant as one of many."""
 
 INSIDE = re.compile(
-    r"(audio\.content|cli|decoding|forms|train|models|recognizer|evaluate\.keywords|evaluate\.report|formats\.Cue)\b"
+    r"(audio\.content|cli|decoding|forms|languages|train|models|recognizer|evaluate\.(keywords|report)|formats\.Cue"
+    r"|text\.Tokenizer\.check)\b"
 )
 """What is called with lists of our own making; users come in by the rooms above these."""
 
