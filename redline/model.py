@@ -61,7 +61,8 @@ def load_model(
     and bfloat16 on CUDA. `draft_lm` is the n-gram model that reads along while the draft is written: the checkpoint's
     "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get
     capitals and marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and
-    `seed` say how tokens are chosen, and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
+    `seed` say how tokens are chosen (what is drawn for a clip depends on the seed and its sound, not on its place
+    among others), and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
     greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config says: trust
     or exact. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """

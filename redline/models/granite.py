@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.models.config import LMConfig
-from redline.models.invariant import KEYS, Linear, attend, linear, silu
+from redline.models.invariant import KEYS, Linear, Mask, attend, linear, silu
 from redline.models.rope import rotation
 
 INITIAL_STD = 0.02
@@ -88,8 +88,8 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.hidden_size, keys, bias=False)
         self.o_proj = Linear(queries, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
-        """x [B, L, H], mask [B, 1, 1 or L, L or seen] (true: may be seen) -> [B, L, H]."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, past: Past | None = None) -> Tensor:
+        """x [B, L, H], mask as of `attend` -> [B, L, H]."""
         B, L, _ = x.shape
         q, k, v = (
             projection(x).view(B, L, -1, self.head_dim).transpose(1, 2)  # [B, h, L, head_dim]
@@ -133,7 +133,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
         self.residual = config.residual_multiplier
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, past: Past | None = None) -> Tensor:
         x = x + self.residual * self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         x = x + self.residual * self.mlp(self.post_attention_layernorm(x))
         return x  # [B, L, H]
@@ -179,9 +179,12 @@ class GraniteLM(nn.Module):
         valid = steps < lengths[:, None]  # [B, L]
         x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
         # A row of length 0 still sees position 0 (a zero): a softmax over nothing would be NaN.
-        mask = (steps < lengths.clamp(min=1)[:, None])[:, None, None]  # [B, 1, 1, L]
+        seen = lengths.clamp(min=1)
+        mask: Mask = (steps < seen[:, None])[:, None, None]  # [B, 1, 1, L]
         if causal:
             mask = mask & (steps <= steps[:, None])  # [B, 1, L, L]
+        elif x.device.type == "cpu" and not torch.is_grad_enabled():
+            mask = seen.tolist()  # less to compute, and one row after the other costs nothing here
         if positions is None:
             positions = steps.expand(B, L)
         cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta, self.config.yarn)

@@ -97,23 +97,34 @@ def _whole_vectors(function: Callable[..., Tensor], x: Tensor) -> Tensor:
     return y.view(x.shape)
 
 
+Mask = Tensor | list[int]
+"""True where a key may be seen, [B, 1, 1 or L, S], or how many of the first keys (and queries) each row has."""
+
+
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, grouped: bool = False
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, scale: float | None = None, grouped: bool = False
 ) -> Tensor:
     """Scaled dot-product attention: q [B, h, L, d], k and v [B, h, S, d] -> [B, h, L, d].
 
-    The mask [B, 1, 1 or L, S] is true where a key may be seen; without one all are, and S must be the same for every
-    batch. Each query gives the same bits whatever S and L are, so that a token read alone is as in a prefill. With
-    `grouped`, several heads of q share one of k and v.
+    Without a mask all keys are seen, and S must be the same for every batch. With one that is a tensor each query gives
+    the same bits whatever S and L are, so that a token read alone is as in a prefill; rows of which the lengths are
+    given are read one by one, as they would be alone. With `grouped`, several heads of q share one of k and v.
     """
-    if mask is None or torch.is_grad_enabled():
+    if isinstance(mask, list):
+        y = torch.zeros_like(q)
+        for row, length in enumerate(mask):
+            own = (part[row : row + 1, :, :length] for part in (q, k, v))
+            y[row, :, :length] = attend(*own, scale=scale, grouped=grouped)[0]
+        return y
+    if torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
     L, S = q.shape[2], k.shape[2]
-    more_keys, more_queries = -S % KEYS, -L % ROWS
-    if more_keys:
-        k, v = F.pad(k, (0, 0, 0, more_keys)), F.pad(v, (0, 0, 0, more_keys))
-        mask = F.pad(mask, (0, more_keys))
+    more_keys, more_queries = -S % KEYS if mask is not None else 0, -L % ROWS
     if more_queries:
         q = F.pad(q, (0, 0, 0, more_queries))
+    if more_keys:
+        k, v = F.pad(k, (0, 0, 0, more_keys)), F.pad(v, (0, 0, 0, more_keys))
+    if mask is not None:
+        mask = F.pad(mask, (0, more_keys))
         mask = F.pad(mask, (0, 0, 0, more_queries if mask.shape[2] > 1 else 0), value=True)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)[:, :, :L]

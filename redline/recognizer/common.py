@@ -67,10 +67,9 @@ def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform
         yield batch
 
 
-def characters(encoded: EncoderOutput, frames: Tensor) -> tuple[Tensor, Tensor, float]:
+def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor, float]:
     """What the words are aligned with: character logits [B, T, C], lengths [B], and the seconds of a frame.
 
-    `frames` [B] counts the frames of 20 ms that went into the encoder, which may halve them.
+    Of so many frames of 20 ms the encoder makes one.
     """
-    stride = round(int(frames.max()) / max(1, int(encoded.lengths.max())))
-    return encoded.char_logits, encoded.lengths, stride / features.FRAME_RATE
+    return encoded.char_logits, encoded.lengths, subsampling / features.FRAME_RATE

@@ -93,7 +93,9 @@ class EditRecognizer(Holder[NarEditor]):
         found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
         heard = [self._hypothesis(output, row, language, task.keywords) for row, language in enumerate(found)]
         if task.words:
-            times = word_times([one.text for one in heard], *characters(output.encoded, lengths))
+            times = word_times(
+                [one.text for one in heard], *characters(output.encoded, self.model.config.encoder.subsampling)
+            )
             heard = [replace(one, words=tuple(words)) for one, words in zip(heard, times, strict=True)]
         return heard
 

@@ -79,7 +79,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
     ) -> None:
         """`options` say how tokens are chosen (greedily, by default), `drafts` how a draft by the encoder is verified.
 
-        Drafts are for greedy transcription only; None writes every token. `seed` is for sampling.
+        Drafts are for greedy transcription only; None writes every token. `seed` is for sampling: with the sound of a
+        clip it decides what is drawn for it, so the same clip gets the same text alone, in a batch and in any order.
         """
         text, audio = model.config.text, model.config.audio_token_index
         self.model = model.eval()
@@ -192,13 +193,14 @@ class GenerateRecognizer(Holder[SpeechLM]):
         # Not by whether this batch has drafts: a clip would then depend on its neighbours.
         if self._can_draft(task) and options.loops == LoopOptions():
             options = replace(options, loops=DRAFTED_LOOPS)
-        generations, found = self._generate(asked, audio, drafts, sure, budgets, options)
+        seeds = [generate.clip_seed(clip.samples, self.seed) for clip in clips] if options.temperature else []
+        generations, found = self._generate(asked, audio, drafts, sure, budgets, options, seeds)
         texts = [spelled(self.tokenizer.decode(one.ids).strip(), task.keywords) for one in generations]
         answers = [
             self._read(clip, text, one, draft, accepted, task)
             for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
         ]
-        return self._timed(answers, encoded, lengths, task)
+        return self._timed(answers, encoded, task)
 
     def _attributed(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """The encoder's drafts, each word given to a voice; the words of a prefix keep their speakers."""
@@ -211,7 +213,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         logits, windows = self.model.draft_head(encoded)
         heard = [spelled(text, task.keywords) for text in self._heard(logits, windows, task)]
         texts = [" ".join([*said, *text.split()[len(said) :]]) for text in heard]
-        times = word_times(texts, *characters(encoded, frames))
+        times = word_times(texts, *characters(encoded, self.model.config.encoder.subsampling))
         answers = []
         for text, words, track, row in zip(texts, times, self.model.voices.track(x, lengths), x, strict=True):
             one = Hypothesis(text)
@@ -260,6 +262,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         sure: Sequence[bool],
         budgets: Sequence[int],
         options: GenerateOptions,
+        seeds: Sequence[int],
     ) -> tuple[list[Generation], list[Acceptance | None]]:
         """Answers to prompts whose placeholders stand for audio [B, S, H], and what became of each draft."""
         taken = [Generation(tuple(draft), "end", ()) if one else None for draft, one in zip(drafts, sure, strict=True)]
@@ -274,6 +277,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 [list(drafts[row][: budgets[row]]) for row in rows],
                 [budgets[row] for row in rows],
                 options,
+                [seeds[row] for row in rows] if seeds else (),
             )
             for row, one, acceptance in zip(rows, written, checked, strict=True):
                 taken[row], found[row] = one, acceptance
@@ -286,6 +290,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         drafts: Sequence[Sequence[int]],
         budgets: Sequence[int],
         options: GenerateOptions,
+        seeds: Sequence[int],
     ) -> tuple[list[Generation], Sequence[Acceptance | None]]:
         """Prefill prompts and drafts together, then go on behind what is accepted of each draft."""
         embeddings, sizes = self.model.embed([[*row, *draft] for row, draft in zip(asked, drafts, strict=True)], audio)
@@ -297,8 +302,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
             return self.model.step(ids, cache, rows)
 
         if not longest:
-            generator = torch.Generator(self.device).manual_seed(self.seed) if options.temperature else None
-            return generate.generate(logits[:, -1], step, budgets, options, generator), [None] * len(asked)
+            return generate.generate(logits[:, -1], step, budgets, options, seeds), [None] * len(asked)
         assert self.drafts is not None
         own = [row[longest - len(draft) :] for row, draft in zip(logits, drafts, strict=True)]
         verdicts = speculative.verify(own, drafts, budgets, self.drafts, options)
@@ -359,11 +363,11 @@ class GenerateRecognizer(Holder[SpeechLM]):
         told = tagged.parse(" ".join(filter(None, (task.prefix, text))))
         return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=heard.warnings + told.warnings)
 
-    def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, frames: Tensor, task: Task) -> list[Hypothesis]:
+    def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, task: Task) -> list[Hypothesis]:
         """Answers with the times that were asked for and that the model has not written itself."""
         if not (task.speakers or task.words) or self._tags_words(task):
             return answers
-        times = word_times([one.text for one in answers], *characters(encoded, frames))
+        times = word_times([one.text for one in answers], *characters(encoded, self.model.config.encoder.subsampling))
         skipped = len(tagged.strip(task.prefix or "").split())
         timed = []
         for one, words in zip(answers, times, strict=True):
