@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 
 from redline import audio, languages, numbers
+from redline import threads as computing
 from redline.audio import AudioOptions
 from redline.audio.check import checked_waveform
 from redline.decoding.generate import GenerateOptions
@@ -54,6 +55,7 @@ def load_model(
     temperature: float = 0.0,
     seed: int = 0,
     drafts: Drafts = "own",
+    threads: int | None = None,
 ) -> Model:
     """Load a bundled model, a folder or a hub id.
 
@@ -64,8 +66,11 @@ def load_model(
     `seed` say how tokens are chosen (what is drawn for a clip depends on the seed and its sound, not on its place
     among others), and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
     greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config says: trust
-    or exact. Raises `CheckpointError` when it is not a checkpoint this package knows.
+    or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more than this process
+    may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
+    computing.check_fork()
+    computing.use(threads)
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)

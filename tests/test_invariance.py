@@ -181,7 +181,7 @@ def record(model: nn.Module, call: Callable[[], Any]) -> list[tuple[str, list[Te
 
 
 def of_row(batch: Tensor, row: int, rows: int, alone: Tensor) -> Tensor | None:
-    """What a tensor of a batch holds of one clip, cut to the shape of the clip's own; windows may be stacked as rows."""
+    """What a tensor of a batch holds of one clip, cut to the shape of its own; windows may be stacked as rows."""
     if batch.shape[0] % rows:
         return None
     own = batch.view(rows, batch.shape[0] // rows, *batch.shape[1:])[row]
@@ -191,7 +191,7 @@ def of_row(batch: Tensor, row: int, rows: int, alone: Tensor) -> Tensor | None:
 def check(
     model: nn.Module, clips: Sequence[Waveform], rule: features.Rule, call: Callable[[Tensor, Tensor], Any]
 ) -> int:
-    """Compare every module for each clip: alone, in lists, shuffled, with twins, among strangers, padded; -> compared."""
+    """Compare every module for each clip: alone, in a list, shuffled, with a twin, among strangers -> how often."""
     dtype = next(model.parameters()).dtype
     rows = [features.clip_features(clip, rule).to(dtype) for clip in clips]
     alone = [record(model, lambda row=row: call(row[None], torch.tensor([len(row)]))) for row in rows]  # type: ignore[misc]

@@ -219,7 +219,7 @@ def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int)
     frames = F.pad(hidden.float().masked_fill(~mask[..., None], 0.0), (0, 0, 0, extra)).unflatten(1, (-1, window))
     weights = weights / (weights.sum(-1, keepdim=True) + 1e-8)
     # One frame after the other: the order of a sum over a dimension depends on the sizes of the others.
-    pooled = weights[:, :, 0, None] * frames[:, :, 0]
+    pooled: Tensor = weights[:, :, 0, None] * frames[:, :, 0]
     for place in range(1, window):
         pooled = pooled + weights[:, :, place, None] * frames[:, :, place]
     return pooled

@@ -180,10 +180,9 @@ class GraniteLM(nn.Module):
         x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
         # A row of length 0 still sees position 0 (a zero): a softmax over nothing would be NaN.
         seen = lengths.clamp(min=1)
-        mask: Mask = (steps < seen[:, None])[:, None, None]  # [B, 1, 1, L]
-        if causal:
-            mask = mask & (steps <= steps[:, None])  # [B, 1, L, L]
-        elif x.device.type == "cpu" and not torch.is_grad_enabled():
+        there = (steps < seen[:, None])[:, None, None]  # [B, 1, 1, L]
+        mask: Mask = there & (steps <= steps[:, None]) if causal else there  # [B, 1, 1 or L, L]
+        if not causal and x.device.type == "cpu" and not torch.is_grad_enabled():
             mask = seen.tolist()  # less to compute, and one row after the other costs nothing here
         if positions is None:
             positions = steps.expand(B, L)

@@ -18,8 +18,8 @@ ROWS = 8
 """Rows come in groups of so many. For the last 1 to 3 rows of a thread MKL takes another kernel (float32, seen with one
 thread below 4 rows, with two below 12), and oneDNN another one for small products (bfloat16)."""
 DEVICE_ROWS = 256
-"""Elsewhere every product has exactly so many rows: cuBLAS may choose another kernel for each number of them, and of
-one shape it always takes the same. A GPU is then about as busy as its memory, so that a single row costs little more."""
+"""Elsewhere every product has exactly so many rows: cuBLAS may choose another kernel for each number of them, and for
+one shape it always takes the same. A GPU then computes about as long as it reads the weights anyway."""
 KEYS = 512
 """Keys come in groups of so many, the block in which PyTorch's attention walks over them on CPUs."""
 GRAIN = 32768
@@ -92,8 +92,8 @@ def _whole_vectors(function: Callable[..., Tensor], x: Tensor) -> Tensor:
         if start < end:
             function(flat[start:end], out=y[start:end])
     if grains < total:
-        end = flat[grains:]
-        y[grains:] = function(F.pad(end, (0, -len(end) % LANES)), out=flat.new_empty(0))[: len(end)]
+        rest = flat[grains:]
+        y[grains:] = function(F.pad(rest, (0, -len(rest) % LANES)), out=flat.new_empty(0))[: len(rest)]
     return y.view(x.shape)
 
 
@@ -113,8 +113,8 @@ def attend(
     if isinstance(mask, list):
         y = torch.zeros_like(q)
         for row, length in enumerate(mask):
-            own = (part[row : row + 1, :, :length] for part in (q, k, v))
-            y[row, :, :length] = attend(*own, scale=scale, grouped=grouped)[0]
+            one_q, one_k, one_v = (part[row : row + 1, :, :length] for part in (q, k, v))
+            y[row, :, :length] = attend(one_q, one_k, one_v, scale=scale, grouped=grouped)[0]
         return y
     if torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)

@@ -18,6 +18,7 @@ from redline.models.editor import EditorOutput, NarEditor
 from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
+from redline.threads import check_fork
 from redline.types import Hypothesis, Task, Waveform
 
 
@@ -56,6 +57,7 @@ class EditRecognizer(Holder[NarEditor]):
         transcription or another language than the model's, also
         when there are no clips.
         """
+        check_fork()
         if task.name != "transcribe":
             raise UnsupportedTaskError(
                 f"{self.name} can only transcribe, not {task.name}: it edits a draft in the language that is spoken; "

@@ -26,6 +26,7 @@ from redline.prompts import PromptTemplate, Request
 from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
+from redline.threads import check_fork
 from redline.types import Hypothesis, Notice, Task, Waveform
 
 
@@ -129,6 +130,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for what the model has not
         learned, also when there are no clips.
         """
+        check_fork()
         check_language(self.name, task.language, self.languages)
         for clip in clips:
             checked_waveform(clip)
