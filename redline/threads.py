@@ -20,7 +20,7 @@ def available_threads() -> int:
     """
     sched_getaffinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cpus = len(sched_getaffinity(0)) if sched_getaffinity else os.cpu_count() or 1
-    return max(1, min(cpus, math.floor(_quota(_CGROUPS, _MEMBERSHIP))))
+    return max(1, int(min(cpus, _quota(_CGROUPS, _MEMBERSHIP))))
 
 
 def use(threads: int | None = None) -> int:

@@ -129,10 +129,9 @@ os._exit(0)
     [
         (2, True, 0, "refused"),
         (2, True, 1, "computed"),
-        (1, True, 0, "computed"),
         (2, False, 0, "computed"),
     ],
-    ids=["after use", "one thread in the child", "one thread all along", "loaded after the fork"],
+    ids=["after use", "one thread in the child", "loaded after the fork"],
 )
 def test_a_forked_process_computes_or_says_why_not_and_never_hangs(
     parent: int, load_before: bool, child: int, told: str
