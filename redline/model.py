@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from redline import audio, languages, numbers
+from redline import threads as computing
 from redline.audio import AudioOptions
 from redline.audio.check import checked_waveform
 from redline.decoding.generate import GenerateOptions
@@ -55,6 +56,7 @@ def load_model(
     temperature: float = 0.0,
     seed: int = 0,
     drafts: Drafts = "own",
+    threads: int | None = None,
 ) -> Model:
     """Load a bundled model, a folder or a hub id.
 
@@ -62,10 +64,14 @@ def load_model(
     and bfloat16 on CUDA. `draft_lm` is the n-gram model that reads along while the draft is written: the checkpoint's
     "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get
     capitals and marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and
-    `seed` say how tokens are chosen, and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
+    `seed` say how tokens are chosen (what is drawn for a clip depends on the seed and its sound, not on its place
+    among others), and `drafts` how a draft of the encoder is verified: "exact" (the text is that of
     greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config says: trust
-    or exact. Raises `CheckpointError` when it is not a checkpoint this package knows.
+    or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more than this process
+    may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
+    computing.check_fork()
+    computing.use(threads)
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)

@@ -72,8 +72,8 @@ def run(
     seed: int | None = None,
 ) -> list[Generation]:
     toy = Toy(prompts, logits)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return generate(toy.read(), toy.step, budgets, options, generator)
+    seeds = [] if seed is None else [1000 * seed + prompt for prompt in prompts]
+    return generate(toy.read(), toy.step, budgets, options, seeds)
 
 
 def naive(
@@ -268,8 +268,8 @@ def test_drawing_without_heat_is_greedy() -> None:
     assert run(range(20), [20] * 20, cold, seed=5) == run(range(20), [20] * 20, replace(DRAWN, temperature=0.0))
 
 
-def test_drawing_needs_a_generator() -> None:
-    with pytest.raises(ConfigError, match=r"give a torch\.Generator"):
+def test_drawing_needs_a_seed_for_each_row() -> None:
+    with pytest.raises(ConfigError, match="give a seed for each of 1 rows, not 0"):
         run([1], [5], DRAWN)
 
 

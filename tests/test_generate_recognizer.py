@@ -71,7 +71,7 @@ def says(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch, *texts
     asked: list[str] = []
     answers = iter(texts)
 
-    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, said: Any) -> Any:
+    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, seeds: Any, said: Any) -> Any:
         asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
         ids = [tuple(recognizer.tokenizer.encode(next(answers))) for _ in prompts]
         return [Generation(one, "end", (-0.1,) * len(one)) for one in ids], [None] * len(ids)

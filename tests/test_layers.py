@@ -11,14 +11,26 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
-    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms", "sandbox", "signatures"},
+    {
+        "audio",
+        "features",
+        "text",
+        "prompts",
+        "formats",
+        "manifest",
+        "numbers",
+        "forms",
+        "sandbox",
+        "signatures",
+        "threads",
+    },
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},
     {"__init__", "__main__", "model", "cli", "testing"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LINES, start=1) for room in rooms}
-ONLY = {"longform": {"types", "errors", "audio"}}  # works with any recognizer, so it sees nothing of ours
+ONLY = {"longform": {"types", "errors", "threads", "audio"}}  # works with any recognizer, so it sees nothing of ours
 NEVER = {room: {"recognizer", "models"} for room in ("evaluate", "serve", "cluster")}  # they see the protocol
 # Decoding is pure arithmetic that the editor needs between its two networks; types -> formats is Transcript.save only.
 # A language that is none, or a file that is no part of a checkpoint, is an error for the user. A prompt ends as ids,

@@ -100,6 +100,9 @@ def evaluate(
         str, typer.Option("--draft-lm", help="n-grams for the drafts: own (the model's), none, or a safetensors file.")
     ] = "own",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: the best there is.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
+    ] = None,
 ) -> None:
     """Word error rates of the draft and of the edited text, per source, for one model or several.
 
@@ -133,7 +136,7 @@ def evaluate(
             if wanted and not any(getattr(one, field) for one in found.utterances):
                 message = f"redline: warning: no row has {field}, so what {option} asks for is not scored"
                 notes.print(message, style="yellow")
-        loading = {"device": device, "draft_lm": draft_lm}
+        loading = {"device": device, "draft_lm": draft_lm, "threads": threads}
         runs = [run for name in model or ["tiny"] for run in _run(name, found, asks, loading, notes)]
         rows = comparisons([run for run, _ in runs])
         _tell(rows)

@@ -52,6 +52,9 @@ def finetune(
     test: Annotated[
         Path | None, typer.Option("--test", help="Manifest to score before and after; default: rows with split test.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
+    ] = None,
 ) -> None:
     """Teach a model your recordings: one command, best weights kept, word error rates before and after.
 
@@ -60,8 +63,11 @@ def finetune(
     """
     notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
+        from redline.threads import use
         from redline.train.finetune import FinetuneOptions, finetune, watched_rows
         from redline.train.processes import is_first_process
+
+        use(threads)
 
         if style not in STYLES:
             raise typer.BadParameter(f"{style!r}; allowed are {', '.join(STYLES)}", param_hint="--text")

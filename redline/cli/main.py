@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from redline import __version__, signatures
 from redline.cli import console
 from redline.errors import RedlineError
+from redline.threads import wait_without_spinning
 
 VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",
@@ -129,4 +130,5 @@ def redline(
 
 def main() -> None:
     """Run the command line."""
+    wait_without_spinning()
     app(prog_name="redline")

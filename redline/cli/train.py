@@ -38,6 +38,9 @@ def train(
             "for tiny-plus tokenizer, lm, draft_lm, answers, voices, export."
         ),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
+    ] = None,
 ) -> None:
     """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
 
@@ -48,10 +51,13 @@ def train(
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     try:
+        from redline.threads import use
         from redline.train.build import STAGES, Materials, build
         from redline.train.recipe import Recipe, read_values
         from redline.train.speech_build import SPEECH_STAGES, build_speech
         from redline.train.speech_recipe import SpeechRecipe
+
+        use(threads)
 
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)

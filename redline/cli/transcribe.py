@@ -85,6 +85,9 @@ def transcribe(
         ),
     ] = "own",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps; default: the fastest.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
+    ] = None,
     show_edits: Annotated[
         bool,
         typer.Option(
@@ -160,6 +163,7 @@ def transcribe(
                     punctuate=punctuation,
                     beams=beams,
                     drafts=drafts,  # type: ignore[arg-type]  # checked above
+                    threads=threads,
                 )
                 asked |= {"language": language, "vad": vad, "digits": digits, "keywords": _keywords(keywords)}
                 job.run(loaded, asked | {"audio_options": AudioOptions(channel=channel, track=track)})

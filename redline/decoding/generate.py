@@ -8,13 +8,16 @@ the same argument.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.decoding.loops import LoopOptions, Said, loop_start
@@ -139,19 +142,30 @@ def generate(
     step: Step,
     budgets: Sequence[int],
     options: GenerateOptions,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[int] = (),
     said: Sequence[Said | None] | None = None,
 ) -> list[Generation]:
     """Continue every row as the options say: logits [B, V] of the prefill, B budgets in tokens -> B generations.
 
-    `said` is what is known of each row to tell repetition from loops. A row's result never depends on its neighbours.
-    ConfigError where a temperature is set without a generator.
+    `said` is what is known of each row to tell repetition from loops. A row's result never depends on its neighbours
+    nor on its place. Tokens are drawn by the `seeds`, one a row; ConfigError where a temperature is set without them.
     """
     if options.temperature > 0:
-        if generator is None:
-            raise ConfigError(f"temperature is {options.temperature}, so tokens are drawn: give a torch.Generator")
-        return sample(first_logits, step, budgets, options, generator, said)
+        if len(seeds) != len(budgets):
+            raise ConfigError(
+                f"temperature is {options.temperature}, so tokens are drawn: give a seed for each of {len(budgets)} "
+                f"rows, not {len(seeds)}"
+            )
+        return sample(first_logits, step, budgets, options, seeds, said)
     return (greedy if options.beams == 1 else beam)(first_logits, step, budgets, options, said)
+
+
+def clip_seed(samples: NDArray[np.float32], seed: int) -> int:
+    """The seed of one clip: of its sound and the seed of the request, so that no two clips draw the same numbers."""
+    sound = np.ascontiguousarray(samples, dtype=np.float32).tobytes()
+    return int.from_bytes(
+        hashlib.blake2b(sound, digest_size=8, salt=(seed % 2**64).to_bytes(8, "little")).digest(), "big"
+    )
 
 
 def greedy(
@@ -176,15 +190,14 @@ def sample(
     step: Step,
     budgets: Sequence[int],
     options: GenerateOptions,
-    generator: torch.Generator,
+    seeds: Sequence[int],
     said: Sequence[Said | None] | None = None,
 ) -> list[Generation]:
-    """Tokens drawn at a temperature: logits [B, V], B budgets -> B generations.
+    """Tokens drawn at a temperature: logits [B, V], B budgets, B seeds -> B generations.
 
-    What a row draws depends on the generator and its place in the batch, not on how long other rows go on.
+    What a row draws depends on its own seed, not on its place in the batch or on how long other rows go on.
     """
     assert options.temperature > 0, "drawing needs a temperature above 0"
-    seeds = torch.randint(2**62, (len(budgets),), generator=generator, device=generator.device).tolist()
     sources = [random.Random(seed) for seed in seeds]
 
     def choose(logits: Tensor, places: Sequence[int]) -> Tensor:

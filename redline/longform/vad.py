@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Span
 
 FRAME = 512
@@ -106,6 +107,7 @@ def speech_probabilities(
     The recording goes through in blocks of half a minute with the state carried on, so memory stays flat and the
     answer does not depend on the blocks. `progress` gets the seconds done after each block.
     """
+    check_fork()
     N = len(samples)
     frames = -(-N // FRAME)
     network = _network()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from redline.models.config import EncoderConfig
 from redline.models.dropout import Dropout
+from redline.models.invariant import Linear, glu, linear, silu
 
 
 @dataclass
@@ -46,12 +47,12 @@ class FeedForward(nn.Module):
         super().__init__()
         inner = config.hidden_dim * config.feedforward_mult
         self.pre_norm = nn.LayerNorm(config.hidden_dim)
-        self.up_proj = nn.Linear(config.hidden_dim, inner)
-        self.down_proj = nn.Linear(inner, config.hidden_dim)
+        self.up_proj = Linear(config.hidden_dim, inner)
+        self.down_proj = Linear(inner, config.hidden_dim)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(F.silu(self.up_proj(self.pre_norm(x))))
+        x = self.dropout(silu(self.up_proj(self.pre_norm(x))))
         return self.dropout(self.down_proj(x))  # type: ignore[no-any-return]
 
 
@@ -72,7 +73,7 @@ def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
     c = q.shape[-2]
     centre = table.shape[0] // 2
     distances = table[centre - c + 1 : centre + c].flip(0)  # [2c - 1, d], from i - j = c - 1 down to 1 - c
-    scores = q @ distances.T  # [..., c, 2c - 1]
+    scores = linear(q, distances)  # [..., c, 2c - 1]
     if c == 1:
         return scores
     skewed = scores.flatten(-2)[..., c - 1 : -1]
@@ -88,24 +89,25 @@ class BlockAttention(nn.Module):
         inner = config.num_heads * config.dim_head
         self.context = context
         self.heads = config.num_heads
+        self.head_dim = config.dim_head
         self.scale = config.dim_head**-0.5
         self.pre_norm = nn.LayerNorm(config.hidden_dim)
-        self.to_q = nn.Linear(config.hidden_dim, inner, bias=False)
-        self.to_kv = nn.Linear(config.hidden_dim, 2 * inner, bias=False)
-        self.to_out = nn.Linear(inner, config.hidden_dim)
+        self.to_q = Linear(config.hidden_dim, inner, bias=False)
+        self.to_kv = Linear(config.hidden_dim, 2 * inner, bias=False)
+        self.to_out = Linear(inner, config.hidden_dim)
         self.rel_pos_emb = nn.Embedding(2 * config.max_pos_emb + 1, config.dim_head)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         B, T, _ = x.shape
-        c = min(self.context, T)
+        c = self.context  # also of shorter clips: what a sum over a block adds up to depends on the block's size
         x = self.pre_norm(x)
-        if T % c:
-            x = F.pad(x, (0, 0, 0, c - T % c))
-            mask = F.pad(mask, (0, c - T % c))
-        split = (-1, c, self.heads, self.to_q.out_features // self.heads)
-        q = self.to_q(x).reshape(split).transpose(1, 2)  # [B * blocks, h, c, d]
-        k, v = (part.reshape(split).transpose(1, 2) for part in self.to_kv(x).chunk(2, dim=-1))
+        missing = -T % c
+        mask = F.pad(mask, (0, missing))
+        q, k, v = (
+            F.pad(part, (0, 0, 0, missing)).reshape(-1, c, self.heads, self.head_dim).transpose(1, 2)
+            for part in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
+        )  # [B * blocks, h, c, d]
         q = q * self.scale
         scores = q @ k.mT + shaw_scores(q, self.rel_pos_emb.weight.to(q.dtype))
         keys = mask.reshape(-1, 1, 1, c)
@@ -123,10 +125,10 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         assert self.running_mean is not None and self.running_var is not None
         if not self.training:
-            y = F.batch_norm(
-                x.transpose(1, 2), self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-            return y.transpose(1, 2)
+            # As rows: of one frame alone [1, 1, C] another kernel would be taken than of several.
+            rows = x.reshape(-1, x.shape[-1])
+            y = F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return y.view(x.shape)
         assert mask is not None and self.momentum is not None
         weights = mask[..., None].to(torch.float32)
         count = weights.sum().clamp(min=1.0)
@@ -171,11 +173,10 @@ class ConvModule(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
-        x = F.linear(self.norm(x), self.up_conv.weight.squeeze(-1), self.up_conv.bias)
-        x = F.glu(x, dim=-1)  # [B, T, C]
+        x = glu(linear(self.norm(x), self.up_conv.weight.squeeze(-1), self.up_conv.bias))  # [B, T, C]
         x = x.masked_fill(~mask[..., None], 0.0)
-        x = F.silu(self.batch_norm(self.depth_conv(x), out_mask))
-        x = F.linear(x, self.down_conv.weight.squeeze(-1), self.down_conv.bias)
+        x = silu(self.batch_norm(self.depth_conv(x), out_mask))
+        x = linear(x, self.down_conv.weight.squeeze(-1), self.down_conv.bias)
         dropped: Tensor = self.dropout(x)
         return dropped  # [B, ceil(T / stride), D]
 
@@ -217,7 +218,11 @@ def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int)
     weights = F.pad(not_blank.float().masked_fill(~mask, 0.0), (0, extra)).unflatten(1, (-1, window))  # [B, W, w]
     frames = F.pad(hidden.float().masked_fill(~mask[..., None], 0.0), (0, 0, 0, extra)).unflatten(1, (-1, window))
     weights = weights / (weights.sum(-1, keepdim=True) + 1e-8)
-    return torch.einsum("bwk,bwkd->bwd", weights, frames)
+    # One frame after the other: the order of a sum over a dimension depends on the sizes of the others.
+    pooled: Tensor = weights[:, :, 0, None] * frames[:, :, 0]
+    for place in range(1, window):
+        pooled = pooled + weights[:, :, place, None] * frames[:, :, place]
+    return pooled
 
 
 class ConformerEncoder(nn.Module):
@@ -226,7 +231,7 @@ class ConformerEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.input_linear = nn.Linear(config.input_dim, config.hidden_dim)
+        self.input_linear = Linear(config.input_dim, config.hidden_dim)
         blocks: list[nn.Module] = []
         context = config.context_size
         for number in range(1, config.num_layers + 1):
@@ -234,9 +239,9 @@ class ConformerEncoder(nn.Module):
             blocks.append(ConformerBlock(config, context, stride))
             context //= stride
         self.layers = nn.ModuleList(blocks)
-        self.out = nn.Linear(config.hidden_dim, config.output_dim)
-        self.out_mid = nn.Linear(config.output_dim, config.hidden_dim)
-        self.out_bpe = nn.Linear(config.hidden_dim, config.bpe_output_dim) if config.bpe_output_dim else None
+        self.out = Linear(config.hidden_dim, config.output_dim)
+        self.out_mid = Linear(config.output_dim, config.hidden_dim)
+        self.out_bpe = Linear(config.hidden_dim, config.bpe_output_dim) if config.bpe_output_dim else None
         self.pred_dropout = Dropout(config.pred_dropout)
 
     def forward(self, x: Tensor, lengths: Tensor, export_layers: Sequence[int] = ()) -> EncoderOutput:

@@ -8,10 +8,10 @@ the logits are divided by `logits_scaling`.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.config import LMConfig
+from redline.models.invariant import KEYS, Linear, Mask, attend, linear, silu
 from redline.models.rope import rotation
 
 INITIAL_STD = 0.02
@@ -53,6 +53,7 @@ class KVCache:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        positions += -positions % KEYS  # so that attention need not copy it to fill its last block of keys
         shape = (config.num_hidden_layers, rows, config.num_key_value_heads, positions, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, B, kv heads, positions, head_dim]
         self.values = torch.zeros(shape, device=device, dtype=dtype)
@@ -82,13 +83,13 @@ class Attention(nn.Module):
         self.scale = config.attention_multiplier
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = Linear(config.hidden_size, keys, bias=False)
+        self.v_proj = Linear(config.hidden_size, keys, bias=False)
+        self.o_proj = Linear(queries, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
-        """x [B, L, H], mask [B, 1, 1 or L, L or seen] (true: may be seen) -> [B, L, H]."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, past: Past | None = None) -> Tensor:
+        """x [B, L, H], mask as of `attend` -> [B, L, H]."""
         B, L, _ = x.shape
         q, k, v = (
             projection(x).view(B, L, -1, self.head_dim).transpose(1, 2)  # [B, h, L, head_dim]
@@ -102,7 +103,7 @@ class Attention(nn.Module):
             keys[rows, :, places] = k.transpose(1, 2).to(keys.dtype)
             values[rows, :, places] = v.transpose(1, 2).to(values.dtype)
             k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, kv heads, seen, head_dim]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=True)
+        mixed = attend(q, k, v, mask, self.scale, grouped=True)
         projected: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))
         return projected  # [B, L, H]
 
@@ -112,12 +113,12 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        y: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
         return y
 
 
@@ -132,7 +133,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
         self.residual = config.residual_multiplier
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, past: Past | None = None) -> Tensor:
         x = x + self.residual * self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         x = x + self.residual * self.mlp(self.post_attention_layernorm(x))
         return x  # [B, L, H]
@@ -156,9 +157,9 @@ class GraniteLM(nn.Module):
         self.config = config
         self.model = GraniteBody(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
+            if isinstance(module, (Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -178,9 +179,11 @@ class GraniteLM(nn.Module):
         valid = steps < lengths[:, None]  # [B, L]
         x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
         # A row of length 0 still sees position 0 (a zero): a softmax over nothing would be NaN.
-        mask = (steps < lengths.clamp(min=1)[:, None])[:, None, None]  # [B, 1, 1, L]
-        if causal:
-            mask = mask & (steps <= steps[:, None])  # [B, 1, L, L]
+        seen = lengths.clamp(min=1)
+        there = (steps < seen[:, None])[:, None, None]  # [B, 1, 1, L]
+        mask: Mask = there & (steps <= steps[:, None]) if causal else there  # [B, 1, 1 or L, L]
+        if not causal and x.device.type == "cpu" and not torch.is_grad_enabled():
+            mask = seen.tolist()  # less to compute, and one row after the other costs nothing here
         if positions is None:
             positions = steps.expand(B, L)
         cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta, self.config.yarn)
@@ -200,6 +203,7 @@ class GraniteLM(nn.Module):
         places = cache.lengths[:, None] + steps  # [B, L]
         seen = int(cache.lengths.max()) + L
         assert seen <= cache.positions, f"{seen} positions do not fit a cache of {cache.positions}"
+        seen += -seen % KEYS
         mask = (torch.arange(seen, device=x.device) <= places[..., None])[:, None]  # [B, 1, L, seen]
         cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta, self.config.yarn)
         for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
@@ -211,7 +215,7 @@ class GraniteLM(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token (or same-slot) logits: hidden [..., H] -> [..., V]."""
         head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(hidden, head.weight) / self.config.logits_scaling
+        return linear(hidden, head.weight) / self.config.logits_scaling
 
     def forward(self, ids: Tensor, lengths: Tensor, *, causal: bool = True) -> Tensor:
         """Logits of token ids [B, L] with lengths [B] -> [B, L, V]."""

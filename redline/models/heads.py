@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from redline.errors import CheckpointError
 from redline.forms import MARKS, Form
 from redline.models import tensor_file
-from redline.models.conformer import valid_frames
+from redline.models.invariant import Linear
 
 FORMS = "out_forms.safetensors"
 LANGUAGE = "out_language.safetensors"
@@ -31,7 +31,7 @@ class FormHead(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.out = nn.Linear(hidden_size, CASES + len(MARKS))
+        self.out = Linear(hidden_size, CASES + len(MARKS))
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.out(hidden)
@@ -50,11 +50,12 @@ class LanguageHead(nn.Module):
     def __init__(self, hidden_dim: int, languages: Sequence[str]) -> None:
         super().__init__()
         self.languages = tuple(languages)
-        self.out = nn.Linear(hidden_dim, len(self.languages))
+        self.out = Linear(hidden_dim, len(self.languages))
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        mask = valid_frames(lengths, hidden.shape[1])[..., None]
-        mean = hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]  # [B, D]
+        # Clip by clip: the order of a sum depends on its length, padding included.
+        sums = [row[:length].float().sum(dim=0) for row, length in zip(hidden, lengths.tolist(), strict=True)]
+        mean = torch.stack(sums) / lengths.clamp(min=1)[:, None]  # [B, D]
         logits: Tensor = self.out(mean.to(hidden.dtype))
         return logits
 

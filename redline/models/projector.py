@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from redline.models.config import ProjectorConfig
 from redline.models.dropout import Dropout
+from redline.models.invariant import Linear, attend, gelu, silu
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -22,10 +23,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         width, bias = config.hidden_size, config.attn_bias
-        self.q_proj = nn.Linear(width, width, bias=bias)
-        self.k_proj = nn.Linear(width, width, bias=bias)
-        self.v_proj = nn.Linear(width, width, bias=bias)
-        self.o_proj = nn.Linear(width, width, bias=bias)
+        self.q_proj = Linear(width, width, bias=bias)
+        self.k_proj = Linear(width, width, bias=bias)
+        self.v_proj = Linear(width, width, bias=bias)
+        self.o_proj = Linear(width, width, bias=bias)
 
     def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
         """queries [W, Q, P], frames [W, block, P] -> [W, Q, P]."""
@@ -33,7 +34,7 @@ class CrossAttention(nn.Module):
             states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)  # [W, h, Q or block, P / h]
             for states in (self.q_proj(queries), self.k_proj(frames), self.v_proj(frames))
         )
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = attend(q, k, v).transpose(1, 2).flatten(2)
         projected: Tensor = self.o_proj(mixed)
         return projected
 
@@ -44,11 +45,11 @@ class FeedForward(nn.Module):
     def __init__(self, config: ProjectorConfig) -> None:
         super().__init__()
         inner = config.hidden_size * config.mlp_ratio
-        self.fc1 = nn.Linear(config.hidden_size, inner, bias=config.mlp_bias)
-        self.fc2 = nn.Linear(inner, config.hidden_size, bias=config.mlp_bias)
+        self.fc1 = Linear(config.hidden_size, inner, bias=config.mlp_bias)
+        self.fc2 = Linear(inner, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.silu(self.fc1(x)))
+        y: Tensor = self.fc2(silu(self.fc1(x)))
         return y
 
 
@@ -95,12 +96,12 @@ class Projector(nn.Module):
         self.layer_norms = nn.ModuleList(
             nn.LayerNorm(config.encoder_dim, eps=config.layernorm_eps) for _ in range(config.num_encoder_layers)
         )
-        self.layer_projector = nn.Linear(config.num_encoder_layers * config.encoder_dim, width)
+        self.layer_projector = Linear(config.num_encoder_layers * config.encoder_dim, width)
         self.query = nn.Parameter(torch.randn(1, config.block_size // config.downsample_rate, width) * width**-0.5)
         self.window_positions = nn.Parameter(torch.randn(1, config.block_size, width) * width**-0.5)
         self.qformer = WindowFormer(config)
         self.out_norm = nn.LayerNorm(width, eps=config.layernorm_eps)
-        self.out_linear = nn.Linear(width, config.llm_dim)
+        self.out_linear = Linear(width, config.llm_dim)
         self.dropout = Dropout(config.dropout_prob)
 
     def num_tokens(self, frames: Count) -> Count:
@@ -112,7 +113,7 @@ class Projector(nn.Module):
         B, T, _ = exports[0].shape
         block = self.config.block_size
         normed = [norm(states) for norm, states in zip(self.layer_norms, exports, strict=True)]
-        x = F.gelu(self.layer_projector(torch.cat(normed, dim=-1)))  # [B, T, P]
+        x = gelu(self.layer_projector(torch.cat(normed, dim=-1)))  # [B, T, P]
         # The published model fills the last window with zeros here and lets the queries see them: so does every row
         # of a batch, from its own end on.
         padding = torch.arange(T, device=x.device) >= lengths[:, None]
@@ -120,7 +121,8 @@ class Projector(nn.Module):
         x = F.pad(x, (0, 0, 0, -T % block))
 
         frames = x.reshape(-1, block, x.shape[-1])  # [W, block, P], W = B * windows
-        means = frames.reshape(len(frames), -1, self.config.downsample_rate, frames.shape[-1]).mean(dim=2)  # [W, Q, P]
+        groups = frames.reshape(len(frames), -1, self.config.downsample_rate, frames.shape[-1]).unbind(2)
+        means = sum(groups[1:], groups[0]) / len(groups)  # [W, Q, P]; in order, whatever the sizes
         queries = self.qformer(
             self.dropout(self.query + means),
             self.dropout(frames + self.window_positions),

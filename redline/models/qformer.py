@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from redline.models.config import SpeechConfig
 from redline.models.conformer import valid_frames
 from redline.models.dropout import Dropout
+from redline.models.invariant import Linear, attend, gelu
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -26,9 +27,9 @@ class Heads(nn.Module):
     def __init__(self, width: int, source_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """x [W, Q, P] looks at source [W, K, D] -> [W, Q, P]."""
@@ -36,7 +37,7 @@ class Heads(nn.Module):
             states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [W, h, Q or K, P / h]
             for states in (self.query(x), self.key(source), self.value(source))
         )
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return attend(q, k, v).transpose(1, 2).flatten(2)
 
 
 class Residual(nn.Module):
@@ -44,7 +45,7 @@ class Residual(nn.Module):
 
     def __init__(self, inner: int, width: int, eps: float, dropout: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(inner, width)
+        self.dense = Linear(inner, width)
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = Dropout(dropout)
 
@@ -72,10 +73,10 @@ class Intermediate(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, inner)
+        self.dense = Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.dense(x))
+        return gelu(self.dense(x))
 
 
 class Layer(nn.Module):
@@ -139,7 +140,7 @@ class WindowQFormer(nn.Module):
         width = config.projector.hidden_size
         self.query = nn.Parameter(torch.randn(1, self.queries, width))
         self.qformer = QFormer(config)
-        self.linear = nn.Linear(width, config.text.hidden_size)
+        self.linear = Linear(width, config.text.hidden_size)
 
     def num_tokens(self, frames: Count) -> Count:
         """Audio embeddings of so many encoder frames: a started window counts whole."""

@@ -21,6 +21,7 @@ from redline.decoding.expected import Expected, splice
 from redline.models.config import SpeechConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput, posterior_pool, valid_frames
 from redline.models.granite import GraniteLM, KVCache
+from redline.models.invariant import Linear
 from redline.models.ngram import NgramLM
 from redline.models.qformer import WindowQFormer
 from redline.models.voices import VoiceHead
@@ -35,7 +36,7 @@ class DraftHead(nn.Module):
     def __init__(self, config: SpeechConfig, rows: int | None = None) -> None:
         super().__init__()
         self.window = config.encoder.bpe_pooling_window
-        self.out = nn.Linear(config.encoder.hidden_dim, rows or config.text.vocab_size)
+        self.out = Linear(config.encoder.hidden_dim, rows or config.text.vocab_size)
 
     def forward(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Encoder output -> logits [B, W, rows] and lengths [B]."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models import heads
+from redline.models.invariant import Linear
 
 VOICES = "out_voices.safetensors"
 BANDS, STATES, LAYERS = 40, 256, 3
@@ -47,9 +48,9 @@ class VoiceHead(nn.Module):
         self.size = size
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
         self.lstm = nn.LSTM(BANDS, STATES, LAYERS, batch_first=True)
-        self.linear = nn.Linear(STATES, STATES)
+        self.linear = Linear(STATES, STATES)
         self.centre = nn.Parameter(torch.zeros(STATES))
-        self.out = nn.Linear(STATES, size)
+        self.out = Linear(STATES, size)
 
     def mel(self, features: Tensor) -> Tensor:
         """A clip's features [T, 160] as recorded -> the power in each of the head's bands [2T, 40], at one loudness."""

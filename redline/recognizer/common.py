@@ -69,22 +69,21 @@ def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform
         yield batch
 
 
-def timings(texts: Sequence[str], encoded: EncoderOutput, frames: Tensor, before: str = "") -> list[Timing]:
+def timings(texts: Sequence[str], encoded: EncoderOutput, subsampling: int, before: str = "") -> list[Timing]:
     """When the words of each clip's text are said, for whoever asks; `before` is said first in each."""
-    logits, lengths, frame_s = characters(encoded, frames)
+    logits, lengths, frame_s = characters(encoded, subsampling)
     return [
         Timing(text, row[:length], frame_s, before)
         for text, row, length in zip(texts, logits, lengths.tolist(), strict=True)
     ]
 
 
-def characters(encoded: EncoderOutput, frames: Tensor) -> tuple[Tensor, Tensor, float]:
+def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor, float]:
     """What the words are aligned with: character logits [B, T, C], lengths [B], and the seconds of a frame.
 
-    `frames` [B] counts the frames of 20 ms that went into the encoder, which may halve them.
+    Of so many frames of 20 ms the encoder makes one.
     """
-    stride = round(int(frames.max()) / max(1, int(encoded.lengths.max())))
-    return encoded.char_logits, encoded.lengths, stride / features.FRAME_RATE
+    return encoded.char_logits, encoded.lengths, subsampling / features.FRAME_RATE
 
 
 def without(heard: Hypothesis, count: int) -> Hypothesis:

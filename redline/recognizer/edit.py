@@ -21,6 +21,7 @@ from redline.models.editor import Edited, EditorOutput, NarEditor
 from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors, timings
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
+from redline.threads import check_fork
 from redline.types import Hypothesis, Task, Waveform
 
 
@@ -90,6 +91,7 @@ class EditRecognizer(Holder[NarEditor]):
         transcription or another language than the model's, also
         when there are no clips.
         """
+        check_fork()
         if task.name != "transcribe":
             raise UnsupportedTaskError(
                 f"{self.name} can only transcribe, not {task.name}: it edits a draft in the language that is spoken; "
@@ -128,13 +130,14 @@ class EditRecognizer(Holder[NarEditor]):
         if words is not None:
             rows = self._drawn(output, rows, words)
         heard = [self._hypothesis(*one, task.keywords) for one in zip(rows, found, strict=True)]
+        subsampling = self.model.config.encoder.subsampling
         if task.words:
-            times = scored_word_times([one.text for one in heard], *characters(output.encoded, lengths))
+            times = scored_word_times([one.text for one in heard], *characters(output.encoded, subsampling))
             return [
                 replace(one, words=tuple(words), warnings=one.warnings + doubts(one.text, score))
                 for one, (words, score) in zip(heard, times, strict=True)
             ]
-        later = timings([one.text for one in heard], output.encoded, lengths)
+        later = timings([one.text for one in heard], output.encoded, subsampling)
         return [replace(one, timing=timing) for one, timing in zip(heard, later, strict=True)]
 
     def _drawn(self, output: EditorOutput, rows: Sequence[_Row], words: Expected) -> list[_Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
+from redline.recognizer.budget import PLAIN, SPEAKERS, WORDS, Budget
 from redline.recognizer.common import (
     Holder,
     Once,
@@ -36,28 +37,9 @@ from redline.recognizer.common import (
 )
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
+from redline.threads import check_fork
 from redline.types import Hypothesis, Notice, Task, Waveform
 
-
-@dataclass(frozen=True)
-class Mode:
-    """What one kind of answer costs: tokens a second that are to be expected, most that are allowed, longest clip."""
-
-    name: str
-    expected_per_s: float
-    most_per_s: float
-    longest_s: float
-    stretched_s: float
-    """The longest clip of a model whose positions are stretched."""
-
-
-# Of the published models: 3 to 10 tokens a second with speakers, 16 with times; speakers are lost in short clips.
-# With stretched positions: 2 minutes are IBM's advice for 5.0, 9 and 5 minutes what the card of 2B-Plus calls good.
-PLAIN, SPEAKERS, WORDS = (
-    Mode("plain", 4.0, 8.0, 60.0, 120.0),
-    Mode("speakers", 10.0, 16.0, 120.0, 540.0),
-    Mode("words", 16.0, 24.0, 150.0, 300.0),
-)
 SHORTEST_S = 5.0
 DRAFT_S = 30.0
 """Clips of which the language model reads nothing are as long as an editor's."""
@@ -85,7 +67,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
     ) -> None:
         """`options` say how tokens are chosen (greedily, by default), `drafts` how a draft by the encoder is verified.
 
-        Drafts are for greedy transcription only; None writes every token. `seed` is for sampling.
+        Drafts are for greedy transcription only; None writes every token. `seed` is for sampling: with the sound of a
+        clip it decides what is drawn for it, so the same clip gets the same text alone, in a batch and in any order.
         """
         text, audio = model.config.text, model.config.audio_token_index
         self.model = model.eval()
@@ -134,6 +117,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for what the model has not
         learned, also when there are no clips.
         """
+        check_fork()
         check_language(self.name, task.language, self.languages)
         for clip in clips:
             checked_waveform(clip)
@@ -157,7 +141,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         trusts = self.drafts is not None and self.drafts.mode == "trust" and self.model.draft_head is not None
         return task.speakers and alone and trusts and self.model.voices is not None
 
-    def _mode(self, task: Task) -> Mode:
+    def _mode(self, task: Task) -> Budget:
         return SPEAKERS if task.speakers else WORDS if self._tags_words(task) else PLAIN
 
     def _tags_words(self, task: Task) -> bool:
@@ -196,7 +180,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
         drafts, sure = self._drafts(encoded, task)
         heard = Once(lambda: self._evidence(encoded, task))
         said = [self._said(heard, row) for row in range(len(clips))]
-        generations, found = self._generate(asked, audio, drafts, sure, budgets, said)
+        seeds = [generate.clip_seed(clip.samples, self.seed) for clip in clips] if self.options.temperature else []
+        generations, found = self._generate(asked, audio, drafts, sure, budgets, seeds, said)
         texts = [self.tokenizer.decode(one.ids).strip() for one in generations]
         loops = [one.stop == "loop" and self._is_drafted(task) for one in generations]
         texts = [heard()[row] if loop else text for row, (text, loop) in enumerate(zip(texts, loops, strict=True))]
@@ -204,7 +189,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
             self._read(clip, spelled(text, task.keywords), one, draft, accepted, task)
             for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
         ]
-        return self._timed(answers, encoded, lengths, task)
+        return self._timed(answers, encoded, task)
 
     def _attributed(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """The encoder's drafts, each word given to a voice; the words of a prefix keep their speakers."""
@@ -217,7 +202,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         logits, windows = self.model.draft_head(encoded)
         heard = [spelled(text, task.keywords) for text in self._heard(logits, windows, task)]
         texts = [" ".join([*said, *text.split()[len(said) :]]) for text in heard]
-        times = word_times(texts, *characters(encoded, frames))
+        times = word_times(texts, *characters(encoded, self.model.config.encoder.subsampling))
         answers = []
         for text, words, track, row in zip(texts, times, self.model.voices.track(x, lengths), x, strict=True):
             one = Hypothesis(text)
@@ -279,6 +264,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         drafts: Sequence[Sequence[int]],
         sure: Sequence[bool],
         budgets: Sequence[int],
+        seeds: Sequence[int],
         said: Sequence[Said],
     ) -> tuple[list[Generation], list[Acceptance | None]]:
         """Answers to prompts whose placeholders stand for audio [B, S, H], and what became of each draft."""
@@ -293,6 +279,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
                 audio[rows],
                 [list(drafts[row][: budgets[row]]) for row in rows],
                 [budgets[row] for row in rows],
+                [seeds[row] for row in rows] if seeds else (),
                 [said[row] for row in rows],
             )
             for row, one, acceptance in zip(rows, written, checked, strict=True):
@@ -305,6 +292,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         audio: Tensor,
         drafts: Sequence[Sequence[int]],
         budgets: Sequence[int],
+        seeds: Sequence[int],
         said: Sequence[Said],
     ) -> tuple[list[Generation], Sequence[Acceptance | None]]:
         """Prefill prompts and drafts together, then go on behind what is accepted of each draft."""
@@ -318,8 +306,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
             return self.model.step(ids, cache, rows)
 
         if not longest:
-            generator = torch.Generator(self.device).manual_seed(self.seed) if options.temperature else None
-            return generate.generate(logits[:, -1], step, budgets, options, generator, said), [None] * len(asked)
+            return generate.generate(logits[:, -1], step, budgets, options, seeds, said), [None] * len(asked)
         assert self.drafts is not None
         own = [row[longest - len(draft) :] for row, draft in zip(logits, drafts, strict=True)]
         verdicts = speculative.verify(own, drafts, budgets, self.drafts, options, said)
@@ -379,16 +366,17 @@ class GenerateRecognizer(Holder[SpeechLM]):
         told = tagged.parse(" ".join(filter(None, (task.prefix, text))))
         return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=heard.warnings + told.warnings)
 
-    def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, frames: Tensor, task: Task) -> list[Hypothesis]:
+    def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, task: Task) -> list[Hypothesis]:
         """Answers with the times that were asked for, where the model has not written them itself, or will be."""
         if self._tags_words(task) or task.name == "translate":  # nobody said the words of a translation
             return answers
         before = "" if task.speakers else tagged.strip(task.prefix or "")  # turns begin with those of the prefix
+        subsampling = self.model.config.encoder.subsampling
         if not (task.speakers or task.words):
-            later = timings([one.text for one in answers], encoded, frames, before)
+            later = timings([one.text for one in answers], encoded, subsampling, before)
             return [replace(one, timing=timing) for one, timing in zip(answers, later, strict=True)]
         texts = [f"{before} {one.text}" for one in answers]
-        times = scored_word_times(texts, *characters(encoded, frames))
+        times = scored_word_times(texts, *characters(encoded, subsampling))
         skipped = len(tagged.strip(task.prefix or "").split())
         timed = []
         for one, (words, score) in zip(answers, times, strict=True):

@@ -223,7 +223,9 @@ def time_words(
         if heard:
             features, lengths = batch_features([wave for _, _, wave in heard], model.config.frame_rule)
             encoded = model.encoder(features.to(place.device, place.dtype), lengths.to(place.device))
-            found = scored_word_times([said for _, said, _ in heard], *characters(encoded, lengths))
+            found = scored_word_times(
+                [said for _, said, _ in heard], *characters(encoded, model.config.encoder.subsampling)
+            )
             for (index, _, _), (words, score) in zip(heard, found, strict=True):
                 one = utterances[index]
                 if score < options.least_score:

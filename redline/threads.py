@@ -1,0 +1,107 @@
+"""How many threads compute, and what a fork leaves of them: the one place that decides about either."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from redline.errors import ConfigError, RedlineError
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_computed_in: int | None = None  # the process that first computed, which a forked child remembers too
+
+
+def available_threads() -> int:
+    """CPUs that this process may use: those it may run on, and no more than its cgroups (v1 or v2) grant.
+
+    Half a CPU more is worth no thread: with 2 threads on a quota of 1.5 one would wait for the other most of the time.
+    """
+    sched_getaffinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cpus = len(sched_getaffinity(0)) if sched_getaffinity else os.cpu_count() or 1
+    return max(1, int(min(cpus, _quota(_CGROUPS, _MEMBERSHIP))))
+
+
+def use(threads: int | None = None) -> int:
+    """Compute with so many threads; with None, with no more than are available. Returns how many that are.
+
+    Raises `ConfigError` for less than one.
+    """
+    import torch
+
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ConfigError(f"threads is {threads!r}; allowed are 1 and above, or None for as many as are available")
+    wanted = threads or min(torch.get_num_threads(), available_threads())
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
+    return wanted
+
+
+def wait_without_spinning() -> None:
+    """Let threads that wait for each other sleep; call it before PyTorch is imported, whose OpenMP reads it once.
+
+    By default they spin, and where other programs want the CPUs too, a thread that has to wait for its turn makes all
+    others burn theirs. What the user has set stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def check_fork() -> None:
+    """Called wherever computing begins. Raises `RedlineError` in a forked process, where it would wait for ever.
+
+    A fork copies no threads but the calling one, and OpenMP in the child waits for those that it had in the parent.
+    One thread waits for nobody.
+    """
+    global _computed_in
+    import torch
+
+    if _computed_in is None:
+        _computed_in = os.getpid()
+    elif _computed_in != os.getpid() and torch.get_num_threads() > 1:
+        raise RedlineError(
+            f"this process ({os.getpid()}) was forked from one that had already used a model ({_computed_in}), and "
+            "PyTorch's threads do not survive that: start workers with 'spawn', or load the first model after the "
+            "fork, or compute with one thread in each worker (torch.set_num_threads(1)); see docs/processes.md"
+        )
+
+
+def _quota(root: Path, membership: Path) -> float:
+    """The least number of CPUs that a cgroup of this process, or one above it, grants; infinite without a limit."""
+    least = math.inf
+    for line in _lines(membership):
+        _, controllers, place = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
+        names = controllers.split(",")
+        if controllers and "cpu" not in names:
+            continue
+        mounts = [root / controllers, root / "cpu"] if controllers else [root, root / "unified"]
+        for mount in mounts:
+            folder = mount / place.strip("/")
+            for one in (folder, *folder.parents):
+                least = min(least, _granted(one))
+                if one == mount:
+                    break
+    # In a container the membership may name a place outside of what is mounted; the mount is then the group itself.
+    return min(least, *(_granted(one) for one in (root, root / "unified", root / "cpu", root / "cpu,cpuacct")))
+
+
+def _granted(folder: Path) -> float:
+    """CPUs that one cgroup grants."""
+    two = " ".join(_lines(folder / "cpu.max")).split()  # version 2: quota and period, or max
+    one = [" ".join(_lines(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")]  # version 1, or -1
+    for parts in (two, one):
+        try:
+            quota, period = (int(part) for part in parts)
+        except ValueError:
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return math.inf
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []

@@ -1,0 +1,158 @@
+"""Threads: never more than the process may use, and none that a fork has lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from redline import load_model, threads
+from redline.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT_S = 120
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A Python of its own; a child that hangs ends the test, not the suite."""
+    values = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=values | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "membership", "cpus"),
+    [
+        ({"cpu.max": "150000 100000"}, "0::/", 1.5),
+        ({"cpu.max": "max 100000"}, "0::/", float("inf")),
+        ({"a/cpu.max": "200000 100000", "a/b/cpu.max": "400000 100000"}, "0::/a/b", 2.0),
+        ({"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"}, "3:cpu:/a", 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu:/", float("inf")),
+        (
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "300000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"},
+            "4:cpu,cpuacct:/a\n0::/",
+            3.0,
+        ),
+        ({"cpu.max": "100000 100000"}, "0::/outside/of/the/container", 1.0),
+        ({"cpu.max": "nonsense"}, "nonsense", float("inf")),
+        ({}, "", float("inf")),
+    ],
+)
+def test_the_quota_is_the_least_of_all_groups(
+    files: dict[str, str], membership: str, cpus: float, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    (tmp_path / "membership").write_text(membership + "\n", encoding="utf-8")
+    assert threads._quota(tmp_path, tmp_path / "membership") == cpus
+
+
+def test_no_more_threads_than_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(threads, "available_threads", lambda: 1)
+        torch.set_num_threads(2)
+        load_model("tiny")
+        assert torch.get_num_threads() == 1
+        load_model("tiny", threads=2)
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(threads, "available_threads", lambda: 8)
+        torch.set_num_threads(1)
+        load_model("tiny")
+        assert torch.get_num_threads() == 1, "what was chosen stays"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])
+def test_threads_that_are_no_count_are_refused(count: object) -> None:
+    with pytest.raises(ConfigError, match="threads is"):
+        load_model("tiny", threads=count)  # type: ignore[arg-type]
+
+
+def test_half_a_cpu_is_one_thread_and_one_and_a_half_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for quota in (0.5, 1.0, 1.5):
+        monkeypatch.setattr(threads, "_quota", lambda *_, quota=quota: quota)
+        assert threads.available_threads() == 1
+
+
+FORK = """
+import os, sys, torch, redline
+from redline.longform import vad
+from redline.types import Task, Waveform
+import numpy as np
+torch.set_num_threads({parent})
+noise = Waveform(np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32))
+if {load_before}:
+    model = redline.load_model("tiny")
+    said = model.transcribe(noise, vad=False).text
+    vad.speech_probabilities(noise.samples)
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+if not {load_before}:
+    model = redline.load_model("tiny")
+if {child}:
+    torch.set_num_threads({child})
+for what in (
+    lambda: model.transcribe(noise),
+    lambda: list(model.transcribe_each([noise], vad=False)),
+    lambda: list(model.stream(noise)),
+    lambda: model.recognizer.recognize([noise], Task()),
+    lambda: vad.speech_probabilities(noise.samples),
+    lambda: redline.load_model("tiny-plus"),
+):
+    try:
+        what()
+        print("computed")
+    except redline.RedlineError as error:
+        print("refused" if "start workers with 'spawn'" in str(error) else error)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize(
+    ("parent", "load_before", "child", "told"),
+    [
+        (2, True, 0, "refused"),
+        (2, True, 1, "computed"),
+        (2, False, 0, "computed"),
+    ],
+    ids=["after use", "one thread in the child", "loaded after the fork"],
+)
+def test_a_forked_process_computes_or_says_why_not_and_never_hangs(
+    parent: int, load_before: bool, child: int, told: str
+) -> None:
+    code = FORK.format(parent=parent, load_before=load_before, child=child)
+    done = run(
+        code.replace('redline.load_model("tiny")', 'redline.load_model("tiny", threads=torch.get_num_threads())')
+    )
+    assert (done.stdout.split(), done.returncode) == ([told] * 6, 0), done.stderr
+
+
+def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:
+    code = "import os, redline.threads as t; t.wait_without_spinning(); print(os.environ.get('OMP_WAIT_POLICY'))"
+    assert run(code).stdout.strip() == "passive"
+    assert run(code, OMP_WAIT_POLICY="active").stdout.strip() == "active"
+    assert run(code, GOMP_SPINCOUNT="1000").stdout.strip() == "None"
+
+
+def test_threads_are_told_how_to_wait_before_pytorch_is_loaded() -> None:
+    code = (
+        "import sys; import redline.cli.main as cli; assert 'torch' not in sys.modules\n"
+        "import redline.threads; assert 'torch' not in sys.modules; print('light')"
+    )
+    assert run(code).stdout.strip() == "light"
