@@ -70,7 +70,7 @@ def says(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch, *texts
     asked: list[str] = []
     answers = iter(texts)
 
-    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, options: Any) -> Any:
+    def write(prompts: Sequence[Sequence[int]], audio: Tensor, drafts: Any, budgets: Any, options: Any, seeds: Any) -> Any:
         asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
         ids = [tuple(recognizer.tokenizer.encode(next(answers))) for _ in prompts]
         return [Generation(one, "end", (-0.1,) * len(one)) for one in ids], [None] * len(ids)
@@ -207,7 +207,7 @@ def test_a_used_up_budget_gives_the_partial_text_and_a_warning(recognizer: Gener
 
 
 def test_a_loop_falls_back_to_the_draft(recognizer: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(prompts: Any, audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
+    def write(prompts: Any, audio: Any, drafts: Any, budgets: Any, options: Any, seeds: Any) -> Any:
         return [Generation(tuple(recognizer.tokenizer.encode("so so")), "loop", (-1.0, -1.0))], [None]
 
     monkeypatch.setattr(recognizer, "_write", write)
@@ -226,7 +226,7 @@ def test_what_counts_as_a_loop_does_not_depend_on_the_neighbours(
     used: list[LoopOptions] = []
     run = GenerateRecognizer._write
 
-    def record(self: GenerateRecognizer, asked: Any, audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
+    def record(self: GenerateRecognizer, asked: Any, audio: Any, drafts: Any, budgets: Any, options: Any, seeds: Any) -> Any:
         used.append(options.loops)
         return run(self, asked, audio, drafts, budgets, options)
 
