@@ -11,19 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
-    {
-        "audio",
-        "features",
-        "text",
-        "prompts",
-        "formats",
-        "manifest",
-        "numbers",
-        "forms",
-        "sandbox",
-        "signatures",
-        "threads",
-    },
+    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms"}
+    | {"sandbox", "signatures", "threads"},
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},
