@@ -19,7 +19,7 @@ from typing import Any
 
 from redline.errors import CheckpointError
 
-MAX_JSON = 2 << 20
+MAX_JSON = 1 << 20
 """Bytes of a configuration; the published ones have some thousands."""
 MAX_DEPTH = 32
 """Objects and lists inside each other; a published configuration has 3."""

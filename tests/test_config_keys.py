@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from redline.errors import ConfigError, RedlineError
-from redline.models import checkpoint, config_keys
+from redline.models import checkpoint, config_keys, rope
 from redline.models.config import LMConfig, NarConfig, SpeechConfig
 from redline.models.folder import bundled_names
 
@@ -251,3 +252,19 @@ def test_features_that_are_not_made_here_are_refused(tmp_path: Path) -> None:
                        ("projector_window_size", 10), ("dither", 0.1), ("melspec_kwargs", 3)):  # fmt: skip
         with pytest.raises(ConfigError, match=next(iter(value)) if isinstance(value, dict) else key):
             config_keys.check_preprocessor({**sound, key: value}, 15, 5)
+
+
+@pytest.mark.parametrize("name", ["2b-plus v2610", "5.0-2b"])
+def test_positions_with_one_wrong_value_are_finite_or_refused(name: str) -> None:
+    part = "rope_parameters" if name == "2b-plus v2610" else "rope_scaling"
+    for key in ("type", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", *YARN):
+        for wrong in (*WRONG, 1e-320, 1e300, 10**15):
+            values = copy.deepcopy(PUBLISHED[name])
+            values["text_config"][part][key] = wrong
+            try:
+                text = SpeechConfig.from_dict(values).text
+            except RedlineError as error:
+                assert len(str(error)) < 1000
+            else:
+                turned = rope.rotation(torch.arange(9)[None], text.head_dim, text.rope_theta, text.yarn)
+                assert all(part.isfinite().all() for part in turned), f"{key} {wrong!r}"

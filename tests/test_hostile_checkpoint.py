@@ -474,3 +474,13 @@ def test_a_list_of_end_tokens_ends_a_text_at_any(answering: Path) -> None:
     (answering / "tokenizer.json").write_text(json.dumps(tokens))
     reconfigure(answering, "text_config", "eos_token_id", [0, first])
     assert len(heard(load_model(answering, device="cpu", drafts="none"))) < len(text)
+
+
+def test_a_long_value_is_cut_in_the_error(editing: Path) -> None:
+    reconfigure(editing, None, "unheard_of", [[]] * 100_000)
+    with pytest.raises(ConfigError, match="unheard_of is") as refusal:
+        load_model(editing, device="cpu")
+    assert len(str(refusal.value)) < 500
+    reconfigure(editing, None, "unheard_of", [[]] * 500_000)
+    with pytest.raises(CheckpointError, match="bytes; at most 1048576 are read"):
+        load_model(editing, device="cpu")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from redline.errors import ConfigError
+from redline.models.rules import shown
 
 KEYS = ("rope_parameters", "rope_scaling")
 TYPES = ("default", "yarn")
@@ -29,6 +30,8 @@ YARN_KEYS = (
     "mscale_all_dim",
     "truncate",
 )
+
+TINY, HUGE = 1e-6, 1e12
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ def _sharpening(factor: float, weight: float = 1.0) -> float:
 
 
 def _above(name: str, value: Any, least: float) -> None:
-    """Raises `ConfigError` unless it is a finite number above `least`."""
+    """Raises `ConfigError` unless it is a number above `least` with which float32 can calculate."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= least:
-        raise ConfigError(f"{name} is {value!r}; allowed are numbers above {least:g}")
+    if not number or not max(least, TINY) < value <= HUGE:
+        raise ConfigError(f"{name} is {shown(value)}; allowed are numbers above {least:g} (from {TINY:g} to {HUGE:g})")
 
 
 def read(values: Mapping[str, Any], default_theta: float, default_positions: int) -> tuple[float, Yarn | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,8 +71,10 @@ def part(value: Any) -> str | None:
     return None if isinstance(value, Mapping) else "objects"
 
 
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 3, 80, 80, 40
+
+
 def shown(value: Any) -> str:
-    """A value in an error message, cut where it is long."""
-    text = value if isinstance(value, str) else repr(value)[:200]
-    shown = text if len(text) <= 80 else text[:80] + "..."
-    return repr(shown) if isinstance(value, str) else shown
+    """A value in an error message, cut where it is long, and as quickly where it is very long."""
+    return SHORT.repr(value)
