@@ -184,9 +184,9 @@ def _rows(words: Sequence[Word], placed: Placed, wave: Waveform, options: Harves
         last = rows[-1][-1] if rows else None
         fits = last is not None and bool(phrase.reason) == bool(last.reason)
         if last is not None and fits and not phrase.reason:
-            turns = words[phrase.first].turn == words[last.last - 1].turn
+            turns = {words[at].turn for one in (last, phrase) for at in (one.first, one.last - 1)}
             near = phrase.start - last.end <= (LONGEST_PAUSE_S - 2 * MARGIN_S) * SAMPLE_RATE
-            fits = turns and near and phrase.end - rows[-1][0].start <= most
+            fits = len(turns) == 1 and near and phrase.end - rows[-1][0].start <= most
         if fits:
             rows[-1].append(phrase)
         else:
