@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from redline.errors import ConfigError, RedlineError
+from redline.errors import ConfigError, DivergedError, RedlineError
 
 
 def train(
@@ -64,8 +64,15 @@ def train(
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         else:
             build(Recipe.from_dict(values, where), materials, stage or STAGES, say)
+    except DivergedError as error:
+        print(f"redline train: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
     except RedlineError as error:
         print(f"redline train: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        reason = f"{error.filename or out}: {error.strerror or error}"
+        print(f"redline train: cannot read or write {reason}; make it possible and run again", file=sys.stderr)
         raise typer.Exit(2) from error
     except ImportError as error:
         print(f"redline train needs {error.name}: pip install 'redline[train]'", file=sys.stderr)

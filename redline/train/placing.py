@@ -95,7 +95,7 @@ def hear(model: NarEditor, wave: Waveform, spans: Sequence[Span], progress: Call
     found: list[Tensor] = [torch.empty(0)] * len(spans)
     lengths = [span.end - span.start for span in spans]
     for group in batches(lengths, 120 * SAMPLE_RATE):
-        features, frames = batch_features([wave.part(spans[index]) for index in group])
+        features, frames = batch_features([wave.part(spans[index]) for index in group], model.config.frame_rule)
         out = model.encoder(features.to(place.device, place.dtype), frames.to(place.device))
         rows = out.char_logits.float().log_softmax(-1).cpu()
         for index, row, length in zip(group, rows, out.lengths.tolist(), strict=True):
