@@ -71,14 +71,12 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
     Recordings are named relative to the manifest. Raises `DataError` naming a bad line, or what there is when nothing
     matches.
     """
-    try:
-        lines = files.read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
-        ) from error
+    rows = []
+    for _, row in numbered_rows(path):
+        if isinstance(row, DataError):
+            raise row
+        rows.append(row)
     language = code(language)
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     wanted = [
         row for row in rows if (split is None or row.split == split) and (language is None or row.language == language)
     ]
@@ -90,6 +88,25 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
             f"it has splits {splits} and languages {languages}"
         )
     return wanted
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, Utterance | DataError]]:
+    """Each line of a manifest by its number, from 1: its row, or what is wrong with it.
+
+    Raises `DataError` for a file that is no text.
+    """
+    try:
+        lines = files.read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, _row(path, number, line)
+            except DataError as error:
+                yield number, error
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

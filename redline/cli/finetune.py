@@ -53,6 +53,9 @@ def finetune(
     test: Annotated[
         Path | None, typer.Option("--test", help="Manifest to score before and after; default: rows with split test.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard, to OUT/finetune/tensorboard.")
+    ] = False,
 ) -> None:
     """Teach a model your recordings: one command, best weights kept, word error rates before and after.
 
@@ -76,6 +79,7 @@ def finetune(
             blend=blend,
             noise_dir=str(noise) if noise else None,
             rir_dir=str(rooms) if rooms else None,
+            tensorboard=tensorboard,
         )
         watched = watched_rows(data, out)
         sets = {"dev": (watched, None), "test": (test, None) if test else (data, "test")}

@@ -76,6 +76,8 @@ class FinetuneOptions:
     rir_dir: str | None = None
     patience: int = 4
     seed: int = 0
+    tensorboard: bool = False
+    """Whether the log is also written for TensorBoard."""
 
     def __post_init__(self) -> None:
         if self.text not in ("as-is", "spoken"):
@@ -304,7 +306,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     settings = asdict(options) | {"model_sha256": record.fingerprint(folder)}
     run = record.describe("finetune", str(model), settings, {"train": train, "dev": dev})
     if is_first_process():
-        record.begin(out / "run.json", run, free=("passes", "steps"))
+        record.begin(out / "run.json", run, free=("passes", "steps", "tensorboard"))
     wait_for_all()
     pupil = make(folder)
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
@@ -331,6 +333,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         keep_best=pupil.keep_best,
         patience=options.patience,
         seed=options.seed,
+        tensorboard=options.tensorboard,
     )
     failure: DivergedError | None = None
     try:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError, DataError, DivergedError
+from redline.train.board import Board
 from redline.train.optim import LoopOptions, learning_rate, optimizers
 from redline.train.processes import accelerator, only_first
 from redline.train.sharding import shard, sharding, unsharded
@@ -216,10 +217,14 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
         stop.restore()
         raise DivergedError(reason)
 
+    board = Board(folder / "tensorboard") if options.tensorboard and main else None
+
     def note(row: dict[str, Any]) -> None:
         if main:
             with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+        if board is not None:
+            board.note(row)
 
     module.train()
     stop, meter, scores = _StopSignal(), _Meter(), {}
@@ -282,6 +287,8 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
             position["epoch"] += 1
             position["batch"] = 0
     stop.restore()
+    if board is not None:
+        board.close()
     all_of_us.wait_for_everyone()
     if options.keep_best and (folder / BEST).exists():
         load_best(folder, module)

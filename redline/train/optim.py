@@ -54,6 +54,8 @@ class LoopOptions:
     patience: int = 0
     """Stop after so many evaluations without a lower `keep_best`; 0 goes on to the last step."""
     seed: int = 0
+    tensorboard: bool = False
+    """Whether the log is also written for TensorBoard, beside it."""
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
