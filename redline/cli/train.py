@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -99,5 +99,7 @@ def _logged(recipe: R, tensorboard: bool) -> R:
     from redline.train.optim import LoopOptions
 
     chosen = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    loops = {key: replace(one, tensorboard=tensorboard) for key, one in chosen.items() if isinstance(one, LoopOptions)}
+    loops: dict[str, Any] = {
+        key: replace(one, tensorboard=True) for key, one in chosen.items() if isinstance(one, LoopOptions)
+    }
     return replace(recipe, **loops) if tensorboard else recipe
