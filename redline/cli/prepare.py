@@ -67,6 +67,7 @@ def prepare(
         failed: list[str] = []
         kept: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
+        speakers: Counter[str] = Counter()
         given = found = 0
         columns = (
             TextColumn("{task.description}"),
@@ -84,9 +85,7 @@ def prepare(
                     continue
                 for note in (*(notice.message for notice in wave.warnings), *material.notes):
                     notes.print(f"{written if note in material.notes else recording}: {note}", style="yellow")
-                if material.speakers:
-                    named = ", ".join(f"{name} ({turns})" for name, turns in material.speakers)
-                    notes.print(f"{written}: speakers, with their turns: {named}")
+                speakers.update(dict(material.speakers))
                 task = bar.add_task(recording.name, total=max(1.0, wave.duration))
                 words = words_of_lines(material.lines, options.letters)
                 result = harvest(encoder, wave, words, options, partial(bar.advance, task))
@@ -100,9 +99,15 @@ def prepare(
                 for one in result.rows:
                     row = one.to_dict(recording.resolve(), language, recording.stem)
                     (dropped if one.dropped else kept).append(row)
+        if speakers:
+            named = ", ".join(f"{name} ({turns})" for name, turns in speakers.most_common(20))
+            more = f" and {len(speakers) - 20} more" if len(speakers) > 20 else ""
+            notes.print(f"labels taken for speakers, with their turns: {named}{more}")
         rest = out.with_suffix(".dropped.jsonl")
         if dropped:
             write_manifest(rest, dropped)
+        elif kept:
+            rest.unlink(missing_ok=True)  # what an earlier run dropped
         for reason in failed:
             notes.print(f"redline: {reason}", style="red")
         if kept:

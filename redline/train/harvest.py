@@ -151,7 +151,7 @@ def harvest(
     spans, _ = listen(wave, WINDOW_S, PipelineOptions(window=window))
     hearing = hear(model, wave, spans, progress)
     placed = place_words([word.said for word in words], hearing)
-    if not placed.recognised:
+    if not any(placed.places):
         whole = " ".join(word.written for word in words)
         reason = "no three words of it are recognised in a row anywhere in the recording"
         return Harvest((Harvested(0.0, wave.duration, whole, float("inf"), reason),), len(words), 0)

@@ -28,6 +28,8 @@ PIECE_S = 15.0
 """Shortest stretch between two anchors that is aligned as one."""
 LONGEST_PIECE_S = 240.0
 """Where nothing was recognised for so long, nothing is aligned."""
+SHORT_S = 30.0
+"""A recording up to this length is aligned as one where it has no anchor: its text has few words to be known by."""
 WILD_NATS = 1.5
 """What a frame of speech costs that the transcript does not have."""
 BATCH_CELLS = 40_000_000
@@ -203,7 +205,7 @@ def place_words(said: Sequence[str], hearing: Hearing) -> Placed:
     recognised = len({flat[at + step][1] for at, _ in chain for step in range(ANCHOR_WORDS)})
     frames, rate = len(hearing.log_probs), SAMPLE_RATE / hearing.frame
     places: list[Place | None] = [None] * len(said)
-    if not chain:
+    if not chain and frames > SHORT_S * rate:
         return Placed(tuple(places), 0, tuple(letters))
     cut = _pieces(said, heard, chain, frames, PIECE_S * rate)
     todo = [one for one in cut if any(said[one.first : one.last]) and 0 < one.end - one.start <= LONGEST_PIECE_S * rate]
