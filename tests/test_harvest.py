@@ -234,6 +234,14 @@ def test_a_text_that_fits_nowhere_is_told_and_nothing_is_overwritten(tmp_path: P
     assert code == 1 and "is not written" in told and "redline transcribe" in told and len(rows) == 1
 
 
+def test_where_no_manifest_can_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "talk.txt").write_text(SAID)
+    (tmp_path / "talk.wav").write_bytes(b"never read")
+    for out in (tmp_path, tmp_path / "talk.txt" / "m.jsonl", Path("/proc/nowhere/m.jsonl")):
+        result = CliRunner().invoke(app, ["prepare", str(tmp_path / "talk.wav"), "--out", str(out)])
+        assert result.exit_code == 2 and "choose another --out" in result.output
+
+
 def test_late_captions_are_placed_by_their_words(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "talk.wav", audio.load(JFK).samples, 16_000)
     parts = [(0.3, " ".join(WORDS[:7])), (5.3, " ".join(WORDS[7:14])), (8.2, " ".join(WORDS[14:]))]

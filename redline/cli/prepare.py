@@ -54,6 +54,7 @@ def prepare(
     notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
         pairs = _pairs(source, text)
+        _ready(out)
         from redline import audio
         from redline.models import checkpoint
         from redline.train.data import letters_of
@@ -148,6 +149,16 @@ def _unfitting(recording: Path, written: Path, result: Harvest) -> str:
         f"{told}; is it an abridged text, or the sound too hard for the model? Try a larger --tolerance, "
         "another --model, or correct the text where the list of what was dropped says so"
     )
+
+
+def _ready(out: Path) -> None:
+    """Refuse a place where no manifest can be written before anything is heard."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(21, "a folder has this name")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

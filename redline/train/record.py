@@ -1,6 +1,6 @@
 """What made a model: settings and a summary of the data, kept beside its weights and compared when a run goes on.
 
-No text of the data and no path of this machine is in it; the digest tells whether two runs had the same rows.
+No text, name or path of the data is in it; the digest tells whether two runs had the same rows.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,12 +28,12 @@ def summary(rows: Sequence[Utterance]) -> dict[str, Any]:
     for row in sorted(rows, key=lambda one: one.id):
         digest.update(json.dumps([row.id, row.audio.name, row.start, row.end, row.text]).encode())
     found: dict[str, Any] = {"utterances": len(rows), "hours": round(sum(row.duration for row in rows) / 3600, 3)}
-    for key in ("language", "source"):
-        seconds: Counter[str] = Counter()
-        for row in rows:
-            seconds[getattr(row, key)] += row.duration  # type: ignore[assignment]
-        found[f"hours_by_{key}"] = {name: round(time / 3600, 3) for name, time in sorted(seconds.items()) if name}
-    found["speakers"] = len({row.speaker for row in rows if row.speaker})
+    seconds: dict[str, float] = {}
+    for row in rows:
+        seconds[row.language] = seconds.get(row.language, 0.0) + row.duration
+    found["hours_by_language"] = {name: round(time / 3600, 3) for name, time in sorted(seconds.items()) if name}
+    for key in ("speaker", "source"):  # how many, not who: names are private
+        found[f"{key}s"] = len({getattr(row, key) for row in rows} - {""})
     return found | {"sha256": digest.hexdigest()}
 
 
