@@ -143,6 +143,22 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
         say(f"{stage.name}: this CPU has no bfloat16, so precision is float32")
     torch.manual_seed(options.seed)
     module = stage.objective.to(device)
+
+    def agreed(value: Any) -> Any:
+        """What the first process says, so that all do the same."""
+        return broadcast_object_list([value])[0] if processes > 1 else value
+
+    def watched() -> dict[str, float]:
+        module.eval()
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+            result = stage.evaluate()
+        module.train()
+        return dict(agreed(result))
+
+    make_folder(folder)
+    # What it begins with is a candidate too: training may only make it worse. Shards are first put together by a step.
+    fresh = not any((folder / name).exists() for name in ("latest", "diverged"))
+    began = watched() if fresh and options.keep_best and options.steps else {}
     if sharded:
         shard(module)
     average = Average(module, options.average_decay)
@@ -154,7 +170,6 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     wrapped: Any = module
     if not sharded:
         wrapped, *found = all_of_us.prepare(module, *found)
-    make_folder(folder)
     step = first_step = position["step"]
     diverged = folder / "diverged"
     if diverged.exists() and not changed:
@@ -167,18 +182,12 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     elif step:
         say(f"{stage.name}: going on from step {step} of {options.steps}")
 
-    def agreed(value: Any) -> Any:
-        """What the first process says, so that all do the same."""
-        return broadcast_object_list([value])[0] if processes > 1 else value
-
     def evaluate() -> dict[str, float]:
         average.swap(module)
-        module.eval()
-        with unsharded(module), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
-            result = stage.evaluate()
-        module.train()
+        with unsharded(module):
+            result = watched()
         average.swap(module)
-        return dict(agreed(result))
+        return result
 
     def update(batches: Sequence[Any], meter: _Meter) -> None:
         rate = learning_rate(step, options)
@@ -230,9 +239,8 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     stop, meter, scores = _StopSignal(), _Meter(), {}
     started = saved = time.monotonic()
     heard_s = 0.0
-    if options.keep_best and "best" not in position and step < options.steps:
-        # What it begins with is a candidate too: training may only make it worse.
-        scores = evaluate()
+    if began:
+        scores = began
         note({"step": step, **scores})
         say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
         _note_best(options, scores, position)
