@@ -11,7 +11,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
-    {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms", "normalize", "sandbox", "signatures"},
+    {
+        "audio",
+        "features",
+        "text",
+        "prompts",
+        "formats",
+        "manifest",
+        "numbers",
+        "forms",
+        "normalize",
+        "sandbox",
+        "signatures",
+    },
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},
