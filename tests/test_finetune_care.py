@@ -300,7 +300,7 @@ def test_a_missing_recording_is_told_once_and_many_are_counted(tmp_path: Path) -
         ('"start": NaN', "start is NaN"),
         ('"words": [{"start": 0, "end": -Infinity, "text": "a"}]', r"words\[0\]\.end is -Infinity"),
         ('"text": ["a"]', r'text is \["a"\]; it is a text in quotes'),
-        ('"keywords": 5', "keywords is 5; it is a list of texts"),
+        ('"keywords": 5', "keywords is 5; give a list of texts"),
     ],
 )
 def test_a_row_that_cannot_be_is_refused_by_line_and_field(tmp_path: Path, fields: str, message: str) -> None:
