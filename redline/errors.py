@@ -9,6 +9,7 @@ RedlineError
 ├── CheckpointError         a folder or hub id that is not a checkpoint this package knows
 ├── ConfigError             a configuration whose numbers contradict each other
 ├── DataError               a manifest or recipe that cannot be used
+├── DivergedError           training whose loss is no number any more
 ├── RecognitionError        the recognizer failed on a clip, or on every part of a recording
 ├── UnknownArgumentError    a keyword argument that a function does not have; a TypeError, too
 └── UnsupportedTaskError    the model cannot do what was asked
@@ -51,6 +52,10 @@ class ConfigError(RedlineError):
 
 class DataError(RedlineError):
     """A manifest, recipe or training file cannot be used."""
+
+
+class DivergedError(RedlineError):
+    """The loss of a training run is not a finite number; the last good weights are kept."""
 
 
 class RecognitionError(RedlineError):

@@ -71,14 +71,12 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
     Recordings are named relative to the manifest. Raises `DataError` naming a bad line, or what there is when nothing
     matches.
     """
-    try:
-        lines = files.read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
-        ) from error
+    rows = []
+    for _, row in numbered_rows(path):
+        if isinstance(row, DataError):
+            raise row
+        rows.append(row)
     language = code(language)
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     wanted = [
         row for row in rows if (split is None or row.split == split) and (language is None or row.language == language)
     ]
@@ -92,25 +90,51 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
     return wanted
 
 
+def numbered_rows(path: Path) -> Iterator[tuple[int, Utterance | DataError]]:
+    """Each line of a manifest by its number, from 1: its row, or what is wrong with it.
+
+    Raises `DataError` for a file that is no text.
+    """
+    try:
+        lines = files.read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, _row(path, number, line)
+            except DataError as error:
+                yield number, error
+
+
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows as JSON lines, making the folder where needed; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return files.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write rows as JSON lines, making the folder where needed; returns the path.
+
+    All of it appears at once or nothing; raises `DataError` where it cannot be written.
+    """
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return files.write(path, text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _row(path: Path, number: int, line: str) -> Utterance:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{number}: not JSON ({error}); a manifest has one JSON object a line") from error
     if not isinstance(row, dict) or not isinstance(row.get("audio"), str):
         raise DataError(f"{path}:{number}: no 'audio'; each line needs at least audio and text")
-    try:
-        start, end = float(row.get("start") or 0.0), row.get("end")
-        end = None if end is None else float(end)
-        duration = float(row.get("duration") or 0.0) if end is None else end - start
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}:{number}: start, end and duration are seconds ({error})") from error
+    if (found := _not_finite(row)) is not None:
+        raise DataError(f"{path}:{number}: {found[0]} is {found[1]}; numbers of a manifest are finite")
+    for key in ("text", "target_text"):
+        if not isinstance(row.get(key) or "", str):
+            raise DataError(f"{path}:{number}: {key} is {json.dumps(row[key])[:80]}; it is a text in quotes")
+    start, end, duration = _times(path, number, row)
     return Utterance(
         id=str(row.get("id") or f"{row['audio']}@{start:.3f}"),
         audio=(path.parent / row["audio"]).resolve(),
@@ -152,6 +176,36 @@ def _language(path: Path, number: int, named: Any) -> str:
         return code(named) or ""
     except UnsupportedTaskError as error:
         raise DataError(f"{path}:{number}: {error}") from error
+
+
+def _times(path: Path, number: int, row: Mapping[str, Any]) -> tuple[float, float | None, float]:
+    """Start, end and duration of a row in seconds; with `start` but no `end`, the duration tells the end."""
+    try:
+        start, end = float(row.get("start") or 0.0), row.get("end")
+        end = None if end is None else float(end)
+        duration = float(row.get("duration") or 0.0)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}:{number}: start, end and duration are seconds ({error})") from error
+    for key, value in (("start", start), ("duration", duration)):
+        if value < 0:
+            raise DataError(f"{path}:{number}: {key} is {value:g}; seconds count from 0")
+    if end is None and row.get("start") is not None and duration > 0:
+        end = start + duration
+    if end is not None and end <= start:
+        raise DataError(f"{path}:{number}: end is {end:g}, which is not after start, {start:g}")
+    return start, end, duration if end is None else end - start
+
+
+def _not_finite(value: Any, name: str = "") -> tuple[str, str] | None:
+    """The name and value of a number in a row that is none: JSON of Python's has NaN and Infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return name, "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inner = ((f"{name}.{key}" if name else str(key), one) for key, one in value.items())
+    elif isinstance(value, list):
+        inner = ((f"{name}[{at}]", one) for at, one in enumerate(value))
+    return next((found for key, one in inner if (found := _not_finite(one, key)) is not None), None)
 
 
 def _timed(path: Path, number: int, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:

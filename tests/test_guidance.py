@@ -19,6 +19,9 @@ SMALL = LMConfig(
     num_key_value_heads=2,
     head_dim=4,
     attention_multiplier=0.5,
+    pad_token_id=0,
+    bos_token_id=0,
+    eos_token_id=0,
 )
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
     {"audio", "features", "text", "prompts", "formats", "manifest", "numbers", "forms"}
-    | {"sandbox", "signatures", "threads"},
+    | {"normalize", "sandbox", "signatures", "threads"},
     {"models", "decoding", "engine"},
     {"longform", "recognizer"},
     {"train", "evaluate", "serve", "cluster"},

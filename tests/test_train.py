@@ -362,6 +362,9 @@ def test_merged_adapters_equal_adapters() -> None:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     plain = GraniteLM(config).eval()
     names = set(plain.state_dict())

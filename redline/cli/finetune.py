@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from redline.errors import DataError, RedlineError
+from redline.errors import DataError, DivergedError, RedlineError
 
 if TYPE_CHECKING:
     from redline.evaluate.report import SystemRun
@@ -26,7 +27,7 @@ def finetune(
     model: Annotated[
         str, typer.Option("--model", help="The model to start from: bundled, a folder or a hub id.")
     ] = "tiny",
-    passes: Annotated[float, typer.Option("--passes", min=0, help="How often each utterance is heard at most.")] = 20.0,
+    passes: Annotated[float, typer.Option("--passes", help="How often each utterance is heard at most.")] = 20.0,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates, in place of --passes.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, 0.0001 by default.")] = None,
     lora_rank: Annotated[
@@ -55,11 +56,15 @@ def finetune(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard, to OUT/finetune/tensorboard.")
+    ] = False,
 ) -> None:
     """Teach a model your recordings: one command, best weights kept, word error rates before and after.
 
     Rows with split "train" (or none) teach, rows with split "dev" say when to stop; without such a tenth is held out.
-    An interrupted run goes on when the same command is given again.
+    An interrupted run goes on when the same command is given again, a finished one is only scored again. What the model
+    began with is kept where nothing learned is better on dev. Exit status 1: the loss was no number any more.
     """
     notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
@@ -71,6 +76,17 @@ def finetune(
 
         if style not in STYLES:
             raise typer.BadParameter(f"{style!r}; allowed are {', '.join(STYLES)}", param_hint="--text")
+        options = FinetuneOptions(
+            passes=passes,
+            steps=steps,
+            lr=lr,
+            lora_rank=lora_rank,
+            train_encoder=encoder,
+            blend=blend,
+            noise_dir=str(noise) if noise else None,
+            rir_dir=str(rooms) if rooms else None,
+            tensorboard=tensorboard,
+        )
         watched = watched_rows(data, out)
         sets = {"dev": (watched, None), "test": (test, None) if test else (data, "test")}
         first = is_first_process()
@@ -82,24 +98,23 @@ def finetune(
             notes.print(
                 "the model writes lower-case words, so your texts are turned into them (--text as-is keeps them)"
             )
-        options = FinetuneOptions(
-            passes=passes,
-            steps=steps,
-            lr=lr,
-            lora_rank=lora_rank,
-            train_encoder=encoder,
-            blend=blend,
-            text=chosen,
-            noise_dir=str(noise) if noise else None,
-            rir_dir=str(rooms) if rooms else None,
-        )
-        target = finetune(model, data, out, options, _say)
+        target = finetune(model, data, out, replace(options, text=chosen), _say)
         if first:
             after = _score(str(target), {name: sets[name] for name in before}, notes)
             _tell(before, after)
+            wer = [runs["dev"].reports[-1].edited.words.rate for runs in (before, after) if "dev" in runs]
+            if wer and wer[1] > wer[0]:
+                notes.print(f"on dev {target} is worse than the model it began with, {model}", style="yellow")
             notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
+    except DivergedError as error:
+        notes.print(f"redline finetune: {error}", style="red")
+        raise typer.Exit(1) from error
     except RedlineError as error:
         notes.print(f"redline finetune: {error}", style="red")
+        raise typer.Exit(2) from error
+    except OSError as error:
+        reason = f"{error.filename or out}: {error.strerror or error}"
+        notes.print(f"redline finetune: cannot read or write {reason}; make it possible and run again", style="red")
         raise typer.Exit(2) from error
     except ImportError as error:
         notes.print(f"redline finetune needs {error.name}: pip install 'redline[train]'", style="red")

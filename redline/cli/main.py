@@ -20,6 +20,7 @@ VERBS = {
     "models": "redline.cli.info:models",
     "evaluate": "redline.cli.evaluate:evaluate",
     "prepare": "redline.cli.prepare:prepare",
+    "check": "redline.cli.check:check",
     "train": "redline.cli.train:train",
     "finetune": "redline.cli.finetune:finetune",
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +17,16 @@ from redline.audio.content import SUFFIXES
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
 
+if TYPE_CHECKING:
+    from redline.train.harvest import Harvest
+
 TEXTS = (".srt", ".vtt", ".txt")
+FITS = 0.5
+"""A text of which a smaller share of words is kept is said not to fit."""
+RECOGNISED = 0.03
+"""A text of which a smaller share is recognised is that of another recording: a weak model finds 0.2, chance 0.01."""
+LATE_S = 1.0
+"""Captions that are off by less are told nothing about."""
 
 
 def prepare(
@@ -35,16 +46,20 @@ def prepare(
 ) -> None:
     """Cut recordings into utterances with the text said in them; what does not fit the sound is dropped and listed.
 
-    In a folder, talk.mp3 goes with talk.srt, talk.vtt or talk.txt. A transcript needs no times. What is dropped is
-    written beside the manifest, with the reason.
+    In a folder, talk.mp3 goes with talk.srt, talk.vtt or talk.txt. A transcript needs no times, and those of captions
+    are not believed: words are placed where they are heard. Labels such as `JANE DOE:` become the speaker of a row.
+    What is dropped is written beside the manifest, with the reason. Exit status 1: less than half of the words of some
+    recording fit.
     """
     notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
         pairs = _pairs(source, text)
+        _ready(out)
         from redline import audio
         from redline.models import checkpoint
         from redline.train.data import letters_of
-        from redline.train.harvest import Cue, HarvestOptions, harvest, read_captions, words_of
+        from redline.train.harvest import HarvestOptions, harvest, words_of_lines
+        from redline.train.transcripts import read_text
 
         options = HarvestOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language))
         encoder, config, _ = checkpoint.load(model)
@@ -53,7 +68,8 @@ def prepare(
         failed: list[str] = []
         kept: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
-        given = 0
+        speakers: Counter[str] = Counter()
+        given = found = 0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,40 +80,85 @@ def prepare(
             for recording, written in pairs:
                 try:
                     wave = audio.load(recording)
-                    material = (
-                        words_of(written.read_text(encoding="utf-8-sig", errors="replace"), options.letters)
-                        if written.suffix.lower() == ".txt"
-                        else read_captions(written)
-                    )
+                    material = read_text(written)
                 except (RedlineError, OSError) as error:
                     failed.append(str(error))
                     continue
-                given += sum(len(one.text.split()) if isinstance(one, Cue) else 1 for one in material)
+                for note in (*(notice.message for notice in wave.warnings), *material.notes):
+                    notes.print(f"{written if note in material.notes else recording}: {note}", style="yellow")
+                speakers.update(dict(material.speakers))
                 task = bar.add_task(recording.name, total=max(1.0, wave.duration))
-                for one in harvest(encoder, wave, material, options, partial(bar.advance, task)):
+                words = words_of_lines(material.lines, options.letters)
+                result = harvest(encoder, wave, words, options, partial(bar.advance, task))
+                bar.remove_task(task)
+                given, found = given + result.given, found + result.kept
+                if abs(result.late_s) >= LATE_S:
+                    way = "late" if result.late_s > 0 else "early"
+                    notes.print(f"{written}: {abs(result.late_s):.1f} s {way}; placed by its words", style="yellow")
+                if result.kept < FITS * result.given or not result.given:
+                    failed.append(_unfitting(recording, written, result))
+                for one in result.rows:
                     row = one.to_dict(recording.resolve(), language, recording.stem)
                     (dropped if one.dropped else kept).append(row)
-                bar.remove_task(task)
+        if speakers:
+            named = ", ".join(f"{name} ({turns})" for name, turns in speakers.most_common(20))
+            more = f" and {len(speakers) - 20} more" if len(speakers) > 20 else ""
+            notes.print(f"labels taken for speakers, with their turns: {named}{more}")
+        rest = out.with_suffix(".dropped.jsonl")
+        if dropped:
+            write_manifest(rest, dropped)
+        elif kept:
+            rest.unlink(missing_ok=True)  # what an earlier run dropped
         for reason in failed:
             notes.print(f"redline: {reason}", style="red")
-        if not kept and not dropped:
-            raise DataError(f"{source}: no speech was found that any of the text could belong to")
-        write_manifest(out, kept)
-        minutes = sum(row["duration"] for row in kept) / 60
-        found = sum(len(row["text"].split()) for row in kept)
-        notes.print(f"{out}: {len(kept)} utterances, {minutes:.1f} min, {found} of {given} words")
+        if kept:
+            write_manifest(out, kept)
+            minutes = sum(row["duration"] for row in kept) / 60
+            notes.print(f"{out}: {len(kept)} utterances, {minutes:.1f} min, {found} of {given} words")
+        else:
+            notes.print(f"redline: nothing fits, so {out} is not written", style="red")
         if dropped:
-            rest = out.with_suffix(".dropped.jsonl")
-            write_manifest(rest, dropped)
             notes.print(f"{rest}: {len(dropped)} that do not fit, with the reason", style="yellow")
     except RedlineError as error:
         notes.print(f"redline: {error}", style="red")
+        raise typer.Exit(2) from error
+    except OSError as error:
+        notes.print(f"redline: cannot write {out}: {error.strerror or error}", style="red")
         raise typer.Exit(2) from error
     except ImportError as error:
         print(f"redline prepare needs {error.name}: pip install 'redline[train]'", file=sys.stderr)
         raise typer.Exit(2) from error
     if failed:
         raise typer.Exit(1)
+
+
+def _unfitting(recording: Path, written: Path, result: Harvest) -> str:
+    """What is said where a text and a recording hardly belong together."""
+    if not result.given:
+        return f"{written}: no words in it"
+    told = f"{recording}: {result.kept} of {result.given} words of {written.name} fit what is said"
+    reasons = Counter(re.sub(r"'[^']*'|\d[\d.]*", "...", row.dropped) for row in result.rows if row.dropped)
+    if reasons and result.recognised >= RECOGNISED * result.given:
+        told += f" (most often: {reasons.most_common(1)[0][0]})"
+    if result.recognised < RECOGNISED * result.given:
+        return (
+            f"{told}, and only {result.recognised} are recognised in their order; is it the text of another recording, "
+            "or in another language (--language)? Try `redline transcribe` on the recording to compare"
+        )
+    return (
+        f"{told}; is it an abridged text, or the sound too hard for the model? Try a larger --tolerance, "
+        "another --model, or correct the text where the list of what was dropped says so"
+    )
+
+
+def _ready(out: Path) -> None:
+    """Refuse a place where no manifest can be written before anything is heard."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(21, "a folder has this name")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

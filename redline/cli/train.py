@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from redline.errors import ConfigError, RedlineError
+from redline.errors import ConfigError, DivergedError, RedlineError
+
+if TYPE_CHECKING:
+    from redline.train.recipe import Recipe
+    from redline.train.speech_recipe import SpeechRecipe
+
+R = TypeVar("R", "Recipe", "SpeechRecipe")
 
 
 def train(
@@ -41,6 +48,9 @@ def train(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, to OUT/<stage>/tensorboard.")
+    ] = False,
 ) -> None:
     """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
 
@@ -65,13 +75,22 @@ def train(
         materials = Materials(data, out, text, noise, rooms, voices, voice_weights)
         values, where = read_values(recipe)
         if "kind" in values:
-            build_speech(SpeechRecipe.from_dict(values, where), materials, stage or SPEECH_STAGES, say)
+            build_speech(
+                _logged(SpeechRecipe.from_dict(values, where), tensorboard), materials, stage or SPEECH_STAGES, say
+            )
         elif voices or voice_weights:
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         else:
-            build(Recipe.from_dict(values, where), materials, stage or STAGES, say)
+            build(_logged(Recipe.from_dict(values, where), tensorboard), materials, stage or STAGES, say)
+    except DivergedError as error:
+        print(f"redline train: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
     except RedlineError as error:
         print(f"redline train: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        reason = f"{error.filename or out}: {error.strerror or error}"
+        print(f"redline train: cannot read or write {reason}; make it possible and run again", file=sys.stderr)
         raise typer.Exit(2) from error
     except ImportError as error:
         print(f"redline train needs {error.name}: pip install 'redline[train]'", file=sys.stderr)
@@ -79,3 +98,14 @@ def train(
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from {out}", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _logged(recipe: R, tensorboard: bool) -> R:
+    """A recipe whose stages write for TensorBoard too, where that is asked for."""
+    from redline.train.optim import LoopOptions
+
+    chosen = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    loops: dict[str, Any] = {
+        key: replace(one, tensorboard=True) for key, one in chosen.items() if isinstance(one, LoopOptions)
+    }
+    return replace(recipe, **loops) if tensorboard else recipe

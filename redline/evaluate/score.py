@@ -7,15 +7,15 @@ languages, as the Open ASR leaderboard does. Rates are fractions: 0.25 is 25 %.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
 
 from redline.errors import DataError, RedlineError
+from redline.normalize import normalizer as normalizer
 from redline.types import listed
 
 SYNTHETIC = "synthetic"
@@ -124,18 +124,6 @@ class Report:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-@lru_cache
-def normalizer(language: str) -> Callable[[str], str]:
-    """The normaliser of a language; raises `RedlineError` when the package that has it is not installed."""
-    try:
-        from whisper_normalizer.basic import BasicTextNormalizer
-        from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        raise _missing("whisper-normalizer") from error
-    make: Callable[[], Callable[[str], str]] = EnglishTextNormalizer if language == "en" else BasicTextNormalizer
-    return make()
 
 
 def _missing(package: str) -> RedlineError:

@@ -49,6 +49,8 @@ class AnswerBatch:
     seconds: float
     spans: tuple[tuple[Span | None, ...], ...] = ()
     """Encoder frames in which each token of each answer is said; an empty row where they are not known."""
+    languages: tuple[str, ...] = ()
+    """Of the texts, where they are known."""
 
 
 @dataclass(frozen=True)
@@ -328,6 +330,7 @@ class AskedSource:
                 tuple(texts),
                 tuple(tasks),
                 batch.seconds,
+                languages=batch.languages,
             )
 
 
@@ -367,7 +370,9 @@ class AnswerStage:
         plain = [batch for batch in self.dev if set(batch.tasks) == {"transcribe"}]
         if plain:
             references = [text for batch in plain for text in batch.texts]
-            scores["wer"] = rates(references, [text for batch in plain for text in written(self.objective, batch)])[1]
+            answers = [text for batch in plain for text in written(self.objective, batch)]
+            languages = [one for batch in plain for one in batch.languages or ("",) * len(batch.texts)]
+            scores["wer"] = rates(references, answers, languages)[1]
         return scores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from redline.models.granite import GraniteLM
 from redline.models.heads import FormHead, LanguageHead
 from redline.models.ngram import NAME, NgramLM
 from redline.text import Tokenizer
+from redline.train import record
 from redline.train.balance import hours_of, shares
 from redline.train.data import (
     AugmentOptions,
@@ -40,7 +41,7 @@ from redline.train.processes import first_process_first, is_first_process, only_
 from redline.train.recipe import Recipe
 from redline.train.recombine import AS_SAID, RecombineOptions
 from redline.train.sharding import sharding
-from redline.train.snapshot import load_average
+from redline.train.snapshot import load_average, make_folder
 from redline.train.splice import SplicedSource
 from redline.train.stage import Source, share_done
 from redline.train.start import check_shape, dtype_of
@@ -72,8 +73,8 @@ class Materials:
         return replace(options, noise_dir=noise, rir_dir=rooms)
 
 
-def _speech(recipe: Recipe, data: Path, split: str) -> list[Utterance]:
-    rows = taught(data, split=split, language=recipe.languages)
+def _speech(recipe: Recipe, data: Path, split: str, say: Say) -> list[Utterance]:
+    rows = taught(data, split=split, language=recipe.languages, say=say)
     return [said for row in rows if (said := _as_spoken(row, recipe.letters)).text]
 
 
@@ -89,8 +90,8 @@ class Build:
 
     def __init__(self, recipe: Recipe, materials: Materials, say: Say) -> None:
         self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
-        self.train_set = _speech(recipe, materials.data, "train")
-        self.dev_set = _speech(recipe, materials.data, "dev")
+        self.train_set = _speech(recipe, materials.data, "train", say)
+        self.dev_set = _speech(recipe, materials.data, "dev", say)
         for name, rows in (("train", self.train_set), ("dev", self.dev_set)):
             if not rows:
                 raise DataError(
@@ -330,6 +331,9 @@ class Build:
             merge_adapters(objective.editor.language_model)
         dtype = torch.float16 if self.start is None else dtype_of(self.start)
         target = checkpoint.save(self.out / "model", objective.editor, self.tokenizer_path, dtype=dtype, overwrite=True)
+        data = {"train": self.train_set, "dev": self.dev_set}
+        run = record.describe("train", self.recipe.start, asdict(self.recipe), data)
+        record.write(target / record.NAME, run)
         size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
         self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
 
@@ -348,7 +352,7 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
     """Run the named stages in their order; raises `ConfigError` for a stage that does not exist."""
     if unknown := set(stages) - set(STAGES):
         raise ConfigError(f"no stage {sorted(unknown)}; stages are {', '.join(STAGES)}")
-    materials.out.mkdir(parents=True, exist_ok=True)
+    make_folder(materials.out)
     run = Build(recipe, materials, only_first(say))
     training = {"encoder": recipe.encoder_training, "lm": recipe.lm_training, "editor": recipe.editor_training}
     for stage, options in training.items():

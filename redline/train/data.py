@@ -13,7 +13,7 @@ import random
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,28 +26,17 @@ from torch import Tensor
 from redline.errors import ConfigError, DataError
 from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features, pad
 from redline.forms import MARKS
-from redline.manifest import Utterance, read_manifest
+from redline.manifest import Utterance
 from redline.train.augment import SpecAugmentOptions, augment_features, twin_features
 from redline.train.balance import balanced
 from redline.train.recombine import AS_SAID, RecombineOptions, Recombiner
+from redline.train.rows import taught as taught
 from redline.types import SAMPLE_RATE
 
 Progress = Callable[[float], None]
 
 
 Letters = Literal["a-z", "all"]
-
-
-def taught(path: Path, *, split: str | None = None, language: str | Collection[str] | None = None) -> list[Utterance]:
-    """The utterances of a manifest that have text; raises `DataError` for one that does not tell its duration."""
-    languages = (language,) if isinstance(language, str) else language
-    rows = [row for row in read_manifest(path) if row.text]
-    rows = [row for row in rows if split in (None, row.split) and (languages is None or row.language in languages)]
-    if silent := [row for row in rows if row.duration <= 0]:
-        raise DataError(
-            f"{path}: {len(silent)} rows have no duration, first {silent[0].id}; training needs it (seconds)"
-        )
-    return rows
 
 
 def spoken(text: str, letters: Letters = "a-z") -> str:
@@ -119,7 +108,9 @@ def cut_of(utterance: Utterance) -> Any:
     except (OSError, AudioLoadingError) as error:
         reason = "no such file" if not utterance.audio.exists() else "not a recording that can be read"
         raise DataError(f"{utterance.audio}: {reason}") from error
-    length = min(utterance.duration, recording.duration - utterance.start)
+    # A row without an end is the whole recording, however long it says that it is.
+    end = recording.duration if utterance.end is None else min(utterance.end, recording.duration)
+    length = end - utterance.start
     if length <= 0:
         raise DataError(f"{utterance.audio}: starts at {utterance.start:g} s but lasts {recording.duration:g} s")
     cut = recording.to_cut().truncate(offset=utterance.start, duration=length)
@@ -193,7 +184,10 @@ def build_view(
     """
     from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 
-    key = json.dumps([rule, view, repr(options) if view else "", [(item.id, str(item.audio)) for item in utterances]])
+    ids = {item.id for item in utterances}
+    assert len(ids) == len(utterances), "features are found by id"
+    parts = [(item.id, str(item.audio), item.start, item.end, *_stamp(item.audio)) for item in utterances]
+    key = json.dumps([rule, view, repr(options) if view else "", parts])
     stem = cache / f"view{view}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if stem.with_suffix(".json").exists():
         return FeatureView.open(stem)
@@ -225,6 +219,15 @@ def build_view(
     index.write_text(json.dumps(offsets))
     index.replace(stem.with_suffix(".json"))
     return FeatureView.open(stem)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which change with what is in it; zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)

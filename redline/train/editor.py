@@ -188,5 +188,5 @@ class EditorStage(SpeechStage):
             out = editor(features, lengths)
             drafted += [decode(row).strip() for row in out.draft_ids]
             edited += [decode(row).strip() for row in out.final_ids]
-        before, after = rates(self.references, drafted)[1], rates(self.references, edited)[1]
+        before, after = (rates(self.references, texts, self.languages)[1] for texts in (drafted, edited))
         return {"draft_wer": before, "edited_wer": after, "removed": 100 * (before - after) / max(before, 1e-9)}

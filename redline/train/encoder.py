@@ -143,8 +143,8 @@ class EncoderStage(SpeechStage):
             drafted += [tokenizer.decode(row).strip() for row in tokens]
             if (head := self.objective.language) is not None:
                 told += head.decide(head(out.hidden, out.lengths))
-        cer, wer = rates(self.references, spelled)
-        token_cer, token_wer = rates(self.references, drafted)
+        cer, wer = rates(self.references, spelled, self.languages)
+        token_cer, token_wer = rates(self.references, drafted, self.languages)
         scores = {"cer": cer, "wer": wer, "token_cer": token_cer, "token_wer": token_wer}
         if told:
             wrong = sum(one != item.language for one, item in zip(told, self.dev, strict=True))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
-from redline.errors import ConfigError, DataError
+from redline.errors import ConfigError, DataError, DivergedError
 from redline.features import Rule
 from redline.manifest import Utterance, write_manifest
 from redline.models import checkpoint, speech_checkpoint, vocabulary
 from redline.models.folder import resolve
 from redline.models.speech_checkpoint import is_speech_lm
 from redline.prompts import PromptTemplate
+from redline.train import record
 from redline.train.answers import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter
 from redline.train.augment import SpecAugmentOptions
 from redline.train.data import (
@@ -31,16 +34,18 @@ from redline.train.data import (
 )
 from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.loop import Say, fit
-from redline.train.optim import LoopOptions
+from redline.train.optim import LoopOptions, between
 from redline.train.processes import is_first_process, only_first, wait_for_all
-from redline.train.snapshot import load_best
+from redline.train.snapshot import BEST, BEST_SCORES, load_best, make_folder, told_where_full
 from redline.train.start import dtype_of
 from redline.train.tasks import Asker, TaskOptions, said_of
-from redline.train.views import make_views
+from redline.train.views import make_views, measured
 
 TextStyle = Literal["as-is", "spoken"]
 HELD_OUT = (4, 200)
 """Fewest and most utterances that are held out where the manifest names no dev split."""
+SURE_POINTS = 5.0
+"""Where the error rate of what is watched is less certain than this, it is said."""
 LARGE = 500_000_000
 """Parameters from which a model learns through adapters, its encoder frozen, unless asked otherwise."""
 
@@ -71,6 +76,22 @@ class FinetuneOptions:
     rir_dir: str | None = None
     patience: int = 4
     seed: int = 0
+    tensorboard: bool = False
+    """Whether the log is also written for TensorBoard."""
+
+    def __post_init__(self) -> None:
+        if self.text not in ("as-is", "spoken"):
+            raise ConfigError(f"text is {self.text!r}; allowed are 'as-is' and 'spoken'")
+        for name in ("passes", "batch_s", "lr"):
+            if getattr(self, name) is not None:
+                between(name, getattr(self, name), 0, math.inf, open_below=True)
+        for name, least in (("steps", 1), ("patience", 0), ("lora_rank", 0)):
+            if getattr(self, name) is not None:
+                between(name, getattr(self, name), least, math.inf)
+        if self.blend is not None and not 0 < self.blend <= 1:
+            raise ConfigError(
+                f"blend is {self.blend}; allowed is above 0 (where it began) up to 1 (all that was learned)"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,15 +121,11 @@ def plan(options: FinetuneOptions, parameters: int, seconds: float) -> Plan:
     rank = options.lora_rank
     if rank is None:
         rank = 0 if not large else 128 if hours >= 10 else 64 if hours >= 1 else 16
-    if rank < 0:
-        raise ConfigError(f"lora_rank is {rank}; allowed are 0 (train everything) and above")
     steps = options.steps if options.steps is not None else round(options.passes * seconds / options.batch_s)
     steps = max(1, steps)
     encoder = options.train_encoder if options.train_encoder is not None else not large
     lr = options.lr if options.lr is not None else 1e-4
     blend = options.blend if options.blend is not None else (0.5 if hours < 1 else 1.0)
-    if not 0 < blend <= 1:
-        raise ConfigError(f"blend is {blend}; allowed is above 0 (where it began) up to 1 (all that was learned)")
     return Plan(steps, max(1, min(200, steps // 10)), lr, rank, encoder, blend)
 
 
@@ -240,35 +257,65 @@ def split_of(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance
 def watched_rows(data: Path, out: Path) -> Path:
     """A manifest of what is watched while learning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
     _, dev = split_of(taught(data))
+    make_folder(out)
     if is_first_process():
         write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
     wait_for_all()
     return out / "dev.jsonl"
 
 
+def _rows(data: Path, style: TextStyle, say: Say) -> tuple[list[Utterance], list[Utterance]]:
+    """What is learned from and what is watched, as it will be written; what is left out is told."""
+    rows = taught(data, say=say)
+    if style == "spoken":
+        given, rows = rows, [one for row in rows if (one := spoken_row(row)).text]
+        if empty := len(given) - len(rows):
+            say(f"{empty} of {len(given)} rows have no words that are spoken (signs or digits only) and are left out")
+    train, dev = split_of(rows)
+    if not any(row.split == "dev" for row in dev):
+        say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
+    return train, dev
+
+
+def _tell_small(dev: Sequence[Utterance], say: Say) -> None:
+    """Say so where what is watched is too little to decide which weights are best."""
+    words = sum(len(row.text.split()) for row in dev)
+    # Half the width of the interval of a share near a half; words of one utterance are not even independent.
+    points = 98 / math.sqrt(max(1, words))
+    if points > SURE_POINTS:
+        say(
+            f"only {len(dev)} utterances with {words} words are watched: their error rate is known to within about "
+            f"{points:.0f} points (95 %), so which weights are best is partly chance; more rows with split dev help"
+        )
+
+
 def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions, say: Say) -> Path:
     """Teach a model the utterances of a manifest; returns the folder of the new checkpoint, `out/model`.
 
     A model that edits learns by the NLE loss, one that answers prompts by its answers to the tasks of the manifest. An
-    interrupted run goes on from `out`. Raises `DataError` for data that cannot be used, `ConfigError` for options.
+    interrupted run goes on from `out`; one that is finished trains no more. Raises `DataError` for data that cannot be
+    used or a disk that is full, `ConfigError` for options, also where those of the run in `out` were others, and
+    `DivergedError` after the best weights were written all the same.
     """
     say = only_first(say)
+    make_folder(out)
     torch.manual_seed(options.seed)
     folder = resolve(model)
     make: type[Pupil] = AnswerPupil if is_speech_lm(folder) else EditPupil
-    rows = taught(data)
-    if options.text == "spoken":
-        rows = [spoken_row(row) for row in rows]
-    train, dev = split_of([row for row in rows if row.text])
-    if not any(row.split == "dev" for row in dev):
-        say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
-    seconds = sum(row.duration for row in train)
+    train, dev = _rows(data, options.text, say)
+    settings = asdict(options) | {"model_sha256": record.fingerprint(folder)}
+    run = record.describe("finetune", str(model), settings, {"train": train, "dev": dev})
+    if is_first_process():
+        record.begin(out / "run.json", run, free=("passes", "steps", "tensorboard"))
+    wait_for_all()
     pupil = make(folder)
-    chosen = plan(options, sum(tensor.numel() for tensor in pupil.model.parameters()), seconds)
-    say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
-
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
     views, watched = make_views(train, dev, augment, out / "views", say, pupil.rule)
+    train, dev = measured(train, views[0], say), measured(dev, watched, say)
+    seconds = sum(row.duration for row in train)
+    chosen = plan(options, sum(tensor.numel() for tensor in pupil.model.parameters()), seconds)
+    say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {chosen}")
+    _tell_small(dev, say)
     batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:
@@ -286,9 +333,14 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         keep_best=pupil.keep_best,
         patience=options.patience,
         seed=options.seed,
+        tensorboard=options.tensorboard,
     )
-    fit(stage, loop, out / "finetune", say)
-    if is_first_process():
+    failure: DivergedError | None = None
+    try:
+        fit(stage, loop, out / "finetune", say)
+    except DivergedError as error:
+        failure = error
+    if is_first_process() and (out / "finetune" / BEST).exists():
         # The weights in memory may be one part of many; those on disk are whole.
         pupil = make(folder)
         load_best(out / "finetune", pupil.objective(chosen))
@@ -299,6 +351,13 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
             for name, tensor in pupil.model.state_dict().items():
                 if tensor.is_floating_point():
                     tensor.lerp_(began[name], 1 - chosen.blend)
-        pupil.save(out / "model")
+        best = json.loads((out / "finetune" / BEST_SCORES).read_text(encoding="utf-8"))
+        if not best["step"]:
+            say("nothing that was learned is better on dev than the weights it began with, which are kept")
+        with told_where_full(out / "model.partial", f"the best weights are kept in {out / 'finetune'}"):
+            pupil.save(out / "model")
+            record.write(out / "model" / record.NAME, run | {"plan": asdict(chosen), "best": best})
     wait_for_all()
+    if failure is not None:
+        raise DivergedError(f"{failure}; {out / 'model'} holds the best weights so far") from failure
     return out / "model"

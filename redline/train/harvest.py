@@ -1,34 +1,43 @@
 """Training data from what people have: a recording and its transcript, or a recording and its captions.
 
-The encoder listens, its rough words anchor the transcript in time, CTC alignment tries the doubtful words at each
-border, and what does not fit the sound is dropped and told. Nothing is trusted because somebody wrote it down.
+Every word is placed in time by what the encoder hears (`placing`); times of captions are not believed. The text is cut
+where the sound pauses, at pauses whose words on both sides were heard well, so that no word loses its row; what
+does not fit the sound is dropped and told, with all that stands between two certain pauses. Nothing is trusted because
+somebody wrote it down.
 """
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from redline.decoding.align import Alignment, align
-from redline.decoding.ctc import greedy
-from redline.errors import DataError
-from redline.features import FRAME_RATE, batch_features
-from redline.longform.pipeline import PipelineOptions, batches, listen
+from redline.longform import vad
+from redline.longform.pipeline import PipelineOptions, listen
 from redline.longform.windows import WindowOptions
 from redline.models.editor import NarEditor
 from redline.train.data import Letters, spoken
-from redline.train.encoder import CHAR_BLANK, characters
-from redline.types import SAMPLE_RATE, Span, Waveform
+from redline.train.placing import Place, Placed, hear, place_words
+from redline.train.transcripts import Line
+from redline.types import SAMPLE_RATE, Turn, Waveform
 
-NOTHING = "\0"
-"""Stands for no word in an alignment of words."""
+WINDOW_S = 20.0
+"""Longest stretch that the encoder hears at once; the longer, the more it knows around a word."""
+MARGIN_S = 0.2
+"""Kept before the first and after the last sound of a row, where the pause leaves room."""
+QUIET_S = 0.16
+"""Shortest silence that a row may end in: longer than the closure of a plosive."""
+AROUND_S = 10.0
+"""How far around a place its quiet and its loud are measured."""
+QUIET_SHARE = 0.35
+"""How far from the quiet to the loud, in decibels, silence may reach."""
+LONGEST_PAUSE_S = 1.5
+"""A row holds no longer pause."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +48,26 @@ class HarvestOptions:
     shortest_s: float = 1.0
     most_regret: float = 1.5
     """Nats a character that a text may be less likely than what the encoder would have written itself."""
-    margin_s: float = 0.2
-    """Kept before the first and after the last sound of a text."""
-    doubtful_words: int = 12
-    """Words at the border of two windows that are tried on either side."""
+    most_word_regret: float = 7.0
+    """The same of a single word of three letters and more."""
+    most_border_regret: float = 3.0
+    """The same of the words at the border of a row."""
+    strange_letters: int = 3
+    """So many letters heard between two words are speech that the text does not have."""
     letters: Letters = "a-z"
     """What spoken words are made of: `a-z` for English, `all` for other languages."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a transcript as it is written, and as it is said in lower-case letters."""
+    """A word of a transcript as it is written, as it is said in lower-case letters, and who says it in which turn."""
 
     written: str
     said: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A part of a recording and the words that may be said in it."""
-
-    span: Span
-    words: tuple[Word, ...]
-    leading: int = 0
-    """So many of the first words may as well belong to the part before."""
-    trailing: int = 0
-
-    @property
-    def written(self) -> str:
-        return " ".join(word.written for word in self.words)
+    speaker: str = ""
+    turn: int = 0
+    shown: float | None = None
+    """Seconds at which a caption that begins with it is shown."""
 
 
 @dataclass(frozen=True)
@@ -79,192 +79,245 @@ class Harvested:
     text: str
     regret: float
     dropped: str = ""
+    speaker: str = ""
+    turns: tuple[Turn, ...] = ()
+    """Who says what, where several do; times count from `start`."""
 
     def to_dict(self, audio: Path, language: str, source: str) -> dict[str, Any]:
         """A row of a manifest."""
         row = {"audio": str(audio), "start": round(self.start, 3), "end": round(self.end, 3), "text": self.text}
         row |= {"duration": round(self.end - self.start, 3), "language": language, "source": source}
-        row |= {"regret": round(self.regret, 3)}
+        if self.speaker:
+            row["speaker"] = self.speaker
+        if self.turns:
+            row["turns"] = [turn.to_dict() for turn in self.turns]
+        if np.isfinite(self.regret):
+            row["regret"] = round(self.regret, 3)
         return row | ({"dropped": self.dropped} if self.dropped else {})
 
 
-def words_of(text: str, letters: Letters = "a-z") -> list[Word]:
-    """The words of a transcript; one with a hyphen is said as several, and signs nobody says are no words."""
-    return [Word(written, said) for written in text.split() if (said := spoken(written, letters))]
-
-
 @dataclass(frozen=True)
-class Cue:
-    """One caption: seconds and what it says."""
+class Harvest:
+    """What became of a text."""
 
-    start: float
-    end: float
-    text: str
+    rows: tuple[Harvested, ...]
+    given: int
+    """Words of the text."""
+    recognised: int
+    """Words of the text that were recognised in their order, three in a row."""
+    late_s: float = 0.0
+    """How much later than said captions are shown, in the middle of all; below 0: earlier."""
 
-
-_TIMES = re.compile(r"(?:(\d+):)?(\d+):(\d+)[.,](\d+)\s*-->\s*(?:(\d+):)?(\d+):(\d+)[.,](\d+)")
-
-
-def read_captions(path: Path) -> list[Cue]:
-    """The cues of an .srt or .vtt file, without tags; raises `DataError` when there are none."""
-    cues = []
-    for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")):
-        if found := _TIMES.search(block):
-            numbers = [int(group or 0) for group in found.groups()]
-            times = [
-                3600 * numbers[at] + 60 * numbers[at + 1] + numbers[at + 2] + float(f"0.{found.groups()[at + 3]}")
-                for at in (0, 4)
-            ]
-            text = html.unescape(re.sub(r"<[^>]*>|\{\\[^}]*\}", "", block[found.end() :].split("\n", 1)[-1]))
-            if text.strip() and times[1] > times[0]:
-                cues.append(Cue(times[0], times[1], " ".join(text.split())))
-    if not cues:
-        raise DataError(f"{path}: no captions; an .srt or .vtt file has lines such as 00:00:01,000 --> 00:00:04,000")
-    return sorted(cues, key=lambda cue: cue.start)
+    @property
+    def kept(self) -> int:
+        """Words in rows."""
+        return sum(len(row.text.split()) for row in self.rows if not row.dropped)
 
 
-def from_captions(cues: Sequence[Cue], samples: int, options: HarvestOptions) -> list[Candidate]:
-    """Neighbouring captions joined up to the longest utterance."""
-    found: list[Candidate] = []
-    last_end = 0.0
-    for cue in cues:
-        words = tuple(words_of(cue.text, options.letters))
-        start = max(0, round((cue.start - options.margin_s) * SAMPLE_RATE))
-        end = min(samples, round((cue.end + options.margin_s) * SAMPLE_RATE))
-        if not words or end <= start:
-            continue
-        near = found and cue.start - last_end < 1.0
-        if near and end - found[-1].span.start <= options.longest_s * SAMPLE_RATE:
-            found[-1] = Candidate(Span(found[-1].span.start, end), found[-1].words + words)
-        else:
-            found.append(Candidate(Span(start, end), words))
-        last_end = cue.end
-    return found
+def words_of(text: str, letters: Letters = "a-z") -> list[Word]:
+    """The words of a text; one with a hyphen is said as several, and signs nobody says are no words.
 
-
-@dataclass
-class _Listened:
-    """What the character head makes of some spans: log probabilities [T, C] of each, on the CPU."""
-
-    logits: list[Tensor]
-    texts: list[str]
-
-
-@torch.inference_mode()
-def _hear(model: NarEditor, wave: Waveform, spans: Sequence[Span], progress: Callable[[float], None]) -> _Listened:
-    place = model.encoder.input_linear.weight
-    logits: list[Tensor] = [torch.empty(0)] * len(spans)
-    texts = [""] * len(spans)
-    lengths = [span.end - span.start for span in spans]
-    for group in batches(lengths, 120 * SAMPLE_RATE):
-        features, frames = batch_features([wave.part(spans[index]) for index in group], model.config.frame_rule)
-        out = model.encoder(features.to(place.device, place.dtype), frames.to(place.device))
-        rows = greedy(out.char_logits, out.lengths, CHAR_BLANK)
-        for index, row, found, length in zip(group, out.char_logits.cpu(), rows, out.lengths.tolist(), strict=True):
-            logits[index] = row[:length].float()
-            texts[index] = "".join(map(chr, found))
-        progress(sum(lengths[index] for index in group) / SAMPLE_RATE)
-    return _Listened(logits, texts)
-
-
-def from_transcript(words: Sequence[Word], spans: Sequence[Span], heard: Sequence[str], most: int) -> list[Candidate]:
-    """Divide a transcript among spans, by the words that were heard in each.
-
-    The words between the last one heard in a span and the first heard in a later one are doubtful: both may have them.
+    A number in digits is a word, but how it is said is not known: `said` is empty where `letters` has no digits.
     """
-    import kaldialign
-
-    # A written word may be said as several, and only what is said can be compared.
-    said = [(part, number) for number, word in enumerate(words) for part in word.said.split()]
-    found = [(part, number) for number, text in enumerate(heard) for part in text.split()]
-    pairs = kaldialign.align([part for part, _ in said], [part for part, _ in found], NOTHING)
-    place: dict[int, int] = {}  # word -> the span in which it was heard as written
-    at_said = at_found = 0
-    for left, right in pairs:
-        if left == right:
-            place.setdefault(said[at_said][1], found[at_found][1])
-        at_said += left != NOTHING
-        at_found += right != NOTHING
-    candidates = []
-    anchors = sorted(place)
-    for number, span in enumerate(spans):
-        mine = [word for word in anchors if place[word] == number]
-        if not mine:
-            continue
-        before = max((word for word in anchors if word < mine[0]), default=-1)
-        after = min((word for word in anchors if word > mine[-1]), default=len(words))
-        leading = min(mine[0] - before - 1, most)
-        trailing = min(after - mine[-1] - 1, most)
-        chosen = tuple(words[mine[0] - leading : mine[-1] + 1 + trailing])
-        candidates.append(Candidate(span, chosen, leading, trailing))
-    return candidates
+    return list(_words([Line(text)], letters))
 
 
-def _fit(candidate: Candidate, logits: Tensor) -> tuple[Candidate, Alignment, float] | None:
-    """The candidate with those of its doubtful words that fit best, its alignment and its regret in nats a character.
-
-    None when no choice fits into the time. Where the text begins is decided first, then where it ends.
-    """
-    words = candidate.words
-    ends = len(words)
-    begins = [replace(candidate, words=words[leading:]) for leading in range(candidate.leading + 1)]
-    best = _best(begins, logits)
-    if best is not None:
-        words = best[0].words
-    shorter = [replace(candidate, words=words[: len(words) - cut]) for cut in range(min(candidate.trailing + 1, ends))]
-    return _best([one for one in shorter if one.words], logits)
+def words_of_lines(lines: Iterable[Line], letters: Letters = "a-z") -> list[Word]:
+    """The words of a transcript with speakers."""
+    return list(_words(lines, letters))
 
 
-def _best(trials: Sequence[Candidate], logits: Tensor) -> tuple[Candidate, Alignment, float] | None:
-    """The most likely of several texts of the same sound."""
-    free = float(logits.log_softmax(-1).amax(-1).sum())
-    targets = [characters(" ".join(word.said for word in trial.words), logits.shape[-1]) for trial in trials]
-    lengths = torch.full((len(trials),), len(logits))
-    found = align(logits.expand(len(trials), -1, -1), lengths, targets, CHAR_BLANK)
-    fits = [
-        (trial, alignment, (free - alignment.score * len(logits)) / len(target))
-        for trial, target, alignment in zip(trials, targets, found, strict=True)
-        if alignment is not None and target
-    ]
-    return max(fits, key=lambda fit: fit[1].score, default=None)
+def _words(lines: Iterable[Line], letters: Letters) -> Iterable[Word]:
+    for line in lines:
+        shown = line.shown
+        for written in line.text.split():
+            # "2nd" would be said "nd": a word with a digit is only known where digits are letters.
+            unsaid = letters == "a-z" and any(char.isdigit() for char in written)
+            said = "" if unsaid else spoken(written, letters)
+            if said or unsaid:
+                yield Word(written, said, line.speaker, line.turn, shown)
+                shown = None
 
 
 def harvest(
     model: NarEditor,
     wave: Waveform,
-    material: Sequence[Word] | Sequence[Cue],
+    words: Sequence[Word],
     options: HarvestOptions,
     progress: Callable[[float], None] = lambda seconds: None,
-) -> list[Harvested]:
-    """Find what of a transcript (words) or of captions (cues) is said where; what does not fit is marked as dropped."""
-    if material and isinstance(material[0], Cue):
-        cues = [cue for cue in material if isinstance(cue, Cue)]
-        candidates = from_captions(cues, len(wave.samples), options)
-        heard = _hear(model, wave, [one.span for one in candidates], progress)
-    else:
-        words = [word for word in material if isinstance(word, Word)]
-        # Few long windows: a word without a neighbour that was heard has nothing to be found by.
-        window = WindowOptions(max_s=options.longest_s, join_s=2.0)
-        spans, _ = listen(wave, options.longest_s, PipelineOptions(window=window))
-        listened = _hear(model, wave, spans, progress)
-        candidates = from_transcript(words, spans, listened.texts, options.doubtful_words)
-        order = {span: index for index, span in enumerate(spans)}
-        heard = _Listened([listened.logits[order[one.span]] for one in candidates], [])
-    return [_judge(one, logits, model, options) for one, logits in zip(candidates, heard.logits, strict=True)]
+) -> Harvest:
+    """Find what of a text is said where; what does not fit is among the rows, marked as dropped."""
+    window = WindowOptions(max_s=WINDOW_S, join_s=2.0)
+    spans, _ = listen(wave, WINDOW_S, PipelineOptions(window=window))
+    hearing = hear(model, wave, spans, progress)
+    placed = place_words([word.said for word in words], hearing)
+    if not any(placed.places):
+        whole = " ".join(word.written for word in words)
+        reason = "no three words of it are recognised in a row anywhere in the recording"
+        return Harvest((Harvested(0.0, wave.duration, whole, float("inf"), reason),), len(words), 0)
+    rows = tuple(_rows(words, placed, wave, options))
+    late = [
+        word.shown - place.start / SAMPLE_RATE
+        for word, place in zip(words, placed.places, strict=True)
+        if word.shown is not None and place is not None
+    ]
+    return Harvest(rows, len(words), placed.recognised, float(np.median(late)) if late else 0.0)
 
 
-def _judge(candidate: Candidate, logits: Tensor, model: NarEditor, options: HarvestOptions) -> Harvested:
-    start, end = candidate.span.start / SAMPLE_RATE, candidate.span.end / SAMPLE_RATE
-    fitted = _fit(candidate, logits)
-    if fitted is None:
-        return Harvested(start, end, candidate.written, float("inf"), "more letters than there is time for")
-    chosen, alignment, regret = fitted
-    rate = FRAME_RATE / model.config.encoder.subsampling
-    first = max(start, start + alignment.starts[0] / rate - options.margin_s)
-    last = min(end, start + alignment.ends[-1] / rate + options.margin_s)
-    dropped = ""
-    if regret > options.most_regret:
-        dropped = f"does not fit the sound: {regret:.2f} nats a character, allowed are {options.most_regret:g}"
-    elif last - first < options.shortest_s:
-        dropped = f"{last - first:.2f} s, shorter than {options.shortest_s:g} s"
-    return Harvested(first, last, chosen.written, regret, dropped)
+@dataclass(frozen=True)
+class _Phrase:
+    """Words [first, last) between two pauses, at samples start and end."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+    reason: str
+    """Why it is not to be trusted; empty where it is."""
+
+
+def _rows(words: Sequence[Word], placed: Placed, wave: Waveform, options: HarvestOptions) -> Iterable[Harvested]:
+    phrases = _phrases(words, placed, wave, options)
+    most = options.longest_s * SAMPLE_RATE
+    rows: list[list[_Phrase]] = []
+    for phrase in phrases:
+        last = rows[-1][-1] if rows else None
+        fits = last is not None and bool(phrase.reason) == bool(last.reason)
+        if last is not None and fits and not phrase.reason:
+            turns = {words[at].turn for one in (last, phrase) for at in (one.first, one.last - 1)}
+            near = phrase.start - last.end <= (LONGEST_PAUSE_S - 2 * MARGIN_S) * SAMPLE_RATE
+            fits = len(turns) == 1 and near and phrase.end - rows[-1][0].start <= most
+        if fits:
+            rows[-1].append(phrase)
+        else:
+            rows.append([phrase])
+    for row in rows:
+        yield _row(words, placed.places, row, options)
+
+
+def _row(
+    words: Sequence[Word], places: Sequence[Place | None], phrases: Sequence[_Phrase], options: HarvestOptions
+) -> Harvested:
+    """One row of phrases that are all good or all bad."""
+    first, last, start, end = phrases[0].first, phrases[-1].last, phrases[0].start, phrases[-1].end
+    own = words[first:last]
+    found = [place for place in places[first:last] if place is not None]
+    regret = sum(place.regret for place in found) / max(1, sum(place.letters for place in found))
+    seconds = (end - start) / SAMPLE_RATE
+    reasons = list(dict.fromkeys(phrase.reason for phrase in phrases if phrase.reason))
+    if not reasons and regret > options.most_regret:
+        reasons = [f"does not fit the sound: {regret:.2f} nats a character, allowed are {options.most_regret:g}"]
+    if not reasons and seconds > options.longest_s:
+        reasons = [f"{seconds:.1f} s without a pause that is certain, longer than {options.longest_s:g} s"]
+    if not reasons and seconds < options.shortest_s:
+        reasons = [f"{seconds:.2f} s, shorter than {options.shortest_s:g} s"]
+    speakers = {word.speaker for word in own}
+    return Harvested(
+        start / SAMPLE_RATE,
+        end / SAMPLE_RATE,
+        " ".join(word.written for word in own),
+        regret if found else float("inf"),
+        "; ".join(reasons),
+        own[0].speaker if len(speakers) == 1 else "",
+        tuple(_turns(own, places[first:last], start)) if len(speakers) > 1 and not reasons else (),
+    )
+
+
+def _turns(words: Sequence[Word], places: Sequence[Place | None], start: int) -> Iterable[Turn]:
+    for (speaker, _), run in groupby(zip(words, places, strict=True), key=lambda one: (one[0].speaker, one[0].turn)):
+        said = list(run)
+        found = [place for _, place in said if place is not None]
+        times = [round(max(0, at - start) / SAMPLE_RATE, 3) for at in (found[0].start, found[-1].end)]
+        yield Turn(speaker or "?", times[0], times[1], " ".join(word.written for word, _ in said))
+
+
+def _phrases(words: Sequence[Word], placed: Placed, wave: Waveform, options: HarvestOptions) -> list[_Phrase]:
+    """Cut the words at every certain pause, and judge what stands between two of them."""
+    places = placed.places
+    quiet = _quiet(vad.frame_levels(wave.samples))
+    known = [number for number, place in enumerate(places) if place is not None]
+    # First word after a pause, where the sound before it ends and where it begins again.
+    borders = [(0, 0, _onset(places[known[0]], quiet))]
+    for left, right in pairwise(known):
+        before, after = places[left], places[right]
+        assert before is not None and after is not None
+        found = _pause(before, after, quiet) if right == left + 1 else None
+        if found and all(_certain(places, at, step, options) for at, step in ((left, -1), (right, 1))):
+            borders.append((right, *found))
+    borders.append((len(words), _offset(places[known[-1]], quiet, len(wave.samples)), 0))
+    phrases = []
+    for (first, _, start), (last, end, _) in pairwise(borders):
+        reason = _reason(words[first:last], placed, first, start, end, options)
+        phrases.append(_Phrase(first, last, start, end, reason))
+    return phrases
+
+
+def _certain(places: Sequence[Place | None], at: int, step: int, options: HarvestOptions) -> bool:
+    """Whether a word at a border was heard well, with its neighbour where it is short."""
+    regret, letters = 0.0, 0
+    while letters < 4 and 0 <= at < len(places) and (place := places[at]) is not None:
+        regret, letters, at = regret + place.regret, letters + place.letters, at + step
+    return letters > 0 and regret <= options.most_border_regret * letters
+
+
+def _reason(words: Sequence[Word], placed: Placed, first: int, start: int, end: int, options: HarvestOptions) -> str:
+    """Why words between two pauses, the first of them number `first` of all, are not to be trusted."""
+    if digits := [word.written for word in words if not word.said]:
+        return f"{', '.join(digits[:3])}: how a number in digits is said is not known; write it in words"
+    at, name = start, ""
+    for word, place in zip(words, placed.places[first:], strict=False):
+        if place is None:
+            return f"no place was found for {word.written!r}"
+        if place.letters >= 3 and place.regret > options.most_word_regret * place.letters:
+            return f"{word.written!r} at {place.start / SAMPLE_RATE:.1f} s does not fit the sound"
+        if placed.strange(at, place.start) >= options.strange_letters:
+            return f"before {word.written!r} at {place.start / SAMPLE_RATE:.1f} s more is said than is written"
+        at, name = place.end, word.written
+    if placed.strange(at, end) >= options.strange_letters:
+        return f"after {name!r} at {at / SAMPLE_RATE:.1f} s more is said than is written"
+    return ""
+
+
+def _quiet(levels: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which frames of 32 ms are silence, measured by the quiet and the loud around them."""
+    around = round(AROUND_S * SAMPLE_RATE / vad.FRAME)
+    quiet = np.zeros(len(levels), dtype=bool)
+    for first in range(0, len(levels), around):
+        near = levels[max(0, first - around) : first + 2 * around]
+        low, high = np.percentile(near, (5, 90))
+        quiet[first : first + around] = levels[first : first + around] <= low + QUIET_SHARE * (high - low)
+    return quiet
+
+
+def _pause(before: Place, after: Place, quiet: NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Where sound ends and begins again between two words: samples, or None where they are spoken in one breath."""
+    first, last = before.end // vad.FRAME, -(-after.start // vad.FRAME)
+    best, at = (0, 0), first
+    for silent, run in groupby(quiet[first:last].tolist()):
+        length = len(list(run))
+        if silent and length > best[1] - best[0]:
+            best = (at, at + length)
+        at += length
+    start, end = best[0] * vad.FRAME, best[1] * vad.FRAME
+    if end - start < QUIET_S * SAMPLE_RATE:
+        return None
+    middle, margin = (start + end) // 2, round(MARGIN_S * SAMPLE_RATE)
+    return min(middle, start + margin), max(middle, end - margin)
+
+
+def _onset(first: Place | None, quiet: NDArray[np.bool_]) -> int:
+    """Where the sound of the first word begins, with its margin."""
+    assert first is not None
+    at = first.start // vad.FRAME
+    while at > 0 and not quiet[at - 1]:
+        at -= 1
+    return max(0, at * vad.FRAME - round(MARGIN_S * SAMPLE_RATE))
+
+
+def _offset(last: Place | None, quiet: NDArray[np.bool_], samples: int) -> int:
+    """Where the sound of the last word ends, with its margin."""
+    assert last is not None
+    at = min(len(quiet), -(-last.end // vad.FRAME))
+    while at < len(quiet) and not quiet[at]:
+        at += 1
+    return min(samples, at * vad.FRAME + round(MARGIN_S * SAMPLE_RATE))

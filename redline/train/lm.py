@@ -206,5 +206,7 @@ class LMStage:
         scores = {"held_out_loss": sum(losses) / len(losses)}
         if edited:
             tidy = [text.strip() for text in edited]
-            scores |= {"damaged_wer": rates(texts, drafts)[1], "edited_wer": rates(texts, tidy)[1]}
+            languages = [""] * len(texts)
+            scores["damaged_wer"] = rates(texts, drafts, languages)[1]
+            scores["edited_wer"] = rates(texts, tidy, languages)[1]
         return scores

@@ -14,17 +14,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from redline.errors import ConfigError, DataError
+from redline.errors import ConfigError, DataError, DivergedError
+from redline.train.board import Board
 from redline.train.optim import LoopOptions, learning_rate, optimizers
 from redline.train.processes import accelerator, only_first
 from redline.train.sharding import shard, sharding, unsharded
-from redline.train.snapshot import BEST, Average, load_best, load_state, save_best, save_state
+from redline.train.snapshot import BEST, Average, load_best, load_state, make_folder, save_best, save_state
 
 
 class Stage(Protocol):
@@ -54,10 +56,23 @@ def _note_best(options: LoopOptions, scores: dict[str, float], position: dict[st
     """Whether these scores are the best so far; counts the evaluations since."""
     if options.keep_best not in scores:
         raise ConfigError(f"keep_best is {options.keep_best!r}; this stage has {', '.join(scores)}")
-    better = bool(scores[options.keep_best] < position.get("best", math.inf))
-    position["best"] = scores[options.keep_best] if better else position["best"]
+    score = scores[options.keep_best]
+    # A score that is no number is worse than any; the first one counts whatever it is.
+    better = "best" not in position or score < position["best"] or math.isnan(position["best"])
+    # What was learned and is as good goes before what it began with.
+    better |= position.get("best_step") == 0 and score == position["best"]
+    if better:
+        position |= {"best": score, "best_step": position["step"]}
     position["stale"] = 0 if better else position.get("stale", 0) + 1
     return better
+
+
+def _changed(before: dict[str, Any], options: LoopOptions) -> str:
+    """What a run that goes on is asked to do otherwise than it began."""
+    now = json.loads(json.dumps(asdict(options)))
+    return ", ".join(
+        f"{key} {now[key]} instead of {before[key]}" for key in now if key in before and before[key] != now[key]
+    )
 
 
 class _StopSignal:
@@ -112,8 +127,10 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
     """Train a stage's objective to its last step, going on from `folder` when it holds a state.
 
     Writes `folder/log.jsonl` (one object a line: step, epoch, loss parts, lr, rate, and scores when evaluated) and
-    leaves the averaged weights in the objective, or the best with `keep_best`; under FSDP they stay in shards there.
-    Returns the last scores. Raises `DataError` when an epoch has fewer batches than one update needs.
+    leaves the averaged weights in the objective, or the best with `keep_best`, among them those it began with; under
+    FSDP they stay in shards there. Returns the last scores. Raises `DataError` when an epoch has fewer batches than one
+    update needs or nothing can be written, `DivergedError` when loss or gradient is no finite number: the weights
+    are then those of before that step, and nothing on disk is touched.
     """
     from accelerate.utils import broadcast_object_list
 
@@ -126,31 +143,51 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
         say(f"{stage.name}: this CPU has no bfloat16, so precision is float32")
     torch.manual_seed(options.seed)
     module = stage.objective.to(device)
-    if sharded:
-        shard(module)
-    average = Average(module, options.average_decay)
-    found = optimizers(module, options)
-    position = load_state(folder, module, average, found) or {"step": 0, "epoch": 0, "batch": 0, "hours": 0.0}
-    wrapped: Any = module
-    if not sharded:
-        wrapped, *found = all_of_us.prepare(module, *found)
-    folder.mkdir(parents=True, exist_ok=True)
-    step = first_step = position["step"]
-    if step:
-        say(f"{stage.name}: going on from step {step} of {options.steps}")
 
     def agreed(value: Any) -> Any:
         """What the first process says, so that all do the same."""
         return broadcast_object_list([value])[0] if processes > 1 else value
 
-    def evaluate() -> dict[str, float]:
-        average.swap(module)
+    def watched() -> dict[str, float]:
         module.eval()
-        with unsharded(module), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             result = stage.evaluate()
         module.train()
-        average.swap(module)
         return dict(agreed(result))
+
+    make_folder(folder)
+    # What it begins with is a candidate too: training may only make it worse. Shards are first put together by a step.
+    fresh = not any((folder / name).exists() for name in ("latest", "diverged"))
+    began = watched() if fresh and options.keep_best and options.steps else {}
+    if sharded:
+        shard(module)
+    average = Average(module, options.average_decay)
+    found = optimizers(module, options)
+    position = load_state(folder, module, average, found) or {"step": 0, "epoch": 0, "batch": 0, "hours": 0.0}
+    if changed := _changed(position.get("options", {}), options):
+        say(f"{stage.name}: goes on from step {position['step']} with other settings: {changed}")
+    position["options"] = asdict(options)
+    wrapped: Any = module
+    if not sharded:
+        wrapped, *found = all_of_us.prepare(module, *found)
+    step = first_step = position["step"]
+    diverged = folder / "diverged"
+    if diverged.exists() and not changed:
+        raise DivergedError(diverged.read_text(encoding="utf-8"))
+    if changed and main:
+        diverged.unlink(missing_ok=True)
+    enough = 0 < options.patience <= position.get("stale", 0)
+    if step >= options.steps or enough:
+        say(f"{stage.name}: was finished at step {step}; nothing is left to train")
+    elif step:
+        say(f"{stage.name}: going on from step {step} of {options.steps}")
+
+    def evaluate() -> dict[str, float]:
+        average.swap(module)
+        with unsharded(module):
+            result = watched()
+        average.swap(module)
+        return result
 
     def update(batches: Sequence[Any], meter: _Meter) -> None:
         rate = learning_rate(step, options)
@@ -165,21 +202,49 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                     loss, parts = wrapped(batch)
                 all_of_us.backward(loss / len(batches))
             meter.add(loss, parts)
-        all_of_us.clip_grad_norm_(module.parameters(), options.clip)
+        norm = all_of_us.clip_grad_norm_(module.parameters(), options.clip)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
+        value = torch.stack((loss.detach().float(), norm.to(device).float()))
+        if not torch.isfinite(all_of_us.gather(value)).all():
+            diverge(rate)
         for optimizer in found:
             optimizer.step()
             optimizer.zero_grad()
         average.update(module, step)
 
+    def diverge(rate: float) -> None:
+        latest = folder / "latest"
+        kept = f"the state of {latest.read_text()}" if latest.exists() else "none, it came before the first save"
+        if "best_step" in position:
+            kept = f"those of step {position['best_step']}, the best so far"
+        reason = (
+            f"{stage.name}: the loss or its gradient is no number at step {step + 1}, at a learning rate of {rate:g}; "
+            f"weights that are kept: {kept}. Begin again in another folder with a lower learning rate (a tenth)"
+        )
+        if main:
+            diverged.write_text(reason, encoding="utf-8")
+        stop.restore()
+        raise DivergedError(reason)
+
+    board = Board(folder / "tensorboard") if options.tensorboard and main else None
+
     def note(row: dict[str, Any]) -> None:
         if main:
             with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+        if board is not None:
+            board.note(row)
 
     module.train()
     stop, meter, scores = _StopSignal(), _Meter(), {}
     started = saved = time.monotonic()
-    heard_s, enough = 0.0, False
+    heard_s = 0.0
+    if began:
+        scores = began
+        note({"step": step, **scores})
+        say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
+        _note_best(options, scores, position)
+        save_best(folder, average, step, scores)
     while step < options.steps and not enough:
         before = step
         for batches in _share(stage.batches(position["epoch"], position["batch"]), all_of_us, options.accumulate):
@@ -208,7 +273,7 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
                 say(f"{stage.name} {step}  " + "  ".join(f"{key} {value:.2f}" for key, value in scores.items()))
                 if options.keep_best:
                     if _note_best(options, scores, position):
-                        save_best(folder, average)
+                        save_best(folder, average, step, scores)
                     enough = 0 < options.patience <= position["stale"]
             stopped, due = agreed((stop.asked, time.monotonic() - saved > options.save_every_s))
             last = enough or stopped or step == options.steps
@@ -230,6 +295,8 @@ def fit(stage: Stage, options: LoopOptions, folder: Path, say: Say = _to_stderr)
             position["epoch"] += 1
             position["batch"] = 0
     stop.restore()
+    if board is not None:
+        board.close()
     all_of_us.wait_for_everyone()
     if options.keep_best and (folder / BEST).exists():
         load_best(folder, module)

@@ -13,6 +13,14 @@ from redline.errors import ConfigError
 from redline.train.muon import Muon
 
 
+def between(name: str, value: float, least: float, most: float, *, open_below: bool = False) -> None:
+    """Raise `ConfigError` for a number that is not finite, or not from `least` (or above it) to `most`."""
+    if not math.isfinite(value) or not least <= value <= most or (open_below and value == least):
+        allowed = f"above {least:g}" if open_below else f"{least:g} and above"
+        upper = f" up to {most:g}" if math.isfinite(most) else ""
+        raise ConfigError(f"{name} is {value}; allowed are finite numbers, {allowed}{upper}")
+
+
 @dataclass(frozen=True)
 class LoopOptions:
     """How long and how fast to train; the learning rate rises, stays, then falls to a floor."""
@@ -46,18 +54,24 @@ class LoopOptions:
     patience: int = 0
     """Stop after so many evaluations without a lower `keep_best`; 0 goes on to the last step."""
     seed: int = 0
+    tensorboard: bool = False
+    """Whether the log is also written for TensorBoard, beside it."""
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
             raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
         if self.decay not in ("linear", "cosine"):
             raise ConfigError(f"decay is {self.decay!r}; allowed are 'linear' and 'cosine'")
-        if self.steps < 0:
-            raise ConfigError(f"steps is {self.steps}; allowed are 0 and above")
         if self.precision not in ("no", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
-        if self.accumulate < 1:
-            raise ConfigError(f"accumulate is {self.accumulate}; allowed are 1 and above")
+        for name, least in (("steps", 0), ("warmup_steps", 0), ("patience", 0), ("weight_decay", 0), ("floor", 0)):
+            between(name, getattr(self, name), least, math.inf)
+        for name in ("accumulate", "log_every", "evaluate_every"):
+            between(name, getattr(self, name), 1, math.inf)
+        for name, most in (("decay_share", 1), ("average_decay", 1)):
+            between(name, getattr(self, name), 0, most)
+        between("lr", self.lr, 0, math.inf)
+        between("clip", self.clip, 0, math.inf, open_below=True)
         if self.patience and not self.keep_best:
             raise ConfigError("patience needs keep_best, the name of the score that should fall")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -150,11 +151,15 @@ def filled(default: T, values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}; known are {known}")
         current = getattr(default, key)
+        section_wanted = isinstance(current, dict) or hasattr(current, "__dataclass_fields__")
+        if section_wanted and not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: {key} is {value!r}; it is a section, [{key}]")
         if isinstance(current, dict):
             chosen[key] = dict(value)
         elif hasattr(current, "__dataclass_fields__"):
             chosen[key] = section(current, value, f"{where} [{key}]")
         else:
+            check_value(f"{where}: {key}", value, current)
             chosen[key] = tuple(value) if isinstance(value, list) else value
     return replace(default, **chosen)  # type: ignore[type-var]
 
@@ -176,4 +181,22 @@ def section(default: T, values: Mapping[str, Any], where: str) -> T:
     known = {item.name for item in fields(default)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"{where}: unknown {unknown}; known are {sorted(known)}")
+    for key, value in values.items():
+        check_value(f"{where} {key}", value, getattr(default, key))
     return replace(default, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})  # type: ignore[type-var]
+
+
+def check_value(name: str, value: Any, default: Any) -> None:
+    """Raise `ConfigError` for a value of another kind than the default has, or a number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}; numbers of a recipe are finite")
+    kinds: dict[type, tuple[tuple[type, ...], str]] = {
+        bool: ((bool,), "true or false"),
+        int: ((int,), "a whole number"),
+        float: ((int, float), "a number"),
+        str: ((str, list, tuple), "a text"),
+        tuple: ((list, tuple, str), "a list"),
+    }
+    allowed, said = kinds.get(type(default), ((object,), ""))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and not isinstance(default, bool) and said):
+        raise ConfigError(f"{name} is {value!r}; it is {said}, such as {default!r}")

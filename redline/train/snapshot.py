@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,6 +23,37 @@ from redline.train.processes import is_first_process
 from redline.train.sharding import placed_like, whole
 
 BEST = "best.safetensors"
+BEST_SCORES = "best.json"
+"""Step and scores of the best weights."""
+
+
+def make_folder(folder: Path) -> Path:
+    """A folder for a run, with its parents; raises `DataError` where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)  # other processes look too
+    except FileExistsError as error:
+        raise DataError(f"{folder} is a file; --out names a folder, which is made where needed") from error
+    except OSError as error:
+        raise DataError(f"{folder}: nothing can be written there ({error.strerror}); choose another --out") from error
+    return folder
+
+
+@contextmanager
+def told_where_full(partial: Path, kept: str) -> Iterator[None]:
+    """A write that fails leaves nothing half written, and says what is kept; raises `DataError`."""
+    try:
+        yield
+    # safetensors has an error of its own for a disk that is full
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if partial.is_file():
+            partial.unlink()
+        raise DataError(
+            f"{partial.parent}: cannot be written ({error}); {kept}; make room there and give the same command again"
+        ) from error
 
 
 def _tensors_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -90,22 +124,25 @@ def save_state(
     """Write everything a run needs to go on, then make it the latest in one step."""
     target = folder / f"step-{position['step']}"
     partial = folder / "partial"
+    latest = folder / "latest"
+    kept = f"the run is kept as of {latest.read_text()}" if latest.exists() else "nothing of the run is kept"
     first = is_first_process()
-    if first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    _save(_trained(module), partial / "model.safetensors")
-    _save(average.tensors, partial / "average.safetensors")
-    for number, optimizer in enumerate(found):
-        _save(_tensors_of(optimizer), partial / f"optimizer{number}.safetensors")
-    if not first:
-        return
-    (partial / "position.json").write_text(json.dumps(position))
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    pointer = folder / "latest.partial"
-    pointer.write_text(target.name)
-    pointer.replace(folder / "latest")
+    with told_where_full(partial, kept):
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        _save(_trained(module), partial / "model.safetensors")
+        _save(average.tensors, partial / "average.safetensors")
+        for number, optimizer in enumerate(found):
+            _save(_tensors_of(optimizer), partial / f"optimizer{number}.safetensors")
+        if not first:
+            return
+        (partial / "position.json").write_text(json.dumps(position))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        pointer = folder / "latest.partial"
+        pointer.write_text(target.name)
+        pointer.replace(latest)
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -145,11 +182,14 @@ def load_average(folder: Path, module: nn.Module) -> None:
     _put(load_file(latest / "average.safetensors"), module, folder)
 
 
-def save_best(folder: Path, average: Average) -> None:
-    """Keep the averaged weights as the best so far."""
-    _save(average.tensors, folder / f"{BEST}.partial")
-    if is_first_process():
-        (folder / f"{BEST}.partial").replace(folder / BEST)
+def save_best(folder: Path, average: Average, step: int, scores: dict[str, float]) -> None:
+    """Keep the averaged weights as the best so far, and what they scored."""
+    partial = folder / f"{BEST}.partial"
+    with told_where_full(partial, "the best weights so far are kept"):
+        _save(average.tensors, partial)
+        if is_first_process():
+            partial.replace(folder / BEST)
+            (folder / BEST_SCORES).write_text(json.dumps({"step": step, **scores}), encoding="utf-8")
 
 
 def load_best(folder: Path, module: nn.Module) -> None:

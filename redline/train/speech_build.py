@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import tokenizers
 import torch
@@ -19,6 +19,7 @@ from redline.models.granite import INITIAL_STD
 from redline.models.speech_lm import DraftHead, SpeechLM
 from redline.prompts import AUDIO, PromptTemplate
 from redline.text import Tokenizer
+from redline.train import record
 from redline.train.answers import AnswerBatch, AnswerObjective, AnswerSource, AnswerStage, Prompter
 from redline.train.build import Materials
 from redline.train.conversation import Conversations
@@ -30,7 +31,7 @@ from redline.train.loop import Say, fit
 from redline.train.ngram import make_draft_lm
 from redline.train.plot import plot_log
 from redline.train.processes import first_process_first, is_first_process, only_first, wait_for_all
-from redline.train.snapshot import load_average
+from redline.train.snapshot import load_average, make_folder
 from redline.train.speech_recipe import SpeechRecipe
 from redline.train.splice import SplicedSource
 from redline.train.stage import share_done
@@ -71,7 +72,7 @@ class SpeechBuild:
         say(f"{len(self.train_set)} utterances, {hours:.2f} h to train on; {turns} have turns, {words} word times")
 
     def _speech(self, split: str) -> list[Utterance]:
-        rows = taught(self.materials.data, split=split, language=self.recipe.languages)
+        rows = taught(self.materials.data, split=split, language=self.recipe.languages, say=self.say)
         return [row for row in rows if self._spoken(row.text)]
 
     def _spoken(self, text: str) -> str:
@@ -325,6 +326,9 @@ class SpeechBuild:
             dtype=torch.float16,
             overwrite=True,
         )
+        data = {"train": self.train_set, "dev": self.dev_set}
+        run = record.describe("train", self.recipe.encoder_from, asdict(self.recipe), data)
+        record.write(target / record.NAME, run)
         size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
         self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
 
@@ -356,7 +360,7 @@ def build_speech(recipe: SpeechRecipe, materials: Materials, stages: Sequence[st
     """Run the named stages in their order; raises `ConfigError` for a stage that does not exist."""
     if unknown := set(stages) - set(SPEECH_STAGES):
         raise ConfigError(f"no stage {sorted(unknown)}; stages of this recipe are {', '.join(SPEECH_STAGES)}")
-    materials.out.mkdir(parents=True, exist_ok=True)
+    make_folder(materials.out)
     run = SpeechBuild(recipe, materials, only_first(say))
     for name in SPEECH_STAGES:
         if name in stages:

@@ -191,7 +191,11 @@ class SplicedSource:
             if not units:
                 unheard += 1
                 if unheard > PATIENCE:
-                    raise DataError(f"{unheard} sentences had tokens that nobody says, such as {text!r}")
+                    raise DataError(
+                        f"{unheard} sentences had tokens that nobody says, such as {text!r}: the encoder finds too few "
+                        "of the training set's words in their sound yet. Train it longer ([encoder_training] steps), "
+                        "give more speech, or let worse fitting words in ([states] least_score)"
+                    )
                 continue
             view = draw.choice(self.views)
             pieces = [view.cut(*unit) for unit in units]

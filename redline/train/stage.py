@@ -11,16 +11,25 @@ from torch import Tensor
 
 from redline.features import pad
 from redline.manifest import Utterance
+from redline.normalize import normalizer
 from redline.train.data import FeatureView, Progress
 
 DEV_BATCH = 8
 
 
-def rates(references: list[str], hypotheses: list[str]) -> tuple[float, float]:
-    """Character and word error rate in percent."""
+def rates(references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str]) -> tuple[float, float]:
+    """Character and word error rate in percent, of normalised texts; references without words do not count."""
     import jiwer
 
-    return 100 * jiwer.cer(references, hypotheses), 100 * jiwer.wer(references, hypotheses)
+    pairs = [
+        (said, normalizer(language)(hypothesis))
+        for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True)
+        if (said := normalizer(language)(reference).strip())
+    ]
+    if not pairs:
+        return 100.0, 100.0
+    texts = [one for one, _ in pairs], [other for _, other in pairs]
+    return 100 * jiwer.cer(*texts), 100 * jiwer.wer(*texts)
 
 
 def share_done(say: Callable[[str], None], label: str, total: float) -> Progress:
@@ -72,6 +81,11 @@ class SpeechStage:
     def references(self) -> list[str]:
         """What the dev set says, in the order of `dev_batches`."""
         return [item.text for item in self.dev]
+
+    @property
+    def languages(self) -> list[str]:
+        """The language of each of them; what has none is taken for English, as the texts are."""
+        return [item.language or "en" for item in self.dev]
 
     def batches(self, epoch: int, skip: int) -> Iterator[Timed]:
         """Training batches of one epoch after the first `skip`."""

@@ -155,7 +155,8 @@ def build_states(
     if augment.time_warp_frames:
         raise DataError("[state_augment] time_warp_frames must be 0: a warped utterance cannot be cut at its tokens")
     weights = hashlib.sha256(editor.encoder.out.weight.detach().float().numpy().tobytes())
-    weights.update(json.dumps([2, repr(options), repr(augment), [row.id for row in utterances]]).encode())
+    said = [(row.id, row.text, str(row.audio), row.start, row.duration) for row in utterances]
+    weights.update(json.dumps([3, repr(options), repr(augment), said]).encode())
     stems = [cache / f"states{number}-{weights.hexdigest()[:12]}" for number in range(options.renderings)]
     missing = [number for number, stem in enumerate(stems) if not stem.with_suffix(".json").exists()]
     if missing:

@@ -1,0 +1,81 @@
+"""`redline check`: what a manifest holds and what in it will not train, before hours are spent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from redline.errors import RedlineError
+
+if TYPE_CHECKING:
+    from redline.train.inspection import Inspection
+
+
+def check(
+    manifest: Annotated[Path, typer.Argument(help="The manifest (.jsonl) that is to train a model.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Also look for what this model's tokenizer and encoder do not know.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, with the lines of each finding.")
+    ] = False,
+) -> None:
+    """Look through a manifest without training: hours, speakers, languages, and what is wrong with it.
+
+    Found are lines that cannot be read, missing files, durations that are not those of the files, ids and sounds that
+    come twice, speakers and texts in several splits, texts too long for their sound, and with --model characters that
+    it does not know. Exit status 1 where something cannot be trained on, 2 for a file that is no manifest.
+    """
+    notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    try:
+        from redline.train.inspection import inspect, knowledge_of, recording_length
+
+        knowledge = knowledge_of(model) if model is not None else None
+        columns = (TextColumn("looking at recordings"), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=notes, transient=True) as bar:
+            task = bar.add_task("")
+            found = inspect(
+                manifest,
+                recording_length,
+                knowledge,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except RedlineError as error:
+        notes.print(f"redline check: {error}", style="red")
+        raise typer.Exit(2) from error
+    except ImportError as error:
+        notes.print(f"redline check needs {error.name}: pip install 'redline[train]'", style="red")
+        raise typer.Exit(2) from error
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        _print(found)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _print(found: Inspection) -> None:
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    table = Table("split", "utterances", "hours", "speakers", "languages (hours)", box=None, pad_edge=False)
+    for name, part in found.parts.items():
+        languages = ", ".join(
+            f"{language or 'not said'} {seconds / 3600:.2f}" for language, seconds in sorted(part.languages.items())
+        )
+        speakers = str(part.speakers) if part.speakers else "not said"
+        table.add_row(name or "(none)", str(part.utterances), f"{part.seconds / 3600:.2f}", speakers, languages)
+    console.print(table)
+    for finding in found.findings:
+        where = ""
+        if finding.lines:
+            shown = ", ".join(map(str, finding.lines[:8])) + (", ..." if len(finding.lines) > 8 else "")
+            where = f" (line {shown})"
+        style = "red" if finding.level == "error" else "yellow"
+        console.print(f"{finding.level}: {finding.message}{where}", style=style)
+    if not found.findings:
+        console.print("nothing is wrong with it")

@@ -1,0 +1,52 @@
+"""The rows of a manifest that teach, each with an id of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from redline.errors import DataError
+from redline.manifest import Utterance, read_manifest
+
+
+def taught(
+    path: Path,
+    *,
+    split: str | None = None,
+    language: str | Collection[str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Utterance]:
+    """The utterances of a manifest that have text, each with an id of its own; `say` hears of those that have not.
+
+    Raises `DataError` for one that does not tell its duration.
+    """
+    languages = (language,) if isinstance(language, str) else language
+    given = read_manifest(path)
+    named = told_apart(given)
+    if doubled := [row.id for row, before in zip(named, given, strict=True) if row.id != before.id]:
+        say(f"{len(doubled)} rows have the id of another and are told apart by a number, first {doubled[0]}")
+    rows = [row for row in named if split in (None, row.split)]
+    rows = [row for row in rows if languages is None or row.language in languages]
+    with_text = [row for row in rows if row.text]
+    if empty := len(rows) - len(with_text):
+        say(f"{empty} of {len(rows)} rows have no text and are left out")
+    if silent := [row for row in with_text if row.duration <= 0]:
+        raise DataError(
+            f"{path}: {len(silent)} rows have no duration, first {silent[0].id}; training needs it (seconds)"
+        )
+    return with_text
+
+
+def told_apart(rows: Sequence[Utterance]) -> list[Utterance]:
+    """Utterances of which no two have the same id: features are found by it, and must never meet another's text."""
+    seen = {row.id for row in rows}
+    taken: set[str] = set()
+    named = []
+    for row in rows:
+        name, number = row.id, 2
+        while name in taken or (name != row.id and name in seen):
+            name, number = f"{row.id}#{number}", number + 1
+        taken.add(name)
+        named.append(row if name == row.id else replace(row, id=name))
+    return named
