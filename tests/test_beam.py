@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from redline.decoding.beam import BeamOptions, Candidates, search, search_plain
+from redline.decoding.beam import BeamOptions, Candidates, log_add, search, search_plain
 from redline.decoding.ctc import collapse, greedy
 from redline.errors import ConfigError
 from redline.models.ngram import NgramLM
@@ -104,3 +104,13 @@ def test_no_frames_give_no_text(model: NgramLM) -> None:
 def test_options_that_cannot_search_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         BeamOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_sum_of_probabilities_does_not_depend_on_where_it_stands() -> None:
+    one, other = 3 * torch.randn(2, 4001, generator=torch.Generator().manual_seed(0))
+    one[::7], other[::21] = -torch.inf, -torch.inf
+    together = log_add(one, other)
+    torch.testing.assert_close(together, torch.logaddexp(one, other), atol=2e-6, rtol=0.0)
+    for start, count in ((0, 1), (3, 30), (1000, 2999), (4000, 1)):
+        span = slice(start, start + count)
+        assert torch.equal(log_add(one[span].clone(), other[span].clone()), together[span])

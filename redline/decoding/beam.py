@@ -140,6 +140,15 @@ class Biasing(Protocol):
         ...
 
 
+def log_add(one: Tensor, other: Tensor) -> Tensor:
+    """log(exp(one) + exp(other)), elementwise; the same bits wherever an element stands.
+
+    `torch.logaddexp` rounds what is left over behind its last whole vector otherwise, so a row's place would count.
+    """
+    high = torch.maximum(one, other)
+    return torch.where(high > NEVER, high + (-(one - other).abs()).exp().log1p(), high)
+
+
 def search(
     candidates: Candidates, model: LanguageModel | None, options: BeamOptions, biasing: Biasing | None = None
 ) -> list[list[int]]:
@@ -165,7 +174,7 @@ def search(
 def _score(
     ends_blank: Tensor, ends_token: Tensor, read: Tensor, count: Tensor, favour: Tensor, options: BeamOptions
 ) -> Tensor:
-    heard = torch.logaddexp(ends_blank, ends_token)
+    heard = log_add(ends_blank, ends_token)
     return heard + options.lm_weight * read + options.token_bonus * count + favour
 
 
@@ -185,7 +194,7 @@ def _step(
     """
     W = beam.text.shape[1]
     C = ids.shape[1]
-    total = torch.logaddexp(beam.ends_blank, beam.ends_token)
+    total = log_add(beam.ends_blank, beam.ends_token)
     same = ids[:, None, :] == beam.last[:, :, None]  # [B, W, C]
     again = heard[:, None, :].expand_as(same).masked_fill(~same, NEVER).amax(dim=-1)  # [B, W]
     # Text i is what text j was before its last token.
@@ -193,7 +202,7 @@ def _step(
     doubled = beam.last[:, :, None] == beam.last[:, None, :]
     flow = torch.where(doubled, beam.ends_blank[:, :, None], total[:, :, None]).masked_fill(~before, NEVER)
     stay_blank = total + blank
-    stay_token = torch.logaddexp(beam.ends_token, flow.amax(dim=1)) + again
+    stay_token = log_add(beam.ends_token, flow.amax(dim=1)) + again
     grown = torch.where(same, beam.ends_blank[:, :, None], total[:, :, None]) + heard[:, None, :]  # [B, W, C]
     grown = grown.masked_fill(before.float() @ same.float() > 0, NEVER)
     row, text, one = (grown > NEVER).nonzero(as_tuple=True)
