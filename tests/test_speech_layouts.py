@@ -191,7 +191,7 @@ def test_each_generation_is_asked_its_own_way(layout: tuple[Path, Path], monkeyp
     recognizer.drafts = None
     asked: list[str] = []
 
-    def write(prompts: Sequence[Sequence[int]], audio: Any, drafts: Any, budgets: Any, options: Any) -> Any:
+    def write(prompts: Sequence[Sequence[int]], audio: Any, drafts: Any, budgets: Any, seeds: Any, said: Any) -> Any:
         asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
         return [Generation((), "end", ()) for _ in prompts], [None] * len(prompts)
 
