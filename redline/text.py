@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ PATTERN = re.compile(
 PADDED = (8, 16, 32, 64, 128, 256, 512)
 """Vocabularies are filled up to a multiple of one of these."""
 AUDIO = "<|audio|>"
+TRIAL = "a b, \u00e9\u6f22\U0001f600\n"
+"""A tokenizer must be able to write any text: letters of one, two, three and four bytes."""
 UNFINISHED = "\ufffd"
 """What a decoder writes for bytes that are not yet a whole character."""
 
@@ -70,7 +73,9 @@ class Tokenizer:
             if placeholder == core.get_vocab_size(with_added_tokens=True) and core.token_to_id(AUDIO) is None:
                 core.add_special_tokens([AUDIO])
             made = cls(core, path)
-        except (KeyboardInterrupt, SystemExit):
+            made.encode(TRIAL)
+            made.decode(range(made.vocab_size))
+        except (KeyboardInterrupt, SystemExit, CheckpointError):
             raise
         except BaseException as error:  # tokenizers raises plain Exception, and a panic is not even that
             reason = f"{type(error).__name__}: {str(error)[:200]}"
@@ -122,18 +127,31 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; a special token's name in it is plain text like any other."""
-        ids: list[int] = self._core.encode(text, add_special_tokens=False).ids
-        return ids
+        with self._failures():
+            ids: list[int] = self._core.encode(text, add_special_tokens=False).ids
+            return ids
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores; raises `DataError` for a single one."""
         if isinstance(texts, str):
             raise DataError(f"texts is {texts[:32]!r}, a single text; give a list of texts, or take encode")
-        return [row.ids for row in self._core.encode_batch(list(texts), add_special_tokens=False)]
+        with self._failures():
+            return [row.ids for row in self._core.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special ids left out."""
-        return self._core.decode(list(ids), skip_special_tokens=True)
+        with self._failures():
+            return self._core.decode(list(ids), skip_special_tokens=True)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """`CheckpointError` where the library fails on a text: with a plain `Exception`, or a panic, not even that."""
+        try:
+            yield
+        except BaseException as error:
+            if type(error) is not Exception and type(error).__name__ != "PanicException":
+                raise
+            raise CheckpointError(f"{self.origin}: the tokenizer cannot be used ({str(error)[:200]})") from error
 
     @cached_property
     def word_starts(self) -> list[bool]:

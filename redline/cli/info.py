@@ -59,7 +59,7 @@ def info(
             raise console.refused(error) from error
     width = max(map(len, facts))
     for name, value in facts.items():
-        typer.echo(f"{name:<{width}}  {value}")
+        typer.echo(f"{name:<{width}}  {console.one_line(value)}")
 
 
 def _model_facts(name: str, folder: Path) -> dict[str, str]:

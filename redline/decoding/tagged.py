@@ -83,6 +83,12 @@ def strip(text: str) -> str:
     return " ".join(part for kind, part in _scan(text) if kind == "word")
 
 
+def strip_round(text: str) -> str:
+    """The words of a tagged text that is said again and again, cut at any place: a tag may begin at its end."""
+    start = max(0, text.find("["))
+    return strip(text[start:] + text[:start])
+
+
 def parse(text: str, duration_s: float | None = None, start_s: float = 0.0) -> Tagged:
     """Read a tagged text; any text can be read, and none of its words is lost.
 

@@ -39,6 +39,7 @@ from redline.models.folder import (
 from redline.models.speech_lm import DraftHead, SpeechLM
 
 DRAFT_HEAD = "out_llm.safetensors"
+GENERATION = "generation_config.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 HEAD, EMBEDDINGS = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
 
@@ -90,7 +91,7 @@ def load(
             "encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
             "language_model.model.model.*"
         )
-    values = untrusted.read_json(folder / "config.json")
+    values = _with_ends(untrusted.read_json(folder / "config.json"), folder)
     if HEAD not in promised and values.get("tie_word_embeddings") is False:
         raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {HEAD}")
     # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
@@ -112,6 +113,19 @@ def load(
     return model, config, folder
 
 
+def _with_ends(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The config, whose texts end at the tokens of a `generation_config.json`, too, where there is one."""
+    text = values.get("text_config")
+    if not untrusted.is_there(folder / GENERATION) or not isinstance(text, Mapping):
+        return values
+    more = untrusted.read_json(folder / GENERATION).get("eos_token_id")
+    if more is None:
+        return values
+    said = [one for one in (text.get("eos_token_id"), more) if one is not None]
+    ends = [end for one in said for end in (one if isinstance(one, list) else [one])]
+    return values | {"text_config": {**text, "eos_token_id": ends}}
+
+
 def _fit(
     tensors: dict[str, Tensor], values: Mapping[str, Any], folder: Path, planned: SpeechLM | None = None
 ) -> SpeechLM:
@@ -123,6 +137,8 @@ def _fit(
     tied = HEAD not in tensors or _same(tensors[HEAD], tensors[EMBEDDINGS])
     if tied:
         tensors.pop(HEAD, None)
+    elif not tensors[HEAD].is_meta and _ties(values):
+        raise CheckpointError(f"{folder}: config.json ties the word embeddings, but {HEAD} differs from them")
     config = SpeechConfig.from_dict(values, tied=tied)
     promised = {
         "encoder.layers.": config.encoder.num_layers,
@@ -138,6 +154,14 @@ def _fit(
             tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
     check(tensors, expected, folder)
     return model
+
+
+def _ties(values: Mapping[str, Any]) -> bool:
+    """Whether a config says, and nowhere denies, that the output matrix is that of the embeddings."""
+    said = [
+        part.get("tie_word_embeddings") for part in (values, values.get("text_config")) if isinstance(part, Mapping)
+    ]
+    return True in said and False not in said
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -190,7 +214,12 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
             shapes = [list(tensor.shape) for tensor in (a, b, weight)]
             raise CheckpointError(f"{folder}: the adapter {name} has shapes {shapes}; three matrices are needed")
         rank = len(a)
-        scale = float(settings.get("lora_alpha") or rank) / (rank**0.5 if settings.get("use_rslora") else rank)
+        if settings.get("lora_alpha") is None or settings.get("r", rank) != rank:
+            raise CheckpointError(
+                f"{folder}: {ADAPTER_CONFIG} has lora_alpha {settings.get('lora_alpha')} and r {settings.get('r')}, the "
+                f"adapter {name} rank {rank}; the first must be there, and the others the same"
+            )
+        scale = float(settings["lora_alpha"]) / (rank**0.5 if settings.get("use_rslora") else rank)
         if (b.shape[0], a.shape[1]) != tuple(weight.shape) or b.shape[1] != rank:
             raise CheckpointError(f"{folder}: the adapter {name} {list(a.shape)} does not fit {list(weight.shape)}")
         tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)

@@ -56,6 +56,15 @@ def memory_errors(clips: Sequence[Waveform]) -> Iterator[None]:
         ) from error
 
 
+def check_numbers(values: Tensor, dtype: torch.dtype) -> None:
+    """Raises `RecognitionError` where a model has left the numbers: the best of them would still be called a token."""
+    if not bool(values.isfinite().all()):
+        raise RecognitionError(
+            f"the model calculates beyond the numbers of {str(dtype).removeprefix('torch.')} on this clip; take "
+            "bfloat16 or float32, and if it does so in each of them, the checkpoint is damaged"
+        )
+
+
 def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:
     """Neighbours as long as a batch may be."""
     batch: list[Waveform] = []

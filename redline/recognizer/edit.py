@@ -18,7 +18,15 @@ from redline.decoding.words import doubts, scored_word_times
 from redline.errors import UnsupportedTaskError
 from redline.forms import dress_pieces, spell_pieces
 from redline.models.editor import Edited, EditorOutput, NarEditor
-from redline.recognizer.common import Holder, batches, characters, check_language, memory_errors, timings
+from redline.recognizer.common import (
+    Holder,
+    batches,
+    characters,
+    check_language,
+    check_numbers,
+    memory_errors,
+    timings,
+)
 from redline.recognizer.expected import expected
 from redline.text import Tokenizer
 from redline.threads import check_fork
@@ -88,8 +96,7 @@ class EditRecognizer(Holder[NarEditor]):
         """One hypothesis per clip, with its draft and its edits.
 
         Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for another task than
-        transcription or another language than the model's, also
-        when there are no clips.
+        transcription or another language than the model's, also when there are no clips.
         """
         check_fork()
         if task.name != "transcribe":
@@ -180,6 +187,7 @@ class EditRecognizer(Holder[NarEditor]):
         final = collapse(path, blank)
         used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
         sure = edit.confidences(row.slot_logits, path).cpu()  # [K]
+        check_numbers(sure, self.dtype)
         pieces = self.tokenizer.pieces(final)
         if self.punctuate and self.model.forms is not None and row.form_logits is not None:
             taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]

@@ -31,6 +31,7 @@ from redline.recognizer.common import (
     batches,
     characters,
     check_language,
+    check_numbers,
     memory_errors,
     timings,
     without,
@@ -170,7 +171,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
 
     def _answer(self, clips: Sequence[Waveform], prompt: Sequence[int], task: Task) -> list[Hypothesis]:
         x, lengths = features.batch_features([levelled(clip) for clip in clips], "ar")  # [B, T, 160], [B]
-        encoded = self.model.encode(x.to(self.device, self.dtype), lengths.to(self.device))
+        encoded = self._encoded(x.to(self.device, self.dtype), lengths.to(self.device))
         audio, counts = self.model.embed_audio(encoded)
         audio_id = self.model.config.audio_token_index
         asked = [prompts.with_audio(prompt, audio_id, count) for count in counts.tolist()]
@@ -191,12 +192,18 @@ class GenerateRecognizer(Holder[SpeechLM]):
         ]
         return self._timed(answers, encoded, task)
 
+    def _encoded(self, x: Tensor, lengths: Tensor) -> EncoderOutput:
+        encoded = self.model.encode(x, lengths)
+        for row, length in zip(encoded.char_logits, encoded.lengths.tolist(), strict=True):
+            check_numbers(row[:length], self.dtype)
+        return encoded
+
     def _attributed(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
         """The encoder's drafts, each word given to a voice; the words of a prefix keep their speakers."""
         assert self.model.voices is not None and self.model.draft_head is not None
         x, frames = features.batch_features([levelled(clip) for clip in clips], "ar")  # [B, T, 160], [B]
         x, lengths = x.to(self.device, self.dtype), frames.to(self.device)
-        encoded = self.model.encode(x, lengths)
+        encoded = self._encoded(x, lengths)
         before = [(word, turn.speaker) for turn in tagged.parse(task.prefix or "").turns for word in turn.text.split()]
         said, given = [word for word, _ in before], [speaker for _, speaker in before]
         logits, windows = self.model.draft_head(encoded)
@@ -232,7 +239,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         return [written(row) for row in ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)]
 
     def _said(self, heard: Once, row: int) -> Said:
-        return lambda unit: repetitions(self.tokenizer.decode(unit), heard()[row])
+        return lambda unit: repetitions(tagged.strip_round(self.tokenizer.decode(unit)), heard()[row])
 
     def _drafts(self, encoded: EncoderOutput, task: Task) -> tuple[list[list[int]], list[bool]]:
         """The encoder's own transcripts as ids of answers, and whether each is sure enough to be taken unseen.
@@ -254,6 +261,8 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """What the draft head's logits [B, W, rows] with lengths [B] say, with the keywords in mind."""
         boost, most = self.model.search_options.keyword_boost, self.template.most_keywords
         words = expected(self.tokenizer, task.keywords, boost, self.device, most)
+        for row, length in zip(logits, lengths.tolist(), strict=True):
+            check_numbers(row[:length], self.dtype)
         ids = self.model.draft(logits, lengths, words)
         return [self.tokenizer.decode(row).strip() for row in ids]
 
@@ -301,9 +310,12 @@ class GenerateRecognizer(Holder[SpeechLM]):
         cache = self.model.cache(len(asked), embeddings.shape[1] + max(budgets) + 1)
         longest = max(map(len, drafts))
         logits = self.model.prefill(embeddings, sizes, cache, last=longest + 1)  # [B, longest + 1, V]
+        check_numbers(logits, self.dtype)
 
         def step(ids: Tensor, rows: Tensor | None) -> Tensor:
-            return self.model.step(ids, cache, rows)
+            logits = self.model.step(ids, cache, rows)
+            check_numbers(logits, self.dtype)
+            return logits
 
         if not longest:
             return generate.generate(logits[:, -1], step, budgets, options, seeds, said), [None] * len(asked)

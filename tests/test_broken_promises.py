@@ -1,0 +1,143 @@
+"""Checkpoints whose parts are each sound and together would write wrong text, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import hostile
+from redline import load_model
+from redline.cli.main import app
+from redline.decoding import tagged
+from redline.decoding.loops import LoopOptions, loop_start, repetitions
+from redline.errors import CheckpointError, RecognitionError
+from redline.models import speech_checkpoint
+from redline.types import Task, Waveform
+
+MAKERS: dict[str, Callable[[Path], Path]] = {"editing": hostile.editing, "answering": hostile.answering}
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(values | changes))
+
+
+def enlarge_weights(path: Path, chosen: str) -> None:
+    """As far as numbers go."""
+    tensors = load_file(path)
+    names = [name for name in tensors if chosen in name and tensors[name].is_floating_point()]
+    assert names
+    for name in names:
+        tensors[name] = tensors[name] / tensors[name].abs().max().clamp(min=1e-3) * 3e38
+    save_file(tensors, path)
+
+
+def tone() -> Waveform:
+    return Waveform((0.1 * np.sin(np.arange(16_000) / 9)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "chosen"),
+    [
+        ("editing", "model.safetensors", "encoder."),
+        ("editing", "model.safetensors", "language_model."),
+        ("answering", "model.safetensors", "encoder."),
+        ("answering", "model.safetensors", "language_model."),
+        ("answering", "out_llm.safetensors", "weight"),
+    ],
+)
+def test_a_model_that_leaves_the_numbers_writes_no_text(tmp_path: Path, kind: str, file: str, chosen: str) -> None:
+    folder = MAKERS[kind](tmp_path / "model")
+    enlarge_weights(folder / file, chosen)
+    model = load_model(folder, device="cpu")
+    with pytest.raises(RecognitionError, match="beyond the numbers of float32"):
+        model.recognizer.recognize([tone()], Task())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"type": "WordLevel", "unk_token": "[UNK]"}},
+        {"decoder": {"type": "Strip", "content": "a", "start": 0, "stop": 9}},
+    ],
+    ids=["no token for what is unknown", "a decoder that panics"],
+)
+def test_a_tokenizer_that_fails_on_a_text_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = hostile.editing(tmp_path / "model")
+    path = folder / "tokenizer.json"
+    if "model" in change:
+        change = {"model": change["model"] | {"vocab": json.loads(path.read_text())["model"]["vocab"]}}
+    change_json(path, **change)
+    with pytest.raises(CheckpointError, match="tokenizer cannot be used"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize(("own", "more"), [(0, [0, 2]), (None, 0), ([0], 2), (0, None)])
+def test_a_text_also_ends_where_the_generation_config_says(tmp_path: Path, own: Any, more: Any) -> None:
+    folder = hostile.answering(tmp_path / "model")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_json(folder / "config.json", text_config=text | {"eos_token_id": own})
+    change_json(folder / "generation_config.json", eos_token_id=more, temperature=0.7)
+    ends = speech_checkpoint.load(folder)[1].text.eos_token_ids
+    wanted = [end for said in (own, more) if said is not None for end in (said if isinstance(said, list) else [said])]
+    assert ends == tuple(dict.fromkeys(wanted))
+    change_json(folder / "generation_config.json", eos_token_id=10**6)
+    with pytest.raises(Exception, match="eos_token_id"):
+        speech_checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_alpha": None}, {"lora_alpha": 6, "r": 3}])
+def test_an_adapter_whose_scale_is_not_certain_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = hostile.answering(tmp_path / "model")
+    name = "language_model.model.layers.0.self_attn.q_proj"
+    rows, columns = load_file(folder / "model.safetensors")[f"{name}.weight"].shape
+    pair = {f"{name}.lora_A.weight": torch.ones(2, columns), f"{name}.lora_B.weight": torch.ones(rows, 2)}
+    save_file(pair, folder / "adapter_model.safetensors")
+    change_json(folder / "adapter_config.json", peft_type="LORA", lora_alpha=6, r=2)
+    speech_checkpoint.load(folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | settings))
+    with pytest.raises(CheckpointError, match="lora_alpha"):
+        speech_checkpoint.load(folder)
+
+
+def test_embeddings_that_are_tied_and_differ_are_refused(tmp_path: Path) -> None:
+    folder = hostile.answering(tmp_path / "model")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors[speech_checkpoint.HEAD] = tensors[speech_checkpoint.EMBEDDINGS] + 1
+    save_file(tensors, path)
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_json(folder / "config.json", tie_word_embeddings=True, text_config=text | {"tie_word_embeddings": True})
+    with pytest.raises(CheckpointError, match="ties the word embeddings"):
+        speech_checkpoint.load(folder)
+
+
+def test_turns_that_are_said_as_often_are_no_loop() -> None:
+    turns = "[Speaker 1]: yes [Speaker 2]: no "
+    ids, heard = [ord(letter) for letter in turns * 6], "yes no " * 6
+
+    def said(unit: Any) -> int:
+        return repetitions(tagged.strip_round("".join(map(chr, unit))), heard)
+
+    options = LoopOptions(max_n=len(turns))
+    assert loop_start(ids, options) is not None
+    assert loop_start(ids, options, said) is None
+    assert loop_start(ids * 3, options, said) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("languages", ["\x1b[2Jen"]), ("model_type", "\x1b]0;x\x07"), ("languages", ["\ud800"])]
+)
+def test_info_prints_nothing_that_a_terminal_would_obey(tmp_path: Path, key: str, value: Any) -> None:
+    folder = hostile.editing(tmp_path / "model")
+    change_json(folder / "config.json", **{key: value})
+    result = CliRunner().invoke(app, ["info", "--model", str(folder)], color=True)
+    assert result.exit_code == 0 and result.output.replace("\n", "").isprintable()
