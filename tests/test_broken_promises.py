@@ -18,7 +18,7 @@ from redline import load_model
 from redline.cli.main import app
 from redline.decoding import tagged
 from redline.decoding.loops import LoopOptions, loop_start, repetitions
-from redline.errors import CheckpointError, RecognitionError
+from redline.errors import CheckpointError, ConfigError, RecognitionError
 from redline.models import speech_checkpoint
 from redline.types import Task, Waveform
 
@@ -90,7 +90,7 @@ def test_a_text_also_ends_where_the_generation_config_says(tmp_path: Path, own: 
     wanted = [end for said in (own, more) if said is not None for end in (said if isinstance(said, list) else [said])]
     assert ends == tuple(dict.fromkeys(wanted))
     change_json(folder / "generation_config.json", eos_token_id=10**6)
-    with pytest.raises(Exception, match="eos_token_id"):
+    with pytest.raises(ConfigError, match="eos_token_id"):
         speech_checkpoint.load(folder)
 
 
@@ -141,3 +141,10 @@ def test_info_prints_nothing_that_a_terminal_would_obey(tmp_path: Path, key: str
     change_json(folder / "config.json", **{key: value})
     result = CliRunner().invoke(app, ["info", "--model", str(folder)], color=True)
     assert result.exit_code == 0 and result.output.replace("\n", "").isprintable()
+
+
+def test_clips_shorter_than_any_window_are_refused(tmp_path: Path) -> None:
+    folder = hostile.answering(tmp_path / "model")
+    change_json(folder / "config.json", longest_clip_s={"plain": 1e-6})
+    with pytest.raises(ConfigError, match="longest_clip_s"):
+        load_model(folder, device="cpu")

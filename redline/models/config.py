@@ -261,8 +261,8 @@ class SpeechConfig:
         object.__setattr__(self, "export_layers", cat_layers(self.export_layers))
         require(
             set(self.longest_clip_s) <= {"plain", "words", "speakers"}
-            and min(self.longest_clip_s.values(), default=1) > 0,
-            f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are seconds for plain, words and speakers",
+            and min(self.longest_clip_s.values(), default=1) >= 1,
+            f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are seconds from 1 for plain, words and speakers",
         )
         require(
             self.window_size % self.downsample_rate == 0,

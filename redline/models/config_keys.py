@@ -17,9 +17,9 @@ from redline.models.rules import Rule, count, either, flag, items, name, number,
 
 def seconds_by_task(value: Any) -> str | None:
     """`longest_clip_s`."""
-    rule, tasks = number(1e6), ("plain", "words", "speakers")
+    rule, tasks = number(1e6, 1, above=False), ("plain", "words", "speakers")
     sound = isinstance(value, Mapping) and all(key in tasks and rule(one) is None for key, one in value.items())
-    return None if sound else f"seconds above 0 for {', '.join(tasks)}"
+    return None if sound else f"1 to 1e6 seconds for {', '.join(tasks)}"
 
 
 def granite(value: Any) -> str | None:
@@ -345,7 +345,8 @@ def check_preprocessor(values: Mapping[str, Any], window_size: int | None, downs
     check(values.get("melspec_kwargs") or {}, PREPROCESSOR, "preprocessor_config.json")
     if window_size is not None:
         _agree({"projector_window_size": values.get("projector_window_size"), "window_size": window_size})
-        _agree({"projector_downsample_rate": values.get("projector_downsample_rate"), "ours": downsample_rate})
+        said = values.get("projector_downsample_rate")
+        _agree({"projector_downsample_rate": said, "downsample_rate": downsample_rate})
 
 
 def _agree(said: Mapping[str, Any]) -> None:

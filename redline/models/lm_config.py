@@ -60,7 +60,6 @@ class LMConfig:
             self.yarn is None or isinstance(self.yarn, rope.Yarn),
             f"yarn is {self.yarn!r}; rotary positions are stretched by rope_parameters in a config.json only",
         )
-
         require(self.head_dim % 2 == 0, f"head_dim is {self.head_dim}; it must be even, because positions turn pairs")
         require(
             all(0 <= id < self.vocab_size for id in self.eos_token_ids),

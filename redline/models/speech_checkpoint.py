@@ -216,8 +216,8 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
         rank = len(a)
         if settings.get("lora_alpha") is None or settings.get("r", rank) != rank:
             raise CheckpointError(
-                f"{folder}: {ADAPTER_CONFIG} has lora_alpha {settings.get('lora_alpha')} and r {settings.get('r')}, but "
-                f"{name} has {rank} rows; lora_alpha must be there, and r say the same"
+                f"{folder}: {ADAPTER_CONFIG} has lora_alpha {settings.get('lora_alpha')} and r {settings.get('r')}, "
+                f"but {name} has {rank} rows; lora_alpha must be there, and r say the same"
             )
         scale = float(settings["lora_alpha"]) / (rank**0.5 if settings.get("use_rslora") else rank)
         if (b.shape[0], a.shape[1]) != tuple(weight.shape) or b.shape[1] != rank:

@@ -97,6 +97,7 @@ class EditRecognizer(Holder[NarEditor]):
 
         Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for another task than
         transcription or another language than the model's, also when there are no clips.
+        `RecognitionError` where the model leaves the numbers of its precision.
         """
         check_fork()
         if task.name != "transcribe":

@@ -116,7 +116,7 @@ class GenerateRecognizer(Holder[SpeechLM]):
         """One hypothesis per clip.
 
         Raises `AudioError` for samples that are no numbers, and `UnsupportedTaskError` for what the model has not
-        learned, also when there are no clips.
+        learned, also when there are no clips. `RecognitionError` where the model leaves the numbers of its precision.
         """
         check_fork()
         check_language(self.name, task.language, self.languages)
