@@ -133,14 +133,19 @@ def pick_device(device: str | None) -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype | None, place: torch.device) -> torch.dtype:
-    """The precision to compute in; raises `RedlineError` for a name that is none."""
+    """The precision to compute in; raises `RedlineError` for a name that is none, and for float16 on a CPU.
+
+    There PyTorch sums float16 in an order that depends on the batch, so a text would depend on its neighbours.
+    """
     if dtype is None:
         return torch.bfloat16 if place.type == "cuda" else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if place.type != "cpu":
+        known["float16"] = torch.float16
     if isinstance(dtype, torch.dtype):
         dtype = str(dtype).removeprefix("torch.")
     if dtype not in known:
-        raise RedlineError(f"no dtype is called {dtype!r}; allowed are {', '.join(known)}")
+        raise RedlineError(f"dtype is {dtype!r}; allowed on {place.type} are {', '.join(known)}")
     return known[dtype]
 
 

@@ -53,7 +53,7 @@ FOREIGN = {
     "num_beams": _BEAMS,
     "best_of": _BEAMS,
     "do_sample": Ours("load_model(temperature=)"),
-    "fp16": Ours('load_model(dtype="float16")'),
+    "fp16": Ours('load_model(dtype="float16") on a GPU'),
     "bf16": Ours('load_model(dtype="bfloat16")'),
     "compute_type": Ours("load_model(dtype=)"),
     "torch_dtype": Ours("load_model(dtype=)"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import redline
 from redline import audio, features, load_model
+from redline.errors import RedlineError
 from redline.models import invariant
 from redline.models.editor import NarEditor
 from redline.models.granite import KVCache
@@ -340,3 +341,8 @@ def test_a_clip_of_one_frame_has_its_times_alone_as_in_a_batch(clips: list[Wavef
     blip = Waveform(np.tile(clips[0].samples[4000:4320], 1))
     (alone,) = recognizer.recognize([blip], Task(words=True))
     assert recognizer.recognize([clips[0], blip], Task(words=True))[1] == alone
+
+
+def test_a_precision_in_which_bits_depend_on_the_batch_is_refused() -> None:
+    with pytest.raises(RedlineError, match="'float16'; allowed on cpu are float32, bfloat16"):
+        load_model("tiny", device="cpu", dtype="float16")
