@@ -39,7 +39,7 @@ def check(
 
         knowledge = knowledge_of(model) if model is not None else None
         columns = (TextColumn("looking at recordings"), BarColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=notes, transient=True) as bar:
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
             task = bar.add_task("")
             found = inspect(
                 manifest,

@@ -70,9 +70,12 @@ def prepare(
         use(threads)
         encoder, config, _ = checkpoint.load(model)
         spoken = languages.code(language, config.languages)
-        if spoken not in config.languages:
+        if spoken is None and len(config.languages) == 1:
+            (spoken,) = config.languages
+        if spoken is None or spoken not in config.languages:
             known = ", ".join(config.languages)
-            raise DataError(f"--language {language}: {model} does not know it; it knows {known}")
+            why = "a text is placed in one language" if spoken is None else f"{model} does not know it"
+            raise DataError(f"--language {language}: {why}; name one of {known}")
         options = HarvestOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(spoken))
         failed: list[str] = []
         kept: list[dict[str, Any]] = []
@@ -85,7 +88,7 @@ def prepare(
             TextColumn("{task.percentage:.0f} %"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=notes, transient=True) as bar:
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
             for recording, written in pairs:
                 try:
                     wave = audio.load(recording)
