@@ -225,6 +225,21 @@ def test_the_command_writes_a_manifest_and_tells_what_it_dropped(tmp_path: Path)
     assert alone.exit_code == 2 and "--text" in alone.output
 
 
+def test_a_language_is_named_as_people_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int | None] = []
+    monkeypatch.setattr("redline.threads.use", used.append)
+    soundfile.write(tmp_path / "talk.wav", audio.load(JFK).samples, 16_000)
+    (tmp_path / "talk.txt").write_text(SAID)
+    for name in ("English", "en-US", "auto"):
+        _, _, (row,) = prepare(tmp_path, "--language", name, "--threads", "1")
+        assert row["language"] == "en"
+    assert used == [1, 1, 1]
+    code, told, _ = prepare(tmp_path, "--language", "klingon")
+    assert code == 2 and "no language is called 'klingon'; allowed are en (English)" in told
+    code, told, _ = prepare(tmp_path, "--language", "German")
+    assert code == 2 and "tiny does not know it; name one of en" in told
+
+
 def test_a_text_that_fits_nowhere_is_told_and_nothing_is_overwritten(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "talk.wav", audio.load(JFK).samples, 16_000)
     (tmp_path / "talk.txt").write_text(SAID)

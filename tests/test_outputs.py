@@ -26,6 +26,7 @@ from redline.longform import pipeline
 from redline.model import Model
 from redline.testing import FakeRecognizer
 from redline.types import Edit, Hypothesis, Waveform
+from tests.test_containers import two_tracks
 
 JFK = Path(__file__).parent / "data" / "jfk.flac"
 Run = Callable[..., Result]
@@ -112,6 +113,20 @@ def test_format_all_is_what_can_be_filled(run: Run, tmp_path: Path) -> None:
     assert {path.suffix[1:] for path in (tmp_path / "out").iterdir()} == set(formats.FORMATS) - {"rttm"}
     run(tmp_path / "a.wav", "--output-dir", tmp_path / "two", "--format", "all", "--speakers")
     assert {path.suffix[1:] for path in (tmp_path / "two").iterdir()} == set(formats.FORMATS)
+
+
+def test_a_track_is_chosen_by_its_number_and_one_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    film.write_bytes(two_tracks())
+
+    def pitch(clip: Waveform) -> str:
+        return f"{np.abs(np.fft.rfft(clip.samples)).argmax() / clip.duration:.0f}"
+
+    for track, hertz in (("0", 440), ("1", 1000)):
+        heard = run(film, "--track", track, hear=pitch)
+        assert heard.exit_code == 0 and abs(int(heard.stdout) - hertz) < 5
+    absent = run(film, "--track", "7", hear=lambda clip: pytest.fail("worked"))
+    assert absent.exit_code == 2 and "film.mkv" in absent.stderr and "track" in absent.stderr
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -213,6 +228,27 @@ def test_a_text_is_printed_in_any_encoding(run: Run, tmp_path: Path, charset: st
     assert run(tmp_path / "weiß ☃.wav", charset=charset).exit_code == 2, "errors are printed, too"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("transcribe", "{name}"),
+        ("info", "--model", "{name}"),
+        ("evaluate", "--data", "{name}"),
+        ("prepare", "{name}", "--out", "x.jsonl"),
+        ("check", "{name}"),
+        ("train", "{name}", "--data", "x"),
+        ("finetune", "--data", "{name}", "--out", "x"),
+    ],
+)
+def test_every_verb_complains_in_one_line_that_a_terminal_does_not_obey(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [one.format(name="no\x1b[31m\nsuch.jsonl") for one in arguments])
+    assert result.exit_code == 2 and result.stderr.startswith("redline: ")
+    assert "\x1b" not in result.stderr and result.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_prints_what_an_encoding_does_not_have(verb: str) -> None:
     result = CliRunner(charset="ascii").invoke(app, [verb, "--ümlaut☃"])
@@ -306,6 +342,42 @@ def test_a_signal_during_writing_loses_nothing_that_is_done(
     assert result.exit_code == 143 and "3 of 3 recordings are done" in result.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.txt", "b.txt", "c.txt"}
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_by_one: None
+) -> None:
+    done = 0
+
+    def hear(clip: Waveform) -> str:
+        nonlocal done
+        done += 1
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return f"window {done}"
+
+    write, signalled = files.write, list[Path]()
+
+    def writing(path: Path, text: str, **options: bool) -> Path:
+        signalled.append(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(path, text, **options)
+
+    monkeypatch.setattr(files, "write", writing)
+    result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear)
+    assert result.exit_code == 143 and len(signalled) == 1
+    assert (tmp_path / "out" / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["long.txt.partial"]
+
+
+def test_ctrl_c_while_the_program_ends_shows_no_traceback() -> None:
+    code = (
+        "import atexit, os, signal\nfrom redline.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests run under\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\nmain()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGINT and ended.stderr == "" and ended.stdout.startswith("redline ")
 
 
 def test_ctrl_c_in_a_long_recording_keeps_what_is_done(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from redline.cli import console
 from redline.errors import RedlineError
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def check(
     come twice, speakers and texts in several splits, texts too long for their sound, and with --model characters that
     it does not know. Exit status 1 where something cannot be trained on, 2 for a file that is no manifest.
     """
-    notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    notes = console.notes()
     try:
         from redline.train.inspection import inspect, knowledge_of, recording_length
 
         knowledge = knowledge_of(model) if model is not None else None
         columns = (TextColumn("looking at recordings"), BarColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=notes, transient=True) as bar:
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
             task = bar.add_task("")
             found = inspect(
                 manifest,
@@ -46,12 +47,10 @@ def check(
                 knowledge,
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
-    except RedlineError as error:
-        notes.print(f"redline check: {error}", style="red")
-        raise typer.Exit(2) from error
+    except (RedlineError, OSError) as error:
+        raise console.refused(error) from error
     except ImportError as error:
-        notes.print(f"redline check needs {error.name}: pip install 'redline[train]'", style="red")
-        raise typer.Exit(2) from error
+        raise console.lacking(error, "train") from error
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
     else:
@@ -61,7 +60,7 @@ def check(
 
 
 def _print(found: Inspection) -> None:
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    out = Console(markup=False, highlight=False, soft_wrap=True)
     table = Table("split", "utterances", "hours", "speakers", "languages (hours)", box=None, pad_edge=False)
     for name, part in found.parts.items():
         languages = ", ".join(
@@ -69,13 +68,13 @@ def _print(found: Inspection) -> None:
         )
         speakers = str(part.speakers) if part.speakers else "not said"
         table.add_row(name or "(none)", str(part.utterances), f"{part.seconds / 3600:.2f}", speakers, languages)
-    console.print(table)
+    out.print(table)
     for finding in found.findings:
         where = ""
         if finding.lines:
             shown = ", ".join(map(str, finding.lines[:8])) + (", ..." if len(finding.lines) > 8 else "")
             where = f" (line {shown})"
         style = "red" if finding.level == "error" else "yellow"
-        console.print(f"{finding.level}: {finding.message}{where}", style=style)
+        out.print(console.printable(f"{finding.level}: {finding.message}{where}"), style=style)
     if not found.findings:
-        console.print("nothing is wrong with it")
+        out.print("nothing is wrong with it")

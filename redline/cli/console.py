@@ -108,5 +108,13 @@ def refused(error: Exception, status: int = 2) -> typer.Exit:
     return typer.Exit(status)
 
 
+def lacking(error: ImportError, extra: str) -> typer.Exit:
+    """Tell of a package that is not installed, and with which extra of this one it is."""
+    if is_debugging():
+        traceback.print_exception(error)
+    complain(f"this needs {error.name}: pip install 'redline[{extra}]'")
+    return typer.Exit(2)
+
+
 if os.environ.get("REDLINE_DEBUG", "0") not in ("", "0"):
     debug()

@@ -307,7 +307,7 @@ def recognize(
         TimeRemainingColumn(),
     )
     results: list[Result] = []
-    with Progress(*columns, console=notes, transient=True) as bar:
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task("recognizing", total=len(utterances))
         for batch in run.run(recognizer, utterances, clock, load or audio.load, tasks):
             results += batch

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from redline import files
+from redline.cli import console
 from redline.errors import DataError, DivergedError, RedlineError
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def finetune(
     An interrupted run goes on when the same command is given again, a finished one is only scored again. What the model
     began with is kept where nothing learned is better on dev. Exit status 1: the loss was no number any more.
     """
-    notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    notes = console.notes()
     try:
         from redline.threads import use
         from redline.train.finetune import FinetuneOptions, finetune, watched_rows
@@ -106,21 +108,14 @@ def finetune(
             if wer and wer[1] > wer[0]:
                 notes.print(f"on dev {target} is worse than the model it began with, {model}", style="yellow")
             notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
-    except DivergedError as error:
-        notes.print(f"redline finetune: {error}", style="red")
-        raise typer.Exit(1) from error
     except RedlineError as error:
-        notes.print(f"redline finetune: {error}", style="red")
-        raise typer.Exit(2) from error
+        raise console.refused(error, 1 if isinstance(error, DivergedError) else 2) from error
     except OSError as error:
-        reason = f"{error.filename or out}: {error.strerror or error}"
-        notes.print(f"redline finetune: cannot read or write {reason}; make it possible and run again", style="red")
-        raise typer.Exit(2) from error
+        raise console.refused(RedlineError(f"{error.filename or out}: {files.advice(error)}")) from error
     except ImportError as error:
-        notes.print(f"redline finetune needs {error.name}: pip install 'redline[train]'", style="red")
-        raise typer.Exit(2) from error
+        raise console.lacking(error, "train") from error
     except KeyboardInterrupt:
-        notes.print(f"\nstopped; the same command goes on from {out}")
+        notes.print(f"redline: stopped; the same command goes on from {out}")
         raise typer.Exit(130) from None
 
 
@@ -166,10 +161,10 @@ def _tell(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> None:
     from redline.evaluate import report
     from redline.evaluate.score import ALL
 
-    console = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
     for name, first in before.items():
         old, new = first.scored, after[name].scored
         for left, right in zip(first.reports, after[name].reports, strict=True):
-            console.print(f"{name}, {left.group}: WER {percent(left.edited)} before, {percent(right.edited)} after")
+            out.print(f"{name}, {left.group}: WER {percent(left.edited)} before, {percent(right.edited)} after")
             chosen = [[one for one in rows if left.group in (one.source, ALL)] for rows in (old, new)]
-            console.print(f"    {report.sentence(report.comparison('before', 'after', *chosen))}")
+            out.print(f"    {report.sentence(report.comparison('before', 'after', *chosen))}")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from redline import __version__, signatures
-from redline.cli import console
+from redline.cli import console, stopping
 from redline.errors import RedlineError
 from redline.threads import wait_without_spinning
 
@@ -132,4 +132,7 @@ def redline(
 def main() -> None:
     """Run the command line."""
     wait_without_spinning()
-    app(prog_name="redline")
+    try:
+        app(prog_name="redline")
+    finally:
+        stopping.let_go()

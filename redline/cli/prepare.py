@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from redline import files, languages
 from redline.audio.content import SUFFIXES
+from redline.cli import console
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
 
@@ -36,13 +36,18 @@ def prepare(
         Path | None, typer.Option("--text", help="Transcript (.txt) or captions (.srt, .vtt) of a single recording.")
     ] = None,
     model: Annotated[str, typer.Option("--model", help="The model that listens.")] = "tiny",
-    language: Annotated[str, typer.Option("--language", help="Language of the recordings.")] = "en",
+    language: Annotated[
+        str, typer.Option("--language", help="Language of the recordings: en, English or en-US.")
+    ] = "en",
     longest_s: Annotated[
         float, typer.Option("--longest", min=2, max=30, help="Seconds of the longest utterance.")
     ] = 20.0,
     most_regret: Annotated[
         float, typer.Option("--tolerance", min=0, help="How badly a text may fit, in nats a character.")
     ] = 1.5,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
+    ] = None,
 ) -> None:
     """Cut recordings into utterances with the text said in them; what does not fit the sound is dropped and listed.
 
@@ -51,20 +56,27 @@ def prepare(
     What is dropped is written beside the manifest, with the reason. Exit status 1: less than half of the words of some
     recording fit.
     """
-    notes = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    notes = console.notes()
     try:
         pairs = _pairs(source, text)
         _ready(out)
         from redline import audio
         from redline.models import checkpoint
+        from redline.threads import use
         from redline.train.data import letters_of
         from redline.train.harvest import HarvestOptions, harvest, words_of_lines
         from redline.train.transcripts import read_text
 
-        options = HarvestOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language))
+        use(threads)
         encoder, config, _ = checkpoint.load(model)
-        if language not in config.languages:
-            raise DataError(f"{model} does not know {language!r}; it knows {', '.join(config.languages)}")
+        spoken = languages.code(language, config.languages)
+        if spoken is None and len(config.languages) == 1:
+            (spoken,) = config.languages
+        if spoken is None or spoken not in config.languages:
+            known = ", ".join(config.languages)
+            why = "a text is placed in one language" if spoken is None else f"{model} does not know it"
+            raise DataError(f"--language {language}: {why}; name one of {known}")
+        options = HarvestOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(spoken))
         failed: list[str] = []
         kept: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
@@ -76,13 +88,13 @@ def prepare(
             TextColumn("{task.percentage:.0f} %"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=notes, transient=True) as bar:
+        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
             for recording, written in pairs:
                 try:
                     wave = audio.load(recording)
                     material = read_text(written)
                 except (RedlineError, OSError) as error:
-                    failed.append(str(error))
+                    failed.append(console.describe(error))
                     continue
                 for note in (*(notice.message for notice in wave.warnings), *material.notes):
                     notes.print(f"{written if note in material.notes else recording}: {note}", style="yellow")
@@ -98,7 +110,7 @@ def prepare(
                 if result.kept < FITS * result.given or not result.given:
                     failed.append(_unfitting(recording, written, result))
                 for one in result.rows:
-                    row = one.to_dict(recording.resolve(), language, recording.stem)
+                    row = one.to_dict(recording.resolve(), spoken, recording.stem)
                     (dropped if one.dropped else kept).append(row)
         if speakers:
             named = ", ".join(f"{name} ({turns})" for name, turns in speakers.most_common(20))
@@ -110,24 +122,22 @@ def prepare(
         elif kept:
             rest.unlink(missing_ok=True)  # what an earlier run dropped
         for reason in failed:
-            notes.print(f"redline: {reason}", style="red")
+            console.complain(reason)
         if kept:
             write_manifest(out, kept)
             minutes = sum(row["duration"] for row in kept) / 60
             notes.print(f"{out}: {len(kept)} utterances, {minutes:.1f} min, {found} of {given} words")
         else:
-            notes.print(f"redline: nothing fits, so {out} is not written", style="red")
+            console.complain(f"nothing fits, so {out} is not written")
         if dropped:
             notes.print(f"{rest}: {len(dropped)} that do not fit, with the reason", style="yellow")
     except RedlineError as error:
-        notes.print(f"redline: {error}", style="red")
-        raise typer.Exit(2) from error
+        raise console.refused(error) from error
     except OSError as error:
-        notes.print(f"redline: cannot write {out}: {error.strerror or error}", style="red")
-        raise typer.Exit(2) from error
+        complaint = DataError(f"{out}: cannot be written: {files.advice(error)}")
+        raise console.refused(complaint) from error
     except ImportError as error:
-        print(f"redline prepare needs {error.name}: pip install 'redline[train]'", file=sys.stderr)
-        raise typer.Exit(2) from error
+        raise console.lacking(error, "train") from error
     if failed:
         raise typer.Exit(1)
 
@@ -158,7 +168,7 @@ def _ready(out: Path) -> None:
             raise IsADirectoryError(21, "a folder has this name")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+        raise DataError(f"{out}: cannot be written ({files.advice(error)}); choose another --out") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +13,8 @@ from typing import Any
 from redline.cli.console import INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_S = 2.0
+"""Signals within so many seconds of the first are the same wish: of a nervous hand, or of a shell that sends two."""
 
 
 class Stopper:
@@ -21,6 +24,7 @@ class Stopper:
         self.signal: int | None = None
         """The signal that came."""
         self._held = False
+        self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -40,9 +44,11 @@ class Stopper:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        again = self.signal is not None
-        self.signal = number
-        if not self._held or again:  # who asks twice does not want to wait
+        if self.signal is None:
+            self.signal, self._asked_at = number, time.monotonic()
+            if not self._held:
+                raise KeyboardInterrupt
+        elif time.monotonic() - self._asked_at > SAME_S:  # who asks again later does not want to wait
             raise KeyboardInterrupt
 
     @contextmanager
@@ -53,3 +59,10 @@ class Stopper:
             yield
         finally:
             self._held = False
+
+
+def let_go() -> None:
+    """From here on there is nothing to keep: Ctrl-C ends the process at once, without tracebacks of libraries that are
+    tidying up."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from redline import files
+from redline.cli import console
 from redline.errors import ConfigError, DivergedError, RedlineError
 
 if TYPE_CHECKING:
@@ -82,21 +84,14 @@ def train(
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         else:
             build(_logged(Recipe.from_dict(values, where), tensorboard), materials, stage or STAGES, say)
-    except DivergedError as error:
-        print(f"redline train: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
     except RedlineError as error:
-        print(f"redline train: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
+        raise console.refused(error, 1 if isinstance(error, DivergedError) else 2) from error
     except OSError as error:
-        reason = f"{error.filename or out}: {error.strerror or error}"
-        print(f"redline train: cannot read or write {reason}; make it possible and run again", file=sys.stderr)
-        raise typer.Exit(2) from error
+        raise console.refused(RedlineError(f"{error.filename or out}: {files.advice(error)}")) from error
     except ImportError as error:
-        print(f"redline train needs {error.name}: pip install 'redline[train]'", file=sys.stderr)
-        raise typer.Exit(2) from error
+        raise console.lacking(error, "train") from error
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from {out}", file=sys.stderr)
+        console.notes().print(f"redline: stopped; the same command goes on from {out}", style="yellow")
         raise typer.Exit(130) from None
 
 

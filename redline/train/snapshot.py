@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from redline import files
 from redline.errors import DataError
 from redline.train.processes import is_first_process
 from redline.train.sharding import placed_like, whole
@@ -37,7 +38,9 @@ def make_folder(folder: Path) -> Path:
     except FileExistsError as error:
         raise DataError(f"{folder} is a file; --out names a folder, which is made where needed") from error
     except OSError as error:
-        raise DataError(f"{folder}: nothing can be written there ({error.strerror}); choose another --out") from error
+        raise DataError(
+            f"{folder}: nothing can be written there ({files.advice(error)}); choose another --out"
+        ) from error
     return folder
 
 
