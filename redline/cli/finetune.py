@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from redline import files
 from redline.errors import DataError, DivergedError, RedlineError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def finetune(
         notes.print(f"redline finetune: {error}", style="red")
         raise typer.Exit(2) from error
     except OSError as error:
-        reason = f"{error.filename or out}: {error.strerror or error}"
+        reason = files.reason(error) if error.filename else f"{out}: {files.advice(error)}"
         notes.print(f"redline finetune: cannot read or write {reason}; make it possible and run again", style="red")
         raise typer.Exit(2) from error
     except ImportError as error:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from redline import files
 from redline.audio.content import SUFFIXES
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
@@ -123,7 +124,7 @@ def prepare(
         notes.print(f"redline: {error}", style="red")
         raise typer.Exit(2) from error
     except OSError as error:
-        notes.print(f"redline: cannot write {out}: {error.strerror or error}", style="red")
+        notes.print(f"redline: cannot write {out}: {files.advice(error)}", style="red")
         raise typer.Exit(2) from error
     except ImportError as error:
         print(f"redline prepare needs {error.name}: pip install 'redline[train]'", file=sys.stderr)
@@ -158,7 +159,7 @@ def _ready(out: Path) -> None:
             raise IsADirectoryError(21, "a folder has this name")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+        raise DataError(f"{out}: cannot be written: {files.advice(error)}; choose another --out") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

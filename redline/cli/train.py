@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from redline import files
 from redline.errors import ConfigError, DivergedError, RedlineError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def train(
         print(f"redline train: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
     except OSError as error:
-        reason = f"{error.filename or out}: {error.strerror or error}"
+        reason = files.reason(error) if error.filename else f"{out}: {files.advice(error)}"
         print(f"redline train: cannot read or write {reason}; make it possible and run again", file=sys.stderr)
         raise typer.Exit(2) from error
     except ImportError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from redline import files
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance
 
@@ -99,6 +100,4 @@ def begin(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> None:
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record; all of it appears at once."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.write(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
