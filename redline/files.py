@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import select
 import shutil
@@ -218,8 +219,10 @@ _ADVICE = {
 
 def advice(error: BaseException) -> str:
     """What the system refused and what to do about it, in words; of any other error what it says."""
-    known = _ADVICE.get(error.errno or 0) or error.strerror if isinstance(error, OSError) else None
-    return known or str(error) or type(error).__name__
+    if isinstance(error, OSError):
+        return _ADVICE.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+    told = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust tell it, safetensors for one
+    return (_ADVICE.get(int(told[1])) if told else None) or str(error) or type(error).__name__
 
 
 def reason(error: OSError) -> str:

@@ -145,3 +145,8 @@ def test_a_folder_that_a_killed_run_was_making_goes_when_the_next_has_made_it(tm
         folder.mkdir()
     os.close(handle)
     assert {one.name for one in tmp_path.iterdir()} == {"model", held.name}
+
+
+def test_a_full_disk_is_told_in_words_whichever_library_met_it() -> None:
+    rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert files.advice(rust) == files.advice(OSError(28, "No space left on device"))

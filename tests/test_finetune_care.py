@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_the_last_state_and_says_so(
         raise error
 
     monkeypatch.setattr(snapshot, "save_file", full)
-    with pytest.raises(DataError, match=r"No space left.*kept as of step-10.*same command"):
+    with pytest.raises(DataError, match=r"disk is full.*kept as of step-10.*same command"):
         run(Line([2.0] * 9), tmp_path, steps=15, keep_best="wer")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
     assert not list(tmp_path.rglob("*partial*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections import Counter
@@ -156,10 +158,10 @@ def _ready(out: Path) -> None:
     """Refuse a place where no manifest can be written before anything is heard."""
     try:
         if out.is_dir():
-            raise IsADirectoryError(21, "a folder has this name")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written: {files.advice(error)}; choose another --out") from error
+        raise DataError(f"--out {out}: cannot be written: {files.advice(error)}") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

@@ -79,7 +79,7 @@ def begin(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         old, new = ({"model": one["model"], **one["settings"]} for one in (before, record))
         changed = [
-            f"{key} {old.get(key)} (now {value})"
+            f"{key} {_told(old.get(key))} (now {_told(value)})"
             for key, value in new.items()
             if key not in free and old.get(key) != value
         ]
@@ -96,6 +96,10 @@ def begin(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> None:
                     f"{own['utterances']} now); choose another --out"
                 )
     write(path, record)
+
+
+def _told(value: Any) -> Any:
+    return "as the default" if value is None else value
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:

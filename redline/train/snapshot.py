@@ -41,8 +41,7 @@ def make_folder(folder: Path) -> Path:
     except FileExistsError as error:
         raise DataError(f"{folder} is a file; --out names a folder, which is made where needed") from error
     except OSError as error:
-        reason = files.advice(error)
-        raise DataError(f"{folder}: nothing can be written there: {reason}; or choose another --out") from error
+        raise DataError(f"--out {folder}: nothing can be written there: {files.advice(error)}") from error
     return folder
 
 
