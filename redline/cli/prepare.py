@@ -161,7 +161,8 @@ def _ready(out: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"--out {out}: cannot be written: {files.advice(error)}") from error
+        seen = files.advice(error).partition(";")[0]
+        raise DataError(f"{out}: cannot be written, {seen}; choose another --out") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

@@ -41,7 +41,8 @@ def make_folder(folder: Path) -> Path:
     except FileExistsError as error:
         raise DataError(f"{folder} is a file; --out names a folder, which is made where needed") from error
     except OSError as error:
-        raise DataError(f"--out {folder}: nothing can be written there: {files.advice(error)}") from error
+        seen = files.advice(error).partition(";")[0]
+        raise DataError(f"{folder}: nothing can be written there, {seen}; choose another --out") from error
     return folder
 
 
