@@ -140,7 +140,15 @@ def _unfitting(recording: Path, written: Path, result: Harvest) -> str:
     if not result.given:
         return f"{written}: no words in it"
     told = f"{recording}: {result.kept} of {result.given} words of {written.name} fit what is said"
-    reasons = Counter(re.sub(r"'[^']*'|\d[\d.]*", "...", row.dropped) for row in result.rows if row.dropped)
+    reasons = Counter(
+        re.sub(
+            r"^.*: (?=how a number)|'[^']*'|\d[\d.]*",
+            lambda found: "" if found.start() == 0 and found[0].endswith(": ") else "...",
+            row.dropped,
+        )
+        for row in result.rows
+        if row.dropped
+    )
     if reasons and result.recognised >= RECOGNISED * result.given:
         told += f" (most often: {reasons.most_common(1)[0][0]})"
     if result.recognised < RECOGNISED * result.given:
