@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import select
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,13 +47,60 @@ def write(path: Path, text: str, *, replace: bool = True) -> Path:
             name.replace(path)
         else:
             _rename_to_new(name, path)
-    with suppress(OSError):  # not every file system syncs folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    _sync_folder(path.parent)
     return path
+
+
+def settle(partial: Path, path: Path) -> Path:
+    """Give a finished file or folder its name, where there is no other folder, once all of it is on the disk."""
+    for file in partial.rglob("*") if partial.is_dir() else [partial]:
+        if file.is_file():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+    if partial.is_dir():
+        _sync_folder(partial)
+    partial.replace(path)
+    _sync_folder(path.parent)
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every file system syncs folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder in which something is made that gets the name `path`.
+
+    When that went well, the folders of runs that were killed over it go too; before, one may hold the only copy.
+    """
+    start = f"{_START}{path.name[:60]}-"
+    with tempfile.TemporaryDirectory(prefix=start, suffix=_END, dir=path.parent) as name:
+        handle = os.open(name, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(name)
+            for left in path.parent.iterdir():
+                if left.name.startswith(start) and left.name.endswith(_END) and left.is_dir() and left != Path(name):
+                    _remove_left_folder(left)
+        finally:
+            os.close(handle)
+
+
+def _remove_left_folder(path: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def _rename_to_new(name: Path, path: Path) -> None:
@@ -169,8 +219,10 @@ _ADVICE = {
 
 def advice(error: BaseException) -> str:
     """What the system refused and what to do about it, in words; of any other error what it says."""
-    known = _ADVICE.get(error.errno or 0) or error.strerror if isinstance(error, OSError) else None
-    return known or str(error) or type(error).__name__
+    if isinstance(error, OSError):
+        return _ADVICE.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+    told = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust tell it, safetensors for one
+    return (_ADVICE.get(int(told[1])) if told else None) or str(error) or type(error).__name__
 
 
 def reason(error: OSError) -> str:

@@ -119,7 +119,7 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         return files.write(path, text)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({files.advice(error)})") from error
+        raise DataError(f"{path}: cannot be written: {files.advice(error)}") from error
 
 
 def _row(path: Path, number: int, line: str) -> Utterance:

@@ -254,6 +254,31 @@ def ape_tags(count: int) -> bytes:
     return encode(stereo_voice(), "mp3") + items + foot
 
 
+def caf_tags(count: int) -> bytes:
+    about = struct.pack(">d4sIIIII", 16_000, b"lpcm", 0, 2, 1, 1, 16)
+    info = struct.pack(">I", count) + b"".join(b"%05x\0v\0" % number for number in range(count))
+    sound = bytes(4) + (sine(1.0) * 20_000).astype(">i2").tobytes()
+    chunks = ((b"desc", about), (b"info", info), (b"data", sound))
+    return b"caff\0\1\0\0" + b"".join(name + struct.pack(">Q", len(body)) + body for name, body in chunks)
+
+
+def asf_tags(count: int, objects: int) -> bytes:
+    """Windows Media with descriptions of many names in several objects."""
+    data = many_channels("asf", "pcm_s16le", 16_000, "mono")
+    size, there = struct.unpack("<QI", data[16:28])
+    made = b""
+    for number in range(objects):
+        names = (f"{number:x}-{one:05x}".encode("utf-16le") + b"\0\0" for one in range(count // objects))
+        fields = [struct.pack("<H", len(name)) + name + struct.pack("<HH", 0, 4) + b"v\0\0\0" for name in names]
+        body = struct.pack("<H", len(fields)) + b"".join(fields)
+        made += bytes.fromhex("40a4d0d207e3d21197f000a0c95ea850") + struct.pack("<Q", 24 + len(body)) + body
+    return data[:16] + struct.pack("<QI", size + len(made), there + objects) + data[28:30] + made + data[30:]
+
+
+def wavpack_tags(count: int) -> bytes:
+    return many_channels("wv", "wavpack", 16_000, "mono") + ape_tags(count)[len(encode(stereo_voice(), "mp3")) :]
+
+
 def wav_chunks(count: int, place: int) -> bytes:
     data = wav()
     return data[:place] + b"junk\0\0\0\0" * count + data[place:]
@@ -295,6 +320,9 @@ SLOW: dict[str, Callable[[], bytes]] = {
     "matroska-tags": lambda: matroska_tags(80_000),
     "mp4-tags": lambda: mp4_tags(80_000),
     "ape-tags": lambda: ape_tags(65_000),
+    "wavpack-tags": lambda: wavpack_tags(65_000),
+    "caf-tags": lambda: caf_tags(100_000),
+    "asf-tags": lambda: asf_tags(80_000, 2),
     "wav-tags": lambda: wav_tags(65_536),
     "wav-chunks": lambda: wav_chunks(2_500_000, 12),
     "wav-chunks-after-fmt": lambda: wav_chunks(2_500_000, 36),

@@ -196,6 +196,12 @@ def test_a_video_without_sound_is_not_audio() -> None:
         audio.load(out.getvalue())
 
 
+@pytest.mark.parametrize("data", [b"Creative Voice File\x1a\x1a\0\x0a\x01\x29\x11" + b"\2\0\0\0" * 100])
+def test_sound_of_which_nothing_is_known_is_told_as_damage(data: bytes) -> None:
+    with pytest.raises(TruncatedAudioError, match="neither its codec nor its sample rate"):
+        audio.load(data)
+
+
 def test_random_bytes_are_not_audio() -> None:
     for seed in range(30):
         with pytest.raises(NotAudioError):

@@ -20,6 +20,7 @@ from redline.audio.reader import Reader
 from redline.errors import AudioError, AudioLimitError
 from redline.types import SAMPLE_RATE
 from tests.audio_files import codes, encode, likeness, recordings, sine, stereo_voice, wav, written
+from tests.hostile_files import many_channels
 
 OGG = ("opus", "vorbis", "ogg-flac")
 
@@ -245,6 +246,13 @@ def test_joined_recordings_of_other_rates_are_read_whole_without_a_false_alarm(
     wave = audio.load(whole + untagged)
     assert "missing" not in " ".join(notice.message for notice in wave.warnings)
     assert wave.duration == pytest.approx(alone, abs=0.3)
+
+
+def test_frames_without_a_container_that_change_their_rate_get_no_silence_between_them() -> None:
+    parts = [many_channels("adts", "aac", rate, layout) for rate, layout in ((16_000, "mono"), (48_000, "stereo"))]
+    wave = audio.load(b"".join(parts))
+    assert wave.warnings == ()
+    assert wave.duration == pytest.approx(sum(audio.load(part).duration for part in parts), abs=0.1)
 
 
 def id3(size: int, claimed: int | None = None, version: int = 4) -> bytes:

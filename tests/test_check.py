@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from redline.cli.main import app
+from redline.train import inspection
 from redline.train.inspection import Inspection, inspect, knowledge_of, recording_length
 from tests.corpus import make_corpus
 
@@ -119,3 +121,10 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     for path in (tmp_path / "none.jsonl", tmp_path / "a.wav"):
         wrong = CliRunner().invoke(app, ["check", str(path)])
         assert wrong.exit_code == 2 and "cannot be read as a manifest" in wrong.output
+
+
+def test_every_kind_of_finding_says_what_to_do() -> None:
+    source = Path(inspection.__file__).read_text()
+    kinds = set(re.findall(r'\(\s*"(?:error|warning)",\s*"(\w+)"', source))
+    told = {"split", "language", "characters"}  # in their own words: which splits, languages and characters there are
+    assert len(kinds) > 10 and kinds - told <= set(inspection.REMEDIES)

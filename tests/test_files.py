@@ -119,3 +119,34 @@ def test_every_error_of_the_system_says_what_to_do() -> None:
         told = files.reason(OSError(number, os.strerror(number), "out"))
         assert told.startswith("out: ") and "Errno" not in told and ("; " in told)
     assert files.reason(OSError("broken")) == "broken"
+
+
+def test_what_training_saves_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial, path, synced, fsync = tmp_path / "partial", tmp_path / "step-1", [], os.fsync
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(path.exists()), fsync(handle)))
+    files.settle(partial, path)
+    assert synced == [False, False, True], "the file, its folder, the folder of that"
+    assert (path / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_folder_that_a_killed_run_was_making_goes_when_the_next_has_made_it(tmp_path: Path) -> None:
+    left, held = tmp_path / ".redline-model-left.part", tmp_path / ".redline-model-held.part"
+    left.mkdir()
+    held.mkdir()
+    handle = os.open(held, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(KeyError), files.folder_beside(tmp_path / "model"):
+        raise KeyError
+    assert left.exists(), "it may hold the only copy until there is another"
+    with files.folder_beside(tmp_path / "model") as folder:
+        files.settle(folder, tmp_path / "model")
+        folder.mkdir()
+    os.close(handle)
+    assert {one.name for one in tmp_path.iterdir()} == {"model", held.name}
+
+
+def test_a_full_disk_is_told_in_words_whichever_library_met_it() -> None:
+    rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert files.advice(rust) == files.advice(OSError(28, "No space left on device"))

@@ -123,7 +123,10 @@ def test_settings_that_changed_on_the_way_are_told(tmp_path: Path) -> None:
     assert any("other settings: steps 25 instead of 20, lr 0.01 instead of 0.001" in line for line in said)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("IoError: No space left")])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
 def test_a_full_disk_keeps_the_last_state_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -135,7 +138,7 @@ def test_a_full_disk_keeps_the_last_state_and_says_so(
         raise error
 
     monkeypatch.setattr(snapshot, "save_file", full)
-    with pytest.raises(DataError, match=r"No space left.*kept as of step-10.*same command"):
+    with pytest.raises(DataError, match=r"disk is full.*kept as of step-10.*same command"):
         run(Line([2.0] * 9), tmp_path, steps=15, keep_best="wer")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
     assert not list(tmp_path.rglob("*partial*"))
@@ -367,7 +370,7 @@ def test_a_disk_that_fills_at_the_end_leaves_no_half_model(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
-        with pytest.raises(DataError, match=r"No space left.*best weights are kept.*same command"):
+        with pytest.raises(DataError, match=r"disk is full.*best weights are kept.*same command"):
             finetune(model, data, tmp_path, options, silent)
     assert (finetune(model, data, tmp_path, options, silent) / "model.safetensors").exists()
     shutil.rmtree(tmp_path / "model")

@@ -440,7 +440,7 @@ def test_a_model_is_not_given_longer_clips_than_it_was_taught(plus: GenerateReco
     plus.model.config = replace(plus.model.config, longest_clip_s={"plain": 8.0, "speakers": 30.0})
     assert plus.window_s(Task()) == 8.0 and plus.window_s(Task(speakers=True)) == 30.0
     assert plus.window_s(Task(words=True)) > 8.0
-    with pytest.raises(ConfigError, match="allowed are seconds for plain, words and speakers"):
+    with pytest.raises(ConfigError, match="allowed are seconds from 1 for plain, words and speakers"):
         replace(plus.model.config, longest_clip_s={"songs": 8.0})
 
 

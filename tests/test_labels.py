@@ -78,3 +78,14 @@ def test_a_transcript_tells_whom_it_took_for_speakers(tmp_path: Path) -> None:
     text = read_text(path)
     assert text.speakers == (("HOST", 2), ("JANE DOE", 1))
     assert [line.text for line in text.lines] == ["Welcome.", "Thanks.", "Bye."]
+
+
+def test_marks_that_nobody_says_are_no_words(tmp_path: Path) -> None:
+    path = tmp_path / "talk.txt"
+    path.write_text("# Part *one*\n**HOST:** Is __5 * 3__ in _snake_case_?\n* 5*3, **yes**\n", encoding="utf-8")
+    text = read_text(path)
+    assert [(line.text, line.speaker) for line in text.lines] == [
+        ("Part one", ""),
+        ("Is 5 * 3 in snake_case?", "HOST"),
+        ("5*3, yes", "HOST"),
+    ]

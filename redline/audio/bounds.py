@@ -34,8 +34,12 @@ def check(form: str, reader: Reader, options: AudioOptions) -> int:
         _check_flac(reader)
     elif form == "ogg":
         _check_ogg(reader)
-    elif form == "mp3":
+    elif form in ("mp3", "wv", "tta", "ape", "tak", "mpc", "mpc8"):
         _check_ape(reader)
+    elif form == "caf":
+        _check_caf(reader)
+    elif form == "asf":
+        _check_asf(reader)
     elif form == "matroska":
         _check_matroska(reader)
     elif form == "mov":
@@ -131,6 +135,45 @@ def _check_ape(reader: Reader) -> None:
         footer = reader.at(end - 32, 32) if end >= 32 else b""
         if footer[:8] == b"APETAGEX":
             _refuse_tags(reader, min(struct.unpack("<I", footer[16:20])[0], reader.size // 11))
+
+
+def _check_caf(reader: Reader) -> None:
+    """Chunks up to the sound; of `info` what it says, but each entry takes two bytes at least."""
+    position = 8
+    for _ in range(MOST_BLOCKS):
+        head = reader.at(position, 16)
+        if len(head) < 12 or head[:4] == b"data":
+            return
+        size = int.from_bytes(head[4:12], "big")
+        if head[:4] == b"info":
+            _refuse_tags(reader, min(int.from_bytes(head[12:], "big"), size // 2))
+        position += 12 + size
+
+
+def _check_asf(reader: Reader) -> None:
+    """Descriptions in the objects of the header, one level deep: each object says how many it holds."""
+    position, tags = 30, 0
+    end = min(int.from_bytes(reader.at(16, 8), "little"), reader.size)
+    while position < end and len(head := reader.at(position, 26)) == 26:
+        size = int.from_bytes(head[16:24], "little")
+        if head[:16] == _ASF_EXTENSION:
+            position += 46
+            continue
+        if head[:16] in _ASF_DESCRIPTIONS:
+            tags += min(int.from_bytes(head[24:], "little"), size // 6)
+        _refuse_tags(reader, tags)
+        position += max(size, 24)
+
+
+_ASF_EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")
+_ASF_DESCRIPTIONS = tuple(
+    bytes.fromhex(one)
+    for one in (
+        "40a4d0d207e3d21197f000a0c95ea850",  # extended content description
+        "eacbf8c5af5b77488467aa8c44fa4cca",  # metadata
+        "941c23449894d149a1411d134e457054",  # metadata library
+    )
+)
 
 
 def _check_matroska(reader: Reader) -> None:

@@ -83,6 +83,11 @@ def choose(container: InputContainer, name: str, track: int | None) -> AudioStre
         raise AudioError(f"{name}: track {track} asked for; there are {_listed(tracks)}; choose one of them")
     stream = tracks[track] if track is not None and tracks else container.streams.best("audio")
     if stream is None:
+        if any(track.type == "audio" for track in container.streams):
+            raise TruncatedAudioError(
+                f"{name}: neither its codec nor its sample rate can be found out; its header is damaged, or it is no "
+                "recording: get a complete copy"
+            )
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise NotAudioError(f"{name}: no audio stream, only {kinds}; give a recording with sound")
     stream = cast("AudioStream", stream)

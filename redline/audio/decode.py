@@ -110,7 +110,8 @@ def decode(reader: Reader, options: AudioOptions, take: Callable[[NDArray[np.flo
 def too_large(name: str) -> AudioLimitError:
     """The error in place of a `MemoryError`."""
     return AudioLimitError(
-        f"{name}: decoding it needs more memory than there is, or than is allowed; split it, or free some"
+        f"{name}: decoding it needs more memory than there is, or than is allowed; its header is damaged, or split it, "
+        "or free some"
     )
 
 
@@ -161,6 +162,7 @@ def _run(
     if (container.duration or 0) / av.time_base > options.max_duration_s:  # as its header claims, or by its size
         measure(form, source, collector.name, stream.index, options.max_duration_s)
     packer = Packer()
+    first_rate, length_of = stream.rate, frame_length(form, head)
     is_measured = form == "wav"
     is_coded = not stream.codec_context.name.startswith("pcm_")
     started_s = collector.seconds
@@ -187,6 +189,8 @@ def _run(
             if is_coded and not float(np.abs(block).max(initial=0.0)) <= _LOUDEST_CODED:
                 failed += 1
                 continue
+            if length_of and frame.sample_rate != first_rate:
+                story.origin_s = None  # without a container, FFmpeg counts on with the first rate
             _keep_time(form, frame, started_s, collector, story)
             if failed:
                 story.bad_packets += failed
@@ -199,7 +203,6 @@ def _run(
         if failed > PATIENCE:
             break
     story.last_failed = failed > 0
-    length_of = frame_length(form, head)
     if last is not None:
         story.last_partial = last.is_corrupt or (
             length_of is not None and length_of(bytes(last)[:6].ljust(6, b"\0")) > last.size

@@ -111,7 +111,8 @@ def finetune(
     except RedlineError as error:
         raise console.refused(error, 1 if isinstance(error, DivergedError) else 2) from error
     except OSError as error:
-        raise console.refused(RedlineError(f"{error.filename or out}: {files.advice(error)}")) from error
+        reason = files.reason(error) if error.filename else f"{out}: {files.advice(error)}"
+        raise console.refused(RedlineError(reason)) from error
     except ImportError as error:
         raise console.lacking(error, "train") from error
     except KeyboardInterrupt:

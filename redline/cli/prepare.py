@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections import Counter
 from functools import partial
@@ -147,7 +149,15 @@ def _unfitting(recording: Path, written: Path, result: Harvest) -> str:
     if not result.given:
         return f"{written}: no words in it"
     told = f"{recording}: {result.kept} of {result.given} words of {written.name} fit what is said"
-    reasons = Counter(re.sub(r"'[^']*'|\d[\d.]*", "...", row.dropped) for row in result.rows if row.dropped)
+    reasons = Counter(
+        re.sub(
+            r"^.*: (?=how a number)|'[^']*'|\d[\d.]*",
+            lambda found: "" if found.start() == 0 and found[0].endswith(": ") else "...",
+            row.dropped,
+        )
+        for row in result.rows
+        if row.dropped
+    )
     if reasons and result.recognised >= RECOGNISED * result.given:
         told += f" (most often: {reasons.most_common(1)[0][0]})"
     if result.recognised < RECOGNISED * result.given:
@@ -165,10 +175,11 @@ def _ready(out: Path) -> None:
     """Refuse a place where no manifest can be written before anything is heard."""
     try:
         if out.is_dir():
-            raise IsADirectoryError(21, "a folder has this name")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({files.advice(error)}); choose another --out") from error
+        seen = files.advice(error).partition(";")[0]
+        raise DataError(f"{out}: cannot be written, {seen}; choose another --out") from error
 
 
 def _pairs(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from redline import untrusted
 from redline.errors import CheckpointError, ConfigError
+from redline.files import folder_beside, settle
 from redline.models import config_keys, tensor_file
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -200,8 +200,8 @@ def write(
         dtype = tensors[broken[0]].dtype
         raise CheckpointError(f"{target}: not finite as {dtype}: {', '.join(broken[:5])}; nothing was written")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        new = Path(temporary) / "new"
+    with folder_beside(target) as temporary:
+        new = temporary / "new"
         new.mkdir()
         save_file(dict(tensors), new / WEIGHTS, metadata={"format": "pt"})
         for name, values in files.items():
@@ -210,9 +210,9 @@ def write(
         extra(new)
         for file in new.iterdir():  # safetensors lets only the owner read what it writes
             file.chmod(new.stat().st_mode & 0o666)
-        old = target.rename(Path(temporary) / "old") if target.exists() else None
+        old = target.rename(temporary / "old") if target.exists() else None
         try:
-            new.rename(target)
+            settle(new, target)
         except OSError:
             if old is not None:
                 old.rename(target)

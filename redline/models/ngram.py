@@ -24,6 +24,7 @@ from torch import Tensor
 from redline import untrusted
 from redline.decoding.beam import BeamOptions
 from redline.errors import CheckpointError, ConfigError
+from redline.files import settle
 from redline.models import tensor_file
 
 NAME = "draft_lm.safetensors"
@@ -128,7 +129,7 @@ class NgramLM:
         metadata = {key: str(value) for key, value in {**about, **vars(self.options)}.items()}
         partial = folder / f"{NAME}.partial"
         save_file(arrays, partial, metadata=metadata)
-        return partial.replace(folder / NAME)
+        return settle(partial, folder / NAME)
 
     @classmethod
     def load(cls, path: Path, vocab_size: int) -> NgramLM:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from redline.errors import ConfigError, DataError
 from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features, pad
+from redline.files import settle, write
 from redline.forms import MARKS
 from redline.manifest import Utterance
 from redline.train.augment import SpecAugmentOptions, augment_features, twin_features
@@ -214,10 +215,8 @@ def build_view(
             position += len(rows)
     if not offsets:
         raise DataError(f"none of {len(utterances)} recordings can be read; the first is {utterances[0].audio}")
-    partial.rename(stem.with_suffix(".f16"))
-    index = stem.with_suffix(".json.partial")
-    index.write_text(json.dumps(offsets))
-    index.replace(stem.with_suffix(".json"))
+    settle(partial, stem.with_suffix(".f16"))
+    write(stem.with_suffix(".json"), json.dumps(offsets))
     return FeatureView.open(stem)
 
 

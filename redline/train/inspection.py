@@ -29,6 +29,23 @@ OVERLAP_S = 0.5
 """Two rows of a recording may share so much."""
 TOLD = 5
 """So many examples are named in a message."""
+REMEDIES = {
+    "line": "correct these lines or take them out",
+    "missing": "correct their paths, which count from the folder of the manifest",
+    "unreadable": "convert these recordings, or take the rows out",
+    "start": "correct start and end, which are seconds of the recording",
+    "end": "correct start and end, which are seconds of the recording",
+    "duration": "give the seconds from start to end",
+    "long": "cut them at pauses, as `redline prepare` does",
+    "empty": "write what is said, or take the rows out",
+    "text": "see whether text and sound belong together",
+    "ids": "give each row an id of its own, or none",
+    "sound": "take one of them out",
+    "leak": "leave each recording in one split",
+    "speakers": "leave each speaker in one split, or the scores flatter",
+    "texts": "leave each text in one split, or the scores flatter",
+}
+"""What to do about a finding that does not say so itself, by its kind."""
 
 Level = Literal["error", "warning"]
 
@@ -114,7 +131,8 @@ class _Problems:
         for (level, kind, what), (lines, examples) in self.found.items():
             more = f" and {len(examples) - TOLD} more" if len(examples) > TOLD else ""
             told = f": {'; '.join(examples[:TOLD])}{more}" if examples else ""
-            yield Finding(level, kind, f"{len(lines)} {what}{told}", tuple(lines))
+            remedy = f"; {REMEDIES[kind]}" if kind in REMEDIES else ""
+            yield Finding(level, kind, f"{len(lines)} {what}{told}{remedy}", tuple(lines))
 
 
 def inspect(
@@ -174,7 +192,7 @@ def _lengths(
         missing = not audio.is_file()
         try:
             if missing:
-                raise DataError(f"{audio}: no such file")
+                raise DataError(f"{audio}: {'is a folder' if audio.is_dir() else 'no such file'}")
             found[audio] = length_of(audio)
         except DataError as error:
             kind, what = ("missing", "rows name a missing file") if missing else ("unreadable", "rows cannot be heard")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from redline.decoding.ctc import collapse
 from redline.decoding.edit import with_slots
 from redline.errors import ConfigError, DataError
+from redline.files import settle
 from redline.forms import ENDS
 from redline.models.granite import GraniteLM
 from redline.text import Tokenizer
@@ -66,7 +67,7 @@ def read_books(folder: Path, cache: Path, progress: Progress | None = None, lett
                         out.write(words + "\n")
                 if progress:
                     progress(1.0)
-        partial.rename(kept)
+        settle(partial, kept)
     return kept.read_text(encoding="utf-8").splitlines()
 
 

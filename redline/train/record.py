@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from redline import files
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance
 
@@ -78,7 +79,7 @@ def begin(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         old, new = ({"model": one["model"], **one["settings"]} for one in (before, record))
         changed = [
-            f"{key} {old.get(key)} (now {value})"
+            f"{key} {_told(old.get(key))} (now {_told(value)})"
             for key, value in new.items()
             if key not in free and old.get(key) != value
         ]
@@ -97,8 +98,10 @@ def begin(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> None:
     write(path, record)
 
 
+def _told(value: Any) -> Any:
+    return "as the default" if value is None else value
+
+
 def write(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record; all of it appears at once."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.write(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

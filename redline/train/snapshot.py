@@ -35,12 +35,14 @@ def make_folder(folder: Path) -> Path:
         probe = folder / ".writable"
         probe.touch()
         probe.unlink(missing_ok=True)  # other processes look too
+        files.sweep(folder)
+        for left in (folder / "partial", folder / f"{BEST}.partial"):  # of a run that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     except FileExistsError as error:
         raise DataError(f"{folder} is a file; --out names a folder, which is made where needed") from error
     except OSError as error:
-        raise DataError(
-            f"{folder}: nothing can be written there ({files.advice(error)}); choose another --out"
-        ) from error
+        seen = files.advice(error).partition(";")[0]
+        raise DataError(f"{folder}: nothing can be written there, {seen}; choose another --out") from error
     return folder
 
 
@@ -55,7 +57,7 @@ def told_where_full(partial: Path, kept: str) -> Iterator[None]:
         if partial.is_file():
             partial.unlink()
         raise DataError(
-            f"{partial.parent}: cannot be written ({error}); {kept}; make room there and give the same command again"
+            f"{partial.parent}: cannot be written: {files.advice(error)}; {kept}; then give the same command again"
         ) from error
 
 
@@ -142,10 +144,8 @@ def save_state(
             return
         (partial / "position.json").write_text(json.dumps(position))
         shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        pointer = folder / "latest.partial"
-        pointer.write_text(target.name)
-        pointer.replace(latest)
+        files.settle(partial, target)
+        files.write(latest, target.name)
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -191,8 +191,8 @@ def save_best(folder: Path, average: Average, step: int, scores: dict[str, float
     with told_where_full(partial, "the best weights so far are kept"):
         _save(average.tensors, partial)
         if is_first_process():
-            partial.replace(folder / BEST)
-            (folder / BEST_SCORES).write_text(json.dumps({"step": step, **scores}), encoding="utf-8")
+            files.settle(partial, folder / BEST)
+            files.write(folder / BEST_SCORES, json.dumps({"step": step, **scores}))
 
 
 def load_best(folder: Path, module: nn.Module) -> None:

@@ -27,6 +27,11 @@ REACH = 40
 _NUMBERS = r"(?:(\d+):)?(\d+):(\d+)(?:[.,](\d+))?"
 _TIMES = re.compile(rf"{_NUMBERS}\s*-->\s*{_NUMBERS}")
 _STAMP = re.compile(r"^\s*[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?[\])]?\s*")
+_MARKDOWN = re.compile(
+    r"^\s*#{1,6}\s+|^\s*[*+]\s+|(?<![\w*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w*])"
+    r"|(?<!\w)_{1,2}(?=[^\W_])|(?<=[^\W_])_{1,2}(?!\w)"
+)
+"""Marks of headings, lists and emphasis, which nobody says."""
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)*\s+([^>]+)>")
 _SOUNDS = re.compile(
     r"[\[(](?:[\w ,'’-]*\b)?(?:music|applause|laughter|laughs?|laughing|chuckles?|inaudible|unintelligible|crosstalk"
@@ -73,7 +78,7 @@ def read_text(path: Path) -> Text:
     """A transcript (.txt) or captions (.srt, .vtt); raises `DataError` where nothing in it can be read."""
     written, notes = decode(path)
     if path.suffix.lower() == ".txt":
-        cues = [Cue(-1.0, 0.0, _STAMP.sub("", line)) for line in written.splitlines()]
+        cues = [Cue(-1.0, 0.0, _STAMP.sub("", _MARKDOWN.sub("", line))) for line in written.splitlines()]
     else:
         cues, more = parse_captions(written)
         if not cues:
