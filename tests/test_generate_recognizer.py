@@ -344,6 +344,12 @@ def test_speaker_tags_become_turns_with_times(plus: GenerateRecognizer, monkeypa
     assert 0 <= first.start < first.end <= second.start <= second.end <= CLIPS[2].duration
 
 
+def test_an_answer_that_names_no_speaker_is_told(plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(plus, monkeypatch, "so it is")
+    (heard,) = plus.recognize([CLIPS[2]], Task(speakers=True))
+    assert heard.text == "so it is" and "no-speaker" in [notice.code for notice in heard.warnings]
+
+
 def test_a_later_window_hears_the_one_before_and_goes_on_from_it(
     plus: GenerateRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

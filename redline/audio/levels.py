@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from redline.types import SAMPLE_RATE, Waveform
 
-QUIET_DB, LOUD_DB = -36.0, -6.0
+QUIET_DB, LOUD_DB = -42.0, -6.0
 """Speech between these levels is left as it is, to the bit."""
 USUAL_DB = -18.0
 """What speech beyond them is brought to, within 3 dB."""

@@ -17,6 +17,9 @@ from redline.types import Notice, Turn, Word
 
 NOBODY = ""
 """The speaker of a turn that no tag gives to anybody; the `speaker` of its words is None."""
+NO_SPEAKER = Notice(
+    "no-speaker", "the model wrote no speaker tag, so nobody is named; keywords or a prompt can keep it from doing so"
+)
 ROLLOVER = 1000
 """Centiseconds after which the tags start over."""
 WORD_SLACK = ROLLOVER // 2

@@ -24,3 +24,6 @@ PLAIN, SPEAKERS, WORDS = (
     Budget("speakers", 10.0, 16.0, 120.0, 540.0),
     Budget("words", 16.0, 24.0, 150.0, 300.0),
 )
+SHORTEST_S = 5.0
+DRAFT_S = 30.0
+"""Clips of which the language model reads nothing are as long as an editor's."""

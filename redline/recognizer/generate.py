@@ -24,7 +24,7 @@ from redline.models.conformer import EncoderOutput
 from redline.models.speech_lm import SpeechLM
 from redline.models.voices import is_narrow
 from redline.prompts import PromptTemplate, Request
-from redline.recognizer.budget import PLAIN, SPEAKERS, WORDS, Budget
+from redline.recognizer.budget import DRAFT_S, PLAIN, SHORTEST_S, SPEAKERS, WORDS, Budget
 from redline.recognizer.common import (
     Holder,
     Once,
@@ -41,9 +41,6 @@ from redline.text import Tokenizer
 from redline.threads import check_fork
 from redline.types import Hypothesis, Notice, Task, Waveform
 
-SHORTEST_S = 5.0
-DRAFT_S = 30.0
-"""Clips of which the language model reads nothing are as long as an editor's."""
 NARROW = Notice(
     "narrow-band",
     "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
@@ -376,7 +373,10 @@ class GenerateRecognizer(Holder[SpeechLM]):
             # Whoever spoke last goes on; said here, because the next window sees this answer alone.
             text = f"[Speaker {before[-1].speaker}]: {text}"
         told = tagged.parse(" ".join(filter(None, (task.prefix, text))))
-        return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=heard.warnings + told.warnings)
+        notices = heard.warnings + told.warnings
+        if told.text and not any(turn.speaker for turn in told.turns):
+            notices += (tagged.NO_SPEAKER,)
+        return replace(heard, text=told.text, turns=told.turns, tagged=text, warnings=notices)
 
     def _timed(self, answers: list[Hypothesis], encoded: EncoderOutput, task: Task) -> list[Hypothesis]:
         """Answers with the times that were asked for, where the model has not written them itself, or will be."""
