@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""How well subtitles follow the sound: utterances are joined, subtitled, and each cue compared with its first word.
+
+    scripts/cue_times.py --data manifest.jsonl --split dev --minutes 7
+
+The recording is that of `joined_speech.py`. A cue counts where its first word is heard right; that word's true start is
+what a second model (`--referee`) finds in its utterance alone. `shared` are the times that cues have where nothing is
+aligned: those of their segment, shared out by letters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from joined_speech import join, true_words
+
+from redline import formats
+from redline.evaluate.score import align
+from redline.manifest import read_manifest
+from redline.model import load_model
+from redline.types import Transcript, Waveform, Word
+
+CUE = re.compile(r"(\d+):(\d+):(\d+),(\d+) --> [^\n]*\n(.*?)\n\n", re.DOTALL)
+FAR_S = 0.5
+
+
+def bare(text: str) -> str:
+    """Words as they are compared: small letters only."""
+    return re.sub(r"[^a-z' ]", "", text.lower().replace("\n", " "))
+
+
+def misses(srt: str, words: Sequence[Word]) -> list[float]:
+    """Seconds between the start of each cue and that of its first word, where that is a true word."""
+    cues = [
+        (3600 * int(hours) + 60 * int(minutes) + int(seconds) + int(rest) / 1000, bare(text).split())
+        for hours, minutes, seconds, rest, text in CUE.findall(srt + "\n\n")
+    ]
+    starts = {at: start for (start, _), at in zip(cues, np.cumsum([0, *(len(text) for _, text in cues)]), strict=False)}
+    true = [bare(word.text) for word in words]
+    (pairs,) = align([" ".join(true)], [" ".join(word for _, text in cues for word in text)])
+    found: list[float] = []
+    spoken = heard = 0
+    for pair in pairs:
+        if pair.kind == "equal" and heard in starts:
+            found.append(abs(starts[heard] - words[spoken].start))
+        spoken += bool(pair.reference)
+        heard += bool(pair.heard)
+    return found
+
+
+def shared(transcript: Transcript) -> Transcript:
+    """The transcript with nothing in it to align words with."""
+    return replace(transcript, segments=tuple(replace(segment, timing=None) for segment in transcript.segments))
+
+
+def main() -> int:
+    """Join, transcribe, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="manifest of utterances with their texts")
+    parser.add_argument("--split", nargs="+", default=["dev"])
+    parser.add_argument("--source", default="", help="only rows whose source begins so")
+    parser.add_argument("--minutes", type=float, default=7.0)
+    parser.add_argument("--model", nargs="+", default=["tiny", "tiny-plus", "tiny-multi"])
+    parser.add_argument("--referee", default="tiny-multi", help="the model that tells where words are")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows = [row for row in read_manifest(options.data, language="en") if row.split in options.split]
+    joined = join([row for row in rows if row.source.startswith(options.source)], options.minutes, options.seed)
+    words = true_words(joined, options.referee, "en")
+    for name in options.model:
+        made = load_model(name).transcribe(Waveform(joined.samples), language="en")
+        for kind, transcript in (("aligned", made), ("shared", shared(made))):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that times are shared out is what is asked for here
+                off = misses(formats.render(transcript, "srt", "talk"), words)
+            far = np.mean(np.array(off) > FAR_S)
+            print(
+                f"{name}, {kind}: {len(off)} cues, {far:.0%} off by more than {FAR_S} s, p90 "
+                f"{np.percentile(off, 90):.2f} s, worst {max(off):.2f} s"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
