@@ -63,7 +63,7 @@ NOISES = {
 
 
 def test_ordinary_levels_are_left_to_the_bit(speech: Samples) -> None:
-    for db in (-34.0, -25.0, -15.0):
+    for db in (-40.0, -34.0, -25.0, -15.0):
         wave = Waveform(at(speech, db))
         assert levels.levelled(wave) is wave
 
@@ -75,9 +75,11 @@ def test_any_level_is_brought_to_a_usual_one_without_rounding(db: float) -> None
     wave = Waveform(at(speech, db))
     made = levels.levelled(wave)
     assert levels.QUIET_DB - 0.1 <= levels.level_db(made.samples) <= levels.LOUD_DB + 0.1
-    factor = levels.gain(wave.samples)
-    assert np.log2(factor) == round(np.log2(factor)) and np.array_equal(made.samples / np.float32(factor), wave.samples)
-    assert levels.levelled(made) is made
+    factor = levels.gain(levels.restored(wave.samples))
+    assert np.log2(factor) == round(np.log2(factor))
+    if levels.clipped_share(wave.samples) < levels.CLIPPED:  # peaks a little above full scale may have been cut off
+        assert np.array_equal(made.samples / np.float32(factor), wave.samples)
+        assert levels.levelled(made) is made
 
 
 def test_a_click_does_not_pass_for_speech(speech: Samples) -> None:
