@@ -214,7 +214,7 @@ def test_what_a_config_asks_for_and_is_not_built_is_refused_by_key_and_value(
 
 def test_a_key_that_nobody_knows_is_harmless_where_it_asks_for_nothing(tmp_path: Path) -> None:
     for nothing in (None, False, "", [], {}):
-        read({**AR, "a_key_of_tomorrow": nothing}, tmp_path)
+        assert read({**AR, "a_key_of_tomorrow": nothing}, tmp_path) == read(AR, tmp_path)
 
 
 def test_keys_that_mean_one_thing_must_say_one_thing(tmp_path: Path) -> None:

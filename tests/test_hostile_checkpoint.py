@@ -198,7 +198,7 @@ def test_a_hub_snapshot_loads_whose_files_are_links(editing: Path, tmp_path: Pat
 
 def test_a_folder_that_is_a_link_loads(editing: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(editing)
-    load_model(tmp_path / "link", device="cpu")
+    assert load_model(tmp_path / "link", device="cpu").languages == load_model(editing, device="cpu").languages
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
