@@ -22,9 +22,7 @@ from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, 
 SHORTEST_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
 _log = logging.getLogger(__name__)
-_TOGETHER_S = (
-    600.0  # windows share batches by length within so much speech, so that what is done is done from the start
-)
+_TOGETHER_S = 600.0  # speech within which windows share batches by length, so that work is done from the start on
 _RAISED_DB = -20.0  # what the detector gets the loudest frame of a quieter or overdriven recording brought to
 _SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
 
@@ -225,7 +223,7 @@ def _hear_together(
 
 
 def _stretches(lengths: Sequence[int], most: float) -> Iterator[tuple[int, int]]:
-    """Neighbours that are at most `most` together, or one: the first of each and the one after its last."""
+    """Neighbours that are at most `most` samples together, or a single one: where each begins and ends, [first, last)."""
     first = total = 0
     for index, length in enumerate(lengths):
         if index > first and total + length > most:
