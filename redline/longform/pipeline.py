@@ -223,7 +223,7 @@ def _hear_together(
 
 
 def _stretches(lengths: Sequence[int], most: float) -> Iterator[tuple[int, int]]:
-    """Neighbours that are at most `most` samples together, or a single one: where each begins and ends, [first, last)."""
+    """Neighbours of at most `most` samples together, or a single longer one: [first, last) of each stretch."""
     first = total = 0
     for index, length in enumerate(lengths):
         if index > first and total + length > most:
