@@ -24,7 +24,7 @@ CUE_LINES = 2
 """Lines in one cue of a subtitle."""
 
 
-class Cue(NamedTuple):
+class SubtitleCue(NamedTuple):
     """One subtitle: start and end in milliseconds, lines to show, and who speaks."""
 
     start: int
@@ -168,7 +168,7 @@ def clock(ms: int, point: str = ".") -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}{point}{ms:03}"
 
 
-def cues(segment: Segment) -> list[Cue]:
+def cues(segment: Segment) -> list[SubtitleCue]:
     """A segment -> cues of at most two lines of 42 characters that hold all of its text.
 
     Each cue has the time of its words; where nobody can tell when they were said, the segment's time is shared out in
@@ -184,7 +184,7 @@ def cues(segment: Segment) -> list[Cue]:
     made, done = [], 0
     for group in groups:
         first, done = done, done + sum(len("".join(line.split())) for line in group)
-        made.append(Cue(marks[first][0], marks[done - 1][1], group, segment.speaker))
+        made.append(SubtitleCue(marks[first][0], marks[done - 1][1], group, segment.speaker))
     return made
 
 
@@ -216,7 +216,7 @@ def _spans(names: Sequence[str], words: Sequence[Word]) -> list[tuple[int, int, 
     return found
 
 
-def doubts(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
+def subtitle_notices(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
     """What to say about a transcript in these formats: subtitles whose cues could not be aligned with the sound."""
     guessed = [segment for segment in transcript.segments if segment.text.strip() and not segment.timed()]
     if not guessed or SUBTITLES.isdisjoint(listed(wanted)):
@@ -243,7 +243,7 @@ def _balanced(text: str, most: int) -> list[str]:
     return textwrap.wrap(text, LINE_CHARS)
 
 
-def _cues(transcript: Transcript) -> Iterator[Cue]:
+def _cues(transcript: Transcript) -> Iterator[SubtitleCue]:
     for segment in transcript.segments:
         yield from cues(segment)
 

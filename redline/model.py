@@ -11,20 +11,20 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 import torch
 
-from redline import audio, languages, numbers
+from redline import audio, itn, languages
 from redline import threads as computing
 from redline.audio import AudioOptions
 from redline.audio.check import checked_waveform
+from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints.folder import resolve
 from redline.decoding.generate import GenerateOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
 from redline.longform import pipeline
 from redline.longform.pipeline import Interrupted, PipelineOptions
 from redline.longform.windows import WindowOptions
-from redline.models import checkpoint, speech_checkpoint, vocabulary
-from redline.models.folder import resolve
 from redline.prompts import PromptTemplate, keyword_list
-from redline.recognizer import EditRecognizer, GenerateRecognizer
+from redline.recognizer import ArRecognizer, NarRecognizer
 from redline.signatures import checked
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
@@ -75,12 +75,11 @@ def load_model(
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)
-    if speech_checkpoint.is_speech_lm(folder):
-        answers, config, _ = speech_checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+    if ar.is_ar(folder):
+        answers, config, _ = ar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
         if drafts in ("fast", "trust") and answers.draft_head is None:
             raise RedlineError(
-                f"{name}: drafts is {drafts!r}, but it has no {speech_checkpoint.DRAFT_HEAD} to write them; leave "
-                "it out"
+                f"{name}: drafts is {drafts!r}, but it has no {ar.DRAFT_HEAD} to write them; leave it out"
             )
         if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
             raise RedlineError(
@@ -90,7 +89,7 @@ def load_model(
         if drafts == "own":
             drafts = "trust" if config.trusts_draft else "exact"
         return Model(
-            GenerateRecognizer(
+            ArRecognizer(
                 answers,
                 vocabulary.load(folder, config),
                 PromptTemplate.from_folder(folder, config.kind, config.names_language),
@@ -112,9 +111,9 @@ def load_model(
     for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
-    model, editing, folder = checkpoint.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+    model, editing, folder = nar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
     tokenizer = vocabulary.load(folder, editing)
-    return Model(EditRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _EDITING)
+    return Model(NarRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _EDITING)
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -301,10 +300,10 @@ class Model:
         job = self._task(Task(task, language, target_language, words, speakers, keyword_list(keywords), prompt, prefix))
         options = self._options(vad)
         if digits:
-            numbers.to_digits("", job.language or "en")  # a missing package is told before the work, not after
+            itn.inverse_normalize("", job.language or "en")  # a missing package is told before the work, not after
 
         def finished(one: R) -> R | Transcript:
-            return numbers.with_digits(one, job.language) if digits and isinstance(one, Transcript) else one
+            return itn.with_itn(one, job.language) if digits and isinstance(one, Transcript) else one
 
         heard_s = known = 0.0
         for group in self._groups(sources, sample_rate, audio_options):
@@ -358,16 +357,15 @@ class Model:
         if not digits:
             return segments
         spoken = job.language or "en"
-        numbers.to_digits("", spoken)
-        return (numbers.segment_with_digits(segment, spoken) for segment in segments)
+        itn.inverse_normalize("", spoken)
+        return (itn.segment_with_itn(segment, spoken) for segment in segments)
 
     def _task(self, task: Task) -> Task:
         language = languages.code(task.language, self.languages)
         if language is None and len(self.languages) == 1:
             (language,) = self.languages
         task = replace(task, language=language, target_language=languages.code(task.target_language))
-        self.recognizer.recognize([], task)  # asks whether it can
-        self.recognizer.window_s(task)  # and whether what is asked leaves room for audio
+        self.recognizer.limits(task)  # asks whether it can, and whether that leaves room for audio
         return task
 
     def _options(self, vad: bool) -> PipelineOptions:

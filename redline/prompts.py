@@ -19,7 +19,7 @@ from typing import Any, Literal
 from redline import untrusted
 from redline.errors import CheckpointError, UnsupportedTaskError
 from redline.sandbox import run
-from redline.text import Tokenizer
+from redline.tokenizer import Tokenizer
 from redline.types import listed
 
 Kind = Literal["granite_speech", "granite_speech_plus"]
@@ -87,7 +87,7 @@ CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 
 @dataclass(frozen=True)
-class Request:
+class PromptRequest:
     """What the user wants of a model that answers prompts; raises `UnsupportedTaskError` beyond a limit."""
 
     verb: Literal["transcribe", "translate"] = "transcribe"
@@ -138,7 +138,7 @@ def checked_keywords(keywords: str | Iterable[str] | None, most: int = MAX_KEYWO
     return tuple(dict.fromkeys(keyword.strip() for keyword in keywords))
 
 
-def instruction(request: Request, kind: Kind, names_language: bool = False) -> str:
+def instruction(request: PromptRequest, kind: Kind, names_language: bool = False) -> str:
     """The instruction for one request, as the model card words it; see `PromptTemplate` for `names_language`.
 
     Raises `UnsupportedTaskError` with the reason, what is allowed, and which model can.
@@ -167,7 +167,7 @@ def instruction(request: Request, kind: Kind, names_language: bool = False) -> s
     return text
 
 
-def _base_text(request: Request) -> str:
+def _base_text(request: PromptRequest) -> str:
     punctuated = request.punctuated is not False and not request.keywords
     if request.verb == "translate":
         assert request.target_language is not None, "checked with the request"
@@ -175,11 +175,11 @@ def _base_text(request: Request) -> str:
     return WITH_KEYWORDS if request.keywords else PUNCTUATED if punctuated else PLAIN
 
 
-def _plus_text(request: Request) -> str:
+def _plus_text(request: PromptRequest) -> str:
     return SPEAKERS if request.speakers else WORDS if request.words else PLAIN
 
 
-def _check_base(request: Request) -> None:
+def _check_base(request: PromptRequest) -> None:
     """What 2B cannot do."""
     for wanted, what in (
         (request.speakers, "speaker labels"),
@@ -204,7 +204,7 @@ def _check_base(request: Request) -> None:
         )
 
 
-def _check_plus(request: Request) -> None:
+def _check_plus(request: PromptRequest) -> None:
     """What 2B-Plus cannot do."""
     for wanted, what in ((request.verb == "translate", "translation"), (request.punctuated, "punctuation")):
         if wanted:
@@ -235,7 +235,7 @@ def _check(text: str, what: str, limit: int, allowed: str = "") -> None:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PromptPart:
     """A part of a rendered prompt; control tokens count only in what the template wrote."""
 
     text: str
@@ -246,7 +246,7 @@ class Piece:
 class Rendered:
     """A whole prompt, ready for `encode`; as a string it is the prompt's text."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PromptPart, ...]
 
     def __str__(self) -> str:
         return "".join(piece.text for piece in self.pieces)
@@ -325,11 +325,11 @@ class PromptTemplate:
             raise CheckpointError(f"{origin}: the chat template does not end with prefix_text, where the answer begins")
         return cls(kind, bare, prefixed)
 
-    def render(self, request: Request) -> Rendered:
+    def render(self, request: PromptRequest) -> Rendered:
         """The prompt for one request; raises `UnsupportedTaskError` like `instruction`."""
         fill = {INSTRUCTION: instruction(request, self.kind, self.names_language), PREFIX: request.prefix or ""}
         parts = re.split(f"({INSTRUCTION}|{PREFIX})", self.prefixed if request.prefix else self.bare)
-        return Rendered(tuple(Piece(fill.get(part, part), part not in fill) for part in parts if part))
+        return Rendered(tuple(PromptPart(fill.get(part, part), part not in fill) for part in parts if part))
 
 
 def encode(tokenizer: Tokenizer, rendered: Rendered) -> list[int]:

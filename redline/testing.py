@@ -10,16 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from redline.models.config import (
-    EncoderConfig,
-    LMConfig,
-    NarConfig,
-    ProjectorConfig,
-    QFormerConfig,
-    SpeechConfig,
-    SpeechKind,
-)
-from redline.types import SAMPLE_RATE, Hypothesis, Task, Waveform, listed
+from redline.errors import RedlineError
+from redline.models.config import ArConfig, ArKind, EncoderConfig, LMConfig, NarConfig, ProjectorConfig, QFormerConfig
+from redline.types import SAMPLE_RATE, ClipLimits, Hypothesis, Recognizer, Request, Task, Waveform, listed
 
 
 class FakeRecognizer:
@@ -43,19 +36,31 @@ class FakeRecognizer:
         self.batches: list[list[float]] = []
         """The durations of the clips of each call, in seconds."""
 
-    def window_s(self, task: Task) -> float:
+    def limits(self, task: Task) -> ClipLimits:
         """The same for every task."""
-        return self.max_clip_s
+        return ClipLimits(self.max_clip_s)
 
-    def carries(self, task: Task) -> bool:
-        """No clip needs another."""
-        return False
+    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+        """One answer per request, in order."""
+        self.batches.append([request.clip.duration for request in requests])
+        return [self._answer(request) for request in requests]
 
-    def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
-        """One hypothesis per clip, in order."""
-        self.batches.append([clip.duration for clip in clips])
-        heard = [self.hear(clip) for clip in clips]
-        return [Hypothesis(one) if isinstance(one, str) else one for one in heard]
+    def _answer(self, request: Request) -> Hypothesis | RedlineError:
+        try:
+            text = self.hear(request.clip)
+        except RedlineError as error:
+            return error
+        return Hypothesis(text) if isinstance(text, str) else text
+
+
+def recognize_clips(recognizer: Recognizer, clips: Sequence[Waveform], task: Task = Task()) -> list[Hypothesis]:  # noqa: B008
+    """Hypotheses of clips that share a task; raises the first error among the answers."""
+    hypotheses = []
+    for answer in recognizer.recognize([Request(clip, task, id) for id, clip in enumerate(clips)]):
+        if isinstance(answer, RedlineError):
+            raise answer
+        hypotheses.append(answer)
+    return hypotheses
 
 
 def tone(seconds: float, hertz: float = 440.0, level_db: float = -20.0) -> Waveform:
@@ -111,13 +116,13 @@ def tiny_checkpoint(folder: str | Path, seed: int = 0) -> Path:
 
     import torch
 
-    from redline.models import checkpoint
-    from redline.models.editor import NarEditor
+    from redline.checkpoints import nar as checkpoint
+    from redline.models.nar import NarModel
 
     core = _letters(CONTROL[:1])
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as temporary:
         torch.manual_seed(seed)
-        model = NarEditor(tiny_config(core.get_vocab_size())).eval()
+        model = NarModel(tiny_config(core.get_vocab_size())).eval()
         with torch.no_grad():  # fresh layers say so little that the editor would keep every token
             for weight in model.language_model.model.layers.parameters():
                 weight.mul_(12 if weight.dim() == 2 else 1)
@@ -145,11 +150,11 @@ def _letters(control: Sequence[str], others: str = "") -> Any:
     return core
 
 
-def tiny_speech_config(kind: SpeechKind = "granite_speech", vocab_size: int = 101) -> SpeechConfig:
+def tiny_ar_config(kind: ArKind = "granite_speech", vocab_size: int = 101) -> ArConfig:
     """An AR or Plus configuration small enough to run in milliseconds with random weights."""
     exports = (1,) if kind == "granite_speech_plus" else ()
     nar = tiny_config(vocab_size)
-    return SpeechConfig(
+    return ArConfig(
         kind=kind,
         encoder=replace(nar.encoder, bpe_output_dim=None, pred_dropout=0.0),
         projector=QFormerConfig(
@@ -162,8 +167,8 @@ def tiny_speech_config(kind: SpeechKind = "granite_speech", vocab_size: int = 10
     )
 
 
-def tiny_speech_checkpoint(
-    folder: str | Path, kind: SpeechKind = "granite_speech", seed: int = 0, drafts: bool = False
+def tiny_ar_checkpoint(
+    folder: str | Path, kind: ArKind = "granite_speech", seed: int = 0, drafts: bool = False
 ) -> Path:
     """Write an AR or Plus checkpoint with random weights and a token per letter; it babbles, but it loads.
 
@@ -173,14 +178,14 @@ def tiny_speech_checkpoint(
 
     import torch
 
-    from redline.models import speech_checkpoint
-    from redline.models.speech_lm import DraftHead, SpeechLM
+    from redline.checkpoints import ar
+    from redline.models.ar import ArModel, DraftHead
 
     core = _letters(CONTROL, digits + ascii_uppercase + ":.,[]_?'")
-    config = tiny_speech_config(kind, core.get_vocab_size())
+    config = tiny_ar_config(kind, core.get_vocab_size())
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as temporary:
         torch.manual_seed(seed)
-        model = SpeechLM(config).eval()
+        model = ArModel(config).eval()
         with torch.no_grad():  # fresh layers hardly look at the audio
             for weight in model.language_model.model.layers.parameters():
                 weight.mul_(12 if weight.dim() == 2 else 1)
@@ -188,4 +193,4 @@ def tiny_speech_checkpoint(
             model.draft_head = DraftHead(config)
             model.draft_head.out.bias.data[: 2 + len(CONTROL)] = -9.0  # no blank, no control token, no lone space
         core.save(str(Path(temporary) / "tokenizer.json"))
-        return speech_checkpoint.save(folder, model, Path(temporary) / "tokenizer.json")
+        return ar.save(folder, model, Path(temporary) / "tokenizer.json")

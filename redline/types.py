@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.errors import RedlineError
+
 SAMPLE_RATE = 16_000
 """Samples a second of every waveform inside the package."""
 
@@ -114,7 +116,7 @@ class Word:
         }
 
 
-Timing = Callable[[], tuple[Word, ...]]
+WordTimes = Callable[[], tuple[Word, ...]]
 """Words of a text with their times from the start of its clip, worked out when called; none where nobody said them."""
 
 
@@ -132,7 +134,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Voice:
+class SpeakerEmbedding:
     """How one speaker of a clip sounds: a unit vector, and the seconds that were heard."""
 
     speaker: str
@@ -158,9 +160,9 @@ class Hypothesis:
     """The answer as the model wrote it, with its tags; None where it writes none."""
     accepted: float | None = None
     """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
-    voices: tuple[Voice, ...] = ()
+    voices: tuple[SpeakerEmbedding, ...] = ()
     """How the speakers of the turns sound, where they were told by that; names hold for this clip alone."""
-    timing: Timing | None = field(default=None, compare=False, repr=False)
+    timing: WordTimes | None = field(default=None, compare=False, repr=False)
     """Where no words were asked for: when they are said, for subtitles."""
 
 
@@ -202,7 +204,7 @@ class Segment:
     words: tuple[Word, ...] = ()
     accepted: float | None = None
     """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
-    timing: Timing | None = field(default=None, compare=False, repr=False)
+    timing: WordTimes | None = field(default=None, compare=False, repr=False)
     """Where no words were asked for: when they are said, counted from `start`."""
 
     def timed(self) -> tuple[Word, ...]:
@@ -281,9 +283,30 @@ class Transcript:
         from redline import formats  # a type may not import upwards when the package is loaded
 
         saved = formats.save(self, path, all_edits=all_edits)
-        for notice in formats.doubts(self, [saved.suffix.removeprefix(".").lower()]):
+        for notice in formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()]):
             warnings.warn(notice.message, stacklevel=2)
         return saved
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip of speech and what is wanted of it; `id` is the caller's number."""
+
+    clip: Waveform
+    task: Task = Task()
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ClipLimits:
+    """What a recognizer takes at once: the longest clip in seconds, and whether each clip needs the one before it.
+
+    With `needs_previous` a clip is recognized after its predecessor, whose audio stands in front of it and whose tagged
+    answer is the task's `prefix`: numbers of speakers then go on.
+    """
+
+    max_s: float
+    needs_previous: bool = False
 
 
 @runtime_checkable
@@ -293,14 +316,13 @@ class Recognizer(Protocol):
     name: str
     languages: tuple[str, ...]
 
-    def window_s(self, task: Task) -> float:
-        """The longest clip that it takes, in seconds."""
+    def limits(self, task: Task) -> ClipLimits:
+        """How long a clip may be for this task; raises `UnsupportedTaskError` for what the model cannot do."""
         ...
 
-    def carries(self, task: Task) -> bool:
-        """Whether a clip needs the one before it, and its answer as the task's `prefix`: numbers of speakers do."""
-        ...
+    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+        """One answer per request, in order; tasks, languages and keywords may differ from request to request.
 
-    def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
-        """One hypothesis per clip; a clip's answer never depends on its neighbours."""
+        An answer never depends on the other requests, and a request that fails gives its own error in its place.
+        """
         ...

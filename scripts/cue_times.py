@@ -22,7 +22,7 @@ import numpy as np
 from joined_speech import join, true_words
 
 from redline import formats
-from redline.evaluate.score import align
+from redline.evaluate.wer import align_words
 from redline.manifest import read_manifest
 from redline.model import load_model
 from redline.types import Transcript, Waveform, Word
@@ -44,7 +44,7 @@ def misses(srt: str, words: Sequence[Word]) -> list[float]:
     ]
     starts = {at: start for (start, _), at in zip(cues, np.cumsum([0, *(len(text) for _, text in cues)]), strict=False)}
     true = [bare(word.text) for word in words]
-    (pairs,) = align([" ".join(true)], [" ".join(word for _, text in cues for word in text)])
+    (pairs,) = align_words([" ".join(true)], [" ".join(word for _, text in cues for word in text)])
     found: list[float] = []
     spoken = heard = 0
     for pair in pairs:

@@ -22,10 +22,10 @@ import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from redline.checkpoints import nar
 from redline.errors import RedlineError
 from redline.manifest import Utterance, read_manifest, write_manifest
-from redline.models import checkpoint
-from redline.train.data import taught
+from redline.train.data.batches import taught
 from redline.train.dialogue import Dialogue, DialogueOptions, TimingOptions, plan, render, time_words
 from redline.types import SAMPLE_RATE
 
@@ -54,7 +54,7 @@ def with_words(utterances: Sequence[Utterance], cache: Path, model: str, options
     todo = [one for one, found in zip(utterances, known, strict=True) if found is None]
     timed: dict[str, Utterance] = {}
     if todo:
-        network, _, _ = checkpoint.load(model)
+        network, _, _ = nar.load(model)
         with bar() as progress:
             task = progress.add_task(f"aligning {len(todo)} utterances", total=sum(one.duration for one in todo))
             found, dropped = time_words(network, todo, options, lambda seconds: progress.advance(task, seconds))

@@ -27,12 +27,12 @@ import soundfile
 import torch
 
 from redline import audio
-from redline.decoding.words import word_times
-from redline.evaluate.score import align
+from redline.checkpoints import nar
+from redline.decoding.word_times import word_times
+from redline.evaluate.wer import align_words
 from redline.features import FRAME_RATE, batch_features
 from redline.manifest import Utterance, read_manifest
-from redline.models import checkpoint
-from redline.train.data import letters_of, spoken
+from redline.train.data.batches import letters_of, spoken
 from redline.types import SAMPLE_RATE, Word
 
 PAUSE_S = (0.1, 0.6)
@@ -86,7 +86,7 @@ def join(rows: Sequence[Utterance], minutes: float, seed: int) -> Joined:
 @torch.inference_mode()
 def true_words(joined: Joined, referee: str, language: str) -> list[Word]:
     """When each spoken word is said, as a model finds that hears every utterance alone."""
-    model = checkpoint.load(referee)[0]
+    model = nar.load(referee)[0]
     frame_s = model.config.encoder.subsampling / FRAME_RATE
     found: list[Word] = []
     for start, end, text in zip(joined.starts, joined.ends, joined.texts, strict=True):
@@ -106,7 +106,7 @@ def compare(rows: Sequence[Utterance], words: Sequence[Word]) -> Count:
         said.append(" ".join(word.text for word in inside))
         texts.append(spoken(row.text, letters_of(row.language)))
     lost = foreign = 0
-    for row, pairs in zip(rows, align(said, texts), strict=True):
+    for row, pairs in zip(rows, align_words(said, texts), strict=True):
         wrong = [pair for pair in pairs if pair.kind != "equal"]
         lost += sum(bool(pair.reference) for pair in wrong)
         foreign += sum(bool(pair.heard) for pair in wrong)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from redline import audio, load_model
 from redline.evaluate.run import clip as part
-from redline.evaluate.score import normalizer, score
+from redline.evaluate.wer import normalizer, score
 from redline.manifest import read_manifest
 from redline.types import Transcript, Waveform
 

@@ -27,7 +27,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from redline.manifest import write_manifest
-from redline.train.stage import share_done
+from redline.train.loop.stage import share_done
 from redline.types import SAMPLE_RATE
 
 LEAST_WORDS = 3

@@ -29,7 +29,7 @@ from torch import Tensor
 from redline import audio
 from redline.errors import RedlineError
 from redline.manifest import write_manifest
-from redline.train.stage import share_done
+from redline.train.loop.stage import share_done
 from redline.types import SAMPLE_RATE
 
 READERS = {

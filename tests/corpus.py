@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from redline.text import Tokenizer
+from redline.tokenizer import Tokenizer
+from redline.train.data.bpe import train_tokenizer
 from redline.train.recipe import Recipe
-from redline.train.tokenizer import train_tokenizer
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
 

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from redline.decoding.beam import BeamOptions
-from redline.forms import MARKS
-from redline.models import checkpoint, heads, speech_checkpoint
-from redline.models.config import NarConfig, SpeechConfig
-from redline.models.editor import NarEditor
-from redline.models.heads import FormHead, LanguageHead
-from redline.models.ngram import Grams, NgramLM, bits_for
-from redline.models.speech_lm import DraftHead, SpeechLM
-from redline.testing import tiny_checkpoint, tiny_speech_checkpoint
+from redline.checkpoints import ar, nar
+from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import Grams, NgramLM, bits_for
+from redline.models import heads
+from redline.models.ar import ArModel, DraftHead
+from redline.models.config import ArConfig, NarConfig
+from redline.models.heads import LanguageHead, PunctuationHead
+from redline.models.nar import NarModel
+from redline.punctuation import MARKS
+from redline.testing import tiny_ar_checkpoint, tiny_checkpoint
 
 VALUES: tuple[Any, ...] = (
     None, "x", "", [], [1], {}, {"a": 1}, True, False, -1, 0, 1, 2, 3, 7, 1000, 10**6, 10**8, 10**30,
@@ -53,27 +54,27 @@ def editing(folder: Path) -> Path:
         | {"text_config": config["text_config"] | {"num_hidden_layers": 1}}
     )
     torch.manual_seed(0)
-    checkpoint.save(folder, NarEditor(config).eval(), made / "tokenizer.json")
-    heads.save(FormHead(32), folder / heads.FORMS, MARKS[1:])
-    heads.save(LanguageHead(32, ("en", "de")), folder / heads.LANGUAGE, ("en", "de"))
+    nar.save(folder, NarModel(config).eval(), made / "tokenizer.json")
+    heads.save(PunctuationHead(32), folder / heads.PUNCTUATION_HEAD, MARKS[1:])
+    heads.save(LanguageHead(32, ("en", "de")), folder / heads.LANGUAGE_HEAD, ("en", "de"))
     bigrams(json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]).save(folder)
     return folder
 
 
 def answering(folder: Path) -> Path:
     """A whole small AR checkpoint, with every extra file that one may have but a head for voices."""
-    made = tiny_speech_checkpoint(folder.with_name("spoken letters"))
+    made = tiny_ar_checkpoint(folder.with_name("spoken letters"))
     config = json.loads((made / "config.json").read_text())
-    config = SpeechConfig.from_dict(
+    config = ArConfig.from_dict(
         config
         | {"encoder_config": config["encoder_config"] | {"num_layers": 2, "self_conditioning_layer": 1}}
         | {"projector_config": config["projector_config"] | {"num_hidden_layers": 1}}
         | {"text_config": config["text_config"] | {"num_hidden_layers": 1}}
     )
     torch.manual_seed(0)
-    model = SpeechLM(config).eval()
+    model = ArModel(config).eval()
     model.draft_head = DraftHead(config)
-    speech_checkpoint.save(folder, model, made / "tokenizer.json")
+    ar.save(folder, model, made / "tokenizer.json")
     bigrams(len(load_file(folder / "out_llm.safetensors")["weight"]) - 1).save(folder)
     (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'] }}\n ASSISTANT:")
     return folder

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hostile
 import numpy as np
 import pytest
 import torch
@@ -15,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from redline import load_model
+from redline.checkpoints import ar
 from redline.cli.main import app
-from redline.decoding import tagged
-from redline.decoding.loops import LoopOptions, loop_start, repetitions
+from redline.decoding import tags
+from redline.decoding.repetition import RepetitionOptions, repetition_start, repetitions
 from redline.errors import CheckpointError, ConfigError, RecognitionError
-from redline.models import speech_checkpoint
+from redline.testing import recognize_clips
 from redline.types import Task, Waveform
+from tests import hostile
 
 MAKERS: dict[str, Callable[[Path], Path]] = {"editing": hostile.editing, "answering": hostile.answering}
 
@@ -59,7 +60,7 @@ def test_a_model_that_leaves_the_numbers_writes_no_text(tmp_path: Path, kind: st
     enlarge_weights(folder / file, chosen)
     model = load_model(folder, device="cpu")
     with pytest.raises(RecognitionError, match="beyond the numbers of float32"):
-        model.recognizer.recognize([tone()], Task())
+        recognize_clips(model.recognizer, [tone()], Task())
 
 
 @pytest.mark.parametrize(
@@ -86,12 +87,12 @@ def test_a_text_also_ends_where_the_generation_config_says(tmp_path: Path, own: 
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", text_config=text | {"eos_token_id": own})
     change_json(folder / "generation_config.json", eos_token_id=more, temperature=0.7)
-    ends = speech_checkpoint.load(folder)[1].text.eos_token_ids
+    ends = ar.load(folder)[1].text.eos_token_ids
     wanted = [end for said in (own, more) if said is not None for end in (said if isinstance(said, list) else [said])]
     assert ends == tuple(dict.fromkeys(wanted))
     change_json(folder / "generation_config.json", eos_token_id=10**6)
     with pytest.raises(ConfigError, match="eos_token_id"):
-        speech_checkpoint.load(folder)
+        ar.load(folder)
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora_alpha": None}, {"lora_alpha": 6, "r": 3}])
@@ -102,22 +103,22 @@ def test_an_adapter_whose_scale_is_not_certain_is_refused(tmp_path: Path, settin
     pair = {f"{name}.lora_A.weight": torch.ones(2, columns), f"{name}.lora_B.weight": torch.ones(rows, 2)}
     save_file(pair, folder / "adapter_model.safetensors")
     change_json(folder / "adapter_config.json", peft_type="LORA", lora_alpha=6, r=2)
-    speech_checkpoint.load(folder)
+    ar.load(folder)
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | settings))
     with pytest.raises(CheckpointError, match="lora_alpha"):
-        speech_checkpoint.load(folder)
+        ar.load(folder)
 
 
 def test_embeddings_that_are_tied_and_differ_are_refused(tmp_path: Path) -> None:
     folder = hostile.answering(tmp_path / "model")
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    tensors[speech_checkpoint.HEAD] = tensors[speech_checkpoint.EMBEDDINGS] + 1
+    tensors[ar.HEAD] = tensors[ar.EMBEDDINGS] + 1
     save_file(tensors, path)
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", tie_word_embeddings=True, text_config=text | {"tie_word_embeddings": True})
     with pytest.raises(CheckpointError, match="ties the word embeddings"):
-        speech_checkpoint.load(folder)
+        ar.load(folder)
 
 
 def test_turns_that_are_said_as_often_are_no_loop() -> None:
@@ -125,12 +126,12 @@ def test_turns_that_are_said_as_often_are_no_loop() -> None:
     ids, heard = [ord(letter) for letter in turns * 6], "yes no " * 6
 
     def said(unit: Any) -> int:
-        return repetitions(tagged.strip_round("".join(map(chr, unit))), heard)
+        return repetitions(tags.strip_round("".join(map(chr, unit))), heard)
 
-    options = LoopOptions(max_n=len(turns))
-    assert loop_start(ids, options) is not None
-    assert loop_start(ids, options, said) is None
-    assert loop_start(ids * 3, options, said) is not None
+    options = RepetitionOptions(max_n=len(turns))
+    assert repetition_start(ids, options) is not None
+    assert repetition_start(ids, options, said) is None
+    assert repetition_start(ids * 3, options, said) is not None
 
 
 @pytest.mark.parametrize(

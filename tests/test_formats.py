@@ -280,9 +280,9 @@ def test_subtitles_that_cannot_be_aligned_say_so(tmp_path: Path) -> None:
     )
     with pytest.warns(UserWarning, match="1 of 2 segments.*does not fit what the encoder hears"):
         made.save(tmp_path / "a.srt")
-    (notice,) = formats.doubts(replace(made, task="translate"), ["txt", "vtt"])
+    (notice,) = formats.subtitle_notices(replace(made, task="translate"), ["txt", "vtt"])
     assert notice.code == "unaligned" and "translation" in notice.message and (notice.start, notice.end) == (0.0, 1.0)
-    assert not formats.doubts(made, ["txt", "json"]) and formats.doubts(made, "txt, srt")
+    assert not formats.subtitle_notices(made, ["txt", "json"]) and formats.subtitle_notices(made, "txt, srt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made.save(tmp_path / "a.json")

@@ -17,48 +17,52 @@ import pytest
 import redline
 from redline.cli.transcribe import _keywords
 from redline.errors import DataError, RedlineError, UnsupportedTaskError
-from redline.evaluate import score
-from redline.evaluate.score import Item
+from redline.evaluate import wer
+from redline.evaluate.wer import ScoredUtterance
 from redline.manifest import Utterance, read_manifest
 from redline.model import Model, load_model
-from redline.prompts import Request, checked_keywords
-from redline.testing import FakeRecognizer, tiny_checkpoint, tiny_speech_checkpoint, tone
-from redline.text import Tokenizer
-from redline.train.tasks import Said
+from redline.prompts import PromptRequest, checked_keywords
+from redline.testing import FakeRecognizer, recognize_clips, tiny_ar_checkpoint, tiny_checkpoint, tone
+from redline.tokenizer import Tokenizer
+from redline.train.data.tasks import Answer
 from redline.types import Hypothesis, Task, Waveform, listed
 
 PAIR = ("oat milk", "cortado")
 
 TAKEN: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "types.Task.keywords": lambda given: Task(keywords=given).keywords,
-    "prompts.Request.keywords": lambda given: Request(keywords=given).keywords,
+    "prompts.PromptRequest.keywords": lambda given: PromptRequest(keywords=given).keywords,
     "manifest.Utterance.keywords": lambda given: Utterance("", Path(), "", 0.0, keywords=given).keywords,
-    "evaluate.score.Item.keywords": lambda given: Item("", "", 0.0, "", "", keywords=given).keywords,
-    "evaluate.score.Item.distractors": lambda given: Item("", "", 0.0, "", "", distractors=given).distractors,
-    "train.tasks.Said.keywords": lambda given: Said("", keywords=given).keywords,
+    "evaluate.wer.ScoredUtterance.keywords": lambda given: (
+        ScoredUtterance("", "", 0.0, "", "", keywords=given).keywords
+    ),
+    "evaluate.wer.ScoredUtterance.distractors": lambda given: (
+        ScoredUtterance("", "", 0.0, "", "", distractors=given).distractors
+    ),
+    "train.data.tasks.Answer.keywords": lambda given: Answer("", keywords=given).keywords,
     "testing.FakeRecognizer.languages": lambda given: FakeRecognizer(languages=given).languages,
     "prompts.checked_keywords.keywords": checked_keywords,
 }
 """Where a text is a list with commas."""
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
-    "evaluate.score.align.references": lambda given: score.align(given, ["a"]),
-    "evaluate.score.align.hypotheses": lambda given: score.align(["a"], given),
-    "evaluate.score.word_errors.references": lambda given: score.word_errors(given, ["a"]),
-    "evaluate.score.word_errors.hypotheses": lambda given: score.word_errors(["a"], given),
-    "evaluate.score.character_errors.references": lambda given: score.character_errors(given, ["a"]),
-    "evaluate.score.character_errors.hypotheses": lambda given: score.character_errors(["a"], given),
-    "evaluate.score.second_opinion.references": lambda given: score.second_opinion(given, ["a"]),
-    "evaluate.score.second_opinion.hypotheses": lambda given: score.second_opinion(["a"], given),
-    "evaluate.score.score.references": lambda given: score.score(given, ["a"]),
-    "evaluate.score.score.hypotheses": lambda given: score.score(["a"], given),
-    "text.Tokenizer.encode_all.texts": lambda given: letters().encode_all(given),
+    "evaluate.wer.align_words.references": lambda given: wer.align_words(given, ["a"]),
+    "evaluate.wer.align_words.hypotheses": lambda given: wer.align_words(["a"], given),
+    "evaluate.wer.word_errors.references": lambda given: wer.word_errors(given, ["a"]),
+    "evaluate.wer.word_errors.hypotheses": lambda given: wer.word_errors(["a"], given),
+    "evaluate.wer.character_errors.references": lambda given: wer.character_errors(given, ["a"]),
+    "evaluate.wer.character_errors.hypotheses": lambda given: wer.character_errors(["a"], given),
+    "evaluate.wer.second_opinion.references": lambda given: wer.second_opinion(given, ["a"]),
+    "evaluate.wer.second_opinion.hypotheses": lambda given: wer.second_opinion(["a"], given),
+    "evaluate.wer.score.references": lambda given: wer.score(given, ["a"]),
+    "evaluate.wer.score.hypotheses": lambda given: wer.score(["a"], given),
+    "tokenizer.Tokenizer.encode_all.texts": lambda given: letters().encode_all(given),
 }
 """Where a text is refused, because it can only be meant as one of many."""
 
 INSIDE = re.compile(
-    r"(audio\.content|cli|decoding|forms|languages|train|models|recognizer|evaluate\.(keywords|report)|formats\.Cue"
-    r"|text\.Tokenizer\.check)\b"
+    r"(audio\.content|checkpoints|cli|decoding|diarize|languages|models|prepare|punctuation|recognizer|train|evaluate\.(keywords|report)|formats\.SubtitleCue"
+    r"|tokenizer\.Tokenizer\.check)\b"
 )
 """What is called with lists of our own making; users come in by the rooms above these."""
 
@@ -125,7 +129,7 @@ def test_a_model_is_asked_for_the_words_and_not_for_their_letters(given: Any) ->
     class Asked(FakeRecognizer):
         def recognize(self, clips: Any, task: Task) -> list[Hypothesis]:
             asked.append(task)
-            return super().recognize(clips, task)
+            return recognize_clips(super(), clips, task)
 
     Model(Asked()).transcribe(tone(0.5), keywords=given, vad=False)
     assert {task.keywords for task in asked} == {PAIR}
@@ -149,7 +153,7 @@ def test_a_model_is_asked_for_the_words_and_not_for_their_letters(given: Any) ->
 )
 @pytest.mark.parametrize("kind", ["nar", "granite_speech", "granite_speech_plus"])
 def test_what_is_no_text_is_refused_by_name(tmp_path: Path, kind: Any, asked: dict[str, Any], message: str) -> None:
-    folder = tiny_checkpoint(tmp_path) if kind == "nar" else tiny_speech_checkpoint(tmp_path, kind)
+    folder = tiny_checkpoint(tmp_path) if kind == "nar" else tiny_ar_checkpoint(tmp_path, kind)
     for call in (load_model(folder).transcribe, load_model(folder).stream):
         with pytest.raises(UnsupportedTaskError, match=message):
             call(tone(0.5), **asked)

@@ -17,8 +17,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from redline import prompts
 from redline.errors import CheckpointError, UnsupportedTaskError
-from redline.prompts import Kind, PromptTemplate, Request, encode, instruction, with_audio
-from redline.text import Tokenizer
+from redline.prompts import Kind, PromptRequest, PromptTemplate, encode, instruction, with_audio
+from redline.tokenizer import Tokenizer
 
 BASE: Kind = "granite_speech"
 PLUS: Kind = "granite_speech_plus"
@@ -143,42 +143,42 @@ def audio_id() -> int:
 @pytest.mark.parametrize(
     ("request_", "text"),
     [
-        (Request(), "transcribe the speech with proper punctuation and capitalization."),
-        (Request(punctuated=True), "transcribe the speech with proper punctuation and capitalization."),
-        (Request(punctuated=False), "can you transcribe the speech into a written format?"),
-        (Request(keywords=("kw1", "kw2")), "transcribe the speech to text. Keywords: kw1, kw2"),
-        (Request(keywords=("kw1",), punctuated=False), "transcribe the speech to text. Keywords: kw1"),
-        (Request("translate", target_language="fr", punctuated=False), "translate the speech to French."),
+        (PromptRequest(), "transcribe the speech with proper punctuation and capitalization."),
+        (PromptRequest(punctuated=True), "transcribe the speech with proper punctuation and capitalization."),
+        (PromptRequest(punctuated=False), "can you transcribe the speech into a written format?"),
+        (PromptRequest(keywords=("kw1", "kw2")), "transcribe the speech to text. Keywords: kw1, kw2"),
+        (PromptRequest(keywords=("kw1",), punctuated=False), "transcribe the speech to text. Keywords: kw1"),
+        (PromptRequest("translate", target_language="fr", punctuated=False), "translate the speech to French."),
         (
-            Request("translate", target_language="zh", language="en"),
+            PromptRequest("translate", target_language="zh", language="en"),
             "translate the speech to Mandarin with proper punctuation and capitalization.",
         ),
         (
-            Request("translate", target_language="de", keywords=("kw1", "kw2")),
+            PromptRequest("translate", target_language="de", keywords=("kw1", "kw2")),
             "translate the speech to German. Keywords: kw1, kw2",
         ),
-        (Request(prompt=" say it\nshort "), "say it\nshort"),
-        (Request("translate", target_language="en", prompt="in English, please"), "in English, please"),
+        (PromptRequest(prompt=" say it\nshort "), "say it\nshort"),
+        (PromptRequest("translate", target_language="en", prompt="in English, please"), "in English, please"),
     ],
 )
-def test_instructions_of_the_base_card(request_: Request, text: str) -> None:
+def test_instructions_of_the_base_card(request_: PromptRequest, text: str) -> None:
     assert instruction(request_, BASE) == text
 
 
 @pytest.mark.parametrize(
     ("request_", "text"),
     [
-        (Request(), ASR),
-        (Request(punctuated=False), ASR),
-        (Request(speakers=True), SAA),
-        (Request(words=True), TIMES),
-        (Request(keywords=("kw1", "kw2")), ASR + " Keywords: kw1, kw2"),
-        (Request(keywords=("kw1",), speakers=True), SAA + " Keywords: kw1"),
-        (Request(keywords=("kw1",), words=True), TIMES + ". Keywords: kw1"),
-        (Request(prompt="say it"), "say it"),
+        (PromptRequest(), ASR),
+        (PromptRequest(punctuated=False), ASR),
+        (PromptRequest(speakers=True), SAA),
+        (PromptRequest(words=True), TIMES),
+        (PromptRequest(keywords=("kw1", "kw2")), ASR + " Keywords: kw1, kw2"),
+        (PromptRequest(keywords=("kw1",), speakers=True), SAA + " Keywords: kw1"),
+        (PromptRequest(keywords=("kw1",), words=True), TIMES + ". Keywords: kw1"),
+        (PromptRequest(prompt="say it"), "say it"),
     ],
 )
-def test_instructions_of_the_plus_card(request_: Request, text: str) -> None:
+def test_instructions_of_the_plus_card(request_: PromptRequest, text: str) -> None:
     assert instruction(request_, PLUS) == text
 
 
@@ -196,7 +196,7 @@ def test_instructions_of_the_plus_card(request_: Request, text: str) -> None:
     ],
 )
 def test_languages_have_the_names_of_the_card(code: str, name: str) -> None:
-    request = Request("translate", target_language=code, punctuated=False)
+    request = PromptRequest("translate", target_language=code, punctuated=False)
     assert instruction(request, BASE) == f"translate the speech to {name}."
 
 
@@ -206,26 +206,28 @@ PAIRS = "fr, de, es, pt, ja to en, and en to fr, de, es, pt, ja, it, zh"
 @pytest.mark.parametrize(
     ("kind", "request_", "words"),
     [
-        (BASE, Request(speakers=True), ["speaker labels", "granite-speech-4.1-2b-plus", "leave it out"]),
-        (BASE, Request(words=True), ["word timestamps", "granite-speech-4.1-2b-plus"]),
-        (BASE, Request(prefix="so far"), ["a prefix", "granite-speech-4.1-2b-plus"]),
-        (BASE, Request("translate"), ["needs a target_language", PAIRS]),
-        (BASE, Request("translate", target_language="ko"), ["to 'ko'", PAIRS]),
-        (BASE, Request("translate", target_language="de", language="fr"), ["from 'fr' to 'de'", PAIRS]),
-        (BASE, Request("translate", target_language="en", language="en"), ["from 'en' to 'en'", PAIRS]),
-        (BASE, Request("translate", target_language="en", language="it"), ["from 'it' to 'en'", PAIRS]),
-        (BASE, Request(keywords=("a",), punctuated=True), ["keywords and punctuation", "leave out one"]),
-        (PLUS, Request("translate", target_language="en"), ["translation", "granite-speech-4.1-2b,"]),
-        (PLUS, Request(punctuated=True), ["punctuation", "granite-speech-4.1-2b,"]),
-        (PLUS, Request(speakers=True, words=True), ["speakers and words", "one after the other"]),
-        (PLUS, Request(prompt="x", speakers=True), ["replaces the instruction", "speakers"]),
-        (PLUS, Request(prompt="x", words=True, keywords=("a",)), ["keywords and words", "in the prompt"]),
-        (BASE, Request(prompt="x", punctuated=True), ["punctuated would have no effect"]),
-        (BASE, Request(target_language="en"), ["'en'", "the verb is transcribe"]),
-        (BASE, Request("summarize"), ["'summarize'", "transcribe and translate"]),  # type: ignore[arg-type]
+        (BASE, PromptRequest(speakers=True), ["speaker labels", "granite-speech-4.1-2b-plus", "leave it out"]),
+        (BASE, PromptRequest(words=True), ["word timestamps", "granite-speech-4.1-2b-plus"]),
+        (BASE, PromptRequest(prefix="so far"), ["a prefix", "granite-speech-4.1-2b-plus"]),
+        (BASE, PromptRequest("translate"), ["needs a target_language", PAIRS]),
+        (BASE, PromptRequest("translate", target_language="ko"), ["to 'ko'", PAIRS]),
+        (BASE, PromptRequest("translate", target_language="de", language="fr"), ["from 'fr' to 'de'", PAIRS]),
+        (BASE, PromptRequest("translate", target_language="en", language="en"), ["from 'en' to 'en'", PAIRS]),
+        (BASE, PromptRequest("translate", target_language="en", language="it"), ["from 'it' to 'en'", PAIRS]),
+        (BASE, PromptRequest(keywords=("a",), punctuated=True), ["keywords and punctuation", "leave out one"]),
+        (PLUS, PromptRequest("translate", target_language="en"), ["translation", "granite-speech-4.1-2b,"]),
+        (PLUS, PromptRequest(punctuated=True), ["punctuation", "granite-speech-4.1-2b,"]),
+        (PLUS, PromptRequest(speakers=True, words=True), ["speakers and words", "one after the other"]),
+        (PLUS, PromptRequest(prompt="x", speakers=True), ["replaces the instruction", "speakers"]),
+        (PLUS, PromptRequest(prompt="x", words=True, keywords=("a",)), ["keywords and words", "in the prompt"]),
+        (BASE, PromptRequest(prompt="x", punctuated=True), ["punctuated would have no effect"]),
+        (BASE, PromptRequest(target_language="en"), ["'en'", "the verb is transcribe"]),
+        (BASE, PromptRequest("summarize"), ["'summarize'", "transcribe and translate"]),  # type: ignore[arg-type]
     ],
 )
-def test_what_a_model_cannot_do_is_refused_with_a_way_out(kind: Kind, request_: Request, words: list[str]) -> None:
+def test_what_a_model_cannot_do_is_refused_with_a_way_out(
+    kind: Kind, request_: PromptRequest, words: list[str]
+) -> None:
     with pytest.raises(UnsupportedTaskError) as caught:
         instruction(request_, kind)
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -251,39 +253,39 @@ def test_what_a_model_cannot_do_is_refused_with_a_way_out(kind: Kind, request_: 
 )
 def test_user_text_beyond_the_limits_is_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedTaskError, match=message):
-        Request(**values)
+        PromptRequest(**values)
 
 
 def test_user_text_at_the_limits_is_taken() -> None:
     words = tuple(f"{number:064}" for number in range(100))
-    request = Request(keywords=words, prefix="x" * 16_000)
+    request = PromptRequest(keywords=words, prefix="x" * 16_000)
     assert instruction(request, PLUS).endswith(words[-1])
-    assert len(instruction(Request(prompt="x" * 2_000), BASE)) == 2_000
+    assert len(instruction(PromptRequest(prompt="x" * 2_000), BASE)) == 2_000
 
 
 def test_doubled_keywords_are_written_once_and_in_order() -> None:
-    assert Request(keywords=("b", "a", " b ", "B")).keywords == ("b", "a", "B")
+    assert PromptRequest(keywords=("b", "a", " b ", "B")).keywords == ("b", "a", "B")
 
 
 # Templates
 
 
 def test_the_base_prompt_is_that_of_the_card_byte_for_byte() -> None:
-    prompt = str(PromptTemplate.built_in(BASE).render(Request()))
+    prompt = str(PromptTemplate.built_in(BASE).render(PromptRequest()))
     assert prompt == ("USER: <|audio|>transcribe the speech with proper punctuation and capitalization.\n ASSISTANT:")
 
 
 @pytest.mark.parametrize(
     ("request_", "text", "end"),
     [
-        (Request(), ASR, ""),
-        (Request(speakers=True), SAA, ""),
-        (Request(words=True), TIMES, ""),
-        (Request(prefix=""), ASR, ""),
-        (Request(speakers=True, prefix="[Speaker 1]: Hello"), SAA, "[Speaker 1]: Hello"),
+        (PromptRequest(), ASR, ""),
+        (PromptRequest(speakers=True), SAA, ""),
+        (PromptRequest(words=True), TIMES, ""),
+        (PromptRequest(prefix=""), ASR, ""),
+        (PromptRequest(speakers=True, prefix="[Speaker 1]: Hello"), SAA, "[Speaker 1]: Hello"),
     ],
 )
-def test_the_plus_prompt_is_that_of_the_card_byte_for_byte(request_: Request, text: str, end: str) -> None:
+def test_the_plus_prompt_is_that_of_the_card_byte_for_byte(request_: PromptRequest, text: str, end: str) -> None:
     assert str(PromptTemplate.built_in(PLUS).render(request_)) == PLUS_HEAD + text + PLUS_TAIL + end
 
 
@@ -292,7 +294,7 @@ def test_a_checkpoints_own_template_writes_the_same(kind: Kind, tmp_path: Path) 
     (tmp_path / "chat_template.jinja").write_text(JINJA[kind], encoding="utf-8")
     own = PromptTemplate.from_folder(tmp_path, kind)
     assert own == PromptTemplate.built_in(kind)
-    request = Request(keywords=("a", "b"))
+    request = PromptRequest(keywords=("a", "b"))
     assert own.render(request) == PromptTemplate.built_in(kind).render(request)
 
 
@@ -303,7 +305,7 @@ def test_a_template_writes_what_it_writes_in_transformers(kind: Kind) -> None:
     chat = [{"role": "system", "content": prompts.PLUS_SYSTEM}] if kind == PLUS else []
     chat.append({"role": "user", "content": f"<|audio|>{space}{ASR}"})
     texts, _ = utils.render_jinja_template([chat], chat_template=JINJA[kind], add_generation_prompt=True)
-    assert texts == [str(PromptTemplate.from_source(JINJA[kind], kind).render(Request(punctuated=False)))]
+    assert texts == [str(PromptTemplate.from_source(JINJA[kind], kind).render(PromptRequest(punctuated=False)))]
 
 
 def test_a_template_that_knows_no_prefix_gets_it_at_the_end() -> None:
@@ -331,9 +333,9 @@ def test_a_template_that_knows_no_prefix_gets_it_at_the_end() -> None:
 )
 def test_a_template_is_found_wherever_checkpoints_keep_it(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
     (tmp_path / name).write_text(json.dumps(content))
-    prompt = str(PromptTemplate.from_folder(tmp_path, BASE).render(Request()))
+    prompt = str(PromptTemplate.from_folder(tmp_path, BASE).render(PromptRequest()))
     start = "[<s>]" if "bos_token" in content else "[]"
-    assert prompt == start + str(PromptTemplate.built_in(BASE).render(Request()))
+    assert prompt == start + str(PromptTemplate.built_in(BASE).render(PromptRequest()))
 
 
 def test_without_a_template_the_cards_own_is_used(tmp_path: Path) -> None:
@@ -445,19 +447,21 @@ def test_a_namespace_in_a_namespace_is_not_written_out() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("request_", [Request(), Request(keywords=("Ωmega", "a b")), Request(prompt="x\n y")])
-def test_ids_are_those_of_the_whole_text(kind: Kind, request_: Request) -> None:
+@pytest.mark.parametrize(
+    "request_", [PromptRequest(), PromptRequest(keywords=("Ωmega", "a b")), PromptRequest(prompt="x\n y")]
+)
+def test_ids_are_those_of_the_whole_text(kind: Kind, request_: PromptRequest) -> None:
     rendered = PromptTemplate.built_in(kind).render(request_)
     assert encode(plain(), rendered) == plain_core().encode(str(rendered)).ids
 
 
 def test_prefix_ids_are_those_of_the_whole_text() -> None:
-    rendered = PromptTemplate.built_in(PLUS).render(Request(speakers=True, prefix="[Speaker 1]: so far"))
+    rendered = PromptTemplate.built_in(PLUS).render(PromptRequest(speakers=True, prefix="[Speaker 1]: so far"))
     assert encode(plain(), rendered) == plain_core().encode(str(rendered)).ids
 
 
 def test_template_and_instruction_merge_into_one_token() -> None:
-    rendered = PromptTemplate.built_in(PLUS).render(Request())
+    rendered = PromptTemplate.built_in(PLUS).render(PromptRequest())
     ids = encode(plain(), rendered)
     assert ids[ids.index(audio_id()) + 1] == plain().encode(" can")[0] != plain().encode(" ")[0]
 
@@ -473,8 +477,8 @@ def test_a_special_token_in_user_text_is_plain_text(token: str, kind: Kind, plac
     template = PromptTemplate.built_in(kind)
     text = f"{token}a{token * 2}"
 
-    def request(text: str) -> Request:
-        return Request(**{place: (text,) if place == "keywords" else text})  # type: ignore[arg-type]
+    def request(text: str) -> PromptRequest:
+        return PromptRequest(**{place: (text,) if place == "keywords" else text})  # type: ignore[arg-type]
 
     ids = encode(tokenizer(), template.render(request(text)))
     harmless = encode(tokenizer(), template.render(request("harmless")))
@@ -498,7 +502,7 @@ OWN = PromptTemplate.from_source(PLUS_JINJA, PLUS)
 @example("|audio|>")
 def test_any_user_text_stays_user_text(text: str) -> None:
     text = f"a{text[:60]}z"
-    request = Request(keywords=(text,), prefix=text)
+    request = PromptRequest(keywords=(text,), prefix=text)
     rendered = OWN.render(request)
     assert str(rendered) == PLUS_HEAD + ASR + f" Keywords: {text}" + PLUS_TAIL + text
     ids = encode(tokenizer(), rendered)
@@ -521,7 +525,7 @@ def test_a_control_token_that_the_tokenizer_lacks_is_named(kind: Kind, token: st
         entry["special"] = entry["content"] != token  # in the vocabulary, but text like any other
     lacking = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(values)))
     with pytest.raises(CheckpointError) as caught:
-        encode(lacking, PromptTemplate.built_in(kind).render(Request()))
+        encode(lacking, PromptTemplate.built_in(kind).render(PromptRequest()))
     assert f"no control token {token}," in str(caught.value)
 
 
@@ -532,14 +536,14 @@ def test_a_tokenizer_needs_only_the_control_tokens_of_its_template() -> None:
     small.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     render = PromptTemplate.built_in(BASE).render
     with pytest.raises(CheckpointError, match="it has none"):
-        encode(Tokenizer(small), render(Request()))
+        encode(Tokenizer(small), render(PromptRequest()))
     small.add_special_tokens([AddedToken("<|audio|>", special=True)])
-    request = Request(prompt="<|start_of_role|>")  # user text needs no token
+    request = PromptRequest(prompt="<|start_of_role|>")  # user text needs no token
     assert encode(Tokenizer(small), render(request)) == small.encode(str(render(request))).ids
 
 
 def test_the_audio_id_is_repeated_in_its_place() -> None:
-    ids = encode(tokenizer(), PromptTemplate.built_in(BASE).render(Request()))
+    ids = encode(tokenizer(), PromptTemplate.built_in(BASE).render(PromptRequest()))
     at = ids.index(audio_id())
     assert with_audio(ids, audio_id(), 3) == [*ids[:at], *[audio_id()] * 3, *ids[at + 1 :]]
     assert with_audio(ids, audio_id(), 1) == ids

@@ -10,8 +10,8 @@ import pytest
 
 import redline
 from redline import formats
-from redline.forms import plain
-from redline.models import checkpoint
+from redline.checkpoints import nar
+from redline.punctuation import plain
 
 jiwer = pytest.importorskip("jiwer")
 
@@ -32,7 +32,7 @@ def test_it_is_small_and_has_a_card() -> None:
 
 
 def test_it_is_in_the_published_layout() -> None:
-    editor, config, folder = checkpoint.load("tiny")
+    editor, config, folder = nar.load("tiny")
     assert folder == TINY
     assert config.languages == ("en",)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "granite_speech_nar"
@@ -98,7 +98,7 @@ def test_the_model_of_five_languages_is_small_and_has_a_card() -> None:
     card = (MULTI / "README.md").read_text(encoding="utf-8")
     for part in ("CC BY 4.0", "CC0", "synthetic", "redline evaluate", "redline train tiny-multi", "told, across"):
         assert part in card
-    assert checkpoint.load("tiny-multi")[1].languages == ("en", "de", "fr", "es", "pt")
+    assert nar.load("tiny-multi")[1].languages == ("en", "de", "fr", "es", "pt")
 
 
 def test_the_model_of_five_languages_tells_which_it_hears() -> None:
@@ -119,7 +119,7 @@ def test_subtitles_are_aligned_in_every_model_and_nothing_else_changes(name: str
     plain, asked = model.transcribe(demo), model.transcribe(demo, words=True)
     for format in ("srt", "vtt"):
         assert formats.render(plain, format) == formats.render(asked, format)
-        assert not formats.doubts(plain, [format])
+        assert not formats.subtitle_notices(plain, [format])
     assert (
         plain.words == () and plain.text == asked.text and all(not one["words"] for one in plain.to_dict()["segments"])
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import redline
-from redline.recognizer import GenerateRecognizer
+from redline.recognizer import ArRecognizer
+from redline.testing import recognize_clips
 from redline.types import Task, Waveform
 
 jiwer = pytest.importorskip("jiwer")
@@ -82,8 +83,8 @@ def test_silence_gives_empty_text(model: redline.Model) -> None:
 
 def test_alone_equals_in_a_batch(model: redline.Model) -> None:
     recognizer = model.recognizer
-    assert isinstance(recognizer, GenerateRecognizer)
+    assert isinstance(recognizer, ArRecognizer)
     wave = redline.audio.load(DEMO)
     clips = [Waveform(wave.samples[: 16_000 * seconds]) for seconds in (3, 6, 11)]
-    together = recognizer.recognize(clips, Task())
-    assert [one.text for one in together] == [recognizer.recognize([clip], Task())[0].text for clip in clips]
+    together = recognize_clips(recognizer, clips, Task())
+    assert [one.text for one in together] == [recognize_clips(recognizer, [clip], Task())[0].text for clip in clips]

@@ -15,7 +15,7 @@ from redline.cli import console
 from redline.errors import RedlineError
 
 if TYPE_CHECKING:
-    from redline.train.inspection import Inspection
+    from redline.prepare.inspection import Inspection
 
 
 def check(
@@ -35,7 +35,7 @@ def check(
     """
     notes = console.notes()
     try:
-        from redline.train.inspection import inspect, knowledge_of, recording_length
+        from redline.prepare.inspection import inspect, knowledge_of, recording_length
 
         knowledge = knowledge_of(model) if model is not None else None
         columns = (TextColumn("looking at recordings"), BarColumn(), TimeRemainingColumn())

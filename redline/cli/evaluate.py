@@ -23,11 +23,11 @@ from redline.cli import console
 from redline.errors import DataError, RedlineError
 
 if TYPE_CHECKING:
-    from redline.evaluate.asking import AskOptions
     from redline.evaluate.leaderboard import Mean
     from redline.evaluate.report import SystemRun
     from redline.evaluate.run import Clock, Result
-    from redline.evaluate.score import Report, Score
+    from redline.evaluate.tasks import TaskOptions
+    from redline.evaluate.wer import Report, Score
     from redline.manifest import Utterance
     from redline.types import Recognizer, Task, Waveform
 
@@ -108,15 +108,16 @@ def evaluate(
 
     Where the reference names speakers, times words or has keywords, how well the model does that is scored too.
     """
-    from redline.evaluate import score, turns  # scoring needs packages that transcription does not
-    from redline.evaluate.asking import AskOptions
+    from redline.evaluate import cpwer
+    from redline.evaluate import wer as score  # scoring needs packages that transcription does not
+    from redline.evaluate.json_report import summary
     from redline.evaluate.report import ReportOptions, comparisons, write
-    from redline.evaluate.summary import summary
+    from redline.evaluate.tasks import TaskOptions
 
     notes = console.notes()
     if distractors and not (keywords or compare_keywords):
         raise typer.BadParameter("needs --keywords or --compare-keywords", param_hint="--distractors")
-    plain = AskOptions(speakers, word_timestamps)
+    plain = TaskOptions(speakers, word_timestamps)
     prompted = replace(plain, keywords=True, distractors=distractors)
     asks = [plain, prompted] if compare_keywords else [prompted if keywords else plain]
     try:
@@ -127,8 +128,8 @@ def evaluate(
         found = _read_leaderboard(data, split, language, limit) if leaderboard else _read(data, split, language, limit)
         if found.without_text:
             notes.print(f"redline: {found.without_text} rows without text are left out")
-        if any(one.turns for one in found.utterances) and not turns.installed():
-            notes.print(f"redline: warning: speakers will not be scored; {turns.MISSING}", style="yellow")
+        if any(one.turns for one in found.utterances) and not cpwer.installed():
+            notes.print(f"redline: warning: speakers will not be scored; {cpwer.MISSING}", style="yellow")
         for wanted, option, field in (
             (speakers, "--speakers", "turns"),
             (word_timestamps, "--word-timestamps", "words"),
@@ -162,7 +163,7 @@ def evaluate(
 def _read(data: str | None, split: str | None, language: str | None, limit: int | None) -> Data:
     """What `--data` names."""
     from redline import audio
-    from redline.evaluate import hub, inputs
+    from redline.evaluate import datasets, hub
 
     if data is None:
         raise DataError("nothing to hear; say --data FILE, FOLDER or hf:owner/name, or --leaderboard")
@@ -170,7 +171,7 @@ def _read(data: str | None, split: str | None, language: str | None, limit: int 
         address = hub.pinned(hub.parse(data, split))
         return Data(str(address), str(address), *hub.read(address, language=language, limit=limit))
     path = Path(data)
-    utterances, without_text = inputs.read(path, split=split, language=language, limit=limit)
+    utterances, without_text = datasets.read(path, split=split, language=language, limit=limit)
     return Data(path.name, path.name + (f", {split}" if split else ""), utterances, without_text, audio.load)
 
 
@@ -185,10 +186,10 @@ def _read_leaderboard(data: str | None, split: str | None, language: str | None,
 
 
 def _run(
-    name: str, data: Data, asks: Sequence[AskOptions], loading: dict[str, Any], notes: Console
+    name: str, data: Data, asks: Sequence[TaskOptions], loading: dict[str, Any], notes: Console
 ) -> list[tuple[SystemRun, Clock]]:
     """Let one model hear everything once for each way to ask, and print a table of each."""
-    from redline.evaluate import asking
+    from redline.evaluate import tasks as asking
     from redline.model import load_model
 
     tasks = [asking.tasks(data.utterances, options) for options in asks]
@@ -215,7 +216,9 @@ def _hear(
     baseline: str | None,
 ) -> tuple[SystemRun, Clock]:
     """One table: what a model heard when it was asked so; `baseline` is its run without keywords."""
-    from redline.evaluate import asking, further, score
+    from redline.evaluate import metrics
+    from redline.evaluate import tasks as asking
+    from redline.evaluate import wer as score
     from redline.evaluate.report import SystemRun
     from redline.evaluate.run import Clock
 
@@ -234,9 +237,9 @@ def _hear(
         width = max(WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
         out = Console(width=width, highlight=False, markup=False, emoji=False)  # names are printed as they are
         out.print(table(reports, f"{recognizer.name}{suffix} on {data.title}"))
-        if (second := further.second_opinion(results, reports)) is not None:
+        if (second := metrics.second_opinion(results, reports)) is not None:
             facts.append(("second scorer", second))
-        for key, fact, scores in (*further.scores(results), *_mean(data, reports)):
+        for key, fact, scores in (*metrics.scores(results), *_mean(data, reports)):
             facts.append((key, fact))
             values |= scores
         for key, value in facts:

@@ -72,7 +72,7 @@ def finetune(
     try:
         from redline.threads import use
         from redline.train.finetune import FinetuneOptions, finetune, watched_rows
-        from redline.train.processes import is_first_process
+        from redline.train.loop.distributed import is_first_process
 
         use(threads)
 
@@ -127,7 +127,8 @@ def _say(line: str) -> None:
 def _score(model: str, sets: Mapping[str, tuple[Path, str | None]], notes: Console) -> dict[str, SystemRun]:
     """What a model makes of rows that it does not learn from, by the name of their set; empty sets are left out."""
     from redline.cli.evaluate import recognize
-    from redline.evaluate import inputs, score
+    from redline.evaluate import datasets
+    from redline.evaluate import wer as score
     from redline.evaluate.report import SystemRun
     from redline.evaluate.run import Clock
     from redline.model import load_model
@@ -136,7 +137,7 @@ def _score(model: str, sets: Mapping[str, tuple[Path, str | None]], notes: Conso
     found = {}
     for name, (path, split) in sets.items():
         try:
-            utterances, _ = inputs.read(path, split=split)
+            utterances, _ = datasets.read(path, split=split)
         except DataError:
             if split is None:
                 raise
@@ -160,7 +161,7 @@ def _lower(runs: dict[str, SystemRun]) -> bool:
 def _tell(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> None:
     from redline.cli.evaluate import percent
     from redline.evaluate import report
-    from redline.evaluate.score import ALL
+    from redline.evaluate.wer import ALL
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     for name, first in before.items():

@@ -31,7 +31,7 @@ def _models(context: typer.Context) -> None:
 @models.command("list")
 def list_models() -> None:
     """Names of the models that ship with the package."""
-    from redline.models.folder import bundled_names
+    from redline.checkpoints.folder import bundled_names
 
     for name in bundled_names():
         typer.echo(name)
@@ -42,8 +42,8 @@ def info(
     revision: Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.")] = None,
 ) -> None:
     """Versions and devices, and with --model the facts of a model."""
+    from redline.checkpoints.folder import bundled_names, resolve
     from redline.model import pick_device
-    from redline.models.folder import bundled_names, resolve
 
     facts = {
         "redline": __version__,
@@ -64,9 +64,8 @@ def info(
 
 def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
-    from redline import untrusted
-    from redline.models import tensor_file
-    from redline.models.ngram import NAME
+    from redline import tensor_file, untrusted
+    from redline.decoding.ngram import NAME
 
     count = bytes = 0
     reads = ""

@@ -181,7 +181,7 @@ class Job:
         self.done += 1
 
     def _warn(self, one: Input, result: Transcript) -> None:
-        for notice in (*result.warnings, *formats.doubts(result, self.outputs.formats)):
+        for notice in (*result.warnings, *formats.subtitle_notices(result, self.outputs.formats)):
             self.notes.print(console.one_line(show.notice_line(one.label, notice)), style="yellow")
 
     def _render(self, work: Work, result: Transcript, format: str) -> str:

@@ -20,7 +20,7 @@ from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
 
 if TYPE_CHECKING:
-    from redline.train.harvest import Harvest
+    from redline.prepare.segment_transcripts import Harvest
 
 TEXTS = (".srt", ".vtt", ".txt")
 FITS = 0.5
@@ -63,14 +63,14 @@ def prepare(
         pairs = _pairs(source, text)
         _ready(out)
         from redline import audio
-        from redline.models import checkpoint
+        from redline.checkpoints import nar
+        from redline.prepare.segment_transcripts import HarvestOptions, harvest, words_of_lines
+        from redline.prepare.transcripts import read_text
         from redline.threads import use
-        from redline.train.data import letters_of
-        from redline.train.harvest import HarvestOptions, harvest, words_of_lines
-        from redline.train.transcripts import read_text
+        from redline.train.data.batches import letters_of
 
         use(threads)
-        encoder, config, _ = checkpoint.load(model)
+        encoder, config, _ = nar.load(model)
         spoken = languages.code(language, config.languages)
         if spoken is None and len(config.languages) == 1:
             (spoken,) = config.languages

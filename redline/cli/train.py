@@ -14,8 +14,8 @@ from redline.cli import console
 from redline.errors import ConfigError, DivergedError, RedlineError
 
 if TYPE_CHECKING:
+    from redline.train.ar_recipe import SpeechRecipe
     from redline.train.recipe import Recipe
-    from redline.train.speech_recipe import SpeechRecipe
 
 R = TypeVar("R", "Recipe", "SpeechRecipe")
 
@@ -64,10 +64,10 @@ def train(
     """
     try:
         from redline.threads import use
-        from redline.train.build import STAGES, Materials, build
+        from redline.train.ar import SPEECH_STAGES, build_speech
+        from redline.train.ar_recipe import SpeechRecipe
+        from redline.train.nar import STAGES, Materials, build
         from redline.train.recipe import Recipe, read_values
-        from redline.train.speech_build import SPEECH_STAGES, build_speech
-        from redline.train.speech_recipe import SpeechRecipe
 
         use(threads)
 
@@ -98,10 +98,10 @@ def train(
 
 def _logged(recipe: R, tensorboard: bool) -> R:
     """A recipe whose stages write for TensorBoard too, where that is asked for."""
-    from redline.train.optim import LoopOptions
+    from redline.train.loop.optim import TrainingOptions
 
     chosen = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     loops: dict[str, Any] = {
-        key: replace(one, tensorboard=True) for key, one in chosen.items() if isinstance(one, LoopOptions)
+        key: replace(one, tensorboard=True) for key, one in chosen.items() if isinstance(one, TrainingOptions)
     }
     return replace(recipe, **loops) if tensorboard else recipe

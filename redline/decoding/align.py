@@ -21,7 +21,7 @@ class Alignment:
     """Mean log probability of a frame on the best path; 0 is certainty."""
 
 
-def align(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int) -> list[Alignment | None]:
+def ctc_align(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int) -> list[Alignment | None]:
     """The best CTC path through each text: logits [B, T, V], lengths [B], B targets -> B alignments.
 
     None stands for a text that has more symbols (and repeats) than the utterance has frames.
@@ -32,7 +32,7 @@ def align(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], bla
 def align_scores(
     log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int
 ) -> list[Alignment | None]:
-    """`align` where each symbol's log probability [B, T, V] is known, whether or not they add up to one."""
+    """`ctc_align` where each symbol's log probability [B, T, V] is known, whether or not they add up to one."""
     B, T, _ = log_probs.shape
     device = log_probs.device
     sizes = torch.tensor([2 * len(row) + 1 for row in targets])

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redline.decoding.loops import LoopOptions, Said, loop_start
+from redline.decoding.repetition import RepetitionOptions, RepetitionOracle, repetition_start
 from redline.errors import ConfigError
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
@@ -46,7 +46,7 @@ class GenerateOptions:
     """Draw from this many of the likeliest tokens; None from all."""
     suppress: tuple[int, ...] = ()
     """Ids that are never generated, such as the audio placeholder."""
-    loops: LoopOptions = LoopOptions()
+    loops: RepetitionOptions = RepetitionOptions()
     other_eos_ids: tuple[int, ...] = ()
     """More tokens that end a text."""
 
@@ -102,7 +102,7 @@ class Running:
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     stop: Stop | None = None
-    said: Said | None = None
+    said: RepetitionOracle | None = None
 
     def __post_init__(self) -> None:
         assert self.budget >= 0, f"budget is {self.budget}"
@@ -118,7 +118,7 @@ class Running:
             return
         self.ids.append(id)
         self.log_probs.append(log_prob)
-        if (kept := loop_start(self.ids, options.loops, self.said)) is not None:
+        if (kept := repetition_start(self.ids, options.loops, self.said)) is not None:
             self.stop = "loop"
             del self.ids[kept:], self.log_probs[kept:]
         elif len(self.ids) == self.budget:
@@ -143,7 +143,7 @@ def generate(
     budgets: Sequence[int],
     options: GenerateOptions,
     seeds: Sequence[int] = (),
-    said: Sequence[Said | None] | None = None,
+    said: Sequence[RepetitionOracle | None] | None = None,
 ) -> list[Generation]:
     """Continue every row as the options say: logits [B, V] of the prefill, B budgets in tokens -> B generations.
 
@@ -173,13 +173,13 @@ def greedy(
     step: Step,
     budgets: Sequence[int],
     options: GenerateOptions,
-    said: Sequence[Said | None] | None = None,
+    said: Sequence[RepetitionOracle | None] | None = None,
 ) -> list[Generation]:
     """The likeliest token, again and again: logits [B, V], B budgets -> B generations."""
     return resume(first_logits, step, begun(budgets, said), options, likeliest)
 
 
-def begun(budgets: Sequence[int], said: Sequence[Said | None] | None) -> list[Running]:
+def begun(budgets: Sequence[int], said: Sequence[RepetitionOracle | None] | None) -> list[Running]:
     """Texts without a token yet."""
     known = said or [None] * len(budgets)
     return [Running(budget, said=one) for budget, one in zip(budgets, known, strict=True)]
@@ -191,7 +191,7 @@ def sample(
     budgets: Sequence[int],
     options: GenerateOptions,
     seeds: Sequence[int],
-    said: Sequence[Said | None] | None = None,
+    said: Sequence[RepetitionOracle | None] | None = None,
 ) -> list[Generation]:
     """Tokens drawn at a temperature: logits [B, V], B budgets, B seeds -> B generations.
 
@@ -266,7 +266,7 @@ class _Text:
 class _Search:
     """The beam of one row: texts that still grow, all of one length and best first, and finished ones with a score."""
 
-    def __init__(self, budget: int, said: Said | None = None) -> None:
+    def __init__(self, budget: int, said: RepetitionOracle | None = None) -> None:
         assert budget >= 0, f"budget is {budget}"
         self.budget = budget
         self.said = said
@@ -303,7 +303,7 @@ class _Search:
             return True
         best = self.live[0]
         length = len(best.ids)
-        if (kept := loop_start(best.ids, options.loops, self.said)) is not None:
+        if (kept := repetition_start(best.ids, options.loops, self.said)) is not None:
             # Judged by what is kept: a loop is ever surer of itself.
             heard = _Text(best.ids[:kept], best.log_probs[:kept])
             self._finish(heard, "loop", sum(heard.log_probs), kept, options)
@@ -331,7 +331,7 @@ def beam(
     step: Step,
     budgets: Sequence[int],
     options: GenerateOptions,
-    said: Sequence[Said | None] | None = None,
+    said: Sequence[RepetitionOracle | None] | None = None,
 ) -> list[Generation]:
     """The best of `beams` texts that grow side by side: logits [B, V], B budgets -> B generations.
 

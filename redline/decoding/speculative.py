@@ -26,7 +26,7 @@ from redline.decoding.generate import (
     likeliest,
     resume,
 )
-from redline.decoding.loops import Said
+from redline.decoding.repetition import RepetitionOracle
 from redline.errors import ConfigError
 
 Mode = Literal["exact", "fast", "trust"]
@@ -123,7 +123,7 @@ def verify(
     budgets: Sequence[int],
     speculative: SpeculativeOptions,
     options: GenerateOptions,
-    said: Sequence[Said | None] | None = None,
+    said: Sequence[RepetitionOracle | None] | None = None,
 ) -> list[Verdict]:
     """Check each draft against the logits of its prefill: B times logits [K + 1, V] or more rows, B drafts of K ids.
 
@@ -166,7 +166,7 @@ def rethink(
     step: Step,
     budgets: Sequence[int],
     options: GenerateOptions,
-    said: Sequence[Said | None] | None = None,
+    said: Sequence[RepetitionOracle | None] | None = None,
 ) -> list[Generation]:
     """Go on greedily behind each accepted text, which counts towards its budget: B verdicts -> B generations.
 

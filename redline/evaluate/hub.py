@@ -14,7 +14,7 @@ from typing import Any
 
 from redline import audio, languages
 from redline.errors import AudioError, DataError
-from redline.evaluate.score import normalizer
+from redline.evaluate.wer import normalizer
 from redline.manifest import Utterance
 from redline.types import Waveform
 

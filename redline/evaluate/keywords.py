@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from redline.evaluate.score import Comparison, Errors, Item, normalizer
-from redline.evaluate.score import compare as compare_errors
+from redline.evaluate.wer import Comparison, Errors, ScoredUtterance, normalizer
+from redline.evaluate.wer import compare as compare_errors
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class KeywordScore:
         return {**vars(self), "recall": self.recall, "precision": self.precision, "f1": self.f1}
 
 
-def score(items: Sequence[Item]) -> KeywordScore | None:
+def score(items: Sequence[ScoredUtterance]) -> KeywordScore | None:
     """The score of the keywords of all items; None where no item has any."""
     if not any(item.keywords for item in items):
         return None
     return sum(counts(items), KeywordScore())
 
 
-def counts(items: Sequence[Item]) -> list[KeywordScore]:
+def counts(items: Sequence[ScoredUtterance]) -> list[KeywordScore]:
     """What became of the keywords of all items in each of them.
 
     A keyword is heard when its normalised words stand together in the normalised text. Every keyword of the set is
@@ -153,7 +153,7 @@ class KeywordComparison:
         }
 
 
-def compare(first: Sequence[Item], second: Sequence[Item]) -> KeywordComparison | None:
+def compare(first: Sequence[ScoredUtterance], second: Sequence[ScoredUtterance]) -> KeywordComparison | None:
     """Two systems on the same utterances, in the same order; None where no utterance has keywords."""
     if not any(item.keywords for item in first):
         return None

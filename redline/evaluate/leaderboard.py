@@ -14,7 +14,7 @@ from typing import Any
 from redline.errors import DataError
 from redline.evaluate import hub
 from redline.evaluate.hub import Address, Sounds
-from redline.evaluate.score import Report, Score
+from redline.evaluate.wer import Report, Score
 from redline.manifest import Utterance
 
 TITLE = "the Open ASR leaderboard"

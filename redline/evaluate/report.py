@@ -22,7 +22,7 @@ import numpy as np
 from redline import files
 from redline.evaluate import keywords
 from redline.evaluate.run import Result, clip
-from redline.evaluate.score import Comparison, Errors, Pair, Report, align, compare, count, normalizer
+from redline.evaluate.wer import Comparison, Errors, Pair, Report, align_words, compare, count, normalizer
 from redline.manifest import Utterance
 from redline.types import SAMPLE_RATE, Waveform
 
@@ -81,8 +81,8 @@ def scored(results: Iterable[Result]) -> list[Scored]:
     kept = [result for result in results if result.item is not None]
     items = [result.item for result in kept if result.item is not None]
     references = [normalizer(item.language)(item.reference) for item in items]
-    edited = align(references, [normalizer(item.language)(item.edited) for item in items])
-    drafted = align(references, [normalizer(item.language)(item.draft or "") for item in items])
+    edited = align_words(references, [normalizer(item.language)(item.edited) for item in items])
+    drafted = align_words(references, [normalizer(item.language)(item.draft or "") for item in items])
     return [
         Scored(result.utterance, result, after, before if item.draft is not None else None)
         for result, item, after, before in zip(kept, items, edited, drafted, strict=True)

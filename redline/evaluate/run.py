@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redline import audio
 from redline.errors import AudioError
-from redline.evaluate.score import Item
+from redline.evaluate.wer import ScoredUtterance
 from redline.longform import pipeline
 from redline.manifest import Utterance
 from redline.types import (
@@ -40,7 +40,7 @@ class Result:
     """What came of one utterance: an item to score, or the reason why there is none."""
 
     utterance: Utterance
-    item: Item | None = None
+    item: ScoredUtterance | None = None
     failure: str | None = None
     warnings: tuple[Notice, ...] = ()
     words: tuple[Word, ...] = ()
@@ -118,7 +118,7 @@ def run(
         asked.setdefault(task_of(one) if tasks is None else tasks[index], []).append(index)
     # An unknown duration is taken for the longest clip, so that such rows do not all meet in one batch.
     lengths = {
-        index: round((utterances[index].duration or recognizer.window_s(task)) * SAMPLE_RATE)
+        index: round((utterances[index].duration or recognizer.limits(task).max_s) * SAMPLE_RATE)
         for task, mine in asked.items()
         for index in mine
     }
@@ -144,7 +144,7 @@ def _batch(
         except AudioError as error:
             results.append(Result(utterance, failure=str(error)))
             continue
-        if wave.duration <= recognizer.window_s(task):
+        if wave.duration <= recognizer.limits(task).max_s:
             short.append((utterance, wave))
             continue
         with clock.timing([wave]):
@@ -168,7 +168,7 @@ def _result(utterance: Utterance, wave: Waveform, answer: Hypothesis | Transcrip
     if isinstance(answer, Exception):
         return Result(utterance, failure=f"{utterance.audio}: {answer}", task=task)
     sure = answer.confidence if isinstance(answer, Hypothesis) else None
-    item = Item(
+    item = ScoredUtterance(
         utterance.source or UNNAMED,
         utterance.language or DEFAULT,
         wave.duration,

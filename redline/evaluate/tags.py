@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from redline.decoding import tagged
+from redline.decoding import tags as tagged
 from redline.evaluate.run import Result
 
 

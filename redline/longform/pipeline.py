@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +13,25 @@ from redline.audio.check import checked_waveform
 from redline.audio.levels import CLIPPED, LOUD_DB, clipped_share, is_silent
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.longform import stitch, vad, windows
-from redline.longform.stitch import Heard
+from redline.longform.stitch import WindowResult
 from redline.longform.vad import VadOptions
 from redline.longform.windows import WindowOptions
-from redline.types import SAMPLE_RATE, Hypothesis, Notice, Recognizer, Segment, Span, Task, Transcript, Voice, Waveform
+from redline.types import (
+    SAMPLE_RATE,
+    Hypothesis,
+    Notice,
+    Recognizer,
+    Request,
+    Segment,
+    Span,
+    SpeakerEmbedding,
+    Task,
+    Transcript,
+    Waveform,
+)
 
 SHORTEST_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
-_log = logging.getLogger(__name__)
 _TOGETHER_S = 600.0  # speech within which windows share batches by length, so that work is done from the start on
 _RAISED_DB = -20.0  # what the detector gets the loudest frame of a quieter or overdriven recording brought to
 _SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
@@ -120,23 +130,14 @@ def batches(lengths: Sequence[int], most: float) -> list[list[int]]:
 
 
 def recognize(recognizer: Recognizer, clips: Sequence[Waveform], task: Task) -> list[Hypothesis | RedlineError]:
-    """One batch of clips, in order; when the batch fails each clip is tried alone, so that a bad one harms only itself.
-
-    Only the package's own errors are the fault of a clip, and are logged with their tracebacks; any other is a fault
-    of the program and is raised, as is `UnsupportedTaskError`, which no other clip could escape.
-    """
-    try:
-        hypotheses = recognizer.recognize(clips, task)
-        if len(hypotheses) != len(clips):
-            raise RecognitionError(f"{recognizer.name} answered {len(clips)} clips with {len(hypotheses)} hypotheses")
-        return list(hypotheses)
-    except UnsupportedTaskError:
-        raise
-    except RedlineError as error:
-        _log.debug("%d clips failed", len(clips), exc_info=error)
-        if len(clips) == 1:
-            return [error]
-        return [recognize(recognizer, [clip], task)[0] for clip in clips]
+    """One batch of clips, in order; raises `UnsupportedTaskError`, which no other clip could escape."""
+    answers = recognizer.recognize([Request(clip, task, id) for id, clip in enumerate(clips)])
+    if len(answers) != len(clips):
+        raise RecognitionError(f"{recognizer.name} answered {len(clips)} clips with {len(answers)} hypotheses")
+    for answer in answers:
+        if isinstance(answer, UnsupportedTaskError):
+            raise answer
+    return list(answers)
 
 
 def transcribe_many(
@@ -170,7 +171,7 @@ class _Recording:
     wave: Waveform
     spans: Sequence[Span] | None = None
     notices: Sequence[Notice] = ()
-    heard: list[Heard] = field(default_factory=list)
+    heard: list[WindowResult] = field(default_factory=list)
 
     def listen(self, window_s: float, options: PipelineOptions) -> Sequence[Span]:
         """Find the windows."""
@@ -207,7 +208,7 @@ def _hear_together(
     options: PipelineOptions,
     progress: Callable[[float], None] | None,
 ) -> None:
-    jobs = [(one, span) for one in work for span in one.listen(recognizer.window_s(task), options)]
+    jobs = [(one, span) for one in work for span in one.listen(recognizer.limits(task).max_s, options)]
     lengths = [span.end - span.start for _, span in jobs]
     speech = {id(one): sum(span.end - span.start for span in one.spans or ()) for one in work}
     done = sum(one.wave.duration for one in work if speech[id(one)] == 0)
@@ -216,7 +217,7 @@ def _hear_together(
             mine = [jobs[first + index] for index in group]
             outcomes = recognize(recognizer, [one.wave.part(span) for one, span in mine], task)
             for (one, span), outcome in zip(mine, outcomes, strict=True):
-                one.heard.append(Heard(span, outcome))
+                one.heard.append(WindowResult(span, outcome))
                 done += one.wave.duration * (span.end - span.start) / speech[id(one)]
             if progress is not None:
                 progress(done)
@@ -236,10 +237,10 @@ def _stretches(lengths: Sequence[int], most: float) -> Iterator[tuple[int, int]]
 
 def _in_order(recognizer: Recognizer, task: Task) -> bool:
     """Whether the windows of a recording must be recognized one after the other."""
-    return task.prefix is not None or recognizer.carries(task)
+    return task.prefix is not None or recognizer.limits(task).needs_previous
 
 
-def _hear_in_order(recognizer: Recognizer, wave: Waveform, spans: Sequence[Span], task: Task) -> Iterator[Heard]:
+def _hear_in_order(recognizer: Recognizer, wave: Waveform, spans: Sequence[Span], task: Task) -> Iterator[WindowResult]:
     """Windows one by one: the first begins with the task's prefix, and where answers carry on, each later one hears
     the window before it again, with its answer as prefix."""
     before: tuple[Span, Hypothesis] | None = None
@@ -250,8 +251,8 @@ def _hear_in_order(recognizer: Recognizer, wave: Waveform, spans: Sequence[Span]
         (outcome,) = recognize(recognizer, [clip], replace(task, prefix=prefix))
         if isinstance(outcome, Hypothesis):
             outcome = stitch.shifted(outcome, -len(context) / SAMPLE_RATE)
-        yield Heard(span, outcome)
-        usable = recognizer.carries(task) and isinstance(outcome, Hypothesis) and bool(outcome.tagged)
+        yield WindowResult(span, outcome)
+        usable = recognizer.limits(task).needs_previous and isinstance(outcome, Hypothesis) and bool(outcome.tagged)
         before = (span, outcome) if usable and isinstance(outcome, Hypothesis) else None
 
 
@@ -273,7 +274,7 @@ def _hear_one_by_one(
 
 def _window_s(recognizer: Recognizer, task: Task) -> float:
     """The longest window of a recording: half of what fits where the window before is heard again."""
-    return recognizer.window_s(task) / (2 if recognizer.carries(task) else 1)
+    return recognizer.limits(task).max_s / (2 if recognizer.limits(task).needs_previous else 1)
 
 
 def transcribe(
@@ -310,7 +311,7 @@ def stream(
     spans, notices = listen(wave, _window_s(recognizer, task), options)
     for notice in (*wave.warnings, *notices):
         notify(notice)
-    ready, heard, known = 0, list[Heard](), tuple[Voice, ...]()
+    ready, heard, known = 0, list[WindowResult](), tuple[SpeakerEmbedding, ...]()
     for one in _hear_each(recognizer, wave, spans, task, options):
         heard.append(one)
         known, one = stitch.recalled(known, one)
@@ -324,7 +325,7 @@ def stream(
 
 def _hear_each(
     recognizer: Recognizer, wave: Waveform, spans: Sequence[Span], task: Task, options: PipelineOptions
-) -> Iterator[Heard]:
+) -> Iterator[WindowResult]:
     """Windows in time order, in batches that double where one does not wait for the other."""
     if _in_order(recognizer, task):
         yield from _hear_in_order(recognizer, wave, spans, task)
@@ -337,5 +338,5 @@ def _hear_each(
         ):
             batch.pop()
         outcomes = recognize(recognizer, [wave.part(span) for span in batch], task)
-        yield from map(Heard, batch, outcomes)
+        yield from map(WindowResult, batch, outcomes)
         first, count = first + len(batch), 2 * count

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from redline.diarize import link
 from redline.errors import RecognitionError, RedlineError
-from redline.longform import speakers
-from redline.types import Hypothesis, Notice, Segment, Span, Task, Transcript, Turn, Voice, Waveform
+from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn, Waveform
 
 
 @dataclass(frozen=True)
-class Heard:
+class WindowResult:
     """One window and the hypothesis or the error that came of it."""
 
     span: Span
@@ -20,7 +20,7 @@ class Heard:
 
 
 def stitch(
-    wave: Waveform, heard: Sequence[Heard], *, model: str, task: Task, notices: Sequence[Notice] = ()
+    wave: Waveform, heard: Sequence[WindowResult], *, model: str, task: Task, notices: Sequence[Notice] = ()
 ) -> Transcript:
     """Windows of one recording -> its transcript: segments in time order, texts joined by single spaces.
 
@@ -49,9 +49,9 @@ def stitch(
     )
 
 
-def same_speakers(heard: Sequence[Heard]) -> list[Heard]:
+def same_speakers(heard: Sequence[WindowResult]) -> list[WindowResult]:
     """Windows in order of time, in which a voice that was heard before has the name it had there."""
-    known: tuple[Voice, ...] = ()
+    known: tuple[SpeakerEmbedding, ...] = ()
     named = []
     for one in heard:
         known, one = recalled(known, one)
@@ -59,15 +59,17 @@ def same_speakers(heard: Sequence[Heard]) -> list[Heard]:
     return named
 
 
-def recalled(known: tuple[Voice, ...], heard: Heard) -> tuple[tuple[Voice, ...], Heard]:
+def recalled(
+    known: tuple[SpeakerEmbedding, ...], heard: WindowResult
+) -> tuple[tuple[SpeakerEmbedding, ...], WindowResult]:
     """A window with the names of the voices known so far, and what is known after it."""
     if isinstance(heard.outcome, Exception) or not heard.outcome.voices:
         return known, heard
-    known, outcome = speakers.recall(known, heard.outcome)
+    known, outcome = link.link(known, heard.outcome)
     return known, replace(heard, outcome=outcome)
 
 
-def _spoken(heard: Sequence[Heard]) -> str | None:
+def _spoken(heard: Sequence[WindowResult]) -> str | None:
     """The language that was found in most of the time; None where the recognizer tells none."""
     samples: Counter[str] = Counter()
     for one in heard:
@@ -76,7 +78,7 @@ def _spoken(heard: Sequence[Heard]) -> str | None:
     return max(samples, key=lambda language: samples[language]) if samples else None
 
 
-def segments_of(heard: Heard, id: int) -> list[Segment]:
+def segments_of(heard: WindowResult, id: int) -> list[Segment]:
     """The segments of a window from number `id` on, in times of the recording: one, or one per turn where speakers
     were told; none when it has no text."""
     if isinstance(heard.outcome, Exception):
@@ -148,7 +150,7 @@ def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:
     )
 
 
-def notices_of(heard: Heard) -> list[Notice]:
+def notices_of(heard: WindowResult) -> list[Notice]:
     """What the user should know about a window; times are of the recording."""
     start, end = heard.span.start_s, heard.span.end_s
     if isinstance(heard.outcome, Exception):

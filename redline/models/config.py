@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from redline.checkpoints import config_keys
 from redline.errors import ConfigError
-from redline.models import config_keys
 from redline.models.lm_config import LMConfig, known, require
 
 __all__ = [
     "SPEECH_KINDS",
+    "ArConfig",
+    "ArKind",
     "EncoderConfig",
     "LMConfig",
     "NarConfig",
     "ProjectorConfig",
     "QFormerConfig",
-    "SpeechConfig",
-    "SpeechKind",
     "cat_layers",
 ]
 
@@ -222,22 +222,22 @@ class QFormerConfig:
         require(not self.use_qformer_text_input, "use_qformer_text_input is set; the projector reads audio only")
 
 
-SpeechKind = Literal["granite_speech", "granite_speech_plus"]
-SPEECH_KINDS: dict[SpeechKind, str] = {
+ArKind = Literal["granite_speech", "granite_speech_plus"]
+SPEECH_KINDS: dict[ArKind, str] = {
     "granite_speech": "GraniteSpeechForConditionalGeneration",
     "granite_speech_plus": "GraniteSpeechPlusForConditionalGeneration",
 }
-_SPOKEN: dict[SpeechKind, tuple[str, ...]] = {
+_SPOKEN: dict[ArKind, tuple[str, ...]] = {
     "granite_speech": ("en", "fr", "de", "es", "pt", "ja"),
     "granite_speech_plus": ("en", "fr", "de", "es", "pt"),
 }
 
 
 @dataclass(frozen=True)
-class SpeechConfig:
+class ArConfig:
     """The 2B and 2B-Plus models: encoder, window Q-Former and causal language model; the defaults are those of 2B."""
 
-    kind: SpeechKind = "granite_speech"
+    kind: ArKind = "granite_speech"
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(bpe_output_dim=None, pred_dropout=0.0))
     projector: QFormerConfig = field(default_factory=QFormerConfig)
     text: LMConfig = field(default_factory=lambda: LMConfig(vocab_size=100_353, tie_word_embeddings=False))
@@ -293,7 +293,7 @@ class SpeechConfig:
         return self.kind == "granite_speech" and self.text.yarn is not None
 
     @classmethod
-    def plus(cls) -> SpeechConfig:
+    def plus(cls) -> ArConfig:
         """The published 2B-Plus model."""
         return cls(
             kind="granite_speech_plus",
@@ -304,7 +304,7 @@ class SpeechConfig:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], tied: bool | None = None) -> SpeechConfig:
+    def from_dict(cls, values: Mapping[str, Any], tied: bool | None = None) -> ArConfig:
         """Read a published `config.json`; `tied` says whether the weights have no `lm_head` of their own.
 
         Raises `ConfigError` for a part that is missing or a key that is not built.

@@ -1,6 +1,6 @@
 """Extra heads that the published layouts do not have, each in a file of its own beside the weights.
 
-`FormHead` (`out_forms.safetensors`) tells how each word the editor writes begins and ends; `LanguageHead`
+`PunctuationHead` (`out_forms.safetensors`) tells how each word the editor writes begins and ends; `LanguageHead`
 (`out_language.safetensors`) tells which language was spoken. Both read states that are there anyway, so each costs one
 small matrix product.
 """
@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from redline import tensor_file
 from redline.errors import CheckpointError
-from redline.forms import MARKS, Form
-from redline.models import tensor_file
 from redline.models.invariant import Linear
+from redline.punctuation import MARKS, Punctuation
 
-FORMS = "out_forms.safetensors"
-LANGUAGE = "out_language.safetensors"
+PUNCTUATION_HEAD = "out_forms.safetensors"
+LANGUAGE_HEAD = "out_language.safetensors"
 CASES = 2
 H = TypeVar("H", bound=nn.Module)
 
 
-class FormHead(nn.Module):
+class PunctuationHead(nn.Module):
     """States of slots [..., H] -> logits [..., 2 + marks]: small letter or capital, then the mark behind the word."""
 
     def __init__(self, hidden_size: int) -> None:
@@ -37,11 +37,11 @@ class FormHead(nn.Module):
         logits: Tensor = self.out(hidden)
         return logits
 
-    def decide(self, logits: Tensor) -> list[Form]:
+    def decide(self, logits: Tensor) -> list[Punctuation]:
         """The likeliest form of each slot: logits [K, 2 + marks] -> K forms."""
         capitals = logits[:, :CASES].argmax(-1).tolist()
         marks = logits[:, CASES:].argmax(-1).tolist()
-        return [Form(bool(capital), MARKS[mark]) for capital, mark in zip(capitals, marks, strict=True)]
+        return [Punctuation(bool(capital), MARKS[mark]) for capital, mark in zip(capitals, marks, strict=True)]
 
 
 class LanguageHead(nn.Module):
@@ -76,13 +76,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, rows: Sequence[str])
     return path
 
 
-def load_forms(path: Path, hidden_size: int) -> FormHead:
+def load_forms(path: Path, hidden_size: int) -> PunctuationHead:
     """Read a head for written forms; raises `CheckpointError` when the file is none or does not fit."""
     tensors, rows = read(path)
     if rows != MARKS[1:]:
         raise CheckpointError(f"{path}: its rows are the marks {' '.join(rows)}; {' '.join(MARKS[1:])} can be read")
     with torch.device("meta"):
-        head = FormHead(hidden_size)
+        head = PunctuationHead(hidden_size)
     return filled(head, tensors, path)
 
 

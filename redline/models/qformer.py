@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redline.models.config import SpeechConfig
+from redline.models.config import ArConfig
 from redline.models.conformer import valid_frames
 from redline.models.dropout import Dropout
 from redline.models.invariant import Linear, attend, gelu
@@ -57,7 +57,7 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """Attention of the queries to themselves or to the frames of their window."""
 
-    def __init__(self, config: SpeechConfig, source_width: int) -> None:
+    def __init__(self, config: ArConfig, source_width: int) -> None:
         super().__init__()
         p = config.projector
         self.attention = Heads(p.hidden_size, source_width, p.num_attention_heads)
@@ -82,7 +82,7 @@ class Intermediate(nn.Module):
 class Layer(nn.Module):
     """Self-attention, cross-attention (every `cross_attention_frequency`-th layer) and feed-forward."""
 
-    def __init__(self, config: SpeechConfig, index: int) -> None:
+    def __init__(self, config: ArConfig, index: int) -> None:
         super().__init__()
         p = config.projector
         self.attention = Attention(config, p.hidden_size)
@@ -103,7 +103,7 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     """The layers."""
 
-    def __init__(self, config: SpeechConfig) -> None:
+    def __init__(self, config: ArConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, index) for index in range(config.projector.num_hidden_layers))
 
@@ -116,7 +116,7 @@ class Stack(nn.Module):
 class QFormer(nn.Module):
     """A norm on the queries, then the layers."""
 
-    def __init__(self, config: SpeechConfig) -> None:
+    def __init__(self, config: ArConfig) -> None:
         super().__init__()
         p = config.projector
         self.layernorm = nn.LayerNorm(p.hidden_size, eps=p.layer_norm_eps)
@@ -133,7 +133,7 @@ class QFormer(nn.Module):
 class WindowQFormer(nn.Module):
     """Turn each window of `window_size` frames into `window_size / downsample_rate` audio embeddings."""
 
-    def __init__(self, config: SpeechConfig) -> None:
+    def __init__(self, config: ArConfig) -> None:
         super().__init__()
         self.window = config.window_size
         self.queries = config.window_size // config.downsample_rate

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from redline.errors import ConfigError
-from redline.models.rules import shown
+from redline.models.config_rules import shown
 
 KEYS = ("rope_parameters", "rope_scaling")
 TYPES = ("default", "yarn")

@@ -1,6 +1,6 @@
 """Models joined with features, decoding and text: the classes behind the protocol `Recognizer`."""
 
-from redline.recognizer.edit import EditRecognizer
-from redline.recognizer.generate import GenerateRecognizer
+from redline.recognizer.ar import ArRecognizer
+from redline.recognizer.nar import NarRecognizer
 
-__all__ = ["EditRecognizer", "GenerateRecognizer"]
+__all__ = ["ArRecognizer", "NarRecognizer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from redline import features
-from redline.decoding.words import Timing
-from redline.errors import RecognitionError, UnsupportedTaskError
+from redline.decoding.word_times import LazyWordTimes
+from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
-from redline.types import SAMPLE_RATE, Hypothesis, Waveform
+from redline.types import SAMPLE_RATE, Hypothesis, Request, Task, Waveform
 
+_log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -65,6 +67,24 @@ def check_numbers(values: Tensor, dtype: torch.dtype) -> None:
         )
 
 
+def answer_requests(
+    requests: Sequence[Request], answer: Callable[[Sequence[Waveform], Task], list[Hypothesis]]
+) -> list[Hypothesis | RedlineError]:
+    """Requests answered task by task; when clips fail together each is tried alone, so a bad one harms only itself."""
+    answers: dict[int, Hypothesis | RedlineError] = {}
+    groups: dict[Task, list[int]] = {}
+    for place, request in enumerate(requests):
+        groups.setdefault(request.task, []).append(place)
+    for task, places in groups.items():
+        try:
+            answers |= dict(zip(places, answer([requests[place].clip for place in places], task), strict=True))
+        except RedlineError as error:
+            _log.debug("%d clips failed", len(places), exc_info=error)
+            for place in places:
+                answers[place] = error if len(places) == 1 else answer_requests([requests[place]], answer)[0]
+    return [answers[place] for place in range(len(requests))]
+
+
 def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:
     """Neighbours as long as a batch may be."""
     batch: list[Waveform] = []
@@ -78,11 +98,11 @@ def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform
         yield batch
 
 
-def timings(texts: Sequence[str], encoded: EncoderOutput, subsampling: int, before: str = "") -> list[Timing]:
+def timings(texts: Sequence[str], encoded: EncoderOutput, subsampling: int, before: str = "") -> list[LazyWordTimes]:
     """When the words of each clip's text are said, for whoever asks; `before` is said first in each."""
     logits, lengths, frame_s = characters(encoded, subsampling)
     return [
-        Timing(text, row[:length], frame_s, before)
+        LazyWordTimes(text, row[:length], frame_s, before)
         for text, row, length in zip(texts, logits, lengths.tolist(), strict=True)
     ]
 

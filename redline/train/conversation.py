@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.errors import ConfigError, DataError
-from redline.text import Tokenizer
-from redline.train.states import Piece, StateView
+from redline.tokenizer import Tokenizer
+from redline.train.states import CachedSpan, StateView
 from redline.types import Turn
 
 
@@ -61,10 +61,10 @@ class Conversations:
                 f"conversations need two speakers; {len(self.by_speaker)} are named in rows that fit their recordings"
             )
 
-    def draw(self, draw: random.Random, view: StateView) -> tuple[list[Piece], list[Turn]]:
+    def draw(self, draw: random.Random, view: StateView) -> tuple[list[CachedSpan], list[Turn]]:
         """One conversation: what is heard, and who says what; its times are not told."""
         pair = draw.sample(sorted(self.by_speaker), 2)
-        pieces: list[Piece] = []
+        pieces: list[CachedSpan] = []
         turns: list[Turn] = []
         for number in range(draw.randint(*self.options.turns)):
             identity = draw.choice(self.by_speaker[pair[number % 2]])

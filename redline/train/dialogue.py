@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from redline import audio
-from redline.decoding.words import scored_word_times
+from redline.decoding.word_times import scored_word_times
 from redline.errors import ConfigError, DataError, RedlineError
 from redline.features import FRAME, batch_features
 from redline.longform.pipeline import batches
 from redline.manifest import Utterance
-from redline.models.editor import NarEditor
+from redline.models.nar import NarModel
 from redline.recognizer.common import characters
-from redline.train.channel import in_band, through_one
-from redline.train.data import letters_of, spoken
+from redline.train.data.batches import letters_of, spoken
+from redline.train.data.microphone import in_band, through_one
 from redline.types import SAMPLE_RATE, Turn, Waveform, Word
 
 Range = tuple[float, float]
@@ -106,7 +106,7 @@ class DialogueOptions:
 
 
 @dataclass(frozen=True)
-class Piece:
+class DialogueTurn:
     """Some words of an utterance, from one pause to another: those from `first` up to `last`."""
 
     utterance: Utterance
@@ -128,7 +128,7 @@ class Piece:
 class Placed:
     """A piece in a clip: whose it is, when its first word begins and the level of its speech."""
 
-    piece: Piece
+    piece: DialogueTurn
     speaker: str
     start: float
     level_db: float
@@ -194,7 +194,7 @@ def samples_of(utterance: Utterance) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def time_words(
-    model: NarEditor,
+    model: NarModel,
     utterances: Sequence[Utterance],
     options: TimingOptions = TimingOptions(),
     progress: Callable[[float], None] = lambda seconds: None,
@@ -236,11 +236,15 @@ def time_words(
     return [timed[index] for index in sorted(timed)], dropped
 
 
-def pieces(utterance: Utterance, options: DialogueOptions) -> list[Piece]:
+def pieces(utterance: Utterance, options: DialogueOptions) -> list[DialogueTurn]:
     """Every part of an utterance between two pauses that is as long as a turn may be."""
     words = utterance.words
     pauses = [at for at in range(1, len(words)) if words[at].start - words[at - 1].end >= options.pause_s]
-    found = (Piece(utterance, first, last) for first, last in combinations([0, *pauses, len(words)], 2) if last > first)
+    found = (
+        DialogueTurn(utterance, first, last)
+        for first, last in combinations([0, *pauses, len(words)], 2)
+        if last > first
+    )
     least, most = options.turn_s
     return [piece for piece in found if least <= piece.duration <= most]
 
@@ -250,7 +254,7 @@ class Casts:
 
     def __init__(self, utterances: Sequence[Utterance], options: DialogueOptions, draw: random.Random) -> None:
         self.draw = draw
-        self.stock: dict[tuple[str, str, str], list[list[Piece]]] = {}
+        self.stock: dict[tuple[str, str, str], list[list[DialogueTurn]]] = {}
         for one in utterances:
             if one.speaker and (found := pieces(one, options)):
                 self.stock.setdefault((one.split, one.language, one.speaker), []).append(found)
@@ -262,14 +266,14 @@ class Casts:
                 f"{len(self.stock)} speakers with pieces of {options.turn_s[0]:g} to {options.turn_s[1]:g} s among "
                 f"{len(utterances)} utterances with words; a dialogue needs two of the same split and language"
             )
-        self.decks: dict[tuple[str, str, str], list[list[Piece]]] = {speaker: [] for speaker in self.speakers}
+        self.decks: dict[tuple[str, str, str], list[list[DialogueTurn]]] = {speaker: [] for speaker in self.speakers}
 
     def pair(self) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
         """Two speakers of the same split and language."""
         first = self.draw.choice(self.speakers)
         return first, self.draw.choice([one for one in self.speakers if one[:2] == first[:2] and one != first])
 
-    def piece(self, speaker: tuple[str, str, str], wanted_s: float) -> Piece:
+    def piece(self, speaker: tuple[str, str, str], wanted_s: float) -> DialogueTurn:
         """Of the speaker's next utterance the piece nearest to a length."""
         deck = self.decks[speaker]
         if not deck:
@@ -363,7 +367,7 @@ def _amplitude(level_db: float) -> float:
     return math.pow(10.0, level_db / 20.0)
 
 
-def _cut(piece: Piece, options: DialogueOptions) -> tuple[NDArray[np.float64], int]:
+def _cut(piece: DialogueTurn, options: DialogueOptions) -> tuple[NDArray[np.float64], int]:
     """A piece at a mean power of 1, and how many of its samples come before its first word."""
     words, margin = piece.utterance.words, round(options.margin_s * SAMPLE_RATE)
     samples = samples_of(piece.utterance).astype(np.float64)

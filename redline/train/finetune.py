@@ -13,17 +13,15 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints.ar import is_ar
+from redline.checkpoints.folder import resolve
 from redline.errors import ConfigError, DataError, DivergedError
 from redline.features import Rule
 from redline.manifest import Utterance, write_manifest
-from redline.models import checkpoint, speech_checkpoint, vocabulary
-from redline.models.folder import resolve
-from redline.models.speech_checkpoint import is_speech_lm
 from redline.prompts import PromptTemplate
-from redline.train import record
-from redline.train.answers import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter
-from redline.train.augment import SpecAugmentOptions
-from redline.train.data import (
+from redline.train.data.augment import SpecAugmentOptions
+from redline.train.data.batches import (
     AugmentOptions,
     BatchOptions,
     BatchSource,
@@ -32,14 +30,16 @@ from redline.train.data import (
     spoken,
     taught,
 )
-from redline.train.editor import EditOptions, EditorObjective, EditorStage, merge_adapters
-from redline.train.loop import Say, fit
-from redline.train.optim import LoopOptions, between
-from redline.train.processes import is_first_process, only_first, wait_for_all
-from redline.train.snapshot import BEST, BEST_SCORES, load_best, make_folder, told_where_full
-from redline.train.start import dtype_of
-from redline.train.tasks import Asker, TaskOptions, said_of
-from redline.train.views import make_views, measured
+from redline.train.data.feature_cache import make_views, measured
+from redline.train.data.tasks import Asker, TaskOptions, said_of
+from redline.train.init_from import dtype_of
+from redline.train.loop import run_record
+from redline.train.loop.checkpointing import BEST, BEST_SCORES, load_best, make_folder, told_where_full
+from redline.train.loop.distributed import is_first_process, only_first, wait_for_all
+from redline.train.loop.loop import Say, fit
+from redline.train.loop.optim import TrainingOptions, between
+from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter
+from redline.train.objectives.nar import EditOptions, EditorObjective, EditorStage, merge_adapters
 
 TextStyle = Literal["as-is", "spoken"]
 HELD_OUT = (4, 200)
@@ -160,7 +160,7 @@ class EditPupil:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.model = checkpoint.load(folder)[0]
+        self.model = nar.load(folder)[0]
         self.rule: Rule = self.model.config.frame_rule
         self.tokenizer = vocabulary.load(folder, self.model.config)
 
@@ -177,7 +177,7 @@ class EditPupil:
     def save(self, target: Path) -> Path:
         """Write it in the layout in which it came."""
         tokenizer = self.folder / "tokenizer.json"
-        return checkpoint.save(target, self.model, tokenizer, dtype=dtype_of(self.folder), overwrite=True)
+        return nar.save(target, self.model, tokenizer, dtype=dtype_of(self.folder), overwrite=True)
 
 
 class AnswerPupil:
@@ -188,7 +188,7 @@ class AnswerPupil:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.model, self.config, _ = speech_checkpoint.load(folder)
+        self.model, self.config, _ = ar.load(folder)
         self.tokenizer = vocabulary.load(folder, self.config)
         template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
         self.prompter = Prompter(template, self.tokenizer)
@@ -211,7 +211,7 @@ class AnswerPupil:
     def save(self, target: Path) -> Path:
         """Write it in the layout in which it came, with the chat template it had."""
         template = self.folder / "chat_template.jinja"
-        return speech_checkpoint.save(
+        return ar.save(
             target,
             self.model,
             self.folder / "tokenizer.json",
@@ -301,12 +301,12 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
     make_folder(out)
     torch.manual_seed(options.seed)
     folder = resolve(model)
-    make: type[Pupil] = AnswerPupil if is_speech_lm(folder) else EditPupil
+    make: type[Pupil] = AnswerPupil if is_ar(folder) else EditPupil
     train, dev = _rows(data, options.text, say)
-    settings = asdict(options) | {"model_sha256": record.fingerprint(folder)}
-    run = record.describe("finetune", str(model), settings, {"train": train, "dev": dev})
+    settings = asdict(options) | {"model_sha256": run_record.fingerprint(folder)}
+    run = run_record.describe("finetune", str(model), settings, {"train": train, "dev": dev})
     if is_first_process():
-        record.begin(out / "run.json", run, free=("passes", "steps", "tensorboard"))
+        run_record.begin(out / "run.json", run, free=("passes", "steps", "tensorboard"))
     wait_for_all()
     pupil = make(folder)
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
@@ -322,7 +322,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
         say(f"left out: {source.why_left_out}")
     stage = pupil.stage(source, dev, watched, chosen)
     stage.name = "finetune"
-    loop = LoopOptions(
+    loop = TrainingOptions(
         steps=chosen.steps,
         lr=chosen.lr,
         warmup_steps=min(50, chosen.steps // 10),
@@ -356,7 +356,7 @@ def finetune(model: str | Path, data: Path, out: Path, options: FinetuneOptions,
             say("nothing that was learned is better on dev than the weights it began with, which are kept")
         with told_where_full(out / "model.partial", f"the best weights are kept in {out / 'finetune'}"):
             pupil.save(out / "model")
-            record.write(out / "model" / record.NAME, run | {"plan": asdict(chosen), "best": best})
+            run_record.write(out / "model" / run_record.NAME, run | {"plan": asdict(chosen), "best": best})
     wait_for_all()
     if failure is not None:
         raise DivergedError(f"{failure}; {out / 'model'} holds the best weights so far") from failure

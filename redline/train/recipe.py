@@ -9,26 +9,22 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redline.decoding.beam import BeamOptions
+from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import ConfigError
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
-from redline.text import Tokenizer
-from redline.train.augment import SpecAugmentOptions
-from redline.train.corrupt import CorruptionOptions
-from redline.train.data import (
-    AugmentOptions,
-    BatchOptions,
-    Letters,
-)
-from redline.train.editor import EditOptions
-from redline.train.encoder import EncoderLossOptions
-from redline.train.lm import TextOptions
-from redline.train.ngram import NgramOptions
-from redline.train.optim import LoopOptions
+from redline.tokenizer import Tokenizer
+from redline.train.data.augment import SpecAugmentOptions
+from redline.train.data.batches import AugmentOptions, BatchOptions, Letters
+from redline.train.data.bpe import END, PAD
+from redline.train.data.corrupt import CorruptionOptions
+from redline.train.loop.optim import TrainingOptions
+from redline.train.objectives.encoder import EncoderLossOptions
+from redline.train.objectives.lm import TextOptions
+from redline.train.objectives.nar import EditOptions
+from redline.train.objectives.ngram import NgramOptions
 from redline.train.recombine import RecombineOptions
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
-from redline.train.tokenizer import END, PAD
 
 T = TypeVar("T")
 RECIPES = Path(__file__).parent / "recipes"
@@ -64,18 +60,18 @@ class Recipe:
     encoder_batches: BatchOptions = BatchOptions()
     recombine: RecombineOptions = RecombineOptions()
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
-    encoder_training: LoopOptions = LoopOptions()
+    encoder_training: TrainingOptions = TrainingOptions()
     draft_lm: NgramOptions = NgramOptions(order=0)
     draft_search: BeamOptions = BeamOptions()
     text: TextOptions = TextOptions()
     corruption: CorruptionOptions = CorruptionOptions()
-    lm_training: LoopOptions = LoopOptions()
+    lm_training: TrainingOptions = TrainingOptions()
     edit: EditOptions = EditOptions()
     states: StateOptions = StateOptions()
     state_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
     splice: SpliceOptions = SpliceOptions()
     editor_batches: BatchOptions = BatchOptions(curriculum=(), augment_from_epoch=0)
-    editor_training: LoopOptions = LoopOptions()
+    editor_training: TrainingOptions = TrainingOptions()
 
     def __post_init__(self) -> None:
         if not self.languages:

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from redline.decoding import beam
-from redline.decoding.beam import Candidates
+from redline.decoding import ctc_beam
+from redline.decoding.ctc_beam import Candidates
+from redline.decoding.ngram import NgramLM
 from redline.errors import DataError
 from redline.features import pad
-from redline.forms import plain
-from redline.models.ngram import NgramLM
-from redline.text import Tokenizer
-from redline.train.lm import excerpt
-from redline.train.states import Piece, StateBatch, StateView
+from redline.punctuation import plain
+from redline.tokenizer import Tokenizer
+from redline.train.objectives.lm import excerpt
+from redline.train.states import CachedSpan, StateBatch, StateView
 
 PATIENCE = 1000
 Unit = tuple[str, int, int]
 """Utterance, first token, token after the last."""
-Row = tuple[list[Piece], str, str | None]
+Row = tuple[list[CachedSpan], str, str | None]
 """What was heard, what is said, and how it is written."""
 
 
@@ -99,7 +99,7 @@ class Units:
         return known
 
 
-def joined(pieces: Sequence[Piece]) -> Piece:
+def joined(pieces: Sequence[CachedSpan]) -> CachedSpan:
     """Pieces one after the other: their tokens and where they are now, without what was heard of them."""
     tokens: list[int] = []
     spans: list[tuple[int, int]] = []
@@ -108,7 +108,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         tokens += piece.tokens
         spans += [(before + start, before + end) for start, end in piece.spans]
         before += len(piece.states)
-    return Piece(pieces[0].states[:0], pieces[0].ids[:0], pieces[0].log_probs[:0], tuple(tokens), tuple(spans))
+    return CachedSpan(pieces[0].states[:0], pieces[0].ids[:0], pieces[0].log_probs[:0], tuple(tokens), tuple(spans))
 
 
 class SplicedSource:
@@ -217,7 +217,7 @@ class SplicedSource:
         said = tuple(joined(pieces) for pieces, _, _ in rows)
         return StateBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds, written, said)
 
-    def _drafts(self, rows: Sequence[Sequence[Piece]]) -> list[list[int]]:
+    def _drafts(self, rows: Sequence[Sequence[CachedSpan]]) -> list[list[int]]:
         """What is drafted when the pieces of each row are heard one after the other."""
         ids = [torch.from_numpy(np.concatenate([piece.ids for piece in row])).long() for row in rows]
         probs = [torch.from_numpy(np.concatenate([piece.log_probs for piece in row])).float() for row in rows]
@@ -226,4 +226,4 @@ class SplicedSource:
         candidates = Candidates(all_ids, log_probs[..., :-1], log_probs[..., -1], lengths)
         if self.draft_lm is None:
             return candidates.greedy(self.blank)
-        return beam.search(candidates, self.draft_lm, self.draft_lm.options)
+        return ctc_beam.search(candidates, self.draft_lm, self.draft_lm.options)

@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from redline.decoding.align import Alignment, align
-from redline.decoding.beam import BeamOptions, Candidates
+from redline.decoding.align import Alignment, ctc_align
+from redline.decoding.ctc_beam import BeamOptions, Candidates
 from redline.errors import DataError
 from redline.features import FRAME_RATE, pad
 from redline.manifest import Utterance
-from redline.models.editor import NarEditor
-from redline.text import Tokenizer
-from redline.train.augment import SpecAugmentOptions, augment_features
-from redline.train.data import FeatureView, Progress
+from redline.models.nar import NarModel
+from redline.tokenizer import Tokenizer
+from redline.train.data.augment import SpecAugmentOptions, augment_features
+from redline.train.data.batches import FeatureView, Progress
 
 BATCH = 12
 
@@ -48,7 +48,7 @@ class StateOptions:
 
 
 @dataclass(frozen=True)
-class Heard:
+class CachedUtterance:
     """Where one utterance lies in a rendering: frames and windows are ranges, cuts are frames from its start."""
 
     frame: int
@@ -60,7 +60,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Piece:
+class CachedSpan:
     """A part of an utterance as the encoder heard it: C likeliest tokens of each window."""
 
     states: NDArray[np.float16]  # [T, layers * D]
@@ -79,13 +79,13 @@ class StateView:
     states: NDArray[np.float16]  # [frames, layers * D]
     ids: NDArray[np.int32]  # [windows, C] likeliest tokens
     log_probs: NDArray[np.float16]  # [windows, C + 1] theirs, and that of the blank
-    heard: dict[str, Heard]
+    heard: dict[str, CachedUtterance]
     window: int
     """Frames in which one token is drafted."""
     frame_rate: float
     """Frames in a second."""
 
-    def cut(self, identity: str, first: int = 0, last: int | None = None) -> Piece:
+    def cut(self, identity: str, first: int = 0, last: int | None = None) -> CachedSpan:
         """What was heard of the tokens `first` to `last`; without them, of it all."""
         heard = self.heard[identity]
         start, end = (0, heard.frames) if last is None else (heard.cuts[first], heard.cuts[last])
@@ -94,7 +94,7 @@ class StateView:
         cuts = [cut - start for cut in heard.cuts[first : None if last is None else last + 1]]
         tokens = heard.tokens[first : None if last is None else last] if cuts else ()
         spans = tuple(itertools.pairwise(cuts))
-        return Piece(states, self.ids[windows], self.log_probs[windows], tokens, spans)
+        return CachedSpan(states, self.ids[windows], self.log_probs[windows], tokens, spans)
 
     @classmethod
     def open(cls, stem: Path) -> StateView:
@@ -103,7 +103,8 @@ class StateView:
         ids = np.memmap(stem.with_suffix(".i32"), dtype=np.int32, mode="r").reshape(-1, index["candidates"])
         log_probs = np.memmap(stem.with_suffix(".prob"), dtype=np.float16, mode="r").reshape(len(ids), -1)
         rows = {
-            key: Heard(a, b, c, tuple(tokens), tuple(cuts)) for key, (a, b, c, tokens, cuts) in index["rows"].items()
+            key: CachedUtterance(a, b, c, tuple(tokens), tuple(cuts))
+            for key, (a, b, c, tokens, cuts) in index["rows"].items()
         }
         return cls(states, ids, log_probs, rows, index["window"], index["frame_rate"])
 
@@ -117,7 +118,7 @@ def token_cuts(alignment: Alignment, windows: int, margin: int = 3) -> tuple[int
 
 @torch.no_grad()
 def align_tokens(
-    editor: NarEditor, tokenizer: Tokenizer, utterances: Sequence[Utterance], view: FeatureView, progress: Progress
+    editor: NarModel, tokenizer: Tokenizer, utterances: Sequence[Utterance], view: FeatureView, progress: Progress
 ) -> dict[str, tuple[Alignment | None, int]]:
     """Align each text with the encoder's token head: id -> alignment in windows, and the number of windows."""
     found: dict[str, tuple[Alignment | None, int]] = {}
@@ -125,7 +126,7 @@ def align_tokens(
         encoded = editor.encode(features, lengths)
         assert encoded.draft_logits is not None and encoded.draft_lengths is not None
         targets = [tokenizer.encode(row.text) for row in rows]
-        aligned = align(encoded.draft_logits, encoded.draft_lengths, targets, editor.config.blank_token_id)
+        aligned = ctc_align(encoded.draft_logits, encoded.draft_lengths, targets, editor.config.blank_token_id)
         for row, result, windows in zip(rows, aligned, encoded.draft_lengths.tolist(), strict=True):
             found[row.id] = (result, windows)
         progress(sum(row.duration for row in rows))
@@ -142,7 +143,7 @@ def _batches(utterances: Sequence[Utterance], view: FeatureView) -> Any:
 
 @torch.no_grad()
 def build_states(
-    editor: NarEditor,
+    editor: NarModel,
     tokenizer: Tokenizer,
     utterances: Sequence[Utterance],
     views: Sequence[FeatureView],
@@ -178,7 +179,7 @@ def build_states(
 
 
 def _render(
-    editor: NarEditor,
+    editor: NarModel,
     tokenizer: Tokenizer,
     utterances: Sequence[Utterance],
     view: FeatureView,
@@ -240,5 +241,5 @@ class StateBatch:
     seconds: float
     written: tuple[str | None, ...] = ()
     """The texts in written form, where it is known."""
-    said: tuple[Piece, ...] = ()
+    said: tuple[CachedSpan, ...] = ()
     """Each row's pieces as one, without what was heard: its tokens and their frames."""

@@ -1,0 +1,21 @@
+"""The tokenizer of a checkpoint, checked against the vocabulary of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redline.models.config import ArConfig, NarConfig
+from redline.tokenizer import Tokenizer
+
+
+def load(folder: Path, config: NarConfig | ArConfig) -> Tokenizer:
+    """Read `tokenizer.json`; raises `CheckpointError` when it is none, or that of another model."""
+    audio = config.audio_token_index if isinstance(config, ArConfig) else None
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json", audio)
+    control = [("eos_token_id", end) for end in config.text.eos_token_ids]
+    if isinstance(config, NarConfig):
+        control = [("blank_token_id", config.blank_token_id)]
+    elif audio is not None:
+        control.append(("audio_token_index", audio))
+    tokenizer.check(config.text.vocab_size, control, audio)
+    return tokenizer

@@ -1,0 +1,278 @@
+"""When each word of a text was said, by forced alignment on the encoder's character posteriors.
+
+It works for the text of any of the models, because they share the encoder's character head: row 0 is the blank, row i
+below 256 code point i, and from 256 on, where there are such rows, Katakana from U+30A1. What a head has no letters for
+but people speak, such as digits, symbols and other scripts, is a wildcard that fits any letter (the star of arXiv
+2305.13516); punctuation is silent.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from redline.decoding.align import Alignment, align_scores
+from redline.types import Notice, Turn, Word
+
+BLANK, SPACE = 0, ord(" ")
+KATAKANA, KATAKANA_ROW = 0x30A1, 256
+HIRAGANA, HIRAGANA_END = 0x3041, 0x3096
+SPOKEN_MARKS = "&@#%*/\\"
+"""Marks that Unicode calls punctuation and people read out."""
+WILD_IN_SILENCE = 0.1
+"""What a wildcard costs in a frame of silence, in nats: enough to keep pauses out of it, too little to split it."""
+FITS = -1.7
+"""A text whose mean log probability of a frame is lower is not what was said."""
+
+
+@lru_cache(maxsize=4)
+def folded(rows: int) -> tuple[int, ...]:
+    """For each row of a character head the row that stands for it when case does not count."""
+    lower = [ord(chr(row).lower()) if row < KATAKANA_ROW and len(chr(row).lower()) == 1 else row for row in range(rows)]
+    return tuple(small if small < min(rows, KATAKANA_ROW) else row for row, small in enumerate(lower))
+
+
+def spell(word: str, rows: int) -> list[int]:
+    """Rows of a character head that write a word, case folded; `rows`, the wildcard, for each run of what it cannot.
+
+    Accents go where the head has no row for them, and so do punctuation marks, which nobody speaks.
+    """
+    labels: list[int] = []
+    for char in unicodedata.normalize("NFC", word.lower()):
+        row = _row(char, rows)
+        if row is None or (row == rows and labels and labels[-1] == rows):
+            continue
+        labels.append(row)
+    return labels
+
+
+@lru_cache(maxsize=4096)
+def _row(char: str, rows: int) -> int | None:
+    """The row of one character, `rows` for the wildcard, None for what is silent."""
+    code = ord(char.replace("\u2019", "'"))
+    if HIRAGANA <= code <= HIRAGANA_END:
+        code += KATAKANA - HIRAGANA
+    kind = unicodedata.category(char)
+    if kind[0] in "MCZ" or (kind[0] == "P" and code != ord("'") and char not in SPOKEN_MARKS):
+        return None
+    if char.isalpha() or code == ord("'"):
+        if 0 < code < min(rows, KATAKANA_ROW):
+            return folded(rows)[code]
+        if 0 <= code - KATAKANA < rows - KATAKANA_ROW:
+            return KATAKANA_ROW + code - KATAKANA
+        base = unicodedata.normalize("NFD", char)[0]
+        if base != char:
+            return _row(base, rows)
+    return rows
+
+
+def written(rows: Sequence[int]) -> str:
+    """The text of rows of a character head."""
+    return "".join(chr(row if row < KATAKANA_ROW else row - KATAKANA_ROW + KATAKANA) for row in rows)
+
+
+def fold_case(logits: Tensor) -> Tensor:
+    """Log probabilities in which a capital counts as its small letter: logits [..., C] -> [..., C]."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    rows = torch.tensor(folded(logits.shape[-1]), device=logits.device)
+    most = log_probs.amax(dim=-1, keepdim=True)
+    summed = torch.zeros_like(log_probs).index_add_(-1, rows, (log_probs - most).exp())
+    return summed.clamp(min=torch.finfo(torch.float32).tiny).log() + most
+
+
+def with_wildcard(logits: Tensor) -> Tensor:
+    """`fold_case` and, in one more column, what fits whichever letter is said: logits [..., C] -> [..., C + 1]."""
+    log_probs = fold_case(logits)
+    letters = log_probs[..., BLANK + 1 :].amax(dim=-1)
+    wild = torch.maximum(letters, log_probs[..., BLANK] - WILD_IN_SILENCE)
+    return torch.cat((log_probs, wild[..., None]), dim=-1)
+
+
+UNALIGNED = Notice(
+    "unaligned",
+    "the words could not be aligned with the sound, because the text does not fit it; their times are guesses",
+)
+
+
+def timing_notices(text: str, score: float) -> tuple[Notice, ...]:
+    """What to say about the times of a text that fits with a score of `scored_word_times`."""
+    return (UNALIGNED,) if text.strip() and score <= FITS else ()
+
+
+def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
+    """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
+
+    Times are seconds from the start of the clip and never decrease. The confidence of a word is how sure the encoder is
+    of its characters where they are heard: the mean of their probabilities; None for a word without letters of its own.
+    A word of punctuation alone gets the time between its neighbours; a text that cannot be aligned at all shares its
+    clip in proportion to its characters.
+    """
+    return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
+
+
+def scored_word_times(
+    texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float
+) -> list[tuple[list[Word], float]]:
+    """`word_times`, each with how well the text fits: the mean log probability of a frame, -inf where nothing fits."""
+    rows = logits.shape[-1]
+    spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], _space(rows)
+    log_probs = with_wildcard(logits)
+    found = align_scores(log_probs, lengths, [_joined(words, space) for words in spelled], BLANK)
+    clips = zip(texts, spelled, found, log_probs, lengths.tolist(), strict=True)
+    return [
+        (
+            _told(text.split(), words, rows, alignment, row[:length], frame_s),
+            alignment.score if alignment else -math.inf,
+        )
+        for text, words, alignment, row, length in clips
+    ]
+
+
+class LazyWordTimes:
+    """When the words of one text are said, worked out when it is first asked for.
+
+    It holds no more of the posteriors than the text's own letters. In scripts without spaces each character is a word.
+    """
+
+    def __init__(self, text: str, logits: Tensor, frame_s: float, before: str = "") -> None:
+        """A text with the character logits [T, C] of its clip, in which the words of `before` are said first."""
+        rows = logits.shape[-1]
+        self.skipped = len(_units(before))
+        self.names = [*_units(before), *_units(text)]
+        spelled = [spell(word, rows) for word in self.names]
+        space = _space(rows)
+        columns = sorted({BLANK, space, *(label for word in spelled for label in word)})
+        self.log_probs = with_wildcard(logits)[:, columns].cpu()  # [T, K]
+        self.spelled = [[columns.index(label) for label in word] for word in spelled]
+        self.space = columns.index(space)
+        self.wild = columns.index(rows) if rows in columns else -1
+        self.frame_s = frame_s
+        self.made: tuple[Word, ...] | None = None
+
+    def __call__(self) -> tuple[Word, ...]:
+        """All words in seconds from the start of the clip; none where this is not what was said."""
+        if self.made is None:
+            length = torch.tensor([len(self.log_probs)])
+            targets = [_joined(self.spelled, self.space)]
+            (found,) = align_scores(self.log_probs[None], length, targets, BLANK)
+            fits = found is not None and found.score > FITS
+            words = _told(self.names, self.spelled, self.wild, found, self.log_probs, self.frame_s) if fits else []
+            self.made = tuple(words[self.skipped :])
+        return self.made
+
+
+def _units(text: str) -> list[str]:
+    """The words of a text, and each character of a script that puts no spaces between them."""
+    return [
+        unit
+        for word in text.split()
+        for unit in (re.findall(r"[^\W\d_]|[\W\d_]+", word) if _is_dense(word) else [word])
+    ]
+
+
+def _is_dense(word: str) -> bool:
+    """Whether a word is of a script without spaces: Han, kana, Thai, Lao, Khmer, Burmese."""
+    return any(
+        "\u3040" <= char <= "\u30ff"
+        or "\u3400" <= char <= "\u9fff"
+        or "\u0e00" <= char <= "\u0eff"
+        or "\u1000" <= char <= "\u109f"
+        or "\u1780" <= char <= "\u17ff"
+        for char in word
+    )
+
+
+def _certainty(log_probs: Tensor, labels: Sequence[int], alignment: Alignment) -> list[float]:
+    """The probability of each label in the surest of its frames: log probabilities [T, C] of one clip."""
+    own = log_probs[:, torch.tensor(labels, device=log_probs.device)].exp().T.tolist()  # [symbols][T]
+    return [max(row[start:end]) for row, start, end in zip(own, alignment.starts, alignment.ends, strict=True)]
+
+
+def share(words: Sequence[str], start: float, end: float) -> list[Word]:
+    """Words that share a span of time in proportion to their characters."""
+    marks = [0, *accumulate(len(word) for word in words)]
+    total = max(1, marks[-1])
+    times = [round(start + (end - start) * mark / total, 3) for mark in marks]
+    return [Word(times[index], times[index + 1], word) for index, word in enumerate(words)]
+
+
+def timed_turns(turns: Iterable[Turn], words: Sequence[Word]) -> tuple[list[Turn], list[Word]]:
+    """Give turns the times of their words and the words their speakers; the turns hold the words in order."""
+    made, said = [], []
+    at = 0
+    for turn in turns:
+        count = len(turn.text.split())
+        own = words[at : at + count]
+        at += count
+        if own:
+            made.append(Turn(turn.speaker, own[0].start, own[-1].end, turn.text))
+        said += [Word(word.start, word.end, word.text, word.confidence, turn.speaker or None) for word in own]
+    return made, said
+
+
+def _space(rows: int) -> int:
+    """The row of the space, or the wildcard in a head that has none."""
+    return SPACE if rows > SPACE else rows
+
+
+def _joined(words: Sequence[Sequence[int]], space: int) -> list[int]:
+    """The labels of the words with a space between each two."""
+    labels: list[int] = []
+    for word in words:
+        if word:
+            labels += [space, *word] if labels else word
+    return labels
+
+
+def _told(
+    names: Sequence[str],
+    spelled: Sequence[Sequence[int]],
+    wild: int,
+    found: Alignment | None,
+    log_probs: Tensor,
+    frame_s: float,
+) -> list[Word]:
+    """Words with the times of their letters in an alignment with log probabilities [T, C]; without one they share."""
+    length = len(log_probs)
+    if found is None or not any(spelled):
+        return share(names, 0.0, length * frame_s)
+    spans: list[tuple[int, int, float | None] | None] = []
+    sure = _certainty(log_probs, _joined(spelled, BLANK), found)
+    at = 0
+    for labels in spelled:
+        if not labels:
+            spans.append(None)
+            continue
+        end = at + len(labels)
+        own = [one for one, label in zip(sure[at:end], labels, strict=True) if label != wild]
+        spans.append((found.starts[at], found.ends[end - 1], sum(own) / len(own) if own else None))
+        at = end + 1  # and the space
+    return _filled(names, spans, length, frame_s)
+
+
+def _filled(
+    names: Sequence[str], spans: Sequence[tuple[int, int, float | None] | None], length: int, frame_s: float
+) -> list[Word]:
+    """Words with the times of their spans in frames; neighbours without one share the gap they stand in."""
+    words: list[Word] = []
+    waiting: list[str] = []
+    now = 0
+    for name, span in zip([*names, ""], [*spans, (length, length, None)], strict=True):
+        if span is None:
+            waiting.append(name)
+            continue
+        start, end, sure = span
+        words += share(waiting, round(now * frame_s, 3), round(start * frame_s, 3))
+        waiting, now = [], end
+        if name:
+            words.append(
+                Word(round(start * frame_s, 3), round(end * frame_s, 3), name, sure if sure is None else round(sure, 3))
+            )
+    return words

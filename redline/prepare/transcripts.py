@@ -1,0 +1,223 @@
+"""What people have of a recording's words: transcripts and captions in any usual encoding, with who says them."""
+
+from __future__ import annotations
+
+import codecs
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from redline.errors import DataError
+from redline.prepare.speaker_labels import find_labels, without_labels
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+ROLLING = 0.3
+"""Share of cues that begin with the end of the one before, from which captions are taken to roll."""
+REACH = 40
+"""Words of a cue that may come again in the next."""
+_NUMBERS = r"(?:(\d+):)?(\d+):(\d+)(?:[.,](\d+))?"
+_TIMES = re.compile(rf"{_NUMBERS}\s*-->\s*{_NUMBERS}")
+_STAMP = re.compile(r"^\s*[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?[\])]?\s*")
+_MARKDOWN = re.compile(
+    r"^\s*#{1,6}\s+|^\s*[*+]\s+|(?<![\w*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w*])"
+    r"|(?<!\w)_{1,2}(?=[^\W_])|(?<=[^\W_])_{1,2}(?!\w)"
+)
+"""Marks of headings, lists and emphasis, which nobody says."""
+_VOICE = re.compile(r"<v(?:\.[^\s>]*)*\s+([^>]+)>")
+_SOUNDS = re.compile(
+    r"[\[(](?:[\w ,'’-]*\b)?(?:music|applause|laughter|laughs?|laughing|chuckles?|inaudible|unintelligible|crosstalk"
+    r"|silence|coughs?|coughing|sighs?|cheers|cheering|noise|pause|musik|applaus|beifall|gelächter|musique|applaudissements"
+    r"|rires|música|aplausos|risas|risos)\b[\w ,'’-]*[\])]|[♪♫]+",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A piece of a text, who says it, and in which turn; speakers change where turns do."""
+
+    text: str
+    speaker: str = ""
+    turn: int = 0
+    shown: float | None = None
+    """Seconds at which a caption shows it."""
+
+
+@dataclass(frozen=True)
+class CaptionCue:
+    """One caption: seconds and what it says, line by line."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str = ""
+    """As the file names it in a tag of its own, `<v Name>`."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The words of a recording as somebody wrote them, and what was done to them on the way."""
+
+    lines: tuple[Line, ...]
+    speakers: tuple[tuple[str, int], ...] = ()
+    """What was taken for speakers, each with the number of its turns."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: encoding, unreadable cues, repeated ones."""
+
+
+def read_text(path: Path) -> Text:
+    """A transcript (.txt) or captions (.srt, .vtt); raises `DataError` where nothing in it can be read."""
+    written, notes = decode(path)
+    if path.suffix.lower() == ".txt":
+        cues = [CaptionCue(-1.0, 0.0, _STAMP.sub("", _MARKDOWN.sub("", line))) for line in written.splitlines()]
+    else:
+        cues, more = parse_captions(written)
+        if not cues:
+            raise DataError(
+                f"{path}: no captions; an .srt or .vtt file has lines such as 00:00:01,000 --> 00:00:04,000"
+                + "".join(f"; {note}" for note in more)
+            )
+        cues, repeated = without_repeats(cues)
+        notes += more + ([f"{repeated} words that captions show twice are taken once"] if repeated else [])
+    if sounds := sum(len(_SOUNDS.findall(cue.text)) for cue in cues):
+        notes.append(f"{sounds} notes of sounds, such as [music], are taken out")
+    pieces = [(_SOUNDS.sub(" ", line), cue.speaker) for cue in cues for line in cue.text.split("\n")]
+    shown = [cue.start if number == 0 else -1.0 for cue in cues for number, _ in enumerate(cue.text.split("\n"))]
+    found = list(without_labels(pieces, find_labels([line for line, _ in pieces])))
+    counts: dict[str, int] = {}
+    last = 0
+    for _, _, speaker, turn in found:
+        if speaker and turn != last:
+            counts[speaker] = counts.get(speaker, 0) + 1
+        last = turn
+    lines: list[Line] = []
+    begun = set[int]()
+    for number, text, speaker, turn in found:
+        if text:
+            lines.append(Line(text, speaker, turn, None if number in begun or shown[number] < 0 else shown[number]))
+            begun.add(number)
+    return Text(tuple(lines), tuple(counts.items()), tuple(notes))
+
+
+def decode(path: Path) -> tuple[str, list[str]]:
+    """The text of a file by its byte order mark, as UTF-8, as UTF-16 without a mark, or as Windows-1252; and notes.
+
+    Raises `DataError` for a file that is no text.
+    """
+    data = path.read_bytes()
+    for mark, name in _BOMS:
+        if data.startswith(mark):
+            try:
+                return data.decode(name), []
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: begins as {name} but is damaged ({error}); save it as UTF-8") from error
+    even, odd = data[0:4096:2].count(0), data[1:4096:2].count(0)
+    wide = len(data[:4096]) // 4
+    if wide and max(even, odd) > wide:
+        name = "utf-16-be" if even > odd else "utf-16-le"
+        try:
+            return data.decode(name), [f"read as {name.upper()}"]
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: this is no text; save the transcript as UTF-8") from None
+    if b"\0" in data:
+        raise DataError(f"{path}: this is no text (it holds zero bytes); save the transcript as UTF-8")
+    try:
+        return data.decode("utf-8"), []
+    except UnicodeDecodeError as error:
+        note = f"not UTF-8 (byte {error.start}); read as Windows-1252, save it as UTF-8 if letters come out wrong"
+        return data.decode("cp1252", errors="replace"), [note]
+
+
+def parse_captions(written: str) -> tuple[list[CaptionCue], list[str]]:
+    """The cues of an .srt or .vtt file in order of time, without tags, and what could not be read."""
+    cues: list[CaptionCue] = []
+    bad: list[str] = []
+    lines = written.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    blocks = [block.split("\n") for block in re.split(r"\n[ \t]*\n", "\n".join(lines))]
+    for block in blocks:
+        at = next((number for number, line in enumerate(block) if "-->" in line), None)
+        if at is None:
+            continue
+        found = _TIMES.search(block[at])
+        text = _plain(block[at + 1 :])
+        if found is None:
+            bad.append(block[at].strip())
+            continue
+        times = [_seconds(found.groups()[first : first + 4]) for first in (0, 4)]
+        if times[1] <= times[0]:
+            bad.append(block[at].strip())
+        elif text.replace("\n", ""):
+            voices = [" ".join(name.split()) for name in _VOICE.findall("\n".join(block[at + 1 :]))]
+            cues.append(CaptionCue(times[0], times[1], text, html.unescape(voices[0]) if voices else ""))
+    notes = [f"{len(bad)} captions cannot be read, first {bad[0]!r}"] if bad else []
+    return sorted(cues, key=lambda cue: cue.start), notes
+
+
+def _plain(lines: Iterable[str]) -> str:
+    """The words of a cue without its tags, one line a line."""
+    bare = (html.unescape(re.sub(r"<[^>]*>|\{\\[^}]*\}", "", line)) for line in lines)
+    return "\n".join(text for line in bare if (text := " ".join(line.split())))
+
+
+def _seconds(numbers: Sequence[str | None]) -> float:
+    hours, minutes, seconds, fraction = numbers
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0) + float(f"0.{fraction or 0}")
+
+
+def without_repeats(cues: Sequence[CaptionCue]) -> tuple[list[CaptionCue], int]:
+    """Captions that say everything once, and how many words were shown again.
+
+    The same text at the same time is one caption, as where two tracks were put into one file. Captions that roll show
+    the last line again above the new one: where that is the habit of a file, every cue is cut behind what was shown.
+    """
+    single: list[CaptionCue] = []
+    repeated = 0
+    for cue in cues:
+        same = [one for one in single[-4:] if one.text == cue.text and cue.start < one.end]
+        if same:
+            repeated += len(cue.text.split())
+        else:
+            single.append(cue)
+    overlaps = [0]
+    shown: list[str] = []
+    for before, cue in pairwise(single):
+        shown = [*shown, *_key(before.text)[overlaps[-1] :]][-REACH:]
+        overlaps.append(_overlap(shown, _key(cue.text)) if cue.start - before.end < 1.0 else 0)
+    if sum(length >= 2 for length in overlaps) < max(2, ROLLING * len(single)):
+        return single, repeated
+    found = []
+    for cue, length in zip(single, overlaps, strict=True):
+        repeated += length
+        if text := _after(cue.text, length):
+            found.append(replace(cue, text=text))
+    return found, repeated
+
+
+def _key(text: str) -> list[str]:
+    return [word.casefold() for word in text.split()]
+
+
+def _overlap(shown: Sequence[str], words: Sequence[str]) -> int:
+    """The most words at the beginning that are the last ones shown."""
+    lengths = range(min(len(shown), len(words)), 0, -1)
+    return next((length for length in lengths if list(shown[-length:]) == list(words[:length])), 0)
+
+
+def _after(text: str, words: int) -> str:
+    """A text of several lines without its first words."""
+    lines = []
+    for line in text.split("\n"):
+        own = line.split()
+        if rest := own[words:]:
+            lines.append(" ".join(rest))
+        words = max(0, words - len(own))
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""How long, how fast and by which rule the weights change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from redline.errors import ConfigError
+from redline.train.loop.muon import Muon
+
+
+def between(name: str, value: float, least: float, most: float, *, open_below: bool = False) -> None:
+    """Raise `ConfigError` for a number that is not finite, or not from `least` (or above it) to `most`."""
+    if not math.isfinite(value) or not least <= value <= most or (open_below and value == least):
+        allowed = f"above {least:g}" if open_below else f"{least:g} and above"
+        upper = f" up to {most:g}" if math.isfinite(most) else ""
+        raise ConfigError(f"{name} is {value}; allowed are finite numbers, {allowed}{upper}")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and how fast to train; the learning rate rises, stays, then falls to a floor."""
+
+    steps: int = 10_000
+    """0 leaves the stage out, where a recipe can do without it."""
+    lr: float = 1e-3
+    warmup_steps: int = 300
+    decay_share: float = 0.35
+    """Share of the steps, the last ones, over which the learning rate falls."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How it falls: in a straight line, or along half a cosine, slowly at both ends."""
+    floor: float = 0.01
+    """Last learning rate as a share of the peak."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the updates of the hidden matrices; every other tensor stays with AdamW."""
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    accumulate: int = 1
+    """Batches of each process that make one update; `accumulate` times the number of processes is what counts."""
+    precision: Literal["no", "bf16"] = "bf16"
+    """`bf16` computes in half the width; a CPU that has no instructions for it computes in float32 all the same."""
+    average_decay: float = 0.998
+    """Exponential average of the weights; the average is what is evaluated and exported."""
+    log_every: int = 25
+    evaluate_every: int = 500
+    save_every_s: float = 240.0
+    keep_best: str = ""
+    """Name of a score: the weights with the lowest are kept (best.safetensors) and left in the objective at the end."""
+    patience: int = 0
+    """Stop after so many evaluations without a lower `keep_best`; 0 goes on to the last step."""
+    seed: int = 0
+    tensorboard: bool = False
+    """Whether the log is also written for TensorBoard, beside it."""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
+        if self.decay not in ("linear", "cosine"):
+            raise ConfigError(f"decay is {self.decay!r}; allowed are 'linear' and 'cosine'")
+        if self.precision not in ("no", "bf16"):
+            raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
+        for name, least in (("steps", 0), ("warmup_steps", 0), ("patience", 0), ("weight_decay", 0), ("floor", 0)):
+            between(name, getattr(self, name), least, math.inf)
+        for name in ("accumulate", "log_every", "evaluate_every"):
+            between(name, getattr(self, name), 1, math.inf)
+        for name, most in (("decay_share", 1), ("average_decay", 1)):
+            between(name, getattr(self, name), 0, most)
+        between("lr", self.lr, 0, math.inf)
+        between("clip", self.clip, 0, math.inf, open_below=True)
+        if self.patience and not self.keep_best:
+            raise ConfigError("patience needs keep_best, the name of the score that should fall")
+
+    def narrow(self, device: str) -> bool:
+        """Whether a kind of device is to compute in bfloat16: emulated, it is many times slower than float32."""
+        return self.precision == "bf16" and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def learning_rate(step: int, options: TrainingOptions) -> float:
+    """The learning rate of one step: linear warm-up, a plateau, a fall to the floor over the last `decay_share`."""
+    rise = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    decay = max(1.0, options.decay_share * options.steps)
+    fall = min(1.0, max(0.0, (options.steps - step) / decay))
+    if options.decay == "cosine":
+        fall = 0.5 * (1.0 - math.cos(math.pi * fall))
+    return options.lr * rise * (options.floor + (1.0 - options.floor) * fall)
+
+
+def optimizers(module: nn.Module, options: TrainingOptions) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the hidden matrices and AdamW over the rest."""
+    hidden: list[Tensor] = []
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    edges = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 2 and options.optimizer == "muon" and not any(edge in name for edge in edges):
+            hidden.append(parameter)
+        elif parameter.ndim >= 2:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)]
+    if hidden:
+        found.append(Muon(hidden, options.lr, options.weight_decay))
+    return found

@@ -1,0 +1,62 @@
+"""Teaching the head for written forms: which slots stand for a word's beginning and end, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from redline.decoding.align import ctc_align
+from redline.models.heads import CASES
+from redline.punctuation import MARKS, Punctuation, plain, words_of
+from redline.tokenizer import Tokenizer
+
+UNKNOWN = -100
+
+
+def form_loss(
+    form_logits: Tensor,
+    slot_logits: Tensor,
+    slot_lengths: Tensor,
+    written: Sequence[str | None],
+    tokenizer: Tokenizer,
+    blank: int,
+) -> Tensor:
+    """Mean cross-entropy of capitals at the slots where words begin, and of marks where they end.
+
+    Form logits [B, K, F], slot logits [B, K, V], lengths [B], B texts in written form (None: not known). Which slot
+    stands for which token is the best path of the text through the slots.
+    """
+    labels = form_labels(slot_logits, slot_lengths, written, tokenizer, blank).to(form_logits.device)  # [2, B, K]
+    return sum(
+        (
+            F.cross_entropy(part.float().flatten(0, 1), label.flatten(), ignore_index=UNKNOWN, reduction="sum")
+            / (label != UNKNOWN).sum().clamp(min=1)
+            for part, label in zip(form_logits.split((CASES, len(MARKS)), dim=-1), labels, strict=True)
+        ),
+        start=form_logits.new_zeros(()),
+    )
+
+
+def form_labels(
+    slot_logits: Tensor, slot_lengths: Tensor, written: Sequence[str | None], tokenizer: Tokenizer, blank: int
+) -> Tensor:
+    """Labels [2, B, K] of the case and the mark in each slot, `UNKNOWN` where no word begins or ends."""
+    labels = torch.full((2, *slot_logits.shape[:2]), UNKNOWN)
+    rows = [row for row, text in enumerate(written) if text]
+    texts = [text for text in written if text]
+    targets = [tokenizer.encode(plain(text)) for text in texts]
+    if not rows:
+        return labels
+    aligned = ctc_align(slot_logits[rows], slot_lengths[rows], targets, blank)
+    for row, text, tokens, found in zip(rows, texts, targets, aligned, strict=True):
+        words = words_of(tokenizer.pieces(tokens))
+        if found is None or len(words) != len(text.split()):
+            continue
+        for word, form in zip(words, map(Punctuation.of, text.split()), strict=True):
+            first, last = word[0], word[-1]
+            labels[0, row, found.starts[first] : found.ends[first]] = int(form.capital)
+            labels[1, row, found.starts[last] : found.ends[last]] = MARKS.index(form.mark)
+    return labels

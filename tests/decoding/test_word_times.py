@@ -1,0 +1,177 @@
+"""Word times by forced alignment on character posteriors."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+from redline.decoding.word_times import (
+    SPACE,
+    LazyWordTimes,
+    fold_case,
+    scored_word_times,
+    share,
+    spell,
+    timed_turns,
+    timing_notices,
+    word_times,
+)
+from redline.types import Turn, Word
+
+ROWS = 128
+
+
+def says(text: str, per_char: int = 2, rows: int = ROWS) -> Tensor:
+    """Logits [T, C] of a head that is sure of every character, with a space before words and a blank behind letters."""
+    labels: list[int] = []
+    for word in text.split(" "):
+        labels += [0, SPACE if labels else 0, 0]
+        for char in word:
+            labels += [ord(char)] * per_char + [0]
+    logits = torch.full((len(labels), rows), -8.0)
+    logits[range(len(labels)), labels] = 8.0
+    return logits
+
+
+def test_words_are_found_where_they_are_said() -> None:
+    logits = says("so it is")
+    (words,) = word_times(["so it is"], logits[None], torch.tensor([len(logits)]), 0.02)
+    assert [word.text for word in words] == ["so", "it", "is"]
+    # Three frames of no letter, then two letters of two frames with a blank behind each.
+    assert [(word.start, word.end) for word in words] == [(0.06, 0.16), (0.24, 0.34), (0.42, 0.52)]
+
+
+def test_the_case_of_the_text_does_not_matter() -> None:
+    logits = says("so it is")
+    lengths = torch.tensor([len(logits)])
+    (small,), (large,) = (word_times([text], logits[None], lengths, 0.02) for text in ("so it is", "So IT is"))
+    assert [(word.start, word.end) for word in small] == [(word.start, word.end) for word in large]
+    assert [word.text for word in large] == ["So", "IT", "is"]
+
+
+def test_folding_adds_the_probability_of_capitals() -> None:
+    logits = torch.randn(3, 7, ROWS)
+    folded, whole = fold_case(logits).exp(), logits.softmax(-1)
+    torch.testing.assert_close(folded[..., ord("a")], whole[..., ord("a")] + whole[..., ord("A")])
+    torch.testing.assert_close(folded[..., 0], whole[..., 0])
+    torch.testing.assert_close(folded.sum(-1), torch.ones(3, 7))
+
+
+def test_every_word_with_a_time_of_its_own_has_a_confidence_and_what_is_not_heard_a_low_one() -> None:
+    logits = says("so it is")
+    (words,) = word_times(["so at is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
+    sure = [word.confidence for word in words]
+    assert sure[0] == sure[2] == 1.0 and sure[3] is None
+    assert sure[1] == pytest.approx(0.5, abs=0.01), "one of two letters is what was heard"
+
+
+def test_alone_equals_in_a_batch() -> None:
+    rows = [says("so it is"), says("no"), says("my fellow")]
+    texts = ["so it is", "no", "my fellow"]
+    lengths = torch.tensor([len(row) for row in rows])
+    together = word_times(texts, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, 0.02)
+    alone = [
+        word_times([text], row[None], torch.tensor([len(row)]), 0.02)[0] for text, row in zip(texts, rows, strict=True)
+    ]
+    assert together == alone
+
+
+@pytest.mark.parametrize("written", ["20", "№", "東京", "двадцать", "€", "3rd-2"])
+@pytest.mark.parametrize("pause", [0, 40])
+def test_what_the_head_has_no_letters_for_is_found_where_it_is_said(written: str, pause: int) -> None:
+    """Digits, symbols and other scripts are spoken in some letters; a pause beside them is none of theirs."""
+    parts = [says("have"), torch.full((pause, ROWS), -8.0), says(" twenty")[1:], torch.full((pause, ROWS), -8.0)]
+    for silence in (parts[1], parts[3]):
+        silence[:, 0] = 8.0
+    logits = torch.cat((*parts, says(" cats")[1:]))
+    lengths = torch.tensor([len(logits)])
+    (wanted,), (found,) = (
+        word_times([f"have {word} cats"], logits[None], lengths, 0.02) for word in ("twenty", written)
+    )
+    for one, other in zip(wanted, found, strict=True):
+        assert other.start == pytest.approx(one.start, abs=0.08) and other.end == pytest.approx(one.end, abs=0.08)
+
+
+def test_a_word_of_another_script_that_nobody_says_stays_between_its_neighbours() -> None:
+    logits = says("so is")
+    (words,) = word_times(["so 東京 is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[-1] <= len(logits) * 0.02
+
+
+def test_punctuation_is_silent() -> None:
+    logits = says("so it is")
+    lengths = torch.tensor([len(logits)])
+    (plain,), (marked,) = (word_times([text], logits[None], lengths, 0.02) for text in ("so it is", "«So, it is...»"))
+    assert [(word.start, word.end) for word in plain] == [(word.start, word.end) for word in marked]
+    (words,) = word_times(["so - it is"], logits[None], lengths, 0.02)
+    assert words[0].end <= words[1].start <= words[1].end <= words[2].start
+
+
+def test_times_worked_out_later_are_those_that_are_asked_for() -> None:
+    logits = torch.cat((says("so it is"), says(" no 2"))).clamp(min=-4.0)
+    (words,) = word_times(["So it is, no 2!"], logits[None], torch.tensor([len(logits)]), 0.02)
+    timing = LazyWordTimes("So it is, no 2!", logits, 0.02)
+    assert timing() == tuple(words) == timing() and pickle.loads(pickle.dumps(timing))() == tuple(words)
+    assert LazyWordTimes("is, no 2!", logits, 0.02, before="So it")() == tuple(words[2:])
+    assert timing.log_probs.shape[1] < 12, "it holds more than its own letters"
+
+
+def test_a_text_that_is_not_what_is_heard_is_told() -> None:
+    logits = says("so it is no more than that")
+    lengths = torch.tensor([len(logits)])
+    for text, told in (("so it was no more than that", False), ("where were you when they all went home", True)):
+        ((_, score),) = scored_word_times([text], logits[None], lengths, 0.02)
+        assert bool(timing_notices(text, score)) is told
+    assert not timing_notices("", -math.inf) and timing_notices("a", -math.inf)
+
+
+def test_what_nobody_said_has_no_times() -> None:
+    logits = says("so it is no more than that")
+    assert LazyWordTimes("where were you when they all went home", logits, 0.02)() == ()
+    assert LazyWordTimes("so it is no more than that " * 20, logits, 0.02)() == ()  # more letters than frames
+    assert LazyWordTimes("", logits, 0.02)() == ()
+
+
+def test_scripts_without_spaces_are_timed_by_character() -> None:
+    assert LazyWordTimes("今日は Redline です", says("so it is"), 0.02).names == [*"今日は", "Redline", *"です"]
+    logits = torch.full((60, 348), -8.0)
+    logits[:, 0] = 0.0
+    for at, char in enumerate("トウキョウ"):
+        logits[10 * at + 5, 256 + ord(char) - 0x30A1] = 8.0
+    words = LazyWordTimes("とうきょう", logits, 0.02)()
+    assert [word.text for word in words] == list("とうきょう")
+    assert [round(word.start / 0.02) for word in words] == [5, 15, 25, 35, 45]
+
+
+def test_a_text_that_does_not_fit_shares_its_clip() -> None:
+    (words,) = word_times(["several words that are far too long"], says("a")[None], torch.tensor([4]), 0.02)
+    assert " ".join(word.text for word in words) == "several words that are far too long"
+    assert words[0].start == 0 and words[-1].end == 0.08
+
+
+@pytest.mark.parametrize("text", ["", "  ", "東"])
+def test_nothing_to_align_is_no_error(text: str) -> None:
+    (words,) = word_times([text], says("a")[None], torch.tensor([6]), 0.02)
+    assert " ".join(word.text for word in words) == text.strip()
+
+
+def test_katakana_has_rows_of_its_own_in_the_published_head() -> None:
+    assert spell("ア", 348) == spell("あ", 348) == [256 + ord("ア") - 0x30A1] and spell("ア", 256) == [256]
+    assert spell("Ä", 348) == [ord("ä")] and spell("Ä", 128) == [ord("a")]
+
+
+def test_times_are_shared_by_characters() -> None:
+    assert share(["a", "bcd"], 1.0, 3.0) == [Word(1.0, 1.5, "a"), Word(1.5, 3.0, "bcd")]
+    assert share([], 0.0, 1.0) == []
+
+
+def test_turns_get_the_times_of_their_words() -> None:
+    words = [Word(0.0, 0.5, "so"), Word(0.6, 0.9, "it"), Word(1.2, 1.5, "no")]
+    turns, said = timed_turns([Turn("1", 0, 9, "so it"), Turn("", 0, 9, "no")], words)
+    assert turns == [Turn("1", 0.0, 0.9, "so it"), Turn("", 1.2, 1.5, "no")]
+    assert [word.speaker for word in said] == ["1", "1", None]

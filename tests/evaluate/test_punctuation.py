@@ -1,0 +1,53 @@
+"""Scores of punctuation and capitals."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("jiwer")
+
+from redline.evaluate.punctuation import score, split
+from redline.evaluate.wer import ScoredUtterance
+
+
+def _item(reference: str, edited: str) -> ScoredUtterance:
+    return ScoredUtterance(reference=reference, edited=edited, language="en", source="x", duration=1.0)
+
+
+def test_words_marks_and_capitals_are_told_apart() -> None:
+    assert split("\u201cWell,\u201d he said\u2026 Why?!") == [
+        ("well", True, ","),
+        ("he", False, ""),
+        ("said", False, ""),
+        ("why", True, "?"),
+    ]
+    assert split("yes , no") == [("yes", False, ","), ("no", False, "")]
+
+
+def test_a_perfect_text_is_perfect() -> None:
+    found = score([_item("Well, he said no. Why?", "Well, he said no. Why?")])
+    assert found is not None
+    assert (found.f1, found.end_f1, found.case_accuracy, found.words) == (1.0, 1.0, 1.0, 5)
+
+
+def test_counts_by_hand() -> None:
+    # No comma, a full stop for the question mark and one too many; "Bob" is small; "sits" was not heard.
+    found = score([_item("Well, Bob sits here?", "Well bob. hits here.")])
+    assert found is not None
+    assert (found.hits, found.misses, found.false_alarms) == (0, 2, 2)
+    assert (found.end_hits, found.end_misses, found.end_false_alarms) == (1, 0, 1)
+    assert (found.same_case, found.words) == (2, 3)
+    assert "66.7 % of 3 words" in str(found)
+    assert found.to_dict()["case_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_marks_of_words_that_were_not_heard_are_missed() -> None:
+    found = score([_item("Stop. Go on, now.", "go on um, now.")])
+    assert found is not None
+    assert (found.hits, found.misses, found.false_alarms) == (1, 2, 1)
+
+
+def test_references_without_capitals_or_marks_say_nothing() -> None:
+    assert score([_item("AND SO MY FELLOW AMERICANS", "And so, my fellow")]) is None
+    assert score([_item("and so", "And so.")]) is None
+    assert score([]) is None

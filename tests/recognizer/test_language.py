@@ -1,0 +1,151 @@
+"""Which language is spoken: the head that tells it, and the way of its answer into transcripts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from redline.checkpoints import nar
+from redline.errors import CheckpointError, DataError
+from redline.evaluate.languages import score
+from redline.evaluate.run import Result
+from redline.features import FEATURE_DIM
+from redline.longform import pipeline
+from redline.manifest import Utterance
+from redline.model import load_model
+from redline.models.config import EncoderConfig
+from redline.models.conformer import ConformerEncoder
+from redline.models.heads import LANGUAGE_HEAD, LanguageHead, PunctuationHead, save
+from redline.models.nar import NarModel
+from redline.recognizer import NarRecognizer
+from redline.testing import FakeRecognizer, recognize_clips, tiny_config, tone
+from redline.train.nar import Materials, build
+from redline.train.objectives.encoder import warm
+from redline.train.objectives.ngram import NgramOptions
+from redline.train.splice import SpliceOptions
+from redline.train.states import StateOptions
+from redline.types import Hypothesis, Task, Waveform
+from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
+
+
+def test_padding_does_not_change_the_language() -> None:
+    torch.manual_seed(0)
+    head = LanguageHead(8, ("en", "de", "fr"))
+    hidden = torch.randn(2, 9, 8)
+    hidden[1, 5:] = torch.nan  # what lies beyond the end may be anything
+    together = head(hidden, torch.tensor([9, 5]))
+    alone = head(hidden[1:, :5], torch.tensor([5]))
+    assert torch.allclose(together[1:], alone, atol=1e-6)
+    assert head.decide(torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])) == ["de", "en"]
+
+
+def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of([" ".join(WORDS)] * 4)
+    torch.manual_seed(2)
+    model = NarModel(tiny_config(tokenizer.vocab_size)).eval()
+    model.language = LanguageHead(model.config.encoder.hidden_dim, ("en", "de"))
+    with torch.no_grad():
+        model.language.out.weight.zero_()
+        model.language.out.bias.copy_(torch.tensor([0.0, 1.0]))
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer._core.to_str(), encoding="utf-8")
+    loaded, _, _ = nar.load(nar.save(tmp_path / "model", model, path))
+    assert loaded.language is not None and loaded.language.languages == ("en", "de")
+    output = loaded(torch.randn(2, 60, FEATURE_DIM), torch.tensor([60, 30]))
+    assert output.language_logits is not None and output.language_logits.shape == (2, 2)
+    heard = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(1.0)], Task())
+    assert [one.language for one in heard] == ["de"]
+    model.language = None
+    assert recognize_clips(NarRecognizer(model, tokenizer, name="x"), [tone(1.0)], Task())[0].language is None
+
+
+def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
+    def hear(clip: Waveform) -> Hypothesis:
+        return Hypothesis("wort", language="de" if clip.samples.max() > 0.05 else "en")
+
+    # Twenty seconds loud, ten faint.
+    wave = Waveform(np.concatenate((tone(20.0).samples, tone(10.0, level_db=-40.0).samples)))
+    fake = FakeRecognizer(hear, max_clip_s=5.0, languages=("en", "de"))
+    options = pipeline.PipelineOptions(vad=None)
+    assert pipeline.transcribe(fake, wave, Task(), options).language == "de"
+    assert pipeline.transcribe(fake, wave, Task(language="en"), options).language == "en"
+    silent = FakeRecognizer(lambda clip: Hypothesis("", language="de"), languages=("en", "de"))
+    assert pipeline.transcribe(silent, wave, Task(), options).language is None
+
+
+def test_the_confusion_matrix_counts_who_was_taken_for_whom() -> None:
+    def result(spoken: str, found: str | None) -> Result:
+        return Result(Utterance("a", Path("a.wav"), "x", 1.0, language=spoken), language=found)
+
+    found = score([result("de", "de"), result("de", "en"), result("en", "en"), result("fr", None), result("", "de")])
+    assert found is not None
+    assert found.counts == {"de": {"de": 1, "en": 1}, "en": {"de": 0, "en": 1}}
+    assert str(found) == "66.7 % right; de taken for en 1 x"
+    assert score([result("de", None)]) is None
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    from redline.models.heads import load_language
+
+    path = save(PunctuationHead(8), tmp_path / "out_forms.safetensors", ["."])
+    path.rename(tmp_path / LANGUAGE_HEAD)
+    with pytest.raises(CheckpointError, match="'redline out_forms 1'; 'redline out_language 1' can be read"):
+        load_language(tmp_path / LANGUAGE_HEAD, 8)
+
+
+def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> None:
+    data = make_corpus(tmp_path)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["language"] = "de" if number % 2 else "en"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    recipe = replace(small_recipe(), language=("en", "de"), letters="all")
+    build(recipe, Materials(data, tmp_path / "run"), ("tokenizer", "encoder", "editor", "export"), silent)
+    log = [json.loads(line) for line in (tmp_path / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
+    assert any("language" in row for row in log) and any("language_errors" in row for row in log)
+    model, config, _ = nar.load(tmp_path / "run" / "model")
+    assert config.languages == ("en", "de") and model.language is not None
+    taught = load_file(tmp_path / "run" / "encoder" / "step-4" / "average.safetensors")
+    assert torch.allclose(model.language.out.weight, taught["language.out.weight"], atol=1e-2)
+    (heard,) = recognize_clips(load_model(tmp_path / "run" / "model").recognizer, [tone(1.0)], Task())
+    assert heard.language in ("en", "de")
+
+    books = tmp_path / "books"
+    for name, words in (("en", WORDS[:7]), ("de", WORDS[7:])):
+        (books / name).mkdir(parents=True)
+        lines = [" ".join(words[at % 7 :] + words[: at % 7]).capitalize() + "." for at in range(40)]
+        (books / name / "book.txt").write_text("\n".join(lines), encoding="utf-8")
+    spliced = replace(
+        recipe,
+        draft_lm=NgramOptions(order=2, held_out=2),
+        states=StateOptions(renderings=1, least_score=-100.0),
+        splice=SpliceOptions(words=(2, 3), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=4),
+    )
+    build(spliced, Materials(data, tmp_path / "both", books), ("tokenizer", "encoder", "draft_lm", "editor"), silent)
+    (books / "de" / "book.txt").unlink()
+    (books / "de").rmdir()
+    with pytest.raises(DataError, match="no folder de in it"):
+        build(spliced, Materials(data, tmp_path / "both", books), ("lm",), silent)
+
+    further = replace(recipe, encoder_from=str(tmp_path / "run" / "model"), vocab_size=280)
+    said: list[str] = []
+    build(further, Materials(data, tmp_path / "more"), ("tokenizer", "encoder"), said.append)
+    assert any("new are out_bpe.weight, out_bpe.bias" in line for line in said)
+
+
+def test_an_encoder_begins_with_the_rows_it_shares_with_another() -> None:
+    sizes = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "dim_head": 8, "self_conditioning_layer": 1}
+    small = EncoderConfig(**sizes, output_dim=100, bpe_output_dim=30)
+    large = replace(small, output_dim=120, bpe_output_dim=40)
+    other, mine = ConformerEncoder(small), ConformerEncoder(large)
+    fresh = mine.out.weight[100:].clone()
+    assert warm(mine, other) == ["out_bpe.weight", "out_bpe.bias"]
+    assert torch.equal(mine.layers[1].ff1.up_proj.weight, other.layers[1].ff1.up_proj.weight)
+    assert torch.equal(mine.out.weight[:100], other.out.weight) and torch.equal(mine.out.weight[100:], fresh)
+    assert torch.equal(mine.out_mid.weight[:, :100], other.out_mid.weight)

@@ -1,0 +1,160 @@
+"""The NAR recognizer: clips in, texts with drafts and edits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from redline.checkpoints import nar
+from redline.decoding import ctc_beam
+from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import NgramLM
+from redline.errors import RecognitionError, UnsupportedTaskError
+from redline.features import FEATURE_DIM
+from redline.recognizer import NarRecognizer
+from redline.recognizer.common import memory_errors
+from redline.testing import recognize_clips, tiny_checkpoint, tone
+from redline.tokenizer import Tokenizer
+from redline.train.objectives.ngram import NgramOptions, estimate
+from redline.types import Recognizer, Task, Waveform
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> NarRecognizer:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+    model, _, folder = nar.load(folder)
+    return NarRecognizer(model, Tokenizer.from_file(folder / "tokenizer.json"), name="tiny")
+
+
+def chirp(seconds: float, seed: int) -> Waveform:
+    torch.manual_seed(seed)
+    parts = [tone(0.1, float(hertz)).samples for hertz in torch.randint(100, 4000, (round(seconds * 10),))]
+    return Waveform(torch.cat([torch.from_numpy(part) for part in parts]).numpy())
+
+
+CLIPS = [chirp(seconds, seed) for seed, seconds in enumerate([1.3, 4.0, 0.5, 2.2])]
+
+
+def test_it_is_a_recognizer(recognizer: NarRecognizer) -> None:
+    assert isinstance(recognizer, Recognizer)
+    assert recognizer.languages == ("en",) and recognizer.device.type == "cpu" and recognizer.dtype == torch.float32
+
+
+def test_batched_equals_single(recognizer: NarRecognizer) -> None:
+    together = recognize_clips(recognizer, CLIPS, Task())
+    assert any(one.text for one in together)
+    for clip, batched in zip(CLIPS, together, strict=True):
+        (alone,) = recognize_clips(recognizer, [clip], Task())
+        assert (alone.text, alone.draft, alone.edits) == (batched.text, batched.draft, batched.edits)
+        assert alone.confidence == pytest.approx(batched.confidence, abs=2e-3)
+
+
+def test_edits_lead_from_the_draft_to_the_text(recognizer: NarRecognizer) -> None:
+    together = recognize_clips(recognizer, CLIPS, Task())
+    assert any(edit.op != "keep" for one in together for edit in one.edits)
+    for one in together:
+        assert "".join(edit.draft for edit in one.edits).strip() == one.draft
+        assert "".join(edit.text for edit in one.edits).strip() == one.text
+        assert one.confidence is None or 0 < one.confidence <= 1
+
+
+def test_it_never_takes_more_than_it_can_batch(recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = recognize_clips(recognizer, CLIPS, Task())
+    sizes: list[list[float]] = []
+    run = NarRecognizer._edit
+
+    def record(self: NarRecognizer, clips: Sequence[Waveform], *rest: Any) -> object:
+        sizes.append([clip.duration for clip in clips])
+        return run(self, clips, *rest)
+
+    monkeypatch.setattr(NarRecognizer, "_edit", record)
+    monkeypatch.setattr(recognizer, "batch_s", 5.0)
+    assert [one.text for one in recognize_clips(recognizer, CLIPS, Task())] == [one.text for one in expected]
+    assert len(sizes) > 1
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= 5.0 for batch in sizes)
+
+
+@pytest.mark.parametrize("task", [Task("translate"), Task(language="fr")])
+def test_what_it_cannot_do_is_refused_even_without_clips(recognizer: NarRecognizer, task: Task) -> None:
+    with pytest.raises(UnsupportedTaskError, match=r"only transcribe|it knows en"):
+        recognize_clips(recognizer, [], task)
+    assert recognize_clips(recognizer, [], Task(language="en")) == []
+
+
+def test_a_checkpoint_for_tests_is_the_same_every_time(tmp_path: Path) -> None:
+    one, two = (tiny_checkpoint(tmp_path / name) for name in ("one", "two"))
+    for file in sorted(path.name for path in one.iterdir()):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def _reader(recognizer: NarRecognizer, options: BeamOptions) -> NgramLM:
+    """n-grams of a random text in the model's tokens."""
+    vocabulary, blank = recognizer.model.config.text.vocab_size, recognizer.model.config.blank_token_id
+    torch.manual_seed(0)
+    stream = torch.randint(0, vocabulary, (500,))
+    stream[::10] = blank
+    return estimate(stream.numpy(), vocabulary, blank, NgramOptions(order=3), options)
+
+
+def test_drafts_that_are_read_along_are_the_same_in_a_batch(recognizer: NarRecognizer) -> None:
+    recognizer.model.draft_lm = _reader(recognizer, BeamOptions(width=4))
+    try:
+        together = recognize_clips(recognizer, CLIPS, Task())
+        alone = [recognize_clips(recognizer, [clip], Task())[0] for clip in CLIPS]
+    finally:
+        recognizer.model.draft_lm = None
+    assert [(one.draft, one.text) for one in together] == [(one.draft, one.text) for one in alone]
+    assert [one.draft for one in together] != [one.draft for one in recognize_clips(recognizer, CLIPS, Task())]
+
+
+def test_a_model_that_favours_its_draft_keeps_every_token(recognizer: NarRecognizer) -> None:
+    heard = {}
+    try:
+        for bias in (0.0, 1e4):
+            recognizer.model.draft_lm = _reader(recognizer, BeamOptions(width=4, keep_bias=bias))
+            found = recognize_clips(recognizer, CLIPS, Task())
+            heard[bias] = {edit.op for one in found for edit in one.edits}
+            # A favoured draft is not thereby a sure one.
+            assert all(one.confidence is None or one.confidence < 0.9 for one in found)
+    finally:
+        recognizer.model.draft_lm = None
+    assert heard[1e4] == {"keep"} and {"replace", "insert"} & heard[0.0]
+
+
+def test_no_gradient_is_kept_of_the_search_for_a_draft(
+    recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = recognizer.model
+    encoded = model.encode(torch.randn(1, 80, FEATURE_DIM), torch.tensor([80]))
+    assert encoded.draft_logits is not None and encoded.draft_logits.requires_grad
+    asked: list[bool] = []
+    search = ctc_beam.search
+    monkeypatch.setattr(
+        ctc_beam, "search", lambda *args: asked.append(args[0].log_probs.requires_grad) or search(*args)
+    )
+    monkeypatch.setattr(model, "draft_lm", _reader(recognizer, BeamOptions(width=4)))
+    model.draft(encoded)
+    assert asked == [False]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("shape mismatch"), False),
+    ],
+)
+def test_only_running_out_of_memory_is_the_fault_of_a_clip(error: Exception, told: bool) -> None:
+    with (
+        pytest.raises(
+            RecognitionError if told else RuntimeError, match="out of memory on 1 clips" if told else "shape"
+        ),
+        memory_errors([tone(1.0)]),
+    ):
+        raise error

@@ -1,0 +1,207 @@
+"""Two processes that hold half of every parameter learn what one process learns, and leave whole tensors on disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from redline.checkpoints import nar
+from redline.errors import ConfigError
+from redline.train.finetune import FinetuneOptions, finetune
+from redline.train.loop import loop
+from redline.train.loop.distributed import is_first_process
+from redline.train.loop.optim import TrainingOptions
+from redline.train.loop.sharding import placed_like, shard, sharding, whole
+from redline.train.nar import Materials, build
+from redline.train.recipe import Recipe
+from redline.train.splice import SpliceOptions
+from redline.train.states import StateOptions
+from tests.corpus import WORDS, make_corpus, silent, small_recipe
+from tests.train.test_distributed import learn
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.train.test_fsdp import in_each_process
+in_each_process(Path(sys.argv[1]))
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def adapted(accumulate: int) -> Recipe:
+    """An editor with adapters that learns from sound, and from drafts alone, which give the projector no gradient."""
+    made = small_recipe(steps=4, accumulate=accumulate, floor=1.0, evaluate_every=2, keep_best="edited_wer")
+    return replace(
+        made,
+        projector={**made.projector, "dropout_prob": 0.0},
+        edit=replace(made.edit, lora_rank=4, forms_weight=0.1),
+        states=StateOptions(renderings=1, least_score=-100.0),
+        splice=SpliceOptions(share=0.8, words=(2, 4), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=8),
+    )
+
+
+def edit(folder: Path, out: Path, accumulate: int) -> None:
+    """Train and export the editor on top of the encoder and the language model that are in `folder / "base"`."""
+    build(
+        adapted(accumulate), Materials(folder / "manifest.jsonl", out, folder / "books"), ("editor", "export"), silent
+    )
+
+
+def tune(folder: Path) -> Path:
+    options = FinetuneOptions(steps=3, lora_rank=4, batch_s=4, text="spoken", lr=1e-2)
+    return finetune(folder / "alone" / "model", folder / "manifest.jsonl", folder / "tuned", options, silent)
+
+
+def in_each_process(folder: Path) -> None:
+    """What the two processes do."""
+    data = folder / "manifest.jsonl"
+    held: list[float] = []
+
+    def noted(module: torch.nn.Module) -> None:
+        total = sum(parameter.numel() for parameter in module.parameters())
+        shard(module)
+        held.append(sum(parameter.to_local().numel() for parameter in module.parameters()) / total)  # type: ignore[operator]
+
+    def stop(line: str) -> None:
+        if line.startswith("encoder 2/4"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "shard", noted)
+        learn(data, folder / "first", 1, 1)
+    assert 0.4 < held[0] < 0.6
+    with pytest.raises(KeyboardInterrupt):
+        learn(data, folder / "stopped", 4, 1, stop)
+    if is_first_process():
+        shutil.copytree(folder / "stopped", folder / "then-one")
+    learn(data, folder / "stopped", 4, 1)
+    learn(data, folder / "two", 4, 1)
+    learn(data, folder / "then-two", 4, 1)
+    edit(folder, folder / "together", 1)
+    tune(folder)
+
+    rank = torch.distributed.get_rank()
+    full = torch.arange(12.0).view(3, 4)
+    part = torch.nn.Linear(4, 3)
+    part.weight.data = full + 100 * rank
+    shard(part)
+    assert torch.equal(part.weight.to_local(), full.chunk(2)[rank]), "all begin as the first process does"
+    assert torch.equal(placed_like(-full, part.weight).to_local(), -full.chunk(2)[rank])
+    found = whole({"weight": part.weight.detach()})
+    assert torch.equal(found["weight"], full) if rank == 0 else not found
+
+    with pytest.raises(ConfigError, match='set optimizer = "adamw"'):
+        sharding(TrainingOptions(optimizer="muon"))
+    for name, value, told in (
+        ("FSDP_VERSION", "1", "add --fsdp_version 2"),
+        ("FSDP_OFFLOAD_PARAMS", "true", "leave offloading out"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "leave it out"),
+    ):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=told):
+            patch.setenv("FSDP_SYNC_MODULE_STATES", "false")  # what version 1 would do, it cannot on CPUs
+            patch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+            patch.setenv(name, value)
+            sharding(TrainingOptions())
+
+
+def launch(folder: Path) -> None:
+    script = folder / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    options = ["--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, str(script), str(folder)]
+    paths = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=paths)
+    assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "[rank" in line)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process learns and what two learn, side by side."""
+    folder = tmp_path_factory.mktemp("fsdp")
+    data = make_corpus(folder)
+    (folder / "books").mkdir()
+    draw = random.Random(1)
+    lines = [" ".join(draw.choice(WORDS) for _ in range(30)).capitalize() + "." for _ in range(60)]
+    (folder / "books" / "book.txt").write_text("\n".join(lines), encoding="utf-8")
+    materials = Materials(data, folder / "base", folder / "books")
+    build(small_recipe(steps=1), materials, ("tokenizer", "encoder", "lm"), silent)
+    shutil.copy(folder / "base" / "tokenizer.json", folder)
+    for name in ("alone", "together"):
+        shutil.copytree(folder / "base", folder / name)
+    edit(folder, folder / "alone", 2)
+    learn(data, folder / "one", 1, 2)
+    learn(data, folder / "one-for-long", 4, 2)
+    learn(data, folder / "then-two", 2, 2)
+    launch(folder)
+    learn(data, folder / "then-one", 4, 2)
+    return folder
+
+
+def state(out: Path, name: str, stage: str = "encoder") -> dict[str, torch.Tensor]:
+    """A saved state without the statistics of batch norms, which tell of the first process's batches alone."""
+    tensors = load_file(out / stage / (out / stage / "latest").read_text() / f"{name}.safetensors")
+    return {key: tensor for key, tensor in tensors.items() if "running_" not in key}
+
+
+def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-6) for key in one)
+
+
+def test_gradients_are_those_of_one_process(folder: Path) -> None:
+    # After one update the first moments are the gradients, a fiftieth of them.
+    alone, together = state(folder / "one", "optimizer0"), state(folder / "first", "optimizer0")
+    assert close(alone, together)
+    assert max(float(tensor.abs().max()) for name, tensor in alone.items() if name.endswith("exp_avg")) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["model", "average", "optimizer0"])
+def test_weights_and_their_average_are_those_of_one_process(folder: Path, name: str) -> None:
+    assert close(state(folder / "one-for-long", name), state(folder / "two", name))
+    assert not close(state(folder / "one", "model"), state(folder / "two", "model"))
+
+
+@pytest.mark.parametrize("name", ["model", "average", "optimizer0"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(folder: Path, name: str) -> None:
+    stopped, whole_run = state(folder / "stopped", name), state(folder / "two", name)
+    assert stopped.keys() == whole_run.keys()
+    assert all(torch.equal(tensor, whole_run[key]) for key, tensor in stopped.items())
+
+
+@pytest.mark.parametrize("run", ["then-one", "then-two"])
+def test_a_run_goes_on_with_another_number_of_processes(folder: Path, run: str) -> None:
+    for name in ("model", "average", "optimizer0"):
+        assert close(state(folder / "one-for-long", name), state(folder / run, name))
+
+
+def test_an_editor_with_adapters_learns_and_is_exported_as_by_one_process(folder: Path) -> None:
+    assert '"text"' in (folder / "together" / "editor" / "log.jsonl").read_text(), "there were drafts without sound"
+    for name in ("model", "average"):
+        assert close(state(folder / "alone", name, "editor"), state(folder / "together", name, "editor"))
+    one, two = (load_file(folder / out / "editor" / "best.safetensors") for out in ("alone", "together"))
+    assert close(one, two)
+    alone, together = (nar.load(folder / out / "model")[0].state_dict() for out in ("alone", "together"))
+    assert alone.keys() == together.keys()
+    assert all(torch.allclose(alone[key], together[key], atol=1e-3) for key in alone), "in half precision"
+
+
+def test_a_finetuned_checkpoint_is_whole(folder: Path) -> None:
+    old = nar.load(folder / "alone" / "model")[0].state_dict()
+    new = nar.load(folder / "tuned" / "model")[0].state_dict()
+    changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
+    assert new.keys() == old.keys() and any("q_proj" in name for name in changed)
+    assert all(tensor.isfinite().all() for tensor in new.values())
+
+
+def test_one_process_is_never_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert not sharding(TrainingOptions(optimizer="muon"))

@@ -1,0 +1,162 @@
+"""A recipe that goes on from a checkpoint: what it takes from there, what it must agree with, what it hands on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from redline.checkpoints import nar
+from redline.checkpoints.folder import ASSETS
+from redline.decoding.ctc_beam import BeamOptions
+from redline.errors import CheckpointError, ConfigError, DataError
+from redline.models.heads import PunctuationHead
+from redline.models.nar import NarModel
+from redline.tokenizer import Tokenizer
+from redline.train.data.bpe import train_tokenizer
+from redline.train.nar import Materials, build
+from redline.train.objectives.nar import EditOptions
+from redline.train.objectives.ngram import NgramOptions, estimate
+from redline.train.recipe import Recipe
+from tests.corpus import WORDS, make_corpus, silent, small_recipe
+
+STAGES = ("tokenizer", "encoder", "draft_lm", "lm", "editor", "export")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with everything that one may hold, in the precision of the published ones."""
+    folder = tmp_path_factory.mktemp("start")
+    train_tokenizer(WORDS, 270, folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    torch.manual_seed(7)
+    model = NarModel(small_recipe().config(tokenizer))
+    model.forms = PunctuationHead(model.config.text.hidden_size)
+    blank = model.config.blank_token_id
+    stream = np.array([id for word in WORDS * 3 for id in (blank, *tokenizer.encode(word))])
+    model.draft_lm = estimate(stream, tokenizer.vocab_size, blank, NgramOptions(order=2), BeamOptions())
+    return nar.save(folder / "model", model, folder / "tokenizer.json", dtype=torch.bfloat16)
+
+
+def from_start(start: str | Path, **edit: object) -> Recipe:
+    """The small recipe without its shape, which the checkpoint tells."""
+    made = small_recipe()
+    return Recipe(
+        start=str(start),
+        augment=made.augment,
+        encoder_training=replace(made.encoder_training, steps=0),
+        lm_training=replace(made.lm_training, steps=0),
+        editor_batches=made.editor_batches,
+        editor_training=made.editor_training,
+        edit=EditOptions(**edit),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Path, tmp_path: Path, rank: int) -> None:
+    recipe, materials = from_start(start, lora_rank=rank), Materials(corpus, tmp_path)
+    build(recipe, materials, STAGES, silent)
+    assert not (tmp_path / "encoder").exists() and not (tmp_path / "lm").exists()
+    said: list[str] = []
+    longer = replace(recipe, editor_training=replace(recipe.editor_training, steps=6))
+    build(longer, materials, STAGES, said.append)
+    assert any("editor: going on from step 4 of 6" in line for line in said)
+    made = tmp_path / "model"
+    assert (made / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
+    assert json.loads((made / "config.json").read_text())["dtype"] == "bfloat16"
+    before, _, _ = nar.load(start)
+    after, config, _ = nar.load(made)
+    assert config == replace(before.config, languages=("en",))
+    old, new = before.state_dict(), after.state_dict()
+    assert old.keys() == new.keys()
+    kept = {name for name in old if torch.equal(old[name], new[name])}
+    assert {name for name in old if name.startswith(("encoder.", "forms."))} <= kept
+    assert {name for name in old if name.startswith("projector.")} - kept
+    assert {name for name in old if name.startswith("language_model.")} - kept
+    assert before.draft_lm is not None and after.draft_lm is not None
+    assert all(map(torch.equal, before.draft_lm.keys, after.draft_lm.keys))
+
+
+def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, start: Path, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
+    recipe = from_start(start)
+    # At no learning rate everything stays as it began.
+    still = replace(small_recipe().encoder_training, lr=0.0, weight_decay=0.0)
+    recipe = replace(recipe, encoder_training=still, lm_training=still, editor_training=still, text=small_recipe().text)
+    build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
+    assert (tmp_path / "out/encoder/log.jsonl").exists() and (tmp_path / "out/lm/log.jsonl").exists()
+    old, new = (nar.load(folder)[0].state_dict() for folder in (start, tmp_path / "out/model"))
+    # The statistics of the encoder's normalisation follow what it hears at any learning rate.
+    changed = [name for name in old if not torch.equal(old[name], new[name])]
+    assert changed and all(".batch_norm." in name for name in changed)
+
+
+def test_a_recipe_makes_its_own_draft_lm_and_forms(corpus: Path, start: Path, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
+    recipe = replace(from_start(start), draft_lm=NgramOptions(order=3, held_out=2))
+    build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
+    made = nar.load(tmp_path / "out/model")[0].draft_lm
+    assert made is not None and made.order == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        (r"\[encoder\] hidden_dim is 24", {"encoder": {"hidden_dim": 24}}),
+        (r"\[projector\] num_layers is 2", {"projector": {"num_layers": 2}}),
+        (r"\[language_model\] depth is 3, .* has None", {"language_model": {"depth": 3}}),
+        ("vocab_size is 768", {"vocab_size": 768}),
+        ("encoder_layer_indices is", {"encoder_layer_indices": (1, 2, -1)}),
+    ],
+)
+def test_a_recipe_must_mean_the_model_that_it_starts_from(
+    corpus: Path, start: Path, tmp_path: Path, key: str, change: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match=key):
+        build(replace(from_start(start), **change), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)  # type: ignore[arg-type]
+
+
+def test_a_recipe_may_repeat_the_shape_of_the_model_that_it_starts_from(
+    corpus: Path, start: Path, tmp_path: Path
+) -> None:
+    small = small_recipe()
+    repeated = replace(
+        from_start(start),
+        encoder={**small.encoder, "subsample_layers": [1]},
+        projector=small.projector,
+        language_model=small.language_model,
+        vocab_size=270,
+        encoder_layer_indices=(1, -1),
+    )
+    build(repeated, Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)
+    assert (tmp_path / "editor/latest").exists()
+
+
+def test_the_tokenizer_must_be_that_of_the_checkpoint(corpus: Path, start: Path, tmp_path: Path) -> None:
+    build(small_recipe(), Materials(corpus, tmp_path), ("tokenizer",), silent)
+    with pytest.raises(DataError, match="is not the tokenizer of"):
+        build(from_start(start), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)
+
+
+def test_no_steps_for_the_encoder_need_a_checkpoint() -> None:
+    with pytest.raises(ConfigError, match="name a checkpoint with an encoder as start"):
+        Recipe.from_dict({"encoder_training": {"steps": 0}})
+
+
+def test_a_start_that_is_not_there_is_an_error_for_people(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        build(from_start("nothing"), Materials(corpus, tmp_path), ("tokenizer",), silent)
+
+
+def test_the_bundled_model_can_be_gone_on_from(corpus: Path, tmp_path: Path) -> None:
+    build(from_start("tiny"), Materials(corpus, tmp_path), ("tokenizer", "encoder"), silent)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "tiny/tokenizer.json").read_bytes()
