@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redline.errors import AudioError, CheckpointError, RecognitionError, RedlineError, UnsupportedTaskError
-    from redline.model import Model, load_model
+    from redline.load import load_model
+    from redline.transcriber import Model, Transcriber
     from redline.types import Edit, Hypothesis, Notice, Recognizer, Segment, Task, Transcript, Waveform, Word
 
 __version__ = "0.1.0"
@@ -26,8 +27,9 @@ _HOME = {
     "RecognitionError": "errors",
     "RedlineError": "errors",
     "UnsupportedTaskError": "errors",
-    "Model": "model",
-    "load_model": "model",
+    "load_model": "load",
+    "Model": "transcriber",
+    "Transcriber": "transcriber",
     "Edit": "types",
     "Hypothesis": "types",
     "Notice": "types",
@@ -51,6 +53,7 @@ __all__ = [
     "RedlineError",
     "Segment",
     "Task",
+    "Transcriber",
     "Transcript",
     "UnsupportedTaskError",
     "Waveform",

@@ -112,20 +112,36 @@ FOREIGN = {
 _HOMES: dict[str, tuple[str, ...]] = {}
 
 
-def checked(function: F) -> F:
-    """Let a function refuse keyword arguments that it does not have with an error that names those it has."""
-    known = tuple(name for name in inspect.signature(function).parameters if name != "self")
-    name = function.__name__
-    _HOMES[name] = known
+def checked(options: type | None = None) -> Callable[[F], F]:
+    """Let a function refuse keyword arguments that it does not have with an error that names those it has.
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        for given in kwargs:
-            if given not in known:
-                raise UnknownArgumentError(f"{name}() has no argument {given!r}; {_advice(given, name, known)}")
-        return function(*args, **kwargs)
+    `options` is the TypedDict of its `**options`, if it has such; its signature then tells their names.
+    """
 
-    return cast(F, wrapper)
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        fixed = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        further = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=annotation)
+            for name, annotation in (options.__annotations__ if options is not None else {}).items()
+        ]
+        parameters = [*fixed, *further, *parameters[len(fixed) :]]
+        known = tuple(each.name for each in parameters if each.name != "self")
+        name = function.__name__
+        _HOMES[name] = known
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            for given in kwargs:
+                if given not in known:
+                    raise UnknownArgumentError(f"{name}() has no argument {given!r}; {_advice(given, name, known)}")
+            return function(*args, **kwargs)
+
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return cast(F, wrapper)
+
+    return decorate
 
 
 def _advice(given: str, function: str, known: tuple[str, ...]) -> str:

@@ -28,24 +28,26 @@ class FakeRecognizer:
         name: str = "fake",
         languages: str | Iterable[str] = ("en",),
         max_clip_s: float = 30.0,
+        needs_previous: bool = False,
     ) -> None:
         self.hear = hear
         self.name = name
         self.languages = listed(languages)
-        self.max_clip_s = max_clip_s
+        self.clip_limits = ClipLimits(max_clip_s, needs_previous)
         self.batches: list[list[float]] = []
         """The durations of the clips of each call, in seconds."""
 
     def limits(self, task: Task) -> ClipLimits:
         """The same for every task."""
-        return ClipLimits(self.max_clip_s)
+        return self.clip_limits
 
     def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
         """One answer per request, in order."""
         self.batches.append([request.clip.duration for request in requests])
-        return [self._answer(request) for request in requests]
+        return [self.answer(request) for request in requests]
 
-    def _answer(self, request: Request) -> Hypothesis | RedlineError:
+    def answer(self, request: Request) -> Hypothesis | RedlineError:
+        """The answer to one request."""
         try:
             text = self.hear(request.clip)
         except RedlineError as error:

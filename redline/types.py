@@ -204,6 +204,10 @@ class Segment:
     words: tuple[Word, ...] = ()
     accepted: float | None = None
     """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
+    language: str | None = None
+    """What the recognizer found to be spoken; None where it does not tell."""
+    tagged: str | None = None
+    """The answer as the model wrote it, with its tags, in the first segment of a window; None where it writes none."""
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
     """Where no words were asked for: when they are said, counted from `start`."""
 

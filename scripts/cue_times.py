@@ -23,8 +23,8 @@ from joined_speech import join, true_words
 
 from redline import formats
 from redline.evaluate.wer import align_words
+from redline.load import load_model
 from redline.manifest import read_manifest
-from redline.model import load_model
 from redline.types import Transcript, Waveform, Word
 
 CUE = re.compile(r"(\d+):(\d+):(\d+),(\d+) --> [^\n]*\n(.*?)\n\n", re.DOTALL)

@@ -9,8 +9,8 @@ import pytest
 
 from redline.errors import RedlineError
 from redline.itn import inverse_normalize
-from redline.model import Model
 from redline.testing import FakeRecognizer, tone
+from redline.transcriber import Model
 from redline.types import Hypothesis
 
 

@@ -19,13 +19,14 @@ from redline.cli.transcribe import _keywords
 from redline.errors import DataError, RedlineError, UnsupportedTaskError
 from redline.evaluate import wer
 from redline.evaluate.wer import ScoredUtterance
+from redline.load import load_model
 from redline.manifest import Utterance, read_manifest
-from redline.model import Model, load_model
 from redline.prompts import PromptRequest, checked_keywords
-from redline.testing import FakeRecognizer, recognize_clips, tiny_ar_checkpoint, tiny_checkpoint, tone
+from redline.testing import FakeRecognizer, tiny_ar_checkpoint, tiny_checkpoint, tone
 from redline.tokenizer import Tokenizer
 from redline.train.data.tasks import Answer
-from redline.types import Hypothesis, Task, Waveform, listed
+from redline.transcriber import Model
+from redline.types import Hypothesis, Request, Task, Waveform, listed
 
 PAIR = ("oat milk", "cortado")
 
@@ -127,9 +128,9 @@ def test_a_model_is_asked_for_the_words_and_not_for_their_letters(given: Any) ->
     asked: list[Task] = []
 
     class Asked(FakeRecognizer):
-        def recognize(self, clips: Any, task: Task) -> list[Hypothesis]:
-            asked.append(task)
-            return recognize_clips(super(), clips, task)
+        def answer(self, request: Request) -> Hypothesis | RedlineError:
+            asked.append(request.task)
+            return super().answer(request)
 
     Model(Asked()).transcribe(tone(0.5), keywords=given, vad=False)
     assert {task.keywords for task in asked} == {PAIR}

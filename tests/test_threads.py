@@ -90,14 +90,15 @@ def test_half_a_cpu_is_one_thread_and_one_and_a_half_too(monkeypatch: pytest.Mon
 FORK = """
 import os, sys, torch, redline
 from redline.longform import vad
-from redline.types import Task, Waveform
+from redline.testing import recognize_clips
+from redline.types import Waveform
 import numpy as np
 torch.set_num_threads({parent})
 noise = Waveform(np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32))
 if {load_before}:
     model = redline.load_model("tiny")
     said = model.transcribe(noise, vad=False).text
-    vad.speech_probabilities(noise.samples)
+    vad.SileroVad().probabilities(noise.samples)
 child = os.fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -109,8 +110,8 @@ for what in (
     lambda: model.transcribe(noise),
     lambda: list(model.transcribe_each([noise], vad=False)),
     lambda: list(model.stream(noise)),
-    lambda: model.recognizer.recognize([noise], Task()),
-    lambda: vad.speech_probabilities(noise.samples),
+    lambda: recognize_clips(model.recognizer, [noise]),
+    lambda: vad.SileroVad().probabilities(noise.samples),
     lambda: redline.load_model("tiny-plus"),
 ):
     try:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from redline.evaluate.tasks import TaskOptions
     from redline.evaluate.wer import Report, Score
     from redline.manifest import Utterance
+    from redline.transcriber import Transcriber
     from redline.types import Recognizer, Task, Waveform
 
 WIDTH = 150
@@ -190,25 +191,25 @@ def _run(
 ) -> list[tuple[SystemRun, Clock]]:
     """Let one model hear everything once for each way to ask, and print a table of each."""
     from redline.evaluate import tasks as asking
-    from redline.model import load_model
+    from redline.load import load_model
 
     tasks = [asking.tasks(data.utterances, options) for options in asks]
     started = time.perf_counter()
-    recognizer = load_model(name, **loading).recognizer
+    transcriber = load_model(name, **loading)
     loading_s = time.perf_counter() - started
-    asking.check(recognizer, [task for each in tasks for task in each])
+    asking.check(transcriber.recognizer, [task for each in tasks for task in each])
     made = []
     for number, (options, each) in enumerate(zip(asks, tasks, strict=True)):
         if (short := asking.short(each, data.utterances, options)) > 0:
             message = f"redline: warning: {short} prompts have fewer than {options.distractors} distractors; "
             notes.print(message + "the other rows have no more keywords", style="yellow")
-        made.append(_hear(name, recognizer, data, each, loading_s, notes, baseline=name if number else None))
+        made.append(_hear(name, transcriber, data, each, loading_s, notes, baseline=name if number else None))
     return made
 
 
 def _hear(
     name: str,
-    recognizer: Recognizer,
+    transcriber: Transcriber,
     data: Data,
     tasks: Sequence[Task],
     loading_s: float,
@@ -223,20 +224,20 @@ def _hear(
     from redline.evaluate.run import Clock
 
     clock, suffix = Clock(), " with keywords" if baseline else ""
-    results = recognize(recognizer, data.utterances, clock, notes, data.load, tasks)
+    results = recognize(transcriber, data.utterances, clock, notes, data.load, tasks)
     reports = score.reports([result.item for result in results if result.item is not None])
     for failure in (result.failure for result in results if result.failure is not None):
         console.complain(failure)
     told = Counter(notice.code for result in results for notice in result.warnings)
     for code, number in told.most_common():
         notes.print(f"redline: warning: {number} x {code}; --json tells where", style="yellow")
-    facts, values = _facts(recognizer, clock, loading_s), dict[str, Any]()
+    facts, values = _facts(transcriber.recognizer, clock, loading_s), dict[str, Any]()
     if asked := asking.describe(tasks, data.utterances):
         facts.insert(0, ("asked for", asked))
     if reports:
         width = max(WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
         out = Console(width=width, highlight=False, markup=False, emoji=False)  # names are printed as they are
-        out.print(table(reports, f"{recognizer.name}{suffix} on {data.title}"))
+        out.print(table(reports, f"{transcriber.name}{suffix} on {data.title}"))
         if (second := metrics.second_opinion(results, reports)) is not None:
             facts.append(("second scorer", second))
         for key, fact, scores in (*metrics.scores(results), *_mean(data, reports)):
@@ -288,14 +289,14 @@ def _tell(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def recognize(
-    recognizer: Recognizer,
+    transcriber: Transcriber,
     utterances: list[Utterance],
     clock: Clock,
     notes: Console,
     load: Callable[[Path], Waveform] | None = None,
     tasks: Sequence[Task] | None = None,
 ) -> list[Result]:
-    """Let a recognizer hear everything, with a progress bar.
+    """Transcribe everything, with a progress bar.
 
     `load` reads recordings that are no files; `tasks` has what is asked about each utterance, None the text only.
     """
@@ -312,9 +313,9 @@ def recognize(
     results: list[Result] = []
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task("recognizing", total=len(utterances))
-        for batch in run.run(recognizer, utterances, clock, load or audio.load, tasks):
-            results += batch
-            bar.update(task, advance=len(batch), description=f"{clock.rtfx:.0f} x real time")
+        for result in run.run(transcriber, utterances, clock, load or audio.load, tasks):
+            results.append(result)
+            bar.update(task, advance=1, description=f"{clock.rtfx:.0f} x real time")
     return results
 
 

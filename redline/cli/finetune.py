@@ -131,9 +131,9 @@ def _score(model: str, sets: Mapping[str, tuple[Path, str | None]], notes: Conso
     from redline.evaluate import wer as score
     from redline.evaluate.report import SystemRun
     from redline.evaluate.run import Clock
-    from redline.model import load_model
+    from redline.load import load_model
 
-    recognizer = load_model(model).recognizer
+    transcriber = load_model(model)
     found = {}
     for name, (path, split) in sets.items():
         try:
@@ -142,7 +142,7 @@ def _score(model: str, sets: Mapping[str, tuple[Path, str | None]], notes: Conso
             if split is None:
                 raise
             continue
-        results = recognize(recognizer, utterances, Clock(), notes)
+        results = recognize(transcriber, utterances, Clock(), notes)
         items = [result.item for result in results if result.item is not None]
         found[name] = SystemRun(model, results, score.reports(items), ())
     return found

@@ -43,7 +43,7 @@ def info(
 ) -> None:
     """Versions and devices, and with --model the facts of a model."""
     from redline.checkpoints.folder import bundled_names, resolve
-    from redline.model import pick_device
+    from redline.load import pick_device
 
     facts = {
         "redline": __version__,

@@ -23,8 +23,7 @@ from redline.errors import RedlineError
 from redline.types import Transcript
 
 if TYPE_CHECKING:
-    from redline.longform.pipeline import Interrupted
-    from redline.model import Model
+    from redline.transcriber import Interrupted, Transcriber
 
 PARTIAL = ".partial"
 HOW_TO_GO_ON = "--overwrite replaces it, --skip-existing leaves it, or choose another --output-dir"
@@ -116,12 +115,12 @@ class Job:
         else:
             yield Work(one, name, [path for path in paths if path not in there])
 
-    def run(self, model: Model, options: dict[str, Any]) -> None:
+    def run(self, model: Transcriber, options: dict[str, Any]) -> None:
         """Transcribe all recordings; one that fails is told and does not stop the others.
 
         When it is interrupted, what is done is delivered, and the windows that are finished of a recording are kept.
         """
-        from redline.longform.pipeline import Interrupted
+        from redline.transcriber import Interrupted
 
         started = time.perf_counter()
         sizes = [one.input.size for one in self.work]

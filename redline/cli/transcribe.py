@@ -153,7 +153,7 @@ def transcribe(
                 from redline.audio import AudioOptions, isolation  # from here on it takes seconds
 
                 isolation.prepare()
-                from redline.model import load_model
+                from redline.load import load_model
 
                 loaded = load_model(
                     model,

@@ -294,10 +294,16 @@ def score(references: Sequence[str], hypotheses: Sequence[str], *, seed: int = 0
 
 
 def report(group: str, items: Sequence[ScoredUtterance], *, seed: int = 0) -> Report:
-    """Score a group of utterances; the draft is scored where every one of them has a draft."""
+    """Score a group of utterances; the draft is scored where every answer with a text has one: without a text a
+    recognizer was not asked, or nothing is left of its draft."""
     references = [normalizer(item.language)(item.reference) for item in items]
     edited = [normalizer(item.language)(item.edited) for item in items]
-    drafts = [normalizer(item.language)(item.draft) for item in items if item.draft is not None]
+    drafted = any(item.draft is not None for item in items)
+    drafts = [
+        normalizer(item.language)(item.draft or "")
+        for item in items
+        if item.draft is not None or (drafted and not item.edited.strip())
+    ]
     return Report(
         group,
         len(items),

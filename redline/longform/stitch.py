@@ -1,108 +1,93 @@
-"""What was heard in each window -> one Transcript of the recording."""
+"""Hypotheses of windows in time order -> the segments, notices and transcript of a recording."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from redline.diarize import link
-from redline.errors import RecognitionError, RedlineError
-from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn, Waveform
+from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
+from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn
 
 
-@dataclass(frozen=True)
-class WindowResult:
-    """One window and the hypothesis or the error that came of it."""
+class Stitcher:
+    """The segments and notices of the windows so far; speakers keep their names from window to window."""
 
-    span: Span
-    outcome: Hypothesis | RedlineError
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.notices: list[Notice] = []
+        self.windows = self._failures = 0
+        self._error: RedlineError | None = None
+        self._speakers: tuple[SpeakerEmbedding, ...] = ()
+        self._languages: Counter[str] = Counter()  # samples in which each was spoken
 
+    def add(self, span: Span, outcome: Hypothesis | RedlineError) -> None:
+        """The next window: its segments get times of the recording; one that failed becomes a notice."""
+        self.windows += 1
+        if isinstance(outcome, RedlineError):
+            self._failures += 1
+            if self._error is None or isinstance(outcome, UnsupportedTaskError):
+                self._error = outcome
+        else:
+            if outcome.voices:
+                self._speakers, outcome = link.link(self._speakers, outcome)
+            if outcome.language is not None and outcome.text.strip():
+                self._languages[outcome.language] += span.end - span.start
+            self.segments += segments_of(span, outcome, len(self.segments))
+        self.notices += notices_of(span, outcome)
 
-def stitch(
-    wave: Waveform, heard: Sequence[WindowResult], *, model: str, task: Task, notices: Sequence[Notice] = ()
-) -> Transcript:
-    """Windows of one recording -> its transcript: segments in time order, texts joined by single spaces.
+    def transcript(
+        self, *, source: str, duration: float, model: str, task: Task, warnings: Sequence[Notice] = ()
+    ) -> Transcript:
+        """Texts joined by single spaces; `warnings` come before those of the windows.
 
-    A window that failed becomes a warning with its start and end. Raises `RecognitionError` when all failed.
-    """
-    heard = same_speakers(sorted(heard, key=lambda one: one.span.start))
-    failures = [one.outcome for one in heard if isinstance(one.outcome, Exception)]
-    if failures and len(failures) == len(heard):
-        raise RecognitionError(
-            f"{wave.source}: the recognizer failed on all parts ({len(heard)}); first error: {describe(failures[0])}"
-        ) from failures[0]
-    segments: list[Segment] = []
-    warnings = [*wave.warnings, *notices]
-    for one in heard:
-        warnings += notices_of(one)
-        segments += segments_of(one, len(segments))
-    return Transcript(
-        text=" ".join(segment.text for segment in segments),
-        segments=tuple(segments),
-        language=(task.target_language if task.name == "translate" else None) or task.language or _spoken(heard),
-        duration=wave.duration,
-        model=model,
-        task=task.name,
-        turns=tuple(turns_of(segments)),
-        warnings=tuple(warnings),
-    )
-
-
-def same_speakers(heard: Sequence[WindowResult]) -> list[WindowResult]:
-    """Windows in order of time, in which a voice that was heard before has the name it had there."""
-    known: tuple[SpeakerEmbedding, ...] = ()
-    named = []
-    for one in heard:
-        known, one = recalled(known, one)
-        named.append(one)
-    return named
-
-
-def recalled(
-    known: tuple[SpeakerEmbedding, ...], heard: WindowResult
-) -> tuple[tuple[SpeakerEmbedding, ...], WindowResult]:
-    """A window with the names of the voices known so far, and what is known after it."""
-    if isinstance(heard.outcome, Exception) or not heard.outcome.voices:
-        return known, heard
-    known, outcome = link.link(known, heard.outcome)
-    return known, replace(heard, outcome=outcome)
+        Raises `RecognitionError` when every window failed, and `UnsupportedTaskError` when one was refused.
+        """
+        if isinstance(self._error, UnsupportedTaskError):
+            raise self._error
+        if self._error is not None and self._failures == self.windows:
+            raise RecognitionError(
+                f"{source}: the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
+            ) from self._error
+        spoken = max(self._languages, key=lambda language: self._languages[language]) if self._languages else None
+        return Transcript(
+            text=" ".join(segment.text for segment in self.segments),
+            segments=tuple(self.segments),
+            language=(task.target_language if task.name == "translate" else None) or task.language or spoken,
+            duration=duration,
+            model=model,
+            task=task.name,
+            turns=tuple(turns_of(self.segments)),
+            warnings=(*warnings, *self.notices),
+        )
 
 
-def _spoken(heard: Sequence[WindowResult]) -> str | None:
-    """The language that was found in most of the time; None where the recognizer tells none."""
-    samples: Counter[str] = Counter()
-    for one in heard:
-        if isinstance(one.outcome, Hypothesis) and one.outcome.language is not None and one.outcome.text.strip():
-            samples[one.outcome.language] += one.span.end - one.span.start
-    return max(samples, key=lambda language: samples[language]) if samples else None
-
-
-def segments_of(heard: WindowResult, id: int) -> list[Segment]:
+def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
     """The segments of a window from number `id` on, in times of the recording: one, or one per turn where speakers
-    were told; none when it has no text."""
-    if isinstance(heard.outcome, Exception):
-        return []
-    outcome = shifted(heard.outcome, heard.span.start_s)
-    text = " ".join(outcome.text.split())
+    were asked for; none when it has no text."""
+    hypothesis = shifted(hypothesis, span.start_s)
+    text = " ".join(hypothesis.text.split())
     if not text:
         return []
     whole = Segment(
         id=id,
-        start=heard.span.start_s,
-        end=heard.span.end_s,
+        start=span.start_s,
+        end=span.end_s,
         text=text,
-        draft=outcome.draft,
-        edits=outcome.edits,
-        confidence=outcome.confidence,
-        words=outcome.words,
-        accepted=outcome.accepted,
-        timing=outcome.timing,
+        draft=hypothesis.draft,
+        edits=hypothesis.edits,
+        confidence=hypothesis.confidence,
+        words=hypothesis.words,
+        accepted=hypothesis.accepted,
+        language=hypothesis.language,
+        tagged=hypothesis.tagged,
+        timing=hypothesis.timing,
     )
-    if not outcome.turns:
+    if not hypothesis.turns:
         return [whole]
     segments, first = [], 0
-    for number, turn in enumerate(outcome.turns):
+    for number, turn in enumerate(hypothesis.turns):
         last = first + len(turn.text.split())
         segments.append(
             replace(
@@ -114,8 +99,9 @@ def segments_of(heard: WindowResult, id: int) -> list[Segment]:
                 draft=None,
                 edits=(),
                 speaker=turn.speaker or None,
-                words=outcome.words[first:last],
-                timing=None,  # whoever tells turns tells the times of their words
+                words=hypothesis.words[first:last],
+                tagged=hypothesis.tagged if number == 0 else None,
+                timing=None,  # a hypothesis with turns has their words with times
             )
         )
         first = last
@@ -150,27 +136,27 @@ def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:
     )
 
 
-def notices_of(heard: WindowResult) -> list[Notice]:
+def notices_of(span: Span, outcome: Hypothesis | RedlineError) -> list[Notice]:
     """What the user should know about a window; times are of the recording."""
-    start, end = heard.span.start_s, heard.span.end_s
-    if isinstance(heard.outcome, Exception):
-        return [Notice("failed", f"this part could not be transcribed: {describe(heard.outcome)}", start, end)]
+    start, end = span.start_s, span.end_s
+    if isinstance(outcome, RedlineError):
+        return [Notice("failed", f"this part could not be transcribed: {described(outcome)}", start, end)]
     notices = [
         replace(
             notice,
             start=start if notice.start is None else round(start + notice.start, 3),
             end=end if notice.end is None else round(start + notice.end, 3),
         )
-        for notice in heard.outcome.warnings
+        for notice in outcome.warnings
     ]
-    if not heard.outcome.text.strip():
-        draft = (heard.outcome.draft or "").strip()
+    if not outcome.text.strip():
+        draft = (outcome.draft or "").strip()
         draft = f"; the draft was {draft!r}" if draft else ""
         notices.append(Notice("empty-text", f"speech was found here but no text came of it{draft}", start, end))
     return notices
 
 
-def describe(error: Exception) -> str:
+def described(error: Exception) -> str:
     """An error in one line, never empty."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

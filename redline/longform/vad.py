@@ -1,4 +1,4 @@
-"""Speech activity: Silero VAD over a recording of any length -> one probability per 32 ms -> spans of speech.
+"""Voice activity detection (VAD): Silero over blocks of samples -> one probability per 32 ms -> spans of speech.
 
 The weights are those inside the `silero-vad` package. The network is written out here because many frames then go
 through the convolutions at once and only the LSTM walks through time: an hour takes seconds. Importing `silero_vad`
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,7 +26,8 @@ FRAME = 512
 """Samples per probability: 32 ms at 16 kHz."""
 _CONTEXT = 64  # samples of the previous frame in front of each frame
 _REFLECT = 64  # samples mirrored behind it
-_BLOCK = 1024  # frames per forward pass, 33 s: what bounds the memory
+BLOCK = 1024 * FRAME
+"""Samples that are judged together, 33 s: what bounds memory and look-ahead."""
 
 
 @dataclass(frozen=True)
@@ -98,68 +98,105 @@ def _network() -> SileroNet:
     return network.eval()
 
 
-@torch.inference_mode()
-def speech_probabilities(
-    samples: NDArray[np.float32], *, gain: float = 1.0, progress: Callable[[float], None] | None = None
-) -> NDArray[np.float32]:
-    """Samples [N] times `gain` -> the probability of speech in each 32 ms frame, [ceil(N / 512)].
+class SileroVad:
+    """The network with its state: blocks of one recording in time order -> probabilities of speech."""
 
-    The recording goes through in blocks of half a minute with the state carried on, so memory stays flat and the
-    answer does not depend on the blocks. `progress` gets the seconds done after each block.
-    """
-    check_fork()
-    N = len(samples)
-    frames = -(-N // FRAME)
-    network = _network()
-    state: tuple[Tensor, Tensor] | None = None
-    probabilities = np.empty(frames, dtype=np.float32)
-    for first in range(0, frames, _BLOCK):
-        last = min(first + _BLOCK, frames)
-        block = np.zeros(_CONTEXT + (last - first) * FRAME, dtype=np.float32)
-        begin = max(0, first * FRAME - _CONTEXT)
-        known = samples[begin : last * FRAME]
-        at = begin - (first * FRAME - _CONTEXT)
-        np.multiply(known, np.float32(gain), out=block[at : at + len(known)])
-        windows = torch.from_numpy(block).unfold(0, _CONTEXT + FRAME, FRAME)  # [W, 576]
-        values, state = network(windows, state)
-        probabilities[first:last] = values.numpy()
-        if progress is not None:
-            progress(min(last * FRAME, N) / SAMPLE_RATE)
-    return probabilities
+    def __init__(self) -> None:
+        self._state: tuple[Tensor, Tensor] | None = None
+        self._before = np.zeros(_CONTEXT, dtype=np.float32)
+
+    @torch.inference_mode()
+    def probabilities(self, samples: NDArray[np.float32], gain: float = 1.0) -> NDArray[np.float32]:
+        """The next samples [N] times `gain` -> the probability of speech in each 32 ms frame, [ceil(N / 512)].
+
+        N is a multiple of 512 except at the end of the recording; the answer does not depend on the blocks.
+        """
+        check_fork()
+        W = -(-len(samples) // FRAME)
+        block = np.zeros(_CONTEXT + W * FRAME, dtype=np.float32)
+        block[:_CONTEXT] = self._before
+        block[_CONTEXT : _CONTEXT + len(samples)] = samples
+        self._before = block[-_CONTEXT:].copy()
+        frames = torch.from_numpy(block * np.float32(gain)).unfold(0, _CONTEXT + FRAME, FRAME)  # [W, 576]
+        values, self._state = _network()(frames, self._state)
+        probabilities: NDArray[np.float32] = values.numpy()
+        return probabilities
+
+    def pause(self) -> None:
+        """A block of silence is left out: what follows is heard as the beginning is."""
+        self._state = None
+        self._before = np.zeros(_CONTEXT, dtype=np.float32)
 
 
 def frame_levels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Samples [N] -> the level of each 32 ms frame in dB below full scale, never under -120, [ceil(N / 512)]."""
     N = len(samples)
     power = np.empty(-(-N // FRAME), dtype=np.float32)
-    for first in range(0, len(power), _BLOCK):
-        block = samples[first * FRAME : (first + _BLOCK) * FRAME]
+    for first in range(0, N, BLOCK):
+        block = samples[first : first + BLOCK]
         starts = np.arange(0, len(block), FRAME)
         counts = np.diff(np.append(starts, len(block)))
-        power[first : first + len(starts)] = np.add.reduceat(np.square(block), starts) / counts
+        power[first // FRAME : first // FRAME + len(starts)] = np.add.reduceat(np.square(block), starts) / counts
     levels: NDArray[np.float32] = 10 * np.log10(np.maximum(power, np.float32(1e-12)))
     return levels
 
 
-def speech_spans(
-    probabilities: NDArray[np.float32], num_samples: int, options: VadOptions = VadOptions()
-) -> list[Span]:
-    """Probabilities [frames] -> spans of speech in samples, in time order, by hysteresis between onset and offset."""
-    spans: list[Span] = []
-    start: int | None = None
-    for frame, probability in enumerate(probabilities.tolist()):
-        if start is None:
-            if probability >= options.onset:
-                start = frame
-        elif probability < options.offset:
-            spans.append(Span(start * FRAME, frame * FRAME))
-            start = None
-    if start is not None:
-        spans.append(Span(start * FRAME, num_samples))
-    joined: list[Span] = []
-    for span in spans:
-        if joined and span.start - joined[-1].end < options.min_silence_s * SAMPLE_RATE:
-            joined[-1] = Span(joined[-1].start, span.end)
-        else:
-            joined.append(span)
-    return [span for span in joined if span.end - span.start >= options.min_speech_s * SAMPLE_RATE]
+class SpeechSpans:
+    """Hysteresis thresholding between onset and offset: probabilities as they come -> spans of speech in samples."""
+
+    def __init__(self, options: VadOptions = VadOptions()) -> None:
+        self.settled = 0
+        """Speech that is not yet certain begins here at the earliest."""
+        self._options = options
+        self._frames = 0
+        self._onset: int | None = None  # of speech that goes on
+        self._last: Span | None = None  # has ended, but a short pause would join it to what follows
+
+    def push(self, probabilities: NDArray[np.float32], end: int) -> list[Span]:
+        """Probabilities of the next frames, which end at sample `end` -> what is certain, in time order.
+
+        A span that goes on is given as far as it is known, and again, with the same start, when more of it is.
+        """
+        certain: list[Span] = []
+        for frame, probability in enumerate(probabilities.tolist(), start=self._frames):
+            if self._onset is None:
+                if probability >= self._options.onset:
+                    self._onset = frame * FRAME
+            elif probability < self._options.offset:
+                certain += self._join(Span(self._onset, frame * FRAME))
+                self._onset = None
+        self._frames += len(probabilities)
+        self.settled = end
+        if self._onset is not None:
+            growing = Span(self._onset, end)
+            if self._last is not None and self._is_short_pause(self._last, growing.start):
+                growing = Span(self._last.start, end)
+            else:
+                certain += self._long_enough(self._last)
+                self._last = None
+            certain += self._long_enough(growing)
+            if not self._long_enough(growing):
+                self.settled = growing.start
+        elif self._last is not None:
+            certain += self._long_enough(self._last)
+            if self._is_short_pause(self._last, end):
+                self.settled = self._last.end if self._long_enough(self._last) else self._last.start
+            else:
+                self._last = None
+        return certain
+
+    def _join(self, span: Span) -> list[Span]:
+        """Let a span follow the last; the last where a longer pause lies between them."""
+        before, self._last = self._last, span
+        if before is not None and self._is_short_pause(before, span.start):
+            self._last = Span(before.start, span.end)
+            return []
+        return self._long_enough(before)
+
+    def _is_short_pause(self, before: Span, start: int) -> bool:
+        return start - before.end < self._options.min_silence_s * SAMPLE_RATE
+
+    def _long_enough(self, span: Span | None) -> list[Span]:
+        if span is None or span.end - span.start < self._options.min_speech_s * SAMPLE_RATE:
+            return []
+        return [span]

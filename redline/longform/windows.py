@@ -1,12 +1,13 @@
-"""Where to cut: spans of speech in a long recording -> windows that a recognizer of seconds can take.
+"""Segmentation of long recordings: spans of speech as they come -> windows that a recognizer of seconds can take.
 
-Pure functions over samples and one score per frame; nothing here listens to audio.
+Nothing here listens to audio: it works on spans of samples and one score per frame. Every decision depends on what lies
+before it and at most two windows behind it, so it is the same however much of the recording is known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,91 +16,112 @@ from numpy.typing import NDArray
 from redline.types import SAMPLE_RATE, Span
 
 _PAUSE_S = 0.2  # a cut wants this much weakness around it, so that one weak frame inside a word does not attract it
+_FULL = 0.9  # of the longest window is an even share of long speech; the tenth is room to look for a pause in
 
 
 @dataclass(frozen=True)
 class WindowOptions:
     """How windows are made of speech; times in seconds."""
 
-    max_s: float = 30.0
-    """No window is longer."""
-    pad_s: float = 0.2
-    """Kept on both sides of speech, where the recording and the neighbour leave room."""
+    pad_s: float = 0.4
+    """Kept on both sides of speech, at most to the middle of a pause. Detection ends in soft consonants: on LibriSpeech
+    dev 0.2 s give a WER of 20.6 %, as no detection does, 0.4 s 20.4 %; on Common Voice 64.5 %, 64.7 % and 62.9 %."""
     join_s: float = 0.6
     """A shorter pause does not end a window."""
 
     def __post_init__(self) -> None:
-        if self.max_s < 1:
-            raise ValueError(f"max_s is {self.max_s}; a window must hold at least 1 second")
         if self.pad_s < 0 or self.join_s < 0:
             raise ValueError(f"pad_s is {self.pad_s}, join_s is {self.join_s}; neither may be negative")
 
 
-def cut(
-    speech: Sequence[Span],
-    strength: NDArray[np.float32],
-    frame: int,
-    num_samples: int,
-    options: WindowOptions = WindowOptions(),
-) -> list[Span]:
-    """Spans of speech -> windows in time order that hold all of it, none over `max_s`, none overlapping.
+@dataclass(frozen=True)
+class Strength:
+    """How much speech there is in each frame, `values` [frames]; only its order matters. `first` is the first frame's
+    number in the recording, `frame` its length in samples."""
 
-    Pauses shorter than `join_s` stay inside a window; what is then too long is split at its weakest point.
-    `strength` [frames] says how much speech there is in every `frame` samples; only its order matters.
+    values: NDArray[np.float32]
+    frame: int
+    first: int = 0
+
+    def weakest(self, earliest: float, latest: float) -> int:
+        """The sample in the middle of the weakest frame between two samples."""
+        first = math.ceil(earliest / self.frame - 0.5) - self.first
+        last = math.floor(latest / self.frame - 0.5) - self.first
+        width = max(1, round(_PAUSE_S / 2 * SAMPLE_RATE / self.frame))
+        low = max(0, first - width)
+        around = np.pad(self.values[low : last + width + 1], width, mode="edge")
+        smooth = np.convolve(around, np.ones(2 * width + 1), mode="same")[width:-width]
+        found = first + int(np.argmin(smooth[first - low : last - low + 1]))
+        return round((self.first + found + 0.5) * self.frame)
+
+
+class WindowCutter:
+    """Speech that is certain so far -> windows in time order that hold all of it, none too long, none overlapping.
+
+    Speech with pauses up to `join_s` is one window; what is then longer than `max_s` is cut at its weakest point.
     """
-    padded = pad(speech, round(options.pad_s * SAMPLE_RATE), num_samples)
-    windows: list[Span] = []
-    for span in join(padded, round((options.join_s - 2 * options.pad_s) * SAMPLE_RATE)):
-        windows += split(span, strength, frame, round(options.max_s * SAMPLE_RATE))
-    return windows
 
+    def __init__(self, options: WindowOptions, max_s: float) -> None:
+        if max_s < 1:
+            raise ValueError(f"max_s is {max_s}; a window must hold at least 1 second")
+        self._pad = round(options.pad_s * SAMPLE_RATE)
+        self._join = round(options.join_s * SAMPLE_RATE)
+        self._max = round(max_s * SAMPLE_RATE)
+        self._start: int | None = None  # of the speech that no window holds yet, with its padding
+        self._end: int | None = None  # of all speech so far, without padding
 
-def pad(speech: Sequence[Span], padding: int, num_samples: int) -> list[Span]:
-    """Widen every span by `padding` samples, at most to the middle of the pause before its neighbour."""
-    spans = sorted(speech, key=lambda span: span.start)
-    padded: list[Span] = []
-    for index, span in enumerate(spans):
-        floor = (spans[index - 1].end + span.start) // 2 if index > 0 else 0
-        ceiling = (span.end + spans[index + 1].start) // 2 if index + 1 < len(spans) else num_samples
-        padded.append(Span(max(floor, span.start - padding), min(ceiling, span.end + padding)))
-    return padded
+    def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
+        """More speech, and where unknown speech begins at the earliest -> the windows that this decides.
 
+        A span may come again, longer. `strength` begins at or before `needed`.
+        """
+        windows: list[Span] = []
+        for span in speech:
+            if self._start is not None and self._end is not None and span.start - self._end > self._join:
+                windows += self._finish((self._end + span.start) // 2, strength)
+            if self._start is None:
+                floor = 0 if self._end is None else (self._end + span.start) // 2
+                self._start = max(floor, span.start - self._pad)
+            self._end = max(self._end or 0, span.end)
+        if self._start is None or self._end is None:
+            return windows
+        if settled - self._end > max(self._join, 2 * self._pad):
+            return windows + self._finish(settled, strength)
+        return windows + self._cut_long(self._end, strength)
 
-def join(spans: Sequence[Span], gap: int) -> list[Span]:
-    """Make one span of neighbours that are at most `gap` samples apart, and always of those that touch."""
-    joined: list[Span] = []
-    for span in spans:
-        if joined and span.start - joined[-1].end <= max(gap, 0):
-            joined[-1] = Span(joined[-1].start, span.end)
-        else:
-            joined.append(span)
-    return joined
+    def close(self, num_samples: int, strength: Strength) -> list[Span]:
+        """The recording ends -> the last windows."""
+        return [] if self._start is None else self._finish(num_samples, strength)
 
+    def needed(self, settled: int) -> int:
+        """No window that is still to come begins before this sample."""
+        return max(0, settled - self._pad) if self._start is None else self._start
 
-def split(span: Span, strength: NDArray[np.float32], frame: int, max_samples: int) -> list[Span]:
-    """Cut a span into pieces of at most `max_samples`, each cut at the weakest frame near an even share.
+    def _finish(self, limit: int, strength: Strength) -> list[Span]:
+        """The windows of speech that has ended; its padding reaches to `limit` at most."""
+        assert self._start is not None and self._end is not None
+        end = min(self._end + self._pad, limit)
+        windows = self._cut_long(end, strength)
+        while end - self._start > self._max:
+            length = end - self._start
+            count = math.ceil(length / (_FULL * self._max))
+            share = length / count
+            windows.append(self._cut(max(length - (count - 1) * self._max, share / 2), 1.5 * share, strength))
+        windows.append(Span(self._start, end))
+        self._start = None
+        return windows
 
-    The pieces cover the span exactly.
-    """
-    pieces: list[Span] = []
-    while span.end - span.start > max_samples:
-        at = _weakest(span, strength, frame, max_samples)
-        pieces.append(Span(span.start, at))
-        span = Span(at, span.end)
-    return [*pieces, span]
+    def _cut_long(self, end: int, strength: Strength) -> list[Span]:
+        """Windows from the front of speech that goes on for more than two of them, and may go on for ever."""
+        assert self._start is not None
+        windows = []
+        while end - self._start > 2 * self._max:
+            windows.append(self._cut(_FULL * self._max / 2, self._max, strength))
+        return windows
 
-
-def _weakest(span: Span, strength: NDArray[np.float32], frame: int, max_samples: int) -> int:
-    """The sample at which to cut the first piece off a span that is too long."""
-    length = span.end - span.start
-    count = math.ceil(length / (0.9 * max_samples))  # the tenth is room to look for a pause in
-    share = length / count
-    earliest = span.start + max(length - (count - 1) * max_samples, share / 2)
-    latest = span.start + min(max_samples, 1.5 * share)
-    first, last = math.ceil(earliest / frame - 0.5), math.floor(latest / frame - 0.5)
-    width = max(1, round(_PAUSE_S / 2 * SAMPLE_RATE / frame))
-    low = max(0, first - width)
-    around = np.pad(strength[low : last + width + 1], width, mode="edge")
-    smooth = np.convolve(around, np.ones(2 * width + 1), mode="same")[width:-width]
-    weakest = first + int(np.argmin(smooth[first - low : last - low + 1]))
-    return round((weakest + 0.5) * frame)
+    def _cut(self, earliest: float, latest: float, strength: Strength) -> Span:
+        """A window of `earliest` to `latest` samples, and never more than the longest, from the front of the speech."""
+        assert self._start is not None
+        at = strength.weakest(self._start + earliest, self._start + min(latest, self._max))
+        window, self._start = Span(self._start, at), at
+        return window

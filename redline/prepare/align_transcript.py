@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from redline.decoding.align import ctc_align
+from redline.engine.scheduler import batches_by_length
 from redline.features import FRAME_RATE, batch_features
-from redline.longform.pipeline import batches
 from redline.models.nar import NarModel
 from redline.train.objectives.encoder import CHAR_BLANK, character_targets
 from redline.types import SAMPLE_RATE, Span, Waveform
@@ -96,7 +96,7 @@ def hear(model: NarModel, wave: Waveform, spans: Sequence[Span], progress: Calla
     place = model.encoder.input_linear.weight
     found: list[Tensor] = [torch.empty(0)] * len(spans)
     lengths = [span.end - span.start for span in spans]
-    for group in batches(lengths, 120 * SAMPLE_RATE):
+    for group in batches_by_length(lengths, 120 * SAMPLE_RATE):
         features, frames = batch_features([wave.part(spans[index]) for index in group], model.config.frame_rule)
         out = model.encoder(features.to(place.device, place.dtype), frames.to(place.device))
         rows = out.char_logits.float().log_softmax(-1).cpu()

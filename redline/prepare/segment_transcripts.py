@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.longform import vad
-from redline.longform.pipeline import PipelineOptions, listen
+from redline.longform.session import Session, SessionOptions
 from redline.longform.windows import WindowOptions
 from redline.models.nar import NarModel
 from redline.prepare.align_transcript import Place, Placed, hear, place_words
 from redline.prepare.transcripts import Line
 from redline.train.data.batches import Letters, spoken
-from redline.types import SAMPLE_RATE, Turn, Waveform
+from redline.types import SAMPLE_RATE, ClipLimits, Task, Turn, Waveform
 
 WINDOW_S = 20.0
 """Longest stretch that the encoder hears at once; the longer, the more it knows around a word."""
@@ -147,9 +147,12 @@ def harvest(
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> Harvest:
     """Find what of a text is said where; what does not fit is among the rows, marked as dropped."""
-    window = WindowOptions(max_s=WINDOW_S, join_s=2.0)
-    spans, _ = listen(wave, WINDOW_S, PipelineOptions(window=window))
-    hearing = hear(model, wave, spans, progress)
+    session = Session(ClipLimits(WINDOW_S), Task(), SessionOptions(window=WindowOptions(join_s=2.0)))
+    for at in range(0, len(wave.samples), vad.BLOCK):
+        session.feed(wave.samples[at : at + vad.BLOCK])
+        session.ready()  # only the windows are wanted, not their clips
+    session.close()
+    hearing = hear(model, wave, session.windows, progress)
     placed = place_words([word.said for word in words], hearing)
     if not any(placed.places):
         whole = " ".join(word.written for word in words)

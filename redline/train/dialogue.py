@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from redline import audio
 from redline.decoding.word_times import scored_word_times
+from redline.engine.scheduler import batches_by_length
 from redline.errors import ConfigError, DataError, RedlineError
 from redline.features import FRAME, batch_features
-from redline.longform.pipeline import batches
 from redline.manifest import Utterance
 from redline.models.nar import NarModel
 from redline.recognizer.common import characters
@@ -206,7 +206,8 @@ def time_words(
     place = model.encoder.input_linear.weight
     timed: dict[int, Utterance] = {}
     dropped: dict[str, str] = {}
-    for group in batches([round(one.duration * SAMPLE_RATE) for one in utterances], options.batch_s * SAMPLE_RATE):
+    samples = [round(one.duration * SAMPLE_RATE) for one in utterances]
+    for group in batches_by_length(samples, options.batch_s * SAMPLE_RATE):
         heard: list[tuple[int, str, Waveform]] = []
         for index in group:
             one = utterances[index]

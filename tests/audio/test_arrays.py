@@ -158,7 +158,7 @@ def test_any_array_is_heard_at_its_full_scale_or_refused(data: st.DataObject) ->
 
 
 def test_a_model_takes_what_a_data_set_gives() -> None:
-    from redline.model import Model
+    from redline.transcriber import Model
 
     model = Model(FakeRecognizer(lambda clip: f"{clip.duration:.2f}"))
     row = {"array": WANT, "sampling_rate": SAMPLE_RATE}

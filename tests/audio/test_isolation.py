@@ -21,8 +21,8 @@ import pytest
 from redline import audio
 from redline.audio import AudioOptions, isolation
 from redline.errors import AudioError, AudioLimitError, RedlineError
-from redline.model import Model
 from redline.testing import FakeRecognizer
+from redline.transcriber import Model
 from redline.types import Transcript, Waveform
 from tests.audio_files import FILES, recordings, sine, wav, written
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 import redline
 from redline import audio
 from redline.audio import levels
-from redline.longform import pipeline
-from redline.longform.pipeline import PipelineOptions
 from redline.testing import FakeRecognizer, tone
-from redline.types import SAMPLE_RATE, Task, Waveform
+from redline.transcriber import Transcriber
+from redline.types import SAMPLE_RATE, Waveform
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
 Samples = NDArray[np.float32]
@@ -128,8 +127,8 @@ def test_clipped_samples_are_counted_and_told(speech: Samples, over_db: float, s
     share = float((np.abs(loud) >= 1).mean())
     clipped = (np.round(np.clip(loud, -1, 1) * scale * 32767) / 32768).astype(np.float32)  # also when turned down later
     assert levels.clipped_share(clipped) == pytest.approx(share, rel=0.3)
-    for options in (PipelineOptions(), PipelineOptions(vad=None)):
-        found = pipeline.transcribe(FakeRecognizer(), Waveform(clipped), Task(), options)
+    for vad in (True, False):
+        found = Transcriber(FakeRecognizer()).transcribe(Waveform(clipped), vad=vad)
         (notice,) = [one for one in found.warnings if one.code == "clipped"]
         assert f"{100 * levels.clipped_share(clipped):.1f} % of the samples" in notice.message
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from redline.checkpoints import ar
 from redline.decoding.generate import Generation
 from redline.errors import CheckpointError, ConfigError, UnsupportedTaskError
-from redline.model import load_model
+from redline.load import load_model
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig, ArKind, LMConfig
 from redline.models.rope import Yarn

@@ -25,10 +25,11 @@ from redline.decoding import ngram
 from redline.diarize import embedder
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import AudioError, CheckpointError, ConfigError, RedlineError
-from redline.model import Model, load_model
+from redline.load import load_model
 from redline.models import heads
 from redline.testing import recognize_clips
 from redline.tokenizer import Tokenizer
+from redline.transcriber import Model
 from redline.types import SAMPLE_RATE, Task, Waveform
 from tests import hostile
 

@@ -21,7 +21,9 @@ from redline.errors import AudioError, DataError
 from redline.evaluate import hub, leaderboard, run, wer
 from redline.evaluate.hub import Address
 from redline.evaluate.wer import ScoredUtterance
+from redline.longform.session import SessionOptions
 from redline.testing import FakeRecognizer
+from redline.transcriber import Transcriber
 
 NEWEST = "0123456789abcdef0123456789abcdef01234567"
 
@@ -185,7 +187,7 @@ def test_bad_sound_fails_its_own_utterance_by_name(library: Library) -> None:
     audio = [{"bytes": b"nonsense", "path": None}, {"bytes": None, "path": None}, None, *sounds(1)]
     library.sets["x/y", None, "test"] = Rows({"audio": audio, "text": ["a", "b", "c", "d"]})
     utterances, _, load = hub.read(hub.parse("hf:x/y"))
-    results = [one for batch in run.run(FakeRecognizer(), utterances, run.Clock(), load) for one in batch]
+    results = list(run.run(Transcriber(FakeRecognizer(), SessionOptions(vad=None)), utterances, run.Clock(), load))
     failures = sorted(one.failure for one in results if one.failure)
     assert [one.split(":test/")[1][0] for one in failures] == ["0", "1", "2"] and "neither" in failures[1]
     assert [one.item.edited for one in results if one.item] == ["1.00 seconds"]
@@ -253,7 +255,8 @@ def eight_sets(library: Library) -> None:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, recognizer: FakeRecognizer, *arguments: str) -> Any:
-    monkeypatch.setattr("redline.model.load_model", lambda name, **_: SimpleNamespace(recognizer=recognizer))
+    transcriber = Transcriber(recognizer, SessionOptions(vad=None))
+    monkeypatch.setattr("redline.load.load_model", lambda name, **_: transcriber)
     app = typer.Typer()
     app.command()(evaluate)
     return CliRunner().invoke(app, arguments)

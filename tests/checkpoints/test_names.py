@@ -8,8 +8,8 @@ import pytest
 
 from redline import languages, load_model, signatures
 from redline.errors import RedlineError, UnknownArgumentError, UnsupportedTaskError
-from redline.model import Model
 from redline.testing import FakeRecognizer, tone
+from redline.transcriber import Model
 
 
 @pytest.mark.parametrize("name", ["en", "EN", "English", " english ", "en-US", "en_GB.UTF-8", "eng"])

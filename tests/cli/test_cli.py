@@ -20,13 +20,14 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import redline
-from redline import model as model_module
+from redline import load as model_module
 from redline.cli import show
 from redline.cli.inputs import expand, output_names
 from redline.cli.main import VERBS, app
+from redline.engine.scheduler import BatchOptions
 from redline.errors import RecognitionError, RedlineError
-from redline.model import Model
 from redline.testing import FakeRecognizer, tiny_checkpoint
+from redline.transcriber import Model
 from redline.types import Edit, Hypothesis, Notice, Waveform
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
@@ -68,7 +69,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     def invoke(
         *arguments: object, hear: Callable[[Waveform], str | Hypothesis] = lambda clip: "heard", stdin: bytes = b""
     ) -> Result:
-        monkeypatch.setattr(model_module, "load_model", lambda *args, **kwargs: Model(FakeRecognizer(hear)))
+        model = Model(FakeRecognizer(hear), batch=BatchOptions(1.0))  # so that an interruption falls between windows
+        monkeypatch.setattr(model_module, "load_model", lambda *args, **kwargs: model)
         return CliRunner().invoke(app, ["transcribe", *map(str, arguments)], input=stdin)
 
     return invoke
@@ -124,7 +126,7 @@ def test_warnings_are_told_with_their_times(run: Run) -> None:
 
     result = run(JFK, hear=hear)
     assert result.exit_code == 0 and result.stdout == "heard\nheard\n"
-    assert re.search(rf"{re.escape(str(JFK))}: 0:03\.\d to 0:04\.\d: .*RecognitionError: no luck\n", result.stderr)
+    assert re.search(rf"{re.escape(str(JFK))}: 0:02\.\d to 0:04\.\d: .*RecognitionError: no luck\n", result.stderr)
 
 
 def test_silence_is_told(run: Run, tmp_path: Path) -> None:
@@ -233,15 +235,12 @@ def test_what_the_model_cannot_do_is_one_line(tmp_path: Path) -> None:
         assert result.stderr.startswith("redline: ") and result.stderr.count("\n") == 1
 
 
-def test_interrupted_work_says_what_is_done(
-    run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_work_says_what_is_done(run: Run, recordings: Path, tmp_path: Path) -> None:
     def hear(clip: Waveform) -> str:
         if list((tmp_path / "out").glob("*.txt")):
             raise KeyboardInterrupt
         return "heard"
 
-    monkeypatch.setattr(model_module, "_TOGETHER", 1)
     files = [recordings / "talk.flac", recordings / "sub" / "Talk.flac"]
     result = run(*files, "--output-dir", tmp_path / "out", hear=hear)
     assert result.exit_code == 130

@@ -19,7 +19,7 @@ from redline.decoding.ctc_beam import BeamOptions
 from redline.decoding.keyword_patches import KeywordBias, Patch, patched, splice, zones
 from redline.decoding.ngram import NgramLM
 from redline.decoding.speculative import SpeculativeOptions
-from redline.model import load_model
+from redline.load import load_model
 from redline.punctuation import places
 from redline.recognizer import ArRecognizer, NarRecognizer
 from redline.testing import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint, tone

@@ -24,13 +24,12 @@ from redline.diarize.embedder import SpeakerEmbedder
 from redline.diarize.link import link
 from redline.errors import CheckpointError, UnsupportedTaskError
 from redline.features import FEATURE_DIM, FRAME_RATE, N_MELS, batch_features, clip_features
-from redline.longform import pipeline
-from redline.longform.pipeline import PipelineOptions
-from redline.model import load_model
+from redline.load import load_model
 from redline.recognizer import ArRecognizer
 from redline.testing import recognize_clips, tiny_ar_checkpoint
 from redline.train.objectives.speaker_embedding import band_weights, slaney_filters
-from redline.types import SAMPLE_RATE, Hypothesis, SpeakerEmbedding, Task, Turn, Waveform, Word
+from redline.transcriber import Transcriber
+from redline.types import SAMPLE_RATE, ClipLimits, Hypothesis, SpeakerEmbedding, Task, Turn, Waveform, Word
 
 
 def listening(head: SpeakerEmbedder) -> SpeakerEmbedder:
@@ -311,9 +310,9 @@ def test_a_prefix_keeps_its_speakers_and_is_left_out(folder: Path) -> None:
 
 def test_what_is_asked_is_checked_without_a_prompt_too(folder: Path) -> None:
     with pytest.raises(UnsupportedTaskError, match="allowed are 100"):
-        recognize_clips(by_voice(folder), [], Task(speakers=True, keywords=("a",) * 101))
+        recognize_clips(by_voice(folder), [noise(1.0, 1)], Task(speakers=True, keywords=("a",) * 101))
     with pytest.raises(UnsupportedTaskError, match="does not know the language"):
-        recognize_clips(by_voice(folder), [], Task(speakers=True, language="fr"))
+        recognize_clips(by_voice(folder), [noise(1.0, 1)], Task(speakers=True, language="fr"))
 
 
 def test_a_telephone_is_warned_of(folder: Path) -> None:
@@ -337,9 +336,9 @@ def test_the_language_model_tells_speakers_where_it_writes(folder: Path) -> None
 
 def test_windows_as_they_come_name_speakers_as_the_whole_does(folder: Path) -> None:
     made = by_voice(folder, "so it is")
-    made.window_s = lambda task: 2.0  # type: ignore[method-assign]
+    made.limits = lambda task: ClipLimits(2.0)  # type: ignore[method-assign]
     wave = Waveform(np.concatenate([noise(2.0, 1).samples, noise(2.0, 2).samples, noise(2.0, 4).samples]))
-    options = PipelineOptions(vad=None)
-    whole = pipeline.transcribe(made, wave, Task(speakers=True), options)
-    assert tuple(pipeline.stream(made, wave, Task(speakers=True), options)) == whole.segments
+    model = Transcriber(made)
+    whole = model.transcribe(wave, speakers=True, vad=False)
+    assert tuple(model.stream(wave, speakers=True, vad=False)) == whole.segments
     assert len(whole.segments) > 3 and len({turn.speaker for turn in whole.turns}) > 1

@@ -24,8 +24,10 @@ from redline.evaluate import cpwer, run
 from redline.evaluate import wer as score
 from redline.evaluate.run import Result
 from redline.evaluate.wer import Errors, ScoredUtterance
+from redline.longform.session import SessionOptions
 from redline.manifest import Utterance, read_manifest, write_manifest
 from redline.testing import FakeRecognizer
+from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Segment, Transcript, Turn, Word
 
 SAID = (Turn("ann", 0.0, 1.0, "Good morning."), Turn("bob", 1.0, 2.0, "Good evening!"), Turn("ann", 2.0, 3.0, "Well"))
@@ -124,8 +126,6 @@ def test_a_missing_package_and_too_many_speakers_are_told(monkeypatch: pytest.Mo
 def test_turns_come_from_the_answer_its_words_or_its_segments() -> None:
     words = (Word(0, 1, "a", speaker="x"), Word(1, 2, " b", speaker="x"), Word(2, 3, "c"), Word(3, 4, "d", speaker="x"))
     expected = (Turn("x", 0, 2, "a b"), Turn("", 2, 3, "c"), Turn("x", 3, 4, "d"))
-    assert run.turns_of(Hypothesis("a b c d", words=words)) == expected
-    assert run.turns_of(Hypothesis("a", words=(Word(0, 1, "a"),))) == ()
     spoken = (Segment(0, 0, 4, "a b c d", words=words), Segment(1, 4, 6, "e f", speaker="y", words=(Word(4, 5, "e"),)))
     assert run.turns_of(Transcript("a b c d e f", spoken)) == (*expected, Turn("y", 4, 6, "e f"))
     assert run.turns_of(Transcript("a", spoken, turns=SAID)) == SAID
@@ -166,12 +166,12 @@ def test_the_command_tells_cpwer_in_all_three_places(
     heard = ("good", "morning", "well", "good", "evening")
     named = tuple(Word(number, number + 1, text, speaker="1") for number, text in enumerate(heard))
 
-    def load_model(name: str, **_: object) -> SimpleNamespace:
+    def load_model(name: str, **_: object) -> Transcriber:
         words = named if name == "plus" else ()
         hypothesis = Hypothesis("good morning good evening well", words=words)
-        return SimpleNamespace(recognizer=FakeRecognizer(lambda clip: hypothesis, name=name))
+        return Transcriber(FakeRecognizer(lambda clip: hypothesis, name=name), SessionOptions(vad=None))
 
-    monkeypatch.setattr("redline.model.load_model", load_model)
+    monkeypatch.setattr("redline.load.load_model", load_model)
     app = typer.Typer()
     app.command()(evaluate)
     out, page = tmp_path / "scores.json", tmp_path / "report.html"

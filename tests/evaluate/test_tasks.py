@@ -6,7 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,30 @@ from redline.evaluate.keywords import KeywordScore
 from redline.evaluate.run import Result
 from redline.evaluate.tasks import TaskOptions
 from redline.evaluate.wer import Errors, ScoredUtterance
+from redline.longform.session import SessionOptions
 from redline.manifest import Utterance, read_manifest, write_manifest
 from redline.testing import FakeRecognizer, tone
-from redline.types import Hypothesis, Task, Turn, Waveform, Word
+from redline.transcriber import Transcriber
+from redline.types import ClipLimits, Hypothesis, Request, Task, Turn, Waveform, Word
 
 
 class Obedient(FakeRecognizer):
     """A recognizer that is asked, and remembers what for; it refuses what it was told to refuse."""
 
-    def __init__(self, answer: Callable[[Waveform, Task], Hypothesis], refused: str = "", name: str = "fake") -> None:
+    def __init__(self, reply: Callable[[Waveform, Task], Hypothesis], refused: str = "", name: str = "fake") -> None:
         super().__init__(name=name)
-        self.answer = answer
+        self.reply = reply
         self.refused = refused
-        self.asked: list[tuple[Task, int]] = []
+        self.asked: list[Task] = []
 
-    def recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
+    def limits(self, task: Task) -> ClipLimits:
         if self.refused and getattr(task, self.refused):
             raise UnsupportedTaskError(f"{self.name} cannot do {self.refused}")
-        if clips:
-            self.asked.append((task, len(clips)))
-        return [self.answer(clip, task) for clip in clips]
+        return super().limits(task)
+
+    def answer(self, request: Request) -> Hypothesis:
+        self.asked.append(request.task)
+        return self.reply(request.clip, request.task)
 
 
 def said(text: str, *keys: str, id: str = "u", language: str = "en") -> Utterance:
@@ -98,20 +102,21 @@ def test_what_cannot_be_asked_is_told() -> None:
         TaskOptions(keywords=True, distractors=-1)
 
 
-def test_rows_that_are_asked_the_same_share_a_batch() -> None:
+def test_rows_share_a_batch_whatever_they_are_asked() -> None:
     rows = [said("a", "x"), said("b", "y"), said("c", "x"), said("d"), said("e")]
     recognizer = Obedient(lambda clip, task: Hypothesis(" ".join(task.keywords)))
     tasks = asking.tasks(rows, TaskOptions(keywords=True))
-    results = [one for batch in run.run(recognizer, rows, run.Clock(), lambda path: tone(1.0), tasks) for one in batch]
-    assert sorted(count for _, count in recognizer.asked) == [1, 2, 2]
+    transcriber = Transcriber(recognizer, SessionOptions(vad=None))
+    results = list(run.run(transcriber, rows, run.Clock(), lambda path: tone(1.0), tasks))
+    assert recognizer.asked == tasks and len(recognizer.batches) == 1
     heard = {one.utterance.text: one.item.edited for one in results if one.item}
     assert heard == {"a": "x", "b": "y", "c": "x", "d": "", "e": ""}
     assert {one.utterance.text: one.task for one in results} == dict(zip("abcde", tasks, strict=True))
 
 
 def test_an_item_knows_which_keywords_were_not_its_own() -> None:
-    ((one,),) = run.run(
-        Obedient(lambda clip, task: Hypothesis("a")),
+    (one,) = run.run(
+        Transcriber(Obedient(lambda clip, task: Hypothesis("a")), SessionOptions(vad=None)),
         [said("a", "own")],
         run.Clock(),
         lambda path: tone(1.0),
@@ -168,11 +173,6 @@ def test_recall_is_compared_in_pairs() -> None:
 
 
 # ---- speakers, times, tags
-
-
-def test_turns_of_a_short_answer_are_its_own() -> None:
-    own = (Turn("1", 0.0, 1.0, "a"), Turn("2", 1.0, 2.0, "b"))
-    assert run.turns_of(Hypothesis("a b", words=(Word(0.0, 1.0, "a", speaker="9"),), turns=own)) == own
 
 
 @pytest.fixture
@@ -264,11 +264,11 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         row |= {"audio": f"{number}.wav", "duration": number, "source": "mine"}
     data = write_manifest(tmp_path / "m.jsonl", rows)
 
-    def load_model(name: str, **_: object) -> SimpleNamespace:
+    def load_model(name: str, **_: object) -> Transcriber:
         refused = {"base": "speakers", "nar": "keywords"}.get(name, "")
-        return SimpleNamespace(recognizer=Obedient(plus, refused, name))
+        return Transcriber(Obedient(plus, refused, name), SessionOptions(vad=None))
 
-    monkeypatch.setattr("redline.model.load_model", load_model)
+    monkeypatch.setattr("redline.load.load_model", load_model)
     app = typer.Typer()
     app.command()(evaluate)
 

@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from redline import audio
 from redline.cli.evaluate import evaluate
+from redline.engine.scheduler import BatchOptions
 from redline.errors import DataError, NotAudioError
 from redline.evaluate import datasets, run, wer
 from redline.evaluate.wer import Errors, ScoredUtterance
+from redline.longform.session import SessionOptions
 from redline.testing import FakeRecognizer, tone
+from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Notice, Waveform
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=7).map(" ".join)
@@ -172,7 +175,7 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
     ]
     utterances, _ = datasets.read(write_manifest(tmp_path, rows))
     recognizer, clock = FakeRecognizer(), run.Clock()
-    results = [result for batch in run.run(recognizer, utterances, clock, load) for result in batch]
+    results = list(run.run(Transcriber(recognizer, SessionOptions(vad=None)), utterances, clock, load))
     heard = {result.utterance.audio.name: result.item.edited for result in results if result.item}
     assert heard == {"2.wav": "2.00 seconds", "5.wav": "5.00 seconds", "9.wav": "2.00 seconds"}
     assert [result.failure for result in results if result.failure] == ["bad.wav: not audio"]
@@ -180,40 +183,52 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
     assert clock.rtfx > 0
 
 
-def test_rows_without_a_duration_are_spread_over_batches(tmp_path: Path) -> None:
+def test_rows_without_a_duration_share_batches_that_hold_them(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"audio": "1.wav", "text": "x"} for _ in range(40)]
     utterances, _ = datasets.read(write_manifest(tmp_path, rows))
     recognizer = FakeRecognizer(max_clip_s=30.0)
-    results = [result for batch in run.run(recognizer, utterances, run.Clock(), load) for result in batch]
-    assert len(results) == 40
-    assert max(len(batch) for batch in recognizer.batches) * 30.0 <= run.BATCH_S
+    transcriber = Transcriber(recognizer, SessionOptions(vad=None), BatchOptions(10.0))
+    assert len(list(run.run(transcriber, utterances, run.Clock(), load))) == 40
+    assert [len(batch) for batch in recognizer.batches] == [10] * 4
 
 
 def test_warnings_of_a_recognizer_are_kept(tmp_path: Path) -> None:
     utterances, _ = datasets.read(write_manifest(tmp_path, [{"audio": "1.wav", "text": "x", "duration": 1}]))
     notice = Notice("odd", "this was odd")
     recognizer = FakeRecognizer(lambda clip: Hypothesis("x", warnings=(notice,)))
-    ((result,),) = run.run(recognizer, utterances, run.Clock(), load)
-    assert result.warnings == (notice,)
+    (result,) = run.run(Transcriber(recognizer, SessionOptions(vad=None)), utterances, run.Clock(), load)
+    assert result.warnings == (Notice("odd", "this was odd", 0.0, 1.0),)
 
 
-def test_short_utterances_go_whole_and_long_ones_through_the_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows: list[dict[str, object]] = [{"audio": f"{n}.wav", "text": "x", "duration": n} for n in (4, 12)]
+@pytest.mark.parametrize("vad", [True, False])
+def test_an_utterance_gets_the_transcript_of_its_file_or_its_part_of_it(tmp_path: Path, vad: bool) -> None:
+    jfk = Path(__file__).parents[1] / "data" / "jfk.flac"
+    parts = ({}, {"start": 2.0, "end": 9.5}, {"start": 10.0})
+    rows = [{"audio": str(jfk), "text": "x", "language": "en"} | part for part in parts]
     utterances, _ = datasets.read(write_manifest(tmp_path, rows))
-    piped: list[float] = []
 
-    def pipeline(recognizer: object, waves: Sequence[Waveform], task: object) -> list[Hypothesis]:
-        piped.extend(wave.duration for wave in waves)
-        return [Hypothesis("long") for _ in waves]
+    def hear(clip: Waveform) -> Hypothesis:
+        return Hypothesis(f"{clip.samples.sum():.4f}", f"{clip.duration}", confidence=min(1.0, clip.duration / 10))
 
-    monkeypatch.setattr(run.pipeline, "transcribe_many", pipeline)
-    recognizer = FakeRecognizer(max_clip_s=10.0)
-    for _ in run.run(recognizer, utterances, run.Clock(), load):
-        pass
-    assert recognizer.batches == [[4.0]]
-    assert piped == [12.0]
+    options = SessionOptions() if vad else SessionOptions(vad=None)
+    transcriber = Transcriber(FakeRecognizer(hear, max_clip_s=4.0), options)
+    results = {result.utterance.start: result for result in run.run(transcriber, utterances, run.Clock())}
+    samples = audio.load(jfk).samples
+    for part in parts:
+        start, end = part.get("start", 0.0), part.get("end", 11.0)
+        whole = transcriber.transcribe(samples[round(start * 16_000) : round(end * 16_000)], sample_rate=16_000)
+        item = results[start].item
+        assert item is not None and (item.edited, item.draft, item.duration) == (whole.text, whole.draft, end - start)
+        confidences = [segment.confidence or 0.0 for segment in whole.segments]
+        assert min(confidences) <= (item.confidence or 0.0) <= max(confidences)
+
+
+def test_the_draft_of_an_answer_without_text_is_empty() -> None:
+    items = [ScoredUtterance("s", "en", 1.0, "a b", "a b", "a c"), ScoredUtterance("s", "en", 1.0, "c", "")]
+    (report,) = wer.reports(items)
+    assert report.draft is not None and report.draft.words.count == 2
+    (report,) = wer.reports([*items, ScoredUtterance("s", "en", 1.0, "c", "c")])
+    assert report.draft is None, "one answer with a text has no draft"
 
 
 def test_command_prints_a_table_and_writes_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +246,7 @@ def test_command_prints_a_table_and_writes_the_same_numbers(tmp_path: Path, monk
         return Hypothesis("sing songs" if clip.duration < 1.5 else "play names", draft="ring songs")
 
     recognizer = FakeRecognizer(hear, name="made-up")
-    monkeypatch.setattr("redline.model.load_model", lambda name, **_: SimpleNamespace(recognizer=recognizer))
+    monkeypatch.setattr("redline.load.load_model", lambda name, **_: Transcriber(recognizer, SessionOptions(vad=None)))
     app = typer.Typer()
     app.command()(evaluate)
     out = tmp_path / "scores.json"
@@ -309,11 +324,12 @@ def test_several_models_are_compared_and_reported(tmp_path: Path, monkeypatch: p
         {"audio": f"{number}.wav", "text": "sing songs", "duration": (number + 1) / 2} for number in range(3)
     ]
 
-    def load_model(name: str, **_: object) -> SimpleNamespace:
+    def load_model(name: str, **_: object) -> Transcriber:
         heard = "sing songs" if name == "good" else "ring songs"
-        return SimpleNamespace(recognizer=FakeRecognizer(lambda clip: Hypothesis(heard, draft="x songs"), name=name))
+        recognizer = FakeRecognizer(lambda clip: Hypothesis(heard, draft="x songs"), name=name)
+        return Transcriber(recognizer, SessionOptions(vad=None))
 
-    monkeypatch.setattr("redline.model.load_model", load_model)
+    monkeypatch.setattr("redline.load.load_model", load_model)
     app = typer.Typer()
     app.command()(evaluate)
     arguments = ["--data", str(write_manifest(tmp_path, rows)), "--model", "bad", "--model", "good"]

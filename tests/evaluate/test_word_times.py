@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +18,11 @@ from redline.errors import DataError
 from redline.evaluate import run, word_times
 from redline.evaluate.run import Result
 from redline.evaluate.wer import ScoredUtterance
+from redline.longform.session import SessionOptions
 from redline.manifest import Utterance, read_manifest, write_manifest
 from redline.testing import FakeRecognizer, tone
-from redline.types import Hypothesis, Segment, Transcript, Waveform, Word
+from redline.transcriber import Transcriber
+from redline.types import Hypothesis, Waveform, Word
 
 
 def timed(text: str, shift: float = 0.0, step: float = 0.5) -> tuple[Word, ...]:
@@ -129,15 +130,9 @@ def test_times_count_from_the_start_of_the_part(tmp_path: Path) -> None:
     row = {"audio": "9.wav", "text": "a b", "start": 4, "end": 5, "words": words}
     utterances = read_manifest(write_manifest(tmp_path / "m.jsonl", [row]))
     recognizer = FakeRecognizer(lambda clip: Hypothesis("a b", words=timed("a b", 0.03)))
-    ((one,),) = run.run(recognizer, utterances, run.Clock(), lambda path: tone(9.0))
+    (one,) = run.run(Transcriber(recognizer, SessionOptions(vad=None)), utterances, run.Clock(), lambda path: tone(9.0))
     assert recognizer.batches == [[1.0]]
     assert found(one).ends == (30.0, 30.0)
-
-
-def test_words_of_a_long_answer_are_those_of_its_segments() -> None:
-    first, second = timed("a b"), timed("c", 2.0)
-    segments = (Segment(0, 0, 1, "a b", words=first), Segment(1, 1, 2, "-"), Segment(2, 2, 3, "c", words=second))
-    assert run.words_of(Transcript("a b - c", segments)) == first + second
 
 
 def test_the_command_tells_word_times_and_keeps_synthetic_speech_apart(
@@ -152,7 +147,9 @@ def test_the_command_tells_word_times_and_keeps_synthetic_speech_apart(
     def hear(clip: Waveform) -> Hypothesis:
         return Hypothesis("sing songs", words=timed("sing songs", 0.05 if clip.duration < 1.5 else 0.15))
 
-    monkeypatch.setattr("redline.model.load_model", lambda name, **_: SimpleNamespace(recognizer=FakeRecognizer(hear)))
+    monkeypatch.setattr(
+        "redline.load.load_model", lambda name, **_: Transcriber(FakeRecognizer(hear), SessionOptions(vad=None))
+    )
     app = typer.Typer()
     app.command()(evaluate)
     out, page = tmp_path / "scores.json", tmp_path / "report.html"

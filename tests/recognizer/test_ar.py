@@ -17,16 +17,15 @@ from redline.decoding.generate import GenerateOptions, Generation
 from redline.decoding.repetition import RepetitionOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
-from redline.longform import pipeline
-from redline.longform.pipeline import PipelineOptions
-from redline.model import Model, load_model
+from redline.load import load_model
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig, ArKind
 from redline.prompts import PromptTemplate
 from redline.recognizer import ArRecognizer, NarRecognizer
 from redline.testing import recognize_clips, silence, tiny_ar_checkpoint, tiny_checkpoint, tone
 from redline.tokenizer import Tokenizer
-from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Task, Waveform
+from redline.transcriber import Model
+from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request, Task, Waveform
 
 NO_LOOPS = RepetitionOptions(max_n=0)
 
@@ -170,7 +169,7 @@ def test_what_a_model_cannot_do_is_refused_before_any_work(
 ) -> None:
     model = load_model(folders[name])
     with pytest.raises(UnsupportedTaskError, match=message):
-        model._task(task)
+        model.recognizer.limits(task)
 
 
 def test_options_of_other_models_are_refused(folders: dict[str, Path]) -> None:
@@ -328,7 +327,7 @@ def test_a_text_has_its_times_ready_and_a_translation_has_none(folders: dict[str
     assert plain.timing is not None and not plain.words
     (translated,) = recognize_clips(recognizer, [CLIPS[2]], Task("translate", "en", "de"))
     assert translated.timing is None and not translated.words
-    found = pipeline.transcribe(recognizer, CLIPS[2], Task("translate", "en", "de"), PipelineOptions(vad=None))
+    found = Model(recognizer).transcribe(CLIPS[2], task="translate", language="en", target_language="de", vad=False)
     assert "translation" in formats.subtitle_notices(found, ["srt"])[0].message
 
 
@@ -356,13 +355,13 @@ def test_a_later_window_hears_the_one_before_and_goes_on_from_it(
     lengths: list[float] = []
     run = ArRecognizer.recognize
 
-    def record(self: ArRecognizer, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
-        lengths.extend(clip.duration for clip in clips)
-        return run(self, clips, task)
+    def record(self: ArRecognizer, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+        lengths.extend(request.clip.duration for request in requests)
+        return run(self, requests)
 
     monkeypatch.setattr(ArRecognizer, "recognize", record)
     wave = noise(4.2, 7)
-    found = pipeline.transcribe(plus, wave, Task(speakers=True), PipelineOptions(vad=None))
+    found = Model(plus).transcribe(wave, speakers=True, vad=False)
     assert len(lengths) == 3 and max(lengths) <= 4.4 and lengths[0] <= 2.2 < lengths[1]
     assert [text.rsplit("<|end_of_role|>")[-1].split("]: ")[-1] for text in asked[1:]] == ["so it is", "no"]
     assert found.text == "so it is is it no no no"
@@ -385,7 +384,7 @@ def test_who_speaks_is_known_through_a_window_without_a_tag(
 ) -> None:
     asked = says(plus, monkeypatch, "[SPEAKER 2]: so it is", "is it", "no no")
     monkeypatch.setattr(ArRecognizer, "_max_s", lambda self, task: 4.4)
-    found = pipeline.transcribe(plus, noise(4.2, 7), Task(speakers=True), PipelineOptions(vad=None))
+    found = Model(plus).transcribe(noise(4.2, 7), speakers=True, vad=False)
     assert asked[2].endswith("[Speaker 2]: is it")
     assert [(turn.speaker, turn.text) for turn in found.turns] == [("2", "so it is is it no no")]
 
@@ -393,7 +392,7 @@ def test_who_speaks_is_known_through_a_window_without_a_tag(
 def test_the_users_prefix_begins_the_first_window_only(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = says(plus, monkeypatch, "it is", "no", "no", "no")
     monkeypatch.setattr(ArRecognizer, "_max_s", lambda self, task: 2.0)
-    found = pipeline.transcribe(plus, noise(3.5, 7), Task(prefix="and so"), PipelineOptions(vad=None))
+    found = Model(plus).transcribe(noise(3.5, 7), prefix="and so", vad=False)
     assert [text.endswith("and so") for text in asked] == [True, *[False] * (len(asked) - 1)] and len(asked) > 1
     assert found.text.startswith("it is no")
 

@@ -16,9 +16,8 @@ from redline.errors import CheckpointError, DataError
 from redline.evaluate.languages import score
 from redline.evaluate.run import Result
 from redline.features import FEATURE_DIM
-from redline.longform import pipeline
+from redline.load import load_model
 from redline.manifest import Utterance
-from redline.model import load_model
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
 from redline.models.heads import LANGUAGE_HEAD, LanguageHead, PunctuationHead, save
@@ -30,6 +29,7 @@ from redline.train.objectives.encoder import warm
 from redline.train.objectives.ngram import NgramOptions
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
+from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Task, Waveform
 from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
 
@@ -72,11 +72,10 @@ def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
     # Twenty seconds loud, ten faint.
     wave = Waveform(np.concatenate((tone(20.0).samples, tone(10.0, level_db=-40.0).samples)))
     fake = FakeRecognizer(hear, max_clip_s=5.0, languages=("en", "de"))
-    options = pipeline.PipelineOptions(vad=None)
-    assert pipeline.transcribe(fake, wave, Task(), options).language == "de"
-    assert pipeline.transcribe(fake, wave, Task(language="en"), options).language == "en"
+    assert Transcriber(fake).transcribe(wave, vad=False).language == "de"
+    assert Transcriber(fake).transcribe(wave, language="en", vad=False).language == "en"
     silent = FakeRecognizer(lambda clip: Hypothesis("", language="de"), languages=("en", "de"))
-    assert pipeline.transcribe(silent, wave, Task(), options).language is None
+    assert Transcriber(silent).transcribe(wave, vad=False).language is None
 
 
 def test_the_confusion_matrix_counts_who_was_taken_for_whom() -> None:

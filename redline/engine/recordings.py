@@ -1,0 +1,194 @@
+"""Recordings that are read and recognized side by side: sound goes to sessions while the scheduler works on them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redline import itn
+from redline.engine.scheduler import Account, Scheduler
+from redline.errors import RedlineError, UnsupportedTaskError
+from redline.longform.session import Session
+from redline.types import SAMPLE_RATE, Notice, Segment, Transcript, Waveform
+
+_MOST = 64  # recordings at the same time
+_BLOCK_S = 30.0
+
+
+class Sound(Protocol):
+    """An opened recording: mono float32 blocks at 16 kHz, and, when they have ended, what went wrong."""
+
+    name: str
+    warnings: tuple[Notice, ...]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]: ...
+
+
+class WaveformSound:
+    """A `Waveform` as blocks."""
+
+    def __init__(self, wave: Waveform) -> None:
+        self.name, self.warnings, self.duration_s = wave.source, wave.warnings, wave.duration
+        self._samples = wave.samples
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        size = round(_BLOCK_S * SAMPLE_RATE)
+        return (self._samples[at : at + size] for at in range(0, len(self._samples), size))
+
+
+class Recording:
+    """A recording on its way: how it is opened, its session, and what comes of it.
+
+    With `digits` its texts are inverse normalised.
+    """
+
+    def __init__(
+        self, open: Callable[[], AbstractContextManager[Sound]], session: Session, *, digits: bool = False
+    ) -> None:
+        self.session = session
+        self.error: RedlineError | None = None
+        self._open = open
+        self._digits = digits
+        self._stack = ExitStack()
+        self._sound: Sound | None = None
+        self._blocks: Iterator[NDArray[np.float32]] = iter(())
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to read."""
+        return self.session.closed or self.error is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there."""
+        return self.session.done or self.error is not None
+
+    @property
+    def held_s(self) -> float:
+        """Seconds of sound that wait for their text."""
+        return 0.0 if self.finished else self.session.held_s
+
+    @property
+    def known_s(self) -> float:
+        """Seconds that were read, or, while it is read, that the recording claims to have where it claims any."""
+        claimed_s = None if self.ended else getattr(self._sound, "duration_s", None)
+        return max(self.session.fed_s, claimed_s or 0.0)
+
+    def read(self) -> None:
+        """Open it, and feed the next block to the session or close it; an error of the recording ends it."""
+        try:
+            if self._sound is None:
+                self._sound = self._stack.enter_context(self._open())
+                self._blocks = iter(self._sound)
+                self.session.source = self._sound.name
+            if (block := next(self._blocks, None)) is not None:
+                self.session.feed(block)
+            else:
+                self.session.close(self._sound.warnings)
+        except RedlineError as error:
+            self.error = error
+        if self.ended:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self._stack.close()
+
+    def segments(self) -> list[Segment]:
+        """New segments."""
+        segments, language = self.session.segments(), self.session.task.language or "en"
+        return [itn.segment_with_itn(segment, language) for segment in segments] if self._digits else segments
+
+    def result(self) -> Transcript | RedlineError:
+        """The transcript, or the error in its place; raises `UnsupportedTaskError`, which no other clip can escape."""
+        try:
+            return self.error or self._written(self.session.finish())
+        except UnsupportedTaskError:
+            raise
+        except RedlineError as error:
+            return error
+
+    def so_far(self) -> Transcript | RedlineError | None:
+        """What there is of it after an interruption."""
+        if self.finished:
+            return self.result()
+        transcript = self.session.interrupted()
+        return None if transcript is None else self._written(transcript)
+
+    def _written(self, transcript: Transcript) -> Transcript:
+        return itn.with_itn(transcript, self.session.task.language) if self._digits else transcript
+
+
+class Flight:
+    """The recordings that are in work, in their order."""
+
+    def __init__(
+        self, recordings: Iterable[Recording], scheduler: Scheduler, *, ahead_s: float, most_ahead_s: float
+    ) -> None:
+        """Sound is read until `ahead_s` of it wait for text; that doubles with each batch up to `most_ahead_s`."""
+        self.recordings: deque[Recording] = deque()
+        self._coming = iter(recordings)
+        self._scheduler = scheduler
+        self._account = Account()
+        self._ahead_s = ahead_s
+        self._most_ahead_s = most_ahead_s
+        self._taken_s = 0.0
+
+    def ticks(self, progress: Callable[[float, float], None] | None = None) -> Iterator[None]:
+        """Read a block or recognize a batch again and again until all is done; comes back in between.
+
+        `progress` gets the seconds done and known.
+        """
+        told = (0.0, 0.0)
+        while True:
+            yield
+            held_s = sum(recording.held_s for recording in self.recordings)
+            due = self._due() if held_s <= self._ahead_s else None
+            if due is None and self._scheduler.step():
+                self._ahead_s = min(self._most_ahead_s, max(2 * self._ahead_s, _BLOCK_S))
+            elif due is not None or (due := self._due(full=True)) is not None:  # what is held waits for what follows
+                due.read()
+                if due.error is not None:
+                    self._scheduler.withdraw(due.session)
+            else:
+                return
+            if progress is not None and (now := self._done_and_known_s()) != told:
+                told = now
+                progress(*now)
+
+    def take_finished(self) -> Iterator[Recording]:
+        """The first recordings, as far as they are finished."""
+        while self.recordings and self.recordings[0].finished:
+            self._taken_s += self.recordings[0].known_s
+            yield self.recordings.popleft()
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        for recording in self.recordings:
+            recording.close()
+
+    def _due(self, full: bool = False) -> Recording | None:
+        """The recording to read next: the first that has not ended, or one more.
+
+        Where each window waits for the one before it, only those of several recordings can share a batch: one that has
+        two windows waiting is left, unless `full`.
+        """
+        for recording in self.recordings:
+            session = recording.session
+            if not recording.ended and (full or not session.limits.needs_previous or session.waiting < 2):
+                return recording
+        coming = next(self._coming, None) if len(self.recordings) < _MOST else None
+        if coming is not None:
+            self.recordings.append(coming)
+            self._scheduler.submit(coming.session, account=self._account)
+        return coming
+
+    def _done_and_known_s(self) -> tuple[float, float]:
+        known = self._taken_s + sum(recording.known_s for recording in self.recordings)
+        open_s = sum(one.known_s - one.session.fed_s + one.held_s for one in self.recordings if not one.finished)
+        return round(max(0.0, known - open_s), 3), round(known, 3)

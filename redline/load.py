@@ -1,0 +1,128 @@
+"""`load_model`: a checkpoint -> a `Transcriber`, on the device and in the precision that are wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from redline import threads as computing
+from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints.folder import resolve
+from redline.decoding.generate import GenerateOptions
+from redline.decoding.speculative import SpeculativeOptions
+from redline.errors import RedlineError
+from redline.longform.session import SessionOptions
+from redline.longform.windows import WindowOptions
+from redline.prompts import PromptTemplate
+from redline.recognizer import ArRecognizer, NarRecognizer
+from redline.signatures import checked
+from redline.transcriber import Transcriber
+
+Drafts = Literal["own", "exact", "fast", "trust", "none"]
+# Models read better with more around it: only long pauses end a window.
+_OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
+
+
+@checked()
+def load_model(
+    name: str | Path = "tiny",
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    draft_lm: str | Path = "own",
+    punctuate: bool = True,
+    beams: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+    drafts: Drafts = "own",
+    threads: int | None = None,
+) -> Transcriber:
+    """Load a bundled model, a folder or a hub id.
+
+    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default float32,
+    and bfloat16 on CUDA. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's "own" if it has
+    one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get capitals and
+    marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and `seed` say how
+    tokens are chosen (what is drawn for a clip depends on the seed and its sound, not on its place among others), and
+    `drafts` how a draft of the encoder is verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the
+    draft is the text), "none", or as the checkpoint's "own" config says: trust or exact. `threads` compute, for the
+    whole process; by default PyTorch's number, but never more than this process may use. Raises `CheckpointError` when
+    it is not a checkpoint this package knows.
+    """
+    computing.check_fork()
+    computing.use(threads)
+    place = pick_device(device)
+    precision = pick_dtype(dtype, place)
+    folder = resolve(name, revision)
+    if ar.is_ar(folder):
+        answers, config, _ = ar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+        if drafts in ("fast", "trust") and answers.draft_head is None:
+            raise RedlineError(
+                f"{name}: drafts is {drafts!r}, but it has no {ar.DRAFT_HEAD} to write them; leave it out"
+            )
+        if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
+            raise RedlineError(
+                f"{name}: drafts is {drafts!r}, beams {beams} and temperature {temperature:g}; drafts are for greedy "
+                "decoding: leave one or the other out"
+            )
+        if drafts == "own":
+            drafts = "trust" if config.trusts_draft else "exact"
+        recognizer = ArRecognizer(
+            answers,
+            vocabulary.load(folder, config),
+            PromptTemplate.from_folder(folder, config.kind, config.names_language),
+            name=str(name),
+            options=GenerateOptions(
+                config.text.eos_token_id,
+                other_eos_ids=config.text.other_eos_token_ids,
+                beams=beams,
+                temperature=temperature,
+                suppress=(config.audio_token_index,),
+            ),
+            drafts=None if drafts == "none" else SpeculativeOptions(drafts),
+            punctuate=punctuate,
+            seed=seed,
+        )
+        return Transcriber(recognizer, _OPTIONS)
+    ignored = ((beams, 1, "beams"), (temperature, 0.0, "temperature"), (seed, 0, "seed"), (drafts, "own", "drafts"))
+    for given, default, what in ignored:
+        if given != default:
+            raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
+    model, editing, folder = nar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+    tokenizer = vocabulary.load(folder, editing)
+    return Transcriber(NarRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _OPTIONS)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device to compute on; raises `RedlineError` when the one asked for is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    allowed = ", ".join(["auto", *(name for name, there in present.items() if there)])
+    if device is None or device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise RedlineError(f"no device is called {device!r}; allowed here are {allowed}") from None
+    if not present.get(place.type, False):
+        raise RedlineError(f"device {device!r} is not available to PyTorch here; allowed are {allowed}")
+    return place
+
+
+def pick_dtype(dtype: str | torch.dtype | None, place: torch.device) -> torch.dtype:
+    """The precision to compute in; raises `RedlineError` for a name that is none, and for float16 on a CPU.
+
+    There PyTorch sums float16 in an order that depends on the batch, so a text would depend on its neighbours.
+    """
+    if dtype is None:
+        return torch.bfloat16 if place.type == "cuda" else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if place.type != "cpu":
+        known["float16"] = torch.float16
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype not in known:
+        raise RedlineError(f"dtype is {dtype!r}; allowed on {place.type} are {', '.join(known)}")
+    return known[dtype]

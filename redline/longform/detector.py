@@ -1,0 +1,124 @@
+"""Voice activity detection over blocks of 33 s: where somebody speaks in a recording that is still being read.
+
+Every rule looks at the current block and what came before it, so hours need no more memory than minutes, and a
+recording of half a minute is judged as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redline.audio.levels import CLIPPED, LOUD_DB, clipped_share, is_silent
+from redline.longform.vad import BLOCK, SileroVad, SpeechSpans, VadOptions, frame_levels
+from redline.types import SAMPLE_RATE, Notice, Span
+
+_RAISED_DB = -20.0  # what the network gets the loudest frame of a quieter or overdriven recording brought to
+_SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
+_SECOND_LOOK_S = 600.0
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a block decides: speech that is certain, before which sample everything is, the strength of each frame."""
+
+    speech: list[Span]
+    settled: int
+    strength: NDArray[np.float32]
+
+
+class SpeechDetector:
+    """Blocks of one recording in time order -> speech, and notices about the recording; without options all is speech.
+
+    - Level: the network misses words of quiet and overdriven recordings, so it gets each block with the gain that suits
+      the loudest frame so far, this block's among them.
+    - Silence: a block of digital silence or of a converter's noise holds no speech, and the network does not see it.
+    - Second look: where no speech has been found in the recording yet, a lower threshold decides, for up to 600 s at a
+      time; what it finds is given up when clear speech comes within that time.
+    - Clipping: each block's share counts against its own peak; the notice tells their mean.
+    """
+
+    def __init__(self, options: VadOptions | None) -> None:
+        self.notices: list[Notice] = []
+        """New ones are appended."""
+        self._vad = SileroVad()
+        self._clear = None if options is None else SpeechSpans(options)
+        self._faint = SpeechSpans(_SECOND_LOOK)
+        self._held: dict[int, Span] = {}  # faint speech by its start, until it is known whether there is clear speech
+        self._stretch = 0  # samples that the second look has seen since it last decided
+        self._found = self._found_faint = False
+        self._loudest_db = -np.inf
+        self._silent = True
+        self._previous = np.zeros(0, dtype=np.float32)
+        self._end = 0
+        self._clipped = 0.0
+
+    def push(self, samples: NDArray[np.float32], *, last: bool = False) -> Detection:
+        """The next block, of `BLOCK` samples except at the end."""
+        self._end += len(samples)
+        levels = frame_levels(samples)
+        self._clipped += clipped_share(samples) * len(samples)
+        if self._clear is None:
+            detection = Detection([Span(0, self._end)], 0, levels)
+        else:
+            probabilities = self._probabilities(samples, levels)
+            speech = self._clear.push(probabilities, self._end)
+            settled = self._clear.settled
+            self._found = self._found or bool(speech)
+            if not self._found:
+                speech, settled = self._look_again(probabilities, settled, last)
+            # Speech is equally certain in all of a fluent sentence; the level then tells words from the gaps between.
+            detection = Detection(speech, settled, (probabilities + levels / 60).astype(np.float32))
+        if last:
+            self._sum_up()
+        return detection
+
+    def _probabilities(self, samples: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._loudest_db = max(self._loudest_db, float(levels.max(initial=-np.inf)))
+        # A short rest says little about itself: it is judged together with the end of the block before it.
+        recent = np.concatenate((self._previous, samples))[-BLOCK:]
+        self._previous = samples
+        if not len(samples) or is_silent(recent):
+            self._vad.pause()
+            return np.zeros(len(levels), dtype=np.float32)
+        self._silent = False
+        usual = _RAISED_DB <= self._loudest_db <= LOUD_DB
+        return self._vad.probabilities(samples, 1.0 if usual else 10 ** ((_RAISED_DB - self._loudest_db) / 20))
+
+    def _look_again(self, probabilities: NDArray[np.float32], settled: int, last: bool) -> tuple[list[Span], int]:
+        """Faint speech, and before which sample it is known, where no clear speech has been found."""
+        for span in self._faint.push(probabilities, self._end):
+            self._held[span.start] = span
+        self._stretch += BLOCK
+        if not last and self._stretch + BLOCK <= _SECOND_LOOK_S * SAMPLE_RATE:
+            return [], min([settled, self._faint.settled, *self._held])
+        speech = sorted(self._held.values(), key=lambda span: span.start)
+        self._stretch = 0
+        self._held.clear()
+        if speech:
+            self._found_faint = True
+            message = "speech was found only at a second, more sensitive look; check the text"
+            self.notices.append(Notice("faint-speech", message, speech[0].start_s, speech[-1].end_s))
+        return speech, self._faint.settled
+
+    def _sum_up(self) -> None:
+        """Notices about the recording as a whole."""
+        share = self._clipped / max(1, self._end)
+        if share >= CLIPPED:
+            message = (
+                f"{100 * share:.1f} % of the samples are clipped: it was too loud for the recorder, and what was cut "
+                "off cannot be heard, so check the text; record with less gain, or use the original if this is a copy"
+            )
+            self.notices.insert(0, Notice("clipped", message))
+        if self._clear is None or self._found or self._found_faint:
+            return
+        if self._silent:
+            self.notices.append(Notice("no-speech", "no speech; the recording is silent"))
+            return
+        message = (
+            f"no speech was found, though the recording is not silent (its loudest part is at {self._loudest_db:.0f} "
+            "dBFS); if someone does speak in it, switch speech detection off (vad=False, --no-vad)"
+        )
+        self.notices.append(Notice("no-speech", message))

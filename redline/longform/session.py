@@ -1,0 +1,257 @@
+"""A recording as a resumable state machine: samples in, requests out, hypotheses in, segments out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redline.audio.check import checked_waveform
+from redline.errors import RecognitionError, RedlineError
+from redline.longform import vad
+from redline.longform.detector import SpeechDetector
+from redline.longform.stitch import Stitcher, shifted
+from redline.longform.vad import VadOptions
+from redline.longform.windows import Strength, WindowCutter, WindowOptions
+from redline.types import (
+    SAMPLE_RATE,
+    ClipLimits,
+    Hypothesis,
+    Notice,
+    Request,
+    Segment,
+    Span,
+    Task,
+    Transcript,
+    Waveform,
+)
+
+SHORTEST_S = 0.02
+"""Shorter recordings hold no sound that could be recognized."""
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a recording is cut into windows."""
+
+    vad: VadOptions | None = field(default_factory=VadOptions)
+    """How speech is found; None recognizes all of the recording, silence and music too."""
+    window: WindowOptions = field(default_factory=WindowOptions)
+
+
+class Session:
+    """One recording from its first sample to its transcript; no threads, no clock, no files.
+
+    Samples come in pieces of any size and answers in any order: the transcript is the same. Samples that no request
+    will need are dropped.
+    """
+
+    def __init__(
+        self,
+        limits: ClipLimits,
+        task: Task,
+        options: SessionOptions = SessionOptions(),
+        *,
+        source: str = "<stream>",
+        model: str = "",
+    ) -> None:
+        """`limits` are those of the recognizer for this task; `source` and `model` are names for messages.
+
+        Where each clip needs the one before it, a window is half as long as a clip may be: it is recognized with its
+        predecessor's audio in front and that one's tagged answer as prefix. A prefix of the task begins the first
+        window only.
+        """
+        self.windows: list[Span] = []
+        """All windows so far; the `id` of a request is its window's place."""
+        self.closed = False
+        self.limits = limits
+        self.task = task
+        self.source = source
+        self._model = model
+        self._needs_previous = limits.needs_previous
+        self._detector = SpeechDetector(options.vad)
+        self._cutter = WindowCutter(options.window, limits.max_s / (2 if limits.needs_previous else 1))
+        self._stitcher = Stitcher()
+        self._incoming: list[NDArray[np.float32]] = []  # less than a block
+        self._fed = self._pushed = 0  # samples
+        self._samples = np.zeros(0, dtype=np.float32)  # from `_base` to `_pushed`
+        self._strength = np.zeros(0, dtype=np.float32)
+        self._base = 0
+        self._needed = 0
+        self._clips: dict[int, NDArray[np.float32]] = {}  # of windows whose samples a request will need
+        self._answers: dict[int, Hypothesis | RedlineError] = {}  # that wait for an earlier one
+        self._asked = 0  # windows that were given out
+        self._stitched = 0  # windows
+        self._context: tuple[NDArray[np.float32], str] | None = None  # the window before, and its tagged answer
+        self._context_s = 0.0  # of it in front of the clip that is recognized
+        self._notices: list[Notice] = []
+        self._warnings: tuple[Notice, ...] = ()
+        self._new_notices: list[Notice] = []
+        self._told_segments = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the sound has ended and every window has its answer."""
+        return self.closed and self._stitched == len(self.windows)
+
+    @property
+    def waiting(self) -> int:
+        """Windows that have no answer yet."""
+        return len(self.windows) - self._stitched - len(self._answers)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds between the first sample that has no answer yet and the last that was fed."""
+        if self._stitched < len(self.windows):
+            return (self._fed - self.windows[self._stitched].start) / SAMPLE_RATE
+        return 0.0 if self.closed else (self._fed - self._needed) / SAMPLE_RATE
+
+    @property
+    def fed_s(self) -> float:
+        """Seconds of sound so far."""
+        return round(self._fed / SAMPLE_RATE, 3)
+
+    def feed(self, samples: NDArray[np.float32]) -> None:
+        """More sound: mono float32 samples [n] at 16 kHz, any n; raises `AudioError` for what is no such thing."""
+        if self.closed:
+            raise ValueError(f"{self.source}: the session is closed, it takes no more samples")
+        self._incoming.append(checked_waveform(Waveform(samples, self.source)).samples.copy())
+        self._fed += len(samples)
+        if self._fed - self._pushed < vad.BLOCK:
+            return
+        waiting = np.concatenate(self._incoming)
+        while len(waiting) >= vad.BLOCK:
+            self._push(waiting[: vad.BLOCK])
+            waiting = waiting[vad.BLOCK :]
+        self._incoming = [waiting.copy()]
+
+    def close(self, warnings: Sequence[Notice] = ()) -> None:
+        """The sound has ended; `warnings` say what went wrong in reading it."""
+        if self.closed:
+            return
+        self.closed = True
+        self._warnings = tuple(warnings)
+        self._new_notices += warnings
+        if self._fed < SHORTEST_S * SAMPLE_RATE:
+            message = f"{1000 * self._fed / SAMPLE_RATE:g} ms of audio; at least {1000 * SHORTEST_S:g} ms are needed"
+            self._tell([Notice("too-short", message)])
+            return
+        self._push(np.concatenate([np.zeros(0, dtype=np.float32), *self._incoming]), last=True)
+
+    def ready(self) -> list[Request]:
+        """Requests that may be recognized now, each given out once."""
+        requests = []
+        while self._asked < len(self.windows) and (not self._needs_previous or self._asked == self._stitched):
+            requests.append(self._request(self._asked))
+            self._asked += 1
+        return requests
+
+    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        """The answer to a request, in any order."""
+        if not self._stitched <= id < self._asked or id in self._answers:
+            raise ValueError(f"{self.source}: no answer to request {id} is waited for")
+        if self._needs_previous:
+            samples, tagged = self._clips.pop(id), None
+            if isinstance(outcome, Hypothesis):
+                outcome, tagged = shifted(outcome, -self._context_s), outcome.tagged
+            self._context = (samples, tagged) if tagged else None
+        self._answers[id] = outcome
+        while self._stitched in self._answers:
+            self._stitch(self._stitched)
+            self._stitched += 1
+
+    def segments(self) -> list[Segment]:
+        """Segments since the last call, in time order."""
+        new = self._stitcher.segments[self._told_segments :]
+        self._told_segments += len(new)
+        return new
+
+    def notices(self) -> list[Notice]:
+        """Notices since the last call."""
+        new, self._new_notices = self._new_notices, []
+        return new
+
+    def finish(self) -> Transcript:
+        """The transcript; raises `RecognitionError` when every window failed, `UnsupportedTaskError` when one was
+        refused."""
+        if not self.done:
+            raise ValueError(f"{self.source}: {len(self.windows) - self._stitched} windows wait for answers")
+        return self._transcript()
+
+    def interrupted(self) -> Transcript | None:
+        """What is done, with notices of the code "interrupted" for what is missing; None where nothing is done.
+
+        It ends the session.
+        """
+        missing: list[tuple[int, Span]] = []  # last window, and all that is missing up to it
+        for id, span in enumerate(self.windows[self._stitched :], start=self._stitched):
+            if id in self._answers:
+                self._stitch(id)
+            elif missing and missing[-1][0] == id - 1:
+                missing[-1] = (id, Span(missing[-1][1].start, span.end))
+            else:
+                missing.append((id, span))
+        message = "the work was interrupted; the speech in this part is not in the text"
+        notices = [Notice("interrupted", message, span.start_s, span.end_s) for _, span in missing]
+        if not self.closed:
+            start_s = round(self._needed / SAMPLE_RATE, 3)
+            if missing and missing[-1][0] == len(self.windows) - 1:
+                start_s = notices.pop().start or 0.0
+            message = "the work was interrupted; what is said from here on is not in the text"
+            notices.append(Notice("interrupted", message, start_s, self.fed_s))
+        try:
+            return self._transcript(notices) if self._stitcher.windows or self.done else None
+        except RecognitionError:
+            return None
+
+    def _push(self, samples: NDArray[np.float32], *, last: bool = False) -> None:
+        """A block, or what is left at the end, becomes windows as far as they can be decided."""
+        self._pushed += len(samples)
+        self._samples = np.concatenate((self._samples, samples))
+        detection = self._detector.push(samples, last=last)
+        self._tell(self._detector.notices)
+        self._detector.notices = []
+        self._strength = np.concatenate((self._strength, detection.strength))
+        strength = Strength(self._strength, vad.FRAME, self._base // vad.FRAME)
+        windows = self._cutter.push(detection.speech, detection.settled, strength)
+        if last:
+            windows += self._cutter.close(self._pushed, strength)
+        for window in windows:
+            clip = self._samples[window.start - self._base : window.end - self._base]
+            self._clips[len(self.windows)] = clip.copy()
+            self.windows.append(window)
+        self._needed = self._pushed if last else self._cutter.needed(detection.settled)
+        frames = self._needed // vad.FRAME - self._base // vad.FRAME
+        self._base += frames * vad.FRAME
+        self._samples, self._strength = self._samples[frames * vad.FRAME :].copy(), self._strength[frames:].copy()
+
+    def _request(self, id: int) -> Request:
+        task = self.task if id == 0 else replace(self.task, prefix=None)
+        if not self._needs_previous:
+            return Request(Waveform(self._clips.pop(id), self.source), task, id)
+        samples, self._context_s = self._clips[id], 0.0
+        if self._context is not None:
+            before, tagged = self._context
+            samples, task = np.concatenate((before, samples)), replace(task, prefix=tagged)
+            self._context_s = len(before) / SAMPLE_RATE
+        return Request(Waveform(samples, self.source), task, id)
+
+    def _stitch(self, id: int) -> None:
+        told = len(self._stitcher.notices)
+        self._stitcher.add(self.windows[id], self._answers.pop(id))
+        self._new_notices += self._stitcher.notices[told:]
+
+    def _tell(self, notices: Sequence[Notice]) -> None:
+        self._notices += notices
+        self._new_notices += notices
+
+    def _transcript(self, missing: Sequence[Notice] = ()) -> Transcript:
+        return self._stitcher.transcript(
+            source=self.source,
+            duration=self.fed_s,
+            model=self._model,
+            task=self.task,
+            warnings=(*self._warnings, *self._notices, *missing),
+        )

@@ -1,0 +1,388 @@
+"""A recording as a state machine: any pieces in, any order of answers, one transcript."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from redline.errors import AudioError, RecognitionError, UnsupportedTaskError
+from redline.longform.session import Session, SessionOptions
+from redline.longform.vad import BLOCK
+from redline.longform.windows import WindowOptions
+from redline.testing import FakeRecognizer, silence, tone
+from redline.types import (
+    SAMPLE_RATE,
+    ClipLimits,
+    Hypothesis,
+    Notice,
+    Request,
+    SpeakerEmbedding,
+    Task,
+    Transcript,
+    Turn,
+    Waveform,
+    Word,
+)
+from tests.longform.conftest import Samples
+
+Talk = Callable[..., Samples]
+LIMITS = ClipLimits(12.0)
+ALL = SessionOptions(vad=None)
+
+
+def answer_all(session: Session, recognizer: FakeRecognizer, shuffled: random.Random | None = None) -> None:
+    """Answer what is ready, in time order or in another."""
+    while requests := session.ready():
+        if shuffled is not None:
+            shuffled.shuffle(requests)
+        for request in requests:
+            session.put(request.id, recognizer.answer(request))
+
+
+def transcript(
+    samples: Samples,
+    recognizer: FakeRecognizer,
+    task: Task = Task(),  # noqa: B008
+    options: SessionOptions = SessionOptions(),  # noqa: B008
+    limits: ClipLimits = LIMITS,
+) -> Transcript:
+    session = Session(limits, task, options, model="fake")
+    session.feed(samples)
+    session.close()
+    answer_all(session, recognizer)
+    return session.finish()
+
+
+def codes(notices: object) -> list[str]:
+    return [notice.code for notice in notices]  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------------------------------- the law of it
+
+lengths = st.lists(st.floats(0.05, 40.0), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths, st.lists(st.integers(2000, 700_000), min_size=1, max_size=6), st.integers(0, 2**32), st.booleans())
+def test_any_pieces_and_any_order_of_answers_give_the_same_transcript(
+    loud_is_speech: None,
+    talk: Talk,
+    listener: FakeRecognizer,
+    seconds: list[float],
+    sizes: list[int],
+    seed: int,
+    needs_previous: bool,
+) -> None:
+    samples, limits = talk(*seconds), ClipLimits(12.0, needs_previous)
+    whole = transcript(samples, listener, limits=limits)
+    session, draw, at, segments = Session(limits, Task(), model="fake"), random.Random(seed), 0, []
+    while at < len(samples):
+        session.feed(samples[at : (at := at + draw.choice(sizes))])
+        if draw.random() < 0.5:
+            answer_all(session, listener, draw)
+            segments += session.segments()
+    session.close()
+    answer_all(session, listener, draw)
+    segments += session.segments()
+    assert session.finish() == whole and tuple(segments) == whole.segments
+    assert session.held_s == 0 and session.done
+
+
+def test_segments_come_before_the_recording_has_ended(
+    loud_is_speech: None, talk: Talk, listener: FakeRecognizer
+) -> None:
+    session, samples = Session(LIMITS, Task()), talk(*[8.0, 2.0] * 100)
+    for at in range(0, len(samples), SAMPLE_RATE):
+        session.feed(samples[at : at + SAMPLE_RATE])
+        answer_all(session, listener)
+        if session.segments():
+            break
+    assert at < len(samples) / 10
+
+
+def test_what_is_not_needed_any_more_is_dropped(loud_is_speech: None, talk: Talk, listener: FakeRecognizer) -> None:
+    session, minute, most = Session(LIMITS, Task()), talk(*[8.0, 2.0] * 6), 0
+    for _ in range(60):
+        session.feed(minute)
+        answer_all(session, listener)
+        arrays = [session._samples, *session._incoming, *session._clips.values()]
+        most = max(most, sum(array.nbytes for array in arrays))
+        assert session.held_s < 2 * BLOCK / SAMPLE_RATE
+    session.close()
+    answer_all(session, listener)
+    assert most < 3 * BLOCK * 4 and len(session.segments()) == 6 * 60
+
+
+def test_less_than_20_ms_is_empty_with_a_warning() -> None:
+    for samples in (0, 1, 319):
+        found = transcript(np.ones(samples, dtype=np.float32), FakeRecognizer())
+        assert found.text == "" and codes(found.warnings) == ["too-short"]
+
+
+@pytest.mark.parametrize("samples", [320, 511, 512, 513, 4000, BLOCK - 1, BLOCK, BLOCK + 1])
+@pytest.mark.parametrize("options", [SessionOptions(), ALL])
+def test_no_length_breaks_it(samples: int, options: SessionOptions) -> None:
+    found = transcript(tone(samples / SAMPLE_RATE).samples, FakeRecognizer(), options=options)
+    assert found.duration == round(samples / SAMPLE_RATE, 3) and bool(found.text) is (options == ALL)
+
+
+def test_samples_that_are_no_numbers_are_refused() -> None:
+    session = Session(LIMITS, Task(), source="odd.wav")
+    with pytest.raises(AudioError, match=r"odd\.wav: 1 samples that are NaN"):
+        session.feed(np.float32([0.0, np.nan]))
+    with pytest.raises(AudioError, match="samples are float64"):
+        session.feed(np.zeros(5))  # type: ignore[arg-type]
+
+
+def test_the_callers_array_may_be_used_again(loud_is_speech: None, talk: Talk, listener: FakeRecognizer) -> None:
+    samples = talk(5.0, 3.0, 5.0)
+    session, block = Session(LIMITS, Task(), model="fake"), np.empty(1000, np.float32)
+    for at in range(0, len(samples), 1000):
+        block[:] = samples[at : at + 1000]
+        session.feed(block)
+    session.close()
+    answer_all(session, listener)
+    assert session.finish() == transcript(samples, listener)
+
+
+def test_what_nobody_asked_for_is_refused() -> None:
+    session = Session(LIMITS, Task(), ALL)
+    session.feed(tone(20.0).samples)
+    session.close()
+    first, *_ = session.ready()
+    session.put(first.id, Hypothesis("a"))
+    for id in (first.id, 99):
+        with pytest.raises(ValueError, match="no answer to request"):
+            session.put(id, Hypothesis("again"))
+    with pytest.raises(ValueError, match="wait for answers"):
+        session.finish()
+    with pytest.raises(ValueError, match="takes no more samples"):
+        session.feed(tone(1.0).samples)
+
+
+# ---------------------------------------------------------------------------------------------------- speech or none
+
+
+def test_speech_is_found_and_cut_at_pauses(jfk: Waveform) -> None:
+    found = transcript(jfk.samples, FakeRecognizer())
+    np.testing.assert_allclose([segment.start for segment in found.segments], [0.0, 2.9, 5.0], atol=0.2)
+    assert found.warnings == () and found.duration == 11.0
+
+
+@pytest.mark.parametrize("wave", [silence(3), tone(3)], ids=["silence", "tone"])
+def test_silence_gives_empty_text_and_says_so(wave: Waveform) -> None:
+    session = Session(LIMITS, Task())
+    session.feed(wave.samples)
+    session.close()
+    assert session.ready() == [] and session.done
+    found = session.finish()
+    assert found.text == "" and codes(found.warnings) == ["no-speech"] and found.duration == 3.0
+
+
+def test_without_detection_all_is_recognized() -> None:
+    recognizer = FakeRecognizer(lambda clip: f"{clip.duration}")
+    found = transcript(tone(70).samples, recognizer, options=ALL)
+    assert sum(float(segment.text) for segment in found.segments) == pytest.approx(70)
+    assert all(segment.end - segment.start <= 12 for segment in found.segments)
+
+
+def test_warnings_of_reading_come_first(jfk: Waveform) -> None:
+    session = Session(LIMITS, Task())
+    session.feed(jfk.samples)
+    torn = Notice("truncated", "half is missing")
+    session.close((torn,))
+    answer_all(session, FakeRecognizer(lambda clip: Hypothesis("x", warnings=(Notice("odd", "odd"),))))
+    assert codes(session.notices()) == codes(session.finish().warnings) == ["truncated", "odd", "odd", "odd"]
+    assert session.notices() == []
+
+
+# --------------------------------------------------------------------------------------- windows that need the last one
+
+
+class Chained(FakeRecognizer):
+    """Writes tags, and remembers what it was asked."""
+
+    def __init__(self, *answers: Hypothesis) -> None:
+        super().__init__(needs_previous=True, max_clip_s=8.0)
+        self.answers, self.asked = iter(answers), list[Request]()
+
+    def answer(self, request: Request) -> Hypothesis:
+        self.asked.append(request)
+        return next(self.answers)
+
+
+def test_each_window_is_asked_behind_its_predecessor_with_its_answer(talk: Talk) -> None:
+    answers = [Hypothesis(f"a{n}", words=(Word(5.0, 6.0, f"a{n}"),), tagged=f"[T] a{n}") for n in range(3)]
+    recognizer = Chained(*answers)
+    samples = talk(8.0)
+    task = Task(prefix="so it begins", speakers=True)
+    found = transcript(samples, recognizer, task, ALL, recognizer.limits(task))
+    clips = [request.clip.samples for request in recognizer.asked]
+    assert [request.task.prefix for request in recognizer.asked] == ["so it begins", "[T] a0", "[T] a1"]
+    assert all(request.task.speakers and request.clip.duration <= 8.0 for request in recognizer.asked)
+    own = [clips[0], clips[1][len(clips[0]) :]]
+    own.append(clips[2][len(own[1]) :])
+    assert np.array_equal(np.concatenate(own), samples)
+    assert np.array_equal(clips[1][: len(own[0])], own[0]) and np.array_equal(clips[2][: len(own[1])], own[1])
+    starts = [segment.words[0].start for segment in found.segments]
+    assert starts == [5.0, 5.0, round(5.0 + found.segments[1].start, 3)], "a clip begins where its predecessor does"
+
+
+def test_a_window_without_tags_or_with_an_error_is_no_context(talk: Talk) -> None:
+    recognizer = Chained(Hypothesis("a"), Hypothesis("b", tagged="b"), Hypothesis("c"))
+    transcript(talk(8.0), recognizer, Task(), ALL, recognizer.limits(Task()))
+    assert [request.task.prefix for request in recognizer.asked] == [None, None, "b"]
+
+
+def test_a_window_waits_for_the_answer_of_the_one_before_it(talk: Talk) -> None:
+    session = Session(ClipLimits(8.0, needs_previous=True), Task(), ALL)
+    session.feed(talk(10.0))
+    session.close()
+    (first,) = session.ready()
+    assert session.ready() == []
+    session.put(first.id, RecognitionError("no"))
+    (second,) = session.ready()
+    assert second.task.prefix is None and second.clip.duration <= 4.0
+
+
+def test_a_prefix_begins_the_first_window_only(talk: Talk) -> None:
+    session = Session(LIMITS, Task(prefix="and so"), ALL)
+    session.feed(talk(40.0))
+    session.close()
+    first, *others = [request.task.prefix for request in session.ready()]
+    assert first == "and so" and len(others) > 2 and set(others) == {None}
+
+
+def test_speakers_are_linked_in_time_order_whatever_the_order_of_answers(talk: Talk) -> None:
+    directions = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0)]
+
+    def answer(id: int) -> Hypothesis:
+        voice = SpeakerEmbedding("1", directions[id], 2.0)
+        return Hypothesis("yes", turns=(Turn("1", 0.0, 1.0, "yes"),), voices=(voice,))
+
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        session = Session(ClipLimits(4.0), Task(speakers=True), ALL)
+        session.feed(talk(10.0))
+        session.close()
+        assert len(session.ready()) == 3
+        for id in order:
+            session.put(id, answer(id))
+        assert [turn.speaker for turn in session.finish().turns] == ["1", "2", "1"]
+
+
+# ------------------------------------------------------------------------------------------------------------- failures
+
+
+def picky(clip: Waveform) -> str:
+    if clip.duration < 2:
+        raise RecognitionError("too\nhard")
+    return "heard"
+
+
+def test_a_bad_window_harms_only_itself(jfk: Waveform) -> None:
+    found = transcript(jfk.samples, FakeRecognizer(picky))
+    assert found.text == "heard heard"
+    (notice,) = found.warnings
+    assert notice.code == "failed" and "RecognitionError: too hard" in notice.message
+    assert notice.start == pytest.approx(2.9, abs=0.2) and notice.end == pytest.approx(4.8, abs=0.2)
+
+
+def test_a_recording_of_which_everything_failed_is_an_error(jfk: Waveform) -> None:
+    session = Session(LIMITS, Task(), source="short.wav")
+    session.feed(jfk.samples[:SAMPLE_RATE])
+    session.close()
+    answer_all(session, FakeRecognizer(picky))
+    with pytest.raises(RecognitionError, match=r"short\.wav: .* on all parts \(1\); .*too hard"):
+        session.finish()
+    assert session.interrupted() is None
+
+
+def test_an_unsupported_task_is_not_taken_for_a_bad_window(jfk: Waveform) -> None:
+    def refuse(clip: Waveform) -> str:
+        if clip.duration < 2:
+            raise UnsupportedTaskError("cannot")
+        return "heard"
+
+    with pytest.raises(UnsupportedTaskError):
+        transcript(jfk.samples, FakeRecognizer(refuse))
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 3], [3], []])
+def test_an_interruption_keeps_what_is_done_and_tells_what_is_missing(talk: Talk, order: list[int]) -> None:
+    session = Session(ClipLimits(10.0), Task(), ALL)
+    session.feed(talk(45.0))
+    session.close()
+    windows = session.windows
+    assert len(session.ready()) == len(windows) == 6
+    for id in order:
+        session.put(id, Hypothesis(f"w{id}"))
+    found = session.interrupted()
+    if not order:
+        assert found is None
+        return
+    assert found is not None and found.text == " ".join(f"w{id}" for id in order) and found.duration == 45.0
+    missing = [(notice.start, notice.end) for notice in found.warnings if notice.code == "interrupted"]
+    gaps = {(0, 1): [(2, 5)], (1, 3): [(0, 0), (2, 2), (4, 5)], (3,): [(0, 2), (4, 5)]}[tuple(order)]
+    assert missing == [(windows[first].start_s, windows[last].end_s) for first, last in gaps]
+
+
+def test_an_interruption_of_reading_is_told_too(talk: Talk) -> None:
+    session = Session(ClipLimits(10.0), Task(), ALL)
+    session.feed(talk(70.0))
+    known = session.ready()
+    for request in known:
+        session.put(request.id, Hypothesis("w"))
+    found = session.interrupted()
+    assert found is not None and len(found.segments) == len(known) >= 4
+    (notice,) = found.warnings
+    assert (notice.code, notice.start, notice.end) == ("interrupted", session.windows[-1].end_s, 70.0)
+
+
+def test_a_recording_that_is_done_is_not_interrupted() -> None:
+    session = Session(LIMITS, Task())
+    session.feed(silence(1.0).samples)
+    session.close()
+    found = session.interrupted()
+    assert found is not None and codes(found.warnings) == ["no-speech"]
+
+
+# ----------------------------------------------------------------------------------------------------------- stitching
+
+
+def test_words_and_warnings_move_to_the_recording(talk: Talk) -> None:
+    word = Word(0.1, 0.4, "part", 0.9)
+    notices = (Notice("a", "whole"), Notice("b", "part", 0.25, 0.5))
+    session = Session(ClipLimits(4.0), Task(language="en"), ALL, model="m")
+    session.feed(talk(6.0))
+    session.close()
+    assert len(session.ready()) == 2
+    session.put(1, Hypothesis(" second  part ", "draft", confidence=0.5, words=(word,), warnings=notices, tagged="t"))
+    session.put(0, Hypothesis("first", language="en"))
+    found = session.finish()
+    middle, end = session.windows[1].start_s, session.windows[1].end_s
+    assert found.text == "first second part" and (found.language, found.model) == ("en", "m")
+    first, second = found.segments
+    assert (first.id, first.start, first.end, first.language) == (0, 0.0, middle, "en")
+    assert (second.id, second.draft, second.confidence, second.tagged) == (1, "draft", 0.5, "t")
+    assert second.words == (Word(round(middle + 0.1, 3), round(middle + 0.4, 3), "part", 0.9),)
+    assert found.warnings == (
+        Notice("a", "whole", middle, end),
+        Notice("b", "part", round(middle + 0.25, 3), round(middle + 0.5, 3)),
+    )
+
+
+def test_speech_without_text_is_told() -> None:
+    found = transcript(tone(1.0).samples, FakeRecognizer(lambda clip: Hypothesis(" ", draft="uh")), options=ALL)
+    assert found.text == "" and found.segments == ()
+    (notice,) = found.warnings
+    assert (notice.code, notice.start, notice.end) == ("empty-text", 0.0, 1.0) and "'uh'" in notice.message
+
+
+def test_join_and_padding_are_options(jfk: Waveform) -> None:
+    options = SessionOptions(window=WindowOptions(join_s=2.0))
+    assert len(transcript(jfk.samples, FakeRecognizer(), options=options).segments) == 1
