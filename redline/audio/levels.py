@@ -1,11 +1,13 @@
-"""How loud a recording is: raised or lowered to where models have learned to hear, silent, or clipped.
+"""Loudness of a recording: level in dBFS, gain normalization of clips, silence, clipping and declipping.
 
 Log-mel features move with the level, and below a floor all of them are one value, so no model is deaf to loudness.
+The meters take a recording block by block, of any sizes; the functions of the same names take it whole.
 """
 
 from __future__ import annotations
 
 import math
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,28 +24,188 @@ STEADY_DB = 6.0
 """Between the 10th and the 95th percentile of its frames; speech has 20 dB and more."""
 CLIPPED = 0.001
 """The share of clipped samples from which on it is told."""
-_BLOCK_S = 0.2
-_FRAME_S = 0.032
+_BLOCK = round(0.2 * SAMPLE_RATE)
+_FRAME = 512  # 32 ms
 _LSB = 1 / 32768
 _FULL = 0.999  # of full scale; resamplers and lossy coders leave their ripple on what was cut off
 _HIGHEST = 8.0  # times what is left of a top: 18 dB
 _RIPPLE, _FEW = 1.25, 0.1
 _RUN = 3  # samples in a row at the limit: a peak touches it with one or two
 _LOUD_ENOUGH = 0.05  # below it a step of 16 bits is no small part of the peak
-_CHUNK = 1 << 20
+_CLIPPING_FRAME = 1 << 19  # 33 s, within which the peak is known before samples are compared with it
+
+Samples = NDArray[np.float32]
 
 
-def level_db(samples: NDArray[np.float32]) -> float:
-    """How loud the loudest speech in samples [N] is, in dB below full scale; a click of a moment does not count."""
-    powers = np.sort(_powers(samples, round(_BLOCK_S * SAMPLE_RATE)))
-    power = float(powers[-3] if len(powers) >= 6 else powers[-1]) if len(powers) else 0.0
-    return 10 * math.log10(max(power, 1e-20))
+class _Frames:
+    """Frames [n, size] of a signal that comes in blocks of any length."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.rest: Samples = np.zeros(0, np.float32)
+        """The samples behind the last whole frame, fewer than a frame."""
+
+    def feed(self, samples: Samples) -> Samples:
+        """The frames that samples [N] complete."""
+        joined = np.concatenate((self.rest, samples)) if len(self.rest) else samples
+        whole = len(joined) // self.size * self.size
+        self.rest = joined[whole:].copy()
+        return joined[:whole].reshape(-1, self.size)
 
 
-def gain(samples: NDArray[np.float32]) -> float:
-    """What brings samples [N] to a usual level: a power of two, so that it rounds nothing; 1 for ordinary speech.
+class LevelMeter:
+    """Level of the loudest speech in dBFS; a click of a moment does not count."""
 
-    Quiet noise is left quiet: raised, a model would make words of it.
+    def __init__(self) -> None:
+        self._frames = _Frames(_BLOCK)
+        self._loudest = np.zeros(0)  # powers of the three loudest blocks, falling
+        self._count = 0
+
+    def feed(self, samples: Samples) -> None:
+        """Measure the next samples [N]."""
+        powers = _powers(self._frames.feed(samples))
+        self._count += len(powers)
+        self._loudest = np.sort(np.append(self._loudest, powers))[:-4:-1]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the level can only rise."""
+        return self._count >= 6
+
+    @property
+    def level_db(self) -> float:
+        """Of all that was fed: the third loudest fifth of a second, of less than 1.2 s the loudest."""
+        powers = self._loudest if self._count else _powers(self._frames.rest[np.newaxis])
+        power = float(powers[2] if self.is_settled else powers[0])
+        return 10 * math.log10(max(power, 1e-20))
+
+
+class _SteadinessMeter:
+    """Whether the level hardly changes where samples are not zero: noise and hum do so, speech never."""
+
+    def __init__(self) -> None:
+        self._frames = _Frames(_FRAME)
+        self._last: Samples | None = None
+        self._powers: list[NDArray[np.float64]] = []  # 8 bytes for each 32 ms
+
+    def feed(self, samples: Samples) -> None:
+        # Differences, because the slow drift of a converter is no sound and would hide how steady its noise is.
+        joined = samples if self._last is None else np.concatenate((self._last, samples))
+        self._last = samples[-1:].copy() if len(samples) else self._last
+        self._powers.append(_powers(self._frames.feed(np.diff(joined))))
+
+    @property
+    def is_steady(self) -> bool:
+        powers = np.concatenate([*self._powers, np.zeros(0)])
+        powers = powers if len(powers) else _powers(self._frames.rest[np.newaxis])
+        powers = powers[powers > 0]
+        if not len(powers):
+            return True
+        low, high = np.percentile(10 * np.log10(powers), [10, 95])
+        return bool(high - low < STEADY_DB)
+
+
+class SilenceMeter:
+    """Digital silence and the noise of a converter, told from speech however quiet.
+
+    Such noise is the last two steps of 16 bits, or below -70 dBFS and steady. Sound that is louder ends the measuring.
+    """
+
+    def __init__(self) -> None:
+        self._level = LevelMeter()
+        self._steadiness = _SteadinessMeter()
+        self._is_in_last_bits = True
+        self._is_loud = False
+
+    def feed(self, samples: Samples) -> None:
+        """Measure the next samples [N]."""
+        if self._is_loud:
+            return
+        self._level.feed(samples)
+        self._is_loud = self._level.is_settled and self._level.level_db > NOISE_DB
+        if not self._is_loud:
+            self._steadiness.feed(samples)
+            self._is_in_last_bits = self._is_in_last_bits and _is_in_last_bits(samples)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing else in all that was fed."""
+        if self._is_loud:
+            return False
+        return self._is_in_last_bits or (self._level.level_db <= NOISE_DB and self._steadiness.is_steady)
+
+
+class ClippingMeter:
+    """Share of samples that stand in a row at full scale, or at the recording's own peak: tops are cut off.
+
+    The peak is that of all up to now and of the half minute in which a sample stands.
+    """
+
+    def __init__(self) -> None:
+        self._frames = _Frames(_CLIPPING_FRAME)
+        self._peak = 0.0
+        self._samples = self._clipped = self._beyond = 0
+
+    def feed(self, samples: Samples) -> None:
+        """Measure the next samples [N]."""
+        for frame in self._frames.feed(samples):
+            self._measure(frame)
+
+    @property
+    def share(self) -> float:
+        """Of all that was fed, 0 to 1."""
+        meter = copy(self)
+        meter._measure(self._frames.rest)
+        # Floats go on beyond full scale where nothing is cut off.
+        is_clipped = meter._peak >= _LOUD_ENOUGH and meter._beyond <= _FEW * meter._clipped
+        return meter._clipped / meter._samples if is_clipped and meter._samples else 0.0
+
+    def _measure(self, samples: Samples) -> None:
+        before, peak = self._peak, _peak(samples)
+        self._peak = max(before, peak)
+        self._samples += len(samples)
+        if peak < max(_limit(self._peak), _LOUD_ENOUGH):
+            return
+        if _limit(self._peak) > _limit(before) + _LSB / 2:
+            self._clipped = 0  # what stood in a row was no top of this recording
+        firsts, ends = _runs(samples, _limit(self._peak))
+        sizes = ends - firsts
+        self._clipped += int(sizes[sizes >= _RUN].sum())
+        self._beyond += int((np.abs(samples) > _RIPPLE).sum())
+
+
+def level_db(samples: Samples) -> float:
+    """Level in dBFS of the loudest speech in samples [N]."""
+    meter = LevelMeter()
+    meter.feed(samples)
+    return meter.level_db
+
+
+def is_steady(samples: Samples) -> bool:
+    """Whether samples [N] are noise or hum by the steadiness of their level."""
+    meter = _SteadinessMeter()
+    meter.feed(samples)
+    return meter.is_steady
+
+
+def is_silent(samples: Samples) -> bool:
+    """Whether samples [N] hold nothing but digital silence or the noise of a converter."""
+    meter = SilenceMeter()
+    meter.feed(samples)
+    return meter.is_silent
+
+
+def clipped_share(samples: Samples) -> float:
+    """Share of clipped samples in samples [N], 0 to 1."""
+    meter = ClippingMeter()
+    meter.feed(samples)
+    return meter.share
+
+
+def gain(samples: Samples) -> float:
+    """Gain factor that brings samples [N] to a usual level: a power of two, which rounds nothing.
+
+    1 for ordinary speech and for quiet noise: raised, a model would make words of it.
     """
     level = level_db(samples)
     if QUIET_DB <= level <= LOUD_DB or (level < QUIET_DB and is_steady(samples)):
@@ -52,7 +214,7 @@ def gain(samples: NDArray[np.float32]) -> float:
 
 
 def levelled(clip: Waveform) -> Waveform:
-    """A clip at a usual level, its cut off tops drawn in, for features; an ordinary one comes back as it is."""
+    """Gain normalization and declipping of a clip, for features; an ordinary one comes back as it is."""
     samples = restored(clip.samples)
     factor = gain(samples)
     if factor != 1.0:
@@ -60,14 +222,14 @@ def levelled(clip: Waveform) -> Waveform:
     return clip if samples is clip.samples else Waveform(samples, clip.source, clip.warnings)
 
 
-def restored(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Samples [N] with a curve in place of each top that is cut off, the cubic that goes on as its two ends do.
+def restored(samples: Samples) -> Samples:
+    """Declipping: samples [N] with a curve in place of each cut off top, the cubic that goes on as its two ends do.
 
     What is not clipped comes back as it is. It is no more than a guess, but one without the harmonics of a flat top.
     """
     if clipped_share(samples) < CLIPPED:
         return samples
-    limit = _limit(samples)
+    limit = _limit(_peak(samples))
     firsts, ends = _runs(samples, limit)
     inside = (firsts >= 2) & (ends + 2 <= len(samples)) & (ends - firsts >= 2)
     firsts, ends = firsts[inside], ends[inside]
@@ -86,70 +248,32 @@ def restored(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return x.astype(np.float32)
 
 
-def is_silent(samples: NDArray[np.float32]) -> bool:
-    """Whether there is nothing in samples [N] but digital silence or the noise of a converter, however quiet speech is.
-
-    Such noise is the last two steps of 16 bits, or below -70 dBFS and steady.
-    """
-    if _peak(samples) <= 2 * _LSB:
-        steps = samples / np.float32(_LSB)
-        if bool((steps == np.round(steps)).all()):
-            return True
-    return level_db(samples) <= NOISE_DB and is_steady(samples)
+def _is_in_last_bits(samples: Samples) -> bool:
+    """Whether samples are no more than the last two steps of a 16-bit converter."""
+    steps = samples / np.float32(_LSB)
+    return bool((np.abs(steps) <= 2).all() and (steps == np.round(steps)).all())
 
 
-def is_steady(samples: NDArray[np.float32]) -> bool:
-    """Whether the level of samples [N] hardly changes where they are not zero: noise and hum do so, speech never."""
-    # Differences, because the slow drift of a converter is no sound and would hide how steady its noise is.
-    powers = _powers(np.diff(samples), round(_FRAME_S * SAMPLE_RATE))
-    powers = powers[powers > 0]
-    if not len(powers):
-        return True
-    low, high = np.percentile(10 * np.log10(powers), [10, 95])
-    return bool(high - low < STEADY_DB)
+def _limit(peak: float) -> float:
+    """The level at which tops would be cut off, in a recording of this peak."""
+    return min(_FULL, peak - _LSB)
 
 
-def clipped_share(samples: NDArray[np.float32]) -> float:
-    """The share of samples [N] that stand in a row at full scale, or at the recording's own peak: tops are cut off."""
-    if _peak(samples) < _LOUD_ENOUGH:
-        return 0.0
-    limit = _limit(samples)
-    count = beyond = 0
-    for first in range(0, len(samples), _CHUNK):
-        part = samples[first : first + _CHUNK]
-        firsts, ends = _runs(part, limit)
-        sizes = ends - firsts
-        count += int(sizes[sizes >= _RUN].sum())
-        beyond += int((np.abs(part) > _RIPPLE).sum())
-    # Floats go on beyond full scale where nothing is cut off.
-    return count / len(samples) if beyond <= _FEW * count else 0.0
+def _runs(samples: Samples, limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First sample and the one behind the last of each stretch of one sign at or beyond a limit; there is one."""
+    at = np.flatnonzero(np.abs(samples) >= np.float32(limit))
+    is_same = (np.diff(at) == 1) & (np.signbit(samples[at[1:]]) == np.signbit(samples[at[:-1]]))
+    borders = np.flatnonzero(~is_same)
+    return at[np.append(0, borders + 1)], at[np.append(borders, -1)] + 1
 
 
-def _limit(samples: NDArray[np.float32]) -> float:
-    """The level at which tops would be cut off."""
-    return min(_FULL, _peak(samples) - _LSB)
+def _peak(samples: Samples) -> float:
+    return float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))
 
 
-def _runs(samples: NDArray[np.float32], limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First sample and the one behind the last of each stretch of one sign at or beyond a limit."""
-    sides = np.sign(samples) * (np.abs(samples) >= np.float32(limit))
-    edges = np.flatnonzero(np.diff(sides, prepend=0.0, append=0.0))
-    firsts, ends = edges, np.append(edges[1:], len(samples))
-    at = (firsts < len(samples)) & (sides[np.minimum(firsts, len(samples) - 1)] != 0)
-    return firsts[at], ends[at]
-
-
-def _peak(samples: NDArray[np.float32]) -> float:
-    return max((float(np.abs(samples[at : at + _CHUNK]).max()) for at in range(0, len(samples), _CHUNK)), default=0.0)
-
-
-def _powers(samples: NDArray[np.float32], size: int) -> NDArray[np.float64]:
-    """The mean power of each `size` samples; a shorter rest counts by itself only where it is all there is."""
-    whole = len(samples) // size
-    if not whole:
-        return np.square(samples, dtype=np.float64).mean(keepdims=True) if len(samples) else np.zeros(0)
-    step = max(1, _CHUNK // size)
-    rows = samples[: whole * size].reshape(whole, size)
-    parts = [np.square(rows[at : at + step], dtype=np.float64).mean(axis=1) for at in range(0, whole, step)]
-    powers: NDArray[np.float64] = np.concatenate(parts)
+def _powers(frames: Samples) -> NDArray[np.float64]:
+    """Mean power of each frame [n, size] -> [n]; 0 of an empty one."""
+    if not frames.size:
+        return np.zeros(len(frames))
+    powers: NDArray[np.float64] = np.square(frames, dtype=np.float64).mean(axis=1)
     return powers

@@ -155,9 +155,48 @@ def test_what_is_not_clipped_is_not_told(speech: Samples) -> None:
     assert levels.clipped_share(np.zeros(99, np.float32)) == levels.clipped_share(np.zeros(0, np.float32)) == 0
 
 
-def test_a_level_is_told_block_by_block(monkeypatch: pytest.MonkeyPatch, speech: Samples) -> None:
-    loud = np.clip(speech * 20, -1, 1)
-    wanted = levels.level_db(loud), levels.is_steady(loud)
-    monkeypatch.setattr(levels, "_CHUNK", 5000)
-    assert (levels.level_db(loud), levels.is_steady(loud)) == wanted
-    assert levels.clipped_share(loud) == pytest.approx(float((np.abs(loud) >= 1).mean()), rel=0.2)
+METERS = {
+    "level": (levels.LevelMeter, "level_db", levels.level_db),
+    "silence": (levels.SilenceMeter, "is_silent", levels.is_silent),
+    "clipping": (levels.ClippingMeter, "share", levels.clipped_share),
+}
+
+
+def recorded(kind: str) -> Samples:
+    """A recording of 44 s."""
+    long = np.tile(audio.load(JFK).samples, 4)
+    made = {
+        "speech": long,
+        "clipped": np.clip(long * 20, -1, 1),
+        "clipped late": np.concatenate([long * 0.1, np.clip(long * 20, -1, 1)]),
+        "noise": at(coloured(0, 5, 44.0), -80.0),
+        "last bits": np.tile(dither(2.0, 3), 11),
+        "quiet speech": at(long, -85.0),
+        "short": long[:999],
+        "nothing": long[:0],
+    }
+    return made[kind].astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["speech", "clipped", "clipped late", "noise", "last bits", "quiet speech", "short"])
+@pytest.mark.parametrize("meter", METERS)
+@given(sizes=st.lists(st.integers(0, 200_000), min_size=1, max_size=9))
+@settings(max_examples=6, deadline=None)
+def test_a_meter_that_is_fed_blocks_says_what_it_says_of_the_whole(meter: str, kind: str, sizes: list[int]) -> None:
+    make, verdict, whole = METERS[meter]
+    samples = recorded(kind)
+    fed, start = make(), 0
+    while start < len(samples):
+        for size in (*sizes, 1 + len(samples) // 9):
+            fed.feed(samples[start : start + size])
+            start += size
+    assert getattr(fed, verdict) == whole(samples)
+
+
+def test_a_recording_that_is_clipped_late_is_clipped() -> None:
+    samples = recorded("clipped late")
+    assert levels.clipped_share(samples) == pytest.approx(float((np.abs(samples) >= 1).mean()), rel=0.2)
+
+
+def test_a_meter_of_nothing_has_nothing_to_say() -> None:
+    assert levels.SilenceMeter().is_silent and levels.ClippingMeter().share == 0 and levels.LevelMeter().level_db < -190
