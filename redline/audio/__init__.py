@@ -1,28 +1,29 @@
-"""The one door for sound: path, bytes, stream or array in, bounded mono 16 kHz `Waveform` out.
+"""Audio input: path, bytes, stream or array in, bounded mono 16 kHz blocks or a whole `Waveform` out.
 
-`reader` makes every source a seekable run of bytes, `content` tells by the bytes what they are, `decode` lets FFmpeg's
-libraries decode them, `collector` mixes, resamples and keeps the limits; `isolation` has that done in a process of its
-own.
+`source` makes every input random access to a file, `containers` sniffs its format, `demux` and `decode` let FFmpeg's
+libraries decode it, `resample` mixes down, resamples and keeps the limits; `isolation` has that done in a worker
+process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.audio import arrays, isolation
-from redline.audio.collector import LOUDEST, AudioOptions, Samples, seen
-from redline.audio.decode import decode, too_large
-from redline.audio.reader import open_reader
+from redline.audio import arrays, decode, isolation
+from redline.audio.decode import Blocks, too_large
+from redline.audio.options import LOUDEST, AudioOptions, shown
+from redline.audio.source import open_source
 from redline.errors import AudioError
-from redline.types import Waveform
+from redline.types import Notice, Waveform
 
-__all__ = ["LOUDEST", "AudioOptions", "Source", "load"]
+__all__ = ["LOUDEST", "AudioOptions", "BlockReader", "Source", "load", "open_blocks"]
 
 
 class _GivesArray(Protocol):
@@ -32,6 +33,69 @@ class _GivesArray(Protocol):
 
 
 Source = str | Path | bytes | BinaryIO | NDArray[Any] | Mapping[str, Any] | _GivesArray
+
+
+class BlockReader(Iterator[NDArray[np.float32]]):
+    """Mono float32 blocks [n] at 16 kHz of a recording, of 2 s but the last, decoded when they are asked for.
+
+    A context manager: leaving it frees what the recording takes, its worker process too. Raises `AudioError` and its
+    kinds where they occur.
+    """
+
+    def __init__(self, name: str, blocks: Blocks, stack: ExitStack) -> None:
+        self.name = name
+        self.warnings: tuple[Notice, ...] = ()
+        """What was lost and what was chosen; known when the last block has been given."""
+        self._blocks = blocks
+        self._stack = stack
+
+    def __next__(self) -> NDArray[np.float32]:
+        try:
+            return next(self._blocks)
+        except StopIteration as end:
+            self.warnings = self.warnings if end.value is None else end.value
+            raise StopIteration from None
+        except MemoryError:
+            raise too_large(self.name) from None
+
+    def __enter__(self) -> BlockReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._blocks.close()
+        self._stack.close()
+
+
+def open_blocks(
+    source: Source,
+    *,
+    sample_rate: int | None = None,
+    options: AudioOptions = AudioOptions(),  # noqa: B008
+) -> BlockReader:
+    """Open what `load` loads, to be read block by block in bounded memory."""
+    if not isinstance(options, AudioOptions):
+        raise AudioError(
+            f"options is {shown(options)}; allowed is an AudioOptions, for example AudioOptions(channel=0)"
+        )
+    inner, sample_rate = arrays.unwrap(source, sample_rate)
+    with ExitStack() as stack:
+        if isinstance(inner, np.ndarray):
+            name, blocks = arrays.NAME, arrays.convert_array(inner, sample_rate, options)
+        else:
+            opened = open_source(inner, options, stack)
+            if sample_rate is not None:
+                raise AudioError(
+                    f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out"
+                )
+            decoder = isolation if options.isolated else decode
+            name, blocks = opened.name, decoder.decode_blocks(opened, options)
+        return BlockReader(name, blocks, stack.pop_all())
 
 
 def load(
@@ -50,18 +114,13 @@ def load(
     `Waveform.warnings`: `truncated`, `damaged`, `unread`, `time_jump`, `unknown_length`, `several_streams`,
     `phase_inverted`. Raises `AudioError` and its kinds, naming the input.
     """
-    if not isinstance(options, AudioOptions):
-        raise AudioError(f"options is {seen(options)}; allowed is an AudioOptions, for example AudioOptions(channel=0)")
-    held, sample_rate = arrays.unwrap(source, sample_rate)
-    if isinstance(held, np.ndarray):
-        return arrays.load_array(held, sample_rate, options)
-    with ExitStack() as stack:
-        reader = open_reader(held, options, stack)
-        if sample_rate is not None:
-            raise AudioError(f"{reader.name}: sample_rate is for arrays only; a recording states its own, leave it out")
-        samples = Samples()
+    with open_blocks(source, sample_rate=sample_rate, options=options) as reader:
+        joined = (
+            bytearray()
+        )  # grown by realloc, which moves no memory on Linux; joining at the end would double the peak
         try:
-            notices = (isolation.decode if options.isolated else decode)(reader, options, samples.take)
+            for block in reader:
+                joined += block.data
         except MemoryError:
             raise too_large(reader.name) from None
-        return Waveform(samples.array(), reader.name, notices)
+        return Waveform(np.frombuffer(joined, np.float32), reader.name, reader.warnings)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.audio.collector import AudioOptions, Collector, Samples, check_rate, to_float
+from redline.audio.decode import Blocks
+from redline.audio.options import AudioOptions, check_rate
+from redline.audio.resample import MonoResampler, to_float
 from redline.errors import AudioError, AudioLimitError, EmptyAudioError
-from redline.types import Waveform
 
-_NAME = "<array>"
+NAME = "<array>"
 _BLOCK = 1 << 16
 _LEAST_INT32 = 1 << 16
 """An int32 recording whose samples are all smaller is below -90 dB of full scale."""
@@ -45,7 +46,7 @@ def unwrap(source: Any, sample_rate: Any) -> tuple[Any, Any]:
 def _agreed(stated: Any, given: Any) -> Any:
     stated = stated.item() if hasattr(stated, "item") else stated
     if given is not None and given != stated:
-        raise AudioError(f"{_NAME}: sample_rate is {given}, but the recording itself says {stated}; leave it out")
+        raise AudioError(f"{NAME}: sample_rate is {given}, but the recording itself says {stated}; leave it out")
     return stated
 
 
@@ -60,47 +61,47 @@ def _array(source: Any) -> Any:
         return np.asarray(source)
     except Exception as error:  # whatever foreign code can raise
         raise AudioError(
-            f"{_NAME}: {type(source).__name__} gives no array ({type(error).__name__}: {str(error)[:200]}); convert it "
+            f"{NAME}: {type(source).__name__} gives no array ({type(error).__name__}: {str(error)[:200]}); convert it "
             "to a numpy array of float32 first"
         ) from error
 
 
-def load_array(array: NDArray[Any], sample_rate: Any, options: AudioOptions) -> Waveform:
+def convert_array(array: NDArray[Any], sample_rate: Any, options: AudioOptions) -> Blocks:
     """Check, mix down and resample an array [N] or [N, channels]; raises `AudioError` and its kinds."""
     if sample_rate is None:
-        raise AudioError(f"{_NAME}: no sample rate; say it with sample_rate=, for example sample_rate=16000")
-    rate = check_rate(sample_rate, _NAME)
+        raise AudioError(f"{NAME}: no sample rate; say it with sample_rate=, for example sample_rate=16000")
+    rate = check_rate(sample_rate, NAME)
     if options.track:
-        raise AudioError(f"{_NAME}: track {options.track} asked for, but an array is one track; leave it out")
+        raise AudioError(f"{NAME}: track {options.track} asked for, but an array is one track; leave it out")
     rows = _checked(array, options)
-    samples = Samples()
-    collector = Collector(_NAME, options, samples.take)
+    output = MonoResampler(NAME, options)
     for start in range(0, len(rows), _BLOCK):
-        collector.add(to_float(rows[start : start + _BLOCK]), rate)
-    collector.finish()
-    return Waveform(samples.array(), warnings=tuple(collector.notices()))
+        output.add(to_float(rows[start : start + _BLOCK].T), rate)
+        yield from output.blocks()
+    yield from output.finish()
+    return tuple(output.notices())
 
 
 def _checked(array: NDArray[Any], options: AudioOptions) -> NDArray[Any]:
     """The array as [N, channels], if its shape and type are allowed."""
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
-            raise AudioError(f"{_NAME}: some samples are masked; fill them, for example with array.filled(0)")
+            raise AudioError(f"{NAME}: some samples are masked; fill them, for example with array.filled(0)")
         array = np.ma.getdata(array)
     array = np.asarray(array)  # a matrix stays two-dimensional whatever is taken from it
     if array.ndim not in (1, 2):
-        raise AudioError(f"{_NAME}: shape {array.shape}; allowed are [N] and [N, channels]")
+        raise AudioError(f"{NAME}: shape {array.shape}; allowed are [N] and [N, channels]")
     if array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in (np.int16, np.int32, np.uint8):
         raise AudioError(
-            f"{_NAME}: samples of type {array.dtype}; allowed are float, int16, int32 and uint8: "
+            f"{NAME}: samples of type {array.dtype}; allowed are float, int16, int32 and uint8: "
             "convert them, and scale floats to -1..1"
         )
     if array.size == 0:
-        raise EmptyAudioError(f"{_NAME}: shape {array.shape}, 0 audio frames; give at least one sample")
+        raise EmptyAudioError(f"{NAME}: shape {array.shape}, 0 audio frames; give at least one sample")
     rows = array if array.ndim == 2 else array[:, np.newaxis]
     if rows.shape[1] > options.max_channels:
         raise AudioLimitError(
-            f"{_NAME}: shape {array.shape} has {rows.shape[1]} channels; at most {options.max_channels} are allowed; "
+            f"{NAME}: shape {array.shape} has {rows.shape[1]} channels; at most {options.max_channels} are allowed; "
             "the shape is [N, channels], transpose an array of [channels, N]"
         )
     if array.dtype.itemsize == 4 and array.dtype.kind == "i":
@@ -116,6 +117,6 @@ def _refuse_narrow(array: NDArray[Any]) -> None:
     peak = max(int(array.max()), -int(array.min()))
     if 0 < peak < _LEAST_INT32 and np.any(array & 0xFF):
         raise AudioError(
-            f"{_NAME}: int32 samples of at most {peak}, where full scale is {1 << 31}: they look like 16-bit values, "
+            f"{NAME}: int32 samples of at most {peak}, where full scale is {1 << 31}: they look like 16-bit values, "
             "and would be silent; convert them with array.astype(numpy.int16), or give floats of -1..1"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from redline.audio.collector import LOUDEST
+from redline.audio.options import LOUDEST
 from redline.errors import AudioError
 from redline.types import SAMPLE_RATE, Waveform
 

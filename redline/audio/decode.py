@@ -1,24 +1,22 @@
-"""Bytes to samples with FFmpeg's libraries (PyAV), which read wav and flac twice as fast as libsndfile does."""
+"""Bytes to mono 16 kHz blocks with FFmpeg's libraries (PyAV), which read wav and flac twice as fast as libsndfile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.audio import bounds
-from redline.audio.claims import EXACT, WavClaim, claimed_s, is_cut, wav_claim
-from redline.audio.collector import AudioOptions, Collector
-from redline.audio.container import PATIENCE, choose, measure, open_container, packets, several, unless_memory
-from redline.audio.content import FORMATS, sniff
-from redline.audio.frames import Packer
-from redline.audio.mpeg import frame_length, recordings
-from redline.audio.ogg import parts as ogg_parts
-from redline.audio.reader import Reader
-from redline.audio.splice import Part, Spliced
-from redline.audio.story import Story
+from redline.audio import demux, duration_check, ogg_pages
+from redline.audio.containers import FORMATS, sniff
+from redline.audio.duration_check import EXACT, WavHeader, stated_s, wav_header
+from redline.audio.mpeg_frames import FRAME_LENGTHS, joined_recordings
+from redline.audio.ogg_pages import Part
+from redline.audio.options import AudioOptions
+from redline.audio.resample import MonoResampler, to_float
+from redline.audio.source import FileBytes
+from redline.audio.timeline import LARGEST_GAP_S, Timeline
 from redline.errors import AudioLimitError, EmptyAudioError, TruncatedAudioError
 from redline.types import SAMPLE_RATE, Notice
 
@@ -26,85 +24,21 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
     from av.container import InputContainer
 
+Samples = NDArray[np.float32]
+Blocks = Generator[Samples, None, tuple[Notice, ...]]
+"""Mono blocks [n] at 16 kHz; at the end the notices of what was lost and chosen."""
+
 _LOUDEST_CODED = 16.0  # a damaged frame can decode to a blast; no encoder makes one
-_SMALLEST_GAP_S = 0.03  # above the jitter of recorders that stamp with a clock
-_LARGEST_GAP_S = 600.0
-_MOST_SILENCE_S = 1800.0  # of all gaps together, and
-_SILENCE_PER_SOUND = 20.0  # so many seconds more for each of sound; beyond that the time stamps are not believed
 _UNMEASURED_S = 900.0  # decoded before the rest is measured, for a small file can hold days of silence
-_CLAIM_TOLERANCE_S = 0.1  # a coded frame or two, which encoders pad with
+_STATED_TOLERANCE_S = 0.1  # a coded frame or two, which encoders pad with
+_SAFE_PLANES = 7
+"""PyAV looks for the last plane of a frame by walking to an empty pointer, and a frame has room for eight pointers:
+with more planes than this it reads what lies behind them."""
 
 
-def decode(reader: Reader, options: AudioOptions, take: Callable[[NDArray[np.float32]], None]) -> tuple[Notice, ...]:
-    """Decode one audio track; `take` gets its samples [n] as they come, mono at 16 kHz.
-
-    Gives what was lost. Raises `AudioError` and its kinds.
-    """
-    form, head = sniff(reader)
-    collector = Collector(reader.name, options, take)
-    seen = reader.again(bounds.check(form, reader, options))
-    wav = wav_claim(reader) if form == "wav" else None
-    if wav and wav.rate is not None and wav.channels is not None:
-        collector.check(wav.rate, wav.channels)
-    story = Story()
-    claimed: float | None = None
-    tolerance_s, lost_behind = 0.0, 0
-    notices: list[Notice] = []
-    for number, part in enumerate(_parts(form, seen)):
-        if part.begins and number:
-            _close(claimed, lost_behind, story, collector)
-            claimed = None
-        story.bad_packets += part.lost + part.lost_behind
-        lost_behind = part.lost_behind
-        if part.lost:
-            story.lose(collector.seconds, collector.seconds)
-        try:
-            container = open_container(form, part.source, reader.name)
-        except TruncatedAudioError:
-            if number == 0:
-                raise
-            story.bad_packets += 1
-            story.lose(collector.seconds, collector.seconds)
-            claimed = max((collector.seconds + end_s for end_s in part.ends_s if end_s), default=None)
-            continue
-        with container:
-            stream = choose(container, reader.name, options.track)
-            collector.check(stream.rate, stream.channels)
-            if number == 0 and options.track is None and len(container.streams.audio) > 1:
-                notices.append(several(container, stream))
-            started_s = collector.seconds
-            if part.begins:  # the clock of Ogg starts at 0
-                story.origin_s = -started_s if form == "ogg" else None
-            _run(form, head, part.source, options, container, stream, collector, story)
-            if form == "ogg":
-                end_s = part.ends_s[stream.index] if stream.index < len(part.ends_s) else None
-                claimed = None if end_s is None else end_s - (story.origin_s or 0.0)
-            else:
-                own_s = claimed_s(form, part.source.at(0, len(head)), container, stream)
-                claimed = None if own_s is None else started_s + own_s - story.jumped_s
-            tolerance_s = 0.5 / stream.rate if form in EXACT else _CLAIM_TOLERANCE_S
-    collector.finish()
-    if wav:
-        claimed = wav.claimed_s
-        if claimed is None and wav.claimed_bytes and wav.present_bytes:  # of coded sound the share of the bytes
-            claimed = collector.seconds * max(wav.claimed_bytes / wav.present_bytes, 1.0)
-        notices += _told(wav, collector.seconds)
-    if not collector.taken:
-        if story.bad_packets or claimed or collector.seconds or (wav and wav.claimed_bytes) or is_cut(form, reader):
-            raise TruncatedAudioError(
-                f"{reader.name}: {FORMATS[form]} of {reader.size} bytes with 0 audio frames that can be decoded; "
-                "it is cut off, damaged or encrypted: get a complete copy"
-            )
-        raise EmptyAudioError(f"{reader.name}: 0 audio frames; the recording is empty, record it again")
-    is_short = claimed is not None and claimed - collector.seconds > tolerance_s
-    # Tags behind the last frame fail to decode: no sign of a cut where a claimed length was read in full.
-    is_complete = claimed is not None and not is_short and form != "mov"
-    cut = is_cut(form, reader) or (form != "wav" and story.last_partial) or (story.last_failed and not is_complete)
-    cut = cut or reader.shrank or seen.shrank or (is_short and (story.first_loss_s is None or form == "ogg"))
-    if lost_behind and not cut:
-        story.lose(collector.seconds, collector.seconds)
-    losses = story.losses(collector.seconds, claimed if is_short else None, cut)
-    return (*collector.notices(), *notices, *losses)
+def decode_blocks(source: FileBytes, options: AudioOptions) -> Blocks:
+    """Decode one audio track, block by block; raises `AudioError` and its kinds where they occur."""
+    return (yield from _Decoding(source, options).blocks())
 
 
 def too_large(name: str) -> AudioLimitError:
@@ -115,123 +49,196 @@ def too_large(name: str) -> AudioLimitError:
     )
 
 
-def _parts(form: str, reader: Reader) -> list[Part]:
-    """The recordings of a file, which may be several joined ones, each decoded for itself."""
-    if form == "ogg":
-        return ogg_parts(reader)
-    spans = recordings(reader) if form in ("mp3", "aac") else []
-    return [Part(Spliced(reader, [span])) for span in spans] if len(spans) > 1 else [Part(reader)]
+class _Decoding:
+    """One file on its way: joined recordings one after the other, each of parts between damages."""
+
+    def __init__(self, source: FileBytes, options: AudioOptions) -> None:
+        self.form, self.source = sniff(source)
+        self.options = options
+        self.output = MonoResampler(source.name, options)
+        self.timeline = Timeline()
+        self.notices: list[Notice] = []
+        self.stated_s: float | None = None
+        """When the recording ends by its own word, in seconds of the result."""
+        self.tolerance_s = 0.0
+        self.lost_behind = 0
+        """Ogg pages lost at the end of the last part."""
+        self.failed = 0
+        """Packets without a frame in a row, up to now."""
+        self.is_last_partial = False
+        """The last packet is shorter than it says itself."""
+
+    def blocks(self) -> Blocks:
+        wav = wav_header(self.source) if self.form == "wav" else None
+        if wav and wav.rate is not None and wav.channels is not None:
+            self.output.check(wav.rate, wav.channels)
+        for number, part in enumerate(self._parts(wav)):
+            yield from self._decode_part(number, part)
+        yield from self.output.finish()
+        read_s = self.output.seconds
+        if wav:
+            self.stated_s = wav.stated_s(self.source, read_s)
+            self.notices += _wav_notices(wav, self.source, read_s)
+        if self.output.is_empty:
+            raise self._no_frames(wav)
+        is_short = self.stated_s is not None and self.stated_s - read_s > self.tolerance_s
+        is_cut = self._is_cut(is_short)
+        if self.lost_behind and not is_cut:
+            self.timeline.lose(read_s, read_s)
+        losses = self.timeline.notices(read_s, self.stated_s if is_short else None, is_cut)
+        return (*self.output.notices(), *self.notices, *losses)
+
+    def _parts(self, wav: WavHeader | None) -> list[Part]:
+        """What is decoded for itself: the recordings of a file, which may be several joined ones."""
+        if self.form == "ogg":
+            return ogg_pages.parts(self.source)
+        if self.form in ("mp3", "aac"):
+            return [Part(recording) for recording in joined_recordings(self.source)]
+        # What lies behind the samples is hidden from FFmpeg, which would take it for chunks.
+        return [Part(self.source.part(0, wav.start + wav.stated_bytes if wav and wav.stated_bytes else None))]
+
+    def _decode_part(self, number: int, part: Part) -> Iterator[Samples]:
+        form, output, timeline = self.form, self.output, self.timeline
+        if part.begins and number:
+            self._fill_missing_end()
+            self.stated_s = None
+        timeline.bad_packets += part.lost + part.lost_behind
+        self.lost_behind = part.lost_behind
+        if part.lost:
+            timeline.lose(output.seconds, output.seconds)
+        try:
+            container = demux.open_container(form, part.source, output.name)
+        except TruncatedAudioError:
+            if number == 0:
+                raise
+            timeline.lose(output.seconds, output.seconds, packets=1)
+            self.stated_s = max((output.seconds + end_s for end_s in part.ends_s if end_s), default=None)
+            return
+        with container:
+            stream = demux.choose_track(container, output.name, self.options.track)
+            output.check(stream.rate, stream.channels)
+            if number == 0 and self.options.track is None and len(container.streams.audio) > 1:
+                self.notices.append(demux.several_tracks(container, stream))
+            started_s = output.seconds
+            if part.begins:  # the clock of Ogg starts at 0
+                timeline.origin_s = -started_s if form == "ogg" else None
+            yield from self._decode_track(part, container, stream)
+            if form == "ogg":
+                end_s = part.ends_s[stream.index] if stream.index < len(part.ends_s) else None
+                self.stated_s = None if end_s is None else end_s - (timeline.origin_s or 0.0)
+            else:
+                own_s = stated_s(form, part.source, container, stream)
+                self.stated_s = None if own_s is None else started_s + own_s - timeline.jumped_s
+            self.tolerance_s = 0.5 / stream.rate if form in EXACT else _STATED_TOLERANCE_S
+
+    def _decode_track(self, part: Part, container: InputContainer, stream: AudioStream) -> Iterator[Samples]:
+        """Decode every packet; a gap in the time stamps becomes silence."""
+        import av
+
+        form, output, timeline, most_s = self.form, self.output, self.timeline, self.options.max_duration_s
+        measure = (form, part.source, output.name, stream.index, most_s)
+        if (container.duration or 0) / av.time_base > most_s:  # as its header states, or by its size
+            demux.check_duration(*measure)
+        is_measured = form == "wav"
+        sample_format = stream.codec_context.format
+        is_pcm = stream.codec_context.name.startswith("pcm_")
+        can_blast = not is_pcm and (sample_format is None or sample_format.name.startswith(("flt", "dbl")))
+        first_rate, started_s = stream.rate, output.seconds
+        if timeline.origin_s is None and container.start_time is not None:
+            timeline.origin_s = container.start_time / av.time_base - started_s
+        self.failed = 0
+        last: Packet[AudioStream] | None = None
+        for packet in demux.packets(container, stream):
+            frames: list[AudioFrame] = []
+            if packet is None:
+                self.failed += 1
+            else:
+                self.failed += form == "flac" and _skipped_bytes(last, packet)
+                last = packet if packet.size else last
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    demux.unless_memory(error)
+                    self.failed += 1
+            for frame in frames:
+                rate = frame.sample_rate
+                output.check(rate, frame.layout.nb_channels)
+                block = _planar(frame)
+                if can_blast and not max(block.max(initial=0.0), -block.min(initial=0.0)) <= _LOUDEST_CODED:
+                    self.failed += 1
+                    continue
+                if form in FRAME_LENGTHS and rate != first_rate:
+                    timeline.origin_s = None  # without a container, FFmpeg counts on with the first rate
+                self._keep_time(frame, started_s)
+                if self.failed:
+                    timeline.lose(output.seconds, output.seconds, self.failed)
+                    self.failed = 0
+                output.add(block, rate)
+            yield from output.blocks()
+            if output.seconds > _UNMEASURED_S and not is_measured:
+                demux.check_duration(*measure)
+                is_measured = True
+            if self.failed > demux.PATIENCE:
+                break
+        if last is not None:
+            length_of = FRAME_LENGTHS.get(form, len)
+            self.is_last_partial = last.is_corrupt or length_of(bytes(last)[:6].ljust(6, b"\0")) > max(last.size, 6)
+        timeline.bad_packets += self.failed
+
+    def _keep_time(self, frame: AudioFrame, started_s: float) -> None:
+        """Silence where the time stamps leave a gap in front of a frame, as far as they are believed."""
+        if frame.time is None:
+            return
+        now_s = self.output.seconds
+        if self.form == "ogg" and now_s == started_s:
+            self.timeline.skip_first_packet(frame.time, now_s)
+        gap_s = self.timeline.gap_s(frame.time, now_s)
+        if gap_s:
+            self.output.add_silence(gap_s, frame.sample_rate)
+            if now_s > 0 or self.form == "ogg":  # sound that starts later than the picture is no loss
+                self.timeline.lose(now_s, self.output.seconds)
+
+    def _fill_missing_end(self) -> None:
+        """Silence in place of the end that a recording lacks before the next one starts, so that times stay true."""
+        now_s = self.output.seconds
+        is_short = self.stated_s is not None and _STATED_TOLERANCE_S < self.stated_s - now_s <= LARGEST_GAP_S
+        if is_short and self.stated_s is not None:
+            self.output.add_silence(self.stated_s - now_s, SAMPLE_RATE)
+        if is_short or self.lost_behind:
+            self.timeline.lose(now_s, self.output.seconds)
+
+    def _is_cut(self, is_short: bool) -> bool:
+        """Whether the recording is truncated, by its bytes, its last packet or its stated duration."""
+        # Tags behind the last frame fail to decode: no sign of a cut where the stated duration was read in full.
+        is_complete = self.stated_s is not None and not is_short and self.form != "mov"
+        return (
+            duration_check.is_cut(self.form, self.source)
+            or (self.is_last_partial and self.form != "wav")
+            or (self.failed > 0 and not is_complete)
+            or self.source.has_shrunk
+            or (is_short and (self.timeline.first_loss_s is None or self.form == "ogg"))
+        )
+
+    def _no_frames(self, wav: WavHeader | None) -> TruncatedAudioError | EmptyAudioError:
+        name, form = self.source.name, self.form
+        is_promised = self.timeline.bad_packets or self.stated_s or self.output.seconds or (wav and wav.stated_bytes)
+        if is_promised or duration_check.is_cut(form, self.source):
+            return TruncatedAudioError(
+                f"{name}: {FORMATS[form]} of {self.source.size} bytes with 0 audio frames that can be decoded; "
+                "it is cut off, damaged or encrypted: get a complete copy"
+            )
+        return EmptyAudioError(f"{name}: 0 audio frames; the recording is empty, record it again")
 
 
-def _close(claimed: float | None, lost: int, story: Story, collector: Collector) -> None:
-    """Silence in place of the end that a recording lacks before the next one starts, so that times stay true."""
-    now_s = collector.seconds
-    if claimed is not None and _CLAIM_TOLERANCE_S < claimed - now_s <= _LARGEST_GAP_S:
-        collector.add_silence(claimed - now_s, SAMPLE_RATE)
-        lost = 1
-    if lost:
-        story.lose(now_s, collector.seconds)
-
-
-def _told(wav: WavClaim, read_s: float) -> list[Notice]:
-    """What a WAV header does not say, or says wrongly."""
-    if wav.claimed_bytes is None:
-        return [Notice("unknown_length", "the WAV header states no length, so a missing end cannot be noticed")]
-    if not wav.unread_s:
-        return []
-    message = (
-        f"{wav.unread_s:.3f} s of what looks like sound lie behind the end that the WAV header states, and were not "
-        "read; repair the header to hear them"
-    )
-    return [Notice("unread", message, round(read_s, 3), round(read_s + wav.unread_s, 3))]
-
-
-def _run(
-    form: str,
-    head: bytes,
-    source: Reader | Spliced,
-    options: AudioOptions,
-    container: InputContainer,
-    stream: AudioStream,
-    collector: Collector,
-    story: Story,
-) -> None:
-    """Decode every packet into the collector; a gap in the time stamps becomes silence."""
+def _planar(frame: AudioFrame) -> Samples:
+    """The samples of a frame, [channels, n]."""
     import av
 
-    if (container.duration or 0) / av.time_base > options.max_duration_s:  # as its header claims, or by its size
-        measure(form, source, collector.name, stream.index, options.max_duration_s)
-    packer = Packer()
-    first_rate, length_of = stream.rate, frame_length(form, head)
-    is_measured = form == "wav"
-    is_coded = not stream.codec_context.name.startswith("pcm_")
-    started_s = collector.seconds
-    failed = 0  # packets in a row
-    last: Packet[AudioStream] | None = None
-    if story.origin_s is None and container.start_time is not None:
-        story.origin_s = container.start_time / av.time_base - started_s
-    for packet in packets(container, stream):
-        frames: list[AudioFrame] = []
-        if packet is not None:
-            if form == "flac" and _skipped_bytes(last, packet):
-                failed += 1
-            last = packet if packet.size else last
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                unless_memory(error)
-                failed += 1
-        else:
-            failed += 1
-        for frame in frames:
-            collector.check(frame.sample_rate, frame.layout.nb_channels)
-            block = packer.block(frame)
-            if is_coded and not float(np.abs(block).max(initial=0.0)) <= _LOUDEST_CODED:
-                failed += 1
-                continue
-            if length_of and frame.sample_rate != first_rate:
-                story.origin_s = None  # without a container, FFmpeg counts on with the first rate
-            _keep_time(form, frame, started_s, collector, story)
-            if failed:
-                story.bad_packets += failed
-                story.lose(collector.seconds, collector.seconds)
-                failed = 0
-            collector.add(block, frame.sample_rate)
-        if collector.seconds > _UNMEASURED_S and not is_measured:
-            measure(form, source, collector.name, stream.index, options.max_duration_s)
-            is_measured = True
-        if failed > PATIENCE:
-            break
-    story.last_failed = failed > 0
-    if last is not None:
-        story.last_partial = last.is_corrupt or (
-            length_of is not None and length_of(bytes(last)[:6].ljust(6, b"\0")) > last.size
-        )
-    story.bad_packets += failed
-
-
-def _keep_time(form: str, frame: AudioFrame, started_s: float, collector: Collector, story: Story) -> None:
-    """Silence where the time stamps leave a gap in front of a frame, as far as they are believed."""
-    if frame.time is None:
-        return
-    now_s = collector.seconds
-    if story.origin_s is None:
-        story.origin_s = frame.time - now_s
-    gap_s = frame.time - story.origin_s - now_s
-    if form == "ogg" and now_s == started_s and 0 < gap_s < _CLAIM_TOLERANCE_S:
-        story.origin_s += gap_s  # the first packet of Vorbis has no sound of its own
-        return
-    most_s = _MOST_SILENCE_S + _SILENCE_PER_SOUND * (now_s - story.filled_s)
-    if abs(gap_s) > _LARGEST_GAP_S or story.filled_s + gap_s > most_s:  # a clock that was set, not a gap
-        story.origin_s += gap_s
-        if gap_s > 0 and now_s > 0:
-            story.jumped_s += gap_s
-            story.jump_at_s = now_s if story.jump_at_s is None else story.jump_at_s
-    elif gap_s > _SMALLEST_GAP_S:
-        collector.add_silence(gap_s, frame.sample_rate)
-        story.filled_s += gap_s
-        if now_s > 0 or form == "ogg":  # sound that starts later than the picture is no loss
-            story.lose(now_s, collector.seconds)
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels > _SAFE_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
+    values: NDArray[Any] = frame.to_ndarray()
+    return to_float(values if frame.format.is_planar else values.reshape(-1, channels).T)
 
 
 def _skipped_bytes(last: Packet[AudioStream] | None, packet: Packet[AudioStream]) -> bool:
@@ -239,3 +246,17 @@ def _skipped_bytes(last: Packet[AudioStream] | None, packet: Packet[AudioStream]
     if last is None or last.pos is None or packet.pos is None:
         return False
     return packet.pos > last.pos + last.size
+
+
+def _wav_notices(wav: WavHeader, source: FileBytes, read_s: float) -> list[Notice]:
+    """What a WAV header does not say, or says wrongly."""
+    if wav.stated_bytes is None:
+        return [Notice("unknown_length", "the WAV header states no length, so a missing end cannot be noticed")]
+    unread_s = wav.unread_s(source)
+    if not unread_s:
+        return []
+    message = (
+        f"{unread_s:.3f} s of what looks like sound lie behind the end that the WAV header states, and were not "
+        "read; repair the header to hear them"
+    )
+    return [Notice("unread", message, round(read_s, 3), round(read_s + unread_s, 3))]

@@ -1,7 +1,8 @@
-"""Decoding in a process of its own: a recording may end it, fill it or hang it, and costs one error.
+"""Process isolation: a recording may crash, fill or hang the worker process that decodes it, and costs one error.
 
 A worker (`redline.audio.worker`) is started when it is first needed, decodes one recording after the other, and goes
-when it has had nothing to do for a while or this process ends. It gets an open file and gives samples block by block.
+when it has had nothing to do for a while or this process ends. It gets an open file and gives samples block by block;
+where nobody takes them it waits.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,71 +26,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline import errors
-from redline.audio.collector import AudioOptions
-from redline.audio.decode import decode as decode_here
-from redline.audio.reader import Reader
+from redline.audio import decode
+from redline.audio.decode import Blocks
+from redline.audio.options import AudioOptions
+from redline.audio.source import FileBytes
 from redline.errors import AudioError, AudioLimitError, RedlineError
 from redline.types import SAMPLE_RATE, Notice
 
-HEAD = struct.Struct("<cQ")
+HEAD = struct.Struct("<cI")
 """Of every message: its kind and the bytes that follow."""
-READY, STARTED, SAMPLES, DONE, FAILED = b"R", b"K", b"S", b"D", b"F"
+READY, REQUEST, SAMPLES, DONE, FAILED = b"R", b"Q", b"S", b"D", b"F"
+SOCKET_BYTES = 1 << 20
+"""What may be on its way between the processes, where the system allows so much."""
 SILENT_S = 120.0
-"""The longest that a worker may give no sign of life."""
+"""The longest that a worker may give no sign of life while it is waited for."""
+_MOST_BYTES = 1 << 24
 _MOST_IDLE = 4
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker import main; main(int(sys.argv[1]))"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 _idle: list[_Worker] = []
 _lock = threading.Lock()
-_told: list[str] = []
-"""Why there are no workers here, once that was told."""
+_lacking: list[str] = []
+"""Why there are no workers here, once a warning has said so."""
 
 
 class _NoWorkerError(Exception):
     """No worker can be started here."""
 
 
-class _GoneError(Exception):
-    """The worker ended before it started with what it was asked for."""
-
-
-def decode(reader: Reader, options: AudioOptions, take: Callable[[NDArray[np.float32]], None]) -> tuple[Notice, ...]:
-    """As `redline.audio.decode.decode`, to the bit; raises `AudioError` also where decoding ends its process.
+def decode_blocks(source: FileBytes, options: AudioOptions) -> Blocks:
+    """As `redline.audio.decode.decode_blocks`, to the bit; raises `AudioError` also where decoding ends its process.
 
     Where no process can be started (frozen programs, systems without Unix sockets) it is decoded here, with a warning.
     """
-    with ExitStack() as stack:
-        descriptor = reader.descriptor(stack)
-        request = {"name": reader.name, "base": reader.base, "size": reader.size, "options": asdict(options)}
-        try:
-            return _decode_there(request, descriptor, options.max_duration_s, take)
-        except _NoWorkerError as error:
-            if not _told:
-                _told.append(str(error))
-                warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
-            return decode_here(reader, options, take)
-
-
-def _decode_there(
-    request: dict[str, Any], descriptor: int, most_s: float, take: Callable[[NDArray[np.float32]], None]
-) -> tuple[Notice, ...]:
-    while True:
-        worker, is_new = _borrow()
-        try:
-            notices = worker.decode(request, descriptor, most_s, take)
-        except _GoneError:
-            if is_new:
-                raise AudioError(f"{request['name']}: cannot be decoded; the worker process ends at once") from None
-        except RedlineError as error:
+    request = {"name": source.name, "start": source.start, "size": source.size, "options": asdict(options)}
+    try:
+        worker = _borrow()
+    except _NoWorkerError as error:
+        if not _lacking:
+            _lacking.append(str(error))
+            warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
+        return (yield from decode.decode_blocks(source, options))
+    is_usable = False
+    try:
+        worker.send(request, source.descriptor)
+        notices = yield from worker.blocks(source.name, (options.max_duration_s + 1) * SAMPLE_RATE)
+        is_usable = True
+        return notices
+    except RedlineError as error:
+        is_usable = True  # unless it has ended
+        raise error from None
+    finally:
+        if is_usable:
             _give_back(worker)
-            raise error from None
-        except BaseException:
-            worker.end()
-            raise
         else:
-            _give_back(worker)
-            return notices
+            worker.end()
 
 
 def prepare() -> None:
@@ -99,17 +90,22 @@ def prepare() -> None:
         _give_back(_Worker())
 
 
-def _borrow() -> tuple[_Worker, bool]:
-    """A worker for one recording, and whether it is new."""
-    with _lock:
-        if _idle:
-            return _idle.pop(), False
-    return _Worker(), True
+def _borrow() -> _Worker:
+    """A worker that is ready."""
+    while True:
+        with _lock:
+            worker = _idle.pop() if _idle else None
+        if worker is None:
+            worker = _Worker()
+        if worker.is_running():
+            worker.wait_for_start()
+            return worker
+        worker.end()
 
 
 def _give_back(worker: _Worker) -> None:
     with _lock:
-        if worker.is_alive and len(_idle) < _MOST_IDLE:
+        if worker.is_running() and len(_idle) < _MOST_IDLE:
             return _idle.append(worker)
     worker.end()
 
@@ -161,43 +157,42 @@ class _Worker:
         except OSError as error:
             raise _NoWorkerError(f"no process can be started ({error})") from error
         self._socket.settimeout(SILENT_S)
-        self._messages = self._socket.makefile("rb")
-        self.is_alive = True
         self._is_ready = False
 
-    def decode(
-        self,
-        request: dict[str, Any],
-        descriptor: int,
-        most_s: float,
-        take: Callable[[NDArray[np.float32]], None],
-    ) -> tuple[Notice, ...]:
-        """Have one file decoded; raises `AudioError`, and `_GoneError` where the worker had ended before."""
-        self._wait_for_start()
-        name = request["name"]
-        text = json.dumps(request, default=lambda number: number.item()).encode()
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for_start(self) -> None:
+        """Wait until its libraries are loaded."""
         try:
-            socket.send_fds(self._socket, [HEAD.pack(STARTED, len(text))], [descriptor])
-            self._socket.sendall(text)
-            if self._receive()[0] != STARTED:
-                raise EOFError
-        except (OSError, EOFError) as error:
+            self._is_ready = self._is_ready or self._receive()[0] == READY
+        except (OSError, EOFError, ValueError):
+            self._is_ready = False
+        if not self._is_ready:
             self.end()
-            raise _GoneError from error
-        left = (most_s + 1) * SAMPLE_RATE
+            raise _NoWorkerError(f"{sys.executable} could not load the decoder")
+
+    def send(self, request: dict[str, Any], descriptor: int) -> None:
+        """Ask for one file; that the worker has ended, the answer tells."""
+        text = json.dumps(request, default=lambda number: number.item()).encode()
+        with suppress(OSError):
+            socket.send_fds(self._socket, [HEAD.pack(REQUEST, len(text)) + text], [descriptor])
+
+    def blocks(self, name: str, most_samples: float) -> Blocks:
+        """The samples of the file that was asked for; raises `AudioError`, also where the process has ended over it."""
         try:
             while True:
                 kind, data = self._receive()
                 if kind == SAMPLES:
-                    block = np.frombuffer(data, np.float32)
-                    left -= len(block)
-                    if left < 0:
+                    samples = data.view(np.float32)
+                    most_samples -= len(samples)
+                    if most_samples < 0:
                         raise ValueError("more samples than are allowed")
-                    take(block)
+                    yield samples
                 elif kind == DONE:
-                    return tuple(Notice(*fields) for fields in json.loads(data))
+                    return tuple(Notice(*fields) for fields in json.loads(data.tobytes()))
                 else:
-                    fields = json.loads(data)
+                    fields = json.loads(data.tobytes())
                     raise _KINDS[fields["kind"]](fields["message"])
         except TimeoutError:
             self.end()
@@ -208,42 +203,31 @@ class _Worker:
         except (OSError, EOFError, ValueError, LookupError, TypeError):
             raise self._died(name) from None
 
-    def _wait_for_start(self) -> None:
-        if self._is_ready:
-            return
-        try:
-            self._is_ready = self._receive()[0] == READY
-        except (OSError, EOFError):
-            self._is_ready = False
-        if not self._is_ready:
-            self.end()
-            raise _NoWorkerError(f"{sys.executable} could not load the decoder")
-
     def end(self) -> None:
         """End the process, whatever it is doing."""
-        self.is_alive = False
         self._process.kill()
         self._process.wait()
         self.forget()
 
     def forget(self) -> None:
         """Close this side of the socket."""
-        with suppress(OSError):
-            self._messages.close()
-            self._socket.close()
+        self._socket.close()
 
-    def _receive(self) -> tuple[bytes, bytes]:
-        """The next message; raises `EOFError` where there is none."""
-        head = self._messages.read(HEAD.size)
-        if len(head) < HEAD.size:
-            raise EOFError
-        kind, size = HEAD.unpack(head)
-        if size > 1 << 24:
+    def _receive(self) -> tuple[bytes, NDArray[np.uint8]]:
+        """The kind and the bytes of the next message; raises `EOFError` where there is none."""
+        kind, size = HEAD.unpack(self._bytes(HEAD.size).tobytes())
+        if size > _MOST_BYTES:
             raise ValueError("an absurd message")
-        data = self._messages.read(size)
-        if len(data) < size:
-            raise EOFError
-        return kind, data
+        return kind, self._bytes(size)
+
+    def _bytes(self, count: int) -> NDArray[np.uint8]:
+        data, have = np.empty(count, np.uint8), 0
+        while have < count:
+            size = self._socket.recv_into(data[have:].data)
+            if not size:
+                raise EOFError
+            have += size
+        return data
 
     def _died(self, name: str) -> AudioError:
         """Why it ended, as an error about the recording."""

@@ -1,7 +1,6 @@
 """The process that decodes for `redline.audio.isolation`, within limits of its own on memory and processor time.
 
-Linux keeps both limits. Elsewhere the address space is not limited (macOS does not keep it), and memory is bounded by
-the checks that decoding makes itself.
+Linux keeps both limits. Elsewhere the address space is not limited (macOS does not keep it).
 """
 
 from __future__ import annotations
@@ -13,92 +12,45 @@ import socket
 import time
 import traceback
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from redline.audio.collector import AudioOptions
-from redline.audio.decode import decode, too_large
-from redline.audio.isolation import DONE, FAILED, HEAD, READY, SAMPLES, STARTED
-from redline.audio.reader import Reader
+from redline.audio.decode import decode_blocks, too_large
+from redline.audio.isolation import DONE, FAILED, HEAD, READY, SAMPLES, SOCKET_BYTES
+from redline.audio.options import AudioOptions
+from redline.audio.source import FileBytes
 from redline.errors import AudioError, RedlineError
 from redline.types import SAMPLE_RATE
 
 _IDLE_S = 60.0
 _MEMORY_BYTES = 224 << 20
 """What decoding may take, for recordings of up to twelve hours; tables of longer ones are longer."""
-_CPU_S = 10.0
+_CPU_S = 2.0
 _CPU_S_PER_S = 0.1  # of audio; decoding takes a hundredth of that
-_BLOCK = 1 << 16
-
-
-class _File:
-    """A file by its descriptor; its place is not that of others who hold the descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._position = 0
-
-    def read(self, count: int) -> bytes:
-        data = os.pread(self._descriptor, count, self._position)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + (os.fstat(self._descriptor).st_size if whence == os.SEEK_END else 0)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-
-class _Answer:
-    """Samples on their way to the other process, in large blocks; each lets the processor work longer."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._blocks: list[NDArray[np.float32]] = []
-        self._waiting = self._sent = 0
-        self._started_s = time.process_time()
-        _limit_cpu(self._started_s + _CPU_S)
-
-    def take(self, block: NDArray[np.float32]) -> None:
-        self._blocks.append(block)
-        self._waiting += len(block)
-        if self._waiting >= _BLOCK:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is there."""
-        samples = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
-        self._blocks, self._waiting = [], 0
-        self._sent += len(samples)
-        for start in range(0, len(samples), _BLOCK):
-            send(self._link, SAMPLES, samples[start : start + _BLOCK].data.cast("B"))
-        _limit_cpu(self._started_s + _CPU_S + _CPU_S_PER_S * self._sent / SAMPLE_RATE)
+_CPU_S_PER_BYTE = 2e-8  # for the lists of large files that are read before they are decoded
 
 
 def main(number: int) -> None:
     """Decode what is asked for over the socket with this number, until it is closed or quiet for a while."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=number) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         import av  # noqa: F401 - loaded before the limits count
         import soxr  # noqa: F401
 
         base = _memory_bytes()
-        send(link, READY)
+        _send(link, READY)
         try:
             while True:
                 link.settimeout(_IDLE_S)
-                head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
+                message, descriptors, _, _ = socket.recv_fds(link, 1 << 16, 1)
                 link.settimeout(None)
-                if len(head) < HEAD.size or not descriptors:
+                if len(message) < HEAD.size or not descriptors:
                     return
-                request = json.loads(_exactly(link, HEAD.unpack(head)[1]))
-                send(link, STARTED)
+                size = HEAD.size + HEAD.unpack(message[: HEAD.size])[1]
+                while len(message) < size and (part := link.recv(size - len(message))):
+                    message += part
                 try:
-                    _answer(link, request, descriptors[0], base)
+                    _answer(link, json.loads(message[HEAD.size :]), descriptors[0], base)
                 finally:
                     os.close(descriptors[0])
         except OSError:  # the other side has gone, or has nothing to do
@@ -108,13 +60,18 @@ def main(number: int) -> None:
 def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base: int | None) -> None:
     name, options = request["name"], AudioOptions(**request["options"])
     _limit_memory(base, options)
-    answer = _Answer(link)
+    most_cpu_s = time.process_time() + _CPU_S + _CPU_S_PER_BYTE * request["size"]
+    _limit_cpu(most_cpu_s)
+    blocks = decode_blocks(FileBytes(descriptor, name, request["start"], request["size"]), options)
     try:
-        reader = Reader(cast("BinaryIO", _File(descriptor)), name, base=request["base"]).expect(request["size"])
-        notices = decode(reader, options, answer.take)
-        answer.flush()
-        message = [[notice.code, notice.message, notice.start, notice.end] for notice in notices]
-        return send(link, DONE, json.dumps(message).encode())
+        while True:
+            samples = next(blocks)
+            most_cpu_s += _CPU_S_PER_S * len(samples) / SAMPLE_RATE
+            _limit_cpu(most_cpu_s)
+            _send(link, SAMPLES, samples.data.cast("B"))
+    except StopIteration as end:
+        message = [[notice.code, notice.message, notice.start, notice.end] for notice in end.value]
+        return _send(link, DONE, json.dumps(message).encode())
     except MemoryError:
         error: RedlineError = too_large(name)
     except RedlineError as seen:
@@ -127,23 +84,15 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base:
             f"{name}: decoding it failed in a way nobody thought of ({type(seen).__name__}: {str(seen)[:200]}, "
             f"{Path(where.filename).name} line {where.lineno}); convert it with another program, and please report this"
         )
-    send(link, FAILED, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
+    _send(link, FAILED, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
 
 
-def send(link: socket.socket, kind: bytes, data: bytes | memoryview = b"") -> None:
+def _send(link: socket.socket, kind: bytes, data: bytes | memoryview = b"") -> None:
     """One message to the other process."""
-    link.sendall(HEAD.pack(kind, len(data)))
-    link.sendall(data)
-
-
-def _exactly(link: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = link.recv(count - len(data))
-        if not part:
-            raise ConnectionError
-        data += part
-    return data
+    head = HEAD.pack(kind, len(data))
+    sent = link.sendmsg([head, data])
+    if sent < len(head) + len(data):
+        link.sendall(memoryview(data)[max(sent - len(head), 0) :])
 
 
 def _memory_bytes() -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from redline import files
-from redline.audio.content import SUFFIXES
+from redline.audio.containers import SUFFIXES
 
 STDIN = "-"
 

@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from redline import files, languages
-from redline.audio.content import SUFFIXES
+from redline.audio.containers import SUFFIXES
 from redline.cli import console
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest

@@ -17,7 +17,7 @@ from redline.audio import AudioOptions
 from redline.errors import AudioError, ConfigError
 from redline.testing import FakeRecognizer
 from redline.types import SAMPLE_RATE
-from tests.audio_files import sine, wav
+from tests.audio.audio_files import sine, wav
 
 WANT = sine(0.5)
 LEFT, RIGHT = WANT, sine(0.5, hertz=1000.0)

@@ -21,7 +21,7 @@ from redline import audio
 from redline.audio import AudioOptions
 from redline.errors import AudioError, EmptyAudioError
 from redline.types import SAMPLE_RATE
-from tests.audio_files import (
+from tests.audio.audio_files import (
     FILES,
     VOICE,
     add_video,

@@ -24,7 +24,7 @@ from redline.errors import AudioError, AudioLimitError, RedlineError
 from redline.testing import FakeRecognizer
 from redline.transcriber import Model
 from redline.types import Transcript, Waveform
-from tests.audio_files import FILES, recordings, sine, wav, written
+from tests.audio.audio_files import FILES, recordings, sine, wav, written
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="this system cannot hand over open files")
 
@@ -94,19 +94,19 @@ HARM = {
     "time": "while True: pass",
     "sleep": "import time; time.sleep(600)",
     "bug": "x = 1 // 0",
-    "flood": "import numpy\n        for _ in range(99): take(numpy.zeros(1 << 20, numpy.float32))",
+    "flood": "import numpy\n        for _ in range(99): yield numpy.zeros(1 << 20, numpy.float32)",
     "nonsense": "import os, sys; os.write(int(sys.argv[1]), b'S' * 4096)\n        os._exit(0)",
 }
 BOOT = """
 import sys
 sys.path[:] = sys.argv[2:]
 from redline.audio import worker
-usual = worker.decode
-def decode(reader, options, take):
-    if reader.at(0, 4) == b"HARM":
+usual = worker.decode_blocks
+def decode_blocks(source, options):
+    if source.at(0, 4) == b"HARM":
         {harm}
-    return usual(reader, options, take)
-worker.decode, worker._CPU_S = decode, 0.0
+    return (yield from usual(source, options))
+worker.decode_blocks, worker._CPU_S = decode_blocks, 0.0
 worker.main(int(sys.argv[1]))
 """
 SEEN = {
@@ -284,20 +284,20 @@ def test_an_interrupt_while_decoding_ends_the_worker_and_is_passed_on(monkeypatc
     workers: list[isolation._Worker] = []
     borrow = isolation._borrow
 
-    def interrupted() -> tuple[isolation._Worker, bool]:
-        worker, is_new = borrow()
+    def interrupted() -> isolation._Worker:
+        worker = borrow()
         workers.append(worker)
 
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(worker, "_receive", stop)
-        return worker, is_new
+        return worker
 
     monkeypatch.setattr(isolation, "_borrow", interrupted)
     with pytest.raises(KeyboardInterrupt):
         audio.load(wav())
-    assert not workers[0].is_alive and is_gone(workers[0]._process.pid)
+    assert not workers[0].is_running() and is_gone(workers[0]._process.pid)
 
 
 # --- where there are none ---
@@ -307,7 +307,7 @@ def test_an_interrupt_while_decoding_ends_the_worker_and_is_passed_on(monkeypatc
 def test_where_no_worker_can_be_started_it_is_told_once_and_decoded_here(
     lack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolation, "_told", [])
+    monkeypatch.setattr(isolation, "_lacking", [])
     if lack == "fds":
         monkeypatch.delattr(socket, "send_fds")
     elif lack == "python":

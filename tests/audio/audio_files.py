@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import cache
 from io import BytesIO
@@ -14,9 +16,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from redline.audio import AudioOptions
+from redline.audio.source import FileBytes, open_source
 from redline.types import SAMPLE_RATE, Waveform
 
-VOICE = Path(__file__).parent / "data" / "audio" / "common_voice_en_17767698.flac"
+VOICE = Path(__file__).parents[1] / "data" / "audio" / "common_voice_en_17767698.flac"
 
 # name: container, encoder, sample rate, muxer options
 ENCODINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
@@ -136,6 +140,13 @@ def written(samples: NDArray[Any], rate: int, form: str = "WAV", subtype: str | 
         for start in range(0, len(samples), 4096):
             file.write(samples[start : start + 4096])
     return out.getvalue()
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[FileBytes]:
+    """Bytes as the decoder sees them."""
+    with ExitStack() as stack:
+        yield open_source(data, AudioOptions(), stack)
 
 
 def sine(seconds: float, rate: int = SAMPLE_RATE, hertz: float = 440.0) -> NDArray[np.float32]:

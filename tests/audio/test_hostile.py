@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +15,12 @@ import numpy as np
 import pytest
 
 from redline import audio
-from redline.audio import AudioOptions, isolation
-from redline.audio.container import packets
-from redline.errors import AudioError, AudioLimitError, TruncatedAudioError
+from redline.audio import AudioOptions, decode, isolation
+from redline.audio.demux import packets
+from redline.errors import AudioError, AudioLimitError
 from redline.types import SAMPLE_RATE
-from tests import hostile_files
-from tests.audio_files import FILES, encode, recordings, sine, stereo_voice, written
+from tests.audio import hostile_files
+from tests.audio.audio_files import FILES, encode, recordings, sine, stereo_voice, written
 
 HERE = AudioOptions(isolated=False)
 
@@ -107,13 +105,13 @@ def test_silence_for_gaps_is_bounded_by_the_sound_and_told() -> None:
 
 def test_a_claim_beyond_the_limit_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    block = audio.decode.__globals__["Packer"].block
+    planar = decode._planar
 
-    def counted(self: object, frame: av.AudioFrame) -> np.ndarray:
+    def counted(frame: av.AudioFrame) -> np.ndarray:
         decoded.append(frame.samples)
-        return block(self, frame)
+        return planar(frame)
 
-    monkeypatch.setattr("redline.audio.frames.Packer.block", counted)
+    monkeypatch.setattr(decode, "_planar", counted)
     with pytest.raises(AudioLimitError, match="longer than the 43200 s"):
         audio.load(hostile_files.silent_flac(13.0, 13.0), options=HERE)
     assert not decoded
@@ -134,24 +132,36 @@ def test_long_recordings_within_the_limit_are_still_read() -> None:
     assert audio.load(encode(np.tile(stereo_voice(), 4), "m4a")).warnings == ()
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+def test_edits_that_play_a_moment_for_hours_count_as_hours(isolated: bool) -> None:
+    options = AudioOptions(max_duration_s=600, isolated=isolated)
+    with pytest.raises(AudioLimitError, match="longer than the 600 s"):
+        audio.load(hostile_files.plays_again_and_again(20_000), options=options)
+
+
 MEASURE = """
-import sys, time
+import resource, sys
 from pathlib import Path
 from redline import audio
 from redline.audio import isolation
 from redline.errors import AudioError
-is_isolated = sys.argv[1] == "isolated"
-for path in sys.argv[2:]:
+def used_s(who):
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+for path in sys.argv[1:]:
+    before = used_s(resource.RUSAGE_SELF) + used_s(resource.RUSAGE_CHILDREN)
     try:
-        audio.load(path, options=audio.AudioOptions(isolated=is_isolated))
+        audio.load(path)
         seen = "read"
     except AudioError as error:
         seen = type(error).__name__
-        assert len(str(error)) < 900 + len(path)
-    print(Path(path).name, seen, time.process_time())
-for process in ["self", *(worker._process.pid for worker in isolation._idle)]:
-    status = Path(f"/proc/{process}/status").read_text().split()
-    print(status[status.index("VmHWM:") + 1])
+        assert len(str(error)) < 700 + len(path)
+    peaks = []
+    for process in ["self", *(worker._process.pid for worker in isolation._idle)]:
+        status = Path(f"/proc/{process}/status").read_text().split()
+        peaks.append(int(status[status.index("VmHWM:") + 1]) / 1024)
+    isolation.end_idle()
+    print(Path(path).name, seen, used_s(resource.RUSAGE_SELF) + used_s(resource.RUSAGE_CHILDREN) - before, max(peaks))
 """
 
 
@@ -165,40 +175,25 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
-@pytest.mark.parametrize("where", ["isolated", "here"])
-def test_no_hostile_file_takes_much_memory_or_time(where: str, hostile: list[Path]) -> None:
-    command = [sys.executable, "-c", MEASURE, where, *map(str, hostile)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+READ = ("mp4-gaps", "matroska-gaps", "ogg-gaps", "flac-blocks", "flac-seek-points", "wav-chunks-behind")
+"""What costs no more than an ordinary recording."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits that only Linux keeps")
+def test_no_hostile_file_takes_much_memory_or_time(hostile: list[Path]) -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE, *map(str, hostile)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    files, peaks = lines[: len(hostile)], lines[len(hostile) :]
-    assert [(name, seen == "read") for name, seen, _ in files] == [
-        (path.name, path.name.endswith("gaps")) for path in hostile
-    ]
-    assert len(peaks) == (2 if where == "isolated" else 1)
-    assert max(int(peak) for (peak,) in peaks) / 1024 < 300, done.stdout
-    ends_s = [0.0, *(float(cpu_s) for _, _, cpu_s in files)]
-    assert max(after - before for before, after in pairwise(ends_s)) < 3, done.stdout
-
-
-def test_a_refusal_says_what_is_too_much(hostile: list[Path]) -> None:
-    for path in hostile:
-        if path.name.endswith("gaps"):
-            continue
-        with pytest.raises(AudioError) as caught:
-            audio.load(path, options=HERE)
-        seen = r"more than|out of order|longer than|claims|compressed|edits|not audio|0 audio frames"
-        assert re.search(seen, str(caught.value))
+    assert [name for name, seen, *_ in lines if seen == "read"] == list(READ)
+    assert len(lines) == len(hostile)
+    assert max(float(used_s) for _, _, used_s, _ in lines) < 5, done.stdout
+    assert max(float(peak_mb) for *_, peak_mb in lines) < 300, done.stdout
 
 
 def test_real_lists_are_no_floods() -> None:
     for data in (
         hostile_files.flac_comments(900),
-        hostile_files.ogg_comments(900),
         hostile_files.matroska_tags(900),
-        hostile_files.mp4_tags(900),
-        hostile_files.ape_tags(900),
         hostile_files.wav_tags(900),
         hostile_files.wav_chunks(9000, 12),
         hostile_files.wav_chunks(9000, 36),
@@ -220,10 +215,9 @@ def test_a_lack_of_memory_is_an_audio_error(monkeypatch: pytest.MonkeyPatch) -> 
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("redline.audio.collector.Samples.take", full)
-    for options in (HERE, AudioOptions()):
-        with pytest.raises(AudioLimitError, match=r"<bytes>.*more memory"):
-            audio.load(written(sine(5.0), SAMPLE_RATE), options=options)
+    monkeypatch.setattr("redline.audio.demux.packets", full)
+    with pytest.raises(AudioLimitError, match=r"<bytes>.*more memory"):
+        audio.load(written(sine(5.0), SAMPLE_RATE), options=HERE)
 
 
 def test_a_stream_that_appears_on_the_way_does_not_spoil_the_others() -> None:
@@ -279,8 +273,3 @@ def test_two_hundred_mutated_files_crash_hang_and_fill_nothing(name: str) -> Non
         else:
             assert np.isfinite(wave.samples).all()
     isolation.end_idle()
-
-
-def test_a_table_larger_than_its_file_is_called_cut_off() -> None:
-    with pytest.raises(TruncatedAudioError, match=r"claims 60000000 entries, more than its \d+ bytes"):
-        audio.load(hostile_files.LARGE["mp4-samples"]())

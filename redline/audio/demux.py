@@ -1,17 +1,17 @@
-"""FFmpeg's containers, opened so that they can do no harm, and the tracks in them.
+"""FFmpeg's demuxers and decoders (PyAV), opened so that they can do no harm, and the tracks in a container.
 
-FFmpeg is told the container by our own reading of the first bytes, may use only the decoders listed here, and sees
+FFmpeg is told the container by our own sniffing of the first bytes, may use only the decoders listed here, and sees
 nothing but the bytes of the input: no playlist, address or second file can be reached.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from redline.audio.content import FORMATS
-from redline.audio.reader import Reader
-from redline.audio.splice import Spliced
+from redline.audio.containers import FORMATS
+from redline.audio.source import Bytes
 from redline.errors import AudioError, AudioLimitError, NotAudioError, TruncatedAudioError
 from redline.types import Notice
 
@@ -38,7 +38,7 @@ _MOST_LISTED = 20
 _SKIP_MANUAL = 1 << 29  # AV_CODEC_FLAG2_SKIP_MANUAL: ALAC in CAF codes no padding, but FFmpeg cuts its length off
 
 
-def open_container(form: str, source: Reader | Spliced, name: str) -> InputContainer:
+def open_container(form: str, source: Bytes, name: str) -> InputContainer:
     """Open bytes as one kind of container; raises `TruncatedAudioError` where its header cannot be read."""
     import av
 
@@ -76,7 +76,7 @@ def unless_memory(error: Exception) -> None:
         raise error
 
 
-def choose(container: InputContainer, name: str, track: int | None) -> AudioStream:
+def choose_track(container: InputContainer, name: str, track: int | None) -> AudioStream:
     """The audio track that is asked for, or the one that FFmpeg thinks best, if its decoder is allowed."""
     tracks = container.streams.audio
     if track is not None and track >= len(tracks) > 0:
@@ -97,7 +97,7 @@ def choose(container: InputContainer, name: str, track: int | None) -> AudioStre
     return stream
 
 
-def several(container: InputContainer, stream: AudioStream) -> Notice:
+def several_tracks(container: InputContainer, stream: AudioStream) -> Notice:
     """That there are more tracks than the one that is read, and which."""
     tracks = container.streams.audio
     number = next(number for number, track in enumerate(tracks) if track.index == stream.index)
@@ -107,16 +107,16 @@ def several(container: InputContainer, stream: AudioStream) -> Notice:
 
 def _listed(tracks: Sequence[AudioStream]) -> str:
     """The audio tracks of a file with what is known of them."""
-    known = []
+    listed = []
     for number, track in enumerate(tracks[:_MOST_LISTED]):
         codec = track.codec_context
-        told = [track.metadata.get("language", ""), track.metadata.get("title", "")[:60]]
+        known = [track.metadata.get("language", ""), track.metadata.get("title", "")[:60]]
         if codec:
             sides = {1: "mono", 2: "stereo"}.get(codec.channels, f"{codec.channels} channels")
-            told += [codec.name, f"{codec.rate} Hz", sides]
-        known.append(f"{number} ({', '.join(one for one in told if one)})")
+            known += [codec.name, f"{codec.rate} Hz", sides]
+        listed.append(f"{number} ({', '.join(text for text in known if text)})")
     more = f" and {len(tracks) - _MOST_LISTED} more" if len(tracks) > _MOST_LISTED else ""
-    return f"audio tracks {'; '.join(known)}{more}"
+    return f"audio tracks {'; '.join(listed)}{more}"
 
 
 def packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[AudioStream] | None]:
@@ -134,15 +134,18 @@ def packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[A
             return
 
 
-def measure(form: str, source: Reader | Spliced, name: str, index: int, most_s: float) -> None:
+def check_duration(form: str, source: Bytes, name: str, index: int, most_s: float) -> None:
     """Add up what the packets say of their length, without decoding them; raises `AudioLimitError` beyond `most_s`."""
     seconds = 0.0
-    with open_container(form, source.again(), name) as container:
+    with open_container(form, copy(source), name) as container:  # a place of its own
         stream = container.streams[index]
         for packet in packets(container, cast("AudioStream", stream)):
             if packet is not None and packet.duration and packet.time_base:
                 seconds += min(float(packet.duration * packet.time_base), _LONGEST_PACKET_S)
             if seconds > most_s:
-                raise AudioLimitError(
-                    f"{name}: longer than the {most_s:g} s that are allowed; split it, or raise max_duration_s"
-                )
+                raise too_long(name, most_s)
+
+
+def too_long(name: str, most_s: float) -> AudioLimitError:
+    """The error of a recording beyond `max_duration_s`."""
+    return AudioLimitError(f"{name}: longer than the {most_s:g} s that are allowed; split it, or raise max_duration_s")

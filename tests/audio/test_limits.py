@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from redline import audio
 from redline.audio import AudioOptions
+from redline.audio.resample import MonoResampler
 from redline.errors import AudioLimitError, ConfigError
 from redline.types import SAMPLE_RATE
-from tests.audio_files import VOICE, sine, wav, written
+from tests.audio.audio_files import VOICE, sine, wav, written
 
 
 @pytest.mark.parametrize("rate", [0, 1, 3_999, 384_001, 655_350, 2**32 - 1])
@@ -62,16 +63,14 @@ def bomb() -> bytes:
 
 
 def test_the_duration_limit_stops_decoding_early(bomb: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from redline.audio import collector
-
     seen: list[int] = []
-    add = collector.Collector.add
+    add = MonoResampler.add
 
-    def counted(self: collector.Collector, block: NDArray[np.float32], rate: int) -> None:
-        seen.append(len(block))
+    def counted(self: MonoResampler, block: NDArray[np.float32], rate: int) -> None:
+        seen.append(block.shape[1])
         add(self, block, rate)
 
-    monkeypatch.setattr(collector.Collector, "add", counted)
+    monkeypatch.setattr(MonoResampler, "add", counted)
     started = time.process_time()
     with pytest.raises(AudioLimitError, match="longer than the 5 s"):
         audio.load(bomb, options=AudioOptions(max_duration_s=5, isolated=False))

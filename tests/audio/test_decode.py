@@ -18,7 +18,7 @@ from redline import audio
 from redline.audio import AudioOptions
 from redline.errors import AudioError, EmptyAudioError, NotAudioError, TruncatedAudioError
 from redline.types import SAMPLE_RATE
-from tests.audio_files import FILES, add_video, codes, recordings, wav
+from tests.audio.audio_files import FILES, add_video, codes, recordings, wav
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_ffmpeg_is_told_the_container_and_given_no_name(
 
 
 def test_no_decoder_of_pictures_may_run() -> None:
-    from redline.audio.container import DECODERS
+    from redline.audio.demux import DECODERS
 
     assert not DECODERS - av.codecs_available
     assert all(av.Codec(name, "r").type == "audio" for name in DECODERS)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.types import SAMPLE_RATE
-from tests.audio_files import encode, sine, stereo_voice, wav, written
+from tests.audio.audio_files import encode, sine, stereo_voice, wav, written
 
 
 def many_channels(form: str, codec: str, rate: int, layout: str, samples: NDArray[np.float32] | None = None) -> bytes:
@@ -143,25 +143,6 @@ def plays_again_and_again(times: int) -> bytes:
     return with_box(_m4a(), b"moov trak edts", b"elst", _box(b"elst", struct.pack(">II", 0, times) + edits))
 
 
-def mp4_tags(count: int) -> bytes:
-    """An MP4 with tags of many names."""
-    keys = b"".join(_box(b"mdta", b"K%d" % number) for number in range(count))
-    values = b"".join(
-        _box(struct.pack(">I", number + 1), _box(b"data", struct.pack(">II", 1, 0) + b"v")) for number in range(count)
-    )
-    handler = _box(b"hdlr", bytes(8) + b"mdta" + bytes(13))
-    tables = handler + _box(b"keys", struct.pack(">II", 0, count) + keys) + _box(b"ilst", values)
-    data = _m4a()
-    at = data.find(b"stbl") - 4
-    (size,) = struct.unpack(">I", data[at : at + 4])
-    return with_box(data, b"moov trak mdia minf", b"stbl", data[at : at + size] + _box(b"meta", tables))
-
-
-def compressed_tables() -> bytes:
-    """An MP4 that hides its tables, as QuickTime once did."""
-    return _box(b"ftyp", b"qt  " + bytes(4)) + _box(b"moov", _box(b"cmov", bytes(100)))
-
-
 @cache
 def _m4a() -> bytes:
     return encode(stereo_voice(), "m4a")
@@ -193,20 +174,6 @@ def flac_seek_points(count: int) -> bytes:
     """Places to seek to, the last first."""
     body = b"".join(struct.pack(">QQH", number, 5, 1) for number in range(count, 0, -1))
     return _flac_with(b"\3" + len(body).to_bytes(3, "big") + body)
-
-
-def ogg_comments(count: int) -> bytes:
-    """Opus whose second packet, over many pages, holds the comments."""
-    pages = ogg_pages(encode(stereo_voice(), "opus"))
-    body = b"OpusTags" + _comments(count)
-    lacing = [255] * (len(body) // 255) + [len(body) % 255]
-    made = []
-    for first in range(0, len(lacing), 255):
-        part = lacing[first : first + 255]
-        head = pages[0][:5] + bytes([1 if first else 0]) + bytes(8) + pages[0][14:18]
-        made.append((head, bytes(part), body[255 * first : 255 * first + sum(part)]))
-    made += [(page[:18], page[27 : 27 + page[26]], page[27 + page[26] :]) for page in pages[2:]]
-    return pages[0] + b"".join(_page(*parts, number) for number, parts in enumerate(made, 1))
 
 
 def ogg_pages(data: bytes) -> list[bytes]:
@@ -248,37 +215,6 @@ def matroska_tags(count: int) -> bytes:
     return data[:start] + struct.pack(">Q", size + len(tags) | 1 << 56) + tags + data[start + width :]
 
 
-def ape_tags(count: int) -> bytes:
-    items = b"".join(struct.pack("<II", 1, 0) + b"K%d\0v" % number for number in range(count))
-    foot = b"APETAGEX" + struct.pack("<IIII", 2000, len(items) + 32, count, 0) + bytes(8)
-    return encode(stereo_voice(), "mp3") + items + foot
-
-
-def caf_tags(count: int) -> bytes:
-    about = struct.pack(">d4sIIIII", 16_000, b"lpcm", 0, 2, 1, 1, 16)
-    info = struct.pack(">I", count) + b"".join(b"%05x\0v\0" % number for number in range(count))
-    sound = bytes(4) + (sine(1.0) * 20_000).astype(">i2").tobytes()
-    chunks = ((b"desc", about), (b"info", info), (b"data", sound))
-    return b"caff\0\1\0\0" + b"".join(name + struct.pack(">Q", len(body)) + body for name, body in chunks)
-
-
-def asf_tags(count: int, objects: int) -> bytes:
-    """Windows Media with descriptions of many names in several objects."""
-    data = many_channels("asf", "pcm_s16le", 16_000, "mono")
-    size, there = struct.unpack("<QI", data[16:28])
-    made = b""
-    for number in range(objects):
-        names = (f"{number:x}-{one:05x}".encode("utf-16le") + b"\0\0" for one in range(count // objects))
-        fields = [struct.pack("<H", len(name)) + name + struct.pack("<HH", 0, 4) + b"v\0\0\0" for name in names]
-        body = struct.pack("<H", len(fields)) + b"".join(fields)
-        made += bytes.fromhex("40a4d0d207e3d21197f000a0c95ea850") + struct.pack("<Q", 24 + len(body)) + body
-    return data[:16] + struct.pack("<QI", size + len(made), there + objects) + data[28:30] + made + data[30:]
-
-
-def wavpack_tags(count: int) -> bytes:
-    return many_channels("wv", "wavpack", 16_000, "mono") + ape_tags(count)[len(encode(stereo_voice(), "mp3")) :]
-
-
 def wav_chunks(count: int, place: int) -> bytes:
     data = wav()
     return data[:place] + b"junk\0\0\0\0" * count + data[place:]
@@ -307,23 +243,15 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "mp4-samples-with-sizes": lambda: claims_samples(60_000_000, 0),
     "mp4-pcm-samples": claims_pcm_samples,
     "mp4-fragment": lambda: claims_in_fragment(60_000_000),
-    "mp4-edits": lambda: plays_again_and_again(20_000),
-    "mp4-compressed-tables": compressed_tables,
 }
 """Small files that want gigabytes."""
 
 SLOW: dict[str, Callable[[], bytes]] = {
     "flac-comments": lambda: flac_comments(80_000),
+    "matroska-tags": lambda: matroska_tags(80_000),
+    "wav-tags": lambda: wav_tags(65_536),
     "flac-blocks": lambda: flac_blocks(1_000_000),
     "flac-seek-points": lambda: flac_seek_points(300_000),
-    "ogg-comments": lambda: ogg_comments(80_000),
-    "matroska-tags": lambda: matroska_tags(80_000),
-    "mp4-tags": lambda: mp4_tags(80_000),
-    "ape-tags": lambda: ape_tags(65_000),
-    "wavpack-tags": lambda: wavpack_tags(65_000),
-    "caf-tags": lambda: caf_tags(100_000),
-    "asf-tags": lambda: asf_tags(80_000, 2),
-    "wav-tags": lambda: wav_tags(65_536),
     "wav-chunks": lambda: wav_chunks(2_500_000, 12),
     "wav-chunks-after-fmt": lambda: wav_chunks(2_500_000, 36),
     "wav-chunks-behind": lambda: wav_chunks(2_500_000, len(wav())),

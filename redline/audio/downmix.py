@@ -1,4 +1,4 @@
-"""Several channels -> one: their mean, or the loudest of them where they cancel each other."""
+"""Downmix to mono: the mean of the channels, or the loudest of them where they cancel each other (inverted phase)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from redline.types import Notice
 
 _WINDOW_SAMPLES = 1 << 19  # of all channels: 5 s of stereo at 48 kHz, so that chance never decides
 _CANCELLED = 0.2  # of the power that channels which have nothing to do with each other would mix to
-_SURELY_HEARD = 0.8  # of it, in every seventh sample: no need to look at all
+_SURELY_MIXED = 0.8  # of it, in every seventh sample: no need to look at all
 _STRIDE = 7
 _STILL_CANCELLED = 0.5  # behind a window where they cancel: pauses, in which only noise is left of the mix
 
 
-class Mixdown:
-    """Blocks [n, channels] in, mono blocks with their rates out, the same for blocks of any size.
+class Downmix:
+    """Blocks [channels, n] in, mono blocks [n] with their rates out, the same for blocks of any size.
 
     The mean of channels that have nothing to do with each other has the power sum(P) / channels^2, also where all but
     one are silent. Channels whose phase is inverted fall far below that: a correlation of -c leaves 1 - c of it, and of
@@ -28,8 +28,7 @@ class Mixdown:
     def __init__(self) -> None:
         self._blocks: list[NDArray[np.float32]] = []
         self._waiting = 0  # frames in these blocks
-        self._rate = 0
-        self._channels = 0
+        self._rate = self._channels = 0
         self._done_s = 0.0
         self._cancelled: dict[int, int] = {}
         """Frames that were taken from one channel, by channel."""
@@ -38,28 +37,28 @@ class Mixdown:
 
     def add(self, block: NDArray[np.float32], rate: int) -> Iterator[tuple[NDArray[np.float32], int]]:
         """Take one block; give what is decided by now."""
-        if (rate, block.shape[1]) != (self._rate, self._channels):
+        if (rate, len(block)) != (self._rate, self._channels):
             yield from self.flush()
-            self._rate, self._channels = rate, block.shape[1]
+            self._rate, self._channels = rate, len(block)
         if self._channels == 1:
-            self._done_s += len(block) / rate
-            yield block[:, 0], rate
+            self._done_s += block.shape[1] / rate
+            yield block[0], rate
             return
         self._blocks.append(block)
-        self._waiting += len(block)
+        self._waiting += block.shape[1]
         size = max(_WINDOW_SAMPLES // self._channels, 1)
         if self._waiting < 2 * size:  # the last window must not be short
             return
-        joined = np.concatenate(self._blocks)
-        while len(joined) >= 2 * size:
-            yield self._mix(joined[:size]), rate
-            joined = joined[size:]
-        self._blocks, self._waiting = [joined], len(joined)
+        joined = np.concatenate(self._blocks, axis=1)
+        while joined.shape[1] >= 2 * size:
+            yield self._mix(joined[:, :size]), rate
+            joined = joined[:, size:]
+        self._blocks, self._waiting = [joined], joined.shape[1]
 
     def flush(self) -> Iterator[tuple[NDArray[np.float32], int]]:
         """Give what is left; the next block may have another rate or number of channels."""
         if self._waiting:
-            yield self._mix(np.concatenate(self._blocks)), self._rate
+            yield self._mix(np.concatenate(self._blocks, axis=1)), self._rate
         self._blocks, self._waiting = [], 0
 
     def skip(self, seconds: float) -> None:
@@ -80,11 +79,11 @@ class Mixdown:
 
     def _mix(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         start_s = self._done_s
-        self._done_s += len(window) / self._rate
-        mean: NDArray[np.float32] = window.mean(axis=1)
-        if len(window) > 100 * _STRIDE:
-            mixed, powers = _powers(mean[::_STRIDE], window[::_STRIDE])
-            if mixed >= _SURELY_HEARD * powers.sum() / self._channels**2:
+        self._done_s += window.shape[1] / self._rate
+        mean: NDArray[np.float32] = window.mean(axis=0)
+        if len(mean) > 100 * _STRIDE:
+            mixed, powers = _powers(mean[::_STRIDE], window[:, ::_STRIDE])
+            if mixed >= _SURELY_MIXED * powers.sum() / self._channels**2:
                 return mean
         mixed, powers = _powers(mean, window)
         unrelated = powers.sum() / self._channels**2
@@ -93,12 +92,13 @@ class Mixdown:
         loudest = int(powers.argmax())
         self._start_s = self._start_s if self._cancelled else start_s
         self._end_s = self._done_s
-        self._cancelled[loudest] = self._cancelled.get(loudest, 0) + len(window)
-        self._mixed += mixed * len(window)
-        self._loudest += float(powers[loudest]) * len(window)
-        return window[:, loudest]
+        self._cancelled[loudest] = self._cancelled.get(loudest, 0) + len(mean)
+        self._mixed += mixed * len(mean)
+        self._loudest += float(powers[loudest]) * len(mean)
+        chosen: NDArray[np.float32] = window[loudest]
+        return chosen
 
 
 def _powers(mean: NDArray[np.float32], window: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
     """Variances of the mean and of each channel: offsets in opposite directions are no sound that cancels."""
-    return float(mean.var(dtype=np.float64)), window.var(axis=0, dtype=np.float64)
+    return float(mean.var(dtype=np.float64)), window.var(axis=1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Runs of coded frames without a container (MP3, AAC, AC-3, AMR, GSM): where each ends, and where recordings join."""
+"""Elementary streams: frame headers of MPEG audio, ADTS AAC, AC-3 and LATM, ID3 and APE tags, joined recordings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-from redline.audio.reader import Reader
+from redline.audio.source import FileBytes
 
 HEADER_BYTES = 6
 """What `frame_bytes` needs to see of a frame."""
 _CHUNK = 1 << 20
 _HEAD_BYTES = 1 << 15
-_MOST_TAGS = 10_000
 _TAG = re.compile(rb"ID3[\x02-\x04]|APETAGEX|TAG")
 _APE_FOOTER_BYTES = 32
 _ID3V1_BYTES = 128
@@ -60,36 +59,20 @@ def ac3_bytes(header: bytes) -> int:
     return 2 * (kbps * 96_000 // (48_000, 44_100, 32_000)[rate] + (size % 2 if rate == 1 else 0))
 
 
-def loas_bytes(header: bytes) -> int:
+def latm_bytes(header: bytes) -> int:
     """Length of the AAC frame in LATM that starts with these bytes; 0 when none does."""
-    return 3 + ((header[1] & 0x1F) << 8 | header[2]) if len(header) > 2 and _starts(header, 0x56E0, 0xFFE0) else 0
+    is_frame = len(header) > 2 and header[0] == 0x56 and header[1] & 0xE0 == 0xE0
+    return 3 + ((header[1] & 0x1F) << 8 | header[2]) if is_frame else 0
 
 
-def gsm_bytes(header: bytes) -> int:
-    """Length of the GSM full-rate frame that starts with these bytes; 0 when none does."""
-    return 33 if header[:1] and header[0] >> 4 == 0xD else 0
-
-
-def _amr_bytes(header: bytes) -> int:
-    """Length of a narrow-band AMR frame, by the type that its first byte tells."""
-    return (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)[header[0] >> 3 & 15] if header else 0
-
-
-def _awb_bytes(header: bytes) -> int:
-    """The same of wide-band AMR."""
-    return (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)[header[0] >> 3 & 15] if header else 0
-
-
-def _starts(header: bytes, mark: int, mask: int) -> bool:
-    return int.from_bytes(header[:2], "big") & mask == mark
-
-
-def frame_length(form: str, head: bytes) -> Callable[[bytes], int] | None:
-    """What tells the length of a frame in a container of frames only; None where the container itself has lengths."""
-    if form == "amr":
-        return _awb_bytes if head.startswith(b"#!AMR-WB") else _amr_bytes
-    lengths = {"mp3": frame_bytes, "aac": frame_bytes, "ac3": ac3_bytes, "eac3": ac3_bytes, "loas": loas_bytes}
-    return {**lengths, "gsm": gsm_bytes}.get(form)
+FRAME_LENGTHS: dict[str, Callable[[bytes], int]] = {
+    "mp3": frame_bytes,
+    "aac": frame_bytes,
+    "ac3": ac3_bytes,
+    "eac3": ac3_bytes,
+    "loas": latm_bytes,
+}
+"""What tells the length of a frame, by FFmpeg's name of containers of nothing but frames."""
 
 
 def first_frame(head: bytes, length_of: Callable[[bytes], int], frames: int = 3, search: int = 4096) -> int | None:
@@ -114,65 +97,35 @@ def id3_bytes(head: bytes) -> int:
     return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
-def sound_in_tag(reader: Reader, start: int, size: int) -> int | None:
-    """Where frames of sound start inside an ID3 tag whose length is a lie, counted from the tag; None where none do.
-
-    Behind its entries a tag has nothing but zeros.
-    """
-    version = reader.at(start, 10)[3]
-    position, name_bytes = 10, 3 if version == 2 else 4
-    for _ in range(1000):
-        entry = reader.at(start + position, 10)
-        name = entry[:name_bytes]
-        if position >= size or len(entry) < 10 or not re.fullmatch(rb"[A-Z0-9]{3,4}", name):
-            break
-        if version == 2:
-            position += 6 + int.from_bytes(entry[3:6], "big")
-        elif version == 3:
-            position += 10 + struct.unpack(">I", entry[4:8])[0]
-        else:
-            position += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(entry[4:8], (21, 14, 7, 0), strict=True))
-    if position >= size:
-        return None
-    found = first_frame(reader.at(start + position, _HEAD_BYTES), frame_bytes, frames=5)
-    return position + found if found is not None and position + found < size else None
-
-
-def recordings(reader: Reader) -> list[tuple[int, int]]:
-    """From where to where each of some joined recordings reaches, without the tags at their ends and between them.
+def joined_recordings(source: FileBytes) -> list[FileBytes]:
+    """The recordings of a run of MPEG frames, without the tags at their ends and between them.
 
     FFmpeg takes a tag behind the first frame for damage.
     """
-    spans, start = [], 0
-    for end, following in _tags(reader):
-        if first_frame(reader.at(start, min(end - start, _HEAD_BYTES)), frame_bytes) is not None:
-            spans.append((start, end))
+    recordings, start = [], 0
+    for end, following in [*_tags(source), (source.size, source.size)]:
+        recording = source.part(start, end)
+        if first_frame(recording.at(0, _HEAD_BYTES), frame_bytes) is not None:
+            recordings.append(recording)
         start = following
-    return [*spans, (start, reader.size)] if start < reader.size or not spans else spans
+    return recordings or [source]
 
 
-def _tags(reader: Reader) -> Iterator[tuple[int, int]]:
+def _tags(source: FileBytes) -> Iterator[tuple[int, int]]:
     """From where to where tags reach, one or some in a row; behind them stands a frame, or the file ends."""
-    passed = looked_at = 0
-    for position in range(0, reader.size, _CHUNK):
-        for match in _TAG.finditer(reader.at(position, _CHUNK + 8)):
+    passed = 0
+    for position in range(0, source.size, _CHUNK):
+        for match in _TAG.finditer(source.at(position, _CHUNK + 8)):
             start = end = position + match.start()
             if start < passed or match.start() >= _CHUNK:
                 continue
-            while looked_at < _MOST_TAGS and (length := _tag_bytes(reader.at(end, _APE_FOOTER_BYTES))):
-                end += length
-                looked_at += 1
-            if looked_at == _MOST_TAGS:  # hostile
-                return
-            if end > start and (end >= reader.size or _is_frame(reader, end)):
+            tags = 0
+            while length := _tag_bytes(source.at(end, _APE_FOOTER_BYTES)):
+                end, tags = end + length, tags + 1
+            is_border = end >= source.size or first_frame(source.at(end, _HEAD_BYTES), frame_bytes, search=1) == 0
+            if is_border and tags:
                 yield start, end
-                passed = end
-
-
-def _is_frame(reader: Reader, position: int) -> bool:
-    if not frame_bytes(reader.at(position, HEADER_BYTES)):
-        return False
-    return first_frame(reader.at(position, _HEAD_BYTES), frame_bytes, search=1) == 0
+            passed = end if is_border or tags > 1 else passed
 
 
 def _tag_bytes(head: bytes) -> int:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from redline import audio
 from redline.audio import AudioOptions
-from redline.audio.mixdown import Mixdown
+from redline.audio.downmix import Downmix
 from redline.errors import AudioError
 from redline.types import SAMPLE_RATE
-from tests.audio_files import codes, encode, written
+from tests.audio.audio_files import codes, encode, written
 
 DEMO = Path(audio.__file__).parents[1] / "assets" / "demo.flac"
 
@@ -136,10 +136,10 @@ def test_the_mix_does_not_depend_on_the_size_of_blocks() -> None:
     array[200_000:500_000, 1] = -array[200_000:500_000, 0]
 
     def mixed(sizes: int) -> NDArray[np.float32]:
-        mixdown, parts, start = Mixdown(), [], 0
+        mixdown, parts, start = Downmix(), [], 0
         while start < len(array):
             count = int(rng.integers(1, sizes))
-            parts += [mono for mono, _ in mixdown.add(array[start : start + count], SAMPLE_RATE)]
+            parts += [mono for mono, _ in mixdown.add(array[start : start + count].T, SAMPLE_RATE)]
             start += count
         return np.concatenate(parts + [mono for mono, _ in mixdown.flush()])
 
@@ -150,10 +150,10 @@ def test_the_mix_does_not_depend_on_the_size_of_blocks() -> None:
 
 
 def test_inverted_phase_is_heard_behind_a_change_of_rate() -> None:
-    mixdown = Mixdown()
+    mixdown = Downmix()
     s = voice()
     blocks = [(stereo(s, -s), 16_000), (s[:, np.newaxis], 16_000), (stereo(s, -s), 8_000)]
-    parts = [part for block, rate in blocks for part in mixdown.add(block, rate)] + list(mixdown.flush())
+    parts = [part for block, rate in blocks for part in mixdown.add(block.T, rate)] + list(mixdown.flush())
     assert [rate for _, rate in parts] == [16_000, 16_000, 8_000]
     assert all(np.array_equal(mono, s) for mono, _ in parts)
     assert mixdown.notices()[0].end == pytest.approx(4 * len(s) / SAMPLE_RATE, abs=0.01)

@@ -1,4 +1,4 @@
-"""Ogg pages: which are whole, where one recording ends and the next begins, and how long each says that it is.
+"""Ogg pages: which are whole, where one recording of a chain ends and the next begins, and how long each says it is.
 
 FFmpeg drops a page whose checksum is wrong without a word, takes the page behind it for its successor, and loses short
 recordings that are chained. So each recording, and each run of whole pages in it, is given to it as a file of its own.
@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from redline.audio.reader import Reader
-from redline.audio.splice import Part, Piece, Spliced
+from redline.audio.source import Bytes, FileBytes, JoinedBytes
 
-_MOST_PARTS = 1000
 _CHUNK = 1 << 20
 _HEAD_BYTES = 27
 _LONGEST_PAGE = _HEAD_BYTES + 255 + 255 * 255
@@ -37,9 +35,23 @@ class Page(NamedTuple):
     is_whole: bool
 
 
+@dataclass(frozen=True)
+class Part:
+    """A run of bytes that is decoded by itself: a recording, or what is left of one behind a damage."""
+
+    source: Bytes
+    begins: bool = True
+    """A recording starts here; otherwise its time line goes on."""
+    ends_s: tuple[float | None, ...] = ()
+    """When this recording's streams end by its own time line, of the last part of it, where that is known."""
+    lost: int = 0
+    """Pages that were damaged or missing in front of this part, and behind it."""
+    lost_behind: int = 0
+
+
 @dataclass
 class _Stream:
-    """One logical stream; its granules count samples of `rate`, `skip` of them before its start."""
+    """A logical stream; its granules count samples of `rate`, `skip` of them before its start."""
 
     rate: int | None
     skip: int
@@ -47,67 +59,78 @@ class _Stream:
     granule: int = 0
     """The last one of a whole page, or a likely one of a damaged page behind it."""
 
+    @property
+    def end_s(self) -> float | None:
+        return max(self.granule - self.skip, 0) / self.rate if self.rate else None
+
+
+@dataclass
+class _Run:
+    """Whole pages in a row, and how many pages were lost in front of them."""
+
+    start: int
+    end: int
+    lost: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.start, self.end
+
 
 @dataclass
 class _Link:
-    """One recording of a chain: its streams in their order, the pages of its headers, runs of whole pages."""
+    """One recording of a chain: its streams in their order, the ranges of its header pages, its runs of pages."""
 
     start: int
     streams: dict[int, _Stream] = field(default_factory=dict)
     headers: list[tuple[int, int]] = field(default_factory=list)
-    runs: list[list[int]] = field(default_factory=list)
-    """From where to where, and how many pages were lost in front of it."""
+    runs: list[_Run] = field(default_factory=list)
     last: Page | None = None
     lost: int = 0
     """Pages lost behind the last run."""
 
 
-def parts(reader: Reader) -> list[Part]:
-    """What is to be decoded for itself, in order; the whole as it is where nothing is damaged or chained."""
-    links = _links(reader)
-    if len(links) == 1 and len(links[0].runs) == 1 and not links[0].lost:
-        (only,) = links
-        if only.start == 0 and only.runs[0][2] == 0:
-            return [Part(reader, True, _ends_s(only))]
-    found: list[Part] = []
-    for place, link in enumerate(links):
-        for number, (start, end, lost) in enumerate(link.runs):
-            run: list[Piece] = _late_run(reader, start, end) if lost else [(start, end)]
-            is_last = number == len(link.runs) - 1
-            ends_s, lost_behind = (_ends_s(link), link.lost) if is_last else ((), 0)
-            is_enough = len(found) == _MOST_PARTS - 1
-            if is_enough:  # more is hostile; what is left out is told
-                rest_s = sum(max((end_s or 0.0 for end_s in _ends_s(one)), default=0.0) for one in links[place + 1 :])
-                ends_s = tuple(None if end_s is None else end_s + rest_s for end_s in _ends_s(link))
-            found.append(Part(Spliced(reader, [*link.headers, *run]), number == 0, ends_s, lost, lost_behind))
-            if is_enough:
-                return found
-    return found or [Part(reader)]
+def parts(source: FileBytes) -> list[Part]:
+    """What is to be decoded for itself, in order: the file as it is where nothing is damaged or chained."""
+    links = [link for link in _links(source) if link.runs]
+    made: list[Part] = []
+    for link in links:
+        ends_s = tuple(stream.end_s for stream in link.streams.values())
+        if len(links) == len(link.runs) == 1 and link.start == link.runs[0].lost == 0:
+            return [Part(source, True, ends_s, 0, link.lost)]
+        for run in link.runs:
+            joined = JoinedBytes(source, [*link.headers, _without_end(source, run) if run.lost else run.span])
+            behind = (ends_s, run.lost, link.lost) if run is link.runs[-1] else ((), run.lost, 0)
+            made.append(Part(joined, run is link.runs[0], *behind))
+    return made or [Part(source)]
 
 
-def _ends_s(link: _Link) -> tuple[float | None, ...]:
-    return tuple(max(one.granule - one.skip, 0) / one.rate if one.rate else None for one in link.streams.values())
+def is_cut(source: FileBytes) -> bool:
+    """Whether the last page is not all there, or says that more follow."""
+    tail = source.at(max(source.size - 2 * _LONGEST_PAGE, 0), 2 * _LONGEST_PAGE)
+    page = tail[max(tail.rfind(b"OggS"), 0) :]
+    return not 0 < _page_bytes(page) <= len(page) or not page[5] & _ENDS
 
 
-def _late_run(reader: Reader, start: int, end: int) -> list[Piece]:
-    """The pages of a run behind others; a single last page says it is not the last, or FFmpeg starts it at zero."""
-    page = reader.at(start, min(end - start, _LONGEST_PAGE))
-    if end - start > len(page) or not page[5] & _ENDS or _page_bytes(page) != end - start:
-        return [(start, end)]
+def _without_end(source: FileBytes, run: _Run) -> tuple[int, int] | bytes:
+    """A run behind others; a single last page must not say it is the last, or FFmpeg starts it at zero."""
+    page = source.at(run.start, min(run.end - run.start, _LONGEST_PAGE))
+    if run.end - run.start > len(page) or not page[5] & _ENDS or _page_bytes(page) != len(page):
+        return run.span
     page = page[:5] + bytes((page[5] & ~_ENDS,)) + page[6:]
-    return [page[:22] + struct.pack("<I", _checksum(page)) + page[26:]]
+    return page[:22] + struct.pack("<I", _checksum(page)) + page[26:]
 
 
-def _links(reader: Reader) -> list[_Link]:
+def _links(source: FileBytes) -> list[_Link]:
     links: list[_Link] = []
-    lost, end = 0, 0
-    for page in pages(reader):
+    lost, end = 0, 0  # pages lost since the last whole one, and where that ended
+    for page in pages(source):
         link = links[-1] if links else None
         stream = link.streams.get(page.serial) if link else None
         if not page.is_whole:
             lost += 1
-            if link and stream:
-                _guess(stream, page.granule)
+            if stream and stream.rate and 0 < page.granule - stream.granule <= _LONGEST_PAGE_S * stream.rate:
+                stream.granule = page.granule
         elif page.flags & _BEGINS:
             if link is None or link.runs or stream or lost:
                 if link:
@@ -116,7 +139,7 @@ def _links(reader: Reader) -> list[_Link]:
                     lost = 0
                 link = _Link(page.start)
                 links.append(link)
-            link.streams[page.serial] = _stream(reader.at(page.start, min(page.end - page.start, 512)), page.sequence)
+            link.streams[page.serial] = _stream(source.at(page.start, min(page.end - page.start, 512)), page.sequence)
             _extend(link.headers, page, end)
         elif link is None or stream is None:
             lost += 1  # of a recording whose first page is damaged
@@ -128,17 +151,16 @@ def _links(reader: Reader) -> list[_Link]:
                 # A live recording may start anywhere, right behind the headers.
                 is_lost = page.start != end or (missed and link.runs)
                 if is_lost or not link.runs:
-                    link.runs.append([page.start, page.end, max(lost, missed, 1) if is_lost else 0])
-                link.runs[-1][1] = page.end
+                    link.runs.append(_Run(page.start, page.end, max(lost, missed, 1) if is_lost else 0))
+                link.runs[-1].end = page.end
                 lost = 0
             stream.sequence = page.sequence
             link.last = page
-            if page.granule > 0:
-                stream.granule = page.granule
+            stream.granule = page.granule if page.granule > 0 else stream.granule
         end = page.end if page.is_whole else -1
     if links:
         links[-1].lost += lost
-    return [link for link in links if link.runs]
+    return links
 
 
 def _extend(ranges: list[tuple[int, int]], page: Page, end: int) -> None:
@@ -146,12 +168,6 @@ def _extend(ranges: list[tuple[int, int]], page: Page, end: int) -> None:
         ranges[-1] = (ranges[-1][0], page.end)
     else:
         ranges.append((page.start, page.end))
-
-
-def _guess(stream: _Stream, granule: int) -> None:
-    """Believe a damaged page about its end, if a page can be that long."""
-    if stream.rate and stream.granule < granule <= stream.granule + _LONGEST_PAGE_S * stream.rate:
-        stream.granule = granule
 
 
 def _stream(page: bytes, sequence: int) -> _Stream:
@@ -169,22 +185,22 @@ def _stream(page: bytes, sequence: int) -> _Stream:
     return _Stream(rate or None, skip, sequence)
 
 
-def pages(reader: Reader) -> Iterator[Page]:
+def pages(source: FileBytes) -> Iterator[Page]:
     """Every page that starts like one, damaged ones too."""
     position = 0
-    at, chunk = 0, b""
+    at, chunk = 0, b""  # where the bytes at hand start
     while True:
-        if position + _LONGEST_PAGE > at + len(chunk) and at + len(chunk) < reader.size:
-            at, chunk = position, reader.at(position, _CHUNK)
+        if position + _LONGEST_PAGE > at + len(chunk) and at + len(chunk) < source.size:
+            at, chunk = position, source.at(position, _CHUNK)
         place = chunk.find(b"OggS", position - at)
         if place < 0:
-            if at + len(chunk) >= reader.size or not chunk:
+            if at + len(chunk) >= source.size or not chunk:
                 return
             position = max(at + len(chunk) - 3, position + 1)
             continue
-        position = at + place
-        if place + _LONGEST_PAGE > len(chunk) and at + len(chunk) < reader.size:
-            at, chunk, place = position, reader.at(position, _CHUNK), 0
+        if place > position - at:
+            position = at + place
+            continue
         size = _page_bytes(chunk[place : place + _HEAD_BYTES + 255])
         page = chunk[place : place + size]
         if size == 0 or len(page) < _HEAD_BYTES:

@@ -1,0 +1,74 @@
+"""Options of decoding: the channel, the track, and the limits of what is accepted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from redline.errors import AudioError, ConfigError
+from redline.files import FIFO_WAIT_S
+
+LOUDEST = 1000.0
+"""Full scale is 1; a decoded sample beyond this (60 dB above full scale) is garbage or an unscaled integer."""
+
+
+@dataclass(frozen=True)
+class AudioOptions:
+    """Channel, track and limits of what is decoded; the defaults suit every real recording."""
+
+    channel: int | None = None
+    """The channel to keep, counted from 0; None is the mean of all, or the loudest where they cancel each other."""
+    track: int | None = None
+    """The audio track of a file with several, counted from 0; None is the one marked as the main one."""
+    max_duration_s: float = 12 * 3600.0
+    min_rate_hz: int = 4_000
+    max_rate_hz: int = 384_000
+    max_channels: int = 32
+    max_stream_bytes: int = 4 << 30
+    """Bytes taken from a stream, which is first copied to a temporary file."""
+    max_wait_s: float = FIFO_WAIT_S
+    """Seconds that a named pipe is waited for to which nobody writes; math.inf waits on."""
+    isolated: bool = True
+    """Decode in a worker process with limits on memory and processor time, so that a hostile recording harms only
+    itself. False decodes in this process, without limits: where every recording comes from a trusted place."""
+
+    def __post_init__(self) -> None:
+        for name in ("channel", "track", "min_rate_hz", "max_rate_hz", "max_channels", "max_stream_bytes"):
+            value, is_optional = getattr(self, name), name in ("channel", "track")
+            least = 0 if is_optional else 1
+            if not (is_optional and value is None) and not (_is_whole(value) and least <= value < 2**63):
+                none = ", or None" if is_optional else ""
+                raise ConfigError(f"{name} is {shown(value)}; allowed are whole numbers from {least} on{none}")
+        for name in ("max_duration_s", "max_wait_s"):
+            seconds: Any = getattr(self, name)
+            is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
+            if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
+                raise ConfigError(f"{name} is {shown(seconds)}; allowed are seconds above 0, math.inf for no limit")
+        if self.min_rate_hz > self.max_rate_hz:
+            raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
+        if not isinstance(self.isolated, bool):
+            raise ConfigError(f"isolated is {shown(self.isolated)}; allowed are True and False")
+
+
+def check_rate(rate: Any, name: str) -> int:
+    """The sample rate that a caller gave, as a number; raises `AudioError`."""
+    if not _is_whole(rate) or abs(rate) >= 2**63:
+        raise AudioError(
+            f"{name}: sample_rate is {shown(rate)}; allowed is a whole number of samples a second, for example 16000"
+        )
+    return int(rate)
+
+
+def shown(value: Any) -> str:
+    """A value of the caller's, as an error shows it."""
+    try:
+        return repr(value)[:80]
+    except Exception:  # whatever an object of the caller's can raise
+        return f"a {type(value).__name__}"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
