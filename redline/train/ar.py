@@ -27,11 +27,10 @@ from redline.train.data.batches import FeatureView, spoken, taught
 from redline.train.data.corrupt import CorruptionOptions
 from redline.train.data.feature_cache import make_views
 from redline.train.data.tasks import Answer, Asker, tags_of
-from redline.train.loop import run_record
-from redline.train.loop.checkpointing import load_average, make_folder
+from redline.train.loop.checkpointing import STATE, load_average, make_folder
 from redline.train.loop.distributed import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.loop.loop import Say, fit
-from redline.train.loop.plot import plot_log
+from redline.train.loop.run_record import RUN_RECORD, run_record, write_record
 from redline.train.loop.stage import share_done
 from redline.train.nar import Materials
 from redline.train.objectives.ar import AnswerBatch, AnswerObjective, AnswerSource, AnswerStage, Prompter
@@ -179,8 +178,8 @@ class SpeechBuild:
     def _states(self, rows: Sequence[Utterance], views: Sequence[FeatureView]) -> list[StateView]:
         recipe, tokenizer = self.recipe, Tokenizer.from_file(self.base_folder / "tokenizer.json")
         total = sum(row.duration for row in rows)
-        narrow = recipe.answer_training.narrow("cpu")
-        with first_process_first(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        device = self.base.projector.query.device
+        with first_process_first(), recipe.answer_training.autocast(device):
             return build_states(
                 self._listener(),
                 tokenizer,
@@ -195,7 +194,7 @@ class SpeechBuild:
     def _objective(self) -> AnswerObjective:
         model = self._model()
         if self.recipe.lm_training.steps:
-            if not (self.out / "lm" / "latest").exists():
+            if not (self.out / "lm" / STATE).exists():
                 raise DataError(f"{self.out} has no trained lm yet: run the stage 'lm' first")
             holder = torch.nn.Module()
             holder.language_model = model.language_model
@@ -306,7 +305,7 @@ class SpeechBuild:
     def export(self) -> None:
         if not is_first_process():
             return
-        if not (self.out / "answers" / "latest").exists():
+        if not (self.out / "answers" / STATE).exists():
             raise DataError(f"{self.out} has no trained answers yet: run the stage 'answers' first")
         objective = self._objective()
         load_average(self.out / "answers", objective)
@@ -329,8 +328,8 @@ class SpeechBuild:
             overwrite=True,
         )
         data = {"train": self.train_set, "dev": self.dev_set}
-        run = run_record.describe("train", self.recipe.encoder_from, asdict(self.recipe), data)
-        run_record.write(target / run_record.NAME, run)
+        run = run_record("train", self.recipe.encoder_from, asdict(self.recipe), data)
+        write_record(target / RUN_RECORD, run)
         size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
         self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
 
@@ -368,6 +367,3 @@ def build_speech(recipe: SpeechRecipe, materials: Materials, stages: Sequence[st
         if name in stages:
             getattr(run, name)()
             wait_for_all()
-            if is_first_process():
-                for log in sorted((materials.out / name).glob("log.jsonl")):
-                    plot_log(log)

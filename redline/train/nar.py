@@ -33,11 +33,10 @@ from redline.train.data.bpe import train_tokenizer
 from redline.train.data.feature_cache import make_views
 from redline.train.data.sampling import hours_of, shares
 from redline.train.init_from import check_shape, dtype_of
-from redline.train.loop import run_record
-from redline.train.loop.checkpointing import load_average, make_folder
+from redline.train.loop.checkpointing import STATE, load_average, make_folder
 from redline.train.loop.distributed import first_process_first, is_first_process, only_first, wait_for_all
 from redline.train.loop.loop import Say, fit
-from redline.train.loop.plot import plot_log
+from redline.train.loop.run_record import RUN_RECORD, run_record, write_record
 from redline.train.loop.sharding import sharding
 from redline.train.loop.stage import Source, share_done
 from redline.train.objectives.encoder import EncoderObjective, EncoderStage, warm
@@ -267,7 +266,7 @@ class Build:
         fit(stage, self.recipe.lm_training, self.out / "lm", self.say)
 
     def _need(self, stage: str) -> None:
-        if not (self.out / stage / "latest").exists():
+        if not (self.out / stage / STATE).exists():
             raise DataError(f"{self.out} has no trained {stage} yet: run the stage {stage!r} first")
 
     def _editor_objective(self) -> EditorObjective:
@@ -280,7 +279,7 @@ class Build:
         if self.recipe.encoder_training.steps:
             self._need("encoder")
             load_average(self.out / "encoder", taught)
-        if self.recipe.lm_training.steps and (self.out / "lm" / "latest").exists():
+        if self.recipe.lm_training.steps and (self.out / "lm" / STATE).exists():
             load_average(self.out / "lm", taught)
         elif self.recipe.edit.lora_rank and self.start is None:
             raise DataError("adapters need a pretrained language model: run the stage 'lm' first, or set lora_rank = 0")
@@ -300,9 +299,8 @@ class Build:
     def _spliced(self, editor: NarModel, views: Sequence[FeatureView]) -> SplicedSource:
         recipe, tokenizer = self.recipe, self._tokenizer()
         total = sum(row.duration for row in self.train_set)
-        device = editor.projector.query.device.type
-        narrow = recipe.editor_training.narrow(device)
-        with first_process_first(), torch.autocast(device, torch.bfloat16, enabled=narrow):
+        device = editor.projector.query.device
+        with first_process_first(), recipe.editor_training.autocast(device):
             states = build_states(
                 editor,
                 tokenizer,
@@ -332,8 +330,8 @@ class Build:
         dtype = torch.float16 if self.start is None else dtype_of(self.start)
         target = nar.save(self.out / "model", objective.editor, self.tokenizer_path, dtype=dtype, overwrite=True)
         data = {"train": self.train_set, "dev": self.dev_set}
-        run = run_record.describe("train", self.recipe.start, asdict(self.recipe), data)
-        run_record.write(target / run_record.NAME, run)
+        run = run_record("train", self.recipe.start, asdict(self.recipe), data)
+        write_record(target / RUN_RECORD, run)
         size = sum(file.stat().st_size for file in target.iterdir()) / 1e6
         self.say(f"export: {target} ({size:.1f} MB), ready for `redline transcribe --model {target}`")
 
@@ -362,5 +360,3 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say)
         if stage in stages:
             getattr(run, stage)()
             wait_for_all()
-            if is_first_process() and (materials.out / stage / "log.jsonl").exists():
-                plot_log(materials.out / stage / "log.jsonl")

@@ -29,7 +29,7 @@ from redline.train.ar_recipe import SpeechRecipe
 from redline.train.conversation import ConversationOptions
 from redline.train.data.bpe import train_tokenizer
 from redline.train.data.tasks import Answer, Asker, TaskOptions, said_of, tags_of
-from redline.train.finetune import AnswerPupil, FinetuneOptions, finetune
+from redline.train.finetune import ArTuning, FinetuneOptions, finetune
 from redline.train.loop.optim import TrainingOptions
 from redline.train.nar import Materials
 from redline.train.objectives.ar import AnswerBatch, AnswerObjective, AnswerOptions, Prompter, written
@@ -337,7 +337,7 @@ def test_a_model_that_answers_can_be_fine_tuned(
     tmp_path: Path, manifest: Path, kind: ArKind, rank: int, encoder: bool
 ) -> None:
     began = tiny_ar_checkpoint(tmp_path / "began", kind)
-    assert AnswerPupil(began).rule == "ar"
+    assert ArTuning(began).rule == "ar"
     options = FinetuneOptions(steps=3, lr=0.003, lora_rank=rank, train_encoder=encoder, blend=1.0, text="spoken")
     said: list[str] = []
     made = finetune(began, manifest, tmp_path / "run", options, said.append)

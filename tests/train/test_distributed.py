@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from redline.decoding.ngram import NAME
 from redline.errors import DataError
+from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import is_first_process, wait_for_all
 from redline.train.loop.loop import Say
 from redline.train.nar import Materials, build
@@ -63,9 +64,8 @@ def launch(processes: int, script: Path, *arguments: object) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def state(out: Path, name: str) -> dict[str, torch.Tensor]:
-    folder = out / "encoder"
-    return load_file(folder / (folder / "latest").read_text() / f"{name}.safetensors")
+def state(out: Path, part: str) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in load_file(out / "encoder" / STATE).items() if name.startswith(part)}
 
 
 @pytest.fixture

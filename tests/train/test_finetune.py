@@ -13,7 +13,7 @@ from redline.checkpoints import nar
 from redline.cli.main import app
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance, read_manifest
-from redline.train.finetune import LARGE, FinetuneOptions, finetune, plan, split_of
+from redline.train.finetune import LARGE, FinetuneOptions, FinetunePlan, finetune, split_rows
 from redline.train.loop.loop import fit
 from redline.train.loop.optim import TrainingOptions
 from redline.train.nar import Materials, build
@@ -37,17 +37,17 @@ def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_small_models_learn_as_a_whole_and_large_ones_through_adapters() -> None:
-    small = plan(FinetuneOptions(passes=10, batch_s=60), 10_000_000, 600.0)
+    small = FinetunePlan.choose(FinetuneOptions(passes=10, batch_s=60), 10_000_000, 600.0)
     assert (small.steps, small.lora_rank, small.train_encoder) == (100, 0, True)
-    ranks = [plan(FinetuneOptions(), LARGE, hours * 3600).lora_rank for hours in (0.2, 2, 20)]
-    assert ranks == [16, 64, 128] and not plan(FinetuneOptions(), LARGE, 60).train_encoder
-    asked = plan(FinetuneOptions(steps=7, lora_rank=8, train_encoder=False, lr=0.5), 1, 60)
+    ranks = [FinetunePlan.choose(FinetuneOptions(), LARGE, hours * 3600).lora_rank for hours in (0.2, 2, 20)]
+    assert ranks == [16, 64, 128] and not FinetunePlan.choose(FinetuneOptions(), LARGE, 60).train_encoder
+    asked = FinetunePlan.choose(FinetuneOptions(steps=7, lora_rank=8, train_encoder=False, lr=0.5), 1, 60)
     assert (asked.steps, asked.lora_rank, asked.train_encoder, asked.lr) == (7, 8, False, 0.5)
-    assert [plan(FinetuneOptions(), 1, hours * 3600).blend for hours in (0.2, 2)] == [0.5, 1.0]
+    assert [FinetunePlan.choose(FinetuneOptions(), 1, hours * 3600).blend for hours in (0.2, 2)] == [0.5, 1.0]
     with pytest.raises(ConfigError, match="blend is 0"):
-        plan(FinetuneOptions(blend=0), 1, 60)
+        FinetunePlan.choose(FinetuneOptions(blend=0), 1, 60)
     with pytest.raises(ConfigError, match="lora_rank is -1"):
-        plan(FinetuneOptions(lora_rank=-1), 1, 60)
+        FinetunePlan.choose(FinetuneOptions(lora_rank=-1), 1, 60)
 
 
 def row(number: int, split: str = "") -> Utterance:
@@ -55,13 +55,13 @@ def row(number: int, split: str = "") -> Utterance:
 
 
 def test_test_rows_never_teach_and_a_tenth_is_held_out_where_no_dev_is_named() -> None:
-    train, dev = split_of([*(row(n) for n in range(100)), row(100, "test")])
+    train, dev = split_rows([*(row(n) for n in range(100)), row(100, "test")])
     assert (len(train), len(dev)) == (90, 10) and not {one.id for one in train} & {one.id for one in dev}
-    assert split_of([row(n) for n in range(100)]) == (train, dev), "the same every time"
+    assert split_rows([row(n) for n in range(100)]) == (train, dev), "the same every time"
     named = [row(0, "train"), row(1, "dev"), row(2, "test")]
-    assert split_of(named) == ([named[0]], [named[1]])
+    assert split_rows(named) == ([named[0]], [named[1]])
     with pytest.raises(DataError, match="at least 5 are needed"):
-        split_of([row(1)])
+        split_rows([row(1)])
 
 
 @pytest.mark.parametrize(("rank", "encoder"), [(0, True), (4, False)])

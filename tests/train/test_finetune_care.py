@@ -26,9 +26,11 @@ from redline.train.data.batches import AugmentOptions, build_view
 from redline.train.data.feature_cache import make_views, measured
 from redline.train.data.rows import taught, told_apart
 from redline.train.finetune import FinetuneOptions, finetune
-from redline.train.loop import checkpointing, run_record
+from redline.train.loop import checkpointing
+from redline.train.loop.checkpointing import BEST, STATE, read_metadata
 from redline.train.loop.loop import fit
 from redline.train.loop.optim import TrainingOptions
+from redline.train.loop.run_record import RUN_RECORD
 from redline.train.loop.stage import rates
 from redline.train.nar import Materials, build
 from redline.train.recipe import Recipe
@@ -86,8 +88,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_best_weights(tmp_path: P
     with pytest.raises(DivergedError, match=r"step 13.*learning rate.*those of step 5, the best so far"):
         run(stage, tmp_path, keep_best="wer")
     assert torch.isfinite(stage.objective.weight).all()
-    kept = json.loads((tmp_path / "best.json").read_text())
-    assert kept == {"step": 5, "wer": 3.0} and not (tmp_path / "latest").exists()
+    assert read_metadata(tmp_path / BEST) == {"step": 5, "wer": 3.0} and not (tmp_path / STATE).exists()
     again = Line([5.0], bad_from=1)
     with pytest.raises(DivergedError, match="step 13"):
         run(again, tmp_path, keep_best="wer")
@@ -105,16 +106,16 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path: Path) -> None:
 def test_the_weights_it_began_with_are_a_candidate_for_the_best(tmp_path: Path) -> None:
     stage = Line([1.0, 2.0, 3.0, 4.0, 5.0])
     run(stage, tmp_path, keep_best="wer")
-    assert stage.objective.weight.item() == 1.0 and json.loads((tmp_path / "best.json").read_text())["step"] == 0
+    assert stage.objective.weight.item() == 1.0 and read_metadata(tmp_path / BEST)["step"] == 0
 
 
 @pytest.mark.parametrize("patience", [0, 2])
 def test_a_finished_run_trains_nothing_more(tmp_path: Path, patience: int) -> None:
     run(Line([3.0, 4.0, 5.0, 6.0, 7.0]), tmp_path, keep_best="wer", patience=patience)
-    state = (tmp_path / "latest").read_text()
+    state = (tmp_path / STATE).read_bytes()
     again = Line([3.0] * 9)
     assert any("nothing is left to train" in line for line in run(again, tmp_path, keep_best="wer", patience=patience))
-    assert again.seen == 0 and (tmp_path / "latest").read_text() == state
+    assert again.seen == 0 and (tmp_path / STATE).read_bytes() == state
 
 
 def test_settings_that_changed_on_the_way_are_told(tmp_path: Path) -> None:
@@ -133,12 +134,12 @@ def test_a_full_disk_keeps_the_last_state_and_says_so(
     run(Line([2.0] * 9), tmp_path, steps=10, keep_best="wer")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
 
-    def full(tensors: object, path: Path) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
         raise error
 
     monkeypatch.setattr(checkpointing, "save_file", full)
-    with pytest.raises(DataError, match=r"disk is full.*kept as of step-10.*same command"):
+    with pytest.raises(DataError, match=r"disk is full.*the state of step 10 is kept.*same command"):
         run(Line([2.0] * 9), tmp_path, steps=15, keep_best="wer")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
     assert not list(tmp_path.rglob("*partial*"))
@@ -194,14 +195,14 @@ def test_a_run_goes_on_only_with_the_settings_and_data_it_began_with(data: Path,
 def test_the_model_holds_what_made_it_and_no_path_of_this_machine(data: Path, model: Path, tmp_path: Path) -> None:
     options = FinetuneOptions(steps=2, batch_s=8, lr=1e-3, text="spoken", noise_dir=None)
     target = finetune(model, data, tmp_path, options, silent)
-    text = (target / run_record.NAME).read_text()
+    text = (target / RUN_RECORD).read_text()
     found = json.loads(text)
     assert found["settings"]["lr"] == 1e-3 and found["plan"]["steps"] == 2 and "edited_wer" in found["best"]
     assert found["data"]["train"]["utterances"] == 20 and found["data"]["dev"]["speakers"] == 3
     assert found["data"]["train"]["hours_by_language"].keys() == {"en"} and found["versions"]["torch"]
     assert str(tmp_path) not in text and str(data.parent) not in text and "THE" not in text
     assert nar.load(target)[1].languages == ("en",), "and it loads"
-    assert json.loads((model / run_record.NAME).read_text())["command"] == "train"
+    assert json.loads((model / RUN_RECORD).read_text())["command"] == "train"
 
 
 def test_a_diverged_run_exits_with_1_and_leaves_a_model(
@@ -221,7 +222,7 @@ def test_a_diverged_run_exits_with_1_and_leaves_a_model(
 
 def test_where_nothing_can_be_written_is_said_before_the_work(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    places = [(str(tmp_path / "file"), "is a file"), ("/proc/nowhere/run", "another --out")]
+    places = [(str(tmp_path / "file"), "is no folder"), ("/proc/nowhere/run", "another --out")]
     for out, message in [*places, (str(tmp_path / "file" / "run"), "another --out")]:
         for verb in (["finetune", "--model", "tiny"], ["train", "tiny"]):
             result = CliRunner().invoke(app, [*verb, "--data", str(data), "--out", out])

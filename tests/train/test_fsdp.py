@@ -19,9 +19,10 @@ from redline.checkpoints import nar
 from redline.errors import ConfigError
 from redline.train.finetune import FinetuneOptions, finetune
 from redline.train.loop import loop
+from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import is_first_process
 from redline.train.loop.optim import TrainingOptions
-from redline.train.loop.sharding import placed_like, shard, sharding, whole
+from redline.train.loop.sharding import full_tensors, placed_like, shard, sharding
 from redline.train.nar import Materials, build
 from redline.train.recipe import Recipe
 from redline.train.splice import SpliceOptions
@@ -97,7 +98,7 @@ def in_each_process(folder: Path) -> None:
     shard(part)
     assert torch.equal(part.weight.to_local(), full.chunk(2)[rank]), "all begin as the first process does"
     assert torch.equal(placed_like(-full, part.weight).to_local(), -full.chunk(2)[rank])
-    found = whole({"weight": part.weight.detach()})
+    found = full_tensors({"weight": part.weight.detach()})
     assert torch.equal(found["weight"], full) if rank == 0 else not found
 
     with pytest.raises(ConfigError, match='set optimizer = "adamw"'):
@@ -149,8 +150,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def state(out: Path, name: str, stage: str = "encoder") -> dict[str, torch.Tensor]:
     """A saved state without the statistics of batch norms, which tell of the first process's batches alone."""
-    tensors = load_file(out / stage / (out / stage / "latest").read_text() / f"{name}.safetensors")
-    return {key: tensor for key, tensor in tensors.items() if "running_" not in key}
+    tensors = load_file(out / stage / STATE)
+    return {key: tensor for key, tensor in tensors.items() if key.startswith(name) and "running_" not in key}
 
 
 def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -164,13 +165,13 @@ def test_gradients_are_those_of_one_process(folder: Path) -> None:
     assert max(float(tensor.abs().max()) for name, tensor in alone.items() if name.endswith("exp_avg")) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["model", "average", "optimizer0"])
+@pytest.mark.parametrize("name", ["model", "ema", "optimizer0"])
 def test_weights_and_their_average_are_those_of_one_process(folder: Path, name: str) -> None:
     assert close(state(folder / "one-for-long", name), state(folder / "two", name))
     assert not close(state(folder / "one", "model"), state(folder / "two", "model"))
 
 
-@pytest.mark.parametrize("name", ["model", "average", "optimizer0"])
+@pytest.mark.parametrize("name", ["model", "ema", "optimizer0"])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(folder: Path, name: str) -> None:
     stopped, whole_run = state(folder / "stopped", name), state(folder / "two", name)
     assert stopped.keys() == whole_run.keys()
@@ -179,13 +180,13 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(folder: Path, name: st
 
 @pytest.mark.parametrize("run", ["then-one", "then-two"])
 def test_a_run_goes_on_with_another_number_of_processes(folder: Path, run: str) -> None:
-    for name in ("model", "average", "optimizer0"):
+    for name in ("model", "ema", "optimizer0"):
         assert close(state(folder / "one-for-long", name), state(folder / run, name))
 
 
 def test_an_editor_with_adapters_learns_and_is_exported_as_by_one_process(folder: Path) -> None:
     assert '"text"' in (folder / "together" / "editor" / "log.jsonl").read_text(), "there were drafts without sound"
-    for name in ("model", "average"):
+    for name in ("model", "ema"):
         assert close(state(folder / "alone", name, "editor"), state(folder / "together", name, "editor"))
     one, two = (load_file(folder / out / "editor" / "best.safetensors") for out in ("alone", "together"))
     assert close(one, two)

@@ -138,7 +138,7 @@ def test_a_recipe_may_repeat_the_shape_of_the_model_that_it_starts_from(
         encoder_layer_indices=(1, -1),
     )
     build(repeated, Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)
-    assert (tmp_path / "editor/latest").exists()
+    assert (tmp_path / "editor/state.safetensors").exists()
 
 
 def test_the_tokenizer_must_be_that_of_the_checkpoint(corpus: Path, start: Path, tmp_path: Path) -> None:

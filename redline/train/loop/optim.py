@@ -1,4 +1,4 @@
-"""How long, how fast and by which rule the weights change."""
+"""Optimizers and learning-rate schedule of a training run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from redline.errors import ConfigError
 from redline.train.loop.muon import Muon
 
+NOT_HIDDEN = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
+"""Parts of the names of matrices at the ends of a model, which Muon does not suit."""
 
-def between(name: str, value: float, least: float, most: float, *, open_below: bool = False) -> None:
+
+def check_range(name: str, value: float, least: float, most: float = math.inf, *, above: bool = False) -> None:
     """Raise `ConfigError` for a number that is not finite, or not from `least` (or above it) to `most`."""
-    if not math.isfinite(value) or not least <= value <= most or (open_below and value == least):
-        allowed = f"above {least:g}" if open_below else f"{least:g} and above"
+    if not math.isfinite(value) or not least <= value <= most or (above and value == least):
+        allowed = f"above {least:g}" if above else f"{least:g} and above"
         upper = f" up to {most:g}" if math.isfinite(most) else ""
         raise ConfigError(f"{name} is {value}; allowed are finite numbers, {allowed}{upper}")
 
@@ -40,12 +43,13 @@ class TrainingOptions:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    """Largest norm of the gradient."""
     accumulate: int = 1
     """Batches of each process that make one update; `accumulate` times the number of processes is what counts."""
     precision: Literal["no", "bf16"] = "bf16"
-    """`bf16` computes in half the width; a CPU that has no instructions for it computes in float32 all the same."""
+    """`bf16` is mixed precision; a CPU that has no instructions for it computes in float32 all the same."""
     average_decay: float = 0.998
-    """Exponential average of the weights; the average is what is evaluated and exported."""
+    """Exponential moving average (EMA) of the weights; the average is what is evaluated and exported."""
     log_every: int = 25
     evaluate_every: int = 500
     save_every_s: float = 240.0
@@ -58,58 +62,50 @@ class TrainingOptions:
     """Whether the log is also written for TensorBoard, beside it."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "muon"):
-            raise ConfigError(f"optimizer is {self.optimizer!r}; allowed are 'adamw' and 'muon'")
-        if self.decay not in ("linear", "cosine"):
-            raise ConfigError(f"decay is {self.decay!r}; allowed are 'linear' and 'cosine'")
-        if self.precision not in ("no", "bf16"):
-            raise ConfigError(f"precision is {self.precision!r}; allowed are 'no' and 'bf16'")
-        for name, least in (("steps", 0), ("warmup_steps", 0), ("patience", 0), ("weight_decay", 0), ("floor", 0)):
-            between(name, getattr(self, name), least, math.inf)
+        choices = {"optimizer": ("adamw", "muon"), "decay": ("linear", "cosine"), "precision": ("no", "bf16")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed are {allowed[0]!r} and {allowed[1]!r}")
+        for name in ("steps", "lr", "warmup_steps", "patience", "weight_decay", "floor"):
+            check_range(name, getattr(self, name), 0)
         for name in ("accumulate", "log_every", "evaluate_every"):
-            between(name, getattr(self, name), 1, math.inf)
-        for name, most in (("decay_share", 1), ("average_decay", 1)):
-            between(name, getattr(self, name), 0, most)
-        between("lr", self.lr, 0, math.inf)
-        between("clip", self.clip, 0, math.inf, open_below=True)
+            check_range(name, getattr(self, name), 1)
+        for name in ("decay_share", "average_decay"):
+            check_range(name, getattr(self, name), 0, 1)
+        check_range("clip", self.clip, 0, above=True)
         if self.patience and not self.keep_best:
             raise ConfigError("patience needs keep_best, the name of the score that should fall")
 
-    def narrow(self, device: str) -> bool:
-        """Whether a kind of device is to compute in bfloat16: emulated, it is many times slower than float32."""
-        return self.precision == "bf16" and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Mixed precision on a device, where it is asked for and not emulated, which is many times slower."""
+        able = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16" and able)
 
 
 def learning_rate(step: int, options: TrainingOptions) -> float:
     """The learning rate of one step: linear warm-up, a plateau, a fall to the floor over the last `decay_share`."""
     rise = min(1.0, (step + 1) / max(1, options.warmup_steps))
-    decay = max(1.0, options.decay_share * options.steps)
-    fall = min(1.0, max(0.0, (options.steps - step) / decay))
+    decay_steps = max(1.0, options.decay_share * options.steps)
+    fall = min(1.0, max(0.0, (options.steps - step) / decay_steps))
     if options.decay == "cosine":
         fall = 0.5 * (1.0 - math.cos(math.pi * fall))
     return options.lr * rise * (options.floor + (1.0 - options.floor) * fall)
 
 
 def optimizers(module: nn.Module, options: TrainingOptions) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, or Muon over the hidden matrices and AdamW over the rest."""
+    """AdamW over everything that learns, or Muon over the hidden matrices and AdamW over the rest."""
     hidden: list[Tensor] = []
     decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    edges = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
+    vectors: list[Tensor] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim == 2 and options.optimizer == "muon" and not any(edge in name for edge in edges):
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif parameter.ndim == 2 and options.optimizer == "muon" and not any(part in name for part in NOT_HIDDEN):
             hidden.append(parameter)
-        elif parameter.ndim >= 2:
-            decayed.append(parameter)
         else:
-            plain.append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": options.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)]
-    if hidden:
-        found.append(Muon(hidden, options.lr, options.weight_decay))
-    return found
+            decayed.append(parameter)
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)
+    return [adamw, Muon(hidden, options.lr, options.weight_decay)] if hidden else [adamw]

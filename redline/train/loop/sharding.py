@@ -1,4 +1,4 @@
-"""Parameters in parts: under `accelerate launch --use_fsdp` each process holds its share of every tensor (FSDP2).
+"""FSDP2: under `accelerate launch --use_fsdp` each process holds its share of every parameter.
 
 Shards are made here and not by accelerate, whose own way leaves out CPUs and cannot place the buffers of a batch norm.
 A shard is a DTensor; whatever makes it whole is a collective, so every process has to come to it.
@@ -19,7 +19,7 @@ from redline.models.granite import Block
 from redline.train.loop.distributed import accelerator, is_first_process
 from redline.train.loop.optim import TrainingOptions
 
-LAYERS = (Block, ConformerBlock)
+SHARDED_LAYERS = (Block, ConformerBlock)
 """Layers that are whole one at a time; everything else is whole from a forward pass to the end of the backward pass."""
 
 
@@ -32,12 +32,12 @@ def sharding(options: TrainingOptions) -> bool:
         return False
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise ConfigError(f"FSDP needs a newer PyTorch than {torch.__version__}; 2.13 is known to do")
-    asked = FullyShardedDataParallelPlugin()
-    if asked.fsdp_version != 2:
-        raise ConfigError(f"FSDP version is {asked.fsdp_version}; only 2 is supported: add --fsdp_version 2")
-    if asked.activation_checkpointing:
+    plugin = FullyShardedDataParallelPlugin()
+    if plugin.fsdp_version != 2:
+        raise ConfigError(f"FSDP version is {plugin.fsdp_version}; only 2 is supported: add --fsdp_version 2")
+    if plugin.activation_checkpointing:
         raise ConfigError("FSDP asks for activation checkpointing, which would draw other dropout; leave it out")
-    if isinstance(asked.cpu_offload, CPUOffloadPolicy):
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
         raise ConfigError("FSDP asks to keep parameters on the CPU, which is not supported; leave offloading out")
     if options.optimizer == "muon":
         raise ConfigError(
@@ -54,10 +54,10 @@ def shard(module: nn.Module) -> None:
 
     for tensor in module.state_dict().values():
         torch.distributed.broadcast(tensor, 0)
-    handle = accelerator()
-    mesh = init_device_mesh(handle.device.type, (handle.num_processes,))
+    runner = accelerator()
+    mesh = init_device_mesh(runner.device.type, (runner.num_processes,))
     for part in module.modules():
-        if isinstance(part, LAYERS):
+        if isinstance(part, SHARDED_LAYERS):
             fully_shard(part, mesh=mesh)
     fully_shard(module, mesh=mesh)
     # A batch of drafts alone leaves the projector without a gradient, in one process and not in another.
@@ -67,30 +67,30 @@ def shard(module: nn.Module) -> None:
 @contextmanager
 def unsharded(module: nn.Module) -> Iterator[None]:
     """Lets parts of a module be called by themselves, as they are in evaluation; changes nothing without shards."""
-    if hasattr(module, "unshard"):
-        cast(Any, module).unshard()
+    if not hasattr(module, "unshard"):
+        yield
+        return
+    cast(Any, module).unshard()
     yield
-    if hasattr(module, "reshard"):
-        cast(Any, module).reshard()
+    cast(Any, module).reshard()
 
 
-def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def full_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors put together from their shards, one after the other; only the first process keeps them."""
-    first, found = is_first_process(), {}
+    first, gathered = is_first_process(), {}
     for name, tensor in tensors.items():
         full = cast(Any, tensor).full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
         if first:
-            found[name] = full
-    return found
+            gathered[name] = full
+    return gathered
 
 
 def placed_like(full: Tensor, target: Tensor) -> Tensor:
     """A whole tensor that every process has -> the same beside the target, or the shard of it where that is one."""
+    full = full.to(target.device)
     if not hasattr(target, "placements"):
-        return full.to(target.device)
+        return full
     from torch.distributed.tensor import distribute_tensor
 
-    placed = distribute_tensor(
-        full.to(target.device), cast(Any, target).device_mesh, target.placements, src_data_rank=None
-    )
+    placed = distribute_tensor(full, cast(Any, target).device_mesh, target.placements, src_data_rank=None)
     return placed.clone()  # not a view, which would keep the whole tensor alive

@@ -1,13 +1,13 @@
-"""What the stages that listen have in common: batches to train on, and whole dev utterances to be scored on."""
+"""What the training loop needs to know of a stage, and what stages on speech have in common."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from redline.features import pad
 from redline.manifest import Utterance
@@ -15,50 +15,30 @@ from redline.normalize import normalizer
 from redline.train.data.batches import FeatureView, Progress
 
 DEV_BATCH = 8
+B_co = TypeVar("B_co", covariant=True)
 
 
-def rates(references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str]) -> tuple[float, float]:
-    """Character and word error rate in percent, of normalised texts; references without words do not count."""
-    import jiwer
+class Stage(Protocol):
+    """An objective with its data."""
 
-    pairs = [
-        (said, normalizer(language)(hypothesis))
-        for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True)
-        if (said := normalizer(language)(reference).strip())
-    ]
-    if not pairs:
-        return 100.0, 100.0
-    texts = [one for one, _ in pairs], [other for _, other in pairs]
-    return 100 * jiwer.cer(*texts), 100 * jiwer.wer(*texts)
-
-
-def share_done(say: Callable[[str], None], label: str, total: float) -> Progress:
-    """A progress function that says every few seconds how much of something is done."""
-    done, started = 0.0, time.monotonic()
-    said = started
-
-    def report(amount: float) -> None:
-        nonlocal done, said
-        done += amount
-        now = time.monotonic()
-        if now - said > 5:
-            said = now
-            left = (now - started) * max(0.0, total / done - 1)
-            say(f"{label}: {min(1.0, done / total):.0%}, {left:.0f} s left")
-
-    return report
-
-
-class Timed(Protocol):
-    """A batch that knows how long it sounds."""
+    name: str
 
     @property
-    def seconds(self) -> float:
-        """Seconds of audio."""
+    def objective(self) -> nn.Module:
+        """Batch -> loss and its parts."""
         ...
 
+    def batches(self, epoch: int, skip: int) -> Iterator[Any]:
+        """Batches of one epoch after the first `skip`; the order depends on the epoch alone."""
+        ...
 
-B_co = TypeVar("B_co", bound=Timed, covariant=True)
+    def seconds(self, batch: Any) -> float:
+        """Seconds of audio in a batch (of text: that it would take to say), for the progress line."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the objective as it stands, on data it does not train on."""
+        ...
 
 
 class Source(Protocol[B_co]):
@@ -72,31 +52,55 @@ class Source(Protocol[B_co]):
 class SpeechStage:
     """Batches of a source, and a dev set in batches of similar length."""
 
-    def __init__(self, source: Source[Timed], dev: Sequence[Utterance], dev_view: FeatureView) -> None:
+    def __init__(self, source: Source[Any], dev: Sequence[Utterance], dev_view: FeatureView) -> None:
         self.source = source
-        self.dev = sorted((item for item in dev if item.id in dev_view.offsets), key=lambda item: item.duration)
+        self.dev = sorted((row for row in dev if row.id in dev_view.offsets), key=lambda row: row.duration)
         self.dev_view = dev_view
+        self.references = [row.text for row in self.dev]
+        self.languages = [row.language or "en" for row in self.dev]  # what has none is taken for English, as texts are
 
-    @property
-    def references(self) -> list[str]:
-        """What the dev set says, in the order of `dev_batches`."""
-        return [item.text for item in self.dev]
-
-    @property
-    def languages(self) -> list[str]:
-        """The language of each of them; what has none is taken for English, as the texts are."""
-        return [item.language or "en" for item in self.dev]
-
-    def batches(self, epoch: int, skip: int) -> Iterator[Timed]:
+    def batches(self, epoch: int, skip: int) -> Iterator[Any]:
         """Training batches of one epoch after the first `skip`."""
         return self.source.epoch(epoch, skip)
 
-    def seconds(self, batch: Timed) -> float:
+    def seconds(self, batch: Any) -> float:
         """Seconds of audio in a batch."""
-        return batch.seconds
+        return float(batch.seconds)
 
     def dev_batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features [B, T, 160] and lengths [B] of the dev set."""
+        """Features [B, T, 160] and lengths [B] of the dev set, in the order of `references`."""
         for start in range(0, len(self.dev), DEV_BATCH):
-            features, lengths = pad([self.dev_view[item.id] for item in self.dev[start : start + DEV_BATCH]])
+            features, lengths = pad([self.dev_view[row.id] for row in self.dev[start : start + DEV_BATCH]])
             yield features.to(device), lengths.to(device)
+
+
+def rates(references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str]) -> tuple[float, float]:
+    """Character and word error rate in percent, of normalised texts; references without words do not count."""
+    import jiwer
+
+    pairs = [
+        (words, normalizer(language)(hypothesis))
+        for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True)
+        if (words := normalizer(language)(reference).strip())
+    ]
+    if not pairs:
+        return 100.0, 100.0
+    truth, texts = [list(side) for side in zip(*pairs, strict=True)]
+    return 100 * jiwer.cer(truth, texts), 100 * jiwer.wer(truth, texts)
+
+
+def share_done(say: Callable[[str], None], label: str, total: float) -> Progress:
+    """A progress function that says every few seconds how much of something is done."""
+    done, started = 0.0, time.monotonic()
+    last = started
+
+    def report(amount: float) -> None:
+        nonlocal done, last
+        done += amount
+        now = time.monotonic()
+        if now - last > 5:
+            last = now
+            left = (now - started) * max(0.0, total / done - 1)
+            say(f"{label}: {min(1.0, done / total):.0%}, {left:.0f} s left")
+
+    return report
