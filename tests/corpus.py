@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import soundfile
 
 from redline.tokenizer import Tokenizer
 from redline.train.data.bpe import train_tokenizer
+from redline.train.nar import Materials, build
 from redline.train.recipe import Recipe
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
@@ -81,6 +84,13 @@ def small_recipe(**training: object) -> Recipe:
             "editor_training": loop,
         }
     )
+
+
+def learn(data: Path, out: Path, steps: int, accumulate: int, say: Callable[[str], None] | None = None) -> None:
+    """Train a small encoder without dropout (every process draws its own) at a constant rate (the decay counts)."""
+    made = small_recipe(steps=steps, accumulate=accumulate, floor=1.0, evaluate_every=2)
+    still = replace(made, encoder={**made.encoder, "dropout": 0.0, "pred_dropout": 0.0})
+    build(still, Materials(data, out), ("tokenizer", "encoder"), say or silent)
 
 
 def silent(line: str) -> None:

@@ -179,7 +179,8 @@ class SpeechBuild:
         recipe, tokenizer = self.recipe, Tokenizer.from_file(self.base_folder / "tokenizer.json")
         total = sum(row.duration for row in rows)
         device = self.base.projector.query.device
-        with first_process_first(), recipe.answer_training.autocast(device):
+        mixed = recipe.answer_training.uses_bf16(device)
+        with first_process_first(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             return build_states(
                 self._listener(),
                 tokenizer,

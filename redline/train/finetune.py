@@ -50,15 +50,11 @@ LARGE = 500_000_000
 class FinetuneOptions:
     """How a model learns from new data; None chooses by the size of model and data."""
 
-    passes: float = 20.0
-    """Epochs at most; learning ends earlier when dev WER no longer falls."""
-    steps: int | None = None
-    """Updates, in place of `passes`."""
+    passes: float = 20.0  # epochs at most; learning ends earlier when dev WER no longer falls
+    steps: int | None = None  # updates, in place of passes
     lr: float = 1e-4
-    lora_rank: int | None = None
-    """Rank of the adapters in the language model; 0 trains all of it."""
-    train_encoder: bool | None = None
-    """Whether the encoder learns too, by its own CTC losses."""
+    lora_rank: int | None = None  # of the adapters in the language model; 0 trains all of it
+    train_encoder: bool | None = None  # whether the encoder learns too, by its own CTC losses
     blend: float | None = None
     """How far the weights go from where they began to what was learned; 1 is all the way.
 
@@ -66,15 +62,12 @@ class FinetuneOptions:
     (weight-space ensembles, arXiv 2109.01903).
     """
     batch_s: float = 60.0
-    text: Literal["as-is", "spoken"] = "as-is"
-    """`spoken` turns transcripts into lower-case words without punctuation."""
+    text: Literal["as-is", "spoken"] = "as-is"  # spoken: lower-case words without punctuation
     noise_dir: str | None = None
     rir_dir: str | None = None
-    patience: int = 4
-    """Evaluations without a better score after which learning ends."""
+    patience: int = 4  # evaluations without a better score after which learning ends
     seed: int = 0
-    tensorboard: bool = False
-    """Whether the log is also written for TensorBoard."""
+    tensorboard: bool = False  # whether the log is also written for TensorBoard
 
     def __post_init__(self) -> None:
         if self.text not in ("as-is", "spoken"):
@@ -97,7 +90,6 @@ class FinetunePlan:
     """The options with every choice made."""
 
     steps: int
-    evaluate_every: int
     lr: float
     lora_rank: int
     train_encoder: bool
@@ -111,13 +103,14 @@ class FinetunePlan:
         whole.
         """
         large, hours = parameters >= LARGE, seconds / 3600
-        rank = options.lora_rank
-        if rank is None:
-            rank = 0 if not large else 128 if hours >= 10 else 64 if hours >= 1 else 16
-        steps = max(1, options.steps or round(options.passes * seconds / options.batch_s))
-        encoder = not large if options.train_encoder is None else options.train_encoder
-        blend = options.blend or (0.5 if hours < 1 else 1.0)
-        return cls(steps, max(1, min(200, steps // 10)), options.lr, rank, encoder, blend)
+        rank = 0 if not large else 128 if hours >= 10 else 64 if hours >= 1 else 16
+        return cls(
+            steps=options.steps or max(1, round(options.passes * seconds / options.batch_s)),
+            lr=options.lr,
+            lora_rank=rank if options.lora_rank is None else options.lora_rank,
+            train_encoder=not large if options.train_encoder is None else options.train_encoder,
+            blend=options.blend or (0.5 if hours < 1 else 1.0),
+        )
 
     def __str__(self) -> str:
         how = f"adapters of rank {self.lora_rank}" if self.lora_rank else "the whole language model"
@@ -287,14 +280,15 @@ def finetune(
         say(f"left out: {source.why_left_out}")
     stage = tuned.stage(source, dev, dev_view, plan)
     stage.name = "finetune"
+    often = max(1, min(200, plan.steps // 10))
     training = TrainingOptions(
         steps=plan.steps,
         lr=plan.lr,
         warmup_steps=min(50, plan.steps // 10),
         decay_share=0.5,
         average_decay=0.98,
-        log_every=plan.evaluate_every,
-        evaluate_every=plan.evaluate_every,
+        log_every=often,
+        evaluate_every=often,
         keep_best=tuned.keep_best,
         patience=options.patience,
         seed=options.seed,

@@ -300,7 +300,8 @@ class Build:
         recipe, tokenizer = self.recipe, self._tokenizer()
         total = sum(row.duration for row in self.train_set)
         device = editor.projector.query.device
-        with first_process_first(), recipe.editor_training.autocast(device):
+        mixed = recipe.editor_training.uses_bf16(device)
+        with first_process_first(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             states = build_states(
                 editor,
                 tokenizer,

@@ -1,39 +1,22 @@
-"""Fine-tuning: what is chosen, what is held out, and that a checkpoint comes back in its own layout."""
+"""Fine-tuning: what is chosen, what is held out, what is refused, and that a checkpoint comes back in its layout."""
 
 from __future__ import annotations
 
 import json
+import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from redline.checkpoints import nar
-from redline.cli.main import app
 from redline.errors import ConfigError, DataError
-from redline.manifest import Utterance, read_manifest
+from redline.manifest import Utterance
 from redline.train.finetune import LARGE, FinetuneOptions, FinetunePlan, finetune, split_rows
-from redline.train.loop.loop import fit
-from redline.train.loop.optim import TrainingOptions
-from redline.train.nar import Materials, build
-from tests.corpus import make_corpus, small_recipe
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model")
-    build(small_recipe(steps=1), Materials(data, out), ("tokenizer", "encoder", "editor", "export"), silent)
-    return out / "model"
+from redline.train.loop.run_record import RUN_RECORD
+from tests.corpus import silent
 
 
 def test_small_models_learn_as_a_whole_and_large_ones_through_adapters() -> None:
@@ -48,6 +31,20 @@ def test_small_models_learn_as_a_whole_and_large_ones_through_adapters() -> None
         FinetunePlan.choose(FinetuneOptions(blend=0), 1, 60)
     with pytest.raises(ConfigError, match="lora_rank is -1"):
         FinetunePlan.choose(FinetuneOptions(lora_rank=-1), 1, 60)
+
+
+def test_numbers_that_mean_nothing_are_refused() -> None:
+    for name, values in {
+        "lr": (-1.0, 0.0, math.nan, math.inf),
+        "passes": (0.0, -1.0, math.nan, math.inf),
+        "steps": (0, -3),
+        "batch_s": (0.0, -1.0),
+        "lora_rank": (-1,),
+        "blend": (0.0, 1.5, math.nan),
+    }.items():
+        for value in values:
+            with pytest.raises(ConfigError, match=f"{name} is .*allowed"):
+                FinetuneOptions(**{name: value})
 
 
 def row(number: int, split: str = "") -> Utterance:
@@ -66,10 +63,10 @@ def test_test_rows_never_teach_and_a_tenth_is_held_out_where_no_dev_is_named() -
 
 @pytest.mark.parametrize(("rank", "encoder"), [(0, True), (4, False)])
 def test_a_checkpoint_comes_back_in_its_layout_and_only_what_should_has_changed(
-    data: Path, model: Path, tmp_path: Path, rank: int, encoder: bool
+    corpus: Path, model: Path, tmp_path: Path, rank: int, encoder: bool
 ) -> None:
     options = FinetuneOptions(steps=3, lora_rank=rank, train_encoder=encoder, batch_s=8, text="spoken", lr=1e-2)
-    target = finetune(model, data, tmp_path, options, silent)
+    target = finetune(model, corpus, tmp_path, options, silent)
     old, config, _ = nar.load(model)
     new, new_config, _ = nar.load(target)
     assert config == new_config
@@ -80,10 +77,10 @@ def test_a_checkpoint_comes_back_in_its_layout_and_only_what_should_has_changed(
     assert not any("running" in name or "num_batches" in name for name in changed), "statistics stay"
 
 
-def test_half_way_lies_between_the_old_weights_and_the_new(data: Path, model: Path, tmp_path: Path) -> None:
+def test_half_way_lies_between_the_old_weights_and_the_new(corpus: Path, model: Path, tmp_path: Path) -> None:
     def taught(blend: float) -> dict[str, torch.Tensor]:
         options = FinetuneOptions(steps=2, batch_s=8, text="spoken", lr=1e-2, blend=blend)
-        target = finetune(model, data, tmp_path / str(blend), options, silent)
+        target = finetune(model, corpus, tmp_path / str(blend), options, silent)
         return nar.load(target)[0].state_dict()
 
     old, half, new = nar.load(model)[0].state_dict(), taught(0.5), taught(1.0)
@@ -92,68 +89,57 @@ def test_half_way_lies_between_the_old_weights_and_the_new(data: Path, model: Pa
         assert torch.allclose(half[name], (old[name] + new[name]) / 2, atol=1e-3)
 
 
-def test_learning_ends_when_the_score_no_longer_falls_and_keeps_the_best(tmp_path: Path) -> None:
-    class Still:
-        """A stage whose score is best at its second evaluation."""
-
-        name = "still"
-
-        def __init__(self) -> None:
-            self.objective = torch.nn.Linear(1, 1)
-            self.objective.forward = lambda batch: (self.linear(batch), {})  # type: ignore[method-assign]
-            self.scores = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
-            self.seen: list[torch.Tensor] = []
-
-        def linear(self, batch: torch.Tensor) -> torch.Tensor:
-            return (self.objective.weight * batch).sum()
-
-        def batches(self, epoch: int, skip: int) -> list[torch.Tensor]:
-            return [torch.ones(1, 1)] * 50
-
-        def seconds(self, batch: torch.Tensor) -> float:
-            return 1.0
-
-        def evaluate(self) -> dict[str, float]:
-            self.seen.append(self.objective.weight.detach().clone())
-            return {"wer": next(self.scores)}
-
-    stage = Still()
-    options = TrainingOptions(steps=50, evaluate_every=5, keep_best="wer", patience=2, precision="no", warmup_steps=1)
-    fit(stage, options, tmp_path, silent)  # type: ignore[arg-type]
-    assert len(stage.seen) == 4, "two evaluations without a better score"
-    assert torch.equal(stage.objective.weight, stage.seen[1])
-    with pytest.raises(ConfigError, match="patience needs keep_best"):
-        TrainingOptions(patience=1)
-    with pytest.raises(ConfigError, match="this stage has wer"):
-        fit(
-            Still(), TrainingOptions(steps=5, evaluate_every=5, keep_best="cer", precision="no"), tmp_path / "b", silent
-        )  # type: ignore[arg-type]
+def test_a_run_goes_on_only_with_the_settings_and_data_it_began_with(corpus: Path, model: Path, tmp_path: Path) -> None:
+    options = FinetuneOptions(steps=2, batch_s=8, lr=1e-3, text="spoken")
+    finetune(model, corpus, tmp_path, options, silent)
+    with pytest.raises(ConfigError, match=r"began with lr 0\.001 \(now 0\.01\).*another --out"):
+        finetune(model, corpus, tmp_path, replace(options, lr=1e-2), silent)
+    said: list[str] = []
+    finetune(model, corpus, tmp_path, replace(options, steps=3), said.append)
+    assert any("steps 3 instead of 2" in line for line in said), "more steps are welcome"
+    fewer = corpus.with_name("fewer.jsonl")
+    fewer.write_text("\n".join(corpus.read_text().splitlines()[3:]))
+    with pytest.raises(DataError, match=r"other data \(train: 20 utterances then, 17 now\)"):
+        finetune(model, fewer, tmp_path, replace(options, steps=3), silent)
 
 
-def test_the_command_tells_what_was_gained(data: Path, model: Path, tmp_path: Path) -> None:
-    arguments = ["finetune", "--data", str(data), "--model", str(model), "--out", str(tmp_path / "run")]
-    result = CliRunner().invoke(app, [*arguments, "--steps", "2", "--text", "spoken"])
-    assert result.exit_code == 0, result.output
-    assert "before" in result.stdout and "after" in result.stdout and "after against before" in result.stdout
-    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
-    assert {one.split for one in read_manifest(tmp_path / "run" / "dev.jsonl")} == {"dev"}
-    wrong = CliRunner().invoke(app, [*arguments, "--text", "loud"])
-    assert wrong.exit_code == 2 and "allowed are auto, as-is, spoken" in wrong.output
+def test_the_model_holds_what_made_it_and_no_path_of_this_machine(corpus: Path, model: Path, tmp_path: Path) -> None:
+    options = FinetuneOptions(steps=2, batch_s=8, lr=1e-3, text="spoken", noise_dir=None)
+    target = finetune(model, corpus, tmp_path, options, silent)
+    text = (target / RUN_RECORD).read_text()
+    found = json.loads(text)
+    assert found["settings"]["lr"] == 1e-3 and found["plan"]["steps"] == 2 and "edited_wer" in found["best"]
+    assert found["data"]["train"]["utterances"] == 20 and found["data"]["dev"]["speakers"] == 3
+    assert found["data"]["train"]["hours_by_language"].keys() == {"en"} and found["versions"]["torch"]
+    assert str(tmp_path) not in text and str(corpus.parent) not in text and "THE" not in text
+    assert nar.load(target)[1].languages == ("en",), "and it loads"
+    assert json.loads((model / RUN_RECORD).read_text())["command"] == "train"
 
 
-def test_a_reader_is_divided_and_other_readers_only_score() -> None:
-    import importlib.util
+def test_rows_that_share_an_id_or_have_no_text_are_told(corpus: Path, model: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) | {"id": "same"} for line in corpus.read_text().splitlines()]
+    rows += [rows[0] | {"text": ""}, rows[0] | {"text": "..."}]
+    shared = corpus.with_name("shared.jsonl")
+    shared.write_text("\n".join(map(json.dumps, rows)))
+    said: list[str] = []
+    finetune(model, shared, tmp_path, FinetuneOptions(steps=1, batch_s=8, text="spoken"), said.append)
+    told = "\n".join(said)
+    assert "25 rows have the id of another" in told and "1 of 26 rows have no text" in told
+    assert "1 of 25 rows have no words that are spoken" in told and "20 utterances, " in told
+    assert "only 4 utterances with" in told and "points (95 %)" in told
 
-    path = Path(__file__).parents[2] / "scripts" / "one_reader.py"
-    spec = importlib.util.spec_from_file_location("one_reader", path)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    rows = [{"id": f"{who}{n}", "speaker": who, "duration": 60.0, "split": "dev"} for who in "ab" for n in range(10)]
-    teach, score = script.divide(rows, "a", minutes=5)
-    assert len(teach) == 5 and {row["speaker"] for row in teach} == {"a"}
-    assert [sum(row["source"] == source for row in score) for source in (script.READER, script.OTHERS)] == [5, 10]
-    assert not {row["id"] for row in teach} & {row["id"] for row in score}
-    assert len(script.divide(rows, "a", minutes=99)[0]) == 7, "three tenths are left to score"
-    with pytest.raises(SystemExit, match="no speaker c in this split; there are a, b"):
-        script.divide(rows, "c", minutes=5)
+
+def test_a_disk_that_fills_at_the_end_leaves_no_half_model(
+    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FinetuneOptions(steps=1, batch_s=8, text="spoken")
+
+    def full(*arguments: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nar, "save", full)
+        with pytest.raises(DataError, match=r"disk is full.*best weights are kept.*same command"):
+            finetune(model, corpus, tmp_path, options, silent)
+    assert (finetune(model, corpus, tmp_path, options, silent) / "model.safetensors").exists()
+    shutil.rmtree(tmp_path / "model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +25,6 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import AugmentOptions, BatchOptions, BatchSource, build_view, spoken, taught
 from redline.train.data.bpe import END
 from redline.train.dialogue import samples_of
-from redline.train.loop.checkpointing import STATE
-from redline.train.loop.log import plot_log
-from redline.train.loop.muon import Muon, orthogonal
-from redline.train.loop.optim import TrainingOptions, learning_rate
 from redline.train.nar import Materials, build
 from redline.train.objectives.losses import consistency_loss, ctc_loss, nle_loss
 from redline.train.objectives.nar import EditOptions, merge_adapters, with_adapters
@@ -36,21 +32,7 @@ from redline.train.objectives.ngram import NgramOptions
 from redline.train.recipe import Recipe
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
-from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("books")
-    draw = random.Random(1)
-    lines = [" ".join(draw.choice(WORDS) for _ in range(30)).capitalize() + "." for _ in range(60)]
-    (folder / "book.txt").write_text("\n".join(lines), encoding="utf-8")
-    return folder
+from tests.corpus import WORDS, silent, small_recipe, tokenizer_of
 
 
 def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, books: Path, tmp_path: Path) -> None:
@@ -130,73 +112,6 @@ def test_consistency_is_nothing_between_equals_and_moves_each_to_the_other() -> 
     torch.testing.assert_close(short, consistency_loss(beyond[:, :2], torch.tensor([2, 2]), 3))
 
 
-def test_muon_steps_as_that_of_torch_does() -> None:
-    torch.manual_seed(0)
-    start = torch.randn(48, 96)
-    mine, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    other = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    own = Muon([mine], lr=0.01, weight_decay=0.1)
-    for _ in range(5):
-        mine.grad = torch.randn(48, 96)
-        theirs.grad = mine.grad.clone()
-        own.step()
-        other.step()
-    # The other one computes in bfloat16.
-    assert (mine - theirs).abs().max() < 0.02 * (mine - start).abs().max()
-    assert own.state_dict()["state"].keys() == other.state_dict()["state"].keys()
-    values = torch.linalg.svdvals(orthogonal(torch.randn(40, 20)))
-    assert values.min() > 0.5 and values.max() < 1.4
-
-
-def test_half_width_is_for_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for able in (True, False):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
-        cpu = torch.device("cpu")
-        assert TrainingOptions().autocast(cpu)._enabled == able
-        assert not TrainingOptions(precision="no").autocast(cpu)._enabled
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path, optimizer: str) -> None:
-    def weights(folder: Path) -> dict[str, torch.Tensor]:
-        from safetensors.torch import load_file
-
-        return {
-            name: tensor for name, tensor in load_file(folder / "encoder" / STATE).items() if name.startswith("ema.")
-        }
-
-    # A constant learning rate, because the decay depends on the number of steps asked for.
-    training = {"optimizer": optimizer, "floor": 1.0}
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    stages = ("tokenizer", "encoder")
-    build(small_recipe(**training, steps=7), Materials(corpus, whole), stages, silent)
-    for steps in (3, 7):
-        build(small_recipe(**training, steps=steps), Materials(corpus, parts), stages, silent)
-    expected, got = weights(whole), weights(parts)
-    assert expected.keys() == got.keys()
-    for name in expected:
-        torch.testing.assert_close(got[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-def test_a_state_of_another_model_is_refused(corpus: Path, tmp_path: Path) -> None:
-    build(small_recipe(), Materials(corpus, tmp_path), ("tokenizer", "encoder"), silent)
-    other = small_recipe()
-    other = replace(other, encoder={**other.encoder, "hidden_dim": 24})
-    with pytest.raises(DataError, match="another shape"):
-        build(other, Materials(corpus, tmp_path), ("encoder",), silent)
-
-
-def test_a_log_whose_parts_changed_is_drawn(tmp_path: Path) -> None:
-    rows = [
-        {"step": 1, "lr": 0.1, "loss": 2.0},
-        {"step": 2, "lr": 0.1, "loss": 1.0, "audio": 3.0},
-        {"step": 2, "wer": 50.0},
-    ]
-    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    drawn = plot_log(tmp_path / "log.jsonl")
-    assert drawn is not None and drawn.stat().st_size > 1000
-
-
 def test_ctc_loss_prefers_the_spelled_target() -> None:
     logits = torch.full((1, 6, 4), -5.0)
     for step, label in enumerate([1, 0, 2, 0, 3, 0]):
@@ -235,27 +150,6 @@ def test_nle_loss_is_smallest_for_the_reference_and_likes_the_draft() -> None:
     assert nle_loss(logits(corrected), slots, lengths, [target], blank) < nle_loss(
         logits(moved), slots, lengths, [target], blank
     )
-
-
-def test_the_learning_rate_rises_stays_and_falls() -> None:
-    options = TrainingOptions(steps=100, lr=1.0, warmup_steps=10, decay_share=0.5, floor=0.1)
-    rates = [learning_rate(step, options) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[20] == 1.0 and rates[49] == 1.0
-    assert rates[99] == pytest.approx(0.1, abs=0.03)
-    assert rates[50:] == sorted(rates[50:], reverse=True)
-
-
-def test_the_learning_rate_may_fall_along_a_cosine() -> None:
-    options = TrainingOptions(steps=100, lr=1.0, warmup_steps=10, decay_share=0.9, floor=0.1, decay="cosine")
-    rates = [learning_rate(step, options) for step in range(101)]
-    straight = [learning_rate(step, replace(options, decay="linear")) for step in range(101)]
-    assert rates[:11] == straight[:11] and rates[100] == straight[100] == pytest.approx(0.1)
-    assert rates[55] == pytest.approx(straight[55]) and rates[30] > straight[30] and rates[80] < straight[80]
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    with pytest.raises(ConfigError, match="decay is 'exponential'"):
-        TrainingOptions(decay="exponential")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="steps is -1"):
-        TrainingOptions(steps=-1)
 
 
 def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Path) -> None:
@@ -320,6 +214,19 @@ def test_training_without_a_dev_split_says_so(corpus: Path, tmp_path: Path) -> N
     path.write_text("\n".join(line for line in corpus.read_text().splitlines() if '"train"' in line), encoding="utf-8")
     with pytest.raises(DataError, match="split 'dev'"):
         build(small_recipe(), Materials(path, tmp_path), ("tokenizer",), silent)
+
+
+def test_a_recipe_has_the_kinds_of_values_that_are_meant() -> None:
+    for values, message in (
+        ({"encoder_training": {"lr": "fast"}}, "lr is 'fast'; it is a number"),
+        ({"encoder_training": {"lr": math.inf}}, "lr is inf"),
+        ({"encoder_training": {"steps": 1.5}}, "steps is 1.5; it is a whole number"),
+        ({"encoder_training": 5}, "it is a section"),
+        ({"letters": 5}, "letters is 5; it is a text"),
+        ({"augment": {"recorded_view": 1}}, "true or false"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Recipe.from_dict(values)
 
 
 def test_unknown_recipe_keys_are_refused() -> None:

@@ -1,6 +1,6 @@
 """Checkpointing: what a run leaves on disk and resumes from.
 
-`state.safetensors` has all of it: weights, their average (EMA) and the optimizers' moments, the position in its
+`state.safetensors` has all of it: weights, their moving average and the optimizers' moments, the position in its
 metadata. A file is written whole and then named, so an interrupted run loses at most the steps since the last save.
 Tensors on disk are whole, however many processes share them: all come to a save, the first one writes.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,12 +36,10 @@ class Position:
 
     step: int = 0
     epoch: int = 0
-    batch: int = 0
-    """Batches of the epoch that were trained on, by all processes together."""
+    batch: int = 0  # batches of the epoch that were trained on, by all processes together
     best: float = math.nan
     best_step: int | None = None
-    stale: int = 0
-    """Evaluations since the best."""
+    stale: int = 0  # evaluations since the best
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,17 +96,16 @@ def write_errors(folder: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a disk that is full
-        raise DataError(
-            f"{folder}: cannot be written: {files.advice(error)}; {kept}; then give the same command again"
-        ) from error
+        seen = files.advice(error)
+        raise DataError(f"{folder}: cannot be written: {seen}; {kept}; then give the same command again") from error
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any], kept: str) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     tensors = full_tensors(tensors)
     if not is_first_process():
         return
     partial = path.with_name("partial")
-    with write_errors(path.parent, kept):
+    with write_errors(path.parent, f"the last {path.name} is kept" if path.exists() else "nothing is kept yet"):
         try:
             contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
             save_file(contiguous, partial, {"json": json.dumps(metadata)})
@@ -117,39 +114,31 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any], kep
             partial.unlink(missing_ok=True)
 
 
-def _read(path: Path, part: str = "") -> dict[str, Tensor]:
+def _read(path: Path, part: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `part`, named without it."""
     with safe_open(path, "pt") as file:
         return {name[len(part) :]: file.get_tensor(name) for name in file.keys() if name.startswith(part)}  # noqa: SIM118
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a file says beside its tensors: the position of a state, step and scores of the best weights."""
+    """The position of a state, step and scores of the best weights."""
     with safe_open(path, "pt") as file:
         metadata: dict[str, Any] = json.loads(file.metadata()["json"])
     return metadata
 
 
-def _load_weights(path: Path, module: nn.Module, part: str = "") -> None:
-    """Load tensors into the part of a module that they were saved from; raises `DataError` when they do not fit."""
-    own, tensors = module.state_dict(), _read(path, part)
-    wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+@torch.no_grad()
+def _load(path: Path, part: str, into: Mapping[str, Tensor]) -> None:
+    """Copy tensors to where they were saved from; raises `DataError` when they do not fit."""
+    tensors = _read(path, part)
+    wrong = [name for name, tensor in tensors.items() if name not in into or into[name].shape != tensor.shape]
     if wrong:
         raise DataError(
             f"{path.parent} holds the state of a model of another shape (first: {wrong[0]}); "
             "go on with the recipe it was trained with, or choose another --out"
         )
-    module.load_state_dict({name: placed_like(tensor, own[name]) for name, tensor in tensors.items()}, strict=False)
-
-
-def _load_moments(path: Path, optimizer: Optimizer, part: str) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _read(path, part).items():
-        index, key = name.split(".", 1)
-        like = parameters[int(index)]
-        state.setdefault(int(index), {})[key] = placed_like(tensor, like) if tensor.shape == like.shape else tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for name, tensor in tensors.items():
+        into[name].copy_(placed_like(tensor, into[name]))
 
 
 def save_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[Optimizer], position: Position) -> None:
@@ -159,9 +148,7 @@ def save_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[O
     for number, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer{number}.{index}.{key}": torch.as_tensor(moments[key]) for key in moments}
-    path = folder / STATE
-    kept = f"the state of step {read_metadata(path)['step']} is kept" if path.exists() else "nothing of the run is kept"
-    _write(path, tensors, asdict(position), kept)
+    _write(folder / STATE, tensors, asdict(position))
 
 
 def load_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[Optimizer]) -> Position:
@@ -169,24 +156,31 @@ def load_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[O
     path = folder / STATE
     if not path.exists():
         return Position()
-    _load_weights(path, module, "model.")
-    ema.tensors = {name: placed_like(tensor, ema.tensors[name]) for name, tensor in _read(path, "ema.").items()}
+    _load(path, "model.", module.state_dict())
+    _load(path, "ema.", ema.tensors)
     for number, optimizer in enumerate(optimizers):
-        _load_moments(path, optimizer, f"optimizer{number}.")
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _read(path, f"optimizer{number}.").items():
+            index, key = name.split(".", 1)
+            like = parameters[int(index)]
+            placed = placed_like(tensor, like) if tensor.shape == like.shape else tensor
+            moments.setdefault(int(index), {})[key] = placed
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return Position(**read_metadata(path))
 
 
 def load_average(folder: Path, module: nn.Module) -> None:
     """Put the averaged weights of the last state into a module."""
-    _load_weights(folder / STATE, module, "ema.")
+    _load(folder / STATE, "ema.", module.state_dict())
 
 
-def save_best(folder: Path, ema: EMA, step: int, scores: dict[str, float]) -> None:
+def save_best(folder: Path, ema: EMA, step: int, scores: Mapping[str, float]) -> None:
     """Keep the averaged weights as the best so far, with their step and scores."""
-    _write(folder / BEST, ema.tensors, {"step": step, **scores}, "the best weights so far are kept")
+    _write(folder / BEST, ema.tensors, {"step": step, **scores})
 
 
 def load_best(folder: Path, module: nn.Module) -> dict[str, Any]:
     """Put the weights of the best evaluation into a module; returns their step and scores."""
-    _load_weights(folder / BEST, module)
+    _load(folder / BEST, "", module.state_dict())
     return read_metadata(folder / BEST)

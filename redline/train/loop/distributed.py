@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import torch
 
 from redline.errors import ConfigError
-
-T = TypeVar("T")
 
 
 def accelerator() -> Any:
@@ -25,22 +23,17 @@ def accelerator() -> Any:
     return Accelerator(mixed_precision="no", device_placement=False, kwargs_handlers=[unused])
 
 
-def training_device(asked: str | None = None) -> torch.device:
-    """Where this process computes: the fastest device, its own of several processes, or the one that is asked for.
-
-    Raises `ConfigError` where several processes are asked to share one.
-    """
+def training_device(device: str | None = None) -> torch.device:
+    """Where this process computes: on the device that is asked for, else the fastest; of several each has its own."""
     runner = accelerator()
-    if asked is not None and runner.num_processes > 1:
-        raise ConfigError(f"device is {asked}; each of {runner.num_processes} processes has its own: leave it out")
-    own: torch.device = runner.device
-    return own if asked is None else torch.device(asked)
+    if device is not None and runner.num_processes > 1:
+        raise ConfigError(f"device is {device}; each of {runner.num_processes} processes has its own: leave it out")
+    return torch.device(device or runner.device)
 
 
 def first_process_first() -> AbstractContextManager[None]:
     """Lets the first process do what is done once and kept on disk; the others wait and find it done."""
-    context: AbstractContextManager[None] = accelerator().main_process_first()
-    return context
+    return cast(AbstractContextManager[None], accelerator().main_process_first())
 
 
 def is_first_process() -> bool:
@@ -51,14 +44,6 @@ def is_first_process() -> bool:
 def only_first(say: Callable[[str], None]) -> Callable[[str], None]:
     """`say` in the first process; in the others, messages go nowhere."""
     return say if is_first_process() else lambda line: None
-
-
-def from_first(value: T) -> T:
-    """What the first process has, in all of them."""
-    from accelerate.utils import broadcast_object_list
-
-    received: list[T] = broadcast_object_list([value])
-    return received[0]
 
 
 def wait_for_all() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from redline.errors import ConfigError, DataError, DivergedError
 from redline.train.loop import checkpointing
 from redline.train.loop.checkpointing import BEST, EMA, STATE, Position
-from redline.train.loop.distributed import accelerator, from_first, only_first, training_device, wait_for_all
+from redline.train.loop.distributed import accelerator, only_first, training_device
 from redline.train.loop.log import TrainingLog
 from redline.train.loop.optim import TrainingOptions, learning_rate, optimizers
 from redline.train.loop.sharding import shard, sharding, unsharded
@@ -34,25 +35,27 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
 
     Writes `folder/log.jsonl` (one object a line: step, epoch, loss parts, lr, seconds, or the scores of an evaluation)
     and leaves the averaged weights in the objective, or the best with `keep_best`, among them those it began with;
-    under FSDP they stay in shards there. `device` is by default the fastest there is; of several processes each has its
-    own. Returns the last scores. Raises `DataError` when an epoch has fewer batches than one update needs or nothing
-    can be written, `DivergedError` when loss or gradient is no finite number: the weights are then those of before that
-    step, and nothing on disk is touched.
+    under FSDP they stay in shards there. Returns the last scores. Raises `DataError` when an epoch has fewer batches
+    than one update needs or nothing can be written, `DivergedError` when loss or gradient is no finite number: the
+    weights are then those of before that step, and nothing on disk is touched.
     """
-    runner, sharded = accelerator(), sharding(options)
-    processes = runner.num_processes
-    place = training_device(device)
-    name, say = stage.name, only_first(say)
+    from accelerate.utils import broadcast_object_list
+
+    runner, sharded, place = accelerator(), sharding(options), training_device(device)
+    processes, name, say = runner.num_processes, stage.name, only_first(say)
+    autocast = partial(torch.autocast, place.type, torch.bfloat16, enabled=options.uses_bf16(place))
+    if options.precision == "bf16" and not options.uses_bf16(place):
+        say(f"{name}: this CPU has no bfloat16, so precision is float32")
     log = TrainingLog(checkpointing.make_folder(folder), options.tensorboard)
     torch.manual_seed(options.seed)
     module = stage.objective.to(place)
 
     def score() -> dict[str, float]:
         module.eval()
-        with torch.no_grad(), options.autocast(place):
+        with torch.no_grad(), autocast():
             scores = stage.evaluate()
         module.train()
-        return dict(from_first(scores))
+        return dict(broadcast_object_list([scores])[0])  # all do as the first process does
 
     # What it begins with is a candidate too: training may only make it worse. Shards are first put together by a step.
     is_new = not any((folder / file).exists() for file in (STATE, DIVERGED))
@@ -62,7 +65,7 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
     ema = EMA(module, options.average_decay)
     optims = optimizers(module, options)
     position = checkpointing.load_state(folder, module, ema, optims)
-    _compare_options(position, options, name, folder, say)
+    _compare_options(position, options, name, folder / DIVERGED, say)
     wrapped: Any = module
     if not sharded:
         wrapped, *optims = runner.prepare(module, *optims)
@@ -74,14 +77,21 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
         for number, batch in enumerate(batches, start=1):
             # Shards are summed after every batch: without that, each process would keep the gradients of all.
             with nullcontext() if sharded or number == len(batches) else runner.no_sync(wrapped):
-                with options.autocast(place):
+                with autocast():
                     loss, parts = wrapped(batch)
                 runner.backward(loss / len(batches))
             log.add({"loss": loss.detach(), **parts})
         norm = runner.clip_grad_norm_(module.parameters(), options.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         if not torch.isfinite(runner.gather(torch.stack((loss.detach().float(), norm.to(place).float())))).all():
-            raise _diverged(position, lr, name, folder)
+            best = f"those of step {position.best_step}, the best so far"
+            reason = (
+                f"{name}: the loss or its gradient is no number at step {position.step + 1}, at a learning rate of "
+                f"{lr:g}; weights that are kept: {'those of the last save' if position.best_step is None else best}. "
+                "Begin again in another folder with a lower learning rate (a tenth)"
+            )
+            (folder / DIVERGED).write_text(reason, encoding="utf-8")
+            raise DivergedError(reason)
         for optim in optims:
             optim.step()
             optim.zero_grad()
@@ -128,16 +138,17 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
                     scores = score()
                 ema.swap(module)
                 note_scores()
-            stopped, due = from_first((stop.is_set(), time.monotonic() - saved > options.save_every_s))
-            if stopped or due or is_finished():
+            is_due = time.monotonic() - saved > options.save_every_s
+            is_stopped, is_due = broadcast_object_list([stop.is_set(), is_due])
+            if is_stopped or is_due or is_finished():
                 checkpointing.save_state(folder, module, ema, optims, position)
                 saved = time.monotonic()
-            if stopped:
+            if is_stopped:
                 raise KeyboardInterrupt
     if first < position.step < options.steps:
         say(f"{name}: {options.keep_best} has not fallen for {position.stale} evaluations: enough")
     log.close()
-    wait_for_all()
+    runner.wait_for_everyone()
     if options.keep_best and (folder / BEST).exists():
         checkpointing.load_best(folder, module)
     else:
@@ -163,6 +174,18 @@ def _updates(stage: Stage, position: Position, processes: int, index: int, accum
         position.epoch, position.batch = position.epoch + 1, 0
 
 
+def _compare_options(position: Position, options: TrainingOptions, name: str, diverged: Path, say: Say) -> None:
+    """Tell what a run that goes on is asked to do otherwise; one that diverged goes on only then."""
+    now, before = json.loads(json.dumps(asdict(options))), position.options
+    changed = [f"{key} {now[key]} instead of {before[key]}" for key in now if before.get(key, now[key]) != now[key]]
+    if diverged.exists() and not changed:
+        raise DivergedError(diverged.read_text(encoding="utf-8"))
+    if changed:
+        say(f"{name}: goes on from step {position.step} with other settings: {', '.join(changed)}")
+        diverged.unlink(missing_ok=True)
+    position.options = now
+
+
 def _is_best(position: Position, scores: Mapping[str, float], key: str) -> bool:
     """Whether these scores are the best so far, which is noted."""
     if key not in scores:
@@ -179,34 +202,6 @@ def _is_best(position: Position, scores: Mapping[str, float], key: str) -> bool:
     return better
 
 
-def _compare_options(position: Position, options: TrainingOptions, name: str, folder: Path, say: Say) -> None:
-    """Tell what a run that goes on is asked to do otherwise; one that diverged goes on only then."""
-    now, before, diverged = json.loads(json.dumps(asdict(options))), position.options, folder / DIVERGED
-    changed = [f"{key} {now[key]} instead of {before[key]}" for key in now if before.get(key, now[key]) != now[key]]
-    if diverged.exists() and not changed:
-        raise DivergedError(diverged.read_text(encoding="utf-8"))
-    if changed:
-        say(f"{name}: goes on from step {position.step} with other settings: {', '.join(changed)}")
-        diverged.unlink(missing_ok=True)
-    position.options = now
-
-
-def _diverged(position: Position, lr: float, name: str, folder: Path) -> DivergedError:
-    """The error that ends a run, kept in its folder."""
-    if position.best_step is not None:
-        kept = f"those of step {position.best_step}, the best so far"
-    elif (folder / STATE).exists():
-        kept = f"the state of step {checkpointing.read_metadata(folder / STATE)['step']}"
-    else:
-        kept = "none, it came before the first save"
-    reason = (
-        f"{name}: the loss or its gradient is no number at step {position.step + 1}, at a learning rate of {lr:g}; "
-        f"weights that are kept: {kept}. Begin again in another folder with a lower learning rate (a tenth)"
-    )
-    (folder / DIVERGED).write_text(reason, encoding="utf-8")
-    return DivergedError(reason)
-
-
 def _shown(values: Mapping[str, float], digits: int) -> str:
     return "  ".join(f"{key} {value:.{digits}f}" for key, value in values.items())
 
@@ -220,7 +215,7 @@ def stop_signals() -> Iterator[threading.Event]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def request(number: int, frame: Any) -> None:
+    def request(*_: object) -> None:
         stop.set()
         restore()
 

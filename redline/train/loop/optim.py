@@ -28,38 +28,26 @@ def check_range(name: str, value: float, least: float, most: float = math.inf, *
 class TrainingOptions:
     """How long and how fast to train; the learning rate rises, stays, then falls to a floor."""
 
-    steps: int = 10_000
-    """0 leaves the stage out, where a recipe can do without it."""
+    steps: int = 10_000  # 0 leaves the stage out, where a recipe can do without it
     lr: float = 1e-3
     warmup_steps: int = 300
-    decay_share: float = 0.35
-    """Share of the steps, the last ones, over which the learning rate falls."""
-    decay: Literal["linear", "cosine"] = "linear"
-    """How it falls: in a straight line, or along half a cosine, slowly at both ends."""
-    floor: float = 0.01
-    """Last learning rate as a share of the peak."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon` orthogonalises the updates of the hidden matrices; every other tensor stays with AdamW."""
+    decay_share: float = 0.35  # share of the steps, the last ones, over which the learning rate falls
+    decay: Literal["linear", "cosine"] = "linear"  # in a straight line, or along half a cosine, slowly at both ends
+    floor: float = 0.01  # last learning rate as a share of the peak
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon for hidden matrices; every other tensor stays with AdamW
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    accumulate: int = 1
-    """Batches of each process that make one update; `accumulate` times the number of processes is what counts."""
-    precision: Literal["no", "bf16"] = "bf16"
-    """`bf16` is mixed precision; a CPU that has no instructions for it computes in float32 all the same."""
-    average_decay: float = 0.998
-    """Exponential moving average (EMA) of the weights; the average is what is evaluated and exported."""
+    clip: float = 1.0  # largest norm of the gradient
+    accumulate: int = 1  # batches of each process that make one update
+    precision: Literal["no", "bf16"] = "bf16"  # mixed precision; float32 on a CPU that has no instructions for it
+    average_decay: float = 0.998  # of the moving average (EMA) of the weights, which is evaluated and exported
     log_every: int = 25
     evaluate_every: int = 500
     save_every_s: float = 240.0
-    keep_best: str = ""
-    """Name of a score: the weights with the lowest are kept (best.safetensors) and left in the objective at the end."""
-    patience: int = 0
-    """Stop after so many evaluations without a lower `keep_best`; 0 goes on to the last step."""
+    keep_best: str = ""  # name of a score: the weights with the lowest are kept, and left in the objective at the end
+    patience: int = 0  # stop after so many evaluations without a lower keep_best; 0 goes on to the last step
     seed: int = 0
-    tensorboard: bool = False
-    """Whether the log is also written for TensorBoard, beside it."""
+    tensorboard: bool = False  # whether the log is also written for TensorBoard, beside it
 
     def __post_init__(self) -> None:
         choices = {"optimizer": ("adamw", "muon"), "decay": ("linear", "cosine"), "precision": ("no", "bf16")}
@@ -76,10 +64,9 @@ class TrainingOptions:
         if self.patience and not self.keep_best:
             raise ConfigError("patience needs keep_best, the name of the score that should fall")
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """Mixed precision on a device, where it is asked for and not emulated, which is many times slower."""
-        able = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16" and able)
+    def uses_bf16(self, device: torch.device) -> bool:
+        """Whether a device computes in bfloat16: emulated, it is many times slower than float32."""
+        return self.precision == "bf16" and (device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def learning_rate(step: int, options: TrainingOptions) -> float:

@@ -25,15 +25,14 @@ RUN_RECORD = "training.json"
 
 def data_summary(rows: Sequence[Utterance]) -> dict[str, Any]:
     """Counts and hours of some rows, by what the manifest tells of them, and a digest of all that teaches."""
-    digest = hashlib.sha256()
-    seconds: dict[str, float] = {}
+    digest, hours = hashlib.sha256(), dict[str, float]()
     for row in sorted(rows, key=lambda row: row.id):
         digest.update(json.dumps([row.id, row.audio.name, row.start, row.end, row.text]).encode())
-        seconds[row.language] = seconds.get(row.language, 0.0) + row.duration
+        hours[row.language] = hours.get(row.language, 0.0) + row.duration / 3600
     return {
         "utterances": len(rows),
-        "hours": round(sum(seconds.values()) / 3600, 3),
-        "hours_by_language": {name: round(time / 3600, 3) for name, time in sorted(seconds.items()) if name},
+        "hours": round(sum(hours.values()), 3),
+        "hours_by_language": {name: round(hours[name], 3) for name in sorted(hours) if name},
         "speakers": len({row.speaker for row in rows} - {""}),  # how many, not who: names are private
         "sources": len({row.source for row in rows} - {""}),
         "sha256": digest.hexdigest(),
@@ -55,8 +54,7 @@ def run_record(
     """A run before its first step: `settings` as plain data, whose paths are cut down to their names."""
     record = {
         "command": command,
-        "model": _without_folders(model),
-        "settings": _without_folders(settings),
+        "settings": _without_folders({"model": model, **settings}),
         "data": {split: data_summary(rows) for split, rows in data.items()},
         "versions": {"redline": version("redline"), "torch": torch.__version__, "python": platform.python_version()},
     }
@@ -79,11 +77,11 @@ def keep_record(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> N
     """
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        old, new = ({"model": run["model"], **run["settings"]} for run in (before, record))
+        settings = {key: (before["settings"].get(key), value) for key, value in record["settings"].items()}
         changed = ", ".join(
-            f"{key} {_default_or(old.get(key))} (now {_default_or(value)})"
-            for key, value in new.items()
-            if key not in free and old.get(key) != value
+            f"{key} {'by default' if old is None else old} (now {'by default' if new is None else new})"
+            for key, (old, new) in settings.items()
+            if old != new and key not in free
         )
         if changed:
             raise ConfigError(
@@ -91,17 +89,12 @@ def keep_record(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> N
                 "or choose another --out"
             )
         for split, rows in record["data"].items():
-            rows_before = before["data"][split]
-            if rows_before["sha256"] != rows["sha256"]:
+            if (old := before["data"][split])["sha256"] != rows["sha256"]:
                 raise DataError(
-                    f"{path.parent} holds a run that began with other data ({split}: {rows_before['utterances']} "
-                    f"utterances then, {rows['utterances']} now); choose another --out"
+                    f"{path.parent} holds a run that began with other data ({split}: {old['utterances']} utterances "
+                    f"then, {rows['utterances']} now); choose another --out"
                 )
     write_record(path, record)
-
-
-def _default_or(value: Any) -> Any:
-    return "as the default" if value is None else value
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

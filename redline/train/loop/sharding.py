@@ -65,32 +65,32 @@ def shard(module: nn.Module) -> None:
 
 
 @contextmanager
-def unsharded(module: nn.Module) -> Iterator[None]:
+def unsharded(module: Any) -> Iterator[None]:
     """Lets parts of a module be called by themselves, as they are in evaluation; changes nothing without shards."""
-    if not hasattr(module, "unshard"):
-        yield
-        return
-    cast(Any, module).unshard()
+    is_sharded = hasattr(module, "unshard")
+    if is_sharded:
+        module.unshard()
     yield
-    cast(Any, module).reshard()
+    if is_sharded:
+        module.reshard()
 
 
-def full_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def full_tensors(tensors: dict[str, Any]) -> dict[str, Tensor]:
     """Tensors put together from their shards, one after the other; only the first process keeps them."""
-    first, gathered = is_first_process(), {}
+    first, full = is_first_process(), {}
     for name, tensor in tensors.items():
-        full = cast(Any, tensor).full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
+        gathered = tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
         if first:
-            gathered[name] = full
-    return gathered
+            full[name] = gathered
+    return full
 
 
-def placed_like(full: Tensor, target: Tensor) -> Tensor:
+def placed_like(full: Tensor, target: Any) -> Tensor:
     """A whole tensor that every process has -> the same beside the target, or the shard of it where that is one."""
     full = full.to(target.device)
     if not hasattr(target, "placements"):
         return full
     from torch.distributed.tensor import distribute_tensor
 
-    placed = distribute_tensor(full, cast(Any, target).device_mesh, target.placements, src_data_rank=None)
+    placed = distribute_tensor(full, target.device_mesh, target.placements, src_data_rank=None)
     return placed.clone()  # not a view, which would keep the whole tensor alive

@@ -26,19 +26,15 @@ class Stage(Protocol):
     @property
     def objective(self) -> nn.Module:
         """Batch -> loss and its parts."""
-        ...
 
     def batches(self, epoch: int, skip: int) -> Iterator[Any]:
         """Batches of one epoch after the first `skip`; the order depends on the epoch alone."""
-        ...
 
     def seconds(self, batch: Any) -> float:
         """Seconds of audio in a batch (of text: that it would take to say), for the progress line."""
-        ...
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the objective as it stands, on data it does not train on."""
-        ...
 
 
 class Source(Protocol[B_co]):
@@ -46,7 +42,6 @@ class Source(Protocol[B_co]):
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[B_co]:
         """The batches of one epoch after the first `skip`; the order depends on the epoch alone."""
-        ...
 
 
 class SpeechStage:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.fsdp  # before the fork
 from safetensors.torch import load_file
 
 from redline.checkpoints import nar
@@ -27,16 +25,19 @@ from redline.train.nar import Materials, build
 from redline.train.recipe import Recipe
 from redline.train.splice import SpliceOptions
 from redline.train.states import StateOptions
-from tests.corpus import WORDS, make_corpus, silent, small_recipe
-from tests.train.test_distributed import learn
+from tests.corpus import learn, silent, small_recipe
+from tests.processes import run_processes
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from tests.train.test_fsdp import in_each_process
-in_each_process(Path(sys.argv[1]))
-"""
-ROOT = Path(__file__).parents[2]
+FSDP = {  # as `accelerate launch --use_fsdp --fsdp_version 2` sets them
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_SHARDING_STRATEGY": "FULL_SHARD",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    "FSDP_SYNC_MODULE_STATES": "true",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+}
 
 
 def adapted(accumulate: int) -> Recipe:
@@ -51,21 +52,12 @@ def adapted(accumulate: int) -> Recipe:
     )
 
 
-def edit(folder: Path, out: Path, accumulate: int) -> None:
-    """Train and export the editor on top of the encoder and the language model that are in `folder / "base"`."""
-    build(
-        adapted(accumulate), Materials(folder / "manifest.jsonl", out, folder / "books"), ("editor", "export"), silent
-    )
+def edit(data: Path, books: Path, out: Path, accumulate: int) -> None:
+    """Train and export the editor on top of the encoder and the language model that are in `out`."""
+    build(adapted(accumulate), Materials(data, out, books), ("editor", "export"), silent)
 
 
-def tune(folder: Path) -> Path:
-    options = FinetuneOptions(steps=3, lora_rank=4, batch_s=4, text="spoken", lr=1e-2)
-    return finetune(folder / "alone" / "model", folder / "manifest.jsonl", folder / "tuned", options, silent)
-
-
-def in_each_process(folder: Path) -> None:
-    """What the two processes do."""
-    data = folder / "manifest.jsonl"
+def in_each_process(data: Path, books: Path, folder: Path) -> None:
     held: list[float] = []
 
     def noted(module: torch.nn.Module) -> None:
@@ -88,8 +80,9 @@ def in_each_process(folder: Path) -> None:
     learn(data, folder / "stopped", 4, 1)
     learn(data, folder / "two", 4, 1)
     learn(data, folder / "then-two", 4, 1)
-    edit(folder, folder / "together", 1)
-    tune(folder)
+    edit(data, books, folder / "together", 1)
+    options = FinetuneOptions(steps=3, lora_rank=4, batch_s=4, text="spoken", lr=1e-2)
+    finetune(folder / "alone" / "model", data, folder / "tuned", options, silent)
 
     rank = torch.distributed.get_rank()
     full = torch.arange(12.0).view(3, 4)
@@ -115,36 +108,19 @@ def in_each_process(folder: Path) -> None:
             sharding(TrainingOptions())
 
 
-def launch(folder: Path) -> None:
-    script = folder / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    options = ["--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, str(script), str(folder)]
-    paths = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=paths)
-    assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "[rank" in line)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(corpus: Path, books: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process learns and what two learn, side by side."""
     folder = tmp_path_factory.mktemp("fsdp")
-    data = make_corpus(folder)
-    (folder / "books").mkdir()
-    draw = random.Random(1)
-    lines = [" ".join(draw.choice(WORDS) for _ in range(30)).capitalize() + "." for _ in range(60)]
-    (folder / "books" / "book.txt").write_text("\n".join(lines), encoding="utf-8")
-    materials = Materials(data, folder / "base", folder / "books")
-    build(small_recipe(steps=1), materials, ("tokenizer", "encoder", "lm"), silent)
-    shutil.copy(folder / "base" / "tokenizer.json", folder)
-    for name in ("alone", "together"):
-        shutil.copytree(folder / "base", folder / name)
-    edit(folder, folder / "alone", 2)
-    learn(data, folder / "one", 1, 2)
-    learn(data, folder / "one-for-long", 4, 2)
-    learn(data, folder / "then-two", 2, 2)
-    launch(folder)
-    learn(data, folder / "then-one", 4, 2)
+    base = Materials(corpus, folder / "alone", books)
+    build(small_recipe(steps=1), base, ("tokenizer", "encoder", "lm"), silent)
+    shutil.copytree(folder / "alone", folder / "together")
+    edit(corpus, books, folder / "alone", 2)
+    learn(corpus, folder / "one", 1, 2)
+    learn(corpus, folder / "one-for-long", 4, 2)
+    learn(corpus, folder / "then-two", 2, 2)
+    run_processes(2, in_each_process, corpus, books, folder, **FSDP)
+    learn(corpus, folder / "then-one", 4, 2)
     return folder
 
 

@@ -1,0 +1,24 @@
+"""One reader learns, others only score."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+def test_a_reader_is_divided_and_other_readers_only_score() -> None:
+    path = Path(__file__).parents[2] / "scripts" / "one_reader.py"
+    spec = importlib.util.spec_from_file_location("one_reader", path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rows = [{"id": f"{who}{n}", "speaker": who, "duration": 60.0, "split": "dev"} for who in "ab" for n in range(10)]
+    teach, score = script.divide(rows, "a", minutes=5)
+    assert len(teach) == 5 and {row["speaker"] for row in teach} == {"a"}
+    assert [sum(row["source"] == source for row in score) for source in (script.READER, script.OTHERS)] == [5, 10]
+    assert not {row["id"] for row in teach} & {row["id"] for row in score}
+    assert len(script.divide(rows, "a", minutes=99)[0]) == 7, "three tenths are left to score"
+    with pytest.raises(SystemExit, match="no speaker c in this split; there are a, b"):
+        script.divide(rows, "c", minutes=5)
