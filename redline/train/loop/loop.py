@@ -84,11 +84,13 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
         norm = runner.clip_grad_norm_(module.parameters(), options.clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         if not torch.isfinite(runner.gather(torch.stack((loss.detach().float(), norm.to(place).float())))).all():
-            best = f"those of step {position.best_step}, the best so far"
+            kept = "those of the last save" if (folder / STATE).exists() else "none, it came before the first save"
+            if position.best_step is not None:
+                kept = f"those of step {position.best_step}, the best so far"
             reason = (
                 f"{name}: the loss or its gradient is no number at step {position.step + 1}, at a learning rate of "
-                f"{lr:g}; weights that are kept: {'those of the last save' if position.best_step is None else best}. "
-                "Begin again in another folder with a lower learning rate (a tenth)"
+                f"{lr:g}; weights that are kept: {kept}. Begin again in another folder with a lower learning rate "
+                "(a tenth)"
             )
             (folder / DIVERGED).write_text(reason, encoding="utf-8")
             raise DivergedError(reason)
@@ -97,7 +99,7 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
             optim.zero_grad()
         ema.update(module, position.step)
 
-    def note_scores() -> None:
+    def note(scores: dict[str, float]) -> None:
         log.write({"step": position.step, **scores})
         say(f"{name} {position.step}  {_shown(scores, 2)}")
         if options.keep_best and _is_best(position, scores, options.keep_best):
@@ -116,7 +118,7 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
     started = saved = time.monotonic()
     with stop_signals() as stop:
         if scores:
-            note_scores()
+            note(scores)
         while not is_finished():
             batches = next(updates)
             torch.manual_seed(options.seed * 1_000_003 + position.step * processes + runner.process_index)
@@ -137,7 +139,7 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
                 with unsharded(module):
                     scores = score()
                 ema.swap(module)
-                note_scores()
+                note(scores)
             is_due = time.monotonic() - saved > options.save_every_s
             is_stopped, is_due = broadcast_object_list([stop.is_set(), is_due])
             if is_stopped or is_due or is_finished():
