@@ -27,7 +27,7 @@ NAME_BYTES = 255
 _START, _END = ".redline-", ".part"  # short: a temporary name is never longer than the name it stands for may be
 
 
-def write(path: Path, text: str, *, replace: bool = True) -> Path:
+def write_text(path: Path, text: str, *, replace: bool = True) -> Path:
     """Write a text as UTF-8, complete or not at all; returns the path.
 
     Raises `FileExistsError` without `replace`, where there is such a file.
@@ -195,7 +195,7 @@ def open_binary(path: str | Path, wait_s: float = FIFO_WAIT_S) -> BinaryIO:
         raise
 
 
-def read_text(path: str | Path) -> str:
+def read_utf8(path: str | Path) -> str:
     """The text of a UTF-8 file or a named pipe; raises `OSError` and `UnicodeDecodeError`."""
     with open_binary(path) as file:
         return file.read().decode("utf-8-sig")
@@ -225,7 +225,7 @@ def advice(error: BaseException) -> str:
     return (_ADVICE.get(int(told[1])) if told else None) or str(error) or type(error).__name__
 
 
-def reason(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """`advice` behind the name of the file, where the system tells it."""
     name = error.filename if error.filename2 is None else error.filename2
     return advice(error) if name is None else f"{os.fsdecode(name)}: {advice(error)}"

@@ -64,7 +64,7 @@ def save(transcript: Transcript, path: str | Path, *, all_edits: bool = False) -
     if format not in FORMATS:
         allowed = ", ".join(f".{name}" for name in FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    return files.write(path, render(transcript, format, path.stem, all_edits=all_edits))
+    return files.write_text(path, render(transcript, format, path.stem, all_edits=all_edits))
 
 
 def txt(transcript: Transcript) -> str:
@@ -190,7 +190,7 @@ def cues(segment: Segment) -> list[SubtitleCue]:
 
 def _clock(segment: Segment) -> list[tuple[int, int]]:
     """When each printed character of a segment is said, in milliseconds from start to end."""
-    names, words = segment.text.split(), segment.timed()
+    names, words = segment.text.split(), segment.aligned_words()
     spans = _spans(names, words) if words else [(_ms(segment.start), _ms(segment.end), "".join(names))]
     marks: list[tuple[int, int]] = []
     for start, end, chars in spans:
@@ -218,7 +218,7 @@ def _spans(names: Sequence[str], words: Sequence[Word]) -> list[tuple[int, int, 
 
 def subtitle_notices(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
     """What to say about a transcript in these formats: subtitles whose cues could not be aligned with the sound."""
-    guessed = [segment for segment in transcript.segments if segment.text.strip() and not segment.timed()]
+    guessed = [segment for segment in transcript.segments if segment.text.strip() and not segment.aligned_words()]
     if not guessed or SUBTITLES.isdisjoint(listed(wanted)):
         return []
     if transcript.task == "translate":

@@ -96,7 +96,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Utterance | DataError]]:
     Raises `DataError` for a file that is no text.
     """
     try:
-        lines = files.read_text(path).splitlines()
+        lines = files.read_utf8(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as a manifest ({files.advice(error)}); give a file with one JSON a line"
@@ -117,7 +117,7 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return files.write(path, text)
+        return files.write_text(path, text)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {files.advice(error)}") from error
 

@@ -284,7 +284,7 @@ class PromptTemplate:
         tokens = {name: token for name, token in named.items() if token is not None}
         path = folder / "chat_template.jinja"
         if untrusted.is_there(path):
-            return cls.from_source(untrusted.read_text(path), kind, path, tokens)
+            return cls.from_source(untrusted.read_checkpoint_text(path), kind, path, tokens)
         for name in ("chat_template.json", "tokenizer_config.json", "processor_config.json"):
             source = _read_json(folder / name).get("chat_template")
             if isinstance(source, list):  # several templates with a name each

@@ -31,17 +31,17 @@ class Punctuation:
         """The form of one written word."""
         return cls(word[:1].isupper(), word[-1:] if word[-1:] in MARKS else "")
 
-    def dress(self, word: str) -> str:
+    def restore(self, word: str) -> str:
         """Write a plain word in this form."""
         return (word[:1].upper() if self.capital else word[:1]) + word[1:] + self.mark
 
 
-def plain(written: str) -> str:
+def strip_punctuation(written: str) -> str:
     """The spoken words of a line in written form."""
     return " ".join(word.rstrip("".join(MARKS)).lower() for word in written.split())
 
 
-def words_of(pieces: Sequence[str]) -> list[list[int]]:
+def word_pieces(pieces: Sequence[str]) -> list[list[int]]:
     """The places of the pieces of each word; one that begins with a space begins a word, spaces alone are no piece."""
     words: list[list[int]] = []
     begins = True
@@ -61,16 +61,16 @@ def restore_pieces(pieces: Sequence[str], forms: Sequence[Punctuation]) -> list[
     A word's capital is that of its first piece, its mark that of its last one.
     """
     dressed = list(pieces)
-    for word in words_of(pieces):
+    for word in word_pieces(pieces):
         first, last = word[0], word[-1]
         body = dressed[first].lstrip()
         space = dressed[first][: len(dressed[first]) - len(body)]
-        dressed[first] = space + Punctuation(forms[first].capital).dress(body)
+        dressed[first] = space + Punctuation(forms[first].capital).restore(body)
         dressed[last] += forms[last].mark
     return dressed
 
 
-def spelled(text: str, terms: Sequence[str]) -> str:
+def restore_casing(text: str, terms: Sequence[str]) -> str:
     """A text in which each term that stands there as whole words has the capitals it is given with.
 
     Nothing else changes: no capital goes, and the text stays as long as it was.
@@ -81,7 +81,7 @@ def spelled(text: str, terms: Sequence[str]) -> str:
     return text
 
 
-def places(pieces: Sequence[str], terms: Sequence[str]) -> list[tuple[int, int]]:
+def keyword_spans(pieces: Sequence[str], terms: Sequence[str]) -> list[tuple[int, int]]:
     """Where terms stand in a text as whole words, whatever their case: first piece, and the one behind the last."""
     text = "".join(pieces)
     ends = list(accumulate(map(len, pieces)))
@@ -102,6 +102,6 @@ def _with_capitals(term: str, found: re.Match[str]) -> str:
 
 def restore_keywords(pieces: Sequence[str], terms: Sequence[str]) -> list[str]:
     """The pieces of a text, as `spelled` writes it."""
-    text = spelled("".join(pieces), terms)
+    text = restore_casing("".join(pieces), terms)
     ends = list(accumulate(map(len, pieces)))
     return [text[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]

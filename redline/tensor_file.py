@@ -54,7 +54,7 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             text = file.read(length).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    header = untrusted.parse(text, path)
+    header = untrusted.parse_json_object(text, path)
     about = header.pop("__metadata__", None) or {}
     if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
         raise CheckpointError(f"{path}: __metadata__ is not a table of texts")

@@ -65,8 +65,8 @@ class Tokenizer:
 
         `placeholder` is the id of `<|audio|>`, for files that end before it.
         """
-        text = untrusted.read_text(Path(path), MAX_BYTES)
-        if reason := _harm(untrusted.parse(text, path)):
+        text = untrusted.read_checkpoint_text(Path(path), MAX_BYTES)
+        if reason := _harm(untrusted.parse_json_object(text, path)):
             raise CheckpointError(f"{path}: {reason}; take the tokenizer that was published with the model")
         try:
             core = tokenizers.Tokenizer.from_str(text)

@@ -138,7 +138,7 @@ class SpeakerEmbedding:
     """How one speaker of a clip sounds: a unit vector, and the seconds that were heard."""
 
     speaker: str
-    direction: tuple[float, ...]
+    vector: tuple[float, ...]
     seconds: float
 
 
@@ -160,7 +160,7 @@ class Hypothesis:
     """The answer as the model wrote it, with its tags; None where it writes none."""
     accepted: float | None = None
     """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
-    voices: tuple[SpeakerEmbedding, ...] = ()
+    speaker_embeddings: tuple[SpeakerEmbedding, ...] = ()
     """How the speakers of the turns sound, where they were told by that; names hold for this clip alone."""
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
     """Where no words were asked for: when they are said, for subtitles."""
@@ -211,7 +211,7 @@ class Segment:
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
     """Where no words were asked for: when they are said, counted from `start`."""
 
-    def timed(self) -> tuple[Word, ...]:
+    def aligned_words(self) -> tuple[Word, ...]:
         """All words with their times in the recording, asked for or not; none where they cannot be told.
 
         Aligning them takes a few hundredths of the time that recognizing them took. Not in JSON unless asked for.

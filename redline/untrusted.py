@@ -63,7 +63,7 @@ def _kind(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "a device")
 
 
-def read_text(path: Path, most: int = MAX_JSON) -> str:
+def read_checkpoint_text(path: Path, most: int = MAX_JSON) -> str:
     """A text in UTF-8; raises `CheckpointError` where it cannot be had, or is longer than `most` bytes."""
     try:
         size = regular(path).stat().st_size
@@ -79,10 +79,10 @@ def read_text(path: Path, most: int = MAX_JSON) -> str:
 
 def read_json(path: Path, most: int = MAX_JSON) -> dict[str, Any]:
     """A JSON object; raises `CheckpointError` where there is none, or one that says something twice."""
-    return parse(read_text(path, most), path)
+    return parse_json_object(read_checkpoint_text(path, most), path)
 
 
-def parse(text: str, origin: str | Path) -> dict[str, Any]:
+def parse_json_object(text: str, origin: str | Path) -> dict[str, Any]:
     """The object that a JSON text is; raises `CheckpointError`, naming `origin`."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])  # of the texts in it
     steps = (1 if char in "[{" else -1 for char in outside if char in "[]{}")

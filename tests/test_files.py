@@ -18,14 +18,14 @@ JFK = Path(__file__).parent / "data" / "jfk.flac"
 
 def test_a_file_is_written_with_the_longest_name_there_is(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 251 + ".txt")
-    assert files.write(path, "text").read_text() == "text"
+    assert files.write_text(path, "text").read_text() == "text"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_text_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, synced, fsync = tmp_path / "a.txt", [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(path.exists()), fsync(handle)))
-    files.write(path, "text")
+    files.write_text(path, "text")
     assert synced == [False, True], "the file, then its folder"
 
 
@@ -51,20 +51,20 @@ def test_a_file_that_is_swept_before_it_is_locked_is_written_all_the_same(
         flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", meet)
-    assert files.write(tmp_path / "a.txt", "text").read_text() == "text" and swept == [1]
+    assert files.write_text(tmp_path / "a.txt", "text").read_text() == "text" and swept == [1]
 
 
 def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    path = files.write(tmp_path / "a.txt", "first", replace=False)
+    path = files.write_text(tmp_path / "a.txt", "first", replace=False)
     with pytest.raises(FileExistsError):
-        files.write(path, "second", replace=False)
+        files.write_text(path, "second", replace=False)
     assert path.read_text() == "first" and len(list(tmp_path.iterdir())) == 1
-    assert files.write(path, "second").read_text() == "second"
+    assert files.write_text(path, "second").read_text() == "second"
 
 
 def test_names_that_are_not_utf8_are_written_as_escapes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
-    assert files.write(tmp_path / f"{name}.txt", f"{name} é").read_text(encoding="utf-8") == "caf\\udce9 é"
+    assert files.write_text(tmp_path / f"{name}.txt", f"{name} é").read_text(encoding="utf-8") == "caf\\udce9 é"
 
 
 def test_a_pipe_without_a_writer_times_out(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("\ufeffüber"))
     writer.start()
-    assert files.read_text(tmp_path / "pipe") == "über"
+    assert files.read_utf8(tmp_path / "pipe") == "über"
     writer.join()
 
 
@@ -116,9 +116,9 @@ def test_languages_of_a_manifest_have_many_names(tmp_path: Path) -> None:
 
 def test_every_error_of_the_system_says_what_to_do() -> None:
     for number in (2, 13, 17, 20, 21, 28, 36):
-        told = files.reason(OSError(number, os.strerror(number), "out"))
+        told = files.describe_os_error(OSError(number, os.strerror(number), "out"))
         assert told.startswith("out: ") and "Errno" not in told and ("; " in told)
-    assert files.reason(OSError("broken")) == "broken"
+    assert files.describe_os_error(OSError("broken")) == "broken"
 
 
 def test_what_training_saves_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

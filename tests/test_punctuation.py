@@ -13,7 +13,15 @@ from redline.errors import CheckpointError
 from redline.features import FEATURE_DIM
 from redline.models.heads import PUNCTUATION_HEAD, PunctuationHead, load_forms, save
 from redline.models.nar import NarModel
-from redline.punctuation import MARKS, Punctuation, plain, restore_keywords, restore_pieces, spelled, words_of
+from redline.punctuation import (
+    MARKS,
+    Punctuation,
+    restore_casing,
+    restore_keywords,
+    restore_pieces,
+    strip_punctuation,
+    word_pieces,
+)
 from redline.recognizer import NarRecognizer
 from redline.testing import recognize_clips, tiny_config, tone
 from redline.tokenizer import Tokenizer
@@ -35,7 +43,7 @@ from tests.corpus import WORDS, tokenizer_of
     ],
 )
 def test_terms_keep_the_capitals_they_are_given_with(text: str, terms: list[str], expected: str) -> None:
-    assert spelled(text, terms) == expected
+    assert restore_casing(text, terms) == expected
     cut = len(text) // 3
     assert "".join(restore_keywords([text[:cut], "", text[cut:]], terms)) == expected
 
@@ -54,20 +62,20 @@ def test_terms_keep_the_capitals_they_are_given_with(text: str, terms: list[str]
 )
 def test_printed_lines_in_written_form(line: str, expected: str) -> None:
     assert written(line) == expected
-    assert plain(written(line)) == spoken(line)
+    assert strip_punctuation(written(line)) == spoken(line)
 
 
 def test_every_form_is_found_again_in_what_it_wrote() -> None:
     for capital in (False, True):
         for mark in MARKS:
             form = Punctuation(capital, mark)
-            assert Punctuation.of(form.dress("cat")) == form
-            assert plain(form.dress("cat")) == "cat"
+            assert Punctuation.of(form.restore("cat")) == form
+            assert strip_punctuation(form.restore("cat")) == "cat"
 
 
 def test_pieces_are_dressed_word_by_word() -> None:
     pieces = ["we", "ll", " i", " ne", "", "ver", " ", "mind"]
-    assert words_of(pieces) == [[0, 1], [2], [3, 5], [7]]
+    assert word_pieces(pieces) == [[0, 1], [2], [3, 5], [7]]
     forms = [
         Punctuation(True, "?"),
         Punctuation(False, ","),
@@ -96,12 +104,12 @@ def tokenizer() -> Tokenizer:
 def test_labels_lie_on_the_slots_of_the_words(tokenizer: Tokenizer) -> None:
     blank = tokenizer.vocab_size - 1
     text = "The cat sat, on a mat."
-    tokens = tokenizer.encode(plain(text))
+    tokens = tokenizer.encode(strip_punctuation(text))
     slots = torch.tensor([with_slots(tokens, blank)])
     logits = torch.nn.functional.one_hot(slots, tokenizer.vocab_size) * 20.0
     lengths = torch.tensor([slots.shape[1]])
     case, mark = form_labels(logits, lengths, [text], tokenizer, blank)[:, 0].tolist()
-    for word, form in zip(words_of(tokenizer.pieces(tokens)), map(Punctuation.of, text.split()), strict=True):
+    for word, form in zip(word_pieces(tokenizer.pieces(tokens)), map(Punctuation.of, text.split()), strict=True):
         assert case[2 * word[0] + 1] == form.capital
         assert MARKS[mark[2 * word[-1] + 1]] == form.mark
     assert sum(label != UNKNOWN for label in case) == sum(label != UNKNOWN for label in mark) == 6
@@ -112,7 +120,7 @@ def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
     torch.manual_seed(0)
     blank = tokenizer.vocab_size - 1
     text = "The cat sat, on a mat."
-    slots = torch.tensor([with_slots(tokenizer.encode(plain(text)), blank)])
+    slots = torch.tensor([with_slots(tokenizer.encode(strip_punctuation(text)), blank)])
     logits = torch.nn.functional.one_hot(slots, tokenizer.vocab_size) * 20.0
     lengths = torch.tensor([slots.shape[1]])
     head, hidden = PunctuationHead(32), torch.randn(1, slots.shape[1], 32)
@@ -124,7 +132,7 @@ def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
         optimizer.step()
     assert float(loss.detach()) < 0.1
     used = [slot for slot in range(slots.shape[1]) if slots[0, slot] != blank]
-    pieces = tokenizer.pieces(tokenizer.encode(plain(text)))
+    pieces = tokenizer.pieces(tokenizer.encode(strip_punctuation(text)))
     assert "".join(restore_pieces(pieces, head.decide(head(hidden)[0, used]))).strip() == text
 
 

@@ -52,7 +52,7 @@ def complain(message: str) -> None:
 def describe(error: BaseException) -> str:
     """An error in words: those of the package as they are, those of the system with what to do."""
     if isinstance(error, OSError) and not type(error).__module__.startswith("redline"):
-        return files.reason(error)
+        return files.describe_os_error(error)
     return str(error)
 
 

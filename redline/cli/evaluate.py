@@ -155,7 +155,7 @@ def evaluate(
             for (run, clock), row in zip(runs, [None, *rows], strict=True)
         ]
         text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
-        files.write(json_path, text + "\n")
+        files.write_text(json_path, text + "\n")
     failed = any(result.failure for run, _ in runs for result in run.results)
     if failed:
         raise typer.Exit(1 if all(run.reports for run, _ in runs) else 2)

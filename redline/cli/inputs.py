@@ -98,7 +98,7 @@ def scan_folder(folder: Path) -> Scan:
     scan = Scan()
 
     def unreadable(error: OSError) -> None:
-        scan.problems.append(files.reason(error))
+        scan.problems.append(files.describe_os_error(error))
 
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -52,7 +52,9 @@ class Outputs:
                 f"--output-dir {self.folder}: is a file; name a folder, it is made where there is none"
             ) from error
         except OSError as error:
-            raise RedlineError(f"--output-dir {self.folder}: cannot be written to: {files.reason(error)}") from error
+            raise RedlineError(
+                f"--output-dir {self.folder}: cannot be written to: {files.describe_os_error(error)}"
+            ) from error
         files.sweep(self.folder)
 
     def names(self, inputs: Sequence[Input]) -> list[str]:
@@ -165,13 +167,13 @@ class Job:
             return console.complain(str(result))
         try:
             for path in work.paths:
-                files.write(path, self._render(work, result, path.suffix[1:]), replace=self.outputs.overwrite)
+                files.write_text(path, self._render(work, result, path.suffix[1:]), replace=self.outputs.overwrite)
         except FileExistsError as error:
             self.failed += 1
             return console.complain(f"{one.label}: {error.filename2 or error.filename} is there now; {HOW_TO_GO_ON}")
         except OSError as error:
             self.failed += 1
-            return console.complain(f"{one.label}: cannot be written: {files.reason(error)}")
+            return console.complain(f"{one.label}: cannot be written: {files.describe_os_error(error)}")
         if work.paths and work.name != one.stem:
             self.notes.print(console.one_line(f"redline: {one.label} is written to {work.name}.*"))
         if self.outputs.folder is None or self.outputs.show_edits:
@@ -204,7 +206,7 @@ class Job:
                 kept = []
                 for path in work.paths:
                     text = self._render(work, result, path.suffix[1:])
-                    kept.append(files.write(self.outputs.partial(path), text, replace=False))
+                    kept.append(files.write_text(self.outputs.partial(path), text, replace=False))
                 where = f"is in {', '.join(map(str, kept))}"
             self._warn(work.input, result)
             message = f"redline: {work.input.label}: what was done before the interruption {where}"

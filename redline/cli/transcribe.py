@@ -214,9 +214,9 @@ def _keywords(text: str | None) -> list[str]:
         return []
     if _is_there(text):
         try:
-            parts = file_system.read_text(text).splitlines()
+            parts = file_system.read_utf8(text).splitlines()
         except OSError as error:
-            raise RedlineError(f"--keywords: {file_system.reason(error)}") from error
+            raise RedlineError(f"--keywords: {file_system.describe_os_error(error)}") from error
         except UnicodeDecodeError as error:
             raise RedlineError(f"{text}: a list of keywords is text in UTF-8, one a line ({error})") from error
     elif "," not in text and ("/" in text or text.endswith(".txt")):

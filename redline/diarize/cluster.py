@@ -136,7 +136,7 @@ def told(words: Sequence[Word], speakers: Sequence[str], labels: Sequence[int], 
         SpeakerEmbedding(owners[label], tuple(directions[label].tolist()), round(amount, 3))
         for label, amount in seconds.items()
     )
-    return Hypothesis(" ".join(word.text for word in words), words=said, turns=tuple(turns), voices=heard)
+    return Hypothesis(" ".join(word.text for word in words), words=said, turns=tuple(turns), speaker_embeddings=heard)
 
 
 def _runs(words: Sequence[Word], pause_s: float) -> list[tuple[int, int]]:

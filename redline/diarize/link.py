@@ -22,11 +22,11 @@ def link(known: Sequence[SpeakerEmbedding], heard: Hypothesis) -> tuple[tuple[Sp
     prefix may have given; one that is known again counts by all its seconds.
     """
     if not known:
-        return heard.voices, heard
+        return heard.speaker_embeddings, heard
     found = list(known)
     names: dict[str, str] = {}
-    for voice in heard.voices:
-        alike = [sum(a * b for a, b in zip(voice.direction, one.direction, strict=True)) for one in found]
+    for voice in heard.speaker_embeddings:
+        alike = [sum(a * b for a, b in zip(voice.vector, one.vector, strict=True)) for one in found]
         best = alike.index(max(alike))
         if alike[best] < SAME_SPEAKER:
             number = next(str(n) for n in range(1, len(found) + 2) if str(n) not in {one.speaker for one in found})
@@ -48,14 +48,14 @@ def renamed(heard: Hypothesis, names: Mapping[str, str]) -> Hypothesis:
         else:
             turns.append(replace(turn, speaker=speaker))
     words = (replace(word, speaker=names.get(word.speaker or "", word.speaker)) for word in heard.words)
-    voices = (replace(voice, speaker=names.get(voice.speaker, voice.speaker)) for voice in heard.voices)
-    return replace(heard, turns=tuple(turns), words=tuple(words), voices=tuple(voices))
+    voices = (replace(voice, speaker=names.get(voice.speaker, voice.speaker)) for voice in heard.speaker_embeddings)
+    return replace(heard, turns=tuple(turns), words=tuple(words), speaker_embeddings=tuple(voices))
 
 
 def _both(known: SpeakerEmbedding, heard: SpeakerEmbedding) -> SpeakerEmbedding:
     """The voice that both are, by the seconds of each."""
     seconds = known.seconds + heard.seconds
-    pairs = zip(known.direction, heard.direction, strict=True)
+    pairs = zip(known.vector, heard.vector, strict=True)
     mean = [known.seconds * one + heard.seconds * other for one, other in pairs]
     length = math.hypot(*mean) or 1.0
     return SpeakerEmbedding(known.speaker, tuple(part / length for part in mean), round(seconds, 3))

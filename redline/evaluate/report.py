@@ -311,4 +311,4 @@ def write(
     path: Path, runs: Sequence[SystemRun], title: str, options: ReportOptions, load: Callable[[Path], Waveform]
 ) -> None:
     """Write the report of one or more runs on the same data."""
-    files.write(path, render(gather(runs, title, options, load)))
+    files.write_text(path, render(gather(runs, title, options, load)))

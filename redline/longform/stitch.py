@@ -30,7 +30,7 @@ class Stitcher:
             if self._error is None or isinstance(outcome, UnsupportedTaskError):
                 self._error = outcome
         else:
-            if outcome.voices:
+            if outcome.speaker_embeddings:
                 self._speakers, outcome = link.link(self._speakers, outcome)
             if outcome.language is not None and outcome.text.strip():
                 self._languages[outcome.language] += span.end - span.start

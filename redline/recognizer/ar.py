@@ -25,7 +25,7 @@ from redline.errors import RedlineError, UnsupportedTaskError
 from redline.models.ar import ArModel
 from redline.models.conformer import EncoderOutput
 from redline.prompts import PromptRequest, PromptTemplate
-from redline.punctuation import spelled
+from redline.punctuation import restore_casing
 from redline.recognizer.clip_budget import DRAFT_S, PLAIN, SHORTEST_S, SPEAKERS, WORDS, Budget
 from redline.recognizer.common import (
     Holder,
@@ -196,7 +196,7 @@ class ArRecognizer(Holder[ArModel]):
         loops = [one.stop == "loop" and self._is_drafted(task) for one in generations]
         texts = [heard()[row] if loop else text for row, (text, loop) in enumerate(zip(texts, loops, strict=True))]
         answers = [
-            self._read(clip, spelled(text, task.keywords), one, draft, accepted, task)
+            self._read(clip, restore_casing(text, task.keywords), one, draft, accepted, task)
             for clip, text, one, draft, accepted in zip(clips, texts, generations, drafts, found, strict=True)
         ]
         return self._timed(answers, encoded, task)
@@ -216,7 +216,7 @@ class ArRecognizer(Holder[ArModel]):
         before = [(word, turn.speaker) for turn in tagged.parse(task.prefix or "").turns for word in turn.text.split()]
         said, given = [word for word, _ in before], [speaker for _, speaker in before]
         logits, windows = self.model.draft_head(encoded)
-        heard = [spelled(text, task.keywords) for text in self._heard(logits, windows, task)]
+        heard = [restore_casing(text, task.keywords) for text in self._heard(logits, windows, task)]
         texts = [" ".join([*said, *text.split()[len(said) :]]) for text in heard]
         times = word_times(texts, *characters(encoded, self.model.config.encoder.subsampling))
         answers = []

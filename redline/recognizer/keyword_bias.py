@@ -29,7 +29,7 @@ def keyword_bias(
         return None
 
     def found(ids: Sequence[int]) -> list[tuple[int, int]]:
-        return punctuation.places(tokenizer.pieces(ids), words)
+        return punctuation.keyword_spans(tokenizer.pieces(ids), words)
 
     return KeywordBias(_tree(tokenizer, words, boost).to(device), tokenizer.word_starts, found)
 

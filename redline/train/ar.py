@@ -19,7 +19,7 @@ from redline.models.ar import ArModel, DraftHead
 from redline.models.granite import INITIAL_STD
 from redline.models.nar import NarModel
 from redline.prompts import AUDIO, PromptTemplate
-from redline.punctuation import plain
+from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
 from redline.train.ar_recipe import SpeechRecipe
 from redline.train.conversation import Conversations
@@ -144,7 +144,7 @@ class SpeechBuild:
         recipe = self.recipe
         if not recipe.lm_training.steps:
             return
-        books = [plain(line) for line in self._books()]
+        books = [strip_punctuation(line) for line in self._books()]
         if not books:
             raise DataError("the language model needs text: name a folder of .txt files with --text")
         torch.manual_seed(recipe.lm_training.seed)
@@ -164,7 +164,7 @@ class SpeechBuild:
             raise DataError("the draft's n-grams need text: name a folder of .txt files with --text")
         known = Tokenizer.from_file(self.base_folder / "tokenizer.json")
         boundary = self.base.config.blank_token_id
-        lines = [plain(line) for line in books]
+        lines = [strip_punctuation(line) for line in books]
         make_draft_lm(lines, known, boundary, options, self.recipe.draft_search, folder, self.say)
 
     def _listener(self) -> NarModel:

@@ -17,7 +17,7 @@ from redline.manifest import Utterance
 from redline.models.granite import GraniteLM
 from redline.models.heads import LanguageHead, PunctuationHead
 from redline.models.nar import NarModel
-from redline.punctuation import plain
+from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import (
     AugmentOptions,
@@ -161,7 +161,7 @@ class Build:
         return found
 
     def _spoken_books(self) -> list[str]:
-        return [plain(line) for lines in self._books().values() for line in lines]
+        return [strip_punctuation(line) for lines in self._books().values() for line in lines]
 
     def _views(self) -> tuple[list[FeatureView], FeatureView]:
         options = self.materials.augment(self.recipe.augment)
@@ -204,7 +204,7 @@ class Build:
         lines = [row.text for row in self.train_set]
         largest = max(map(len, books.values()), default=0)
         for own in books.values():  # every fourth paragraph, and more of what there is less of
-            lines += [plain(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
+            lines += [strip_punctuation(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
         train_tokenizer(lines, self.recipe.vocab_size or VOCAB_SIZE, self.tokenizer_path)
         self.say(f"tokenizer: {self._tokenizer().vocab_size} tokens")
 
@@ -239,7 +239,7 @@ class Build:
         tokenizer = self._tokenizer()
         boundary = self._model(tokenizer).config.blank_token_id
         read = [split_text(own, options)[0] for own in books.values()]
-        lines = [plain(line) for own in read for line in own]
+        lines = [strip_punctuation(line) for own in read for line in own]
         make_draft_lm(lines, tokenizer, boundary, options, self.recipe.draft_search, folder, self.say)
 
     def _drafting(self, model: NarModel) -> NarModel:

@@ -20,7 +20,7 @@ from redline.decoding.ctc_beam import Candidates
 from redline.decoding.ngram import NgramLM
 from redline.errors import DataError
 from redline.features import pad
-from redline.punctuation import plain
+from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
 from redline.train.objectives.lm import excerpt
 from redline.train.states import CachedSpan, StateBatch, StateView
@@ -186,7 +186,7 @@ class SplicedSource:
             language = draw.choice(languages)
             paragraph = draw.choice(self.paragraphs[language])
             written = excerpt(paragraph, (size, size + 1 + size // 8), draw, self.options.sentences)
-            text = plain(written)
+            text = strip_punctuation(written)
             units = self.units[language].choose(self.tokenizer.encode(text), draw)
             if not units:
                 unheard += 1

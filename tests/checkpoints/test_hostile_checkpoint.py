@@ -140,7 +140,10 @@ def test_deep_nesting_is_refused(editing: Path, name: str, text: str) -> None:
 
 
 def test_brackets_in_texts_are_no_nesting() -> None:
-    assert untrusted.parse(json.dumps({"a": '[[\\"' * 100, "b": "\\" * 99 + '"' * 7}), "here")["a"] == '[[\\"' * 100
+    assert (
+        untrusted.parse_json_object(json.dumps({"a": '[[\\"' * 100, "b": "\\" * 99 + '"' * 7}), "here")["a"]
+        == '[[\\"' * 100
+    )
 
 
 def test_a_key_that_is_there_twice_is_refused(editing: Path) -> None:

@@ -326,14 +326,14 @@ def test_interruption_delivers_the_recordings_that_are_done(run: Run, tmp_path: 
 def test_a_signal_during_writing_loses_nothing_that_is_done(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = files.write
+    write = files.write_text
 
     def signalled(path: Path, text: str, **options: bool) -> Path:
         if path.name == "a.txt":
             os.kill(os.getpid(), signal.SIGTERM)
         return write(path, text, **options)
 
-    monkeypatch.setattr(files, "write", signalled)
+    monkeypatch.setattr(files, "write_text", signalled)
     paths = [recording(tmp_path / f"{name}.wav") for name in "abc"]
     before = signal.getsignal(signal.SIGTERM)
     result = run(*paths, "--output-dir", tmp_path / "out")
@@ -354,14 +354,14 @@ def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
             os.kill(os.getpid(), signal.SIGTERM)
         return f"window {done}"
 
-    write, signalled = files.write, list[Path]()
+    write, signalled = files.write_text, list[Path]()
 
     def writing(path: Path, text: str, **options: bool) -> Path:
         signalled.append(path)
         os.kill(os.getpid(), signal.SIGTERM)
         return write(path, text, **options)
 
-    monkeypatch.setattr(files, "write", writing)
+    monkeypatch.setattr(files, "write_text", writing)
     result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear, batch_s=1.0)
     assert result.exit_code == 143 and len(signalled) == 1
     assert (tmp_path / "out" / "long.txt.partial").read_text() == "window 1\nwindow 2\n"

@@ -20,7 +20,7 @@ from redline.decoding.keyword_patches import KeywordBias, Patch, patched, splice
 from redline.decoding.ngram import NgramLM
 from redline.decoding.speculative import SpeculativeOptions
 from redline.load import load_model
-from redline.punctuation import places
+from redline.punctuation import keyword_spans
 from redline.recognizer import ArRecognizer, NarRecognizer
 from redline.testing import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint, tone
 from redline.train.objectives.ngram import NgramOptions, estimate
@@ -105,8 +105,8 @@ def test_decisions_beyond_a_slot_of_agreement_stay(plain: list[int], other: list
 
 def test_terms_are_found_as_whole_words_in_any_case() -> None:
     pieces = [" an", " Oat", " mil", "k", " and", " art", "icle"]
-    assert places(pieces, ["oat milk", "art", "AND", "nothing"]) == [(1, 4), (4, 5)]
-    assert places([], ["a"]) == places(pieces, []) == []
+    assert keyword_spans(pieces, ["oat milk", "art", "AND", "nothing"]) == [(1, 4), (4, 5)]
+    assert keyword_spans([], ["a"]) == keyword_spans(pieces, []) == []
 
 
 def chirp(seconds: float, seed: int) -> Waveform:
@@ -145,7 +145,7 @@ def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def said(text: str, keyword: str) -> int:
-    return len(places([text], [keyword]))
+    return len(keyword_spans([text], [keyword]))
 
 
 def test_a_keyword_that_is_never_spoken_changes_nothing(recognizer: Any) -> None:

@@ -213,7 +213,7 @@ def heard(*turns: tuple[str, str], **directions: tuple[float, ...]) -> Hypothesi
     said = tuple(Turn(speaker, at, at + 1.0, text) for at, (speaker, text) in enumerate(turns))
     words = tuple(Word(turn.start, turn.end, turn.text, speaker=turn.speaker) for turn in said)
     own = tuple(SpeakerEmbedding(name[1:], direction, 2.0) for name, direction in directions.items())
-    return Hypothesis(" ".join(turn.text for turn in said), words=words, turns=said, voices=own)
+    return Hypothesis(" ".join(turn.text for turn in said), words=words, turns=said, speaker_embeddings=own)
 
 
 def test_a_voice_keeps_its_name_from_clip_to_clip() -> None:
@@ -225,7 +225,7 @@ def test_a_voice_keeps_its_name_from_clip_to_clip() -> None:
         "3",
     ]
     assert [(one.speaker, one.seconds) for one in known] == [("1", 2.0), ("2", 4.0), ("3", 2.0)]
-    assert known[1].direction == pytest.approx((0.0, 0.9487, 0.3162), abs=1e-4)
+    assert known[1].vector == pytest.approx((0.0, 0.9487, 0.3162), abs=1e-4)
 
 
 def test_the_first_window_keeps_its_names_and_numbers_go_on_from_them() -> None:
@@ -291,14 +291,14 @@ def test_speakers_are_told_by_voice_where_the_draft_is_the_text(folder: Path, mo
     together = recognize_clips(made, clips, Task(speakers=True))
     for one, clip in zip(together, clips, strict=True):
         (alone,) = recognize_clips(made, [clip], Task(speakers=True))
-        assert replace(one, voices=()) == replace(alone, voices=())
-        for voice, same in zip(one.voices, alone.voices, strict=True):
-            assert replace(voice, direction=()) == replace(same, direction=())
-            assert voice.direction == pytest.approx(same.direction, abs=1e-4)
+        assert replace(one, speaker_embeddings=()) == replace(alone, speaker_embeddings=())
+        for voice, same in zip(one.speaker_embeddings, alone.speaker_embeddings, strict=True):
+            assert replace(voice, vector=()) == replace(same, vector=())
+            assert voice.vector == pytest.approx(same.vector, abs=1e-4)
         assert one.text == " ".join(turn.text for turn in one.turns) == "so it is and it was so"
         assert [word.speaker for word in one.words] == [turn.speaker for turn in one.turns for _ in turn.text.split()]
-        assert {voice.speaker for voice in one.voices} == {turn.speaker for turn in one.turns}
-    assert len(together[0].voices) > 1, "the two halves sound alike: the test proves nothing"
+        assert {voice.speaker for voice in one.speaker_embeddings} == {turn.speaker for turn in one.turns}
+    assert len(together[0].speaker_embeddings) > 1, "the two halves sound alike: the test proves nothing"
     assert not made.limits(Task(speakers=True)).needs_previous and made.limits(Task(speakers=True)).max_s == 30.0
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from redline.errors import ConfigError, DataError
 from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features, pad
-from redline.files import settle, write
+from redline.files import settle, write_text
 from redline.manifest import Utterance
 from redline.punctuation import MARKS
 from redline.train.data.augment import SpecAugmentOptions, augment_features, twin_features
@@ -216,7 +216,7 @@ def build_view(
     if not offsets:
         raise DataError(f"none of {len(utterances)} recordings can be read; the first is {utterances[0].audio}")
     settle(partial, stem.with_suffix(".f16"))
-    write(stem.with_suffix(".json"), json.dumps(offsets))
+    write_text(stem.with_suffix(".json"), json.dumps(offsets))
     return FeatureView.open(stem)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redline.decoding.align import ctc_align
 from redline.models.heads import CASES
-from redline.punctuation import MARKS, Punctuation, plain, words_of
+from redline.punctuation import MARKS, Punctuation, strip_punctuation, word_pieces
 from redline.tokenizer import Tokenizer
 
 UNKNOWN = -100
@@ -47,12 +47,12 @@ def form_labels(
     labels = torch.full((2, *slot_logits.shape[:2]), UNKNOWN)
     rows = [row for row, text in enumerate(written) if text]
     texts = [text for text in written if text]
-    targets = [tokenizer.encode(plain(text)) for text in texts]
+    targets = [tokenizer.encode(strip_punctuation(text)) for text in texts]
     if not rows:
         return labels
     aligned = ctc_align(slot_logits[rows], slot_lengths[rows], targets, blank)
     for row, text, tokens, found in zip(rows, texts, targets, aligned, strict=True):
-        words = words_of(tokenizer.pieces(tokens))
+        words = word_pieces(tokenizer.pieces(tokens))
         if found is None or len(words) != len(text.split()):
             continue
         for word, form in zip(words, map(Punctuation.of, text.split()), strict=True):
