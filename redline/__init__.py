@@ -1,4 +1,4 @@
-"""Speech to text the way an editor works: a draft of the whole recording at once, then one editing pass over it.
+"""Speech recognition by editing: a CTC draft of the whole recording at once, then one bidirectional editing pass.
 
     import redline
 
@@ -13,62 +13,42 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from redline.errors import AudioError, CheckpointError, RecognitionError, RedlineError, UnsupportedTaskError
-    from redline.load import load_model
-    from redline.transcriber import Model, Transcriber
-    from redline.types import Edit, Hypothesis, Notice, Recognizer, Segment, Task, Transcript, Waveform, Word
-
 __version__ = "0.1.0"
 
-_HOME = {
-    "AudioError": "errors",
-    "CheckpointError": "errors",
-    "RecognitionError": "errors",
-    "RedlineError": "errors",
-    "UnsupportedTaskError": "errors",
-    "load_model": "load",
-    "Model": "transcriber",
-    "Transcriber": "transcriber",
-    "Edit": "types",
-    "Hypothesis": "types",
-    "Notice": "types",
-    "Recognizer": "types",
-    "Segment": "types",
-    "Task": "types",
-    "Transcript": "types",
-    "Waveform": "types",
-    "Word": "types",
+_MODULES = {
+    "errors": ("AudioError", "CheckpointError", "RecognitionError", "RedlineError", "UnsupportedTaskError"),
+    "load": ("load_model",),
+    "transcriber": ("Model", "Transcriber"),
+    "types": ("Edit", "Hypothesis", "Notice", "Recognizer", "Segment", "Task", "Transcript", "Waveform", "Word"),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "AudioError",
-    "CheckpointError",
-    "Edit",
-    "Hypothesis",
-    "Model",
-    "Notice",
-    "RecognitionError",
-    "Recognizer",
-    "RedlineError",
-    "Segment",
-    "Task",
-    "Transcriber",
-    "Transcript",
-    "UnsupportedTaskError",
-    "Waveform",
-    "Word",
-    "__version__",
-    "load_model",
-]
+__all__ = ["__version__", *_MODULE_OF]
 
-
-if not TYPE_CHECKING:  # a type checker would take every name of the package from it
+if TYPE_CHECKING:
+    from redline.errors import AudioError as AudioError
+    from redline.errors import CheckpointError as CheckpointError
+    from redline.errors import RecognitionError as RecognitionError
+    from redline.errors import RedlineError as RedlineError
+    from redline.errors import UnsupportedTaskError as UnsupportedTaskError
+    from redline.load import load_model as load_model
+    from redline.transcriber import Model as Model
+    from redline.transcriber import Transcriber as Transcriber
+    from redline.types import Edit as Edit
+    from redline.types import Hypothesis as Hypothesis
+    from redline.types import Notice as Notice
+    from redline.types import Recognizer as Recognizer
+    from redline.types import Segment as Segment
+    from redline.types import Task as Task
+    from redline.types import Transcript as Transcript
+    from redline.types import Waveform as Waveform
+    from redline.types import Word as Word
+else:  # a type checker would take every name of the package from it
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOME:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module 'redline' has no attribute {name!r}")
-        return getattr(importlib.import_module(f"redline.{_HOME[name]}"), name)
+        return getattr(importlib.import_module(f"redline.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

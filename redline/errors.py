@@ -1,19 +1,4 @@
-"""The errors and warnings that Redline raises.
-
-RedlineError
-├── AudioError              a recording could not be read
-│   ├── EmptyAudioError         nothing in it: zero bytes or zero frames
-│   ├── NotAudioError           not a format that is read here, or no audio stream in it
-│   ├── TruncatedAudioError     it ends before anything could be decoded
-│   └── AudioLimitError         rate, channels or duration beyond a limit
-├── CheckpointError         a folder or hub id that is not a checkpoint this package knows
-├── ConfigError             a configuration whose numbers contradict each other
-├── DataError               a manifest or recipe that cannot be used
-├── DivergedError           training whose loss is no number any more
-├── RecognitionError        the recognizer failed on a clip, or on every part of a recording
-├── UnknownArgumentError    a keyword argument that a function does not have; a TypeError, too
-└── UnsupportedTaskError    the model cannot do what was asked
-"""
+"""The errors that Redline raises for its users; any other exception is a fault of the program."""
 
 from __future__ import annotations
 
@@ -51,7 +36,7 @@ class ConfigError(RedlineError):
 
 
 class DataError(RedlineError):
-    """A manifest, recipe or training file cannot be used."""
+    """A manifest, recipe, transcript or training file cannot be used."""
 
 
 class DivergedError(RedlineError):

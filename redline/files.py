@@ -1,7 +1,7 @@
-"""Files that are whole or not there at all, and pipes that are not waited for without end.
+"""Atomic writes, named pipes with a time limit, and errors of the file system in words.
 
-A text is written under a temporary name in the folder of its place, synced and renamed. Whoever writes a temporary
-holds a lock on it, which the system lifts with the process: what nobody locks is left of a run that was killed.
+A text is written under a temporary name in its folder, synced and renamed. Whoever writes a temporary holds a lock on
+it, which the system lifts with the process: what nobody locks is left of a run that was killed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ _START, _END = ".redline-", ".part"  # short: a temporary name is never longer t
 def write_text(path: Path, text: str, *, replace: bool = True) -> Path:
     """Write a text as UTF-8, complete or not at all; returns the path.
 
-    Raises `FileExistsError` without `replace`, where there is such a file.
-
-    Half characters, as in names of files that are not UTF-8, become their escapes (`\\udcff`), which JSON reads. What
-    is no ordinary file (a pipe, a device) is written to directly.
+    Raises `FileExistsError` without `replace`, where there is such a file. Half characters, as in names of files that
+    are not UTF-8, become their escapes (`\\udcff`), which JSON reads. Pipes and devices are written to directly.
     """
     data = text.encode("utf-8", "backslashreplace")
     if path.exists() and not path.is_file():
@@ -64,15 +62,6 @@ def settle(partial: Path, path: Path) -> Path:
     return path
 
 
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every file system syncs folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """A temporary folder in which something is made that gets the name `path`.
@@ -80,27 +69,53 @@ def folder_beside(path: Path) -> Iterator[Path]:
     When that went well, the folders of runs that were killed over it go too; before, one may hold the only copy.
     """
     start = f"{_START}{path.name[:60]}-"
-    with tempfile.TemporaryDirectory(prefix=start, suffix=_END, dir=path.parent) as name:
-        handle = os.open(name, os.O_RDONLY)
-        try:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield Path(name)
-            for left in path.parent.iterdir():
-                if left.name.startswith(start) and left.name.endswith(_END) and left.is_dir() and left != Path(name):
-                    _remove_left_folder(left)
-        finally:
-            os.close(handle)
+    with (
+        tempfile.TemporaryDirectory(prefix=start, suffix=_END, dir=path.parent) as name,
+        _opened(name, os.O_RDONLY) as handle,
+    ):
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield Path(name)
+        for left in path.parent.iterdir():
+            if left.name.startswith(start) and left.name.endswith(_END) and left.is_dir() and left != Path(name):
+                _remove_unlocked(left)
 
 
-def _remove_left_folder(path: Path) -> None:
-    with suppress(OSError):
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
+def sweep(folder: Path) -> int:
+    """Remove the temporary files that killed runs left in a folder; returns their number."""
+    removed = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_START) and entry.name.endswith(_END) and entry.is_file(follow_symlinks=False):
+                removed += _remove_unlocked(Path(entry.path))
+    return removed
+
+
+def _remove_unlocked(path: Path) -> bool:
+    try:
+        with _opened(path, os.O_NOFOLLOW | (os.O_RDONLY if path.is_dir() else os.O_RDWR)) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        finally:
-            os.close(handle)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError:  # somebody writes it, or has just finished
+        return False
+    return True
+
+
+@contextmanager
+def _opened(path: str | Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError), _opened(folder, os.O_RDONLY) as handle:  # not every file system syncs folders
+        os.fsync(handle)
 
 
 def _rename_to_new(name: Path, path: Path) -> None:
@@ -112,31 +127,6 @@ def _rename_to_new(name: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         name.replace(path)
-
-
-def sweep(folder: Path) -> int:
-    """Remove the temporaries that killed runs left in a folder; returns their number."""
-    removed = 0
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(_START) and entry.name.endswith(_END) and entry.is_file(follow_symlinks=False):
-                removed += _remove_left(entry.path)
-    return removed
-
-
-def _remove_left(path: str) -> bool:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        Path(path).unlink()
-    except OSError:  # somebody writes it, or has just finished
-        return False
-    finally:
-        os.close(handle)
-    return True
 
 
 @contextmanager
@@ -151,7 +141,7 @@ def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
         with os.fdopen(handle, "wb") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            if not _is_at(handle, name):  # taken for a left one in the moment before it was locked
+            if not _is_at(handle, name):  # swept in the moment before it was locked
                 continue
             try:
                 yield file, name
@@ -218,11 +208,11 @@ _ADVICE = {
 
 
 def advice(error: BaseException) -> str:
-    """What the system refused and what to do about it, in words; of any other error what it says."""
+    """What the system refused and what to do about it, in words; of any other error its message."""
     if isinstance(error, OSError):
         return _ADVICE.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
-    told = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust tell it, safetensors for one
-    return (_ADVICE.get(int(told[1])) if told else None) or str(error) or type(error).__name__
+    number = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust write it, such as safetensors
+    return (_ADVICE.get(int(number[1])) if number else None) or str(error) or type(error).__name__
 
 
 def describe_os_error(error: OSError) -> str:
@@ -233,9 +223,11 @@ def describe_os_error(error: OSError) -> str:
 
 def check_writable(path: Path) -> None:
     """Raise the `OSError` that writing a file would end in, as far as it can be told before."""
+    number, where = errno.EACCES, path
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        number = errno.EISDIR
+    elif not path.parent.is_dir():
+        number, where = errno.ENOENT, path.parent
+    elif os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
+        return
+    raise OSError(number, os.strerror(number), str(where))

@@ -1,4 +1,4 @@
-"""Spoken numbers as digits: "twenty three cats" -> "23 cats", by the library text2num."""
+"""Inverse text normalisation: spelled numbers as digits ("twenty three cats" -> "23 cats"), by the library text2num."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from redline.errors import RedlineError
 from redline.types import Segment, Transcript
 
-LANGUAGES = ("ca", "de", "en", "es", "fr", "it", "nl", "pt")
+ITN_LANGUAGES = ("ca", "de", "en", "es", "fr", "it", "nl", "pt")
 """Languages whose numbers are known."""
 
 
@@ -17,26 +17,22 @@ def inverse_normalize(text: str, language: str) -> str:
     Years said in pairs become two numbers ("nineteen ninety nine" -> "19 99"). Raises `RedlineError` for a language
     that is not known, or when text2num is not installed.
     """
-    if language not in LANGUAGES:
-        raise RedlineError(f"numbers of {language!r} are not known; known are {', '.join(LANGUAGES)}: leave digits out")
+    if language not in ITN_LANGUAGES:
+        known = ", ".join(ITN_LANGUAGES)
+        raise RedlineError(f"numbers of {language!r} are not known; known are {known}: leave digits out")
     try:
         from text_to_num import alpha2digit
     except ImportError as error:
         raise RedlineError("digits need text2num, which is not installed: pip install 'redline[digits]'") from error
-    converted: str = alpha2digit(text, language)
-    return converted
+    return str(alpha2digit(text, language))
 
 
 def with_itn(transcript: Transcript, language: str | None = None) -> Transcript:
     """A transcript whose texts have digits; drafts, edits and words stay as the model wrote them."""
-    spoken = transcript.language or language or "en"
-    return replace(
-        transcript,
-        text=inverse_normalize(transcript.text, spoken),
-        segments=tuple(segment_with_itn(segment, spoken) for segment in transcript.segments),
-    )
+    language = transcript.language or language or "en"
+    segments = tuple(segment_with_itn(segment, language) for segment in transcript.segments)
+    return replace(transcript, text=inverse_normalize(transcript.text, language), segments=segments)
 
 
 def segment_with_itn(segment: Segment, language: str) -> Segment:
-    """A segment whose text has digits."""
     return replace(segment, text=inverse_normalize(segment.text, language))

@@ -1,7 +1,7 @@
-"""Written words: "Well," is the spoken word "well", begun with a capital and followed by a comma.
+"""Punctuation and casing: restore them on bare words, strip them from written ones.
 
-A line in written form has one word between two spaces, each with at most one mark at its end, so that `plain` of it is
-what was spoken. Models write plain words; for each of them a head may tell its form.
+A line in written form has one word between two spaces, each with at most one mark at its end, so that stripping it
+gives what was spoken. Models write bare words; a head may predict the casing and punctuation of each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import accumulate
 
 MARKS = ("", ",", ".", "?", "!", ";", ":")
@@ -21,87 +21,85 @@ ENDS = ".?!"
 
 @dataclass(frozen=True)
 class Punctuation:
-    """How a word is written."""
+    """Casing and punctuation of one word."""
 
     capital: bool = False
     mark: str = ""
 
     @classmethod
     def of(cls, word: str) -> Punctuation:
-        """The form of one written word."""
+        """Those of a written word."""
         return cls(word[:1].isupper(), word[-1:] if word[-1:] in MARKS else "")
 
     def restore(self, word: str) -> str:
-        """Write a plain word in this form."""
+        """A bare word with this casing and punctuation."""
         return (word[:1].upper() if self.capital else word[:1]) + word[1:] + self.mark
 
 
 def strip_punctuation(written: str) -> str:
-    """The spoken words of a line in written form."""
+    """The bare lower-case words of a line in written form."""
     return " ".join(word.rstrip("".join(MARKS)).lower() for word in written.split())
 
 
 def word_pieces(pieces: Sequence[str]) -> list[list[int]]:
-    """The places of the pieces of each word; one that begins with a space begins a word, spaces alone are no piece."""
+    """Indices of the pieces of each word; a leading space begins a word, a piece of spaces alone is skipped."""
     words: list[list[int]] = []
     begins = True
-    for place, piece in enumerate(pieces):
+    for index, piece in enumerate(pieces):
         begins = begins or piece[:1].isspace()
         if piece.strip():
             if begins:
                 words.append([])
-            words[-1].append(place)
+            words[-1].append(index)
             begins = False
     return words
 
 
-def restore_pieces(pieces: Sequence[str], forms: Sequence[Punctuation]) -> list[str]:
-    """Write the pieces of a text in the forms that stand for each of them.
-
-    A word's capital is that of its first piece, its mark that of its last one.
-    """
-    dressed = list(pieces)
+def restore_pieces(pieces: Sequence[str], predicted: Sequence[Punctuation]) -> list[str]:
+    """The pieces of a text with the punctuation that is predicted at each: a word's casing is that of its first piece,
+    its mark that of its last one."""
+    restored = list(pieces)
     for word in word_pieces(pieces):
         first, last = word[0], word[-1]
-        body = dressed[first].lstrip()
-        space = dressed[first][: len(dressed[first]) - len(body)]
-        dressed[first] = space + Punctuation(forms[first].capital).restore(body)
-        dressed[last] += forms[last].mark
-    return dressed
+        bare = restored[first].lstrip()
+        space = restored[first].removesuffix(bare)
+        restored[first] = space + Punctuation(predicted[first].capital).restore(bare)
+        restored[last] += predicted[last].mark
+    return restored
 
 
-def restore_casing(text: str, terms: Sequence[str]) -> str:
-    """A text in which each term that stands there as whole words has the capitals it is given with.
+def restore_casing(text: str, keywords: Sequence[str]) -> str:
+    """A text in which each keyword that stands there as whole words has the capitals it is given with.
 
     Nothing else changes: no capital goes, and the text stays as long as it was.
     """
-    for term in terms:
-        if term != term.lower():
-            text = _as_words(term).sub(partial(_with_capitals, " ".join(term.split())), text)
+
+    def cased(match: re.Match[str]) -> str:
+        pairs = zip(match[0], wanted, strict=True)
+        return "".join(char.upper() if to.isupper() and len(char.upper()) == 1 else char for char, to in pairs)
+
+    for keyword in keywords:
+        if keyword != keyword.lower():
+            wanted = " ".join(keyword.split())
+            text = _whole_words(keyword).sub(cased, text)
     return text
 
 
-def keyword_spans(pieces: Sequence[str], terms: Sequence[str]) -> list[tuple[int, int]]:
-    """Where terms stand in a text as whole words, whatever their case: first piece, and the one behind the last."""
+def restore_keywords(pieces: Sequence[str], keywords: Sequence[str]) -> list[str]:
+    """The pieces of a text after `restore_casing`."""
+    text = restore_casing("".join(pieces), keywords)
+    ends = list(accumulate(map(len, pieces)))
+    return [text[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
+
+
+def keyword_spans(pieces: Sequence[str], keywords: Sequence[str]) -> list[tuple[int, int]]:
+    """Where keywords stand in a text as whole words, in any case: index of the first piece, and behind the last."""
     text = "".join(pieces)
     ends = list(accumulate(map(len, pieces)))
-    found = (match.span() for term in terms for match in _as_words(term).finditer(text))
-    return [(bisect_right(ends, start), bisect_left(ends, end) + 1) for start, end in found]
+    spans = (match.span() for keyword in keywords for match in _whole_words(keyword).finditer(text))
+    return [(bisect_right(ends, start), bisect_left(ends, end) + 1) for start, end in spans]
 
 
 @lru_cache(maxsize=4096)
-def _as_words(term: str) -> re.Pattern[str]:
-    """A term that stands as whole words."""
-    return re.compile(rf"(?<!\w){r' '.join(map(re.escape, term.split()))}(?!\w)", re.IGNORECASE)
-
-
-def _with_capitals(term: str, found: re.Match[str]) -> str:
-    pairs = zip(found[0], term, strict=True)
-    return "".join(char.upper() if one.isupper() and len(char.upper()) == 1 else char for char, one in pairs)
-
-
-def restore_keywords(pieces: Sequence[str], terms: Sequence[str]) -> list[str]:
-    """The pieces of a text, as `spelled` writes it."""
-    text = restore_casing("".join(pieces), terms)
-    ends = list(accumulate(map(len, pieces)))
-    return [text[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
+def _whole_words(keyword: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){r' '.join(map(re.escape, keyword.split()))}(?!\w)", re.IGNORECASE)

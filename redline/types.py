@@ -1,15 +1,15 @@
-"""The nouns of the package: Waveform -> Hypothesis -> Transcript, and the protocol Recognizer.
+"""The data of the package: Waveform -> Request -> Hypothesis -> Segment -> Transcript, and the protocol Recognizer.
 
-Times are seconds at this surface; they are computed from whole samples and rounded once, to milliseconds.
+Times are seconds; they are computed from whole samples and rounded once, to milliseconds.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from redline.errors import RedlineError
 
 SAMPLE_RATE = 16_000
-"""Samples a second of every waveform inside the package."""
+"""Samples per second of every waveform inside the package, in Hz."""
 
 EditOp = Literal["keep", "replace", "insert", "delete"]
+TaskName = Literal["transcribe", "translate"]
 
 
 def listed(items: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -32,22 +33,37 @@ def listed(items: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(items or ())
 
 
+class JsonRecord:
+    """A dataclass whose fields are the keys of a JSON object."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; the keys are always all present."""
+        return asdict(self, dict_factory=_with_lists)
+
+
+def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in items}
+
+
+_SEGMENT_KEYS = ("id", "start", "end", "text", "draft", "confidence", "speaker", "edits", "words", "accepted")
+_TRANSCRIPT_KEYS = ("text", "language", "duration", "model", "task", "segments", "turns", "warnings")
+
+
 @dataclass(frozen=True)
-class Notice:
-    """Something the user should know about a result: a `code` for programs, a `message` for people."""
+class Notice(JsonRecord):
+    """Warning about a result: a `code` for programs, a `message` for people, and the seconds that it is about."""
 
     code: str
     message: str
     start: float | None = None
     end: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "start": self.start, "end": self.end}
-
 
 @dataclass(frozen=True)
 class Waveform:
-    """Mono float32 samples [N] at 16 kHz, where they came from, and what went wrong on the way."""
+    """Mono float32 samples [N] at 16 kHz, the name of their source, and what went wrong in decoding them."""
 
     samples: NDArray[np.float32]
     source: str = "<array>"
@@ -80,11 +96,11 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Edit:
-    """What the editor did with one draft token, or what it put before draft position `at`.
+class Edit(JsonRecord):
+    """Edit operation on one draft token, or an insertion before draft position `at`.
 
-    `draft` and `text` are decoded token text, with the leading space of a token that starts a word;
-    `draft` is empty for an insertion, `text` for a deletion.
+    `draft` and `text` are decoded token text, with the leading space of a token that starts a word; `draft` is empty
+    for an insertion, `text` for a deletion.
     """
 
     op: EditOp
@@ -92,12 +108,9 @@ class Edit:
     text: str
     at: int
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"op": self.op, "draft": self.draft, "text": self.text, "at": self.at}
-
 
 @dataclass(frozen=True)
-class Word:
+class Word(JsonRecord):
     """One word with its times in seconds."""
 
     start: float
@@ -106,36 +119,24 @@ class Word:
     confidence: float | None = None
     speaker: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "start": self.start,
-            "end": self.end,
-            "text": self.text,
-            "confidence": self.confidence,
-            "speaker": self.speaker,
-        }
-
 
 WordTimes = Callable[[], tuple[Word, ...]]
-"""Words of a text with their times from the start of its clip, worked out when called; none where nobody said them."""
+"""Forced alignment on demand: words with times from the start of their clip; none where the text cannot be aligned."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one speaker said without a break."""
+class Turn(JsonRecord):
+    """Speaker turn: the text of one speaker between two changes of speaker."""
 
     speaker: str
     start: float
     end: float
     text: str
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"speaker": self.speaker, "start": self.start, "end": self.end, "text": self.text}
-
 
 @dataclass(frozen=True)
 class SpeakerEmbedding:
-    """How one speaker of a clip sounds: a unit vector, and the seconds that were heard."""
+    """Speaker embedding of one speaker of a clip: a unit vector, and the seconds of speech it was computed from."""
 
     speaker: str
     vector: tuple[float, ...]
@@ -144,54 +145,55 @@ class SpeakerEmbedding:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What a recognizer heard in one clip."""
+    """Recognition result of one clip: its text, and what the model can add to it."""
 
     text: str
     draft: str | None = None
+    """CTC output before editing or verification; None where the model writes none."""
     edits: tuple[Edit, ...] = ()
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     warnings: tuple[Notice, ...] = ()
     language: str | None = None
-    """What the recognizer found to be spoken; None where it does not tell."""
+    """Language identification; None where the recognizer does none."""
     turns: tuple[Turn, ...] = ()
-    """All of the text by speaker, where speakers were asked for."""
+    """Diarization: all of the text by speaker, where speakers were asked for."""
     tagged: str | None = None
-    """The answer as the model wrote it, with its tags; None where it writes none."""
+    """Model output with its tags; None where it writes none."""
     accepted: float | None = None
-    """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
+    """Acceptance rate of speculative decoding: share of draft tokens that stand; None where no draft was verified."""
     speaker_embeddings: tuple[SpeakerEmbedding, ...] = ()
-    """How the speakers of the turns sound, where they were told by that; names hold for this clip alone."""
+    """One per speaker of the turns, where an embedding told them apart; names hold for this clip alone."""
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
-    """Where no words were asked for: when they are said, for subtitles."""
+    """Where no words were asked for: their alignment, for subtitles."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What to do with the speech: the verb and its languages (None: the model decides), and what else is wanted."""
 
-    name: Literal["transcribe", "translate"] = "transcribe"
+    name: TaskName = "transcribe"
     language: str | None = None
     target_language: str | None = None
     words: bool = False
-    """Tell when each word is said."""
+    """Word timestamps."""
     speakers: bool = False
-    """Tell who speaks."""
+    """Diarization."""
     keywords: tuple[str, ...] = ()
-    """Names and terms to expect; a text is a list with commas."""
+    """Contextual biasing: names and terms to expect; a text is a list with commas."""
     prompt: str | None = None
     """An instruction in place of the model's own."""
     prefix: str | None = None
-    """What the answer begins with: the beginning of the clip, already written down."""
+    """Prefix decoding: the transcript of the beginning of the clip, which the answer begins with."""
 
     def __post_init__(self) -> None:
-        if self.keywords is None or isinstance(self.keywords, Iterable):  # what is none is refused by whoever is asked
+        if self.keywords is None or isinstance(self.keywords, Iterable):  # anything else is refused by the recognizer
             object.__setattr__(self, "keywords", listed(self.keywords))
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One span of the recording and what was heard in it; `start` and `end` in seconds."""
+class Segment(JsonRecord):
+    """One window of the recording with its result; `start` and `end` in seconds."""
 
     id: int
     start: float
@@ -203,18 +205,17 @@ class Segment:
     speaker: str | None = None
     words: tuple[Word, ...] = ()
     accepted: float | None = None
-    """Share of the draft's tokens that the language model let stand; None where no draft was verified."""
+    """Acceptance rate of speculative decoding, as in `Hypothesis`."""
     language: str | None = None
-    """What the recognizer found to be spoken; None where it does not tell."""
     tagged: str | None = None
-    """The answer as the model wrote it, with its tags, in the first segment of a window; None where it writes none."""
+    """Model output with its tags, in the first segment of a window."""
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
-    """Where no words were asked for: when they are said, counted from `start`."""
+    """Where no words were asked for: their alignment, counted from `start`."""
 
     def aligned_words(self) -> tuple[Word, ...]:
-        """All words with their times in the recording, asked for or not; none where they cannot be told.
+        """All words with their times in the recording, asked for or not; none where they cannot be aligned.
 
-        Aligning them takes a few hundredths of the time that recognizing them took. Not in JSON unless asked for.
+        Takes a few hundredths of the time that recognition took. Not in JSON unless asked for.
         """
         if self.words or self.timing is None:
             return self.words
@@ -224,33 +225,24 @@ class Segment:
         )
 
     def to_dict(self, all_edits: bool = False) -> dict[str, Any]:
-        edits = [edit for edit in self.edits if all_edits or edit.op != "keep"]
-        return {
-            "id": self.id,
-            "start": self.start,
-            "end": self.end,
-            "text": self.text,
-            "draft": self.draft,
-            "confidence": self.confidence,
-            "speaker": self.speaker,
-            "edits": [edit.to_dict() for edit in edits],
-            "words": [word.to_dict() for word in self.words],
-            "accepted": self.accepted,
-        }
+        """A JSON-ready dictionary; edits that kept a token are left out without `all_edits`."""
+        edits = tuple(edit for edit in self.edits if all_edits or edit.op != "keep")
+        values = JsonRecord.to_dict(replace(self, edits=edits, timing=None))
+        return {key: values[key] for key in _SEGMENT_KEYS}
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """The text of a whole recording, with its segments and everything worth a warning."""
+class Transcript(JsonRecord):
+    """The result for a whole recording: its text, segments, turns and warnings."""
 
     text: str
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     duration: float = 0.0
     model: str = ""
-    task: str = "transcribe"
+    task: TaskName = "transcribe"
     turns: tuple[Turn, ...] = ()
-    warnings: tuple[Notice, ...] = field(default=())
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -264,32 +256,39 @@ class Transcript:
         return " ".join(part for part in drafts if part) if drafts else None
 
     def to_dict(self, all_edits: bool = False) -> dict[str, Any]:
-        """A JSON-ready dictionary; the keys are always all present.
+        """A JSON-ready dictionary of docs/transcript.schema.json; the keys are always all present.
 
-        Draft tokens that the editor kept are among the edits only with `all_edits`: they are most of them.
+        Draft tokens that were kept are among the edits only with `all_edits`: they are most of them.
         """
-        return {
-            "text": self.text,
-            "language": self.language,
-            "duration": self.duration,
-            "model": self.model,
-            "task": self.task,
-            "segments": [segment.to_dict(all_edits) for segment in self.segments],
-            "turns": [turn.to_dict() for turn in self.turns],
-            "warnings": [notice.to_dict() for notice in self.warnings],
-        }
+        values = JsonRecord.to_dict(replace(self, segments=()))
+        values["segments"] = [segment.to_dict(all_edits) for segment in self.segments]
+        return {key: values[key] for key in _TRANSCRIPT_KEYS}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Transcript:
+        """The transcript that `to_dict` was called on, but for `Segment.timing`; raises `DataError` for other data."""
+        from redline.formats.json import transcript_from_dict  # a type may not import upwards at load
+
+        return transcript_from_dict(values)
 
     def save(self, path: str | Path, *, all_edits: bool = False) -> Path:
-        """Write the transcript; the suffix (.txt .srt .vtt .json) names the format, `all_edits` is as in `to_dict`.
+        """Write the transcript; the suffix (.txt .srt .vtt .json ...) names the format, `all_edits` is as in `to_dict`.
 
-        Subtitles whose times could not be aligned with the sound are told in a Python warning.
+        Subtitles whose times could not be aligned with the audio give a Python warning.
         """
-        from redline import formats  # a type may not import upwards when the package is loaded
+        from redline import formats
 
         saved = formats.save(self, path, all_edits=all_edits)
         for notice in formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()]):
             warnings.warn(notice.message, stacklevel=2)
         return saved
+
+    @staticmethod
+    def load(path: str | Path) -> Transcript:
+        """Read a saved transcript: all of it from .json, what the format holds from .srt .vtt .tsv .ctm .rttm."""
+        from redline import formats
+
+        return formats.load(path)
 
 
 @dataclass(frozen=True)
@@ -303,10 +302,10 @@ class Request:
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """What a recognizer takes at once: the longest clip in seconds, and whether each clip needs the one before it.
+    """The longest clip in seconds that a recognizer takes, and whether each clip needs the one before it.
 
     With `needs_previous` a clip is recognized after its predecessor, whose audio stands in front of it and whose tagged
-    answer is the task's `prefix`: numbers of speakers then go on.
+    answer is the task's `prefix`, so that speaker numbers go on.
     """
 
     max_s: float
@@ -315,7 +314,7 @@ class ClipLimits:
 
 @runtime_checkable
 class Recognizer(Protocol):
-    """Anything that turns clips of seconds into hypotheses, in order."""
+    """Speech recognizer of single clips, batched: requests in, hypotheses out, in order."""
 
     name: str
     languages: tuple[str, ...]
@@ -327,6 +326,6 @@ class Recognizer(Protocol):
     def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
         """One answer per request, in order; tasks, languages and keywords may differ from request to request.
 
-        An answer never depends on the other requests, and a request that fails gives its own error in its place.
+        An answer never depends on the other requests; a request that fails gives its own error in its place.
         """
         ...

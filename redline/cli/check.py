@@ -33,7 +33,7 @@ def check(
     come twice, speakers and texts in several splits, texts too long for their sound, and with --model characters that
     it does not know. Exit status 1 where something cannot be trained on, 2 for a file that is no manifest.
     """
-    notes = console.notes()
+    notes = console.Notes()
     try:
         from redline.prepare.inspection import inspect, knowledge_of, recording_length
 

@@ -1,4 +1,4 @@
-"""What every command prints on: any encoding, any name of a file, each error in one line, and `--debug`."""
+"""What every command prints on: any encoding, any file name, each error in one line, and `--debug`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.console import Console
 
 from redline import files
 
-INTERRUPTED, TERMINATED, INTERNAL_ERROR = 130, 143, 70
-"""Exit statuses of a command that Ctrl-C or SIGTERM stopped, and of one that has a fault."""
+INTERRUPTED, INTERNAL_ERROR = 130, 70
+"""Exit statuses of a command that Ctrl-C stopped, and of one that has a fault."""
 
 # Controls but tab and new line, marks that turn the direction of writing round, and halves of characters.
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,7 +26,7 @@ _log = logging.getLogger("redline")
 
 def printable(text: str) -> str:
     """A text without what a terminal would obey: controls, and bytes of names that are no characters, as escapes."""
-    return _HARMFUL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _HARMFUL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:
@@ -34,22 +34,26 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-class _Notes(Console):
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
-
-
-def notes() -> Console:
+class Notes(Console):
     """Standard error, for everything but results."""
-    return _Notes(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+    def say(self, message: str, style: str | None = None) -> None:
+        """A message of the program, in one line."""
+        self.print(f"redline: {one_line(message)}", style=style)
 
 
 def complain(message: str) -> None:
     """Say in one line what went wrong."""
-    notes().print(f"redline: {one_line(message)}", style="red")
+    Notes().say(message, "red")
 
 
-def describe(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An error in words: those of the package as they are, those of the system with what to do."""
     if isinstance(error, OSError) and not type(error).__module__.startswith("redline"):
         return files.describe_os_error(error)
@@ -71,7 +75,7 @@ def missing(text: str, file: IO[str]) -> str:
 
 def json_ascii(text: str) -> str:
     """JSON in ASCII: characters become escapes that every reader of JSON understands."""
-    return re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text)
+    return re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def is_debugging() -> bool:
@@ -86,34 +90,29 @@ def debug(asked: bool = True) -> None:
         _log.setLevel(logging.DEBUG)
 
 
-def internal_error(error: Exception) -> typer.Exit:
-    """Tell of a fault of the program in one line, with its traceback where tracebacks are wanted."""
+def refused(error: Exception, status: int = 2, message: str | None = None) -> typer.Exit:
+    """Tell of an error in one line, with its traceback where tracebacks are wanted; the exit to raise."""
     if is_debugging():
         traceback.print_exception(error)
+    complain(error_text(error) if message is None else message)
+    return typer.Exit(status)
+
+
+def internal_error(error: Exception) -> typer.Exit:
+    """Tell of a fault of the program."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    complain(
+    message = (
         f"internal error, a fault of the program: {type(error).__name__}{': ' if text else ''}{text} ({where}); run it "
         "with --debug to see the traceback, and report that"
     )
-    return typer.Exit(INTERNAL_ERROR)
-
-
-def refused(error: Exception, status: int = 2) -> typer.Exit:
-    """Tell of an error that is meant for the user."""
-    if is_debugging():
-        traceback.print_exception(error)
-    complain(describe(error))
-    return typer.Exit(status)
+    return refused(error, INTERNAL_ERROR, message)
 
 
 def lacking(error: ImportError, extra: str) -> typer.Exit:
     """Tell of a package that is not installed, and with which extra of this one it is."""
-    if is_debugging():
-        traceback.print_exception(error)
-    complain(f"this needs {error.name}: pip install 'redline[{extra}]'")
-    return typer.Exit(2)
+    return refused(error, message=f"this needs {error.name}: pip install 'redline[{extra}]'")
 
 
 if os.environ.get("REDLINE_DEBUG", "0") not in ("", "0"):

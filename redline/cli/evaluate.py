@@ -115,7 +115,7 @@ def evaluate(
     from redline.evaluate.report import ReportOptions, comparisons, write
     from redline.evaluate.tasks import TaskOptions
 
-    notes = console.notes()
+    notes = console.Notes()
     if distractors and not (keywords or compare_keywords):
         raise typer.BadParameter("needs --keywords or --compare-keywords", param_hint="--distractors")
     plain = TaskOptions(speakers, word_timestamps)

@@ -11,14 +11,14 @@ import typer
 
 from redline import __version__
 from redline.cli import console
-from redline.errors import RedlineError
 
 ABILITIES = {
     "granite_speech_nar": "transcribe by editing a draft, keywords; word timestamps by alignment",
     "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
     "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
 }
-models = typer.Typer(help="Models that ship with the package.", invoke_without_command=True, add_completion=False)
+"""What a kind of checkpoint can do, by its `model_type`."""
+models = typer.Typer(invoke_without_command=True, add_completion=False)
 
 
 @models.callback()
@@ -38,8 +38,8 @@ def list_models() -> None:
 
 
 def info(
-    model: Annotated[str | None, typer.Option("--model", help="A bundled model, a folder or a hub id.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.")] = None,
+    model: Annotated[str | None, typer.Option(help="A bundled model, a folder or a hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
 ) -> None:
     """Versions and devices, and with --model the facts of a model."""
     from redline.checkpoints.folder import bundled_names, resolve
@@ -53,10 +53,7 @@ def info(
         "bundled models": ", ".join(bundled_names()) or "none",
     }
     if model is not None:
-        try:
-            facts |= _model_facts(model, resolve(model, revision))
-        except RedlineError as error:
-            raise console.refused(error) from error
+        facts |= _model_facts(model, resolve(model, revision))
     width = max(map(len, facts))
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {console.one_line(value)}")
@@ -67,28 +64,27 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
     from redline import tensor_file, untrusted
     from redline.decoding.ngram import NAME
 
-    count = bytes = 0
-    reads = ""
+    parameters = size_bytes = 0
+    optional = {}
     for path in sorted(folder.glob("*.safetensors")):
-        said, about = tensor_file.read_header(path)
-        bytes += path.stat().st_size
+        tensors, metadata = tensor_file.read_header(path)
+        size_bytes += path.stat().st_size
         if path.name == NAME:
-            grams = sum(len(tensor) for name, tensor in said.items() if name.startswith("tokens.") and tensor.dim())
-            reads = f"{grams / 1e6:.2f} million n-grams of up to {about.get('order')} tokens"
+            ngrams = sum(len(ids) for key, ids in tensors.items() if key.startswith("tokens.") and ids.dim())
+            optional["n-gram LM"] = f"{ngrams / 1e6:.2f} million n-grams of up to {metadata.get('order')} tokens"
         else:
-            count += sum(tensor.numel() for tensor in said.values())
+            parameters += sum(tensor.numel() for tensor in tensors.values())
     config = untrusted.read_json(folder / "config.json")
-    languages = config.get("languages")
-    card = folder / "README.md"
-    facts = {
+    kind, languages = str(config.get("model_type", "unknown")), config.get("languages")
+    if (folder / "README.md").is_file():
+        optional["model card"] = str(folder / "README.md")
+    return {
         "model": name,
-        "kind": str(config.get("model_type", "unknown")),
-        "can": ABILITIES.get(str(config.get("model_type")), ABILITIES["granite_speech_nar"]),
+        "kind": kind,
+        "can": ABILITIES.get(kind, "unknown"),
         "languages": ", ".join(map(str, languages if isinstance(languages, list) else ())) or "not stated",
-        "parameters": f"{count / 1e6:.1f} million",
-        "on disk": f"{bytes / 1e6:.1f} MB",
+        "parameters": f"{parameters / 1e6:.1f} million",
+        "on disk": f"{size_bytes / 1e6:.1f} MB",
         "folder": str(folder),
+        **optional,
     }
-    if reads:
-        facts["draft model"] = reads
-    return facts | ({"model card": str(card)} if card.is_file() else {})

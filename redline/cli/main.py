@@ -27,6 +27,7 @@ VERBS = {
 """Verb -> module and the function, or the Typer app, that is the verb."""
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives no name to it, and brings its own since 0.26
+DEBUG = typer.Option("--debug", help="Print tracebacks, and what is logged.", callback=console.debug)
 
 
 class Verbs(TyperGroup):
@@ -42,7 +43,9 @@ class Verbs(TyperGroup):
             return None
         module, _, name = VERBS[cmd_name].partition(":")
         command = _command(getattr(importlib.import_module(module), name), cmd_name)
-        command.params += [option for option in _command(_common, cmd_name).params if option.name == "debug"]
+        (debug,) = (option for option in _command(redline, cmd_name).params if option.name == "debug")
+        debug.expose_value = False
+        command.params.append(debug)
         return command
 
     def invoke(self, ctx: Any) -> Any:
@@ -51,21 +54,17 @@ class Verbs(TyperGroup):
         arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
             return super().invoke(ctx)
-        except RedlineError as error:
-            raise console.refused(error) from error
-        except BrokenPipeError:  # who reads the output has seen enough
-            raise
-        except OSError as error:
-            raise console.refused(error) from error
-        except KeyboardInterrupt:
-            console.complain("interrupted")
-            raise typer.Exit(console.INTERRUPTED) from None
         except UsageError as error:
             if advice := _advice(error, arguments):
                 raise UsageError(advice, ctx=error.ctx) from error
             raise
-        except (typer.Exit, typer.Abort, *UsageError.__bases__):
+        except (typer.Exit, typer.Abort, BrokenPipeError, *UsageError.__bases__):  # who reads the output has enough
             raise
+        except (RedlineError, OSError) as error:
+            raise console.refused(error) from error
+        except KeyboardInterrupt:
+            console.complain("interrupted")
+            raise typer.Exit(console.INTERRUPTED) from None
         except Exception as error:
             raise console.internal_error(error) from error
 
@@ -78,17 +77,6 @@ def _command(verb: Any, name: str) -> Any:
     command = typer.main.get_command(verb)
     command.name = name
     return command
-
-
-def _common(
-    debug: Annotated[
-        bool,
-        typer.Option(
-            "--debug", help="Print tracebacks, and what is logged.", callback=console.debug, expose_value=False
-        ),
-    ] = False,
-) -> None:
-    """The options that every verb has."""
 
 
 def _advice(error: Any, arguments: list[str]) -> str | None:
@@ -122,11 +110,9 @@ def redline(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Print tracebacks, and what is logged.", callback=console.debug)
-    ] = False,
+    debug: Annotated[bool, DEBUG] = False,
 ) -> None:
-    """Speech to text the way an editor works: a draft, then one editing pass over it."""
+    """Speech recognition by editing: a CTC draft, then one editing pass over it."""
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def prepare(
     What is dropped is written beside the manifest, with the reason. Exit status 1: less than half of the words of some
     recording fit.
     """
-    notes = console.notes()
+    notes = console.Notes()
     try:
         pairs = _pairs(source, text)
         _ready(out)
@@ -96,7 +96,7 @@ def prepare(
                     wave = audio.load(recording)
                     material = read_text(written)
                 except (RedlineError, OSError) as error:
-                    failed.append(console.describe(error))
+                    failed.append(console.error_text(error))
                     continue
                 for note in (*(notice.message for notice in wave.warnings), *material.notes):
                     notes.print(f"{written if note in material.notes else recording}: {note}", style="yellow")

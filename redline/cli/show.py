@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from redline.formats import tracked_changes
+from redline.formats.tracked_changes import tracked_changes
 from redline.types import Edit, Notice
 
 
@@ -37,13 +38,10 @@ def edited_line(edits: Sequence[Edit], color: bool) -> Text:
 
 def notice_line(label: str, notice: Notice) -> str:
     """A warning in one line: where, then what."""
-    place = "" if notice.start is None or notice.end is None else f" {span(notice.start, notice.end)}:"
-    return f"redline: {label}:{place} {notice.message.removeprefix(f'{label}: ')}"
-
-
-def span(start: float, end: float) -> str:
-    """From one time to another, to a tenth of a second."""
-    return f"{clock(start, tenths=True)} to {clock(end, tenths=True)}"
+    place = ""
+    if notice.start is not None and notice.end is not None:
+        place = f" {clock(notice.start, tenths=True)} to {clock(notice.end, tenths=True)}:"
+    return f"{label}:{place} {notice.message.removeprefix(f'{label}: ')}"
 
 
 def clock(seconds: float, tenths: bool = False) -> str:
@@ -62,67 +60,53 @@ def length(seconds: float) -> str:
 
 
 def speed(audio_s: float, wall_s: float) -> str:
-    """How many times faster than the recording plays."""
-    ratio = audio_s / max(wall_s, 1e-3)
-    return f"{ratio:.1f} x real time" if ratio < 10 else f"{ratio:.0f} x real time"
+    """RTFx: how many times faster than the recording plays."""
+    rtfx = audio_s / max(wall_s, 1e-3)
+    return f"{rtfx:.1f} x real time" if rtfx < 10 else f"{rtfx:.0f} x real time"
 
 
-class _AudioDone(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        done = task.fields["audio_s"]
-        if not done:
-            return Text("listening")
-        left = task.time_remaining
-        ending = "" if left is None else f", {clock(left)} left"
-        return Text(f"{clock(done)} of audio, {speed(done, task.fields['wall_s'])}{ending}")
-
-
-class Meter:
-    """The progress bar on standard error: audio done, times real time, time left; nothing where it is no terminal."""
+class Meter(Progress):
+    """The progress bar on standard error: audio done, RTFx, time left; nothing where it is no terminal."""
 
     def __init__(self, console: Console, recordings: int, enabled: bool) -> None:
-        self._console = console
         self._recordings = recordings
         self._started = time.perf_counter()
         self._finished = 0
-        self._bar = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=18),
-            _AudioDone(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
             redirect_stdout=False,  # the transcript on standard output would move to standard error
             redirect_stderr=False,
             disable=not (enabled and console.is_terminal),
         )
-        self._task = self._bar.add_task(self._title(), total=None, audio_s=0.0, wall_s=0.0)
+        self._task = self.add_task("", total=None, state="listening")
+        self._describe()
 
-    def __enter__(self) -> Meter:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, audio_s: float, fraction: float) -> None:
+    def advance_to(self, audio_s: float, fraction: float) -> None:
         """`audio_s` seconds of audio are done, which are `fraction` of the work."""
         wall_s = time.perf_counter() - self._started
-        self._bar.update(
-            self._task, completed=fraction, total=1.0 if audio_s else None, audio_s=audio_s, wall_s=wall_s, refresh=True
-        )
+        if audio_s and fraction:
+            left = clock(wall_s * (1 / fraction - 1))
+            state = f"{clock(audio_s)} of audio, {speed(audio_s, wall_s)}, {left} left"
+            self.update(self._task, completed=fraction, total=1.0, state=state, refresh=True)
 
     def finish_one(self) -> None:
         """One more recording is done."""
         self._finished += 1
-        self._bar.update(self._task, description=self._title())
+        self._describe()
 
-    def aside(self, write: Callable[[], None]) -> None:
-        """Write to the terminal while the bar is out of the way."""
-        self._bar.stop()
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The bar is out of the way of what is printed inside."""
+        self.stop()
         try:
-            write()
+            yield
         finally:
-            self._bar.start()
+            self.start()
 
-    def _title(self) -> str:
-        return "transcribing" if self._recordings == 1 else f"{self._finished} of {self._recordings}"
+    def _describe(self) -> None:
+        count = "transcribing" if self._recordings == 1 else f"{self._finished} of {self._recordings}"
+        self.update(self._task, description=count)

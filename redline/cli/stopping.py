@@ -12,7 +12,6 @@ from typing import Any
 
 from redline.cli.console import INTERRUPTED
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_S = 2.0
 """Signals within so many seconds of the first are the same wish: of a nervous hand, or of a shell that sends two."""
 
@@ -34,7 +33,7 @@ class Stopper:
 
     def __enter__(self) -> Stopper:
         if threading.current_thread() is threading.main_thread():  # only there can signals be handled
-            for number in SIGNALS:
+            for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as behind nohup
                     self._before[number] = signal.signal(number, self._stop)
         return self
@@ -62,7 +61,6 @@ class Stopper:
 
 
 def let_go() -> None:
-    """From here on there is nothing to keep: Ctrl-C ends the process at once, without tracebacks of libraries that are
-    tidying up."""
+    """Nothing is left to keep: Ctrl-C ends the process at once, without tracebacks of libraries that tidy up."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,0 +1,153 @@
+"""Where transcripts go: files in a folder under names that are free, or standard output."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from redline import files, formats
+from redline.cli import console, show
+from redline.errors import RedlineError
+from redline.types import Transcript
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The formats that are wanted, and the folder of their files; None: standard output."""
+
+    formats: Sequence[str]
+    folder: Path | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    show_edits: bool = False
+
+    def check(self, recordings: int) -> None:
+        """Raise `typer.BadParameter` for options that contradict each other."""
+        if self.overwrite and self.skip_existing:
+            hint = "--overwrite --skip-existing"
+            raise typer.BadParameter("one replaces files, the other leaves them", param_hint=hint)
+        first, *others = self.formats
+        wrong = None
+        if others:
+            wrong = "standard output takes one format"
+        elif recordings > 1 and first != "txt":
+            wrong = f"several recordings in {first} are several files"
+        elif self.show_edits and first not in ("txt", "json"):
+            wrong = f"--show-edits prints text, not {first}"
+        if wrong and self.folder is None:
+            raise typer.BadParameter(f"{wrong}; add --output-dir", param_hint="--format")
+
+    def prepare(self) -> None:
+        """Make the folder, and clear it of what killed runs left; raises `RedlineError` where it cannot be one."""
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        except OSError as error:
+            raise RedlineError(f"--output-dir: {files.describe_os_error(error)}") from error
+        files.sweep(self.folder)
+
+    def names(self, stems: Sequence[str]) -> list[str]:
+        """The names of the files without their suffixes, each once."""
+        longest = files.NAME_BYTES if self.folder is None else files.longest_name(self.folder)
+        return output_names(stems, longest - max(map(len, self.formats)) - 1)
+
+    def paths(self, name: str) -> list[Path]:
+        """The files of one recording."""
+        return [] if self.folder is None else [self.folder / f"{name}.{format}" for format in self.formats]
+
+    def write(self, path: Path, transcript: Transcript, name: str, *, partial: bool) -> Path:
+        """Write one file; a partial transcript gets a name of its own that is free."""
+        text = self.render(transcript, name, path.suffix[1:])
+        if not partial:
+            return files.write_text(path, text, replace=self.overwrite)
+        for number in itertools.count(1):
+            end = f"{'' if number == 1 else f'.{number}'}{path.suffix}.partial"
+            free = path.with_name(shortened(path.stem, files.longest_name(path.parent) - len(end)) + end)
+            if not os.path.lexists(free):
+                break
+        return files.write_text(free, text, replace=False)
+
+    def render(self, transcript: Transcript, name: str, format: str) -> str:
+        return formats.render(transcript, format, name, all_edits=self.show_edits)
+
+
+def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:
+    """One name of at most `max_bytes` for each stem, all different also where case does not count: a, a-2, a-3."""
+    stems = [shortened(stem, max_bytes) for stem in stems]
+    taken = {stem.casefold() for stem in stems}
+    seen: set[str] = set()
+    names = []
+    for stem in stems:
+        name = stem
+        if stem.casefold() in seen:
+            numbered = (f"{shortened(stem, max_bytes - len(f'-{n}'))}-{n}" for n in itertools.count(2))
+            name = next(free for free in numbered if free.casefold() not in taken)
+            taken.add(name.casefold())
+        seen.add(stem.casefold())
+        names.append(name)
+    return names
+
+
+def shortened(name: str, max_bytes: int) -> str:
+    """As much of the beginning of a name as fits."""
+    while len(os.fsencode(name)) > max_bytes:
+        name = name[: -max(1, (len(os.fsencode(name)) - max_bytes) // 4)]
+    return name
+
+
+class Printer:
+    """Transcripts on standard output, in the encoding that it has."""
+
+    def __init__(self, outputs: Outputs, notes: console.Notes) -> None:
+        self._outputs = outputs
+        self._notes = notes
+        self._out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._warned = False
+
+    def title(self, label: str, *, first: bool) -> None:
+        """The line above one of several recordings."""
+        self._out.print(("" if first else "\n") + console.one_line(f"==> {label} <=="))
+
+    def print(self, transcript: Transcript, label: str, name: str) -> None:
+        """The transcript in the first format, or its tracked changes where they are wanted."""
+        format = self._outputs.formats[0]
+        if not self._outputs.show_edits or (self._outputs.folder is None and format == "json"):
+            self._print_whole(self._outputs.render(transcript, name, format), is_json=format == "json")
+            return
+        for segment in transcript.segments:
+            color = self._out.is_terminal and not self._out.no_color
+            line = show.edited_line(segment.edits, color) if segment.edits else Text(segment.text)
+            self._check_encoding(line.plain)
+            self._out.print(line)
+        if transcript.segments and transcript.draft is None:
+            self._notes.say(f"{label}: the model writes no draft; this is the text", "yellow")
+
+    def _print_whole(self, text: str, is_json: bool) -> None:
+        if self._out.is_terminal:
+            text = console.printable(text)
+        if is_json and not self._out.encoding.startswith("utf"):
+            text = console.json_ascii(text)
+        self._check_encoding(text)
+        self._out.file.write(text)
+        self._out.file.flush()
+
+    def _check_encoding(self, text: str) -> None:
+        absent = console.missing(text, self._out.file)
+        if absent and not self._warned:
+            self._warned = True
+            self._notes.say(
+                f"standard output is in {self._out.encoding}, which does not have {absent[:10]}; they are written as "
+                "escapes; set PYTHONIOENCODING=utf-8, or write files with --output-dir, which are UTF-8",
+                "yellow",
+            )

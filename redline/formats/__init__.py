@@ -1,0 +1,82 @@
+"""Transcript formats, by the suffix of their files.
+
+A new format is one file in this folder, with a function from a transcript to text, and one line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from redline import files
+from redline.errors import DataError
+from redline.formats.format import Format, RenderOptions
+from redline.formats.json import parse_transcript_json, render_json
+from redline.formats.nist import parse_ctm, parse_rttm, render_ctm, render_rttm
+from redline.formats.subtitles import alignment_notices, parse_srt, parse_vtt, render_srt, render_vtt
+from redline.formats.text import parse_tsv, render_tsv, render_txt
+from redline.types import Notice, Transcript, listed
+
+FORMATS = {
+    "txt": Format(render_txt),
+    "srt": Format(render_srt, parse_srt, subtitles=True),
+    "vtt": Format(render_vtt, parse_vtt, subtitles=True),
+    "tsv": Format(render_tsv, parse_tsv),
+    "json": Format(render_json, parse_transcript_json),
+    "ctm": Format(render_ctm, parse_ctm, needs_words=True),
+    "rttm": Format(render_rttm, parse_rttm, needs_speakers=True),
+}
+"""What transcripts can be written as, and read from where there is a parser."""
+
+
+def render(transcript: Transcript, format: str, name: str = "recording", *, all_edits: bool = False) -> str:
+    """The transcript in one of `FORMATS`; raises `ValueError` for another.
+
+    ctm and rttm call the recording by its `name`; with `all_edits` json lists the tokens that were kept, too.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}; allowed are {', '.join(FORMATS)}")
+    return FORMATS[format].render(transcript, RenderOptions(name, all_edits))
+
+
+def parse(text: str, format: str) -> Transcript:
+    """What a rendered transcript holds; raises `DataError` where it is not in that format, `ValueError` for no format.
+
+    Times are to the millisecond. What a format does not write is missing: subtitles and tsv give segments, ctm words,
+    rttm turns without text.
+    """
+    parser = FORMATS[format].parse if format in FORMATS else None
+    if parser is None:
+        readable = ", ".join(name for name, each in FORMATS.items() if each.parse)
+        raise ValueError(f"{format!r} cannot be read back; allowed are {readable}")
+    try:
+        return parser(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not a whole {format} file: {error}") from error
+
+
+def save(transcript: Transcript, path: str | Path, *, all_edits: bool = False) -> Path:
+    """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
+    path = Path(path)
+    format = path.suffix.removeprefix(".").lower()
+    if format not in FORMATS:
+        allowed = ", ".join(f".{name}" for name in FORMATS)
+        raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
+    return files.write_text(path, render(transcript, format, path.stem, all_edits=all_edits))
+
+
+def load(path: str | Path) -> Transcript:
+    """Read a file that `save` wrote; raises `OSError`, and what `parse` raises with the path in front."""
+    try:
+        return parse(files.read_utf8(path), Path(path).suffix.removeprefix(".").lower())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8 ({error})") from error
+    except (ValueError, DataError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def subtitle_notices(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
+    """What to tell about a transcript in these formats: subtitles whose cues could not be aligned with the audio."""
+    if any(name in FORMATS and FORMATS[name].subtitles for name in listed(wanted)):
+        return alignment_notices(transcript)
+    return []

@@ -1,0 +1,163 @@
+"""Ctrl-C and SIGTERM: what is done is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import redline
+from redline import files
+from redline import model as model_module
+from redline.longform import pipeline
+from redline.types import Waveform
+from tests.cli.commands import Run, recording
+
+
+def stop_after(count: int) -> Callable[[Waveform], str]:
+    heard: list[float] = []
+
+    def hear(clip: Waveform) -> str:
+        if len(heard) == count:
+            raise KeyboardInterrupt
+        heard.append(clip.duration)
+        return f"window {len(heard)}"
+
+    return hear
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch for every 30 seconds, so that an interruption falls between windows."""
+    monkeypatch.setattr(pipeline, "_TOGETHER_S", 30.0)
+
+
+def test_interrupted_work_says_what_is_done(
+    run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hear(clip: Waveform) -> str:
+        if list((tmp_path / "out").glob("*.txt")):
+            raise KeyboardInterrupt
+        return "heard"
+
+    monkeypatch.setattr(model_module, "_TOGETHER", 1)
+    files = [recordings / "talk.flac", recordings / "sub" / "Talk.flac"]
+    result = run(*files, "--output-dir", tmp_path / "out", hear=hear)
+    assert result.exit_code == 130
+    assert "interrupted; 1 of 2 recordings are done" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["talk.txt"]
+
+
+def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Path, one_by_one: None) -> None:
+    path, out = recording(tmp_path / "long.wav", 100.0), tmp_path / "out"
+    result = run(path, "--output-dir", out, "--format", "txt,json", hear=stop_after(2))
+    assert result.exit_code == 130
+    assert {file.name for file in out.iterdir()} == {"long.txt.partial", "long.json.partial"}
+    assert (out / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
+    made = json.loads((out / "long.json.partial").read_text())
+    (notice,) = made["warnings"]
+    assert notice["code"] == "interrupted" and notice["start"] == made["segments"][-1]["end"]
+    assert notice["end"] == made["duration"] == 100.0
+    assert str(out / "long.txt.partial") in result.stderr and "of 1:40 are missing" in result.stderr
+    run(path, "--output-dir", out, hear=stop_after(2))
+    assert (out / "long.2.txt.partial").read_text() == "window 1\nwindow 2\n", "and never over what is there"
+    assert run(path, hear=stop_after(2)).stdout == "window 1\nwindow 2\n", "without a folder it is printed"
+
+
+def test_interruption_delivers_the_recordings_that_are_done(run: Run, tmp_path: Path, one_by_one: None) -> None:
+    paths = [recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav", 80.0), recording(tmp_path / "c.wav", 80.0)]
+    result = run(*paths, "--output-dir", tmp_path / "out", hear=stop_after(2))
+    assert result.exit_code == 130 and "interrupted; 1 of 3 recordings are done" in result.stderr
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.txt", "b.txt.partial"}
+
+
+def test_a_signal_during_writing_loses_nothing_that_is_done(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write_text
+
+    def signalled(path: Path, text: str, **options: bool) -> Path:
+        if path.name == "a.txt":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return write(path, text, **options)
+
+    monkeypatch.setattr(files, "write_text", signalled)
+    paths = [recording(tmp_path / f"{name}.wav") for name in "abc"]
+    before = signal.getsignal(signal.SIGTERM)
+    result = run(*paths, "--output-dir", tmp_path / "out")
+    assert result.exit_code == 143 and "3 of 3 recordings are done" in result.stderr
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.txt", "b.txt", "c.txt"}
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_by_one: None
+) -> None:
+    done = 0
+
+    def hear(clip: Waveform) -> str:
+        nonlocal done
+        done += 1
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return f"window {done}"
+
+    write, signalled = files.write_text, list[Path]()
+
+    def writing(path: Path, text: str, **options: bool) -> Path:
+        signalled.append(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(path, text, **options)
+
+    monkeypatch.setattr(files, "write_text", writing)
+    result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear)
+    assert result.exit_code == 143 and len(signalled) == 1
+    assert (tmp_path / "out" / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["long.txt.partial"]
+
+
+def test_ctrl_c_while_the_program_ends_shows_no_traceback() -> None:
+    code = (
+        "import atexit, os, signal\nfrom redline.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests run under\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\nmain()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGINT and ended.stderr == "" and ended.stdout.startswith("redline ")
+
+
+def test_ctrl_c_in_a_long_recording_keeps_what_is_done(tmp_path: Path) -> None:
+    recording(tmp_path / "long.wav", 200.0)
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests run under\n"
+        "from redline import model as m\nfrom redline.longform import pipeline\n"
+        "from redline.testing import FakeRecognizer\nfrom redline.cli.main import main\n"
+        "pipeline._TOGETHER_S = 30.0\ncalls = 0\n"
+        "def hear(clip):\n"
+        "    global calls\n    calls += 1\n"
+        "    if calls == 5: open('started', 'w').close()\n"
+        "    if calls >= 5: time.sleep(60)\n"
+        "    return 'heard'\n"
+        "m.load_model = lambda *args, **kwargs: m.Model(FakeRecognizer(hear))\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "transcribe", "long.wav", "--no-vad", "--output-dir", "out"]
+    environment = os.environ | {"PYTHONPATH": str(Path(redline.__file__).parents[1])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["long.txt.partial"], told
+    assert (tmp_path / "out" / "long.txt.partial").read_text().count("heard") >= 3
+    assert "out/long.txt.partial" in told and "Traceback" not in told
