@@ -278,7 +278,7 @@ class Transcript(JsonRecord):
         """
         from redline import formats
 
-        saved = formats.save(self, path, all_edits=all_edits)
+        saved = formats.save_transcript(self, path, all_edits=all_edits)
         for notice in formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()]):
             warnings.warn(notice.message, stacklevel=2)
         return saved
@@ -288,7 +288,7 @@ class Transcript(JsonRecord):
         """Read a saved transcript: all of it from .json, what the format holds from .srt .vtt .tsv .ctm .rttm."""
         from redline import formats
 
-        return formats.load(path)
+        return formats.load_transcript(path)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def main() -> int:
         for kind, transcript in (("aligned", made), ("shared", shared(made))):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that times are shared out is what is asked for here
-                off = misses(formats.render(transcript, "srt", "talk"), words)
+                off = misses(formats.render_transcript(transcript, "srt", "talk"), words)
             far = np.mean(np.array(off) > FAR_S)
             print(
                 f"{name}, {kind}: {len(off)} cues, {far:.0%} off by more than {FAR_S} s, p90 "

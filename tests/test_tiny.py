@@ -120,7 +120,7 @@ def test_subtitles_are_aligned_in_every_model_and_nothing_else_changes(name: str
     demo = TINY.parent / "demo.flac"
     plain, asked = model.transcribe(demo), model.transcribe(demo, words=True)
     for format in ("srt", "vtt"):
-        assert formats.render(plain, format) == formats.render(asked, format)
+        assert formats.render_transcript(plain, format) == formats.render_transcript(asked, format)
         assert not formats.subtitle_notices(plain, [format])
     assert (
         plain.words == () and plain.text == asked.text and all(not one["words"] for one in plain.to_dict()["segments"])

@@ -35,11 +35,11 @@ FULL = Transcript(
 @pytest.mark.parametrize(("name", "all_edits"), [("edits", False), ("every-edit", True)])
 def test_json_of_a_transcript_never_changes_by_a_byte(golden: Path, name: str, all_edits: bool) -> None:
     expected = (golden / "transcript" / f"{name}.json").read_bytes()
-    assert formats.render(FULL, "json", all_edits=all_edits).encode() == expected
+    assert formats.render_transcript(FULL, "json", all_edits=all_edits).encode() == expected
 
 
 def test_json_has_every_key() -> None:
-    values = json.loads(formats.render(SHORT, "json"))
+    values = json.loads(formats.render_transcript(SHORT, "json"))
     assert list(values) == ["text", "language", "duration", "model", "task", "segments", "turns", "warnings"]
     assert list(values["segments"][0]) == [
         *("id", "start", "end", "text", "draft", "confidence", "speaker", "edits", "words", "accepted")
@@ -66,14 +66,14 @@ def test_a_transcript_is_read_back_from_its_dictionary_and_from_json(made: Trans
     values = made.to_dict(all_edits=True)
     assert Transcript.from_dict(values) == made
     assert Transcript.from_dict(json.loads(json.dumps(values))) == made
-    assert formats.parse(formats.render(made, "json", all_edits=True), "json") == made
+    assert formats.parse_transcript(formats.render_transcript(made, "json", all_edits=True), "json") == made
 
 
 def test_json_lists_what_was_edited_and_every_token_only_when_asked() -> None:
     kept, changed = Edit("keep", " a", " a", 0), Edit("replace", " b", " c", 1)
     made = Transcript("a c", (Segment(0, 0.0, 1.0, "a c", "a b", (kept, changed)),))
-    assert json.loads(formats.render(made, "json"))["segments"][0]["edits"] == [changed.to_dict()]
-    every = json.loads(formats.render(made, "json", all_edits=True))["segments"][0]["edits"]
+    assert json.loads(formats.render_transcript(made, "json"))["segments"][0]["edits"] == [changed.to_dict()]
+    every = json.loads(formats.render_transcript(made, "json", all_edits=True))["segments"][0]["edits"]
     assert every == [kept.to_dict(), changed.to_dict()] == made.to_dict(all_edits=True)["segments"][0]["edits"]
 
 

@@ -79,7 +79,7 @@ class Outputs:
         return files.write_text(free, text, replace=False)
 
     def render(self, transcript: Transcript, name: str, format: str) -> str:
-        return formats.render(transcript, format, name, all_edits=self.show_edits)
+        return formats.render_transcript(transcript, format, name, all_edits=self.show_edits)
 
 
 def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:

@@ -29,7 +29,7 @@ FORMATS = {
 """What transcripts can be written as, and read from where there is a parser."""
 
 
-def render(transcript: Transcript, format: str, name: str = "recording", *, all_edits: bool = False) -> str:
+def render_transcript(transcript: Transcript, format: str, name: str = "recording", *, all_edits: bool = False) -> str:
     """The transcript in one of `FORMATS`; raises `ValueError` for another.
 
     ctm and rttm call the recording by its `name`; with `all_edits` json lists the tokens that were kept, too.
@@ -39,7 +39,7 @@ def render(transcript: Transcript, format: str, name: str = "recording", *, all_
     return FORMATS[format].render(transcript, RenderOptions(name, all_edits))
 
 
-def parse(text: str, format: str) -> Transcript:
+def parse_transcript(text: str, format: str) -> Transcript:
     """What a rendered transcript holds; raises `DataError` where it is not in that format, `ValueError` for no format.
 
     Times are to the millisecond. What a format does not write is missing: subtitles and tsv give segments, ctm words,
@@ -55,20 +55,20 @@ def parse(text: str, format: str) -> Transcript:
         raise DataError(f"not a whole {format} file: {error}") from error
 
 
-def save(transcript: Transcript, path: str | Path, *, all_edits: bool = False) -> Path:
+def save_transcript(transcript: Transcript, path: str | Path, *, all_edits: bool = False) -> Path:
     """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()
     if format not in FORMATS:
         allowed = ", ".join(f".{name}" for name in FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    return files.write_text(path, render(transcript, format, path.stem, all_edits=all_edits))
+    return files.write_text(path, render_transcript(transcript, format, path.stem, all_edits=all_edits))
 
 
-def load(path: str | Path) -> Transcript:
-    """Read a file that `save` wrote; raises `OSError`, and what `parse` raises with the path in front."""
+def load_transcript(path: str | Path) -> Transcript:
+    """Read what `save_transcript` wrote; raises `OSError`, and what `parse_transcript` raises behind the path."""
     try:
-        return parse(files.read_utf8(path), Path(path).suffix.removeprefix(".").lower())
+        return parse_transcript(files.read_utf8(path), Path(path).suffix.removeprefix(".").lower())
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not text in UTF-8 ({error})") from error
     except (ValueError, DataError) as error:

@@ -22,20 +22,20 @@ TIMES = re.compile(r"(\d\d+):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d+):(\d\d):(\d\d)[
 
 
 def test_srt_is_what_players_read() -> None:
-    assert formats.render(SHORT, "srt") == (
+    assert formats.render_transcript(SHORT, "srt") == (
         "1\n00:00:00,000 --> 00:00:01,500\nAnd so,\n\n2\n01:00:00,000 --> 01:01:01,007\nmy fellow Americans\n"
     )
 
 
 def test_vtt_is_what_browsers_read() -> None:
-    assert formats.render(SHORT, "vtt") == (
+    assert formats.render_transcript(SHORT, "vtt") == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nAnd so,\n\n01:00:00.000 --> 01:01:01.007\nmy fellow Americans\n"
     )
 
 
 def test_txt_has_a_segment_a_line_and_tsv_its_milliseconds() -> None:
-    assert formats.render(SHORT, "txt") == "And so,\nmy fellow Americans\n"
-    assert formats.render(SHORT, "tsv") == (
+    assert formats.render_transcript(SHORT, "txt") == "And so,\nmy fellow Americans\n"
+    assert formats.render_transcript(SHORT, "tsv") == (
         "start\tend\ttext\n0\t1500\tAnd so,\n3600000\t3661007\tmy fellow Americans\n"
     )
 
@@ -43,18 +43,18 @@ def test_txt_has_a_segment_a_line_and_tsv_its_milliseconds() -> None:
 def test_a_ctm_has_the_confidence_of_each_word() -> None:
     words = (Word(0.0, 0.5, "so", 0.9371), Word(0.5, 1.0, "東"))
     made = Transcript("so 東", (Segment(0, 0.0, 1.0, "so 東", words=words),))
-    assert formats.render(made, "ctm", "talk") == "talk 1 0.000 0.500 so 0.937\ntalk 1 0.500 0.500 東 NA\n"
+    assert formats.render_transcript(made, "ctm", "talk") == "talk 1 0.000 0.500 so 0.937\ntalk 1 0.500 0.500 東 NA\n"
 
 
 def test_an_rttm_has_a_turn_a_line() -> None:
     made = Transcript("a b", turns=(Turn("1", 0.0, 1.25, "a"), Turn("2 b", 1.25, 3.0, "b")))
-    assert formats.render(made, "rttm", "my talk") == (
+    assert formats.render_transcript(made, "rttm", "my talk") == (
         "SPEAKER my_talk 1 0.000 1.250 <NA> <NA> 1 <NA> <NA>\nSPEAKER my_talk 1 1.250 1.750 <NA> <NA> 2_b <NA> <NA>\n"
     )
 
 
 def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
-    made = {name: formats.render(Transcript(""), name) for name in formats.FORMATS}
+    made = {name: formats.render_transcript(Transcript(""), name) for name in formats.FORMATS}
     assert made["txt"] == "" and made["srt"] == "" and made["vtt"] == "WEBVTT\n" and made["tsv"] == "start\tend\ttext\n"
     for name, format in formats.FORMATS.items():
         assert format.parse is None or format.parse(made[name]) == Transcript("")
@@ -62,15 +62,15 @@ def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
 
 def test_markup_in_speech_stays_text() -> None:
     made = transcript((0, 1, "a <b> & --> c"))
-    assert "a &lt;b&gt; &amp; --&gt; c" in formats.render(made, "vtt")
-    assert formats.render(made, "srt").count("-->") == 1
+    assert "a &lt;b&gt; &amp; --&gt; c" in formats.render_transcript(made, "vtt")
+    assert formats.render_transcript(made, "srt").count("-->") == 1
 
 
 @given(st.text(st.sampled_from("=+-@'a "), min_size=1, max_size=6).filter(str.strip))
 def test_no_cell_of_a_tsv_is_a_formula_and_taking_the_quote_off_gives_the_text(text: str) -> None:
-    rendered = formats.render(transcript((0, 1, text)), "tsv")
+    rendered = formats.render_transcript(transcript((0, 1, text)), "tsv")
     assert rendered.splitlines()[1].split("\t")[2][0] not in "=+-@"
-    assert formats.parse(rendered, "tsv").segments[0].text == " ".join(text.split())
+    assert formats.parse_transcript(rendered, "tsv").segments[0].text == " ".join(text.split())
 
 
 # ---------------------------------------------------------------------------------------------- parsing inverts writing
@@ -81,7 +81,7 @@ def test_times_of_subtitles_survive(rows: list[tuple[int, int, str]]) -> None:
     made = transcript(*((start / 1000, (start + length) / 1000, text) for start, length, text in rows))
     cues = transcript_cues(made)
     for format in ("srt", "vtt"):
-        text = formats.render(made, format)
+        text = formats.render_transcript(made, format)
         found = []
         for match in TIMES.finditer(text):  # read without the code that wrote them
             h, m, s, ms, h2, m2, s2, ms2 = map(int, match.groups())
@@ -94,7 +94,7 @@ def test_cues_are_read_as_they_were_written(made: Transcript) -> None:
     cues = transcript_cues(made)
     wanted = [(cue.start / 1000, cue.end / 1000, " ".join(cue.lines), cue.speaker) for cue in cues]
     for format in ("srt", "vtt"):
-        read = formats.parse(formats.render(made, format), format)
+        read = formats.parse_transcript(formats.render_transcript(made, format), format)
         assert [(each.start, each.end, each.text, each.speaker) for each in read.segments] == wanted
         assert read.text == " ".join(segment.text for segment in read.segments)
 
@@ -102,20 +102,20 @@ def test_cues_are_read_as_they_were_written(made: Transcript) -> None:
 @given(transcripts())
 def test_tables_are_read_as_they_were_written(made: Transcript) -> None:
     for format in ("tsv", "ctm", "rttm"):
-        rendered = formats.render(made, format, "talk")
-        read = formats.parse(rendered, format)
-        assert formats.render(read, format, "talk") == rendered
-    rows = formats.parse(formats.render(made, "tsv"), "tsv").segments
+        rendered = formats.render_transcript(made, format, "talk")
+        read = formats.parse_transcript(rendered, format)
+        assert formats.render_transcript(read, format, "talk") == rendered
+    rows = formats.parse_transcript(formats.render_transcript(made, "tsv"), "tsv").segments
     assert [(row.start, row.end, row.text) for row in rows] == [(row.start, row.end, row.text) for row in made.segments]
     words = tuple(replace(word, speaker=None) for word in made.words)
-    assert formats.parse(formats.render(made, "ctm"), "ctm").words == words
+    assert formats.parse_transcript(formats.render_transcript(made, "ctm"), "ctm").words == words
     turns = tuple(replace(turn, text="") for turn in made.turns)
-    assert formats.parse(formats.render(made, "rttm"), "rttm").turns == turns
+    assert formats.parse_transcript(formats.render_transcript(made, "rttm"), "rttm").turns == turns
 
 
 def test_captions_of_others_are_read() -> None:
     cue = "intro\r\n01:02.500 --> 01:04.000 align:start\r\nhi\r\nall\r\n"
-    found = formats.parse(f"WEBVTT - a title\n\nNOTE not said\n\n{cue}", "vtt")
+    found = formats.parse_transcript(f"WEBVTT - a title\n\nNOTE not said\n\n{cue}", "vtt")
     assert [(each.start, each.end, each.text) for each in found.segments] == [(62.5, 64.0, "hi all")]
 
 
@@ -135,7 +135,7 @@ def test_captions_of_others_are_read() -> None:
 )
 def test_what_is_no_transcript_is_refused(tmp_path: Path, format: str, text: str) -> None:
     with pytest.raises(DataError, match=f"not a whole {format} file"):
-        formats.parse(text, format)
+        formats.parse_transcript(text, format)
     path = tmp_path / f"talk.{format}"
     path.write_text(text)
     with pytest.raises(DataError, match=rf"talk\.{format}: not a whole"):
@@ -153,7 +153,7 @@ def test_save_goes_by_the_suffix_and_load_reads_it(tmp_path: Path) -> None:
     made = replace(SHORT, segments=segments)
     for name, format in formats.FORMATS.items():
         path = made.save(tmp_path / f"talk.{name.upper()}")
-        assert path.read_text(encoding="utf-8") == formats.render(made, name, "talk")
+        assert path.read_text(encoding="utf-8") == formats.render_transcript(made, name, "talk")
         if format.parse:
             assert Transcript.load(path) == format.parse(path.read_text(encoding="utf-8"))
     assert Transcript.load(tmp_path / "talk.JSON") == SHORT
@@ -161,7 +161,7 @@ def test_save_goes_by_the_suffix_and_load_reads_it(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"allowed are \.txt, \.srt"):
             SHORT.save(tmp_path / wrong)
     with pytest.raises(ValueError, match="allowed are txt"):
-        formats.render(SHORT, "doc")
+        formats.render_transcript(SHORT, "doc")
     with pytest.raises(ValueError, match="cannot be read back; allowed are srt"):
         Transcript.load(tmp_path / "talk.TXT")
 

@@ -375,8 +375,8 @@ def test_a_later_window_hears_the_one_before_and_goes_on_from_it(
     assert [(turn.speaker, turn.text) for turn in found.turns] == [("1", "so it is is it"), ("2", "no"), ("1", "no no")]
     starts = [one.start for one in found.segments]
     assert starts == sorted(starts) and found.segments[-1].end <= wave.duration
-    assert [line.split()[7] for line in formats.render(found, "rttm").splitlines()] == ["1", "2", "1"]
-    assert formats.render(found, "txt").splitlines()[2] == "Speaker 2: no"
+    assert [line.split()[7] for line in formats.render_transcript(found, "rttm").splitlines()] == ["1", "2", "1"]
+    assert formats.render_transcript(found, "txt").splitlines()[2] == "Speaker 2: no"
 
 
 def test_who_speaks_is_known_through_a_window_without_a_tag(
