@@ -42,25 +42,23 @@ _LOCALE = re.compile(r"([a-z]{2,3})(?:[-_.@][a-z0-9_.@-]*)?")
 def code(name: str | None, known: Sequence[str] = ()) -> str | None:
     """The code of a language that is named by its code, its name or a locale; None for "auto", "" and None.
 
-    `known` are the codes that are allowed where it is asked, for the message. A well-formed code that is not in the
-    table is taken as it is: whoever knows it decides. Raises `UnsupportedTaskError` for anything else.
+    `known` are the codes that are allowed where it is asked. A well-formed code that is not in the table is taken as it
+    is: the model decides. Raises `UnsupportedTaskError` for anything else.
     """
     if name is not None and not isinstance(name, str):
         raise UnsupportedTaskError(f"a language is text such as 'en', not {name!r}")
     wanted = (name or "").strip().casefold()
     if wanted in ("", AUTO):
         return None
-    for one in known:
-        if one.casefold() == wanted:
-            return one
+    for key in known:
+        if key.casefold() == wanted:
+            return key
     if wanted in _CODES:
         return _CODES[wanted]
     if (locale := _LOCALE.fullmatch(wanted)) is not None:
         return _CODES.get(locale[1], locale[1])
     near = difflib.get_close_matches(wanted, [key for key in _CODES if len(key) > 3], n=1)
     hint = f" (did you mean {NAMES[_CODES[near[0]]]}?)" if near else ""
-    allowed = ", ".join(f"{one} ({NAMES[one]})" if one in NAMES else one for one in known)
-    raise UnsupportedTaskError(
-        f"no language is called {name!r}{hint}; allowed are "
-        + (f"{allowed} and {AUTO}" if known else f"codes (en), names (English), locales (en-US) and {AUTO}")
-    )
+    allowed = ", ".join(f"{key} ({NAMES[key]})" if key in NAMES else key for key in known)
+    allowed = allowed or "codes (en), names (English), locales (en-US)"
+    raise UnsupportedTaskError(f"no language is called {name!r}{hint}; allowed are {allowed} and {AUTO}")

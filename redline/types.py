@@ -145,46 +145,45 @@ class SpeakerEmbedding:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Recognition result of one clip: its text, and what the model can add to it."""
+    """Recognition result of one clip: its text, and what the model can add to it (None or () where it cannot).
+
+    `draft` is the CTC output before it was edited or verified, `language` is identified, `turns` are all of the text by
+    speaker, `tagged` is the model's output with its tags, `accepted` the acceptance rate of speculative decoding (share
+    of draft tokens that stand). `speaker_embeddings` are those of the turns; names hold for this clip alone. `timing`
+    aligns the words where they were not asked for, for subtitles.
+    """
 
     text: str
     draft: str | None = None
-    """CTC output before editing or verification; None where the model writes none."""
     edits: tuple[Edit, ...] = ()
     confidence: float | None = None
     words: tuple[Word, ...] = ()
     warnings: tuple[Notice, ...] = ()
     language: str | None = None
-    """Language identification; None where the recognizer does none."""
     turns: tuple[Turn, ...] = ()
-    """Diarization: all of the text by speaker, where speakers were asked for."""
     tagged: str | None = None
-    """Model output with its tags; None where it writes none."""
     accepted: float | None = None
-    """Acceptance rate of speculative decoding: share of draft tokens that stand; None where no draft was verified."""
     speaker_embeddings: tuple[SpeakerEmbedding, ...] = ()
-    """One per speaker of the turns, where an embedding told them apart; names hold for this clip alone."""
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
-    """Where no words were asked for: their alignment, for subtitles."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do with the speech: the verb and its languages (None: the model decides), and what else is wanted."""
+    """What to do with the speech: the verb, its languages (None: the model decides), and what else is wanted.
+
+    `words` are word timestamps, `speakers` diarization, `keywords` contextual biasing (names and terms to expect; a
+    text is a list with commas), `prompt` is an instruction in place of the model's own, and `prefix` the transcript of
+    the beginning of the clip, which the answer begins with.
+    """
 
     name: TaskName = "transcribe"
     language: str | None = None
     target_language: str | None = None
     words: bool = False
-    """Word timestamps."""
     speakers: bool = False
-    """Diarization."""
     keywords: tuple[str, ...] = ()
-    """Contextual biasing: names and terms to expect; a text is a list with commas."""
     prompt: str | None = None
-    """An instruction in place of the model's own."""
     prefix: str | None = None
-    """Prefix decoding: the transcript of the beginning of the clip, which the answer begins with."""
 
     def __post_init__(self) -> None:
         if self.keywords is None or isinstance(self.keywords, Iterable):  # anything else is refused by the recognizer
@@ -193,7 +192,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Segment(JsonRecord):
-    """One window of the recording with its result; `start` and `end` in seconds."""
+    """One window of the recording, from `start` to `end` in seconds, with its result as in `Hypothesis`.
+
+    The first segment of a window has all of its `tagged` output. Neither that nor `language` is in the JSON.
+    """
 
     id: int
     start: float
@@ -205,18 +207,12 @@ class Segment(JsonRecord):
     speaker: str | None = None
     words: tuple[Word, ...] = ()
     accepted: float | None = None
-    """Acceptance rate of speculative decoding, as in `Hypothesis`."""
     language: str | None = None
     tagged: str | None = None
-    """Model output with its tags, in the first segment of a window."""
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
-    """Where no words were asked for: their alignment, counted from `start`."""
 
     def aligned_words(self) -> tuple[Word, ...]:
-        """All words with their times in the recording, asked for or not; none where they cannot be aligned.
-
-        Takes a few hundredths of the time that recognition took. Not in JSON unless asked for.
-        """
+        """All words with their times in the recording, asked for or not; none where they cannot be aligned."""
         if self.words or self.timing is None:
             return self.words
         return tuple(
@@ -272,10 +268,7 @@ class Transcript(JsonRecord):
         return transcript_from_dict(values)
 
     def save(self, path: str | Path, *, all_edits: bool = False) -> Path:
-        """Write the transcript; the suffix (.txt .srt .vtt .json ...) names the format, `all_edits` is as in `to_dict`.
-
-        Subtitles whose times could not be aligned with the audio give a Python warning.
-        """
+        """Write the transcript in the format of the suffix; subtitles that could not be aligned give a warning."""
         from redline import formats
 
         saved = formats.save_transcript(self, path, all_edits=all_edits)
@@ -304,8 +297,8 @@ class Request:
 class ClipLimits:
     """The longest clip in seconds that a recognizer takes, and whether each clip needs the one before it.
 
-    With `needs_previous` a clip is recognized after its predecessor, whose audio stands in front of it and whose tagged
-    answer is the task's `prefix`, so that speaker numbers go on.
+    With `needs_previous` the audio of its predecessor stands in front of a clip, whose task has the tagged answer to
+    that as its `prefix`, so that speaker numbers go on.
     """
 
     max_s: float

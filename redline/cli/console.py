@@ -78,21 +78,16 @@ def json_ascii(text: str) -> str:
     return re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
 
 
-def is_debugging() -> bool:
-    """Whether tracebacks are wanted."""
-    return _log.isEnabledFor(logging.DEBUG)
-
-
 def debug(asked: bool = True) -> None:
     """Print tracebacks and what the package logs, on standard error."""
-    if asked and not is_debugging():
+    if asked and not _log.isEnabledFor(logging.DEBUG):
         logging.basicConfig(format="%(name)s: %(message)s")
         _log.setLevel(logging.DEBUG)
 
 
 def refused(error: Exception, status: int = 2, message: str | None = None) -> typer.Exit:
     """Tell of an error in one line, with its traceback where tracebacks are wanted; the exit to raise."""
-    if is_debugging():
+    if _log.isEnabledFor(logging.DEBUG):
         traceback.print_exception(error)
     complain(error_text(error) if message is None else message)
     return typer.Exit(status)

@@ -82,8 +82,7 @@ class Meter(Progress):
             redirect_stderr=False,
             disable=not (enabled and console.is_terminal),
         )
-        self._task = self.add_task("", total=None, state="listening")
-        self._describe()
+        self._task = self.add_task(f"transcribing 0/{recordings}", total=None, state="reading")
 
     def advance_to(self, audio_s: float, fraction: float) -> None:
         """`audio_s` seconds of audio are done, which are `fraction` of the work."""
@@ -96,7 +95,7 @@ class Meter(Progress):
     def finish_one(self) -> None:
         """One more recording is done."""
         self._finished += 1
-        self._describe()
+        self.update(self._task, description=f"transcribing {self._finished}/{self._recordings}")
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -106,7 +105,3 @@ class Meter(Progress):
             yield
         finally:
             self.start()
-
-    def _describe(self) -> None:
-        count = "transcribing" if self._recordings == 1 else f"{self._finished} of {self._recordings}"
-        self.update(self._task, description=count)

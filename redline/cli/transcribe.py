@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -17,9 +17,15 @@ from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
 from redline.errors import RedlineError
 from redline.formats import FORMATS
-from redline.types import listed
+from redline.types import TaskName, listed
 
 ALL_DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2
+_DRAFTS = ("own", "exact", "fast", "trust", "none")
+_FORMAT_HELP = f"""{", ".join(FORMATS)}, several with commas, or all that can be filled with what is asked for (rttm
+with --speakers). Default: txt, or ctm with --word-timestamps."""
+_DRAFTS_HELP = """Speculative decoding: the CTC draft is verified (exact, fast), is the text (trust), or is not written
+(none). own: as suits the model."""
+_EDITS_HELP = "Print the draft as tracked changes instead of the text; in json, every edit."
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -33,79 +39,38 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 def transcribe(
     context: typer.Context,
-    files: Annotated[
-        list[str], typer.Argument(help="Recordings, folders of recordings, patterns, or - for standard input.")
-    ],
+    files: Annotated[list[str], typer.Argument(help="Recordings, folders of them, patterns, or - for standard input.")],
     model: Annotated[str, typer.Option(help="A bundled model, a folder or a hub id.")] = "tiny",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help=f"One or more of {', '.join(FORMATS)}, separated by commas, or all: those that what is asked for can "
-            "fill (rttm with --speakers). Default: txt, or ctm with --word-timestamps."
-        ),
-    ] = None,
+    format: Annotated[str | None, typer.Option(help=_FORMAT_HELP)] = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Write <name>.<format> for each recording here, not to standard output.")
+        Path | None, typer.Option(help="Write NAME.FORMAT for each recording into this folder.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there; else their recordings are refused.")
-    ] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out recordings whose files are there.")
-    ] = False,
-    language: Annotated[
-        str | None, typer.Option(help="Language that is spoken: en, English or en-US; default: auto, identified.")
-    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
+    language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
     task: Annotated[
-        str,
-        typer.Option(
-            callback=_one_of("transcribe", "translate"), help="transcribe, or translate into the language of --to."
-        ),
+        str, typer.Option(callback=_one_of(*get_args(TaskName)), help="transcribe, or translate --to.")
     ] = "transcribe",
-    target_language: Annotated[
-        str | None, typer.Option("--to", help="Language to translate into: de, German or de-AT.")
-    ] = None,
+    target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
     speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
-    words: Annotated[
-        bool, typer.Option("--word-timestamps", help="Start and end of each word (in json, ctm, srt and vtt).")
-    ] = False,
-    keywords: Annotated[
-        str | None, typer.Option(help="Names and terms to expect: a file with one a line, or a list with commas.")
-    ] = None,
+    words: Annotated[bool, typer.Option("--word-timestamps", help="Start and end of each word.")] = False,
+    keywords: Annotated[str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c.")] = None,
     prompt: Annotated[str | None, typer.Option(help="An instruction in place of the model's own.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Text of the beginning of the recording, to go on from.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,
-    drafts: Annotated[
-        str,
-        typer.Option(
-            callback=_one_of("own", "exact", "fast", "trust", "none"),
-            help="Speculative decoding of the CTC draft: verified (exact, fast), taken as the text (trust), or none. "
-            "own: as suits the model.",
-        ),
-    ] = "own",
-    draft_lm: Annotated[
-        str, typer.Option(help="n-gram LM for shallow fusion in the draft: own (the model's), none, or a file.")
-    ] = "own",
+    drafts: Annotated[str, typer.Option(callback=_one_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
+    draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the fastest.")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads that compute; default: the CPUs it may use.")
     ] = None,
-    show_edits: Annotated[
-        bool,
-        typer.Option(
-            "--show-edits", help="Print the draft as tracked changes instead of the text; in json, every edit."
-        ),
-    ] = False,
+    show_edits: Annotated[bool, typer.Option("--show-edits", help=_EDITS_HELP)] = False,
     channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
-    track: Annotated[
-        int | None, typer.Option(min=0, help="This audio track of a file with several, from 0; default: the main one.")
-    ] = None,
+    track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
-    digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: 23 for twenty three.")] = False,
-    punctuate: Annotated[
-        bool, typer.Option("--punctuation/--no-punctuation", help="Casing and punctuation, where the model has them.")
-    ] = True,
+    digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: twenty three is 23.")] = False,
+    punctuate: Annotated[bool, typer.Option("--punctuation/--no-punctuation", help="Casing and marks.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Transcribe recordings of any length.

@@ -66,13 +66,11 @@ def save_transcript(transcript: Transcript, path: str | Path, *, all_edits: bool
 
 
 def load_transcript(path: str | Path) -> Transcript:
-    """Read what `save_transcript` wrote; raises `OSError`, and what `parse_transcript` raises behind the path."""
+    """Read what `save_transcript` wrote; raises `OSError`, and `DataError` for what is no transcript."""
     try:
         return parse_transcript(files.read_utf8(path), Path(path).suffix.removeprefix(".").lower())
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text in UTF-8 ({error})") from error
     except (ValueError, DataError) as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}") from error
 
 
 def subtitle_notices(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
