@@ -77,7 +77,7 @@ def finetune(
         )
         sets = {"dev": (write_dev(data, out), None), "test": (test, None) if test else (data, "test")}
         first = is_first_process()
-        notes = console.notes() if first else Console(quiet=True)
+        notes = console.Notes() if first else Console(quiet=True)
         before = _score(model, sets, device, notes)
         if text == "spoken" or (text == "auto" and _writes_lower_case(before)):
             options = replace(options, text="spoken")

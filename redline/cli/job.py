@@ -25,7 +25,7 @@ HOW_TO_GO_ON = "--overwrite replaces it, --skip-existing leaves it, or choose an
 
 
 @dataclass(frozen=True)
-class Recording:
+class PlannedRecording:
     """One recording to transcribe, the name of its files, and those that are to be written."""
 
     input: Input
@@ -41,7 +41,7 @@ class Job:
         self.notes = notes
         self.quiet = quiet
         self.printer = Printer(outputs, notes)
-        self.work: list[Recording] = []
+        self.work: list[PlannedRecording] = []
         self.total = self.done = self.failed = self.skipped = 0
 
     def plan(self, inputs: Sequence[Input]) -> None:
@@ -55,7 +55,7 @@ class Job:
             elif there and len(there) == len(paths):
                 self.skipped += 1
             else:
-                self.work.append(Recording(source, name, [path for path in paths if path not in there]))
+                self.work.append(PlannedRecording(source, name, [path for path in paths if path not in there]))
 
     def run(self, model: Transcriber, options: dict[str, Any], stopper: Stopper) -> None:
         """Transcribe all recordings; one that fails is told and does not stop the others.
@@ -100,7 +100,7 @@ class Job:
         if not self.quiet:
             self.sum_up(audio_s, time.perf_counter() - started)
 
-    def _deliver(self, recording: Recording, result: Transcript | RedlineError) -> None:
+    def _deliver(self, recording: PlannedRecording, result: Transcript | RedlineError) -> None:
         """Write or print one transcript, or what was done of it before an interruption; or say what went wrong."""
         label = recording.input.label
         if not isinstance(result, Transcript):

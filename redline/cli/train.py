@@ -69,7 +69,7 @@ def train(
         from redline.train.recipe import Recipe, read_values
 
         use(threads)
-        say = console.notes().print
+        say = console.Notes().print
         materials = Materials(data, out, text, noise, rooms, voices, voice_weights)
         values, where = read_values(recipe)
         if "kind" in values:
@@ -104,5 +104,5 @@ def training_errors(out: Path) -> Iterator[None]:
     except ImportError as error:
         raise console.lacking(error, "train") from error
     except KeyboardInterrupt:
-        console.notes().print(f"redline: stopped; the same command goes on from {out}", style="yellow")
+        console.Notes().print(f"redline: stopped; the same command goes on from {out}", style="yellow")
         raise typer.Exit(console.INTERRUPTED) from None

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from redline import model as model_module
+from redline import load as load_module
 from redline.cli.main import app
-from redline.model import Model
+from redline.engine.scheduler import BatchOptions
 from redline.testing import FakeRecognizer
+from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Waveform
 from tests.cli.commands import Run
 
@@ -26,8 +27,10 @@ def run_vad(monkeypatch: pytest.MonkeyPatch) -> Run:
         hear: Callable[[Waveform], str | Hypothesis] = lambda clip: "heard",
         stdin: bytes = b"",
         charset: str = "utf-8",
+        batch_s: float = 120.0,
     ) -> Result:
-        monkeypatch.setattr(model_module, "load_model", lambda *args, **kwargs: Model(FakeRecognizer(hear)))
+        model = Transcriber(FakeRecognizer(hear), batch=BatchOptions(batch_s))
+        monkeypatch.setattr(load_module, "load_model", lambda *args, **kwargs: model)
         return CliRunner(charset=charset).invoke(app, ["transcribe", *map(str, arguments)], input=stdin)
 
     return invoke

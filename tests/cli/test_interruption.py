@@ -15,8 +15,6 @@ import pytest
 
 import redline
 from redline import files
-from redline import model as model_module
-from redline.longform import pipeline
 from redline.types import Waveform
 from tests.cli.commands import Run, recording
 
@@ -33,31 +31,22 @@ def stop_after(count: int) -> Callable[[Waveform], str]:
     return hear
 
 
-@pytest.fixture
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch for every 30 seconds, so that an interruption falls between windows."""
-    monkeypatch.setattr(pipeline, "_TOGETHER_S", 30.0)
-
-
-def test_interrupted_work_says_what_is_done(
-    run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_work_says_what_is_done(run: Run, recordings: Path, tmp_path: Path) -> None:
     def hear(clip: Waveform) -> str:
         if list((tmp_path / "out").glob("*.txt")):
             raise KeyboardInterrupt
         return "heard"
 
-    monkeypatch.setattr(model_module, "_TOGETHER", 1)
     files = [recordings / "talk.flac", recordings / "sub" / "Talk.flac"]
-    result = run(*files, "--output-dir", tmp_path / "out", hear=hear)
+    result = run(*files, "--output-dir", tmp_path / "out", hear=hear, batch_s=1.0)
     assert result.exit_code == 130
     assert "interrupted; 1 of 2 recordings are done" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["talk.txt"]
 
 
-def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Path, one_by_one: None) -> None:
+def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Path) -> None:
     path, out = recording(tmp_path / "long.wav", 100.0), tmp_path / "out"
-    result = run(path, "--output-dir", out, "--format", "txt,json", hear=stop_after(2))
+    result = run(path, "--output-dir", out, "--format", "txt,json", hear=stop_after(2), batch_s=1.0)
     assert result.exit_code == 130
     assert {file.name for file in out.iterdir()} == {"long.txt.partial", "long.json.partial"}
     assert (out / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
@@ -66,14 +55,14 @@ def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Pa
     assert notice["code"] == "interrupted" and notice["start"] == made["segments"][-1]["end"]
     assert notice["end"] == made["duration"] == 100.0
     assert str(out / "long.txt.partial") in result.stderr and "of 1:40 are missing" in result.stderr
-    run(path, "--output-dir", out, hear=stop_after(2))
+    run(path, "--output-dir", out, hear=stop_after(2), batch_s=1.0)
     assert (out / "long.2.txt.partial").read_text() == "window 1\nwindow 2\n", "and never over what is there"
-    assert run(path, hear=stop_after(2)).stdout == "window 1\nwindow 2\n", "without a folder it is printed"
+    assert run(path, hear=stop_after(2), batch_s=1.0).stdout == "window 1\nwindow 2\n", "without a folder it is printed"
 
 
-def test_interruption_delivers_the_recordings_that_are_done(run: Run, tmp_path: Path, one_by_one: None) -> None:
+def test_interruption_delivers_the_recordings_that_are_done(run: Run, tmp_path: Path) -> None:
     paths = [recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav", 80.0), recording(tmp_path / "c.wav", 80.0)]
-    result = run(*paths, "--output-dir", tmp_path / "out", hear=stop_after(2))
+    result = run(*paths, "--output-dir", tmp_path / "out", hear=stop_after(2), batch_s=1.0)
     assert result.exit_code == 130 and "interrupted; 1 of 3 recordings are done" in result.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.txt", "b.txt.partial"}
 
@@ -98,7 +87,7 @@ def test_a_signal_during_writing_loses_nothing_that_is_done(
 
 
 def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_by_one: None
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     done = 0
 
@@ -117,7 +106,7 @@ def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
         return write(path, text, **options)
 
     monkeypatch.setattr(files, "write_text", writing)
-    result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear)
+    result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear, batch_s=1.0)
     assert result.exit_code == 143 and len(signalled) == 1
     assert (tmp_path / "out" / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["long.txt.partial"]
@@ -138,15 +127,16 @@ def test_ctrl_c_in_a_long_recording_keeps_what_is_done(tmp_path: Path) -> None:
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests run under\n"
-        "from redline import model as m\nfrom redline.longform import pipeline\n"
+        "from redline import load\nfrom redline.transcriber import Transcriber\n"
+        "from redline.engine.scheduler import BatchOptions\n"
         "from redline.testing import FakeRecognizer\nfrom redline.cli.main import main\n"
-        "pipeline._TOGETHER_S = 30.0\ncalls = 0\n"
+        "calls = 0\n"
         "def hear(clip):\n"
         "    global calls\n    calls += 1\n"
         "    if calls == 5: open('started', 'w').close()\n"
         "    if calls >= 5: time.sleep(60)\n"
         "    return 'heard'\n"
-        "m.load_model = lambda *args, **kwargs: m.Model(FakeRecognizer(hear))\n"
+        "load.load_model = lambda *args, **kwargs: Transcriber(FakeRecognizer(hear), batch=BatchOptions(1.0))\n"
         "main()\n"
     )
     command = [sys.executable, "-c", code, "transcribe", "long.wav", "--no-vad", "--output-dir", "out"]

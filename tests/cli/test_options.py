@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from redline import model as model_module
+from redline import load as load_module
 from redline.audio import AudioOptions
 from redline.cli.main import app
 from redline.cli.transcribe import _keywords
 from redline.errors import RedlineError
-from redline.model import Model
 from redline.testing import FakeRecognizer
+from redline.transcriber import Model
 from redline.types import ClipLimits, Task, Transcript
 from tests.cli.commands import Run
 
@@ -74,8 +74,8 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
         return call
 
     monkeypatch.setattr(Model, "transcribe_each", recorded(Model.transcribe_each, lambda: iter([Transcript("")])))
-    load = recorded(model_module.load_model, lambda: Model(FakeRecognizer()))
-    monkeypatch.setattr(model_module, "load_model", load)
+    load = recorded(load_module.load_model, lambda: Model(FakeRecognizer()))
+    monkeypatch.setattr(load_module, "load_model", load)
     given = {"--revision": "r", "--beams": "3", "--drafts": "none", "--draft-lm": "none", "--device": "cpu"}
     given |= {"--threads": "2", "--language": "en", "--task": "translate", "--to": "de", "--keywords": "a, b"}
     given |= {"--prompt": "p", "--prefix": "so", "--channel": "1", "--track": "2"}

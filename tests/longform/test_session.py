@@ -263,7 +263,7 @@ def test_speakers_are_linked_in_time_order_whatever_the_order_of_answers(talk: T
 
     def answer(id: int) -> Hypothesis:
         voice = SpeakerEmbedding("1", directions[id], 2.0)
-        return Hypothesis("yes", turns=(Turn("1", 0.0, 1.0, "yes"),), voices=(voice,))
+        return Hypothesis("yes", turns=(Turn("1", 0.0, 1.0, "yes"),), speaker_embeddings=(voice,))
 
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         session = Session(ClipLimits(4.0), Task(speakers=True), ALL)
