@@ -13,8 +13,6 @@ from redline import audio, files
 from redline.errors import AudioError, DataError
 from redline.manifest import read_manifest, write_manifest
 
-JFK = Path(__file__).parent / "data" / "jfk.flac"
-
 
 def test_a_file_is_written_with_the_longest_name_there_is(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 251 + ".txt")
@@ -79,9 +77,9 @@ def test_a_recording_that_is_a_pipe_without_a_writer_times_out(tmp_path: Path) -
         audio.load(tmp_path / "pipe.wav", options=audio.AudioOptions(max_wait_s=0.05))
 
 
-def test_a_recording_is_read_from_a_pipe(tmp_path: Path) -> None:
+def test_a_recording_is_read_from_a_pipe(tmp_path: Path, jfk: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe.wav").write_bytes(JFK.read_bytes()))
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.wav").write_bytes(jfk.read_bytes()))
     writer.start()
     assert audio.load(tmp_path / "pipe.wav").duration == 11.0
     writer.join()
