@@ -24,89 +24,46 @@ class Ours(NamedTuple):
 
 
 _LEAVE_OUT = Ours("nothing of the kind is needed: leave it out")
-_TIMES = Ours("words=True", "--word-timestamps")
-_KEYWORDS = Ours("keywords=", "--keywords")
-_SPEAKERS = Ours("speakers=True", "--speakers")
-_MODEL = Ours("the first argument of load_model", "--model")
-_CACHE = Ours("the environment variables HF_HOME and HF_HUB_OFFLINE")
-_SAVE = Ours('Transcript.save("name.srt")', "--format")
-_VAD = Ours("vad=True, the default, or vad=False", "--vad")
-_BEAMS = Ours("load_model(beams=)", "--beams")
-FOREIGN = {
-    "word_timestamps": _TIMES,
-    "return_timestamps": _TIMES,
-    "timestamp_granularities": _TIMES,
-    "hotwords": _KEYWORDS,
-    "hot_words": _KEYWORDS,
-    "vocabulary": _KEYWORDS,
-    "initial_prompt": Ours(
+_NAMES = {
+    Ours("words=True", "--word-timestamps"): "word_timestamps return_timestamps timestamp_granularities",
+    Ours("keywords=", "--keywords"): "hotwords hot_words vocabulary",
+    Ours(
         "keywords= for names and terms, prefix= for what was said before, prompt= for an instruction",
         "--keywords for names and terms, --prefix for what was said before",
-    ),
-    "diarize": _SPEAKERS,
-    "speaker_labels": _SPEAKERS,
-    "target_lang": Ours("target_language=", "--to"),
-    "translate": Ours('task="translate"', "--task translate"),
-    "vad_filter": _VAD,
-    "vad_parameters": _VAD,
-    "beam_size": _BEAMS,
-    "num_beams": _BEAMS,
-    "best_of": _BEAMS,
-    "do_sample": Ours("load_model(temperature=)"),
-    "fp16": Ours('load_model(dtype="float16") on a GPU'),
-    "bf16": Ours('load_model(dtype="bfloat16")'),
-    "compute_type": Ours("load_model(dtype=)"),
-    "torch_dtype": Ours("load_model(dtype=)"),
-    "device_index": Ours('load_model(device="cuda:1")', "--device cuda:1"),
-    "model_size_or_path": _MODEL,
-    "model_name": _MODEL,
-    "model_id": _MODEL,
-    "model": _MODEL,
-    "download_root": _CACHE,
-    "model_dir": _CACHE,
-    "cache_dir": _CACHE,
-    "local_files_only": _CACHE,
-    "response_format": _SAVE,
-    "output_format": _SAVE,
-    "output_dir": Ours('Transcript.save("folder/name.srt")', "--output-dir"),
-    "audio": Ours("the first argument, the recording"),
-    "file": Ours("the first argument, the recording"),
-    "inputs": Ours("the first argument, the recording"),
-    "sampling_rate": Ours("sample_rate="),
-    "sr": Ours("sample_rate="),
-    "verbose": Ours("progress=, a function that gets the seconds done and known", "--quiet"),
-    "batch_size": Ours("a list of recordings, which is batched by itself"),
-    "chunk_length": _LEAVE_OUT,
-    "chunk_length_s": _LEAVE_OUT,
-    "clip_timestamps": Ours("a part of the samples, given as an array with sample_rate="),
-    "without_timestamps": _LEAVE_OUT,
-    "condition_on_previous_text": _LEAVE_OUT,
-    "prompt_reset_on_temperature": _LEAVE_OUT,
-    "language_detection_segments": _LEAVE_OUT,
-    "language_detection_threshold": _LEAVE_OUT,
-    "language_detection": Ours("language=None, the default", "--language auto"),
-    "detect_language": Ours("language=None, the default", "--language auto"),
-    "multilingual": Ours("language=None, the default", "--language auto"),
-    "no_speech_threshold": _VAD,
-    "logprob_threshold": _LEAVE_OUT,
-    "log_prob_threshold": _LEAVE_OUT,
-    "compression_ratio_threshold": _LEAVE_OUT,
-    "temperature_increment_on_fallback": _LEAVE_OUT,
-    "hallucination_silence_threshold": _LEAVE_OUT,
-    "repetition_penalty": _LEAVE_OUT,
-    "no_repeat_ngram_size": _LEAVE_OUT,
-    "length_penalty": _LEAVE_OUT,
-    "patience": _LEAVE_OUT,
-    "suppress_tokens": _LEAVE_OUT,
-    "suppress_blank": _LEAVE_OUT,
-    "max_new_tokens": _LEAVE_OUT,
-    "prepend_punctuations": _LEAVE_OUT,
-    "append_punctuations": _LEAVE_OUT,
-    "suppress_numerals": Ours("digits=False, the default"),
-    "max_line_width": Ours("nothing: a subtitle has two lines of 42 characters", "nothing: two lines of 42 characters"),
-    "max_line_count": Ours("nothing: a subtitle has two lines of 42 characters", "nothing: two lines of 42 characters"),
-    "highlight_words": _LEAVE_OUT,
+    ): "initial_prompt",
+    Ours("speakers=True", "--speakers"): "diarize speaker_labels",
+    Ours("target_language=", "--to"): "target_lang",
+    Ours('task="translate"', "--task translate"): "translate",
+    Ours("vad=True, the default, or vad=False", "--vad"): "vad_filter vad_parameters no_speech_threshold",
+    Ours("load_model(beams=)", "--beams"): "beam_size num_beams best_of",
+    Ours("load_model(temperature=)"): "do_sample",
+    Ours('load_model(dtype="float16") on a GPU'): "fp16",
+    Ours('load_model(dtype="bfloat16")'): "bf16",
+    Ours("load_model(dtype=)"): "compute_type torch_dtype",
+    Ours('load_model(device="cuda:1")', "--device cuda:1"): "device_index",
+    Ours("the first argument of load_model", "--model"): "model_size_or_path model_name model_id model",
+    Ours("the environment variables HF_HOME and HF_HUB_OFFLINE"): "download_root model_dir cache_dir local_files_only",
+    Ours('Transcript.save("name.srt")', "--format"): "response_format output_format",
+    Ours('Transcript.save("folder/name.srt")', "--output-dir"): "output_dir",
+    Ours("the first argument, the recording"): "audio file inputs",
+    Ours("sample_rate="): "sampling_rate sr",
+    Ours("progress=, a function that gets the seconds done and known", "--quiet"): "verbose",
+    Ours("a list of recordings, which is batched by itself"): "batch_size",
+    Ours("a part of the samples, given as an array with sample_rate="): "clip_timestamps",
+    Ours("language=None, the default", "--language auto"): "language_detection detect_language multilingual",
+    Ours("digits=False, the default"): "suppress_numerals",
+    Ours(
+        "nothing: a subtitle has two lines of 42 characters", "nothing: two lines of 42 characters"
+    ): "max_line_width max_line_count",
+    _LEAVE_OUT: """
+        chunk_length chunk_length_s without_timestamps condition_on_previous_text prompt_reset_on_temperature
+        language_detection_segments language_detection_threshold logprob_threshold log_prob_threshold
+        compression_ratio_threshold temperature_increment_on_fallback hallucination_silence_threshold repetition_penalty
+        no_repeat_ngram_size length_penalty patience suppress_tokens suppress_blank max_new_tokens prepend_punctuations
+        append_punctuations highlight_words
+    """,
 }
+FOREIGN = {name: ours for ours, names in _NAMES.items() for name in names.split()}
 """What other packages call it -> what it is here."""
 
 _HOMES: dict[str, tuple[str, ...]] = {}
@@ -120,13 +77,12 @@ def checked(options: type | None = None) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        fixed = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
-        further = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=annotation)
-            for name, annotation in (options.__annotations__ if options is not None else {}).items()
-        ]
-        parameters = [*fixed, *further, *parameters[len(fixed) :]]
+        parameters = list(signature.parameters.values())
+        if options is not None:
+            parameters[-1:] = [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=annotation)
+                for name, annotation in options.__annotations__.items()
+            ]
         known = tuple(each.name for each in parameters if each.name != "self")
         name = function.__name__
         _HOMES[name] = known

@@ -114,22 +114,27 @@ def tiny_config(vocab_size: int = 54) -> NarConfig:
 
 def tiny_checkpoint(folder: str | Path, seed: int = 0) -> Path:
     """Write a checkpoint of `tiny_config` with random weights and a token per letter; it babbles, but it loads."""
+    from redline.checkpoints import nar
+    from redline.models.nar import NarModel
+
+    core = _letters(CONTROL[:1])
+    return _save(folder, core, seed, lambda: NarModel(tiny_config(core.get_vocab_size())), nar.save)
+
+
+def _save(folder: str | Path, core: Any, seed: int, build: Callable[[], Any], save: Callable[..., Path]) -> Path:
+    """Write a model of random weights whose language model hardly repeats what it is given, and its tokenizer."""
     import tempfile
 
     import torch
 
-    from redline.checkpoints import nar as checkpoint
-    from redline.models.nar import NarModel
-
-    core = _letters(CONTROL[:1])
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as temporary:
         torch.manual_seed(seed)
-        model = NarModel(tiny_config(core.get_vocab_size())).eval()
-        with torch.no_grad():  # fresh layers say so little that the editor would keep every token
+        model = build().eval()
+        with torch.no_grad():  # fresh layers hardly look at the audio
             for weight in model.language_model.model.layers.parameters():
                 weight.mul_(12 if weight.dim() == 2 else 1)
         core.save(str(Path(temporary) / "tokenizer.json"))
-        return checkpoint.save(folder, model, Path(temporary) / "tokenizer.json")
+        return save(folder, model, Path(temporary) / "tokenizer.json")
 
 
 CONTROL = ("<|end_of_text|>", "<|audio|>", "<|start_of_role|>", "<|end_of_role|>")
@@ -176,23 +181,17 @@ def tiny_ar_checkpoint(
 
     With `drafts` it has the extra head by which the encoder writes a draft.
     """
-    import tempfile
-
-    import torch
-
     from redline.checkpoints import ar
     from redline.models.ar import ArModel, DraftHead
 
     core = _letters(CONTROL, digits + ascii_uppercase + ":.,[]_?'")
-    config = tiny_ar_config(kind, core.get_vocab_size())
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as temporary:
-        torch.manual_seed(seed)
-        model = ArModel(config).eval()
-        with torch.no_grad():  # fresh layers hardly look at the audio
-            for weight in model.language_model.model.layers.parameters():
-                weight.mul_(12 if weight.dim() == 2 else 1)
+
+    def build() -> ArModel:
+        config = tiny_ar_config(kind, core.get_vocab_size())
+        model = ArModel(config)
         if drafts:
             model.draft_head = DraftHead(config)
             model.draft_head.out.bias.data[: 2 + len(CONTROL)] = -9.0  # no blank, no control token, no lone space
-        core.save(str(Path(temporary) / "tokenizer.json"))
-        return ar.save(folder, model, Path(temporary) / "tokenizer.json")
+        return model
+
+    return _save(folder, core, seed, build, ar.save)

@@ -72,28 +72,23 @@ def check_fork() -> None:
 
 def _quota(root: Path, membership: Path) -> float:
     """The least number of CPUs that a cgroup of this process, or one above it, grants; infinite without a limit."""
-    least = math.inf
+    # In a container the membership may name a place outside of what is mounted; the mount is then the group itself.
+    groups = {root, root / "unified", root / "cpu", root / "cpu,cpuacct"}
     for line in _lines(membership):
         _, controllers, place = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
-        names = controllers.split(",")
-        if controllers and "cpu" not in names:
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        mounts = [root / controllers, root / "cpu"] if controllers else [root, root / "unified"]
-        for mount in mounts:
+        for mount in [root / controllers, root / "cpu"] if controllers else [root, root / "unified"]:
             folder = mount / place.strip("/")
-            for one in (folder, *folder.parents):
-                least = min(least, _granted(one))
-                if one == mount:
-                    break
-    # In a container the membership may name a place outside of what is mounted; the mount is then the group itself.
-    return min(least, *(_granted(one) for one in (root, root / "unified", root / "cpu", root / "cpu,cpuacct")))
+            groups |= {one for one in (folder, *folder.parents) if one == mount or mount in one.parents}
+    return min(map(_granted, groups))
 
 
 def _granted(folder: Path) -> float:
     """CPUs that one cgroup grants."""
-    two = " ".join(_lines(folder / "cpu.max")).split()  # version 2: quota and period, or max
-    one = [" ".join(_lines(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")]  # version 1, or -1
-    for parts in (two, one):
+    v2 = " ".join(_lines(folder / "cpu.max")).split()  # quota and period, or max
+    v1 = [" ".join(_lines(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")]  # or -1
+    for parts in (v2, v1):
         try:
             quota, period = (int(part) for part in parts)
         except ValueError:

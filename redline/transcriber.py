@@ -24,13 +24,13 @@ from redline.signatures import checked
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 Source = audio.Source | Waveform
+Sources = list[Any] | tuple[Any, ...]
+OnError = Literal["raise", "warn"]
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds known so far."""
 
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
-_RECORDINGS = 64  # at the same time
-_BLOCK_S = 30.0
 
 
 class TranscribeOptions(TypedDict, total=False):
@@ -91,9 +91,7 @@ class Transcriber:
         batch: BatchOptions = BatchOptions(),  # noqa: B008
     ) -> None:
         """`options` say how recordings are cut, `batch` how much the recognizer gets at once."""
-        self.recognizer = recognizer
-        self.options = options
-        self.batch = batch
+        self.recognizer, self.options, self.batch = recognizer, options, batch
 
     @property
     def name(self) -> str:
@@ -107,25 +105,17 @@ class Transcriber:
 
     @overload
     def transcribe(
-        self, source: Source, *, errors: Literal["raise", "warn"] = "raise", **options: Unpack[TranscribeOptions]
+        self, source: Source, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
     ) -> Transcript: ...
 
     @overload
     def transcribe(
-        self,
-        source: list[Any] | tuple[Any, ...],
-        *,
-        errors: Literal["raise", "warn"] = "raise",
-        **options: Unpack[TranscribeOptions],
+        self, source: Sources, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
     ) -> list[Transcript]: ...
 
     @checked(TranscribeOptions)
     def transcribe(
-        self,
-        source: Source | list[Any] | tuple[Any, ...],
-        *,
-        errors: Literal["raise", "warn"] = "raise",
-        **options: Unpack[TranscribeOptions],
+        self, source: Source | Sources, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
     ) -> Transcript | list[Transcript]:
         """The transcript of a recording of any length, or of each in a list, batched together.
 
@@ -192,9 +182,10 @@ class Transcriber:
         try:
             for _ in flight.ticks(progress):
                 for recording in flight.take_finished():
-                    yield recording.result()
+                    if (result := recording.result()) is not None:
+                        yield result
         except KeyboardInterrupt:
-            raise Interrupted([recording.so_far() for recording in flight.recordings]) from None
+            raise Interrupted([recording.result() for recording in flight.recordings]) from None
         finally:
             flight.close()
 

@@ -96,7 +96,6 @@ class Recording:
             self.close()
 
     def close(self) -> None:
-        """Let go of what is open."""
         self._stack.close()
 
     def segments(self) -> list[Segment]:
@@ -104,24 +103,20 @@ class Recording:
         segments, language = self.session.segments(), self.session.task.language or "en"
         return [itn.segment_with_itn(segment, language) for segment in segments] if self._digits else segments
 
-    def result(self) -> Transcript | RedlineError:
-        """The transcript, or the error in its place; raises `UnsupportedTaskError`, which no other clip can escape."""
+    def result(self) -> Transcript | RedlineError | None:
+        """The transcript, or the error in its place; of a recording that is not finished what there is, or None.
+
+        Raises `UnsupportedTaskError`, which no other clip can escape.
+        """
         try:
-            return self.error or self._written(self.session.finish())
+            result = self.error or (self.session.finish() if self.session.done else self.session.interrupted())
         except UnsupportedTaskError:
             raise
         except RedlineError as error:
             return error
-
-    def so_far(self) -> Transcript | RedlineError | None:
-        """What there is of it after an interruption."""
-        if self.finished:
-            return self.result()
-        transcript = self.session.interrupted()
-        return None if transcript is None else self._written(transcript)
-
-    def _written(self, transcript: Transcript) -> Transcript:
-        return itn.with_itn(transcript, self.session.task.language) if self._digits else transcript
+        if self._digits and isinstance(result, Transcript):
+            return itn.with_itn(result, self.session.task.language)
+        return result
 
 
 class Flight:
@@ -133,10 +128,8 @@ class Flight:
         """Sound is read until `ahead_s` of it wait for text; that doubles with each batch up to `most_ahead_s`."""
         self.recordings: deque[Recording] = deque()
         self._coming = iter(recordings)
-        self._scheduler = scheduler
-        self._account = Account()
-        self._ahead_s = ahead_s
-        self._most_ahead_s = most_ahead_s
+        self._scheduler, self._account = scheduler, Account()
+        self._ahead_s, self._most_ahead_s = ahead_s, most_ahead_s
         self._taken_s = 0.0
 
     def ticks(self, progress: Callable[[float, float], None] | None = None) -> Iterator[None]:
@@ -168,7 +161,7 @@ class Flight:
             yield self.recordings.popleft()
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
         for recording in self.recordings:
             recording.close()
 

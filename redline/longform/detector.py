@@ -27,6 +27,7 @@ class Detection:
     speech: list[Span]
     settled: int
     strength: NDArray[np.float32]
+    notices: list[Notice]
 
 
 class SpeechDetector:
@@ -41,8 +42,6 @@ class SpeechDetector:
     """
 
     def __init__(self, options: VadOptions | None) -> None:
-        self.notices: list[Notice] = []
-        """New ones are appended."""
         self._vad = SileroVad()
         self._clear = None if options is None else SpeechSpans(options)
         self._faint = SpeechSpans(_SECOND_LOOK)
@@ -61,19 +60,20 @@ class SpeechDetector:
         levels = frame_levels(samples)
         self._clipped += clipped_share(samples) * len(samples)
         if self._clear is None:
-            detection = Detection([Span(0, self._end)], 0, levels)
-        else:
-            probabilities = self._probabilities(samples, levels)
-            speech = self._clear.push(probabilities, self._end)
-            settled = self._clear.settled
-            self._found = self._found or bool(speech)
-            if not self._found:
-                speech, settled = self._look_again(probabilities, settled, last)
-            # Speech is equally certain in all of a fluent sentence; the level then tells words from the gaps between.
-            detection = Detection(speech, settled, (probabilities + levels / 60).astype(np.float32))
-        if last:
-            self._sum_up()
-        return detection
+            return Detection([Span(0, self._end)], 0, levels, self._summary() if last else [])
+        probabilities = self._probabilities(samples, levels)
+        # Speech is equally certain in all of a fluent sentence; the level then tells words from the gaps between them.
+        strength = (probabilities + levels / 60).astype(np.float32)
+        speech, notices = self._clear.push(probabilities, self._end), list[Notice]()
+        settled = self._clear.settled
+        self._found = self._found or bool(speech)
+        if not self._found:
+            speech, settled = self._look_again(probabilities, settled, last)
+            if speech:
+                message = "speech was found only at a second, more sensitive look; check the text"
+                notices = [Notice("faint-speech", message, speech[0].start_s, speech[-1].end_s)]
+                self._found_faint = True
+        return Detection(speech, settled, strength, self._summary() + notices if last else notices)
 
     def _probabilities(self, samples: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
         self._loudest_db = max(self._loudest_db, float(levels.max(initial=-np.inf)))
@@ -81,7 +81,7 @@ class SpeechDetector:
         recent = np.concatenate((self._previous, samples))[-BLOCK:]
         self._previous = samples
         if not len(samples) or is_silent(recent):
-            self._vad.pause()
+            self._vad = SileroVad()  # what follows is heard as a beginning is
             return np.zeros(len(levels), dtype=np.float32)
         self._silent = False
         usual = _RAISED_DB <= self._loudest_db <= LOUD_DB
@@ -94,31 +94,24 @@ class SpeechDetector:
         self._stretch += BLOCK
         if not last and self._stretch + BLOCK <= _SECOND_LOOK_S * SAMPLE_RATE:
             return [], min([settled, self._faint.settled, *self._held])
-        speech = sorted(self._held.values(), key=lambda span: span.start)
-        self._stretch = 0
-        self._held.clear()
-        if speech:
-            self._found_faint = True
-            message = "speech was found only at a second, more sensitive look; check the text"
-            self.notices.append(Notice("faint-speech", message, speech[0].start_s, speech[-1].end_s))
+        speech, self._held, self._stretch = [*self._held.values()], {}, 0
         return speech, self._faint.settled
 
-    def _sum_up(self) -> None:
+    def _summary(self) -> list[Notice]:
         """Notices about the recording as a whole."""
-        share = self._clipped / max(1, self._end)
-        if share >= CLIPPED:
+        notices = []
+        if (share := self._clipped / max(1, self._end)) >= CLIPPED:
             message = (
                 f"{100 * share:.1f} % of the samples are clipped: it was too loud for the recorder, and what was cut "
                 "off cannot be heard, so check the text; record with less gain, or use the original if this is a copy"
             )
-            self.notices.insert(0, Notice("clipped", message))
-        if self._clear is None or self._found or self._found_faint:
-            return
-        if self._silent:
-            self.notices.append(Notice("no-speech", "no speech; the recording is silent"))
-            return
-        message = (
-            f"no speech was found, though the recording is not silent (its loudest part is at {self._loudest_db:.0f} "
-            "dBFS); if someone does speak in it, switch speech detection off (vad=False, --no-vad)"
-        )
-        self.notices.append(Notice("no-speech", message))
+            notices.append(Notice("clipped", message))
+        if self._clear is not None and not self._found and not self._found_faint:
+            message = (
+                f"no speech was found, though the recording is not silent (its loudest part is at "
+                f"{self._loudest_db:.0f} dBFS); if someone does speak in it, switch speech detection off (vad=False, "
+                "--no-vad)"
+            )
+            message = "no speech; the recording is silent" if self._silent else message
+            notices.append(Notice("no-speech", message))
+        return notices

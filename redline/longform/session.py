@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from redline.types import (
     Waveform,
 )
 
+T = TypeVar("T")
 SHORTEST_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
 
@@ -63,33 +65,24 @@ class Session:
         predecessor's audio in front and that one's tagged answer as prefix. A prefix of the task begins the first
         window only.
         """
+        self.limits, self.task, self.source, self._model = limits, task, source, model
+        self.closed = False
         self.windows: list[Span] = []
         """All windows so far; the `id` of a request is its window's place."""
-        self.closed = False
-        self.limits = limits
-        self.task = task
-        self.source = source
-        self._model = model
-        self._needs_previous = limits.needs_previous
         self._detector = SpeechDetector(options.vad)
         self._cutter = WindowCutter(options.window, limits.max_s / (2 if limits.needs_previous else 1))
         self._stitcher = Stitcher()
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
-        self._fed = self._pushed = 0  # samples
-        self._samples = np.zeros(0, dtype=np.float32)  # from `_base` to `_pushed`
+        self._fed = self._base = self._needed = 0  # samples: all, before those that are kept, before the next window
+        self._samples = np.zeros(0, dtype=np.float32)
         self._strength = np.zeros(0, dtype=np.float32)
-        self._base = 0
-        self._needed = 0
         self._clips: dict[int, NDArray[np.float32]] = {}  # of windows whose samples a request will need
         self._answers: dict[int, Hypothesis | RedlineError] = {}  # that wait for an earlier one
-        self._asked = 0  # windows that were given out
-        self._stitched = 0  # windows
+        self._asked = self._stitched = 0  # windows
         self._context: tuple[NDArray[np.float32], str] | None = None  # the window before, and its tagged answer
         self._context_s = 0.0  # of it in front of the clip that is recognized
-        self._notices: list[Notice] = []
-        self._warnings: tuple[Notice, ...] = ()
-        self._new_notices: list[Notice] = []
-        self._told_segments = 0
+        self._notices: list[Notice] = []  # about the recording as a whole
+        self._told = [0, 0, 0]  # notices of the recording, of windows, and segments
 
     @property
     def done(self) -> bool:
@@ -119,31 +112,27 @@ class Session:
             raise ValueError(f"{self.source}: the session is closed, it takes no more samples")
         self._incoming.append(checked_waveform(Waveform(samples, self.source)).samples.copy())
         self._fed += len(samples)
-        if self._fed - self._pushed < vad.BLOCK:
-            return
-        waiting = np.concatenate(self._incoming)
-        while len(waiting) >= vad.BLOCK:
-            self._push(waiting[: vad.BLOCK])
-            waiting = waiting[vad.BLOCK :]
-        self._incoming = [waiting.copy()]
+        if sum(map(len, self._incoming)) >= vad.BLOCK:
+            waiting = np.concatenate(self._incoming)
+            whole = len(waiting) - len(waiting) % vad.BLOCK
+            for at in range(0, whole, vad.BLOCK):
+                self._push(waiting[at : at + vad.BLOCK])
+            self._incoming = [waiting[whole:].copy()]
 
     def close(self, warnings: Sequence[Notice] = ()) -> None:
         """The sound has ended; `warnings` say what went wrong in reading it."""
-        if self.closed:
-            return
         self.closed = True
-        self._warnings = tuple(warnings)
-        self._new_notices += warnings
-        if self._fed < SHORTEST_S * SAMPLE_RATE:
+        self._notices += warnings
+        if self._fed >= SHORTEST_S * SAMPLE_RATE:
+            self._push(np.concatenate(self._incoming), last=True)
+        else:
             message = f"{1000 * self._fed / SAMPLE_RATE:g} ms of audio; at least {1000 * SHORTEST_S:g} ms are needed"
-            self._tell([Notice("too-short", message)])
-            return
-        self._push(np.concatenate([np.zeros(0, dtype=np.float32), *self._incoming]), last=True)
+            self._notices.append(Notice("too-short", message))
 
     def ready(self) -> list[Request]:
         """Requests that may be recognized now, each given out once."""
         requests = []
-        while self._asked < len(self.windows) and (not self._needs_previous or self._asked == self._stitched):
+        while self._asked < len(self.windows) and (not self.limits.needs_previous or self._asked == self._stitched):
             requests.append(self._request(self._asked))
             self._asked += 1
         return requests
@@ -152,26 +141,23 @@ class Session:
         """The answer to a request, in any order."""
         if not self._stitched <= id < self._asked or id in self._answers:
             raise ValueError(f"{self.source}: no answer to request {id} is waited for")
-        if self._needs_previous:
+        if self.limits.needs_previous:
             samples, tagged = self._clips.pop(id), None
             if isinstance(outcome, Hypothesis):
                 outcome, tagged = shifted(outcome, -self._context_s), outcome.tagged
             self._context = (samples, tagged) if tagged else None
         self._answers[id] = outcome
         while self._stitched in self._answers:
-            self._stitch(self._stitched)
+            self._stitcher.add(self.windows[self._stitched], self._answers.pop(self._stitched))
             self._stitched += 1
 
     def segments(self) -> list[Segment]:
         """Segments since the last call, in time order."""
-        new = self._stitcher.segments[self._told_segments :]
-        self._told_segments += len(new)
-        return new
+        return self._new(2, self._stitcher.segments)
 
     def notices(self) -> list[Notice]:
         """Notices since the last call."""
-        new, self._new_notices = self._new_notices, []
-        return new
+        return self._new(0, self._notices) + self._new(1, self._stitcher.notices)
 
     def finish(self) -> Transcript:
         """The transcript; raises `RecognitionError` when every window failed, `UnsupportedTaskError` when one was
@@ -188,7 +174,7 @@ class Session:
         missing: list[tuple[int, Span]] = []  # last window, and all that is missing up to it
         for id, span in enumerate(self.windows[self._stitched :], start=self._stitched):
             if id in self._answers:
-                self._stitch(id)
+                self._stitcher.add(span, self._answers.pop(id))
             elif missing and missing[-1][0] == id - 1:
                 missing[-1] = (id, Span(missing[-1][1].start, span.end))
             else:
@@ -196,40 +182,38 @@ class Session:
         message = "the work was interrupted; the speech in this part is not in the text"
         notices = [Notice("interrupted", message, span.start_s, span.end_s) for _, span in missing]
         if not self.closed:
-            start_s = round(self._needed / SAMPLE_RATE, 3)
-            if missing and missing[-1][0] == len(self.windows) - 1:
-                start_s = notices.pop().start or 0.0
+            joined = bool(missing) and missing[-1][0] == len(self.windows) - 1
+            start_s = notices.pop().start if joined else Span(self._needed, 0).start_s
             message = "the work was interrupted; what is said from here on is not in the text"
             notices.append(Notice("interrupted", message, start_s, self.fed_s))
+        self._notices += notices
         try:
-            return self._transcript(notices) if self._stitcher.windows or self.done else None
+            return self._transcript() if self._stitcher.windows or self.done else None
         except RecognitionError:
             return None
 
     def _push(self, samples: NDArray[np.float32], *, last: bool = False) -> None:
         """A block, or what is left at the end, becomes windows as far as they can be decided."""
-        self._pushed += len(samples)
         self._samples = np.concatenate((self._samples, samples))
         detection = self._detector.push(samples, last=last)
-        self._tell(self._detector.notices)
-        self._detector.notices = []
+        self._notices += detection.notices
         self._strength = np.concatenate((self._strength, detection.strength))
-        strength = Strength(self._strength, vad.FRAME, self._base // vad.FRAME)
+        strength = Strength(self._strength, self._base // vad.FRAME)
         windows = self._cutter.push(detection.speech, detection.settled, strength)
+        self._needed = self._cutter.needed(detection.settled)
         if last:
-            windows += self._cutter.close(self._pushed, strength)
+            windows += self._cutter.close(self._fed, strength)
+            self._needed = self._fed
         for window in windows:
-            clip = self._samples[window.start - self._base : window.end - self._base]
-            self._clips[len(self.windows)] = clip.copy()
+            self._clips[len(self.windows)] = self._samples[window.start - self._base : window.end - self._base].copy()
             self.windows.append(window)
-        self._needed = self._pushed if last else self._cutter.needed(detection.settled)
-        frames = self._needed // vad.FRAME - self._base // vad.FRAME
+        frames = (self._needed - self._base) // vad.FRAME
         self._base += frames * vad.FRAME
         self._samples, self._strength = self._samples[frames * vad.FRAME :].copy(), self._strength[frames:].copy()
 
     def _request(self, id: int) -> Request:
         task = self.task if id == 0 else replace(self.task, prefix=None)
-        if not self._needs_previous:
+        if not self.limits.needs_previous:
             return Request(Waveform(self._clips.pop(id), self.source), task, id)
         samples, self._context_s = self._clips[id], 0.0
         if self._context is not None:
@@ -238,20 +222,12 @@ class Session:
             self._context_s = len(before) / SAMPLE_RATE
         return Request(Waveform(samples, self.source), task, id)
 
-    def _stitch(self, id: int) -> None:
-        told = len(self._stitcher.notices)
-        self._stitcher.add(self.windows[id], self._answers.pop(id))
-        self._new_notices += self._stitcher.notices[told:]
+    def _new(self, kind: int, items: list[T]) -> list[T]:
+        new = items[self._told[kind] :]
+        self._told[kind] = len(items)
+        return new
 
-    def _tell(self, notices: Sequence[Notice]) -> None:
-        self._notices += notices
-        self._new_notices += notices
-
-    def _transcript(self, missing: Sequence[Notice] = ()) -> Transcript:
+    def _transcript(self) -> Transcript:
         return self._stitcher.transcript(
-            source=self.source,
-            duration=self.fed_s,
-            model=self._model,
-            task=self.task,
-            warnings=(*self._warnings, *self._notices, *missing),
+            source=self.source, duration=self.fed_s, model=self._model, task=self.task, warnings=self._notices
         )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from redline.diarize import link
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn
+
+_SAME = ("draft", "edits", "confidence", "words", "accepted", "language", "tagged", "timing")  # in both
 
 
 class Stitcher:
@@ -70,22 +73,8 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
     text = " ".join(hypothesis.text.split())
     if not text:
         return []
-    whole = Segment(
-        id=id,
-        start=span.start_s,
-        end=span.end_s,
-        text=text,
-        draft=hypothesis.draft,
-        edits=hypothesis.edits,
-        confidence=hypothesis.confidence,
-        words=hypothesis.words,
-        accepted=hypothesis.accepted,
-        language=hypothesis.language,
-        tagged=hypothesis.tagged,
-        timing=hypothesis.timing,
-    )
-    if not hypothesis.turns:
-        return [whole]
+    same = {name: getattr(hypothesis, name) for name in _SAME}
+    whole = Segment(id, span.start_s, span.end_s, text, **same)
     segments, first = [], 0
     for number, turn in enumerate(hypothesis.turns):
         last = first + len(turn.text.split())
@@ -100,26 +89,21 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
                 edits=(),
                 speaker=turn.speaker or None,
                 words=hypothesis.words[first:last],
-                tagged=hypothesis.tagged if number == 0 else None,
+                tagged=None if number else hypothesis.tagged,
                 timing=None,  # a hypothesis with turns has their words with times
             )
         )
         first = last
-    return segments
+    return segments or [whole]
 
 
 def turns_of(segments: Sequence[Segment]) -> list[Turn]:
     """Who speaks when: neighbouring segments of one speaker are one turn; those of nobody are none."""
     turns: list[Turn] = []
-    last: str | None = None
-    for segment in segments:
-        if segment.speaker is not None:
-            turn = Turn(segment.speaker, segment.start, segment.end, segment.text)
-            if segment.speaker == last:
-                before = turns.pop()
-                turn = Turn(turn.speaker, before.start, turn.end, f"{before.text} {turn.text}")
-            turns.append(turn)
-        last = segment.speaker
+    for speaker, group in groupby(segments, key=lambda segment: segment.speaker):
+        same = list(group)
+        if speaker is not None:
+            turns.append(Turn(speaker, same[0].start, same[-1].end, " ".join(segment.text for segment in same)))
     return turns
 
 

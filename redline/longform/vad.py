@@ -122,21 +122,14 @@ class SileroVad:
         probabilities: NDArray[np.float32] = values.numpy()
         return probabilities
 
-    def pause(self) -> None:
-        """A block of silence is left out: what follows is heard as the beginning is."""
-        self._state = None
-        self._before = np.zeros(_CONTEXT, dtype=np.float32)
-
 
 def frame_levels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Samples [N] -> the level of each 32 ms frame in dB below full scale, never under -120, [ceil(N / 512)]."""
-    N = len(samples)
-    power = np.empty(-(-N // FRAME), dtype=np.float32)
-    for first in range(0, N, BLOCK):
-        block = samples[first : first + BLOCK]
-        starts = np.arange(0, len(block), FRAME)
-        counts = np.diff(np.append(starts, len(block)))
-        power[first // FRAME : first // FRAME + len(starts)] = np.add.reduceat(np.square(block), starts) / counts
+    whole = len(samples) // FRAME
+    frames, rest = samples[: whole * FRAME].reshape(whole, FRAME), samples[whole * FRAME :]
+    power = np.einsum("ij,ij->i", frames, frames) / np.float32(FRAME)
+    if len(rest):
+        power = np.append(power, np.square(rest).mean())
     levels: NDArray[np.float32] = 10 * np.log10(np.maximum(power, np.float32(1e-12)))
     return levels
 
@@ -157,46 +150,30 @@ class SpeechSpans:
 
         A span that goes on is given as far as it is known, and again, with the same start, when more of it is.
         """
-        certain: list[Span] = []
+        runs = [] if self._last is None else [self._last]
         for frame, probability in enumerate(probabilities.tolist(), start=self._frames):
             if self._onset is None:
                 if probability >= self._options.onset:
                     self._onset = frame * FRAME
             elif probability < self._options.offset:
-                certain += self._join(Span(self._onset, frame * FRAME))
+                runs.append(Span(self._onset, frame * FRAME))
                 self._onset = None
         self._frames += len(probabilities)
-        self.settled = end
         if self._onset is not None:
-            growing = Span(self._onset, end)
-            if self._last is not None and self._is_short_pause(self._last, growing.start):
-                growing = Span(self._last.start, end)
+            runs.append(Span(self._onset, end))
+        pause, shortest = self._options.min_silence_s * SAMPLE_RATE, self._options.min_speech_s * SAMPLE_RATE
+        spans: list[Span] = []
+        for run in runs:
+            if spans and run.start - spans[-1].end < pause:
+                spans[-1] = Span(spans[-1].start, run.end)
             else:
-                certain += self._long_enough(self._last)
-                self._last = None
-            certain += self._long_enough(growing)
-            if not self._long_enough(growing):
-                self.settled = growing.start
-        elif self._last is not None:
-            certain += self._long_enough(self._last)
-            if self._is_short_pause(self._last, end):
-                self.settled = self._last.end if self._long_enough(self._last) else self._last.start
-            else:
-                self._last = None
+                spans.append(run)
+        certain = [span for span in spans if span.end - span.start >= shortest]
+        self.settled, self._last = end, None
+        if self._onset is not None:
+            self._onset = spans[-1].start
+            self.settled = end if spans[-1] in certain else spans[-1].start
+        elif spans and end - spans[-1].end < pause:
+            self._last = spans[-1]
+            self.settled = spans[-1].end if spans[-1] in certain else spans[-1].start
         return certain
-
-    def _join(self, span: Span) -> list[Span]:
-        """Let a span follow the last; the last where a longer pause lies between them."""
-        before, self._last = self._last, span
-        if before is not None and self._is_short_pause(before, span.start):
-            self._last = Span(before.start, span.end)
-            return []
-        return self._long_enough(before)
-
-    def _is_short_pause(self, before: Span, start: int) -> bool:
-        return start - before.end < self._options.min_silence_s * SAMPLE_RATE
-
-    def _long_enough(self, span: Span | None) -> list[Span]:
-        if span is None or span.end - span.start < self._options.min_speech_s * SAMPLE_RATE:
-            return []
-        return [span]

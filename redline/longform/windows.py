@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.longform.vad import FRAME
 from redline.types import SAMPLE_RATE, Span
 
 _PAUSE_S = 0.2  # a cut wants this much weakness around it, so that one weak frame inside a word does not attract it
@@ -36,23 +37,21 @@ class WindowOptions:
 
 @dataclass(frozen=True)
 class Strength:
-    """How much speech there is in each frame, `values` [frames]; only its order matters. `first` is the first frame's
-    number in the recording, `frame` its length in samples."""
+    """How much speech there is in each frame from number `first` of the recording on; only the order matters."""
 
     values: NDArray[np.float32]
-    frame: int
     first: int = 0
 
     def weakest(self, earliest: float, latest: float) -> int:
         """The sample in the middle of the weakest frame between two samples."""
-        first = math.ceil(earliest / self.frame - 0.5) - self.first
-        last = math.floor(latest / self.frame - 0.5) - self.first
-        width = max(1, round(_PAUSE_S / 2 * SAMPLE_RATE / self.frame))
+        first = math.ceil(earliest / FRAME - 0.5) - self.first
+        last = math.floor(latest / FRAME - 0.5) - self.first
+        width = round(_PAUSE_S / 2 * SAMPLE_RATE / FRAME)
         low = max(0, first - width)
         around = np.pad(self.values[low : last + width + 1], width, mode="edge")
         smooth = np.convolve(around, np.ones(2 * width + 1), mode="same")[width:-width]
         found = first + int(np.argmin(smooth[first - low : last - low + 1]))
-        return round((self.first + found + 0.5) * self.frame)
+        return round((self.first + found + 0.5) * FRAME)
 
 
 class WindowCutter:

@@ -52,7 +52,7 @@ WHISPERS = {
     "fp16": r"load_model\(dtype=",
     "batch_size": "list of recordings",
     "laguage": "did you mean language=",
-    "frobnicate": "allowed are source, sample_rate, language",
+    "frobnicate": "allowed are source, .*sample_rate, language",
 }
 
 

@@ -28,11 +28,9 @@ def cut(
     for end in range(step, total, step) if step else ():
         known = [Span(span.start, min(span.end, end)) for span in speech if base <= span.end and span.start < end]
         settled = end - end % FRAME
-        windows += cutter.push(
-            known, settled, Strength(strength[base // FRAME : -(-end // FRAME)], FRAME, base // FRAME)
-        )
+        windows += cutter.push(known, settled, Strength(strength[base // FRAME : -(-end // FRAME)], base // FRAME))
         base = cutter.needed(settled)
-    values = Strength(strength[base // FRAME :], FRAME, base // FRAME)
+    values = Strength(strength[base // FRAME :], base // FRAME)
     return (
         windows
         + cutter.push([span for span in speech if span.end >= base], total, values)
@@ -100,7 +98,7 @@ def test_hours_without_a_pause_are_cut_with_two_windows_of_look_ahead() -> None:
     windows = cut([Span(0, frames * FRAME)], strength, frames * FRAME, step=10 * SAMPLE_RATE)
     assert sum(span.end - span.start for span in windows) == frames * FRAME and len(windows) <= 3 * 10 * 120
     cutter = WindowCutter(WindowOptions(), 30.0)
-    values = Strength(strength[: 61 * SAMPLE_RATE // FRAME], FRAME)
+    values = Strength(strength[: 61 * SAMPLE_RATE // FRAME])
     assert cutter.push([Span(0, 61 * SAMPLE_RATE)], 61 * SAMPLE_RATE, values) == windows[:1]
 
 
