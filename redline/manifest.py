@@ -51,18 +51,13 @@ class Utterance:
 
     def to_dict(self) -> dict[str, Any]:
         """The utterance as a row of a manifest, its recording named from the root."""
-        row: dict[str, Any] = {"id": self.id, "audio": str(self.audio), "text": self.text, "duration": self.duration}
-        row |= {"language": self.language, "speaker": self.speaker, "source": self.source, "split": self.split}
-        if self.end is not None:
-            row |= {"start": self.start, "end": self.end}
+        keys = ("id", "audio", "text", "duration", "language", "speaker", "source", "split")
+        row: dict[str, Any] = {key: getattr(self, key) for key in keys} | {"audio": str(self.audio)}
+        row |= {} if self.end is None else {"start": self.start, "end": self.end}
         row |= {key: getattr(self, key) for key in ("task", "target_text", "target_language") if getattr(self, key)}
-        if self.keywords:
-            row["keywords"] = list(self.keywords)
-        if self.turns:
-            row["turns"] = [turn.to_dict() for turn in self.turns]
-        if self.words:
-            row["words"] = [{"start": word.start, "end": word.end, "text": word.text} for word in self.words]
-        return row
+        words = [{"start": word.start, "end": word.end, "text": word.text} for word in self.words]
+        lists = {"keywords": list(self.keywords), "turns": [turn.to_dict() for turn in self.turns], "words": words}
+        return row | {key: values for key, values in lists.items() if values}
 
 
 def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:
@@ -71,7 +66,7 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
     Recordings are named relative to the manifest. Raises `DataError` naming a bad line, or what there is when nothing
     matches.
     """
-    rows = []
+    rows: list[Utterance] = []
     for _, row in numbered_rows(path):
         if isinstance(row, DataError):
             raise row
@@ -123,105 +118,94 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def _row(path: Path, number: int, line: str) -> Utterance:
+    where = f"{path}:{number}"
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:{number}: not JSON ({error}); a manifest has one JSON object a line") from error
+        raise DataError(f"{where}: not JSON ({error}); a manifest has one JSON object a line") from error
     if not isinstance(row, dict) or not isinstance(row.get("audio"), str):
-        raise DataError(f"{path}:{number}: no 'audio'; each line needs at least audio and text")
-    if (found := _not_finite(row)) is not None:
-        raise DataError(f"{path}:{number}: {found[0]} is {found[1]}; numbers of a manifest are finite")
+        raise DataError(f"{where}: no 'audio'; each line needs at least audio and text")
+    if (odd := _not_finite(row)) is not None:
+        raise DataError(f"{where}: {odd}; numbers of a manifest are finite")
     for key in ("text", "target_text"):
         if not isinstance(row.get(key) or "", str):
-            raise DataError(f"{path}:{number}: {key} is {json.dumps(row[key])[:80]}; it is a text in quotes")
-    start, end, duration = _times(path, number, row)
+            raise DataError(f"{where}: {key} is {json.dumps(row[key])[:80]}; it is a text in quotes")
+    try:
+        languages = {key: code(row.get(key)) or "" for key in ("language", "target_language")}
+    except UnsupportedTaskError as error:
+        raise DataError(f"{where}: {error}") from error
+    start, end, duration = _times(where, row)
     return Utterance(
         id=str(row.get("id") or f"{row['audio']}@{start:.3f}"),
         audio=(path.parent / row["audio"]).resolve(),
         text=str(row.get("text") or "").strip(),
         duration=duration,
-        language=_language(path, number, row.get("language")),
-        speaker=str(row.get("speaker") or ""),
-        source=str(row.get("source") or ""),
-        split=str(row.get("split") or ""),
+        **{key: str(row.get(key) or "") for key in ("speaker", "source", "split", "task")},
+        **languages,
         start=start,
         end=end,
-        keywords=_keywords(path, number, row.get("keywords")),
-        turns=tuple(Turn(one["speaker"], *times, one["text"]) for one, times in _timed(path, number, row, "turns")),
-        words=tuple(Word(*times, one["text"]) for one, times in _timed(path, number, row, "words")),
-        task=str(row.get("task") or ""),
+        keywords=_keywords(where, row.get("keywords")),
+        turns=tuple(Turn(each["speaker"], *times, each["text"]) for each, times in _timed(where, row, "turns")),
+        words=tuple(Word(*times, each["text"]) for each, times in _timed(where, row, "words")),
         target_text=str(row.get("target_text") or "").strip(),
-        target_language=_language(path, number, row.get("target_language")),
     )
 
 
-def _keywords(path: Path, number: int, found: Any) -> tuple[str, ...]:
-    """The keywords of a row, a list or a text with commas."""
-    if not (found is None or isinstance(found, str) or (isinstance(found, list) and all(map(_is_text, found)))):
-        seen = json.dumps(found, ensure_ascii=False)[:200]
+def _keywords(where: str, given: Any) -> tuple[str, ...]:
+    """The keywords of a row: a list of texts, or of numbers that can only be meant as texts, or a text with commas."""
+    if isinstance(given, str) or given is None:
+        return listed(given or ())
+    if not isinstance(given, list) or not all(type(each) in (str, int, float) for each in given):
+        seen = json.dumps(given, ensure_ascii=False)[:200]
         raise DataError(
-            f'{path}:{number}: keywords is {seen}; give a list of texts, such as ["cortado"], or a text with commas'
+            f'{where}: keywords is {seen}; give a list of texts, such as ["cortado"], or a text with commas'
         )
-    return listed(found if isinstance(found, str) else map(str, found or ()))
+    return listed(map(str, given))
 
 
-def _is_text(value: Any) -> bool:
-    """Whether a value of JSON is a text, or a number that can only be meant as one."""
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
-
-
-def _language(path: Path, number: int, named: Any) -> str:
-    """The code of the language that a row names."""
-    try:
-        return code(named) or ""
-    except UnsupportedTaskError as error:
-        raise DataError(f"{path}:{number}: {error}") from error
-
-
-def _times(path: Path, number: int, row: Mapping[str, Any]) -> tuple[float, float | None, float]:
+def _times(where: str, row: Mapping[str, Any]) -> tuple[float, float | None, float]:
     """Start, end and duration of a row in seconds; with `start` but no `end`, the duration tells the end."""
     try:
-        start, end = float(row.get("start") or 0.0), row.get("end")
-        end = None if end is None else float(end)
-        duration = float(row.get("duration") or 0.0)
+        start, duration = (float(row.get(key) or 0.0) for key in ("start", "duration"))
+        end = None if row.get("end") is None else float(row["end"])
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}:{number}: start, end and duration are seconds ({error})") from error
+        raise DataError(f"{where}: start, end and duration are seconds ({error})") from error
     for key, value in (("start", start), ("duration", duration)):
         if value < 0:
-            raise DataError(f"{path}:{number}: {key} is {value:g}; seconds count from 0")
+            raise DataError(f"{where}: {key} is {value:g}; seconds count from 0")
     if end is None and row.get("start") is not None and duration > 0:
         end = start + duration
     if end is not None and end <= start:
-        raise DataError(f"{path}:{number}: end is {end:g}, which is not after start, {start:g}")
+        raise DataError(f"{where}: end is {end:g}, which is not after start, {start:g}")
     return start, end, duration if end is None else end - start
 
 
-def _not_finite(value: Any, name: str = "") -> tuple[str, str] | None:
+def _not_finite(value: Any, name: str = "") -> str | None:
     """The name and value of a number in a row that is none: JSON of Python's has NaN and Infinity."""
     if isinstance(value, float) and not math.isfinite(value):
-        return name, "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return f"{name} is {json.dumps(value)}"
     inner: Iterable[tuple[str, Any]] = ()
     if isinstance(value, dict):
-        inner = ((f"{name}.{key}" if name else str(key), one) for key, one in value.items())
+        inner = ((f"{name}.{key}" if name else str(key), each) for key, each in value.items())
     elif isinstance(value, list):
-        inner = ((f"{name}[{at}]", one) for at, one in enumerate(value))
-    return next((found for key, one in inner if (found := _not_finite(one, key)) is not None), None)
+        inner = ((f"{name}[{at}]", each) for at, each in enumerate(value))
+    return next((odd for key, each in inner if (odd := _not_finite(each, key)) is not None), None)
 
 
-def _timed(path: Path, number: int, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:
+def _timed(where: str, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:
     """The turns or words of a row, each with its start and end."""
     keys = ("speaker", "text") if key == "turns" else ("text",)
-    found = row.get(key) or []
-    for one in found if isinstance(found, list) else [found]:
+    given = row.get(key) or []
+    for each in given if isinstance(given, list) else [given]:
         try:
-            start, end = float(one["start"]), float(one["end"])
-            usable = 0 <= start <= end < math.inf and all(one[name].strip() for name in keys)
+            start, end = float(each["start"]), float(each["end"])
+            usable = 0 <= start <= end and all(each[name].strip() for name in keys)
         except (TypeError, KeyError, ValueError, AttributeError):
             usable = False
         if not usable:
-            seen = json.dumps(one, ensure_ascii=False)[:200]
+            seen = json.dumps(each, ensure_ascii=False)[:200]
             raise DataError(
-                f"{path}:{number}: {key} has {seen}; {key} is a list of objects, each with start and end in seconds "
+                f"{where}: {key} has {seen}; {key} is a list of objects, each with start and end in seconds "
                 f"(0 <= start <= end) and with {' and '.join(keys)}, not empty"
             )
-        yield one, (start, end)
+        yield each, (start, end)

@@ -22,7 +22,7 @@ import numpy as np
 from joined_speech import join, true_words
 
 from redline import formats
-from redline.evaluate.wer import align_words
+from redline.evaluate.metrics.alignment import align_words
 from redline.load import load_model
 from redline.manifest import read_manifest
 from redline.types import Transcript, Waveform, Word
@@ -44,14 +44,14 @@ def misses(srt: str, words: Sequence[Word]) -> list[float]:
     ]
     starts = {at: start for (start, _), at in zip(cues, np.cumsum([0, *(len(text) for _, text in cues)]), strict=False)}
     true = [bare(word.text) for word in words]
-    (pairs,) = align_words([" ".join(true)], [" ".join(word for _, text in cues for word in text)])
+    pairs = align_words(" ".join(true), " ".join(word for _, text in cues for word in text))
     found: list[float] = []
     spoken = heard = 0
     for pair in pairs:
         if pair.kind == "equal" and heard in starts:
             found.append(abs(starts[heard] - words[spoken].start))
         spoken += bool(pair.reference)
-        heard += bool(pair.heard)
+        heard += bool(pair.hypothesis)
     return found
 
 

@@ -29,10 +29,10 @@ import torch
 from redline import audio
 from redline.checkpoints import nar
 from redline.decoding.word_times import word_times
-from redline.evaluate.wer import align_words
+from redline.evaluate.metrics.alignment import align_words
 from redline.features import FRAME_RATE, batch_features
 from redline.manifest import Utterance, read_manifest
-from redline.train.data.batches import letters_of, spoken
+from redline.normalize import letters_of, spoken
 from redline.types import SAMPLE_RATE, Word
 
 PAUSE_S = (0.1, 0.6)
@@ -106,12 +106,12 @@ def compare(rows: Sequence[Utterance], words: Sequence[Word]) -> Count:
         said.append(" ".join(word.text for word in inside))
         texts.append(spoken(row.text, letters_of(row.language)))
     lost = foreign = 0
-    for row, pairs in zip(rows, align_words(said, texts), strict=True):
+    for row, pairs in zip(rows, map(align_words, said, texts), strict=True):
         wrong = [pair for pair in pairs if pair.kind != "equal"]
         lost += sum(bool(pair.reference) for pair in wrong)
-        foreign += sum(bool(pair.heard) for pair in wrong)
+        foreign += sum(bool(pair.hypothesis) for pair in wrong)
         if wrong:
-            seen = ", ".join(f"{pair.reference or '-'} -> {pair.heard or '-'}" for pair in wrong)
+            seen = ", ".join(f"{pair.reference or '-'} -> {pair.hypothesis or '-'}" for pair in wrong)
             print(f"  {row.start:.2f} to {row.end:.2f} s: {seen}", file=sys.stderr)
     return Count(sum(len(text.split()) for text in said), lost, foreign, len(words))
 

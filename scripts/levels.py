@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline import audio, load_model
+from redline.evaluate.metrics.wer import score_wer
 from redline.evaluate.run import clip as part
-from redline.evaluate.wer import normalizer, score
 from redline.manifest import read_manifest
+from redline.normalize import normalised
 from redline.types import Transcript, Waveform
 
 
@@ -51,15 +52,15 @@ def main() -> None:
     rows = [row for row in read_manifest(given.data, split=given.split) if given.source in (None, row.source)]
     rows = [row for row in rows if row.text][:: given.every][: given.limit]
     clips = [part(audio.load(row.audio), row).samples for row in rows]
-    references = [normalizer(row.language or "en")(row.text) for row in rows]
+    references = [normalised(row.text, row.language or "en") for row in rows]
     model = load_model(given.model)
     for case in given.cases:
         waves = [Waveform(changed(samples, case)) for samples in clips]
         heard: list[Transcript] = model.transcribe(waves)
-        texts = [normalizer(row.language or "en")(one.text) for row, one in zip(rows, heard, strict=True)]
+        texts = [normalised(one.text, row.language or "en") for row, one in zip(rows, heard, strict=True)]
         empty = sum(not one.text for one in heard)
         codes = sorted({notice.code for one in heard for notice in one.warnings})
-        rate = 100 * score(references, texts).words.rate
+        rate = 100 * score_wer(zip(references, texts, strict=True))["wer"]
         print(f"{case}: WER {rate:.1f} %, {empty} of {len(heard)} empty {' '.join(codes)}", flush=True)
 
 

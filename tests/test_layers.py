@@ -35,7 +35,6 @@ ALLOWED = {
     ("types", "errors"),
     ("models", "diarize"),
     ("models", "checkpoints"),
-    ("prepare", "train"),
     ("languages", "errors"),
     ("untrusted", "errors"),
     ("prompts", "tokenizer"),

@@ -17,8 +17,6 @@ import pytest
 import redline
 from redline.cli.transcribe import _keywords
 from redline.errors import DataError, RedlineError, UnsupportedTaskError
-from redline.evaluate import wer
-from redline.evaluate.wer import ScoredUtterance
 from redline.load import load_model
 from redline.manifest import Utterance, read_manifest
 from redline.prompts import PromptRequest, checked_keywords
@@ -34,12 +32,6 @@ TAKEN: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "types.Task.keywords": lambda given: Task(keywords=given).keywords,
     "prompts.PromptRequest.keywords": lambda given: PromptRequest(keywords=given).keywords,
     "manifest.Utterance.keywords": lambda given: Utterance("", Path(), "", 0.0, keywords=given).keywords,
-    "evaluate.wer.ScoredUtterance.keywords": lambda given: (
-        ScoredUtterance("", "", 0.0, "", "", keywords=given).keywords
-    ),
-    "evaluate.wer.ScoredUtterance.distractors": lambda given: (
-        ScoredUtterance("", "", 0.0, "", "", distractors=given).distractors
-    ),
     "train.data.tasks.Answer.keywords": lambda given: Answer("", keywords=given).keywords,
     "testing.FakeRecognizer.languages": lambda given: FakeRecognizer(languages=given).languages,
     "prompts.checked_keywords.keywords": checked_keywords,
@@ -47,23 +39,13 @@ TAKEN: dict[str, Callable[[Any], tuple[str, ...]]] = {
 """Where a text is a list with commas."""
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
-    "evaluate.wer.align_words.references": lambda given: wer.align_words(given, ["a"]),
-    "evaluate.wer.align_words.hypotheses": lambda given: wer.align_words(["a"], given),
-    "evaluate.wer.word_errors.references": lambda given: wer.word_errors(given, ["a"]),
-    "evaluate.wer.word_errors.hypotheses": lambda given: wer.word_errors(["a"], given),
-    "evaluate.wer.character_errors.references": lambda given: wer.character_errors(given, ["a"]),
-    "evaluate.wer.character_errors.hypotheses": lambda given: wer.character_errors(["a"], given),
-    "evaluate.wer.second_opinion.references": lambda given: wer.second_opinion(given, ["a"]),
-    "evaluate.wer.second_opinion.hypotheses": lambda given: wer.second_opinion(["a"], given),
-    "evaluate.wer.score.references": lambda given: wer.score(given, ["a"]),
-    "evaluate.wer.score.hypotheses": lambda given: wer.score(["a"], given),
     "tokenizer.Tokenizer.encode_all.texts": lambda given: letters().encode_all(given),
 }
 """Where a text is refused, because it can only be meant as one of many."""
 
 INSIDE = re.compile(
     r"(audio\.content|checkpoints|cli|decoding|diarize|languages|models|prepare|punctuation|recognizer|train"
-    r"|evaluate\.(keywords|report)|formats\.subtitles\.SubtitleCue|tokenizer\.Tokenizer\.check)\b"
+    r"|evaluate\.(metrics|report|systems)|formats\.subtitles\.SubtitleCue|tokenizer\.Tokenizer\.check)\b"
 )
 """What is called with lists of our own making; users come in by the rooms above these."""
 

@@ -35,16 +35,16 @@ def check(
     """
     notes = console.Notes()
     try:
-        from redline.prepare.inspection import inspect, knowledge_of, recording_length
+        from redline.prepare.inspection import inspect, recording_length, vocabulary_of
 
-        knowledge = knowledge_of(model) if model is not None else None
+        vocabulary = vocabulary_of(model) if model is not None else None
         columns = (TextColumn("looking at recordings"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
             task = bar.add_task("")
-            found = inspect(
+            inspection = inspect(
                 manifest,
                 recording_length,
-                knowledge,
+                vocabulary,
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
     except (RedlineError, OSError) as error:
@@ -52,29 +52,25 @@ def check(
     except ImportError as error:
         raise console.lacking(error, "train") from error
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        typer.echo(json.dumps(inspection.to_dict(), ensure_ascii=False))
     else:
-        _print(found)
-    if not found.ok:
+        _print(inspection)
+    if not inspection.ok:
         raise typer.Exit(1)
 
 
-def _print(found: Inspection) -> None:
+def _print(inspection: Inspection) -> None:
     out = Console(markup=False, highlight=False, soft_wrap=True)
     table = Table("split", "utterances", "hours", "speakers", "languages (hours)", box=None, pad_edge=False)
-    for name, part in found.parts.items():
-        languages = ", ".join(
-            f"{language or 'not said'} {seconds / 3600:.2f}" for language, seconds in sorted(part.languages.items())
-        )
-        speakers = str(part.speakers) if part.speakers else "not said"
-        table.add_row(name or "(none)", str(part.utterances), f"{part.seconds / 3600:.2f}", speakers, languages)
+    for name, split in inspection.splits.items():
+        languages = ", ".join(f"{key or 'not said'} {value:.2f}" for key, value in split["hours_by_language"].items())
+        speakers = str(split["speakers"] or "not said")
+        table.add_row(name or "(none)", str(split["utterances"]), f"{split['hours']:.2f}", speakers, languages)
     out.print(table)
-    for finding in found.findings:
-        where = ""
-        if finding.lines:
-            shown = ", ".join(map(str, finding.lines[:8])) + (", ..." if len(finding.lines) > 8 else "")
-            where = f" (line {shown})"
+    for finding in inspection.findings:
+        shown = ", ".join(map(str, finding.lines[:8])) + (", ..." if len(finding.lines) > 8 else "")
+        where = f" (line {shown})" if finding.lines else ""
         style = "red" if finding.level == "error" else "yellow"
         out.print(console.printable(f"{finding.level}: {finding.message}{where}"), style=style)
-    if not found.findings:
+    if not inspection.findings:
         out.print("nothing is wrong with it")

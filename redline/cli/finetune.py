@@ -15,7 +15,7 @@ from redline.cli.train import Noise, Rooms, TensorBoard, Threads, training_error
 from redline.errors import DataError
 
 if TYPE_CHECKING:
-    from redline.evaluate.report import SystemRun
+    from redline.evaluate.systems import SystemRun
 
 TEXT_STYLES = ("auto", "as-is", "spoken")
 
@@ -90,7 +90,7 @@ def finetune(
             return
         after = _score(str(target), {name: sets[name] for name in before}, device, notes)
         _print_gain(before, after)
-        wer = [runs["dev"].reports[-1].edited.words.rate for runs in (before, after) if "dev" in runs]
+        wer = [runs["dev"].reports[-1]["edited"]["wer"] or 0.0 for runs in (before, after) if "dev" in runs]
         if wer and wer[1] > wer[0]:
             notes.print(f"on dev {target} is worse than the model it began with, {model}", style="yellow")
         notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
@@ -100,25 +100,23 @@ def _score(
     model: str, sets: Mapping[str, tuple[Path, str | None]], device: str | None, notes: Console
 ) -> dict[str, SystemRun]:
     """What a model makes of rows that it does not learn from, by the name of their set; empty sets are left out."""
-    from redline.cli.evaluate import recognize
-    from redline.evaluate import datasets
-    from redline.evaluate import wer as score
-    from redline.evaluate.report import SystemRun
+    from redline.cli.evaluate import run_over
+    from redline.evaluate.datasets.dataset import DatasetOptions
+    from redline.evaluate.datasets.registry import read_dataset
     from redline.evaluate.run import Clock
+    from redline.evaluate.systems import SystemRun
     from redline.load import load_model
 
     transcriber = load_model(model, device=device)
     runs = {}
     for name, (path, split) in sets.items():
         try:
-            utterances, _ = datasets.read(path, split=split)
+            utterances = read_dataset(str(path), DatasetOptions(split=split)).utterances
         except DataError:
             if split is None:
                 raise
             continue
-        results = recognize(transcriber, utterances, Clock(), notes)
-        items = [result.item for result in results if result.item is not None]
-        runs[name] = SystemRun(model, results, score.reports(items), ())
+        runs[name] = SystemRun(model, run_over(transcriber, utterances, Clock(), notes))
     return runs
 
 
@@ -127,20 +125,21 @@ def _writes_lower_case(runs: dict[str, SystemRun]) -> bool:
 
     The draft tells, where there is one: capitals of the edited text may come from a head that texts do not teach.
     """
-    items = [result.item for run in runs.values() for result in run.results if result.item is not None]
-    texts = [item.edited if item.draft is None else item.draft for item in items]
+    results = [result for run in runs.values() for result in run.scored]
+    texts = [result.edited if result.draft is None else result.draft for result in results]
     return any(texts) and all(text == text.lower() for text in texts)
 
 
 def _print_gain(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> None:
     """Word error rates before and after, by source, with a paired bootstrap."""
-    from redline.cli.evaluate import percent
-    from redline.evaluate import report
-    from redline.evaluate.wer import ALL
+    from redline.evaluate.metrics.wer import ALL_HUMAN, describe_wer
+    from redline.evaluate.systems import compare_systems
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     for name, old in before.items():
-        for left, right in zip(old.reports, after[name].reports, strict=True):
-            out.print(f"{name}, {left.group}: WER {percent(left.edited)} before, {percent(right.edited)} after")
-            paired = [[row for row in run.scored if left.group in (row.source, ALL)] for run in (old, after[name])]
-            out.print(f"    {report.sentence(report.comparison('before', 'after', *paired))}")
+        new = after[name]
+        for left, right in zip(old.reports, new.reports, strict=True):
+            group, rates = left["group"], [describe_wer(report["edited"]) for report in (left, right)]
+            out.print(f"{name}, {group}: WER {rates[0]} before, {rates[1]} after")
+            paired = [[row for row in run.scored if group in (row.source, ALL_HUMAN)] for run in (old, new)]
+            out.print(f"    {compare_systems('before', 'after', *paired)['text']}")

@@ -14,34 +14,10 @@ from pathlib import Path
 from redline import audio
 from redline.engine.recordings import Recording, Sound, WaveformSound
 from redline.errors import RedlineError
-from redline.evaluate.wer import ScoredUtterance
+from redline.evaluate.result import DEFAULT_LANGUAGE, Result
 from redline.manifest import Utterance
 from redline.transcriber import Transcriber
-from redline.types import SAMPLE_RATE, Notice, Segment, Span, Task, Transcript, Turn, Waveform, Word
-
-DEFAULT = "en"
-"""Language of an utterance that names none."""
-UNNAMED = "unnamed"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one utterance: an item to score, or the reason why there is none."""
-
-    utterance: Utterance
-    item: ScoredUtterance | None = None
-    failure: str | None = None
-    warnings: tuple[Notice, ...] = ()
-    words: tuple[Word, ...] = ()
-    """What was heard with its times, where the recognizer tells; seconds from the start of the utterance."""
-    turns: tuple[Turn, ...] = ()
-    """What was heard by whom, where the recognizer tells."""
-    language: str | None = None
-    """The language that was found, where the recognizer tells."""
-    task: Task = Task()
-    """What was asked."""
-    tagged: str | None = None
-    """The answer as the model wrote it, with its tags, where it writes them."""
+from redline.types import SAMPLE_RATE, Segment, Span, Task, Transcript, Turn, Waveform, Word
 
 
 @dataclass
@@ -85,7 +61,7 @@ class Clock:
 
 def task_of(utterance: Utterance) -> Task:
     """What is asked about an utterance where nothing else is wanted: its text."""
-    return Task(language=utterance.language or DEFAULT)
+    return Task(language=utterance.language or DEFAULT_LANGUAGE)
 
 
 def run(
@@ -116,7 +92,7 @@ def run(
         with clock.working():
             answer = next(results)
         result = _result(utterance, answer, task)
-        clock.audio_s += result.item.duration if result.item is not None else 0.0
+        clock.audio_s += result.duration
         yield result
 
 
@@ -130,29 +106,20 @@ def clip(wave: Waveform, utterance: Utterance) -> Waveform:
 
 def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task) -> Result:
     if isinstance(answer, RedlineError):
-        return Result(utterance, failure=str(answer), task=task)
-    item = ScoredUtterance(
-        utterance.source or UNNAMED,
-        utterance.language or DEFAULT,
-        answer.duration,
-        utterance.text,
-        answer.text,
-        answer.draft,
-        utterance.speaker,
-        _confidence(answer.segments),
-        utterance.keywords,
-        tuple(key for key in task.keywords if key not in {own.strip() for own in utterance.keywords}),
-    )
+        return Result(utterance, task, failure=str(answer))
     tagged = [segment.tagged for segment in answer.segments if segment.tagged is not None]
     return Result(
         utterance,
-        item,
-        warnings=answer.warnings,
+        task,
+        edited=answer.text,
+        draft=answer.draft,
+        duration=answer.duration,
+        confidence=_confidence(answer.segments),
         words=answer.words,
         turns=turns_of(answer),
         language=_language(answer.segments),
-        task=task,
         tagged=" ".join(tagged) if tagged else None,
+        warnings=answer.warnings,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a model beside the text: who speaks, when each word is said, and keywords in the prompt."""
+"""What every utterance of a data set is asked for beside its text: speakers, word times, keywords in the prompt."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redline.errors import ConfigError, DataError
-from redline.evaluate.keywords import longest, normal, phrases
+from redline.evaluate.metrics.keywords import longest_keyword, phrases
 from redline.evaluate.run import task_of
 from redline.manifest import Utterance
+from redline.normalize import normalised
 from redline.types import Recognizer, Task
 
 
 @dataclass(frozen=True)
-class TaskOptions:
+class EvaluationOptions:
     """What every utterance is asked for; raises `ConfigError` for what cannot be together."""
 
     speakers: bool = False
@@ -34,41 +35,36 @@ class TaskOptions:
             )
 
 
-def tasks(utterances: Sequence[Utterance], options: TaskOptions) -> list[Task]:
-    """What is asked about each utterance, in order.
-
-    Raises `DataError` when keywords are wanted and no utterance has any.
-    """
-    plain = [replace(task_of(one), speakers=options.speakers, words=options.words) for one in utterances]
+def tasks_of(utterances: Sequence[Utterance], options: EvaluationOptions) -> list[Task]:
+    """The task of each utterance, in order; raises `DataError` when keywords are wanted and no utterance has any."""
+    plain = [replace(task_of(row), speakers=options.speakers, words=options.words) for row in utterances]
     if not options.keywords:
         return plain
-    if not any(one.keywords for one in utterances):
+    if not any(row.keywords for row in utterances):
         raise DataError(
             "no row has keywords to ask for; in a manifest they are a list, such as "
             '"keywords": ["Quilter"], and scripts/rare_keywords.py makes them of rare words'
         )
-    pools: dict[str, dict[str, str]] = {}
-    for one, task in zip(utterances, plain, strict=True):
-        language = task.language or ""
-        pools.setdefault(language, {}).update((normal(key, language), key) for key in one.keywords)
-    drawn = {
-        language: {word: key for word, key in sorted(pool.items()) if word} if options.distractors else {}
-        for language, pool in pools.items()
-    }
+    pools: dict[str, dict[str, str]] = {}  # of each language, by their normalised words
+    for row, task in zip(utterances, plain, strict=True):
+        pool, language = pools.setdefault(task.language or "", {}), task.language or ""
+        pool.update((words, key) for key in row.keywords if (words := normalised(key, language)))
+    pools = {language: dict(sorted(pool.items())) for language, pool in pools.items()}
     return [
-        replace(task, keywords=_prompted(one, drawn[task.language or ""], task.language or "", options))
-        for one, task in zip(utterances, plain, strict=True)
+        replace(task, keywords=_prompt_keywords(row, task.language or "", pools[task.language or ""], options))
+        for row, task in zip(utterances, plain, strict=True)
     ]
 
 
-def _prompted(one: Utterance, pool: Mapping[str, str], language: str, options: TaskOptions) -> tuple[str, ...]:
-    """The keywords of one prompt; distractors are drawn from `pool`, which has them by their normalised words."""
-    own = own_keywords(one)
+def _prompt_keywords(
+    utterance: Utterance, language: str, pool: Mapping[str, str], options: EvaluationOptions
+) -> tuple[str, ...]:
+    own = own_keywords(utterance)
     if not options.distractors:
         return own
-    said = phrases(one.text, language, longest(pool)) | {normal(key, language) for key in own}
-    others = [key for word, key in pool.items() if word not in said]
-    draw = random.Random(f"{options.seed} {one.id}")  # of its own, so that leaving out rows changes no order
+    spoken = phrases(utterance.text, language, longest_keyword(pool)) | {normalised(k, language) for k in own}
+    others = [keyword for words, keyword in pool.items() if words not in spoken]
+    draw = random.Random(f"{options.seed} {utterance.id}")  # of its own, so that leaving out rows changes no order
     mixed = [*own, *draw.sample(others, min(options.distractors, len(others)))]
     draw.shuffle(mixed)  # the place in the list must not tell which are said
     return tuple(mixed)
@@ -76,38 +72,29 @@ def _prompted(one: Utterance, pool: Mapping[str, str], language: str, options: T
 
 def own_keywords(utterance: Utterance) -> tuple[str, ...]:
     """The keywords of an utterance as a prompt holds them, each once."""
-    return tuple(dict.fromkeys(key.strip() for key in utterance.keywords))
+    return tuple(dict.fromkeys(keyword.strip() for keyword in utterance.keywords))
 
 
-def short(asked: Sequence[Task], utterances: Sequence[Utterance], options: TaskOptions) -> int:
+def count_short_prompts(tasks: Sequence[Task], utterances: Sequence[Utterance], options: EvaluationOptions) -> int:
     """Prompts with fewer distractors than were wanted, because there are no more."""
-    return (
-        0
-        if not options.distractors
-        else sum(
-            len(task.keywords) - len(own_keywords(one)) < options.distractors
-            for task, one in zip(asked, utterances, strict=True)
-        )
-    )
+    if not options.distractors:
+        return 0
+    distractors = [len(task.keywords) - len(own_keywords(row)) for task, row in zip(tasks, utterances, strict=True)]
+    return sum(count < options.distractors for count in distractors)
 
 
-def check(recognizer: Recognizer, asked: Iterable[Task]) -> None:
+def check_tasks(recognizer: Recognizer, tasks: Iterable[Task]) -> None:
     """Raises `UnsupportedTaskError` before hours of work, where a model cannot do what one of the tasks asks."""
-    for task in dict.fromkeys(asked):
-        if task != Task(language=task.language):
-            recognizer.limits(task)
+    for task in dict.fromkeys(tasks):
+        recognizer.limits(task)
 
 
-def describe(asked: Sequence[Task], utterances: Sequence[Utterance]) -> str:
+def describe_tasks(tasks: Sequence[Task], utterances: Sequence[Utterance]) -> str:
     """What is asked for beside the text, in a line; empty where it is nothing."""
-    parts = [name for name, wanted in (("speakers", "speakers"), ("word times", "words")) if _any(asked, wanted)]
-    if _any(asked, "keywords"):
-        own = sum(len(own_keywords(one)) for one in utterances)
-        others = sum(len(task.keywords) for task in asked) - own
-        line = f"{own / len(asked):.1f} keywords a prompt"
-        parts.append(line + (f" and {others / len(asked):.1f} that are not said" if others else ""))
+    parts = ["speakers"] if any(task.speakers for task in tasks) else []
+    parts += ["word times"] if any(task.words for task in tasks) else []
+    if prompted := sum(len(task.keywords) for task in tasks):
+        own = sum(len(own_keywords(row)) for row in utterances)
+        line = f"{own / len(tasks):.1f} keywords a prompt"
+        parts.append(line + (f" and {(prompted - own) / len(tasks):.1f} that are not said" if prompted > own else ""))
     return ", ".join(parts)
-
-
-def _any(asked: Iterable[Task], wanted: str) -> bool:
-    return any(getattr(task, wanted) for task in asked)

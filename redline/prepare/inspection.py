@@ -1,19 +1,20 @@
-"""A manifest before hours are spent on it: what it holds, and what will not train, with the lines that are meant."""
+"""Inspection of a manifest before training: what it holds, and what will not train, with the lines that are meant."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from redline.errors import DataError
 from redline.features import FRAME_RATE
 from redline.manifest import Utterance, numbered_rows
+from redline.normalize import letters_of, spoken
 from redline.tokenizer import Tokenizer
-from redline.train.data.batches import letters_of, spoken
 
 LONGEST_S = 30.0
 """Longer rows are left out of training."""
@@ -21,14 +22,14 @@ MOST_LETTERS_PER_S = 30.0
 """Nobody speaks so fast: the text is not that of the sound."""
 LEAST_LETTERS_PER_S = 1.0
 """Of rows over five seconds: most of the sound has no text."""
-OFF = 1.25
+DURATION_RATIO = 1.25
 """How many times longer or shorter than its sound a row may claim to be."""
 SLACK_S = 0.1
 """By so much a row may end after its recording."""
 OVERLAP_S = 0.5
 """Two rows of a recording may share so much."""
-TOLD = 5
-"""So many examples are named in a message."""
+EXAMPLES = 5
+"""So many are named in a message."""
 REMEDIES = {
     "line": "correct these lines or take them out",
     "missing": "correct their paths, which count from the folder of the manifest",
@@ -48,17 +49,19 @@ REMEDIES = {
 """What to do about a finding that does not say so itself, by its kind."""
 
 Level = Literal["error", "warning"]
+Problem = tuple[Level, str, str, str]
+"""Of a row: how bad it is, its kind, what such rows are or have, and an example in words."""
 
 
 @dataclass(frozen=True)
-class Knowledge:
-    """What a model knows of texts."""
+class ModelVocabulary:
+    """What a model can read and write."""
 
     name: str
     tokenizer: Tokenizer
     languages: tuple[str, ...]
-    rows: int | None
-    """Characters of the encoder's head, by code point; None where texts are not spelled."""
+    characters: int | None
+    """Rows of the encoder's character head, by code point; None where texts are not spelled."""
     frame_s: float
     """Seconds of one frame of the encoder, each of which can hold one character."""
 
@@ -72,28 +75,13 @@ class Finding:
     message: str
     lines: tuple[int, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"level": self.level, "kind": self.kind, "message": self.message, "lines": list(self.lines)}
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one split."""
-
-    utterances: int
-    seconds: float
-    speakers: int
-    languages: dict[str, float]
-    """Seconds of each language."""
-
 
 @dataclass(frozen=True)
 class Inspection:
     """What a manifest holds and what is wrong with it."""
 
-    parts: dict[str, Part]
-    """By the name of the split; empty where rows name none."""
+    splits: dict[str, dict[str, Any]]
+    """By name, empty where rows name none: utterances, hours, speakers, hours by language."""
     findings: tuple[Finding, ...]
 
     @property
@@ -103,196 +91,185 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        parts = {
-            name: {
-                "utterances": part.utterances,
-                "hours": round(part.seconds / 3600, 4),
-                "speakers": part.speakers,
-                "hours_by_language": {key: round(value / 3600, 4) for key, value in part.languages.items()},
-            }
-            for name, part in self.parts.items()
-        }
-        return {"ok": self.ok, "splits": parts, "findings": [finding.to_dict() for finding in self.findings]}
-
-
-@dataclass
-class _Problems:
-    """Lines and examples of each kind of problem, in the order in which they were met."""
-
-    found: dict[tuple[Level, str, str], tuple[list[int], list[str]]] = field(default_factory=dict)
-
-    def add(self, level: Level, kind: str, what: str, line: int, example: str = "") -> None:
-        lines, examples = self.found.setdefault((level, kind, what), ([], []))
-        lines.append(line)
-        if example and example not in examples:
-            examples.append(example)
-
-    def findings(self) -> Iterator[Finding]:
-        for (level, kind, what), (lines, examples) in self.found.items():
-            more = f" and {len(examples) - TOLD} more" if len(examples) > TOLD else ""
-            told = f": {'; '.join(examples[:TOLD])}{more}" if examples else ""
-            remedy = f"; {REMEDIES[kind]}" if kind in REMEDIES else ""
-            yield Finding(level, kind, f"{len(lines)} {what}{told}{remedy}", tuple(lines))
+        return {"ok": self.ok, **asdict(self)}
 
 
 def inspect(
     path: Path,
     length_of: Callable[[Path], float],
-    knowledge: Knowledge | None = None,
+    vocabulary: ModelVocabulary | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
-    """Look through a manifest and at the head of its recordings; nothing is listened to.
+    """Look through a manifest and at the heads of its recordings; nothing is recognized.
 
-    `length_of` gives the seconds of a recording or raises `DataError`; `progress` hears of how many are done. Raises
+    `length_of` gives the seconds of a recording or raises `DataError`; `progress` is told how many are done. Raises
     `DataError` for a file that is no manifest.
     """
-    problems = _Problems()
+    problems: list[tuple[int, Problem]] = []
     rows: dict[int, Utterance] = {}
     for number, row in numbered_rows(path):
         if isinstance(row, DataError):
-            problems.add("error", "line", "lines cannot be read", number, str(row).removeprefix(f"{path}:"))
+            reason = str(row).removeprefix(f"{path}:")
+            problems.append((number, ("error", "line", "lines cannot be read", reason)))
         else:
             rows[number] = row
-    if not rows and not problems.found:
+    if not rows and not problems:
         raise DataError(f"{path}: no rows; a manifest has one JSON object a line, with audio, text and duration")
     lengths = _lengths(rows, length_of, problems, progress)
-    seconds: dict[int, float] = {}
+    seconds = {number: _seconds(row, lengths.get(row.audio)) for number, row in rows.items()}
     for number, row in rows.items():
-        seconds[number] = _time(number, row, lengths.get(row.audio), problems)
-        _text(number, row, seconds[number], knowledge, problems)
-    _twice(rows, problems)
-    _across(rows, problems)
+        problems += [(number, problem) for problem in _time_problems(row, lengths.get(row.audio))]
+        problems += [(number, problem) for problem in _text_problems(row, seconds[number], vocabulary)]
+    copies = _copies({row.audio for row in rows.values()})
+    findings = _findings([*problems, *_repetitions(rows, copies), *_leaks(rows, copies)])
     if not any(row.split == "dev" for row in rows.values()):
         message = "no rows with split dev; `redline train` needs them, `redline finetune` holds some back"
-        problems.found[("warning", "split", message)] = ([], [])
-    parts = {}
-    for split in sorted({row.split for row in rows.values()}):
-        own = {number: row for number, row in rows.items() if row.split == split}
-        languages: dict[str, float] = defaultdict(float)
-        for number, row in own.items():
-            languages[row.language] += seconds[number]
-        speakers = len({row.speaker for row in own.values() if row.speaker})
-        parts[split] = Part(len(own), sum(seconds[number] for number in own), speakers, dict(languages))
-    findings = [Finding(one.level, one.kind, one.message.removeprefix("0 "), one.lines) for one in problems.findings()]
-    return Inspection(parts, tuple(sorted(findings, key=lambda one: one.level != "error")))
+        findings.append(Finding("warning", "split", message))
+    splits = {
+        split: _summary([(row, seconds[number]) for number, row in rows.items() if row.split == split])
+        for split in sorted({row.split for row in rows.values()})
+    }
+    return Inspection(splits, tuple(sorted(findings, key=lambda finding: finding.level != "error")))
+
+
+def _findings(problems: Iterable[tuple[int, Problem]]) -> list[Finding]:
+    """The problems of each kind together, in the order in which they were met."""
+    groups: dict[tuple[Level, str, str], list[tuple[int, str]]] = defaultdict(list)
+    for number, (level, kind, what, example) in problems:
+        groups[level, kind, what].append((number, example))
+    findings = []
+    for (level, kind, what), members in groups.items():
+        examples = list(dict.fromkeys(example for _, example in members))
+        more = f" and {len(examples) - EXAMPLES} more" if len(examples) > EXAMPLES else ""
+        remedy = f"; {REMEDIES[kind]}" if kind in REMEDIES else ""
+        message = f"{len(members)} {what}: {'; '.join(examples[:EXAMPLES])}{more}{remedy}"
+        findings.append(Finding(level, kind, message, tuple(number for number, _ in members)))
+    return findings
+
+
+def _summary(rows: list[tuple[Utterance, float]]) -> dict[str, Any]:
+    """What the rows of a split hold, each with its seconds."""
+    languages: dict[str, float] = defaultdict(float)
+    for row, seconds in rows:
+        languages[row.language] += seconds
+    return {
+        "utterances": len(rows),
+        "hours": round(sum(languages.values()) / 3600, 4),
+        "speakers": len({row.speaker for row, _ in rows if row.speaker}),
+        "hours_by_language": {language: round(seconds / 3600, 4) for language, seconds in sorted(languages.items())},
+    }
 
 
 def _lengths(
     rows: dict[int, Utterance],
     length_of: Callable[[Path], float],
-    problems: _Problems,
+    problems: list[tuple[int, Problem]],
     progress: Callable[[int, int], None],
 ) -> dict[Path, float]:
-    """Seconds of every recording that can be read; one that is missing is told once."""
-    lines: dict[Path, list[int]] = defaultdict(list)
+    """Seconds of every recording that can be read; the others go to the problems."""
+    numbers: dict[Path, list[int]] = defaultdict(list)
     for number, row in rows.items():
-        lines[row.audio].append(number)
-    found: dict[Path, float] = {}
-    for done, (audio, own) in enumerate(lines.items(), start=1):
-        missing = not audio.is_file()
+        numbers[row.audio].append(number)
+    lengths: dict[Path, float] = {}
+    for done, (audio, own) in enumerate(numbers.items(), start=1):
+        kind, what = ("unreadable", "rows cannot be heard")
         try:
-            if missing:
+            if not audio.is_file():
+                kind, what = ("missing", "rows name a missing file")
                 raise DataError(f"{audio}: {'is a folder' if audio.is_dir() else 'no such file'}")
-            found[audio] = length_of(audio)
+            lengths[audio] = length_of(audio)
         except DataError as error:
-            kind, what = ("missing", "rows name a missing file") if missing else ("unreadable", "rows cannot be heard")
-            for number in own:
-                problems.add("error", kind, what, number, str(error))
-        progress(done, len(lines))
-    return found
+            problems += [(number, ("error", kind, what, str(error))) for number in own]
+        progress(done, len(numbers))
+    return lengths
 
 
-def _time(number: int, row: Utterance, length: float | None, problems: _Problems) -> float:
+def _seconds(row: Utterance, length: float | None) -> float:
     """Seconds of a row as its recording has them, where that is known."""
     if length is None:
         return row.duration
     if row.start >= length:
-        example = f"{row.id} at {row.start:g} s of {length:.1f} s"
-        problems.add("error", "start", "rows begin after the end of their recording", number, example)
         return 0.0
-    heard = length if row.end is None else min(row.end, length) - row.start
+    return length if row.end is None else min(row.end, length) - row.start
+
+
+def _time_problems(row: Utterance, length: float | None) -> Iterator[Problem]:
+    if length is None:
+        return
+    if row.start >= length:
+        example = f"{row.id} at {row.start:g} s of {length:.1f} s"
+        yield "error", "start", "rows begin after the end of their recording", example
+        return
+    seconds = _seconds(row, length)
     if row.end is not None and row.end > length + SLACK_S:
         example = f"{row.id} ends at {row.end:g} s of {length:.1f} s"
-        problems.add("error", "end", "rows end after the end of their recording", number, example)
+        yield "error", "end", "rows end after the end of their recording", example
     elif row.duration <= 0:
-        problems.add("error", "duration", "rows have no duration; training needs it", number, row.id)
-    elif not heard / OFF <= row.duration <= heard * OFF:
-        example = f"{row.id} claims {row.duration:g} s, has {heard:.1f} s"
-        problems.add("warning", "duration", "rows claim another duration than their sound has", number, example)
-    if heard > LONGEST_S:
-        problems.add("warning", "long", f"rows are longer than {LONGEST_S:g} s and do not train", number, row.id)
-    return heard
+        yield "error", "duration", "rows have no duration; training needs it", row.id
+    elif not seconds / DURATION_RATIO <= row.duration <= seconds * DURATION_RATIO:
+        example = f"{row.id} claims {row.duration:g} s, has {seconds:.1f} s"
+        yield "warning", "duration", "rows claim another duration than their sound has", example
+    if seconds > LONGEST_S:
+        yield "warning", "long", f"rows are longer than {LONGEST_S:g} s and do not train", row.id
 
 
-def _text(number: int, row: Utterance, seconds: float, knowledge: Knowledge | None, problems: _Problems) -> None:
-    said = spoken(row.text, letters_of(row.language))
-    if not said:
-        what = "rows have no text" if not row.text else "rows have no word that is spoken (signs or digits only)"
-        problems.add("warning", "empty", f"{what} and do not train", number, row.id)
+def _text_problems(row: Utterance, seconds: float, vocabulary: ModelVocabulary | None) -> Iterator[Problem]:
+    text = spoken(row.text, letters_of(row.language))
+    if not text:
+        what = "rows have no word that is spoken (signs or digits only)" if row.text else "rows have no text"
+        yield "warning", "empty", f"{what} and do not train", row.id
         return
-    if seconds > 0 and len(said) > MOST_LETTERS_PER_S * seconds:
-        example = f"{row.id}: {len(said)} letters in {seconds:.1f} s"
-        problems.add("error", "text", "texts are too long for their sound", number, example)
-    elif seconds > 5 and len(said) < LEAST_LETTERS_PER_S * seconds:
-        example = f"{row.id}: {len(said)} letters in {seconds:.1f} s"
-        problems.add("warning", "text", "texts are very short for their sound", number, example)
-    if knowledge is None:
+    example = f"{row.id}: {len(text)} letters in {seconds:.1f} s"
+    if seconds > 0 and len(text) > MOST_LETTERS_PER_S * seconds:
+        yield "error", "text", "texts are too long for their sound", example
+    elif seconds > 5 and len(text) < LEAST_LETTERS_PER_S * seconds:
+        yield "warning", "text", "texts are very short for their sound", example
+    if vocabulary is None:
         return
-    if row.language and knowledge.languages and row.language not in knowledge.languages:
-        problems.add(
-            "warning", "language", f"rows are in a language that {knowledge.name} does not know", number, row.language
-        )
-    decoded = knowledge.tokenizer.decode(knowledge.tokenizer.encode(row.text)).strip()
-    lost = sorted(set(row.text) - set(decoded)) if decoded != row.text else []
-    for char in lost:
-        problems.add(
-            "error",
-            "characters",
-            f"characters that the tokenizer of {knowledge.name} does not know",
-            number,
-            _named(char),
-        )
-    if knowledge.rows is not None:
-        for char in sorted({char for char in said if ord(char) >= knowledge.rows}):
-            what = f"characters that the encoder of {knowledge.name} has no row for; it learns the text without them"
-            problems.add("warning", "characters", what, number, _named(char))
-    if 0 < seconds < len(said) * knowledge.frame_s <= MOST_LETTERS_PER_S * seconds * knowledge.frame_s:
-        problems.add(
-            "warning", "text", f"texts have more letters than {knowledge.name} has frames of sound", number, row.id
-        )
+    if row.language and vocabulary.languages and row.language not in vocabulary.languages:
+        yield "warning", "language", f"rows are in a language that {vocabulary.name} does not know", row.language
+    decoded = vocabulary.tokenizer.decode(vocabulary.tokenizer.encode(row.text)).strip()
+    for char in sorted(set(row.text) - set(decoded)) if decoded != row.text else ():
+        what = f"characters that the tokenizer of {vocabulary.name} does not know"
+        yield "error", "characters", what, _named(char)
+    if vocabulary.characters is not None:
+        what = f"characters that the encoder of {vocabulary.name} has no row for; it learns the text without them"
+        for char in sorted({char for char in text if ord(char) >= vocabulary.characters}):
+            yield "warning", "characters", what, _named(char)
+    if 0 < seconds < len(text) * vocabulary.frame_s <= MOST_LETTERS_PER_S * seconds * vocabulary.frame_s:
+        yield "warning", "text", f"texts have more letters than {vocabulary.name} has frames of sound", row.id
 
 
 def _named(char: str) -> str:
     return f"{char!r} (U+{ord(char):04X})"
 
 
-def _twice(rows: dict[int, Utterance], problems: _Problems) -> None:
+def _sound(row: Utterance, copies: dict[Path, Path]) -> Hashable:
+    """What two rows with the same sound have in common."""
+    return copies.get(row.audio, row.audio), row.start, row.end
+
+
+def _repetitions(rows: dict[int, Utterance], copies: dict[Path, Path]) -> Iterator[tuple[int, Problem]]:
     """Rows with the id, or with the sound, of another."""
-    for number, row in _again(rows, lambda row: row.id):
-        problems.add("warning", "ids", "rows have the id of another", number, row.id)
-    copies = _copies({row.audio for row in rows.values()})
-    again = list(_again(rows, lambda row: (copies.get(row.audio, row.audio), row.start, row.end)))
-    for number, row in again:
-        problems.add("warning", "sound", "rows have the sound of another", number, row.id)
-    parts: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
-    seen = {number for number, _ in again}
+    ids: set[Hashable] = set()
     for number, row in rows.items():
-        if row.end is not None and number not in seen:
+        if row.id in ids:
+            yield number, ("warning", "ids", "rows have the id of another", row.id)
+        ids.add(row.id)
+    sounds: set[Hashable] = set()
+    parts: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
+    for number, row in rows.items():
+        if _sound(row, copies) in sounds:
+            yield number, ("warning", "sound", "rows have the sound of another", row.id)
+        elif row.end is not None:
             parts[copies.get(row.audio, row.audio)].append((row.start, row.end, number))
+        sounds.add(_sound(row, copies))
     for own in parts.values():
         latest = 0.0
         for start, end, number in sorted(own):
             if start < latest - OVERLAP_S:
-                problems.add("warning", "sound", "rows overlap another of their recording", number, rows[number].id)
+                yield number, ("warning", "sound", "rows overlap another of their recording", rows[number].id)
             latest = max(latest, end)
-
-
-def _again(rows: dict[int, Utterance], key: Callable[[Utterance], Any]) -> Iterator[tuple[int, Utterance]]:
-    seen = set()
-    for number, row in rows.items():
-        if key(row) in seen:
-            yield number, row
-        seen.add(key(row))
 
 
 def _copies(files: Iterable[Path]) -> dict[Path, Path]:
@@ -301,7 +278,7 @@ def _copies(files: Iterable[Path]) -> dict[Path, Path]:
     for file in sorted(files):
         if file.is_file():
             by_size[file.stat().st_size].append(file)
-    found: dict[Path, Path] = {}
+    copies: dict[Path, Path] = {}
     for own in by_size.values():
         first: dict[str, Path] = {}
         for file in own if len(own) > 1 else ():
@@ -309,38 +286,28 @@ def _copies(files: Iterable[Path]) -> dict[Path, Path]:
             with file.open("rb") as opened:
                 while block := opened.read(1 << 20):
                     digest.update(block)
-            found[file] = first.setdefault(digest.hexdigest(), file)
-    return found
+            copies[file] = first.setdefault(digest.hexdigest(), file)
+    return copies
 
 
-def _across(rows: dict[int, Utterance], problems: _Problems) -> None:
+def _leaks(rows: dict[int, Utterance], copies: dict[Path, Path]) -> Iterator[tuple[int, Problem]]:
     """What stands on both sides of the line between learning and being tested."""
-
-    def sides(key: Callable[[Utterance], Any]) -> dict[Any, set[str]]:
-        found: dict[Any, set[str]] = defaultdict(set)
-        for row in rows.values():
-            if key(row):
-                found[key(row)].add("train" if row.split in ("", "train") else row.split)
-        return found
-
-    copies = _copies({row.audio for row in rows.values()})
-    checks: Sequence[tuple[Level, str, str, Callable[[Utterance], Any]]] = (
-        ("error", "leak", "rows have sound that other splits have too",
-         lambda row: (copies.get(row.audio, row.audio), row.start, row.end)),
+    keys: tuple[tuple[Level, str, str, Callable[[Utterance], Hashable]], ...] = (
+        ("error", "leak", "rows have sound that other splits have too", lambda row: _sound(row, copies)),
         ("warning", "speakers", "rows have a speaker who is in other splits too", lambda row: row.speaker),
         ("warning", "texts", "rows have a text that other splits have too", lambda row: row.text.casefold()),
-    )  # fmt: skip
-    for level, kind, what, key in checks:
-        found = sides(key)
+    )
+    for level, kind, what, key in keys:
+        splits: dict[Hashable, set[str]] = defaultdict(set)
+        for row in rows.values():
+            splits[key(row)].add(row.split or "train")
         for number, row in rows.items():
-            if key(row) and len(found[key(row)]) > 1:
-                problems.add(level, kind, what, number, row.speaker if kind == "speakers" else row.id)
+            if key(row) and len(splits[key(row)]) > 1:
+                yield number, (level, kind, what, row.speaker if kind == "speakers" else row.id)
 
 
-def knowledge_of(model: str) -> Knowledge:
-    """What a bundled model, a folder or a hub id knows; raises `CheckpointError` where there is none."""
-    import json
-
+def vocabulary_of(model: str) -> ModelVocabulary:
+    """The vocabulary of a bundled model, a folder or a hub id; raises `CheckpointError` where there is none."""
     from redline.checkpoints.ar import is_ar
     from redline.checkpoints.folder import resolve
     from redline.models.config import NarConfig
@@ -348,10 +315,10 @@ def knowledge_of(model: str) -> Knowledge:
     folder = resolve(model)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     if is_ar(folder):
-        return Knowledge(model, tokenizer, (), None, 0.0)
+        return ModelVocabulary(model, tokenizer, (), None, 0.0)
     config = NarConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     frame_s = config.encoder.subsampling / FRAME_RATE
-    return Knowledge(model, tokenizer, config.languages, config.encoder.output_dim, frame_s)
+    return ModelVocabulary(model, tokenizer, config.languages, config.encoder.output_dim, frame_s)
 
 
 def recording_length(audio: Path) -> float:

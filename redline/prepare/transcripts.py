@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from redline.errors import DataError
@@ -22,7 +23,7 @@ _BOMS = (
 )
 ROLLING = 0.3
 """Share of cues that begin with the end of the one before, from which captions are taken to roll."""
-REACH = 40
+LONGEST_REPEAT = 40
 """Words of a cue that may come again in the next."""
 _NUMBERS = r"(?:(\d+):)?(\d+):(\d+)(?:[.,](\d+))?"
 _TIMES = re.compile(rf"{_NUMBERS}\s*-->\s*{_NUMBERS}")
@@ -64,7 +65,7 @@ class CaptionCue:
 
 
 @dataclass(frozen=True)
-class Text:
+class TranscriptText:
     """The words of a recording as somebody wrote them, and what was done to them on the way."""
 
     lines: tuple[Line, ...]
@@ -74,11 +75,12 @@ class Text:
     """What the user should know: encoding, unreadable cues, repeated ones."""
 
 
-def read_text(path: Path) -> Text:
+def read_transcript(path: Path) -> TranscriptText:
     """A transcript (.txt) or captions (.srt, .vtt); raises `DataError` where nothing in it can be read."""
-    written, notes = decode(path)
+    written, notes = decode_text(path)
     if path.suffix.lower() == ".txt":
-        cues = [CaptionCue(-1.0, 0.0, _STAMP.sub("", _MARKDOWN.sub("", line))) for line in written.splitlines()]
+        texts = [(_STAMP.sub("", _MARKDOWN.sub("", line)), "") for line in written.splitlines()]
+        shown: dict[int, float] = {}
     else:
         cues, more = parse_captions(written)
         if not cues:
@@ -88,27 +90,19 @@ def read_text(path: Path) -> Text:
             )
         cues, repeated = without_repeats(cues)
         notes += more + ([f"{repeated} words that captions show twice are taken once"] if repeated else [])
-    if sounds := sum(len(_SOUNDS.findall(cue.text)) for cue in cues):
+        texts = [(line, cue.speaker) for cue in cues for line in cue.text.split("\n")]
+        firsts = accumulate((cue.text.count("\n") + 1 for cue in cues), initial=0)
+        shown = {first: cue.start for cue, first in zip(cues, firsts, strict=False)}
+    if sounds := sum(len(_SOUNDS.findall(line)) for line, _ in texts):
         notes.append(f"{sounds} notes of sounds, such as [music], are taken out")
-    pieces = [(_SOUNDS.sub(" ", line), cue.speaker) for cue in cues for line in cue.text.split("\n")]
-    shown = [cue.start if number == 0 else -1.0 for cue in cues for number, _ in enumerate(cue.text.split("\n"))]
-    found = list(without_labels(pieces, find_labels([line for line, _ in pieces])))
-    counts: dict[str, int] = {}
-    last = 0
-    for _, _, speaker, turn in found:
-        if speaker and turn != last:
-            counts[speaker] = counts.get(speaker, 0) + 1
-        last = turn
-    lines: list[Line] = []
-    begun = set[int]()
-    for number, text, speaker, turn in found:
-        if text:
-            lines.append(Line(text, speaker, turn, None if number in begun or shown[number] < 0 else shown[number]))
-            begun.add(number)
-    return Text(tuple(lines), tuple(counts.items()), tuple(notes))
+    texts = [(_SOUNDS.sub(" ", line), speaker) for line, speaker in texts]
+    labelled = list(without_labels(texts, find_labels([line for line, _ in texts])))
+    turns = dict.fromkeys((speaker, turn) for _, _, speaker, turn in labelled if speaker)
+    lines = [Line(text, speaker, turn, shown.pop(number, None)) for number, text, speaker, turn in labelled if text]
+    return TranscriptText(tuple(lines), tuple(Counter(speaker for speaker, _ in turns).items()), tuple(notes))
 
 
-def decode(path: Path) -> tuple[str, list[str]]:
+def decode_text(path: Path) -> tuple[str, list[str]]:
     """The text of a file by its byte order mark, as UTF-8, as UTF-16 without a mark, or as Windows-1252; and notes.
 
     Raises `DataError` for a file that is no text.
@@ -121,8 +115,7 @@ def decode(path: Path) -> tuple[str, list[str]]:
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}: begins as {name} but is damaged ({error}); save it as UTF-8") from error
     even, odd = data[0:4096:2].count(0), data[1:4096:2].count(0)
-    wide = len(data[:4096]) // 4
-    if wide and max(even, odd) > wide:
+    if max(even, odd) > len(data[:4096]) // 4 > 0:
         name = "utf-16-be" if even > odd else "utf-16-le"
         try:
             return data.decode(name), [f"read as {name.upper()}"]
@@ -141,31 +134,22 @@ def parse_captions(written: str) -> tuple[list[CaptionCue], list[str]]:
     """The cues of an .srt or .vtt file in order of time, without tags, and what could not be read."""
     cues: list[CaptionCue] = []
     bad: list[str] = []
-    lines = written.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    blocks = [block.split("\n") for block in re.split(r"\n[ \t]*\n", "\n".join(lines))]
-    for block in blocks:
-        at = next((number for number, line in enumerate(block) if "-->" in line), None)
+    for block in re.split(r"\n[ \t]*\n", re.sub(r"\r\n?", "\n", written)):
+        lines = block.split("\n")
+        at = next((number for number, line in enumerate(lines) if "-->" in line), None)
         if at is None:
             continue
-        found = _TIMES.search(block[at])
-        text = _plain(block[at + 1 :])
-        if found is None:
-            bad.append(block[at].strip())
-            continue
-        times = [_seconds(found.groups()[first : first + 4]) for first in (0, 4)]
-        if times[1] <= times[0]:
-            bad.append(block[at].strip())
-        elif text.replace("\n", ""):
-            voices = [" ".join(name.split()) for name in _VOICE.findall("\n".join(block[at + 1 :]))]
-            cues.append(CaptionCue(times[0], times[1], text, html.unescape(voices[0]) if voices else ""))
+        times = _TIMES.search(lines[at])
+        start, end = map(_seconds, (times.groups()[:4], times.groups()[4:])) if times else (0.0, 0.0)
+        own = lines[at + 1 :]
+        bare = (" ".join(html.unescape(re.sub(r"<[^>]*>|\{\\[^}]*\}", "", line)).split()) for line in own)
+        if end <= start:
+            bad.append(lines[at].strip())
+        elif text := "\n".join(filter(None, bare)):
+            voice = _VOICE.search("\n".join(own))
+            cues.append(CaptionCue(start, end, text, html.unescape(" ".join(voice[1].split())) if voice else ""))
     notes = [f"{len(bad)} captions cannot be read, first {bad[0]!r}"] if bad else []
     return sorted(cues, key=lambda cue: cue.start), notes
-
-
-def _plain(lines: Iterable[str]) -> str:
-    """The words of a cue without its tags, one line a line."""
-    bare = (html.unescape(re.sub(r"<[^>]*>|\{\\[^}]*\}", "", line)) for line in lines)
-    return "\n".join(text for line in bare if (text := " ".join(line.split())))
 
 
 def _seconds(numbers: Sequence[str | None]) -> float:
@@ -182,34 +166,25 @@ def without_repeats(cues: Sequence[CaptionCue]) -> tuple[list[CaptionCue], int]:
     single: list[CaptionCue] = []
     repeated = 0
     for cue in cues:
-        same = [one for one in single[-4:] if one.text == cue.text and cue.start < one.end]
-        if same:
+        if any(before.text == cue.text and cue.start < before.end for before in single[-4:]):
             repeated += len(cue.text.split())
         else:
             single.append(cue)
     overlaps = [0]
     shown: list[str] = []
     for before, cue in pairwise(single):
-        shown = [*shown, *_key(before.text)[overlaps[-1] :]][-REACH:]
-        overlaps.append(_overlap(shown, _key(cue.text)) if cue.start - before.end < 1.0 else 0)
+        shown = [*shown, *before.text.casefold().split()[overlaps[-1] :]][-LONGEST_REPEAT:]
+        overlaps.append(_overlap(shown, cue.text.casefold().split()) if cue.start - before.end < 1.0 else 0)
     if sum(length >= 2 for length in overlaps) < max(2, ROLLING * len(single)):
         return single, repeated
-    found = []
-    for cue, length in zip(single, overlaps, strict=True):
-        repeated += length
-        if text := _after(cue.text, length):
-            found.append(replace(cue, text=text))
-    return found, repeated
-
-
-def _key(text: str) -> list[str]:
-    return [word.casefold() for word in text.split()]
+    cut = [replace(cue, text=_after(cue.text, length)) for cue, length in zip(single, overlaps, strict=True)]
+    return [cue for cue in cut if cue.text], repeated + sum(overlaps)
 
 
 def _overlap(shown: Sequence[str], words: Sequence[str]) -> int:
     """The most words at the beginning that are the last ones shown."""
     lengths = range(min(len(shown), len(words)), 0, -1)
-    return next((length for length in lengths if list(shown[-length:]) == list(words[:length])), 0)
+    return next((length for length in lengths if shown[-length:] == words[:length]), 0)
 
 
 def _after(text: str, words: int) -> str:
@@ -217,7 +192,6 @@ def _after(text: str, words: int) -> str:
     lines = []
     for line in text.split("\n"):
         own = line.split()
-        if rest := own[words:]:
-            lines.append(" ".join(rest))
+        lines.append(" ".join(own[words:]))
         words = max(0, words - len(own))
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))

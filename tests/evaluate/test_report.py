@@ -13,28 +13,35 @@ from pathlib import Path
 import pytest
 
 from redline import audio
-from redline.evaluate import report, wer
-from redline.evaluate.report import ReportOptions, SystemRun
-from redline.evaluate.run import Result
-from redline.evaluate.wer import ScoredUtterance
-from redline.manifest import Utterance
+from redline.evaluate import report
+from redline.evaluate.report import ReportOptions
+from redline.evaluate.result import Result
+from redline.evaluate.systems import SystemRun
 from redline.testing import tone
 from redline.types import Notice, Waveform
+from tests.evaluate.results import result, utterance
 
 NASTY = "</script><script>alert(1)</script> <b>bold</b>"
 
 
 def system(name: str, texts: list[tuple[str, str, str | None]]) -> SystemRun:
-    results = []
-    for number, (reference, edited, draft) in enumerate(texts):
-        utterance = Utterance(str(number), Path(f"{number}.wav"), reference, 1.0 + number, "de", f"s{number % 2}")
-        item = ScoredUtterance(
-            "mine", "de", 1.0 + number, reference, edited, draft, utterance.speaker, 0.5 + number / 10
+    results = [
+        result(
+            reference,
+            edited,
+            draft,
+            id=str(number),
+            language="de",
+            source="mine",
+            speaker=f"s{number % 2}",
+            duration=1.0 + number,
+            confidence=0.5 + number / 10,
+            warnings=(Notice("odd", NASTY),) if number == 0 else (),
         )
-        results.append(Result(utterance, item, warnings=(Notice("odd", NASTY),) if number == 0 else ()))
-    results.append(Result(Utterance("bad", Path("bad.wav"), "x", 1.0, "de"), failure="bad.wav: not audio"))
-    items = [one.item for one in results if one.item]
-    return SystemRun(name, results, wer.reports(items), [("speed", "fast")])
+        for number, (reference, edited, draft) in enumerate(texts)
+    ]
+    results.append(Result(utterance("x", "bad", "de"), failure="bad.wav: not audio"))
+    return SystemRun(name, results, facts=[("speed", "fast")])
 
 
 TEXTS = [("a b c", "a b c", "a x c"), ("d e f", "d x f", "d e f"), ("g h", "g h i", None), ("k", "l", "k")]
@@ -45,12 +52,11 @@ def load(path: Path) -> Waveform:
 
 
 def gathered(**options: float) -> dict[str, object]:
-    return report.gather([system("one", TEXTS)], "a title", ReportOptions(**options), load)  # type: ignore[arg-type]
+    return report.gather_report([system("one", TEXTS)], "a title", ReportOptions(**options), load)  # type: ignore[arg-type]
 
 
 def test_changes_tell_help_from_harm() -> None:
-    rows = report.scored(system("one", TEXTS[:2]).results)
-    assert report.changes(rows, 5) == {
+    assert report.editing_effects(system("one", TEXTS[:2]).scored, 5) == {
         "helped": [["x", "b", "b", 1]],
         "hurt": [["e", "x", "e", 1]],
         "helped_total": 1,
@@ -59,7 +65,7 @@ def test_changes_tell_help_from_harm() -> None:
 
 
 def test_words_are_counted_by_what_became_of_them() -> None:
-    found = report.words(report.scored(system("one", [("a b a", "a c", None), ("a", "a d", None)]).results), 5)
+    found = report.frequent_errors(system("one", [("a b a", "a c", None), ("a", "a d", None)]).scored, 5)
     assert found["worst"] == [["b", 1, 1], ["a", 1, 3]]
     assert found["confusions"] == [["b", "c", 1]]
     assert found["lost"] == [["a", 1]] and found["added"] == [["d", 1]]
@@ -81,14 +87,16 @@ def test_worst_utterances_come_first_and_sound_is_kept_for_as_long_as_allowed() 
 
 def test_two_systems_are_compared_in_pairs() -> None:
     better = [(reference, reference, None) for reference, _, _ in TEXTS]
-    data = report.gather([system("one", TEXTS), system("two", better)], "t", ReportOptions(audio_minutes=0), load)
+    data = report.gather_report(
+        [system("one", TEXTS), system("two", better)], "t", ReportOptions(audio_minutes=0), load
+    )
     (row,) = data["comparisons"]
     assert row["wins"] == 3 and row["losses"] == 0 and row["ties"] == 1 and row["difference"] < 0
     assert {line["name"] for line in data["utterances"][0]["lines"]} >= {"edited", "two"}
 
 
 def test_text_cannot_end_the_script_it_stands_in() -> None:
-    page = report.render(gathered(audio_minutes=0))
+    page = report.render_report(gathered(audio_minutes=0))
     assert page.count("</script>") == 1 and "alert(1)" not in page.split("</script>")[1]
     payload = re.search(r"^const data = (.*);$", page, re.M)
     assert payload and any(row["name"] == "3.wav" for row in json.loads(payload[1])["utterances"])
@@ -100,7 +108,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.mark.browser
 def test_a_browser_shows_every_part_of_the_page(tmp_path: Path) -> None:
     assert BROWSER is not None, "this test needs chromium or google-chrome"
-    report.write(tmp_path / "report.html", [system("one", TEXTS)], "a title", ReportOptions(), load)
+    report.write_report(tmp_path / "report.html", [system("one", TEXTS)], "a title", ReportOptions(), load)
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
         [*command, "--dump-dom", (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=120

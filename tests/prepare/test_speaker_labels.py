@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from redline.prepare.speaker_labels import find_labels, without_labels
-from redline.prepare.transcripts import read_text
+from redline.prepare.transcripts import read_transcript
 
 
 def turns(lines: Sequence[str]) -> list[tuple[str, str]]:
@@ -62,7 +62,7 @@ def test_voices_of_captions_are_speakers_of_their_cue_alone(tmp_path: Path) -> N
     cues = ["<v Ann Lee>Hello there</v>", "<v.loud Tom>Hi &amp; bye", "nobody said", "[music]", "[applause] thanks"]
     blocks = [f"00:0{n}.000 --> 00:0{n}.900\n{cue}\n" for n, cue in enumerate(cues)]
     path.write_text("WEBVTT\n\n" + "\n".join(blocks))
-    text = read_text(path)
+    text = read_transcript(path)
     assert [(line.speaker, line.text) for line in text.lines] == [
         ("Ann Lee", "Hello there"),
         ("Tom", "Hi & bye"),
@@ -75,7 +75,7 @@ def test_voices_of_captions_are_speakers_of_their_cue_alone(tmp_path: Path) -> N
 def test_a_transcript_tells_whom_it_took_for_speakers(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("[00:00:01] HOST: Welcome.\n[00:00:04] JANE DOE: Thanks.\n00:09 HOST: Bye.\n")
-    text = read_text(path)
+    text = read_transcript(path)
     assert text.speakers == (("HOST", 2), ("JANE DOE", 1))
     assert [line.text for line in text.lines] == ["Welcome.", "Thanks.", "Bye."]
 
@@ -83,7 +83,7 @@ def test_a_transcript_tells_whom_it_took_for_speakers(tmp_path: Path) -> None:
 def test_marks_that_nobody_says_are_no_words(tmp_path: Path) -> None:
     path = tmp_path / "talk.txt"
     path.write_text("# Part *one*\n**HOST:** Is __5 * 3__ in _snake_case_?\n* 5*3, **yes**\n", encoding="utf-8")
-    text = read_text(path)
+    text = read_transcript(path)
     assert [(line.text, line.speaker) for line in text.lines] == [
         ("Part one", ""),
         ("Is 5 * 3 in snake_case?", "HOST"),

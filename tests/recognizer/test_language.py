@@ -13,11 +13,8 @@ from safetensors.torch import load_file
 
 from redline.checkpoints import nar
 from redline.errors import CheckpointError, DataError
-from redline.evaluate.languages import score
-from redline.evaluate.run import Result
 from redline.features import FEATURE_DIM
 from redline.load import load_model
-from redline.manifest import Utterance
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
 from redline.models.heads import LANGUAGE_HEAD, LanguageHead, PunctuationHead, save
@@ -76,17 +73,6 @@ def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
     assert Transcriber(fake).transcribe(wave, language="en", vad=False).language == "en"
     silent = FakeRecognizer(lambda clip: Hypothesis("", language="de"), languages=("en", "de"))
     assert Transcriber(silent).transcribe(wave, vad=False).language is None
-
-
-def test_the_confusion_matrix_counts_who_was_taken_for_whom() -> None:
-    def result(spoken: str, found: str | None) -> Result:
-        return Result(Utterance("a", Path("a.wav"), "x", 1.0, language=spoken), language=found)
-
-    found = score([result("de", "de"), result("de", "en"), result("en", "en"), result("fr", None), result("", "de")])
-    assert found is not None
-    assert found.counts == {"de": {"de": 1, "en": 1}, "en": {"de": 0, "en": 1}}
-    assert str(found) == "66.7 % right; de taken for en 1 x"
-    assert score([result("de", None)]) is None
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,10 @@ from redline.errors import ConfigError, DataError
 from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features, pad
 from redline.files import settle, write_text
 from redline.manifest import Utterance
+from redline.normalize import Letters as Letters
+from redline.normalize import letters_of as letters_of
+from redline.normalize import spoken as spoken
+from redline.normalize import spoken_words
 from redline.punctuation import MARKS
 from redline.train.data.augment import SpecAugmentOptions, augment_features, twin_features
 from redline.train.data.rows import taught as taught
@@ -37,27 +40,11 @@ from redline.types import SAMPLE_RATE
 Progress = Callable[[float], None]
 
 
-Letters = Literal["a-z", "all"]
-
-
-def spoken(text: str, letters: Letters = "a-z") -> str:
-    """Lower-case words of letters and apostrophes: what models without a head for written forms are taught to write.
-
-    `a-z` is for English and takes accents off; `all` keeps the letters, accents and digits of every language.
-    """
-    return " ".join(_words(text, letters)).lower()
-
-
-def letters_of(language: str) -> Letters:
-    """What the texts of a language are made of; a manifest without languages is taken for English."""
-    return "a-z" if language in ("", "en") or language.startswith("en-") else "all"
-
-
 def written(line: str, letters: Letters = "a-z") -> str:
     """A printed line in written form (`redline.punctuation`): its spoken words with their capitals and marks."""
     words: list[str] = []
     for part in line.split():
-        found = _words(part, letters)
+        found = spoken_words(part, letters)
         tail = part[max((at for at, char in enumerate(part) if char.isalnum()), default=-1) + 1 :]
         mark = next((char for char in tail if char in MARKS), "")
         if found:
@@ -65,20 +52,6 @@ def written(line: str, letters: Letters = "a-z") -> str:
         elif words and words[-1][-1] not in MARKS:  # a mark that stands alone belongs to the word before
             words[-1] += mark
     return " ".join(words)
-
-
-def _words(text: str, letters: Letters) -> list[str]:
-    text = text.replace("\u2019", "'").replace("\u2018", "'")
-    if letters == "all":
-        text = unicodedata.normalize("NFKC", text)
-        # Vowel signs of many scripts are marks (M), not letters.
-        kept = (char if char.isalnum() or char == "'" or unicodedata.category(char)[0] == "M" else " " for char in text)
-    else:
-        text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-        kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
-    # Apostrophes at the ends are quotation marks far more often than they are part of the word.
-    words = (word.strip("'") for word in "".join(kept).split())
-    return [word for word in words if word]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,25 @@
+"""What can be scored: a manifest, a folder of recordings with texts, lhotse cuts, a set of the hub, the leaderboard.
+
+To add a kind of data set: a file with a function that reads it, and its name in `READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from redline import languages
+from redline.evaluate.datasets.cuts import read_cuts
+from redline.evaluate.datasets.dataset import Dataset, DatasetOptions
+from redline.evaluate.datasets.folder import read_folder
+from redline.evaluate.datasets.hub import read_hub
+from redline.evaluate.datasets.manifest import read_rows
+
+READERS: tuple[Callable[[str, DatasetOptions], Dataset | None], ...] = (read_hub, read_folder, read_cuts, read_rows)
+"""Each reads what a name stands for, or gives None where it is of another kind; the first that can is taken."""
+
+
+def read_dataset(name: str, options: DatasetOptions) -> Dataset:
+    """The data set of a name; raises `DataError` when nothing can be read or nothing matches."""
+    options = replace(options, language=languages.code(options.language))
+    return next(found for reader in READERS if (found := reader(name, options)) is not None)

@@ -1,0 +1,120 @@
+"""Keyword recall, precision and F1: which keywords of the references are recognized, and which where nobody said them.
+
+A keyword is recognized when its normalised words stand together in the normalised text. Every keyword of a data set is
+looked for in every text of its language: recognized where it was not said, it is a false alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redline.evaluate.metrics.alignment import Counts, Errors, compare_errors
+from redline.evaluate.result import Result
+from redline.normalize import normalised
+
+
+@dataclass(frozen=True)
+class KeywordCounts(Counts):
+    """What became of keywords; `distractors` are those of prompts that were not said, and are false alarms if heard."""
+
+    hits: int = 0
+    misses: int = 0
+    false_alarms: int = 0
+    distractors: int = 0
+    distractors_heard: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and rates, JSON-ready."""
+        recall = self.hits / max(1, self.hits + self.misses)
+        precision = self.hits / max(1, self.hits + self.false_alarms)
+        f1 = 2 * precision * recall / (precision + recall) if self.hits else 0.0
+        return {**asdict(self), "recall": recall, "precision": precision, "f1": f1}
+
+
+def score_keywords(results: Sequence[Result]) -> dict[str, Any] | None:
+    """Counts and rates of the keywords of all results; None where no reference has any."""
+    if not any(result.utterance.keywords for result in results):
+        return None
+    return sum(count_keywords(results), KeywordCounts()).to_dict()
+
+
+def count_keywords(results: Sequence[Result]) -> list[KeywordCounts]:
+    """What became of all keywords of all results in each of them."""
+    known: dict[str, set[str]] = {}
+    for result in results:
+        language = result.spoken_language
+        known.setdefault(language, set()).update(_normalised(result.utterance.keywords, language))
+    counts = []
+    for result in results:
+        language = result.spoken_language
+        distractors = _normalised(result.distractors, language)
+        candidates = known[language] | distractors
+        most = longest_keyword(candidates)
+        own = _normalised(result.utterance.keywords, language)
+        spoken = candidates & (own | phrases(result.utterance.text, language, most))
+        recognized = candidates & phrases(result.edited, language, most)
+        distractors -= spoken
+        hits, misses, false_alarms = len(spoken & recognized), len(spoken - recognized), len(recognized - spoken)
+        counts.append(KeywordCounts(hits, misses, false_alarms, len(distractors), len(distractors & recognized)))
+    return counts
+
+
+def _normalised(keywords: Iterable[str], language: str) -> set[str]:
+    return {words for keyword in keywords if (words := normalised(keyword, language))}
+
+
+def longest_keyword(keywords: Iterable[str]) -> int:
+    """The number of words of the longest keyword."""
+    return max((len(keyword.split()) for keyword in keywords), default=0)
+
+
+def phrases(text: str, language: str, most: int) -> set[str]:
+    """Every run of at most `most` words of a text, normalised."""
+    words = normalised(text, language).split()
+    return {" ".join(words[at : at + size]) for size in range(1, most + 1) for at in range(len(words) - size + 1)}
+
+
+def describe_keywords(score: dict[str, Any]) -> str:
+    """The score in a line."""
+    line = (
+        f"F1 {100 * score['f1']:.1f} %, recall {100 * score['recall']:.1f} %, precision {100 * score['precision']:.1f} "
+        f"% ({score['hits']} of {score['hits'] + score['misses']} heard, {score['false_alarms']} false alarms)"
+    )
+    return line + (f"; {_distractors(score)} distractors heard" if score["distractors"] else "")
+
+
+def _distractors(score: dict[str, Any]) -> str:
+    return f"{score['distractors_heard']} of {score['distractors']}" if score["distractors"] else "none"
+
+
+def compare_keywords(first: Sequence[Result], second: Sequence[Result]) -> dict[str, Any] | None:
+    """The keywords of two systems on the same utterances, in the same order; None where no utterance has any.
+
+    The 95 % interval of the difference in recall is that of a paired bootstrap. `text` has all of it in words.
+    """
+    if not any(result.utterance.keywords for result in first):
+        return None
+    counts = [count_keywords(results) for results in (first, second)]
+    one, two = (sum(each, KeywordCounts()).to_dict() for each in counts)
+    missed = [[Errors(deletions=item.misses, length=item.hits + item.misses) for item in each] for each in counts]
+    misses = compare_errors(*missed)
+    significant = misses["significant"]
+    difference, (low, high) = 0.0 - misses["difference"], (0.0 - bound for bound in reversed(misses["interval"]))
+    line = (
+        f"keyword recall {100 * one['recall']:.1f} -> {100 * two['recall']:.1f} %, {100 * difference:+.1f} points "
+        f"(95 % from {100 * low:+.1f} to {100 * high:+.1f}, {'' if significant else 'not '}significant); "
+        f"precision {100 * one['precision']:.1f} -> {100 * two['precision']:.1f} %, "
+        f"F1 {100 * one['f1']:.1f} -> {100 * two['f1']:.1f} %"
+    )
+    if one["distractors"] or two["distractors"]:
+        line += f"; distractors heard {_distractors(one)} -> {_distractors(two)}"
+    return {
+        "first": one,
+        "second": two,
+        "recall_difference": difference,
+        "recall_interval": [low, high],
+        "significant": significant,
+        "text": line,
+    }

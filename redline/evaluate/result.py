@@ -1,0 +1,101 @@
+"""What a model made of one utterance, beside what was said in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from redline.evaluate.metrics.alignment import AlignedPair, Errors, align_words, count_errors
+from redline.manifest import Utterance
+from redline.normalize import normalised
+from redline.types import Notice, Task, Turn, Word
+
+DEFAULT_LANGUAGE = "en"
+"""Of an utterance that names none."""
+UNNAMED = "unnamed"
+"""Source of an utterance that names none."""
+SYNTHETIC = "synthetic"
+"""The `source` of speech made from text: its scores are never mixed with those of human voices."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer of a model to one utterance, or the reason why there is none."""
+
+    utterance: Utterance
+    task: Task = Task()
+    edited: str = ""
+    """The final text."""
+    draft: str | None = None
+    """None for a model that writes none."""
+    duration: float = 0.0
+    confidence: float | None = None
+    words: tuple[Word, ...] = ()
+    """Where the recognizer tells times; seconds from the start of the utterance."""
+    turns: tuple[Turn, ...] = ()
+    """Where the recognizer names speakers."""
+    language: str | None = None
+    """The language that was identified, where the recognizer identifies it."""
+    tagged: str | None = None
+    """The answer as the model wrote it, with its tags, where it wrote one and was asked once."""
+    warnings: tuple[Notice, ...] = ()
+    failure: str | None = None
+
+    @property
+    def source(self) -> str:
+        return self.utterance.source or UNNAMED
+
+    @property
+    def spoken_language(self) -> str:
+        return self.utterance.language or DEFAULT_LANGUAGE
+
+    @property
+    def distractors(self) -> tuple[str, ...]:
+        """Keywords of the prompt that are not the utterance's own."""
+        own = {keyword.strip() for keyword in self.utterance.keywords}
+        return tuple(keyword for keyword in self.task.keywords if keyword not in own)
+
+    @property
+    def key(self) -> tuple[str, Path, float]:
+        """What tells it from the other utterances of a data set."""
+        return self.utterance.id, self.utterance.audio, self.utterance.start
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the reference and what was recognized."""
+        return {
+            "id": self.utterance.id,
+            "audio": str(self.utterance.audio),
+            "start": self.utterance.start,
+            "source": self.source,
+            "speaker": self.utterance.speaker,
+            "reference": self.utterance.text,
+            "draft": self.draft,
+            "edited": self.edited if self.failure is None else None,
+            "confidence": self.confidence,
+            "prompted": list(self.task.keywords),
+            "tagged": self.tagged,
+            "failure": self.failure,
+            "warnings": [notice.to_dict() for notice in self.warnings],
+        }
+
+    @cached_property
+    def normalised(self) -> dict[str, str]:
+        """Reference, edited text and draft (empty without one) as they are compared."""
+        texts = {"reference": self.utterance.text, "edited": self.edited, "draft": self.draft or ""}
+        return {name: normalised(text, self.spoken_language) for name, text in texts.items()}
+
+    @cached_property
+    def pairs(self) -> list[AlignedPair]:
+        """The edited text aligned with the reference."""
+        return align_words(self.normalised["reference"], self.normalised["edited"])
+
+    @cached_property
+    def draft_pairs(self) -> list[AlignedPair] | None:
+        """The draft aligned with the reference."""
+        return None if self.draft is None else align_words(self.normalised["reference"], self.normalised["draft"])
+
+    @cached_property
+    def errors(self) -> Errors:
+        return count_errors(self.pairs)
