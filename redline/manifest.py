@@ -26,24 +26,18 @@ class Utterance:
     id: str
     audio: Path
     text: str
-    duration: float
-    """0 where the manifest does not tell."""
+    duration: float  # 0 where the manifest does not tell
     language: str = ""
     speaker: str = ""
     source: str = ""
     split: str = ""
     start: float = 0.0
     end: float | None = None
-    keywords: tuple[str, ...] = ()
-    """Words that must be heard; a text is a list with commas."""
-    turns: tuple[Turn, ...] = ()
-    """Who says what, where the manifest tells; names count within this utterance only."""
-    words: tuple[Word, ...] = ()
-    """When each word is said, where the manifest tells."""
-    task: str = ""
-    """What a model that answers prompts is taught with it; empty: whatever the other fields allow."""
-    target_text: str = ""
-    """A translation of the text."""
+    keywords: tuple[str, ...] = ()  # words that must be recognized; a text is a list with commas
+    turns: tuple[Turn, ...] = ()  # where the manifest tells who says what; names count within this utterance only
+    words: tuple[Word, ...] = ()  # where the manifest tells when each word is said
+    task: str = ""  # what a model that answers prompts is taught with it; empty: whatever the other fields allow
+    target_text: str = ""  # a translation of the text
     target_language: str = ""
 
     def __post_init__(self) -> None:

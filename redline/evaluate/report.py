@@ -10,7 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from redline.types import SAMPLE_RATE, Waveform
 
 PAGE = Path(__file__).with_name("report.html")
 DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+TENTHS = np.linspace(0.0, 1.0, 11)[1:-1]  # where one bin of confidence ends and the next begins
 
 Key = TypeVar("Key")
 
@@ -34,10 +35,8 @@ Key = TypeVar("Key")
 class ReportOptions:
     """How much goes into a report."""
 
-    audio_minutes: float = 15.0
-    """Sound that is kept in the page, worst utterances first; about 0.25 MB a minute."""
-    rows: int = 25
-    """Length of the lists of words."""
+    audio_minutes: float = 15.0  # sound that is kept in the page, worst utterances first; about 0.25 MB a minute
+    rows: int = 25  # length of the lists of words
 
 
 def gather_report(
@@ -50,9 +49,8 @@ def gather_report(
     utterances = []
     for row in sorted(main, key=lambda row: -row.errors.rate):
         left_s -= row.duration
-        lines = (
-            [("heard", row.pairs)] if row.draft_pairs is None else [("draft", row.draft_pairs), ("edited", row.pairs)]
-        )
+        lines = [("heard" if row.draft_pairs is None else "edited", row.pairs)]
+        lines = [("draft", row.draft_pairs), *lines] if row.draft_pairs is not None else lines
         lines += [(name, system[row.key].pairs) for name, system in others if row.key in system]
         utterances.append(
             {
@@ -63,14 +61,12 @@ def gather_report(
                 "wer": _percent([row.pairs]),
                 "draft": _percent([row.draft_pairs]),
                 "confidence": row.confidence,
-                "lines": [
-                    {"name": name, "pairs": [[pair.reference, pair.hypothesis] for pair in pairs]}
-                    for name, pairs in lines
-                ],
+                "lines": [{"name": name, "pairs": list(map(astuple, pairs))} for name, pairs in lines],
                 "warnings": [notice.message for notice in row.warnings],
                 "sound": _sound(row.utterance, load) if left_s > 0 else None,
             }
         )
+    by_length = sorted(main, key=lambda row: row.duration)
     speakers = _grouped((row.utterance.speaker, row) for row in main if row.utterance.speaker)
     by_speaker = _bars(speakers) if 1 < len(speakers) < len(main) else []  # else the utterances themselves tell more
     return {
@@ -79,7 +75,7 @@ def gather_report(
         "comparisons": comparisons(runs),
         "failures": [result.failure for run in runs for result in run.results if result.failure],
         "utterances": utterances,
-        "by_duration": _bars(_grouped((_duration_class(row.duration), row) for row in sorted(main, key=_duration))),
+        "by_duration": _bars(_grouped((_duration_class(row.duration), row) for row in by_length)),
         "by_speaker": sorted(by_speaker, key=lambda bar: -(bar["wer"] or 0.0)),
         "calibration": _calibration(main),
         "words": frequent_errors(main, options.rows),
@@ -113,10 +109,6 @@ def _bars(groups: Mapping[str, Sequence[Result]]) -> list[dict[str, Any]]:
     ]
 
 
-def _duration(result: Result) -> float:
-    return result.duration
-
-
 def _duration_class(seconds: float) -> str:
     low = max(bound for bound in DURATIONS_S if bound <= seconds)
     high = min((bound for bound in DURATIONS_S if bound > seconds), default=None)
@@ -127,7 +119,7 @@ def _calibration(rows: Sequence[Result]) -> list[dict[str, Any]]:
     """Mean confidence of the utterances of each tenth of confidence, and which share of their words is right."""
     known = sorted(((row.confidence, row) for row in rows if row.confidence is not None), key=lambda each: each[0])
     points = []
-    for members in _grouped((min(int(10 * confidence), 9), row) for confidence, row in known).values():
+    for members in _grouped((int(np.digitize(confidence, TENTHS)), row) for confidence, row in known).values():
         errors = total(row.errors for row in members)
         if errors.length:
             confidence = float(np.mean([row.confidence for row in members if row.confidence is not None]))

@@ -12,12 +12,9 @@ from redline.manifest import Utterance
 from redline.normalize import normalised
 from redline.types import Notice, Task, Turn, Word
 
-DEFAULT_LANGUAGE = "en"
-"""Of an utterance that names none."""
-UNNAMED = "unnamed"
-"""Source of an utterance that names none."""
-SYNTHETIC = "synthetic"
-"""The `source` of speech made from text: its scores are never mixed with those of human voices."""
+DEFAULT_LANGUAGE = "en"  # of an utterance that names none
+UNNAMED = "unnamed"  # source of an utterance that names none
+SYNTHETIC = "synthetic"  # source of speech made from text: its scores are never mixed with those of human voices
 
 
 @dataclass(frozen=True)
@@ -27,19 +24,13 @@ class Result:
     utterance: Utterance
     task: Task = Task()
     edited: str = ""
-    """The final text."""
-    draft: str | None = None
-    """None for a model that writes none."""
+    draft: str | None = None  # None for a model that writes none
     duration: float = 0.0
     confidence: float | None = None
-    words: tuple[Word, ...] = ()
-    """Where the recognizer tells times; seconds from the start of the utterance."""
-    turns: tuple[Turn, ...] = ()
-    """Where the recognizer names speakers."""
-    language: str | None = None
-    """The language that was identified, where the recognizer identifies it."""
-    tagged: str | None = None
-    """The answer as the model wrote it, with its tags, where it wrote one and was asked once."""
+    words: tuple[Word, ...] = ()  # where times are told; seconds from the start of the utterance
+    turns: tuple[Turn, ...] = ()  # where speakers are named
+    language: str | None = None  # where it is identified
+    tagged: str | None = None  # the answer as the model wrote it, where it writes tags
     warnings: tuple[Notice, ...] = ()
     failure: str | None = None
 

@@ -24,12 +24,9 @@ class SystemRun:
     name: str
     results: Sequence[Result]
     clock: Clock = field(default_factory=Clock)
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    """What the reader should know of the run, scores beside the word error rate among it: names and lines."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """The numbers behind those facts that are scores, JSON-ready."""
-    baseline: str | None = None
-    """The run that it is compared with; None: the first one."""
+    facts: list[tuple[str, str]] = field(default_factory=list)  # names and lines of what a reader should know
+    values: dict[str, Any] = field(default_factory=dict)  # the numbers behind those facts that are scores
+    baseline: str | None = None  # the run that it is compared with; None: the first one
 
     @cached_property
     def scored(self) -> list[Result]:

@@ -19,14 +19,10 @@ class EvaluationOptions:
     """What every utterance is asked for; raises `ConfigError` for what cannot be together."""
 
     speakers: bool = False
-    words: bool = False
-    """When each word is said."""
-    keywords: bool = False
-    """Each prompt holds the utterance's own keywords."""
-    distractors: int = 0
-    """Keywords of other utterances that each prompt holds too, none of them said in its own."""
-    seed: int = 0
-    """Which distractors are drawn, and in which order keywords stand among them."""
+    words: bool = False  # when each word is said
+    keywords: bool = False  # each prompt holds the utterance's own keywords
+    distractors: int = 0  # keywords of other utterances that each prompt holds too, none of them said in its own
+    seed: int = 0  # which distractors are drawn, and in which order keywords stand among them
 
     def __post_init__(self) -> None:
         if self.distractors < 0 or (self.distractors and not self.keywords):

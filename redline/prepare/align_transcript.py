@@ -23,14 +23,10 @@ from redline.types import SAMPLE_RATE, Span, Waveform
 
 BATCH_WINDOWS = 6
 ANCHOR_WORDS = 3
-PIECE_S = 15.0
-"""Shortest stretch between two anchors that is aligned as one."""
-LONGEST_PIECE_S = 240.0
-"""Where nothing was recognised for so long, nothing is aligned."""
-SHORT_S = 30.0
-"""A recording up to this length is aligned as one where it has no anchor: its text has few words to be known by."""
-WILD_NATS = 1.5
-"""What a frame of speech costs that the transcript does not have."""
+PIECE_S = 15.0  # shortest stretch between two anchors that is aligned as one
+LONGEST_PIECE_S = 240.0  # where nothing was recognised for so long, nothing is aligned
+SHORT_S = 30.0  # up to this length a recording without an anchor is aligned: its text has few words to be known by
+WILD_NATS = 1.5  # what a frame of speech costs that the transcript does not have
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,8 @@ class Posteriors:
 
     log_probs: Tensor
     spans: tuple[Span, ...]
-    firsts: tuple[int, ...]
-    """First frame of each window."""
-    frame: int
-    """Samples of one frame."""
+    firsts: tuple[int, ...]  # first frame of each window
+    frame: int  # samples of one frame
 
     def sample(self, frame: int) -> int:
         """Where a frame begins in the recording."""
@@ -65,8 +59,7 @@ class AlignedWord:
 
     start: int
     end: int
-    regret: float
-    """Nats by which all of its letters are less likely than what the encoder would have written itself."""
+    regret: float  # nats by which its letters together are less likely than what the encoder would have written
     letters: int
 
 
@@ -75,10 +68,8 @@ class TranscriptAlignment:
     """The words of a transcript in a recording, None where no place was found, and all letters of that recording."""
 
     words: tuple[AlignedWord | None, ...]
-    anchored: int
-    """Words that belong to an anchor."""
-    letters: tuple[tuple[int, int], ...]
-    """Start and end of each letter of greedy decoding, in samples, in time order."""
+    anchored: int  # words that belong to an anchor
+    letters: tuple[tuple[int, int], ...]  # start and end of each letter of greedy decoding, in samples, in time order
 
     def letters_between(self, start: int, end: int) -> int:
         """Letters that are decoded wholly between two samples."""

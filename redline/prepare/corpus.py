@@ -22,12 +22,9 @@ from redline.prepare.segment_transcripts import (
 from redline.prepare.transcripts import read_transcript
 
 TRANSCRIPT_SUFFIXES = (".srt", ".vtt", ".txt")
-LEAST_FITTING = 0.5
-"""A text of which a smaller share of words is kept is said not to fit."""
-LEAST_ANCHORED = 0.03
-"""A text of which a smaller share is anchored is that of another recording: a weak model finds 0.2, chance 0.01."""
-LATE_S = 1.0
-"""Captions that are off by less are told nothing about."""
+LEAST_FITTING = 0.5  # a text of which a smaller share of words is kept is said not to fit
+LEAST_ANCHORED = 0.03  # below is the text of another recording: a weak model finds 0.2 of the words, chance 0.01
+LATE_S = 1.0  # captions that are off by less are told nothing about
 
 
 def recordings_with_texts(source: Path, text: Path | None) -> list[tuple[Path, Path]]:
@@ -64,19 +61,13 @@ def _beside(recording: Path) -> Path | None:
 class PreparedCorpus:
     """What became of all recordings so far."""
 
-    kept: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of the manifest."""
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    """Rows that do not fit their sound, with the reason."""
-    words: int = 0
-    """Of all texts."""
+    kept: list[dict[str, Any]] = field(default_factory=list)  # rows of the manifest
+    dropped: list[dict[str, Any]] = field(default_factory=list)  # rows that do not fit their sound, with the reason
+    words: int = 0  # of all texts
     kept_words: int = 0
-    speakers: Counter[str] = field(default_factory=Counter)
-    """What was taken for speakers, with the number of turns."""
-    notes: list[str] = field(default_factory=list)
-    """What was odd about a recording or a text, each with its file."""
-    failures: list[str] = field(default_factory=list)
-    """Texts of which less than half fits, with what to try."""
+    speakers: Counter[str] = field(default_factory=Counter)  # what was taken for speakers, with the number of turns
+    notes: list[str] = field(default_factory=list)  # what was odd about a recording or a text, each with its file
+    failures: list[str] = field(default_factory=list)  # texts of which less than half fits, with what to try
 
     def add(
         self,

@@ -16,26 +16,20 @@ from redline.manifest import Utterance, numbered_rows
 from redline.normalize import letters_of, spoken
 from redline.tokenizer import Tokenizer
 
-LONGEST_S = 30.0
-"""Longer rows are left out of training."""
-MOST_LETTERS_PER_S = 30.0
-"""Nobody speaks so fast: the text is not that of the sound."""
-LEAST_LETTERS_PER_S = 1.0
-"""Of rows over five seconds: most of the sound has no text."""
-DURATION_RATIO = 1.25
-"""How many times longer or shorter than its sound a row may claim to be."""
-SLACK_S = 0.1
-"""By so much a row may end after its recording."""
-OVERLAP_S = 0.5
-"""Two rows of a recording may share so much."""
-EXAMPLES = 5
-"""So many are named in a message."""
+LONGEST_S = 30.0  # longer rows are left out of training
+MOST_LETTERS_PER_S = 30.0  # nobody speaks so fast: the text is not that of the sound
+LEAST_LETTERS_PER_S = 1.0  # of rows over five seconds: most of the sound has no text
+DURATION_RATIO = 1.25  # how many times longer or shorter than its sound a row may claim to be
+SLACK_S = 0.1  # by so much a row may end after its recording
+OVERLAP_S = 0.5  # two rows of a recording may share so much
+EXAMPLES = 5  # so many are named in a message
+_TIMES = "correct start and end, which are seconds of the recording"
 REMEDIES = {
     "line": "correct these lines or take them out",
     "missing": "correct their paths, which count from the folder of the manifest",
     "unreadable": "convert these recordings, or take the rows out",
-    "start": "correct start and end, which are seconds of the recording",
-    "end": "correct start and end, which are seconds of the recording",
+    "start": _TIMES,
+    "end": _TIMES,
     "duration": "give the seconds from start to end",
     "long": "cut them at pauses, as `redline prepare` does",
     "empty": "write what is said, or take the rows out",
@@ -60,10 +54,8 @@ class ModelVocabulary:
     name: str
     tokenizer: Tokenizer
     languages: tuple[str, ...]
-    characters: int | None
-    """Rows of the encoder's character head, by code point; None where texts are not spelled."""
-    frame_s: float
-    """Seconds of one frame of the encoder, each of which can hold one character."""
+    characters: int | None  # rows of the encoder's character head, by code point; None where texts are not spelled
+    frame_s: float  # of the encoder: each frame can hold one character
 
 
 @dataclass(frozen=True)
@@ -80,8 +72,7 @@ class Finding:
 class Inspection:
     """What a manifest holds and what is wrong with it."""
 
-    splits: dict[str, dict[str, Any]]
-    """By name, empty where rows name none: utterances, hours, speakers, hours by language."""
+    splits: dict[str, dict[str, Any]]  # utterances, hours, speakers and hours by language; "" where rows name none
     findings: tuple[Finding, ...]
 
     @property
@@ -118,7 +109,8 @@ def inspect(
     lengths = _lengths(rows, length_of, problems, progress)
     seconds = {number: _seconds(row, lengths.get(row.audio)) for number, row in rows.items()}
     for number, row in rows.items():
-        problems += [(number, problem) for problem in _time_problems(row, lengths.get(row.audio))]
+        if row.audio in lengths:
+            problems += [(number, problem) for problem in _time_problems(row, lengths[row.audio])]
         problems += [(number, problem) for problem in _text_problems(row, seconds[number], vocabulary)]
     copies = _copies({row.audio for row in rows.values()})
     findings = _findings([*problems, *_repetitions(rows, copies), *_leaks(rows, copies)])
@@ -188,20 +180,15 @@ def _seconds(row: Utterance, length: float | None) -> float:
     """Seconds of a row as its recording has them, where that is known."""
     if length is None:
         return row.duration
-    if row.start >= length:
-        return 0.0
-    return length if row.end is None else min(row.end, length) - row.start
+    return max(0.0, (length if row.end is None else min(row.end, length)) - row.start)
 
 
-def _time_problems(row: Utterance, length: float | None) -> Iterator[Problem]:
-    if length is None:
-        return
+def _time_problems(row: Utterance, length: float) -> Iterator[Problem]:
+    seconds = _seconds(row, length)
     if row.start >= length:
         example = f"{row.id} at {row.start:g} s of {length:.1f} s"
         yield "error", "start", "rows begin after the end of their recording", example
-        return
-    seconds = _seconds(row, length)
-    if row.end is not None and row.end > length + SLACK_S:
+    elif row.end is not None and row.end > length + SLACK_S:
         example = f"{row.id} ends at {row.end:g} s of {length:.1f} s"
         yield "error", "end", "rows end after the end of their recording", example
     elif row.duration <= 0:
@@ -209,7 +196,7 @@ def _time_problems(row: Utterance, length: float | None) -> Iterator[Problem]:
     elif not seconds / DURATION_RATIO <= row.duration <= seconds * DURATION_RATIO:
         example = f"{row.id} claims {row.duration:g} s, has {seconds:.1f} s"
         yield "warning", "duration", "rows claim another duration than their sound has", example
-    if seconds > LONGEST_S:
+    if row.start < length and seconds > LONGEST_S:
         yield "warning", "long", f"rows are longer than {LONGEST_S:g} s and do not train", row.id
 
 
@@ -251,19 +238,16 @@ def _sound(row: Utterance, copies: dict[Path, Path]) -> Hashable:
 
 def _repetitions(rows: dict[int, Utterance], copies: dict[Path, Path]) -> Iterator[tuple[int, Problem]]:
     """Rows with the id, or with the sound, of another."""
-    ids: set[Hashable] = set()
-    for number, row in rows.items():
-        if row.id in ids:
-            yield number, ("warning", "ids", "rows have the id of another", row.id)
-        ids.add(row.id)
-    sounds: set[Hashable] = set()
+    seen: set[Hashable] = set()
     parts: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
     for number, row in rows.items():
-        if _sound(row, copies) in sounds:
+        if row.id in seen:
+            yield number, ("warning", "ids", "rows have the id of another", row.id)
+        if (sound := _sound(row, copies)) in seen:
             yield number, ("warning", "sound", "rows have the sound of another", row.id)
         elif row.end is not None:
             parts[copies.get(row.audio, row.audio)].append((row.start, row.end, number))
-        sounds.add(_sound(row, copies))
+        seen |= {row.id, sound}
     for own in parts.values():
         latest = 0.0
         for start, end, number in sorted(own):

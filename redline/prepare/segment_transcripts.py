@@ -26,18 +26,12 @@ from redline.prepare.align_transcript import AlignedWord, TranscriptAlignment, a
 from redline.prepare.transcripts import Line
 from redline.types import SAMPLE_RATE, ClipLimits, Task, Turn, Waveform
 
-ALIGNMENT_WINDOW_S = 20.0
-"""Longest stretch that the encoder sees at once; the longer, the more it knows around a word."""
-MARGIN = round(0.2 * SAMPLE_RATE)
-"""Kept before the first and after the last sound of a row, where the pause leaves room."""
-SILENCE_S = 0.16
-"""Shortest silence that a row may end in: longer than the closure of a plosive."""
-AROUND_S = 10.0
-"""How far around a place its quiet and its loud are measured."""
-SILENCE_SHARE = 0.35
-"""How far from the quiet to the loud, in decibels, silence may reach."""
-LONGEST_PAUSE_S = 1.5
-"""A row holds no longer pause."""
+ALIGNMENT_WINDOW_S = 20.0  # longest stretch that the encoder sees at once; the longer, the more it knows around a word
+MARGIN = round(0.2 * SAMPLE_RATE)  # kept before the first and after the last sound of a row, where the pause has room
+SILENCE_S = 0.16  # shortest silence that a row may end in: longer than the closure of a plosive
+AROUND_S = 10.0  # how far around a place its quiet and its loud are measured
+SILENCE_SHARE = 0.35  # how far from the quiet to the loud, in decibels, silence may reach
+LONGEST_PAUSE_S = 1.5  # a row holds no longer pause
 
 
 @dataclass(frozen=True)
@@ -65,8 +59,7 @@ class TranscriptWord:
     spoken: str
     speaker: str = ""
     turn: int = 0
-    shown: float | None = None
-    """Seconds at which a caption that begins with it is shown."""
+    shown: float | None = None  # seconds at which a caption that begins with it is shown
 
 
 @dataclass(frozen=True)
@@ -79,8 +72,7 @@ class PreparedRow:
     regret: float
     dropped: str = ""
     speaker: str = ""
-    turns: tuple[Turn, ...] = ()
-    """Who says what, where several do; times count from `start`."""
+    turns: tuple[Turn, ...] = ()  # where several speak; times count from `start`
 
     def to_dict(self, audio: Path, language: str, source: str) -> dict[str, Any]:
         """A row of a manifest."""
@@ -96,12 +88,9 @@ class SegmentedTranscript:
     """What became of a text."""
 
     rows: tuple[PreparedRow, ...]
-    given: int
-    """Words of the text."""
-    anchored: int
-    """Words of the text that were recognised in their order, three in a row."""
-    late_s: float = 0.0
-    """How much later than said captions are shown, in the median; below 0: earlier."""
+    given: int  # words of the text
+    anchored: int  # words of the text that were recognised in their order, three in a row
+    late_s: float = 0.0  # how much later than said captions are shown, in the median; below 0: earlier
 
     @property
     def kept(self) -> int:
@@ -161,8 +150,7 @@ class _Phrase:
     last: int
     start: int
     end: int
-    reason: str
-    """Why it is not to be trusted; empty where it is."""
+    reason: str  # why it is not to be trusted; empty where it is
 
 
 def _joined(

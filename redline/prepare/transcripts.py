@@ -21,10 +21,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-ROLLING = 0.3
-"""Share of cues that begin with the end of the one before, from which captions are taken to roll."""
-LONGEST_REPEAT = 40
-"""Words of a cue that may come again in the next."""
+ROLLING = 0.3  # share of cues that begin with the end of the one before, from which captions are taken to roll
+LONGEST_REPEAT = 40  # words of a cue that may come again in the next
 _NUMBERS = r"(?:(\d+):)?(\d+):(\d+)(?:[.,](\d+))?"
 _TIMES = re.compile(rf"{_NUMBERS}\s*-->\s*{_NUMBERS}")
 _STAMP = re.compile(r"^\s*[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?[\])]?\s*")
@@ -49,8 +47,7 @@ class Line:
     text: str
     speaker: str = ""
     turn: int = 0
-    shown: float | None = None
-    """Seconds at which a caption shows it."""
+    shown: float | None = None  # seconds at which a caption shows it
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ class CaptionCue:
     start: float
     end: float
     text: str
-    speaker: str = ""
-    """As the file names it in a tag of its own, `<v Name>`."""
+    speaker: str = ""  # as the file names it in a tag of its own, `<v Name>`
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,8 @@ class TranscriptText:
     """The words of a recording as somebody wrote them, and what was done to them on the way."""
 
     lines: tuple[Line, ...]
-    speakers: tuple[tuple[str, int], ...] = ()
-    """What was taken for speakers, each with the number of its turns."""
-    notes: tuple[str, ...] = ()
-    """What the user should know: encoding, unreadable cues, repeated ones."""
+    speakers: tuple[tuple[str, int], ...] = ()  # what was taken for speakers, each with the number of its turns
+    notes: tuple[str, ...] = ()  # what the user should know: encoding, unreadable cues, repeated ones
 
 
 def read_transcript(path: Path) -> TranscriptText:

@@ -17,8 +17,7 @@ class DatasetOptions:
     """Which utterances of a data set are wanted."""
 
     split: str | None = None
-    language: str | None = None
-    """Code; of what tells no languages: the one that is spoken."""
+    language: str | None = None  # a code; of what tells no languages: the one that is spoken
     limit: int | None = None
 
 
@@ -29,8 +28,6 @@ class Dataset:
     name: str
     utterances: list[Utterance]
     without_text: int = 0
-    title: str = ""
-    """In headings, where it is not the name."""
+    title: str = ""  # in headings, where it is not the name
     load: Callable[[Path], Waveform] = audio.load
-    metrics: tuple[Metric, ...] = ()
-    """Those of this data set alone, such as the mean of the sets of a leaderboard."""
+    metrics: tuple[Metric, ...] = ()  # of this data set alone, such as the mean of the sets of a leaderboard

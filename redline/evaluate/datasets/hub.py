@@ -16,14 +16,13 @@ from redline import audio
 from redline.errors import AudioError, DataError
 from redline.evaluate.datasets.dataset import Dataset, DatasetOptions
 from redline.manifest import Utterance
-from redline.normalize import normalizer
+from redline.normalize import normalised
 from redline.types import Waveform
 
 HUB_PREFIX = "hf:"
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text")
-"""Columns that may hold the transcript; the first that is there is taken."""
 DURATION_COLUMNS = ("duration", "audio_length_s")
-"""Columns that may hold the seconds of a recording; they only help to batch."""
+"""Columns that may hold the transcript, and the seconds, which only help to batch; the first that is there is taken."""
 UNSCORED = ("", "ignore time segment in scoring")
 """Normalised references that the Open ASR leaderboard leaves out; so do we, to stay comparable."""
 
@@ -40,11 +39,6 @@ class HubAddress:
     def __str__(self) -> str:
         name = f"{self.name}@{self.revision}" if self.revision else self.name
         return ":".join((name, self.config or "", self.split))
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it lies on this machine."""
-        return Path(self.name).is_dir()
 
 
 def parse_address(text: str, split: str | None = None) -> HubAddress:
@@ -69,7 +63,7 @@ def pinned(address: HubAddress) -> HubAddress:
 
     Where the hub does not answer, the cache decides, and the address stays as it is.
     """
-    if address.revision or address.is_folder:
+    if address.revision or Path(address.name).is_dir():
         return address
     from huggingface_hub import HfApi
 
@@ -142,7 +136,7 @@ def read_address(
         if len(utterances) == options.limit:
             break
         transcript = str(row[text] or "").strip()
-        if normalizer(language)(transcript).strip() in UNSCORED:
+        if normalised(transcript, language) in UNSCORED:
             without_text += 1
             continue
         path = root / str(number)
@@ -156,7 +150,7 @@ def read_address(
 
 def _folders(address: HubAddress) -> list[Path]:
     """Where the files of a data set may lie: its own folder, or the caches that the libraries fill."""
-    if address.is_folder:
+    if Path(address.name).is_dir():
         return [Path(address.name)]
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE

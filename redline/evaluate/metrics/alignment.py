@@ -12,8 +12,7 @@ import numpy as np
 
 from redline.errors import DataError, RedlineError
 
-DRAWS = 1000
-"""Bootstrap samples of an interval."""
+DRAWS = 1000  # bootstrap samples of an interval
 
 CountsT = TypeVar("CountsT", bound="Counts")
 

@@ -24,14 +24,10 @@ from redline.evaluate.result import SYNTHETIC, Result
 class Metric:
     """A way to measure the results of a run."""
 
-    name: str
-    """In front of its line, in the terminal and on the page."""
-    key: str
-    """Of its numbers in the JSON report."""
-    score: Callable[[Sequence[Result]], dict[str, Any] | None]
-    """The numbers, JSON-ready; None where there is nothing to score."""
-    describe: Callable[[dict[str, Any]], str]
-    """The numbers in a line."""
+    name: str  # in front of its line, in the terminal and on the page
+    key: str  # of its numbers in the JSON report
+    score: Callable[[Sequence[Result]], dict[str, Any] | None]  # the numbers, JSON-ready; None where there are none
+    describe: Callable[[dict[str, Any]], str]  # the numbers in a line
 
 
 METRICS = (
