@@ -18,11 +18,10 @@ ALLOWED = {
 }
 """Public names that may be defined in several files, and why."""
 SHARED = """
-    ADAPTER AUDIO Attention BLOCK BatchOptions CONTROL Count DEV_BATCH DTYPES EDGE_S FILES FITS FORMATS FRAME
-    FeedForward HEAD KEYS LAYERS MARKERS NAME NEVER OFF PATIENCE PLAIN PREFIX PREPROCESSOR Part Placed Progress
-    REACH RENAMES Rule SHORTEST_S SPACE SPEAKERS Samples Source Span T TEMPLATE TEXTS TaskOptions Text WIDTH
-    WINDOW_S WORDS check check_preprocessor compare count decode_blocks filled greedy is_cut load parse read
-    read_tensors render run save score second_opinion shown turns_of write written
+    ADAPTER AUDIO Attention BLOCK BatchOptions CONTROL Count DEV_BATCH DTYPES EDGE_S FILES FORMATS FRAME
+    FeedForward HEAD KEYS LAYERS MARKERS NAME NEVER PATIENCE PLAIN PREPROCESSOR Progress RENAMES Rule SHORTEST_S
+    SPEAKERS Samples Source Span T WORDS check check_preprocessor count decode_blocks filled greedy is_cut load
+    read read_tensors run save shown turns_of written
     """
 """Public names that still are."""
 LONG = {
@@ -30,7 +29,6 @@ LONG = {
     "tests/checkpoints/test_hostile_checkpoint.py",
     "tests/checkpoints/test_nar.py",
     "tests/decoding/test_tags.py",
-    "tests/evaluate/test_tasks.py",
     "tests/models/test_ar.py",
     "tests/recognizer/test_ar.py",
     "tests/test_prompts.py",

@@ -89,7 +89,7 @@ def evaluate(
     if report is not None:
         title = f"Redline on {dataset.title or dataset.name}"
         write_report(report, runs, title, ReportOptions(audio_minutes=sound_minutes), dataset.load)
-        notes.print(f"redline: report written to {report}")
+        notes.say(f"report written to {report}")
     if json_path is not None:
         chosen = {"data": dataset.name, "split": split, "language": language, "without_text": dataset.without_text}
         values = [{**chosen, **run.to_dict(), "comparison": row} for run, row in zip(runs, [None, *rows], strict=True)]
@@ -114,24 +114,23 @@ def _read(data: str | None, leaderboard: bool, split: str | None, language: str 
     return read_dataset(data, DatasetOptions(split, language, limit))
 
 
-def _tell_what_is_not_scored(dataset: Dataset, options: EvaluationOptions, notes: Console) -> None:
+def _tell_what_is_not_scored(dataset: Dataset, options: EvaluationOptions, notes: console.Notes) -> None:
     from redline.evaluate.metrics import cpwer
 
     if dataset.without_text:
-        notes.print(f"redline: {dataset.without_text} rows without text are left out")
+        notes.say(f"{dataset.without_text} rows without text are left out")
     if any(row.turns for row in dataset.utterances) and not cpwer.is_meeteval_installed():
-        notes.print(f"redline: warning: speakers will not be scored; {cpwer.MISSING_MEETEVAL}", style="yellow")
+        notes.say(f"warning: speakers will not be scored; {cpwer.MISSING_MEETEVAL}", "yellow")
     for asked, option, field in (
         (options.speakers, "--speakers", "turns"),
         (options.words, "--word-timestamps", "words"),
     ):
         if asked and not any(getattr(row, field) for row in dataset.utterances):
-            message = f"redline: warning: no row has {field}, so what {option} asks for is not scored"
-            notes.print(message, style="yellow")
+            notes.say(f"warning: no row has {field}, so what {option} asks for is not scored", "yellow")
 
 
 def _evaluate_model(
-    name: str, dataset: Dataset, asks: Sequence[EvaluationOptions], loading: dict[str, Any], notes: Console
+    name: str, dataset: Dataset, asks: Sequence[EvaluationOptions], loading: dict[str, Any], notes: console.Notes
 ) -> list[SystemRun]:
     """One run over the data set for each way to ask, each with its table."""
     from redline.evaluate.run import Clock
@@ -148,8 +147,8 @@ def _evaluate_model(
     runs: list[SystemRun] = []
     for options, each in zip(asks, tasks, strict=True):
         if short := count_short_prompts(each, rows, options):
-            message = f"redline: warning: {short} prompts have fewer than {options.distractors} distractors; "
-            notes.print(message + "the other rows have no more keywords", style="yellow")
+            message = f"warning: {short} prompts have fewer than {options.distractors} distractors; "
+            notes.say(message + "the other rows have no more keywords", "yellow")
         clock = Clock()
         results = run_over(transcriber, rows, clock, notes, dataset.load, each)
         facts = [("asked for", asked)] if (asked := describe_tasks(each, rows)) else []
@@ -162,12 +161,12 @@ def _evaluate_model(
     return runs
 
 
-def _print_run(run: SystemRun, title: str, notes: Console) -> None:
+def _print_run(run: SystemRun, title: str, notes: console.Notes) -> None:
     for result in run.results:
         if result.failure is not None:
             console.complain(result.failure)
     for code, number in Counter(notice.code for result in run.results for notice in result.warnings).most_common():
-        notes.print(f"redline: warning: {number} x {code}; --json tells where", style="yellow")
+        notes.say(f"warning: {number} x {code}; --json tells where", "yellow")
     if run.scored:
         width = max(TABLE_WIDTH, Console().width)  # a table in a pipe is not folded to 80 columns
         out = Console(width=width, highlight=False, markup=False, emoji=False)  # names are printed as they are
