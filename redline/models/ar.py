@@ -21,7 +21,8 @@ from redline.decoding.keyword_patches import KeywordBias, splice
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.models.config import ArConfig
-from redline.models.conformer import ConformerEncoder, EncoderOutput, posterior_pool, valid_frames
+from redline.models.conformer import ConformerEncoder, EncoderOutput, valid_frames
+from redline.models.draft_head import posterior_pool
 from redline.models.granite import GraniteLM, KVCache
 from redline.models.invariant import Linear
 from redline.models.qformer import WindowQFormer

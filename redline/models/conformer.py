@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.config import EncoderConfig
+from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
 from redline.models.invariant import Linear, glu, linear, silu
 
@@ -31,8 +32,11 @@ class EncoderOutput:
     exports: tuple[Tensor, ...]  # [B, T, D] after each block asked for
     mid_logits: Tensor  # [B, T, C] characters at the self-conditioning block
     char_logits: Tensor  # [B, T, C] characters at the top
-    draft_logits: Tensor | None  # [B, ceil(T / window), V] tokens
-    draft_lengths: Tensor | None  # [B]
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a frame exists, [B, T]."""
+        return valid_frames(self.lengths, self.hidden.shape[1])
 
 
 def valid_frames(lengths: Tensor, total: int) -> Tensor:
@@ -212,19 +216,6 @@ class ConformerBlock(nn.Module):
         return self.post_norm(x)  # type: ignore[no-any-return]  # [B, ceil(T / stride), D]
 
 
-def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int) -> Tensor:
-    """Mean of each window of frames weighted by 1 - P(blank): [B, T, D] -> [B, ceil(T / window), D] in float32."""
-    extra = -hidden.shape[1] % window
-    weights = F.pad(not_blank.float().masked_fill(~mask, 0.0), (0, extra)).unflatten(1, (-1, window))  # [B, W, w]
-    frames = F.pad(hidden.float().masked_fill(~mask[..., None], 0.0), (0, 0, 0, extra)).unflatten(1, (-1, window))
-    weights = weights / (weights.sum(-1, keepdim=True) + 1e-8)
-    # One frame after the other: the order of a sum over a dimension depends on the sizes of the others.
-    pooled: Tensor = weights[:, :, 0, None] * frames[:, :, 0]
-    for place in range(1, window):
-        pooled = pooled + weights[:, :, place, None] * frames[:, :, place]
-    return pooled
-
-
 class ConformerEncoder(nn.Module):
     """Features [B, T, 160] with lengths [B] -> `EncoderOutput`; tensor names are the published ones."""
 
@@ -241,7 +232,15 @@ class ConformerEncoder(nn.Module):
         self.layers = nn.ModuleList(blocks)
         self.out = Linear(config.hidden_dim, config.output_dim)
         self.out_mid = Linear(config.output_dim, config.hidden_dim)
-        self.out_bpe = Linear(config.hidden_dim, config.bpe_output_dim) if config.bpe_output_dim else None
+        self.out_bpe: DraftHead | None = None
+        if config.bpe_output_dim:
+            self.out_bpe = DraftHead(
+                config.hidden_dim,
+                config.bpe_output_dim,
+                blank=config.blank_token_id,
+                window=config.bpe_pooling_window,
+                dropout=config.pred_dropout,
+            )
         self.pred_dropout = Dropout(config.pred_dropout)
 
     def forward(self, x: Tensor, lengths: Tensor, export_layers: Sequence[int] = ()) -> EncoderOutput:
@@ -263,11 +262,5 @@ class ConformerEncoder(nn.Module):
             if number in wanted:
                 states[number] = x
         char_logits = self.out(self.pred_dropout(x))
-        draft_logits = draft_lengths = None
-        if self.out_bpe is not None:
-            window = self.config.bpe_pooling_window
-            pooled = posterior_pool(x, 1.0 - posterior[..., 0], mask, window)
-            draft_logits = self.out_bpe(self.pred_dropout(pooled.to(x.dtype)))  # [B, W, V]
-            draft_lengths = (lengths + window - 1) // window
         exports = tuple(states[number] for number in wanted)
-        return EncoderOutput(x, lengths, exports, mid_logits, char_logits, draft_logits, draft_lengths)
+        return EncoderOutput(x, lengths, exports, mid_logits, char_logits)

@@ -81,11 +81,18 @@ class NarModel(nn.Module):
         encoded: EncoderOutput = self.encoder(features, lengths, self.config.encoder_layer_indices)
         return encoded
 
+    def draft_logits(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
+        """Encoder output -> token logits [B, W, V] and lengths [B]."""
+        assert self.encoder.out_bpe is not None
+        logits: Tensor
+        logits, lengths = self.encoder.out_bpe(encoded)
+        return logits, lengths
+
     @torch.no_grad()
     def draft(self, encoded: EncoderOutput, expected: ctc_beam.Bias | None = None) -> list[list[int]]:
         """The encoder's own transcript of each clip, as token ids; `expected` draws the search, and all of the text."""
-        assert encoded.draft_logits is not None and encoded.draft_lengths is not None
-        logits, lengths, blank = encoded.draft_logits, encoded.draft_lengths, self.config.blank_token_id
+        logits, lengths = self.draft_logits(encoded)
+        blank = self.config.blank_token_id
         if self.draft_lm is None and expected is None:
             return ctc.greedy(logits, lengths, blank)
         options = self.search_options

@@ -125,7 +125,7 @@ class SpeechBuild:
         """The base's token head with its blank moved to the front."""
         own, blank = self.base.encoder.out_bpe, self.base.config.blank_token_id
         assert own is not None
-        head = DraftHead(model.config, rows=own.out_features + 1)
+        head = DraftHead(model.config, rows=own.rows + 1)
         with torch.no_grad():
             for mine, theirs in ((head.out.weight, own.weight), (head.out.bias, own.bias)):
                 mine.copy_(torch.cat((theirs[blank : blank + 1], theirs)))

@@ -123,11 +123,10 @@ def align_tokens(
     """Align each text with the encoder's token head: id -> alignment in windows, and the number of windows."""
     found: dict[str, tuple[Alignment | None, int]] = {}
     for rows, features, lengths in _batches(utterances, view):
-        encoded = editor.encode(features, lengths)
-        assert encoded.draft_logits is not None and encoded.draft_lengths is not None
+        logits, windowed = editor.draft_logits(editor.encode(features, lengths))
         targets = [tokenizer.encode(row.text) for row in rows]
-        aligned = ctc_align(encoded.draft_logits, encoded.draft_lengths, targets, editor.config.blank_token_id)
-        for row, result, windows in zip(rows, aligned, encoded.draft_lengths.tolist(), strict=True):
+        aligned = ctc_align(logits, windowed, targets, editor.config.blank_token_id)
+        for row, result, windows in zip(rows, aligned, windowed.tolist(), strict=True):
             found[row.id] = (result, windows)
         progress(sum(row.duration for row in rows))
     return found
@@ -203,14 +202,14 @@ def _render(
                 [features[i, :length] for i, length in enumerate(lengths.tolist())], augment, number * 100_003 + count
             )
             encoded = editor.encode(pad(changed)[0], lengths)
-            assert encoded.draft_logits is not None and encoded.draft_lengths is not None
+            logits, windowed = editor.draft_logits(encoded)
             side_by_side = torch.cat(encoded.exports, dim=-1).half().numpy()  # [B, T, layers * D]
-            likely = Candidates.of(encoded.draft_logits, encoded.draft_lengths, blank, search)
+            likely = Candidates.of(logits, windowed, blank, search)
             tokens = likely.ids.to(torch.int32).numpy()  # [B, W, C]
             probs = torch.cat((likely.log_probs, likely.blank[..., None]), dim=-1).half().numpy()  # [B, W, C + 1]
             width = side_by_side.shape[-1]
             for i, row in enumerate(rows):
-                T, W = int(encoded.lengths[i]), int(encoded.draft_lengths[i])
+                T, W = int(encoded.lengths[i]), int(windowed[i])
                 alignment, clean_windows = aligned.get(row.id, (None, 0))
                 cuts: list[int] = []
                 if alignment is not None and alignment.starts and alignment.score >= options.least_score:

@@ -14,10 +14,10 @@ from redline.models.conformer import (
     EncoderOutput,
     MaskedBatchNorm,
     halve,
-    posterior_pool,
     shaw_scores,
     shaw_scores_plain,
 )
+from redline.models.draft_head import posterior_pool
 
 PUBLISHED = EncoderConfig(
     num_layers=3,
@@ -51,11 +51,13 @@ def clips() -> list[torch.Tensor]:
     return [torch.randn(length, 160, generator=generator) for length in LENGTHS]
 
 
-def row(out: EncoderOutput, index: int) -> tuple[torch.Tensor, ...]:
-    assert out.draft_logits is not None and out.draft_lengths is not None
-    frames, tokens = int(out.lengths[index]), int(out.draft_lengths[index])
+def row(model: ConformerEncoder, out: EncoderOutput, index: int) -> tuple[torch.Tensor, ...]:
+    assert model.out_bpe is not None
+    logits, windows = model.out_bpe(out)
+    frames = int(out.lengths[index])
     exports = [export[index, :frames] for export in out.exports]
-    return (out.hidden[index, :frames], out.char_logits[index, :frames], out.draft_logits[index, :tokens], *exports)
+    drafted = logits[index, : int(windows[index])]
+    return (out.hidden[index, :frames], out.char_logits[index, :frames], drafted, *exports)
 
 
 @pytest.mark.parametrize("config", [PUBLISHED, SUBSAMPLED], ids=["published", "subsampled"])
@@ -67,10 +69,10 @@ def test_batched_equals_single(config: EncoderConfig) -> None:
     together = model(padded, torch.tensor(LENGTHS), (1, 2, -1))
     for index, clip in enumerate(rows):
         alone = model(clip[None], torch.tensor([len(clip)]), (1, 2, -1))
-        for got, expected in zip(row(together, index), row(alone, 0), strict=True):
+        for got, expected in zip(row(model, together, index), row(model, alone, 0), strict=True):
             assert got.shape == expected.shape
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
-        assert torch.equal(row(together, index)[2].argmax(-1), row(alone, 0)[2].argmax(-1))
+        assert torch.equal(row(model, together, index)[2].argmax(-1), row(model, alone, 0)[2].argmax(-1))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -85,7 +87,7 @@ def test_a_poisoned_clip_harms_only_itself(poison: float) -> None:
     bad[1, 120:] = poison  # in the padding of another clip
     out = model(bad, lengths)
     for index in (1, 2):
-        for got, expected in zip(row(out, index), row(clean, index), strict=True):
+        for got, expected in zip(row(model, out, index), row(model, clean, index), strict=True):
             assert torch.equal(got, expected)
 
 

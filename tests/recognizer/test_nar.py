@@ -79,10 +79,10 @@ def test_it_never_takes_more_than_it_can_batch(recognizer: NarRecognizer, monkey
 
 
 @pytest.mark.parametrize("task", [Task("translate"), Task(language="fr")])
-def test_what_it_cannot_do_is_refused_even_without_clips(recognizer: NarRecognizer, task: Task) -> None:
+def test_what_it_cannot_do_is_refused_before_there_are_clips(recognizer: NarRecognizer, task: Task) -> None:
     with pytest.raises(UnsupportedTaskError, match=r"only transcribe|it knows en"):
-        recognize_clips(recognizer, [], task)
-    assert recognize_clips(recognizer, [], Task(language="en")) == []
+        recognizer.limits(task)
+    assert recognizer.limits(Task(language="en")).max_s == 30.0 and recognizer.recognize([]) == []
 
 
 def test_a_checkpoint_for_tests_is_the_same_every_time(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_no_gradient_is_kept_of_the_search_for_a_draft(
 ) -> None:
     model = recognizer.model
     encoded = model.encode(torch.randn(1, 80, FEATURE_DIM), torch.tensor([80]))
-    assert encoded.draft_logits is not None and encoded.draft_logits.requires_grad
+    assert model.draft_logits(encoded)[0].requires_grad
     asked: list[bool] = []
     search = ctc_beam.search
     monkeypatch.setattr(

@@ -57,7 +57,7 @@ class EncoderObjective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.encoder.input_linear.weight.device
         out = self.encoder(batch.features.to(device), batch.lengths.to(device))
-        loss, parts = encoder_loss(out, batch.texts, self.encoder.config, self.tokenizer, self.weights)
+        loss, parts = encoder_loss(self.encoder, out, batch.texts, self.tokenizer, self.weights)
         if batch.twins and self.weights.consistency:
             apart = self._apart(out, batch.texts)
             loss = loss + self.weights.consistency * apart
@@ -71,12 +71,11 @@ class EncoderObjective(nn.Module):
 
     def _apart(self, out: EncoderOutput, texts: Sequence[str]) -> Tensor:
         """How far the two hearings of a batch of twins disagree, in each of the three losses by its weight."""
-        assert out.draft_logits is not None and out.draft_lengths is not None
         letters = sum(len(character_targets(text, self.encoder.config.output_dim)) for text in texts)
         tokens = sum(map(len, self.tokenizer.encode_all(texts)))
         top = consistency_loss(out.char_logits, out.lengths, letters)
         middle = consistency_loss(out.mid_logits, out.lengths, letters)
-        bpe = consistency_loss(out.draft_logits, out.draft_lengths, tokens)
+        bpe = consistency_loss(*draft_logits(self.encoder, out), tokens)
         return self.weights.top * top + self.weights.middle * middle + self.weights.tokens * bpe
 
 
@@ -101,20 +100,27 @@ def warm(encoder: ConformerEncoder, other: ConformerEncoder) -> list[str]:
     return new
 
 
+def draft_logits(encoder: ConformerEncoder, out: EncoderOutput) -> tuple[Tensor, Tensor]:
+    """Token logits [B, W, V] and lengths [B] of what an encoder with a draft head heard."""
+    assert encoder.out_bpe is not None
+    logits: Tensor
+    logits, lengths = encoder.out_bpe(out)
+    return logits, lengths
+
+
 def encoder_loss(
+    encoder: ConformerEncoder,
     out: EncoderOutput,
     texts: Sequence[str],
-    config: EncoderConfig,
     tokenizer: Tokenizer,
     weights: EncoderLossOptions,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the three CTC losses of what an encoder heard, and its parts."""
-    assert out.draft_logits is not None and out.draft_lengths is not None
-    chars = [character_targets(text, config.output_dim) for text in texts]
+    chars = [character_targets(text, encoder.config.output_dim) for text in texts]
     tokens = [tokenizer.encode(text) for text in texts]
     top = ctc_loss(out.char_logits, out.lengths, chars, CHAR_BLANK)
     middle = ctc_loss(out.mid_logits, out.lengths, chars, CHAR_BLANK)
-    bpe = ctc_loss(out.draft_logits, out.draft_lengths, tokens, config.blank_token_id)
+    bpe = ctc_loss(*draft_logits(encoder, out), tokens, encoder.config.blank_token_id)
     loss = weights.top * top + weights.middle * middle + weights.tokens * bpe
     return loss, {"top": top.detach(), "middle": middle.detach(), "tokens": bpe.detach()}
 
@@ -139,7 +145,7 @@ class EncoderStage(SpeechStage):
         for features, lengths in self.dev_batches(encoder.input_linear.weight.device):
             out = encoder(features, lengths)
             spelled += ["".join(map(chr, row)) for row in greedy(out.char_logits, out.lengths, CHAR_BLANK)]
-            tokens = greedy(out.draft_logits, out.draft_lengths, encoder.config.blank_token_id)
+            tokens = greedy(*draft_logits(encoder, out), encoder.config.blank_token_id)
             drafted += [tokenizer.decode(row).strip() for row in tokens]
             if (head := self.objective.language) is not None:
                 told += head.decide(head(out.hidden, out.lengths))

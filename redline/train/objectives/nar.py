@@ -124,9 +124,7 @@ class EditorObjective(nn.Module):
             loss = loss + options.forms_weight * forms
             parts["forms"] = forms.detach()
         if options.encoder_weight and isinstance(heard, EncoderOutput):
-            own, parts_of_it = encoder_loss(
-                heard, batch.texts, editor.config.encoder, self.tokenizer, EncoderLossOptions()
-            )
+            own, parts_of_it = encoder_loss(editor.encoder, heard, batch.texts, self.tokenizer, EncoderLossOptions())
             loss = loss + options.encoder_weight * own
             parts |= parts_of_it
         return loss, parts
