@@ -9,7 +9,9 @@ import torch
 
 from redline import threads as computing
 from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
+from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.generate import GenerateOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
@@ -58,29 +60,27 @@ def load_model(
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)
     if ar.is_ar(folder):
-        answers, config, _ = ar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
+        answers, ar_config, _ = ar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
         if drafts in ("fast", "trust") and answers.draft_head is None:
-            raise RedlineError(
-                f"{name}: drafts is {drafts!r}, but it has no {ar.DRAFT_HEAD} to write them; leave it out"
-            )
+            raise RedlineError(f"{name}: drafts is {drafts!r}, but it has no {DRAFT_HEAD} to write them; leave it out")
         if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
             raise RedlineError(
                 f"{name}: drafts is {drafts!r}, beams {beams} and temperature {temperature:g}; drafts are for greedy "
                 "decoding: leave one or the other out"
             )
         if drafts == "own":
-            drafts = "trust" if config.trusts_draft else "exact"
+            drafts = "trust" if ar_config.trusts_draft else "exact"
         recognizer = ArRecognizer(
             answers,
-            vocabulary.load(folder, config),
-            PromptTemplate.from_folder(folder, config.kind, config.names_language),
+            vocabulary.load(folder, ar_config),
+            PromptTemplate.from_folder(folder, ar_config.kind, ar_config.names_language),
             name=str(name),
             options=GenerateOptions(
-                config.text.eos_token_id,
-                other_eos_ids=config.text.other_eos_token_ids,
+                ar_config.text.eos_token_id,
+                other_eos_ids=ar_config.text.other_eos_token_ids,
                 beams=beams,
                 temperature=temperature,
-                suppress=(config.audio_token_index,),
+                suppress=(ar_config.audio_token_index,),
             ),
             drafts=None if drafts == "none" else SpeculativeOptions(drafts),
             punctuate=punctuate,
@@ -91,9 +91,10 @@ def load_model(
     for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
-    model, editing, folder = nar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
-    tokenizer = vocabulary.load(folder, editing)
-    return Transcriber(NarRecognizer(model, tokenizer, name=str(name), punctuate=punctuate), _OPTIONS)
+    model, config, folder = nar.load(folder, device=place, dtype=precision)
+    tokenizer = vocabulary.load(folder, config)
+    lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, place)
+    return Transcriber(NarRecognizer(model, tokenizer, lm, name=str(name), punctuate=punctuate), _OPTIONS)
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -10,17 +10,19 @@ A tensor of the header alone is one on the device "meta": it has everything but 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from redline import untrusted
 from redline.errors import CheckpointError
 
+M = TypeVar("M", bound=nn.Module)
 MAX_HEADER = 2 << 20
 """Bytes; the published checkpoints of 946 tensors have about 0.1 MiB."""
 MAX_DIMS = 8
@@ -55,8 +57,8 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
     header = untrusted.parse_json_object(text, path)
-    about = header.pop("__metadata__", None) or {}
-    if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ is not a table of texts")
     tensors: dict[str, Tensor] = {}
     places: list[tuple[int, int, str]] = []
@@ -74,7 +76,7 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({size - 8 - length} bytes of tensors, the header says {end})"
         )
-    return tensors, about
+    return tensors, metadata
 
 
 def _tensor(entry: Any, what: str) -> tuple[Tensor, tuple[int, int]]:
@@ -83,36 +85,36 @@ def _tensor(entry: Any, what: str) -> tuple[Tensor, tuple[int, int]]:
     dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(f"{what}: numbers of type {str(dtype)[:32]!r}; known are {', '.join(DTYPES)}")
-    if not _sizes(shape) or len(shape) > MAX_DIMS:
+    if not _are_sizes(shape) or len(shape) > MAX_DIMS:
         raise CheckpointError(f"{what}: shape {str(shape)[:80]}; up to {MAX_DIMS} sizes of 0 and above are allowed")
     needed = math.prod(shape) * DTYPES[dtype].itemsize
-    if not _sizes(place) or len(place) != 2 or place[1] - place[0] != needed or needed >= 2**62:
+    if not _are_sizes(place) or len(place) != 2 or place[1] - place[0] != needed or needed >= 2**62:
         raise CheckpointError(f"{what}: data_offsets {str(place)[:80]}; {shape} of {dtype} take {needed} bytes")
     return torch.empty(shape, dtype=DTYPES[dtype], device="meta"), (place[0], place[1])
 
 
-def _sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(one) is int and 0 <= one < 2**62 for one in values)
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(size) is int and 0 <= size < 2**62 for size in values)
 
 
-def read_tensors(path: Path, said: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file whose header says what is `said`; raises `CheckpointError` where numbers are not finite."""
+def read_tensors(path: Path, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that a file's header names; raises `CheckpointError` where numbers are not finite."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in said}
+            tensors = {name: file.get_tensor(name) for name in header}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if not finite(tensor):
             kind = "NaN" if tensor.isnan().any() else "infinity"
             raise CheckpointError(f"{path}: {name} has {kind} in it; the file is damaged, or training had failed")
-    return found
+    return tensors
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a small file and its metadata, checked like the header; raises `CheckpointError`."""
-    said, about = read_header(path)
-    return read_tensors(path, said), about
+    header, metadata = read_header(path)
+    return read_tensors(path, header), metadata
 
 
 def finite(tensor: Tensor) -> bool:
@@ -123,3 +125,31 @@ def finite(tensor: Tensor) -> bool:
     # whole matrix in float32 would double the memory.
     parts = tensor.flatten().split(PART)
     return all(bool(part.float().sum().isfinite()) or bool(part.isfinite().all()) for part in parts)
+
+
+def save_head(tensors: Mapping[str, Tensor], path: Path, rows: Sequence[str]) -> Path:
+    """Write the tensors of an extra head; `rows` says what its rows mean."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"format": f"redline {path.stem} 1", "rows": " ".join(rows)})
+    return path
+
+
+def load_head(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors of an extra head's file, and what its rows mean; raises `CheckpointError`."""
+    tensors, metadata = load(path)
+    expected = f"redline {path.stem} 1"
+    if metadata.get("format") != expected:
+        raise CheckpointError(f"{path}: format is {metadata.get('format')!r:.80}; {expected!r} can be read")
+    return tensors, tuple(metadata.get("rows", "").split())
+
+
+def fill(head: M, tensors: Mapping[str, Tensor], path: Path) -> M:
+    """A head built on "meta" with these tensors in float32, in eval mode; raises `CheckpointError` where one is off."""
+    expected = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected or not all(tensor.is_floating_point() for tensor in tensors.values()):
+        kinds = {name: f"{str(tensor.dtype).removeprefix('torch.')} {shapes[name]}" for name, tensor in tensors.items()}
+        width = next(head.parameters()).shape[-1]
+        raise CheckpointError(f"{path}: does not fit a model of width {width}: it has {kinds}; floats {expected} fit")
+    head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return head.eval()

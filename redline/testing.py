@@ -182,7 +182,8 @@ def tiny_ar_checkpoint(
     With `drafts` it has the extra head by which the encoder writes a draft.
     """
     from redline.checkpoints import ar
-    from redline.models.ar import ArModel, DraftHead
+    from redline.models.ar import ArModel
+    from redline.models.draft_head import DraftHead
 
     core = _letters(CONTROL, digits + ascii_uppercase + ":.,[]_?'")
 
@@ -190,8 +191,11 @@ def tiny_ar_checkpoint(
         config = tiny_ar_config(kind, core.get_vocab_size())
         model = ArModel(config)
         if drafts:
-            model.draft_head = DraftHead(config)
-            model.draft_head.out.bias.data[: 2 + len(CONTROL)] = -9.0  # no blank, no control token, no lone space
+            rows, encoder = config.text.vocab_size, config.encoder
+            head = DraftHead(encoder.hidden_dim, rows, blank=rows - 1, window=encoder.bpe_pooling_window)
+            head.bias.data[: 1 + len(CONTROL)] = -9.0  # no control token, no lone space
+            head.bias.data[head.blank] = -9.0
+            model.draft_head = head
         return model
 
     return _save(folder, core, seed, build, ar.save)

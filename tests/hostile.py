@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from redline.checkpoints import ar, nar
+from redline.checkpoints.config_keys import read_ar_config, read_nar_config
+from redline.checkpoints.draft_lm import save_draft_lm
 from redline.decoding.ctc_beam import BeamOptions
 from redline.decoding.ngram import Grams, NgramLM, bits_for
-from redline.models import heads
-from redline.models.ar import ArModel, DraftHead
-from redline.models.config import ArConfig, NarConfig
+from redline.models.ar import ArModel
+from redline.models.draft_head import DraftHead
 from redline.models.heads import LanguageHead, PunctuationHead
 from redline.models.nar import NarModel
-from redline.punctuation import MARKS
 from redline.testing import tiny_ar_checkpoint, tiny_checkpoint
 
 VALUES: tuple[Any, ...] = (
@@ -46,7 +46,7 @@ def editing(folder: Path) -> Path:
     """A whole small NAR checkpoint, with every extra file that one may have."""
     made = tiny_checkpoint(folder.with_name("letters"))
     config = json.loads((made / "config.json").read_text())
-    config = NarConfig.from_dict(
+    config = read_nar_config(
         config
         | {"encoder_layer_indices": [1, -1]}
         | {"encoder_config": config["encoder_config"] | {"num_layers": 2, "self_conditioning_layer": 1}}
@@ -54,18 +54,16 @@ def editing(folder: Path) -> Path:
         | {"text_config": config["text_config"] | {"num_hidden_layers": 1}}
     )
     torch.manual_seed(0)
-    nar.save(folder, NarModel(config).eval(), made / "tokenizer.json")
-    heads.save(PunctuationHead(32), folder / heads.PUNCTUATION_HEAD, MARKS[1:])
-    heads.save(LanguageHead(32, ("en", "de")), folder / heads.LANGUAGE_HEAD, ("en", "de"))
-    bigrams(json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]).save(folder)
-    return folder
+    model = NarModel(config).eval()
+    model.punctuation_head, model.language_head = PunctuationHead(32), LanguageHead(32, ("en", "de"))
+    return nar.save(folder, model, made / "tokenizer.json", bigrams(config.text.vocab_size))
 
 
 def answering(folder: Path) -> Path:
     """A whole small AR checkpoint, with every extra file that one may have but a head for voices."""
     made = tiny_ar_checkpoint(folder.with_name("spoken letters"))
     config = json.loads((made / "config.json").read_text())
-    config = ArConfig.from_dict(
+    config = read_ar_config(
         config
         | {"encoder_config": config["encoder_config"] | {"num_layers": 2, "self_conditioning_layer": 1}}
         | {"projector_config": config["projector_config"] | {"num_hidden_layers": 1}}
@@ -73,9 +71,10 @@ def answering(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     model = ArModel(config).eval()
-    model.draft_head = DraftHead(config)
+    encoder, rows = config.encoder, config.text.vocab_size
+    model.draft_head = DraftHead(encoder.hidden_dim, rows, blank=rows - 1, window=encoder.bpe_pooling_window)
     ar.save(folder, model, made / "tokenizer.json")
-    bigrams(len(load_file(folder / "out_llm.safetensors")["weight"]) - 1).save(folder)
+    save_draft_lm(bigrams(rows - 1), folder)
     (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'] }}\n ASSISTANT:")
     return folder
 

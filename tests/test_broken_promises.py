@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from redline import load_model
 from redline.checkpoints import ar
+from redline.checkpoints.layouts import EMBEDDINGS, LM_HEAD
 from redline.cli.main import app
 from redline.decoding import tags
 from redline.decoding.repetition import RepetitionOptions, repetition_start, repetitions
@@ -113,7 +114,7 @@ def test_embeddings_that_are_tied_and_differ_are_refused(tmp_path: Path) -> None
     folder = hostile.answering(tmp_path / "model")
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    tensors[ar.HEAD] = tensors[ar.EMBEDDINGS] + 1
+    tensors[LM_HEAD] = tensors[EMBEDDINGS] + 1
     save_file(tensors, path)
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", tie_word_embeddings=True, text_config=text | {"tie_word_embeddings": True})

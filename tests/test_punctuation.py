@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from redline.checkpoints import nar
-from redline.decoding.slots import edits, with_slots
+from redline.checkpoints.heads import load_punctuation_head, save_punctuation_head
+from redline.decoding.slots import edits, punctuate, with_slots
 from redline.errors import CheckpointError
-from redline.features import FEATURE_DIM
-from redline.models.heads import PUNCTUATION_HEAD, PunctuationHead, load_forms, save
+from redline.models.heads import PunctuationHead
 from redline.models.nar import NarModel
 from redline.punctuation import (
     MARKS,
@@ -23,6 +24,7 @@ from redline.punctuation import (
     word_pieces,
 )
 from redline.recognizer import NarRecognizer
+from redline.tensor_file import save_head
 from redline.testing import recognize_clips, tiny_config, tone
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import spoken, written
@@ -90,7 +92,7 @@ def test_pieces_are_dressed_word_by_word() -> None:
 
 def test_edits_tell_a_capital_as_a_replacement_and_still_join() -> None:
     draft, path = [1, 2], [0, 1, 0, 2, 0]
-    found = edits(draft, path, 0, lambda ids: [f" {id}" for id in ids], [" One.", " 2"])
+    found = edits(draft, path, 0, [" 1", " 2"], [" One.", " 2"])
     assert [edit.op for edit in found] == ["replace", "keep"]
     assert "".join(edit.text for edit in found) == " One. 2"
     assert "".join(edit.draft for edit in found) == " 1 2"
@@ -133,7 +135,7 @@ def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
     assert float(loss.detach()) < 0.1
     used = [slot for slot in range(slots.shape[1]) if slots[0, slot] != blank]
     pieces = tokenizer.pieces(tokenizer.encode(strip_punctuation(text)))
-    assert "".join(restore_pieces(pieces, head.decide(head(hidden)[0, used]))).strip() == text
+    assert "".join(restore_pieces(pieces, punctuate(head(hidden)[:, used])[0])).strip() == text
 
 
 def _shouting(model: NarModel) -> PunctuationHead:
@@ -149,15 +151,13 @@ def _shouting(model: NarModel) -> PunctuationHead:
 def test_a_checkpoint_keeps_its_head_and_transcripts_use_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     torch.manual_seed(2)
     model = NarModel(tiny_config(tokenizer.vocab_size)).eval()
-    model.forms = _shouting(model)
+    model.punctuation_head = _shouting(model)
     path = tmp_path / "tokenizer.json"
     path.write_text(tokenizer._core.to_str(), encoding="utf-8")
     folder = nar.save(tmp_path / "model", model, path)
-    assert not any(name.startswith("forms") for name in nar.load(folder)[0].language_model.state_dict())
+    assert not any("punctuation" in name for name in load_file(folder / "model.safetensors"))
     loaded, _, _ = nar.load(folder)
-    assert loaded.forms is not None
-    output = loaded(torch.randn(1, 60, FEATURE_DIM), torch.tensor([60]))
-    assert output.form_logits is not None and output.form_logits.shape[:2] == output.slot_logits.shape[:2]
+    assert loaded.punctuation_head is not None
     (shouted,) = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(2.0)], Task(language="en"))
     (quiet,) = recognize_clips(
         NarRecognizer(loaded, tokenizer, name="x", punctuate=False), [tone(2.0)], Task(language="en")
@@ -169,13 +169,13 @@ def test_a_checkpoint_keeps_its_head_and_transcripts_use_it(tokenizer: Tokenizer
 
 
 def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    path = save(PunctuationHead(8), tmp_path / PUNCTUATION_HEAD, MARKS[1:])
-    assert load_forms(path, 8).out.bias.shape == (2 + len(MARKS),)
+    path = save_punctuation_head(PunctuationHead(8), tmp_path)
+    assert load_punctuation_head(tmp_path, 8).out.bias.shape == (2 + len(MARKS),)
     with pytest.raises(CheckpointError, match="width 16"):
-        load_forms(path, 16)
-    save(PunctuationHead(8), path, ["|"])
+        load_punctuation_head(tmp_path, 16)
+    save_head(PunctuationHead(8).state_dict(), path, ["|"])
     with pytest.raises(CheckpointError, match=r"its rows are the marks \|"):
-        load_forms(path, 8)
+        load_punctuation_head(tmp_path, 8)
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
-        load_forms(path, 8)
+        load_punctuation_head(tmp_path, 8)

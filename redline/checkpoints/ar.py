@@ -11,22 +11,22 @@ Adapters found among the weights, in `adapter_model.safetensors` or in both are 
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from redline import tensor_file, untrusted
-from redline.checkpoints import config_keys
+from redline.checkpoints.config_keys import check_adapter_keys, read_ar_config
+from redline.checkpoints.draft_lm import find_draft_lm, save_draft_lm
 from redline.checkpoints.folder import (
     check,
     check_layers,
     check_preprocessor,
+    fill_counters,
     headers,
     read_tensors,
     resolve,
@@ -34,35 +34,16 @@ from redline.checkpoints.folder import (
     weights,
     write,
 )
-from redline.decoding import ngram
+from redline.checkpoints.heads import DRAFT_HEAD, load_draft_head, save_draft_head
+from redline.checkpoints.layouts import AR, EMBEDDINGS
+from redline.checkpoints.layouts import LM_HEAD as HEAD
 from redline.diarize import embedder
 from redline.errors import CheckpointError
-from redline.models.ar import ArModel, DraftHead
+from redline.models.ar import ArModel
 from redline.models.config import SPEECH_KINDS, ArConfig
 
-DRAFT_HEAD = "out_llm.safetensors"
 GENERATION = "generation_config.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-HEAD, EMBEDDINGS = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
-
-RENAMES = (  # applied in order to every tensor name
-    (r"^base_model\.model\.", ""),
-    (r"^model\.language_model\.(?!model\.|lm_head\.)", "language_model.model."),
-    (r"^model\.(encoder|projector|language_model)\.", r"\1."),
-    (r"^language_model\.model\.(model|lm_head)\.", r"language_model.\1."),
-    (r"^lm_head\.", "language_model.lm_head."),
-    (r"\.base_layer\.", "."),
-    (r"\.lora_([AB])\.(?:\w+\.)?weight$", r".lora_\1.weight"),
-)
-MARKERS = ("encoder.input_linear.weight", "projector.qformer.layernorm.weight", EMBEDDINGS)
-PREPROCESSOR = {
-    "feature_extractor_type": "GraniteSpeechFeatureExtractor",
-    "sampling_rate": 16_000,
-    "n_fft": 512,
-    "win_length": 400,
-    "hop_length": 160,
-    "n_mels": 80,
-}
 
 
 def is_ar(folder: Path) -> bool:
@@ -85,31 +66,26 @@ def load(
     """
     folder = resolve(source, revision)
     found = headers(folder)
-    promised = _renamed({name: tensor for said in found.values() for name, tensor in said.items()}, folder)
-    absent = [marker for marker in MARKERS if marker not in promised]
-    if absent:
-        raise CheckpointError(
-            f"{folder}: not an AR or Plus checkpoint: no {', '.join(absent)} among {len(promised)} tensors; known are "
-            "encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
-            "language_model.model.model.*"
-        )
+    promised = AR.canonical({name: tensor for said in found.values() for name, tensor in said.items()}, folder)
     values = _with_ends(untrusted.read_json(folder / "config.json"), folder)
     if HEAD not in promised and values.get("tie_word_embeddings") is False:
         raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {HEAD}")
     # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
     model = _fit(promised, values, folder)
-    tensors = _renamed(read_tensors(found), folder)
+    tensors = AR.rename(read_tensors(found), folder)
     model = _fit(tensors, values, folder, model)
     config = model.config
     model.load_state_dict(to_dtype(tensors, dtype, folder), assign=True)
     check_preprocessor(folder, config.window_size, config.downsample_rate)
     if untrusted.is_there(folder / DRAFT_HEAD):
-        model.draft_head = _draft_head(folder / DRAFT_HEAD, config).to(dtype=dtype)
+        encoder = config.encoder
+        head = load_draft_head(folder, encoder.hidden_dim, config.text.vocab_size + 1, encoder.bpe_pooling_window)
+        model.draft_head = head.to(dtype=dtype)
     if untrusted.is_there(folder / embedder.SPEAKER_HEAD):
         model.voices = embedder.load(folder / embedder.SPEAKER_HEAD).to(dtype=dtype)
     model.eval().to(device)
     if model.draft_head is not None:
-        model.draft_lm = ngram.found(folder, draft_lm, model.draft_head.out.out_features - 1, device)
+        model.draft_lm = find_draft_lm(folder, draft_lm, model.draft_head.rows - 1, device)
     elif draft_lm not in ("own", "none"):
         raise CheckpointError(f"{folder}: no {DRAFT_HEAD}, so there is no draft that {draft_lm} could read along")
     return model, config, folder
@@ -141,7 +117,7 @@ def _fit(
         tensors.pop(HEAD, None)
     elif not tensors[HEAD].is_meta and _ties(values):
         raise CheckpointError(f"{folder}: config.json ties the word embeddings, but {HEAD} differs from them")
-    config = ArConfig.from_dict(values, tied=tied)
+    config = read_ar_config(values, tied=tied)
     promised = {
         "encoder.layers.": config.encoder.num_layers,
         "projector.qformer.encoder.layer.": config.projector.num_hidden_layers,
@@ -151,9 +127,7 @@ def _fit(
     with torch.device("meta"):
         model = planned if planned is not None and planned.config == config else ArModel(config)
     expected = model.state_dict()
-    for name in expected:
-        if name.endswith(".num_batches_tracked"):
-            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
+    fill_counters(tensors, expected)
     check(tensors, expected, folder)
     return model
 
@@ -171,25 +145,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return not one.is_meta and torch.equal(one, other)
 
 
-def _renamed(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Tensors under the published names."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        new = name
-        for pattern, replacement in RENAMES:
-            new = re.sub(pattern, replacement, new)
-        if new in found:
-            raise CheckpointError(f"{folder}: two tensors are both {new}; layouts are mixed")
-        found[new] = tensor
-    return found
-
-
 def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     """Add each adapter's B @ A, scaled, to its matrix; in float32, then back to the matrix's precision."""
     if untrusted.is_there(folder / ADAPTER):
         said, _ = tensor_file.read_header(folder / ADAPTER)
         planned = all(tensor.is_meta for tensor in tensors.values())
-        adapters = _renamed(said if planned else tensor_file.read_tensors(folder / ADAPTER, said), folder)
+        adapters = AR.rename(said if planned else tensor_file.read_tensors(folder / ADAPTER, said), folder)
         # `save_pretrained` of a model with an adapter writes it twice: with the weights, and in a file of its own.
         for name in sorted(adapters.keys() & tensors.keys()):
             if not _equal(adapters[name], tensors[name]):
@@ -205,7 +166,7 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     if not untrusted.is_there(folder / ADAPTER_CONFIG):
         raise CheckpointError(f"{folder}: adapters among the weights, but no {ADAPTER_CONFIG} that tells their scale")
     settings = untrusted.read_json(folder / ADAPTER_CONFIG)
-    config_keys.check_adapter(settings)
+    check_adapter_keys(settings)
     for name in downs:
         stem = name.removesuffix(".lora_A.weight")
         target, up = f"{stem}.weight", f"{stem}.lora_B.weight"
@@ -234,26 +195,6 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return same and (one.is_meta or torch.equal(one.to(coarse), other.to(coarse)))  # of headers no more is known
 
 
-def _draft_head(path: Path, config: ArConfig) -> DraftHead:
-    """Read `out_llm.safetensors`: the blank's row, then one per token."""
-    said, _ = tensor_file.read_header(path)
-    found = {name: list(tensor.shape) for name, tensor in said.items()}
-    rows = next(iter(found.get("weight", [])), 0)
-    # The published head leaves out the placeholder of audio, which comes after the last token.
-    if found != {"weight": [rows, config.encoder.hidden_dim], "bias": [rows]} or not all(
-        tensor.is_floating_point() for tensor in said.values()
-    ):
-        raise CheckpointError(
-            f"{path}: holds {found}; allowed are weight [tokens + 1, {config.encoder.hidden_dim}] and bias [tokens + 1]"
-        )
-    if not 2 <= rows <= config.text.vocab_size + 1:
-        raise CheckpointError(f"{path}: {rows} rows; allowed are the blank and up to {config.text.vocab_size} tokens")
-    with torch.device("meta"):
-        head = DraftHead(config, rows)
-    head.out.load_state_dict(tensor_file.read_tensors(path, said), assign=True)
-    return head.eval()
-
-
 def save(
     folder: str | Path,
     model: ArModel,
@@ -270,17 +211,16 @@ def save(
     """
     config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     window, rate = model.config.window_size, model.config.downsample_rate
-    preprocessor = PREPROCESSOR | {"projector_window_size": window, "projector_downsample_rate": rate}
+    preprocessor = AR.preprocessor | {"projector_window_size": window, "projector_downsample_rate": rate}
     described: dict[str, dict[str, object] | str] = {"config.json": config, "preprocessor_config.json": preprocessor}
     if chat_template is not None:
         described["chat_template.jinja"] = chat_template
 
     def extra(new: Path) -> None:
         if model.draft_head is not None:
-            tensors = {name: tensor.to(dtype) for name, tensor in model.draft_head.out.state_dict().items()}
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, new / DRAFT_HEAD)
+            save_draft_head(model.draft_head, new, dtype)
         if model.draft_lm is not None:
-            model.draft_lm.save(new)
+            save_draft_lm(model.draft_lm, new)
         if model.voices is not None:
             embedder.save(model.voices, new / embedder.SPEAKER_HEAD)
         shutil.copyfile(tokenizer, new / "tokenizer.json")

@@ -1,123 +1,78 @@
-"""Every key that a `config.json` may have: used, with what is allowed; harmless, with the reason; or refused by name.
+"""Reading `config.json`: every key is used, harmless, or refused by name.
 
 A key that is ignored by mistake gives wrong text without a word. So what a configuration asks for and is not built here
-is an error that names the key and its value. A key that nobody knows is refused too, unless its value asks for nothing
-(null, false, "", an empty list or object). The keys are those of the published Granite Speech configurations, of
-transformers' classes for them, and our own.
+is an error that names the key and its value; so is a key that nobody knows, unless its value asks for nothing (null,
+false, "", an empty list or object). The keys are those of the published Granite Speech configurations, of transformers'
+classes for them, and our own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from redline.errors import ConfigError
-from redline.models.config_rules import Rule, count, either, flag, items, name, number, only, part, shown
+from redline.models.config import (
+    SPEECH_KINDS,
+    SPOKEN,
+    ArConfig,
+    EncoderConfig,
+    LMConfig,
+    NarConfig,
+    ProjectorConfig,
+    QFormerConfig,
+    ascending_layers,
+    known,
+)
+from redline.models.config_rules import Rule, count, flag, items, name, number, only, part, rules_of, shown
+
+Values = Mapping[str, Any]
+SYNONYMS = {
+    "num_heads": ("num_attention_heads", "num_key_value_heads"),
+    "num_layers": ("num_hidden_layers",),
+    "block_size": ("window_size",),
+    "layernorm_eps": ("layer_norm_eps",),
+    "attn_bias": ("attention_bias",),
+    "hidden_size": ("encoder_hidden_size",),
+    "bpe_pooling_window": ("pooling_window",),
+}
+"""Keys of NAR parts, and what drafts of the native port call them; where several are there, they must say the same."""
 
 
-def seconds_by_task(value: Any) -> str | None:
-    """`longest_clip_s`."""
-    rule, tasks = number(1e6, 1, above=False), ("plain", "words", "speakers")
-    sound = isinstance(value, Mapping) and all(key in tasks and rule(one) is None for key, one in value.items())
-    return None if sound else f"1 to 1e6 seconds for {', '.join(tasks)}"
-
-
-def granite(value: Any) -> str | None:
+def _granite(value: Any) -> str | None:
     """The language model's kind: others have tensors of the same names and calculate differently."""
-    known = isinstance(value, str) and (value == "granite" or value.startswith("granite_speech"))
-    return None if known else "'granite' and 'granite_speech...'"
+    sound = isinstance(value, str) and (value == "granite" or value.startswith("granite_speech"))
+    return None if sound else "'granite' and 'granite_speech...'"
 
 
-WIDTH, LAYERS, HEADS, VOCABULARY = count(65_536), count(256), count(1024), count(1 << 22)
-ID, SHARE, EPS, FACTOR = count((1 << 22) - 1, 0), number(1.0, above=False), number(1.0), number(1e6)
-PLACES = items(count(256, -257), most=64)
+def _with_synonyms(rules: dict[str, Rule]) -> dict[str, Rule]:
+    return rules | {other: rules[key] for key, others in SYNONYMS.items() if key in rules for other in others}
 
-ENCODER: dict[str, Rule] = {
-    "input_dim": only(160),
-    "num_layers": LAYERS,
-    "hidden_dim": WIDTH,
-    "feedforward_mult": count(64),
-    "num_heads": HEADS,
-    "dim_head": count(4096),
-    "output_dim": count(65_536, 2),
-    "context_size": count(16_384),
-    "max_pos_emb": count(16_384),
-    "dropout": SHARE,
-    "pred_dropout": SHARE,
-    "conv_kernel_size": count(1023),
-    "conv_expansion_factor": count(64),
-    "self_conditioning_layer": LAYERS,
-    "bpe_output_dim": VOCABULARY,
-    "bpe_pooling_window": count(1024),
-    "blank_token_id": ID,
-    "subsample_layers": items(count(256), most=8),
+
+PARTS: dict[str, Rule] = dict.fromkeys(("encoder_config", "projector_config", "text_config"), part)
+TOP = PARTS | {
+    "model_type": name,
+    "tie_word_embeddings": flag,
+    "window_size": count(4096),
+    "downsample_rate": count(4096),
+}
+ENCODER = _with_synonyms(rules_of(EncoderConfig)) | {
     "cat_hidden_layers": items(count(256, 0), most=64),
-    "pooling_window": count(1024),
-    "vocabulary_size": VOCABULARY,
+    "vocabulary_size": count(1 << 22),
     "attn_type": only("block"),
 }
-NAR_PROJECTOR: dict[str, Rule] = {
-    "encoder_dim": WIDTH,
-    "llm_dim": WIDTH,
-    "downsample_rate": count(4096),
-    "num_encoder_layers": count(64),
-    "hidden_size": WIDTH,
-    "num_heads": HEADS,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": HEADS,
-    "num_layers": LAYERS,
-    "num_hidden_layers": LAYERS,
-    "dropout_prob": SHARE,
-    "block_size": count(4096),
-    "window_size": count(4096),
-    "mlp_ratio": count(64),
+NAR_PROJECTOR = _with_synonyms(rules_of(ProjectorConfig)) | {
     "intermediate_size": count(1 << 20),
-    "layernorm_eps": EPS,
-    "layer_norm_eps": EPS,
-    "attn_bias": flag,
-    "attention_bias": flag,
-    "mlp_bias": flag,
     "hidden_act": only("silu"),
-    "encoder_hidden_size": WIDTH,
-    "encoder_layer_indices": PLACES,
+    "encoder_layer_indices": rules_of(NarConfig)["encoder_layer_indices"],
 }
-QFORMER: dict[str, Rule] = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "intermediate_size": count(1 << 20),
-    "encoder_hidden_size": count(1 << 22),
-    "layer_norm_eps": EPS,
-    "hidden_dropout_prob": SHARE,
-    "hidden_act": only("gelu"),
-    "cross_attention_frequency": LAYERS,
-    "use_qformer_text_input": only(False),
-    "position_embedding_type": only("absolute"),
-}
-TEXT: dict[str, Rule] = {
-    "model_type": granite,
-    "vocab_size": VOCABULARY,
-    "hidden_size": WIDTH,
-    "intermediate_size": count(1 << 20),
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": HEADS,
-    "head_dim": count(4096),
-    "max_position_embeddings": count(1 << 24),
-    "rms_norm_eps": EPS,
-    "attention_multiplier": FACTOR,
-    "embedding_multiplier": FACTOR,
-    "residual_multiplier": FACTOR,
-    "logits_scaling": FACTOR,
-    "rope_theta": number(1e12),
+QFORMER = rules_of(QFormerConfig) | {"position_embedding_type": only("absolute")}
+TEXT = rules_of(LMConfig) | {
+    "model_type": _granite,
     "original_max_position_embeddings": count(1 << 24),
-    # What is in these is read and judged where rotations are made.
-    "rope_parameters": part,
+    "rope_parameters": part,  # what is in these is judged where rotations are made
     "rope_scaling": part,
-    "pad_token_id": count((1 << 22) - 1, -1),
-    "bos_token_id": count((1 << 22) - 1, -1),
-    "eos_token_id": either(ID, items(ID, most=64, least=1)),
-    "tie_word_embeddings": flag,
     "hidden_act": only("silu"),
     "attention_bias": only(False),
     "mlp_bias": only(False),
@@ -127,35 +82,8 @@ TEXT: dict[str, Rule] = {
     "num_local_experts": only(0),
     "num_experts_per_tok": only(0),
 }
-NAR: dict[str, Rule] = {
-    "encoder_config": part,
-    "projector_config": part,
-    "text_config": part,
-    "model_type": name,
-    "encoder_layer_indices": PLACES,
-    "scale_projected_embeddings": flag,
-    "blank_token_id": ID,
-    "min_edit_sequence_length": count(256, 0),
-    "frame_rule": only("nar", "native"),
-    "languages": items(name, most=1000, least=1),
-    "tie_word_embeddings": flag,
-    "window_size": count(4096),
-    "downsample_rate": count(4096),
-}
-SPEECH: dict[str, Rule] = {
-    "encoder_config": part,
-    "projector_config": part,
-    "text_config": part,
-    "model_type": name,
-    "audio_token_index": ID,
-    "audio_token_id": ID,
-    "window_size": count(4096),
-    "downsample_rate": count(4096),
-    "tie_word_embeddings": flag,
-    "languages": items(name, most=1000, least=1),
-    "trusts_draft": flag,
-    "longest_clip_s": seconds_by_task,
-}
+NAR = TOP | rules_of(NarConfig)
+AR = TOP | rules_of(ArConfig) | {"audio_token_id": rules_of(ArConfig)["audio_token_index"]}
 ADAPTER: dict[str, Rule] = {
     "peft_type": only("LORA"),
     "lora_alpha": number(1e6),
@@ -164,141 +92,58 @@ ADAPTER: dict[str, Rule] = {
     "use_rslora": flag,
 }
 PREPROCESSOR: dict[str, Rule] = {
-    "sampling_rate": only(16_000),
-    "sample_rate": only(16_000),
+    **dict.fromkeys(("sampling_rate", "sample_rate"), only(16_000)),
+    **dict.fromkeys(("n_mels", "feature_size"), only(80)),
+    **dict.fromkeys(("projector_window_size", "projector_downsample_rate"), count(4096)),
     "n_fft": only(512),
     "win_length": only(400),
     "hop_length": only(160),
-    "n_mels": only(80),
-    "feature_size": only(80),
     "frame_stacking": only(2),
     "padding_value": only(0, 0.0),
     "melspec_kwargs": part,
-    "projector_window_size": count(4096),
-    "projector_downsample_rate": count(4096),
 }
 
-NAR_SYNONYMS = (
-    {"num_heads", "num_attention_heads", "num_key_value_heads"},
-    {"num_layers", "num_hidden_layers"},
-    {"block_size", "window_size"},
-    {"layernorm_eps", "layer_norm_eps"},
-    {"attn_bias", "attention_bias"},
-    {"bpe_pooling_window", "pooling_window"},
-    {"hidden_size", "encoder_hidden_size"},
-)
-"""Keys of a part that mean one thing, by revision; where two are there, they must say the same."""
-
-_NAME = "a name; which model it is, the tensors tell"
-_PRECISION = "the precision is read from the tensors and chosen by whoever loads them"
-_TRAINING = "only training needs it"
-_KEPT = "how transformers keeps or runs the model, not what it calculates"
-_LABELS = "labels of classifiers"
+# What may stand in any part and changes no text: names, since the tensors tell which model it is; precisions, which
+# whoever loads chooses; what only training needs; how transformers keeps or runs a model; labels of classifiers.
 HARMLESS = {
-    "_name_or_path": _NAME,
-    "architectures": _NAME,
-    "auto_map": "code is never run",
-    "model_type": _NAME,
-    "type": _NAME,
-    "projector_type": _NAME,
-    "feature_extractor_type": _NAME,
-    "processor_class": _NAME,
-    "tokenizer_class": _NAME,
-    "dtype": _PRECISION,
-    "torch_dtype": _PRECISION,
-    "use_bfloat16": _PRECISION,
-    "transformers_version": _KEPT,
-    "attn_implementation": _KEPT,
-    "_attn_implementation": _KEPT,
-    "_attn_implementation_autoset": _KEPT,
-    "use_cache": _KEPT,
-    "return_dict": _KEPT,
-    "output_attentions": _KEPT,
-    "output_hidden_states": _KEPT,
-    "chunk_size_feed_forward": _KEPT,
-    "torchscript": _KEPT,
-    "is_decoder": _KEPT,
-    "pretraining_tp": _KEPT,
-    "padding_side": _KEPT,
-    "return_attention_mask": _KEPT,
-    "initializer_range": _TRAINING,
-    "attention_dropout": _TRAINING,
-    "attention_probs_dropout_prob": _TRAINING,
-    "loss_lambda": _TRAINING,
-    "ce_loss_lambda": _TRAINING,
-    "encoder_ctc_loss_lambda": _TRAINING,
-    "tf_legacy_loss": _TRAINING,
-    "id2label": _LABELS,
-    "label2id": _LABELS,
-    "problem_type": _LABELS,
-    "finetuning_task": _LABELS,
-    "has_lora_adapter": "adapters are found by their tensors",
-}
-"""What may stand in any part, and why it changes no text."""
-HARMLESS_IN: dict[str, dict[str, str]] = {
-    "config.json": {
-        "ctc_tokenizer": "characters of the encoder's head, which are code points",
-        "audio_token_id": "an editor has no placeholder of audio",
-        "audio_token_index": "an editor has no placeholder of audio",
+    "_name_or_path", "architectures", "auto_map", "model_type", "type", "projector_type", "feature_extractor_type",
+    "processor_class", "tokenizer_class", "dtype", "torch_dtype", "use_bfloat16", "transformers_version",
+    "attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "use_cache", "return_dict",
+    "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "torchscript", "is_decoder",
+    "pretraining_tp", "padding_side", "return_attention_mask", "initializer_range", "attention_dropout",
+    "attention_probs_dropout_prob", "loss_lambda", "ce_loss_lambda", "encoder_ctc_loss_lambda", "tf_legacy_loss",
+    "id2label", "label2id", "problem_type", "finetuning_task", "has_lora_adapter",
+}  # fmt: skip
+HARMLESS_IN = {
+    # Characters of the encoder's head are code points; an editor has no placeholder of audio.
+    "config.json": {"ctc_tokenizer", "audio_token_id", "audio_token_index"},
+    # Of a text input that is not there.
+    "projector_config": {"vocab_size", "max_position_embeddings", "pad_token_id"},
+    # Where adapters are, their tensors tell; how they were begun and trained no longer matters.
+    "adapter_config.json": {
+        "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+        "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout",
+        "init_lora_weights", "megatron_core", "qalora_group_size",
     },
-    "adapter_config.json": dict.fromkeys(
-        (
-            "task_type",
-            "auto_mapping",
-            "peft_version",
-            "base_model_name_or_path",
-            "revision",
-            "inference_mode",
-            "target_modules",
-            "exclude_modules",
-            "layers_to_transform",
-            "layers_pattern",
-            "lora_dropout",
-            "init_lora_weights",
-            "megatron_core",
-            "qalora_group_size",
-        ),
-        "where adapters are, their tensors tell; how they were begun and trained no longer matters",
-    ),
-    "projector_config": {
-        "vocab_size": "of a text input that is not there",
-        "max_position_embeddings": "of a text input that is not there",
-        "pad_token_id": "of a text input that is not there",
-    },
-}
-DEFAULTS: dict[str, Any] = {
-    "bad_words_ids": None,
-    "diversity_penalty": 0.0,
-    "do_sample": False,
-    "early_stopping": False,
-    "encoder_no_repeat_ngram_size": 0,
-    "length_penalty": 1.0,
-    "max_length": 20,
-    "min_length": 0,
-    "no_repeat_ngram_size": 0,
-    "num_beam_groups": 1,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "repetition_penalty": 1.0,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "typical_p": 1.0,
-}
+}  # fmt: skip
+GENERATION_DEFAULTS = {
+    "diversity_penalty": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0, "no_repeat_ngram_size": 0,
+    "length_penalty": 1, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1,
+    "temperature": 1, "top_p": 1, "typical_p": 1,
+    "max_length": 20, "top_k": 50,
+}  # fmt: skip
 """How old versions of transformers wrote tokens, by default; another value asks for what is not done here."""
 
 
-def check(values: Mapping[str, Any], used: Mapping[str, Rule], where: str) -> None:
+def check(values: Values, used: Mapping[str, Rule], where: str) -> None:
     """Judge every key of one part; raises `ConfigError` with the key, its value and what is allowed."""
-    harmless = HARMLESS | HARMLESS_IN.get(where, {})
+    harmless = HARMLESS | HARMLESS_IN.get(where, set())
     for key, value in values.items():
         if key in used:
             allowed = None if value is None else used[key](value)
             if allowed:
                 raise ConfigError(f"{where}: {key} is {shown(value)}; allowed are {allowed}")
-        elif key in DEFAULTS and type(value) is type(DEFAULTS[key]) and value == DEFAULTS[key]:
-            continue
-        elif key not in harmless and not (value is None or value is False or _has_no_items(value)):
+        elif key not in harmless and not _asks_nothing(value) and not _is_default(key, value):
             plain = key.isidentifier() and len(key) <= 80
             raise ConfigError(
                 f"{where}: {key if plain else shown(key)} is {shown(value)}, which is not supported; a model that was "
@@ -306,51 +151,122 @@ def check(values: Mapping[str, Any], used: Mapping[str, Rule], where: str) -> No
             )
 
 
-def _has_no_items(value: Any) -> bool:
-    return isinstance(value, (str, list, tuple, Mapping)) and len(value) == 0
+def _used(values: Values, used: Mapping[str, Rule], where: str) -> dict[str, Any]:
+    """What one part says, once it was judged."""
+    check(values, used, where)
+    return {key: value for key, value in values.items() if key in used and value is not None}
 
 
-def _parts(values: Mapping[str, Any], used: Mapping[str, Rule], projector: Mapping[str, Rule]) -> None:
-    check(values, used, "config.json")
-    for where, rules in (("encoder_config", ENCODER), ("projector_config", projector), ("text_config", TEXT)):
-        if isinstance(values.get(where), Mapping):
-            check(values[where], rules, where)
+def _asks_nothing(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value)
 
 
-def check_nar(values: Mapping[str, Any]) -> None:
-    """Judge the `config.json` of a NAR model, in any of the published layouts; raises `ConfigError`."""
-    _parts(values, NAR, NAR_PROJECTOR)
-    encoder, projector = (values.get(part) or {} for part in ("encoder_config", "projector_config"))
-    _agree({"window_size of config.json": values.get("window_size"), "block_size": projector.get("block_size")})
-    for names in NAR_SYNONYMS:
-        _agree({key: one.get(key) for one in (encoder, projector) for key in names if len(names & one.keys()) > 1})
-    for key in ("downsample_rate", "encoder_layer_indices"):
-        _agree({f"{key} of config.json": values.get(key), f"{key} of projector_config": projector.get(key)})
+def _is_default(key: str, value: Any) -> bool:
+    return not isinstance(value, bool) and value == GENERATION_DEFAULTS.get(key)
 
 
-def check_speech(values: Mapping[str, Any]) -> None:
-    """Judge the `config.json` of an AR or Plus model; raises `ConfigError`."""
-    _parts(values, SPEECH, QFORMER)
-    _agree({key: values.get(key) for key in ("audio_token_index", "audio_token_id")})
-
-
-def check_adapter(values: Mapping[str, Any]) -> None:
-    """Judge an `adapter_config.json`; raises `ConfigError` for what is not plain LoRA."""
-    check(values, ADAPTER, "adapter_config.json")
-
-
-def check_preprocessor(values: Mapping[str, Any], window_size: int | None, downsample_rate: int | None) -> None:
-    """Judge a `preprocessor_config.json` against the features that are made here; raises `ConfigError`."""
-    check(values, PREPROCESSOR, "preprocessor_config.json")
-    check(values.get("melspec_kwargs") or {}, PREPROCESSOR, "preprocessor_config.json")
-    if window_size is not None:
-        _agree({"projector_window_size": values.get("projector_window_size"), "window_size": window_size})
-        said = values.get("projector_downsample_rate")
-        _agree({"projector_downsample_rate": said, "downsample_rate": downsample_rate})
-
-
-def _agree(said: Mapping[str, Any]) -> None:
+def _agree(said: Values) -> None:
     """Refuse keys that mean one thing and say two."""
     there = {key: value for key, value in said.items() if value is not None}
     if any(value != next(iter(there.values())) for value in there.values()):
         raise ConfigError(f"{' but '.join(f'{key} is {shown(value)}' for key, value in there.items())}; they are one")
+
+
+def _parts(
+    values: Values, used: Mapping[str, Rule], projector: Mapping[str, Rule]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What a `config.json` says, and its encoder, projector and language model."""
+    judged = [_used(values, used, "config.json")]
+    for where, rules in (("encoder_config", ENCODER), ("projector_config", projector), ("text_config", TEXT)):
+        if where not in judged[0]:
+            raise ConfigError(f"config.json has no {where}; the model needs encoder, projector and text configs")
+        judged.append(_used(values[where], rules, where))
+    top, encoder, projector_values, text = judged
+    if "num_layers" in encoder:
+        encoder.setdefault("self_conditioning_layer", encoder["num_layers"] // 2)
+    if "hidden_dim" in encoder and "num_heads" in encoder:
+        encoder.setdefault("dim_head", encoder["hidden_dim"] // encoder["num_heads"])
+    return top, encoder, projector_values, text
+
+
+def read_nar_config(values: Values, native: bool = False) -> NarConfig:
+    """The config of a NAR model in any of the published layouts; raises `ConfigError`.
+
+    The `native` port leaves values to be derived and has a front end of its own. Of several `eos_token_id` the first is
+    the blank, where none is named.
+    """
+    top, encoder, projector, text = _parts(values, NAR, NAR_PROJECTOR)
+    _agree({"window_size of config.json": top.get("window_size"), "block_size": projector.get("block_size")})
+    for key in ("downsample_rate", "encoder_layer_indices"):
+        _agree({f"{key} of config.json": top.get(key), f"{key} of projector_config": projector.get(key)})
+    for values_of_part in (encoder, projector):
+        for key, others in SYNONYMS.items():
+            same = {name: values_of_part[name] for name in (key, *others) if name in values_of_part}
+            _agree(same)
+            if same:
+                values_of_part.setdefault(key, next(iter(same.values())))
+    config = LMConfig.from_dict(text)
+    if "hidden_dim" in encoder:
+        projector.setdefault("encoder_dim", encoder["hidden_dim"])
+    if "hidden_size" in text:
+        projector.setdefault("llm_dim", text["hidden_size"])
+    if "intermediate_size" in projector and "hidden_size" in projector:
+        projector.setdefault("mlp_ratio", projector["intermediate_size"] // projector["hidden_size"])
+    defaults: dict[str, Any] = {"frame_rule": "native", "min_edit_sequence_length": 1} if native else {}
+    if "eos_token_id" in text:
+        defaults["blank_token_id"] = config.eos_token_id
+    if "encoder_layer_indices" in projector:
+        defaults["encoder_layer_indices"] = projector["encoder_layer_indices"]
+    if "cat_hidden_layers" in encoder:
+        defaults["encoder_layer_indices"] = [*ascending_layers(encoder["cat_hidden_layers"]), -1]
+        projector.setdefault("num_encoder_layers", len(encoder["cat_hidden_layers"]) + 1)
+    top = defaults | top
+    heads = {"bpe_output_dim": config.vocab_size, "blank_token_id": top.get("blank_token_id", NarConfig.blank_token_id)}
+    joined = {
+        "encoder": known(EncoderConfig, encoder | heads),
+        "projector": known(ProjectorConfig, projector),
+        "text": config,
+    }
+    return known(NarConfig, top | joined)
+
+
+def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
+    """The config of an AR or Plus model; `tied` says whether the weights have no `lm_head` of their own.
+
+    Raises `ConfigError`.
+    """
+    top, encoder, projector, text = _parts(values, AR, QFORMER)
+    kind = top.get("model_type")
+    if kind not in SPEECH_KINDS:
+        raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
+    _agree({key: top.get(key) for key in ("audio_token_index", "audio_token_id")})
+    if "audio_token_id" in top:
+        top["audio_token_index"] = top["audio_token_id"]
+    lm = LMConfig.from_dict(text)
+    if tied is None:
+        tied = bool(top.get("tie_word_embeddings", lm.tie_word_embeddings))
+    joined = {
+        "kind": kind,
+        "encoder": replace(
+            known(EncoderConfig, {"pred_dropout": 0.0} | encoder), bpe_output_dim=encoder.get("bpe_output_dim")
+        ),
+        "projector": known(QFormerConfig, projector),
+        "text": replace(lm, tie_word_embeddings=tied),
+        "export_layers": encoder.get("cat_hidden_layers") or (),
+    }
+    return known(ArConfig, {"languages": SPOKEN[kind]} | top | joined)
+
+
+def check_adapter_keys(values: Values) -> None:
+    """Judge an `adapter_config.json`; raises `ConfigError` for what is not plain LoRA."""
+    check(values, ADAPTER, "adapter_config.json")
+
+
+def check_preprocessor_keys(values: Values, window_size: int | None = None, downsample_rate: int | None = None) -> None:
+    """Judge a `preprocessor_config.json` against the features that are made here; raises `ConfigError`."""
+    check(values, PREPROCESSOR, "preprocessor_config.json")
+    check(values.get("melspec_kwargs") or {}, PREPROCESSOR, "preprocessor_config.json")
+    if window_size is not None:
+        stated = {key: values.get(f"projector_{key}") for key in ("window_size", "downsample_rate")}
+        _agree({"projector_window_size": stated["window_size"], "window_size": window_size})
+        _agree({"projector_downsample_rate": stated["downsample_rate"], "downsample_rate": downsample_rate})

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from redline import tensor_file, untrusted
-from redline.checkpoints import config_keys
+from redline.checkpoints.config_keys import check_preprocessor_keys
 from redline.errors import CheckpointError, ConfigError
 from redline.files import folder_beside, settle
 
@@ -127,13 +127,13 @@ def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) ->
 
     Raises `CheckpointError` where a number is beyond its range, and for a variance below 0, which has no root.
     """
-    made = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    for name, tensor in made.items():
+    converted = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    for name, tensor in converted.items():
         if tensor.dtype != tensors[name].dtype and not tensor_file.finite(tensor):
             raise CheckpointError(f"{folder}: {name} is beyond the range of {dtype}; choose bfloat16 or float32")
         if name.endswith(".running_var") and bool((tensor < 0).any()):
             raise CheckpointError(f"{folder}: {name} is below 0 somewhere; a variance cannot be, the file is damaged")
-    return made
+    return converted
 
 
 def check_layers(tensors: Iterable[str], promised: Mapping[str, int], folder: Path) -> None:
@@ -151,7 +151,14 @@ def check_layers(tensors: Iterable[str], promised: Mapping[str, int], folder: Pa
 def check_preprocessor(folder: Path, window_size: int | None = None, downsample_rate: int | None = None) -> None:
     """Whether the features that a checkpoint asks for are those that are made here; raises `ConfigError`."""
     if untrusted.is_there(folder / PREPROCESSOR):
-        config_keys.check_preprocessor(untrusted.read_json(folder / PREPROCESSOR), window_size, downsample_rate)
+        check_preprocessor_keys(untrusted.read_json(folder / PREPROCESSOR), window_size, downsample_rate)
+
+
+def fill_counters(tensors: dict[str, Tensor], expected: Iterable[str]) -> None:
+    """Add the counters of batch norms, which a file may leave out."""
+    for name in expected:
+        if name.endswith(".num_batches_tracked"):
+            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
 
 
 def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:

@@ -62,14 +62,14 @@ def info(
 def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
     from redline import tensor_file, untrusted
-    from redline.decoding.ngram import NAME
+    from redline.checkpoints.draft_lm import DRAFT_LM
 
     parameters = size_bytes = 0
     optional = {}
     for path in sorted(folder.glob("*.safetensors")):
         tensors, metadata = tensor_file.read_header(path)
         size_bytes += path.stat().st_size
-        if path.name == NAME:
+        if path.name == DRAFT_LM:
             ngrams = sum(len(ids) for key, ids in tensors.items() if key.startswith("tokens.") and ids.dim())
             optional["n-gram LM"] = f"{ngrams / 1e6:.2f} million n-grams of up to {metadata.get('order')} tokens"
         else:

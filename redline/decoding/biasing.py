@@ -1,15 +1,15 @@
-"""Expected words: a search is drawn towards them while it writes, and gives back what it got for unfinished ones.
+"""Contextual biasing: a search is drawn towards keywords while it writes (arXiv 1808.02480).
 
-Names and terms of a trade are rare in every language model. Each token that goes on from the beginning of an expected
-word is worth `boost` at once, so that a beam keeps the word alive until all of it has been heard; when the text takes
-another turn, what was given for the unfinished part is taken back (contextual biasing, arXiv 1808.02480; the tree of
-words with failure links is that of Aho and Corasick, 1975).
+Each token that goes on from the beginning of a keyword is worth `boost` nats at once, so that a beam keeps the word
+alive until all of it has been heard; when the text takes another turn, what was given for the unfinished part is taken
+back. The keywords form a trie with failure links (Aho and Corasick, 1975), packed into tables for any device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +17,19 @@ from torch import Tensor
 from redline.errors import ConfigError
 
 START, ROOT = 0, 1
-"""The place before a text's first token, where a word may be spelled otherwise, and that outside all expected words."""
+"""The state before a text's first token, where a word may be spelled otherwise, and that outside all keywords."""
 
 
 @dataclass
 class _Node:
-    """How far a text has come into some expected words."""
+    """How far a text has come into some keywords."""
 
     depth: int = 0
     next: dict[int, int] = field(default_factory=dict)
     ends: bool = False
     finished: int = 0
-    """Tokens of the longest expected word that ended on the way here."""
-    otherwise: int = ROOT
+    """Tokens of the longest keyword that ended on the way here."""
+    failure: int = ROOT
     """Where the text stands if this is not the word: the longest beginning that its last tokens are as well."""
 
     def kept(self, word_starts: bool) -> int:
@@ -37,104 +37,145 @@ class _Node:
         return self.depth if self.ends and word_starts else self.finished
 
 
-class Keywords:
-    """Expected words as ids, each token worth `boost` nats: `decoding.beam.Biasing` on any device."""
+@dataclass(frozen=True)
+class KeywordTrie:
+    """Keywords as tables; a trie state is an int64 per hypothesis that only `step` and `end` can read."""
 
-    def __init__(
-        self, words: Iterable[Sequence[int]], first_words: Iterable[Sequence[int]], starts: Sequence[bool], boost: float
-    ) -> None:
-        """`first_words` are the words as they are spelled at the start of a text.
+    start: Tensor  # [1] the state before a text, or [B] one for each row of a batch
+    word_starts: Tensor  # [V] whether an id begins a word
+    keys: Tensor  # [M] state * V + token of the moves within a keyword, sorted
+    targets: Tensor  # [M] the state after each
+    gains: Tensor  # [M] tokens more that are paid for
+    roots: Tensor  # [N] the state outside all keywords, for each state
+    refunds: Tensor  # [2, N] tokens taken back on any other move, to a piece within a word or to a new word
+    boost: float
 
-        `starts` tells of every id whether it begins a word, because a word within another one is not expected. Raises
-        `ConfigError` when there is no word.
+    @classmethod
+    def build(
+        cls,
+        words: Iterable[Sequence[int]],
+        first_words: Iterable[Sequence[int]],
+        word_starts: Sequence[bool],
+        boost: float,
+    ) -> KeywordTrie:
+        """The trie of `words`, and of `first_words`, as they are spelled at the start of a text.
+
+        A word within another one is not a keyword, so it counts which ids begin words. Raises `ConfigError` where there
+        is no word.
         """
-        self.starts = torch.tensor(starts)
-        nodes = _tree(words, first_words, starts)
-        # First tokens count at every place: they are looked up apart, or the table would grow with the square.
+        nodes = _grow(words, first_words, word_starts)
+        # First tokens count in every state: they are looked up apart, or the table would grow with the square.
         moves = {
-            place * len(starts) + token: _move(nodes, place, token, starts[token])
-            for place in range(len(nodes))
-            for token in _tokens(nodes, place)
+            state * len(word_starts) + token: _move(nodes, state, token, word_starts[token])
+            for state in range(len(nodes))
+            for token in _tokens(nodes, state)
         }
+        if not moves:
+            raise ConfigError("no keywords; leave the biasing out instead")
         ordered = sorted(moves)
-        if not ordered:
-            raise ConfigError("no expected words; leave the biasing out instead")
-        self.keys = torch.tensor(ordered, dtype=torch.int64)
-        self.targets = torch.tensor([moves[key][0] for key in ordered], dtype=torch.int64)
-        self.given = torch.tensor([float(moves[key][1]) for key in ordered])
-        refunds = [[_refund(nodes, place, starts) for place in range(len(nodes))] for starts in (False, True)]
-        self.refunds = torch.tensor(refunds, dtype=torch.float32)  # [2, N] any other token, by what it begins
-        self.boost = boost
+        refunds = [[_refund(nodes, state, begins) for state in range(len(nodes))] for begins in (False, True)]
+        return cls(
+            torch.tensor([START]),
+            torch.tensor(word_starts),
+            torch.tensor(ordered),
+            torch.tensor([moves[key][0] for key in ordered]),
+            torch.tensor([float(moves[key][1]) for key in ordered]),
+            torch.full((len(nodes),), ROOT),
+            torch.tensor(refunds, dtype=torch.float32),
+            boost,
+        )
 
-    def to(self, device: torch.device | str) -> Keywords:
-        """Move the tables; returns itself."""
-        for name in ("starts", "keys", "targets", "given", "refunds"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self
+    @classmethod
+    def join(cls, tries: Sequence[KeywordTrie]) -> KeywordTrie:
+        """One trie for a batch, of which each row has its own keywords; all have one vocabulary and one boost."""
+        different = {id(trie): trie for trie in tries}
+        sizes = [len(trie.roots) for trie in different.values()]
+        firsts = dict(zip(different, (sum(sizes[:at]) for at in range(len(sizes))), strict=True))
+        vocabulary = len(tries[0].word_starts)
 
-    def step(self, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The places after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32."""
-        anew, worth = self._known(torch.full_like(places, ROOT), tokens, torch.full_like(places, ROOT), 0.0)
-        left = self.refunds[self.starts[tokens].long(), places]
-        targets, given = self._known(places, tokens, anew, left + worth)
-        return targets, self.boost * given
+        def joined(name: str, factor: int = 1, dim: int = 0) -> Tensor:
+            return torch.cat([getattr(trie, name) + factor * firsts[key] for key, trie in different.items()], dim)
 
-    def _known(self, places: Tensor, tokens: Tensor, target: Tensor, given: Tensor | float) -> tuple[Tensor, Tensor]:
-        """What the table has for a token at a place, else these."""
-        wanted = places * len(self.starts) + tokens
+        return cls(
+            torch.cat([trie.start + firsts[id(trie)] for trie in tries]),
+            tries[0].word_starts,
+            joined("keys", vocabulary),
+            joined("targets"),
+            joined("gains", 0),
+            joined("roots"),
+            joined("refunds", 0, dim=1),
+            tries[0].boost,
+        )
+
+    def to(self, device: torch.device | str) -> KeywordTrie:
+        """The same on another device."""
+        moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
+
+    def step(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The states after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32."""
+        roots = self.roots[states]
+        anew, gain = self._move(roots, tokens, roots, torch.zeros_like(tokens, dtype=torch.float32))
+        refund = self.refunds[self.word_starts[tokens].long(), states]
+        targets, gains = self._move(states, tokens, anew, refund + gain)
+        return targets, self.boost * gains
+
+    def _move(self, states: Tensor, tokens: Tensor, target: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """What the table has for a token in a state, else the target and gain given."""
+        wanted = states * len(self.word_starts) + tokens
         at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
         known = self.keys[at] == wanted
-        return torch.where(known, self.targets[at], target), torch.where(known, self.given[at], given)
+        return torch.where(known, self.targets[at], target), torch.where(known, self.gains[at], gain)
 
-    def end(self, places: Tensor) -> Tensor:
+    def end(self, states: Tensor) -> Tensor:
         """What the end of a text gives: [N] -> [N] float32, 0 or less."""
-        return self.boost * self.refunds[1, places]
+        return self.boost * self.refunds[1, states]
 
 
-def _tree(words: Iterable[Sequence[int]], first_words: Iterable[Sequence[int]], starts: Sequence[bool]) -> list[_Node]:
+def _grow(
+    words: Iterable[Sequence[int]], first_words: Iterable[Sequence[int]], word_starts: Sequence[bool]
+) -> list[_Node]:
     nodes = [_Node(), _Node()]
     for root, group in ((START, first_words), (ROOT, words)):
         for word in group:
-            place = root
+            state = root
             for token in word:
-                node = nodes[place]
+                node = nodes[state]
                 if token not in node.next:
                     node.next[token] = len(nodes)
                     nodes.append(_Node(node.depth + 1))
-                place = node.next[token]
-            nodes[place].ends = place != root
+                state = node.next[token]
+            nodes[state].ends = state != root
     # Parents come before their children, and shorter beginnings before longer ones.
-    for place in sorted(range(len(nodes)), key=lambda at: nodes[at].depth):
-        node = nodes[place]
+    for node in sorted(nodes, key=lambda node: node.depth):
         for token, child in node.next.items():
-            nodes[child].finished = node.kept(starts[token])
+            nodes[child].finished = node.kept(word_starts[token])
             if node.depth:
-                nodes[child].otherwise = _move(nodes, node.otherwise, token, starts[token])[0]
+                nodes[child].failure = _move(nodes, node.failure, token, word_starts[token])[0]
     return nodes
 
 
-def _tokens(nodes: Sequence[_Node], place: int) -> set[int]:
-    """The tokens by which a text at this place stays within an expected word that it has begun."""
-    own = set(nodes[place].next)
-    otherwise = nodes[place].otherwise
-    return own if otherwise == ROOT else own | _tokens(nodes, otherwise)
+def _tokens(nodes: Sequence[_Node], state: int) -> set[int]:
+    """The tokens by which a text in this state stays within a keyword that it has begun."""
+    own, failure = set(nodes[state].next), nodes[state].failure
+    return own if failure == ROOT else own | _tokens(nodes, failure)
 
 
-def _move(nodes: Sequence[_Node], place: int, token: int, word_starts: bool) -> tuple[int, int]:
+def _move(nodes: Sequence[_Node], state: int, token: int, word_starts: bool) -> tuple[int, int]:
     """Where a token leads, and how many tokens more are paid for then."""
-    node = nodes[place]
+    node = nodes[state]
     if token in node.next:
         return node.next[token], 1
-    if place == ROOT:
+    if state == ROOT:
         return ROOT, 0
-    target, given = _move(nodes, node.otherwise, token, word_starts)
-    return target, given + node.kept(word_starts) - node.depth + nodes[node.otherwise].depth
+    target, gain = _move(nodes, node.failure, token, word_starts)
+    return target, gain + node.kept(word_starts) - node.depth + nodes[node.failure].depth
 
 
-def _refund(nodes: Sequence[_Node], place: int, word_starts: bool) -> int:
-    """How many tokens more are paid for, none or less, when a text leaves all expected words."""
-    if place == ROOT:
+def _refund(nodes: Sequence[_Node], state: int, word_starts: bool) -> int:
+    """How many tokens more are paid for, none or less, when a text leaves all keywords."""
+    if state == ROOT:
         return 0
-    node = nodes[place]
-    refund = node.kept(word_starts) - node.depth + nodes[node.otherwise].depth
-    return refund + _refund(nodes, node.otherwise, word_starts)
+    node = nodes[state]
+    refund = node.kept(word_starts) - node.depth + nodes[node.failure].depth
+    return refund + _refund(nodes, node.failure, word_starts)

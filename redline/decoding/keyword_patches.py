@@ -1,8 +1,8 @@
-"""What a search for expected words may change: only the places where one of them was found.
+"""What keywords may change in a text: only the places where one of them is found.
 
-A search that is drawn towards expected words takes other turns, too, where none is said. So a text is written twice,
-plainly and drawn, and the plain one is the answer but for the words at which the drawn one has an expected word. Where
-none is found nothing changes, to the bit.
+A search that is drawn towards keywords takes other turns, too, where none is said. So a text is decoded twice, plainly
+and drawn, and the plain one is the answer but for the words at which the drawn one has a keyword. Where none is found
+nothing changes, to the bit.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from redline.decoding.ctc_beam import Bias
+from redline.decoding.biasing import KeywordTrie
 
 T = TypeVar("T")
+Stretch = tuple[int, int]
+"""Part [first, last) of a sequence."""
 
 
 @dataclass(frozen=True)
 class KeywordBias:
-    """Words that are expected: what draws a search towards them, and where they stand in a text."""
+    """The keywords of one request: what draws a search towards them, and where they stand in a text."""
 
-    biasing: Bias
-    starts: Sequence[bool]
+    trie: KeywordTrie
+    word_starts: Sequence[bool]
     """Whether each id begins a word."""
-    found: Callable[[Sequence[int]], list[tuple[int, int]]]
-    """Ids of a text -> first id and the one behind the last of each expected word in it."""
+    find: Callable[[Sequence[int]], list[Stretch]]
+    """Ids of a text -> the stretch of each keyword in it."""
 
 
 class Patch(NamedTuple):
-    """A stretch of one sequence, [first, last), that stands for a stretch of the plain one."""
+    """A stretch [first, last) of one sequence that stands for a stretch of the plain one."""
 
     plain_first: int
     plain_last: int
@@ -37,41 +39,40 @@ class Patch(NamedTuple):
     last: int
 
 
-def splice(plain: Sequence[int], drawn: Sequence[int], expected: KeywordBias) -> tuple[list[int], list[Patch]]:
-    """The plain ids but for the words at which the drawn ones have an expected word, and where that is.
+def splice(plain: Sequence[int], drawn: Sequence[int], bias: KeywordBias) -> tuple[list[int], list[Patch]]:
+    """The plain ids but for the words at which the drawn ones have a keyword, and where that is.
 
     Stretches of different words are taken whole or not at all, so that no word is said twice or lost.
     """
     if list(plain) == list(drawn):
         return list(plain), []
-    words, others = _words(plain, expected.starts), _words(drawn, expected.starts)
-    before, found = expected.found(plain), expected.found(drawn)
+    words, others = _words(plain, bias.word_starts), _words(drawn, bias.word_starts)
+    before, after = bias.find(plain), bias.find(drawn)
     ids: list[int] = []
-    changes: list[Patch] = []
+    patches: list[Patch] = []
     at = 0
     for a, b, c, d in _differences([plain[a:b] for a, b in words], [drawn[a:b] for a, b in others]):
-        first, last = _span(words, a, b, len(plain))
-        place, end = _span(others, c, d, len(drawn))
-        if count((place, end), found) > count((first, last), before):
-            ids += plain[at:first]
-            changes.append(Patch(first, last, len(ids), len(ids) + end - place))
-            ids += drawn[place:end]
-            at = last
-    return [*ids, *plain[at:]], changes
+        here, there = _span(words, a, b, len(plain)), _span(others, c, d, len(drawn))
+        if overlaps(there, after) > overlaps(here, before):
+            ids += plain[at : here[0]]
+            patches.append(Patch(*here, len(ids), len(ids) + there[1] - there[0]))
+            ids += drawn[there[0] : there[1]]
+            at = here[1]
+    return [*ids, *plain[at:]], patches
 
 
-def count(span: tuple[int, int], found: Sequence[tuple[int, int]]) -> int:
-    """How many of the words that were found share an id with a stretch; an empty one is in those around it."""
-    return sum(span[0] < last and first < span[1] for first, last in found)
+def overlaps(span: Stretch, keywords: Sequence[Stretch]) -> int:
+    """How many of the keywords that were found share an id with a stretch; an empty one is in those around it."""
+    return sum(span[0] < last and first < span[1] for first, last in keywords)
 
 
-def zones(changes: Sequence[Patch], plain: Sequence[int], other: Sequence[int]) -> list[Patch]:
-    """Changes of a draft -> the slots that were decided otherwise because of them, by the best labels of all slots.
+def zones(patches: Sequence[Patch], plain: Sequence[int], other: Sequence[int]) -> list[Patch]:
+    """Patches of a draft -> the slots that were decided otherwise because of them, by the chosen labels of all slots.
 
-    A zone is the slots of a change, and the neighbours for as far as the two decisions about them differ; what was
-    decided otherwise beyond a slot of agreement has nothing to do with an expected word.
+    A zone is the slots of a patch, and the neighbours for as far as the two decisions about them differ; what was
+    decided otherwise beyond a slot of agreement has nothing to do with a keyword.
     """
-    grown = [Patch(2 * one.plain_first, 2 * one.plain_last + 1, 2 * one.first, 2 * one.last + 1) for one in changes]
+    grown = [Patch(2 * p.plain_first, 2 * p.plain_last + 1, 2 * p.first, 2 * p.last + 1) for p in patches]
     joined: list[Patch] = []
     for number, (a, b, c, d) in enumerate(grown):
         floor = joined[-1].plain_last if joined else 0
@@ -89,56 +90,50 @@ def zones(changes: Sequence[Patch], plain: Sequence[int], other: Sequence[int]) 
     return joined
 
 
-def patched(plain: Sequence[T], other: Sequence[T], changes: Sequence[Patch]) -> list[T]:
+def patched(plain: Sequence[T], other: Sequence[T], patches: Sequence[Patch]) -> list[T]:
     """The plain sequence with the other's stretches in place of its own."""
-    made: list[T] = []
+    result: list[T] = []
     at = 0
-    for change in changes:
-        made += plain[at : change.plain_first]
-        made += other[change.first : change.last]
-        at = change.plain_last
-    return [*made, *plain[at:]]
+    for patch in patches:
+        result += [*plain[at : patch.plain_first], *other[patch.first : patch.last]]
+        at = patch.plain_last
+    return [*result, *plain[at:]]
 
 
-def _words(ids: Sequence[int], starts: Sequence[bool]) -> list[tuple[int, int]]:
-    """First id and the one behind the last of each word; what comes before the first word start is a word."""
-    firsts = [at for at, id in enumerate(ids) if at == 0 or starts[id]]
+def _words(ids: Sequence[int], word_starts: Sequence[bool]) -> list[Stretch]:
+    """The stretch of each word; what comes before the first word start is a word."""
+    firsts = [at for at, id in enumerate(ids) if at == 0 or word_starts[id]]
     return list(pairwise([*firsts, len(ids)]))
 
 
-def _span(words: Sequence[tuple[int, int]], first: int, last: int, end: int) -> tuple[int, int]:
+def _span(words: Sequence[Stretch], first: int, last: int, end: int) -> Stretch:
     """The ids of words [first, last); between two ids where there are none."""
     start = words[first][0] if first < len(words) else end
     return start, words[last - 1][1] if last > first else start
 
 
-def _differences(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> list[Patch]:
+def _differences(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> list[Patch]:
     """The stretches in which two texts differ where they are aligned with the fewest changes of words, in order."""
-    N, M = len(one), len(other)
-    costs = [list(range(M + 1))]  # [i][j]: words to change between one[i:] and other[j:], last row first
-    costs[0].reverse()
-    for i in range(N - 1, -1, -1):
-        below, row = costs[-1], [0] * M + [N - i]
-        for j in range(M - 1, -1, -1):
-            kept = below[j + 1] + (one[i] != other[j])
-            row[j] = min(kept, 1 + below[j], 1 + row[j + 1])
-        costs.append(row)
-    costs.reverse()
-    i = j = 0
+    N, M = len(a), len(b)
+    costs = [[N - i + M - j for j in range(M + 1)] for i in range(N + 1)]  # changes between a[i:] and b[j:]
+    for i in reversed(range(N)):
+        for j in reversed(range(M)):
+            costs[i][j] = min(costs[i + 1][j + 1] + (a[i] != b[j]), 1 + costs[i + 1][j], 1 + costs[i][j + 1])
     found: list[Patch] = []
+    i = j = 0
     while i < N or j < M:
-        a, b = i, j
-        if i < N and j < M and one[i] == other[j] and costs[i][j] == costs[i + 1][j + 1]:
+        start, paired = (i, j), i < N and j < M
+        if paired and a[i] == b[j] and costs[i][j] == costs[i + 1][j + 1]:
             i, j = i + 1, j + 1
             continue
-        if i < N and j < M and costs[i][j] == 1 + costs[i + 1][j + 1]:
+        if paired and costs[i][j] == 1 + costs[i + 1][j + 1]:
             i, j = i + 1, j + 1
         elif i < N and costs[i][j] == 1 + costs[i + 1][j]:
             i += 1
         else:
             j += 1
-        if found and found[-1].plain_last == a and found[-1].last == b:
-            last = found.pop()
-            a, b = last.plain_first, last.first
-        found.append(Patch(a, i, b, j))
+        if found and (found[-1].plain_last, found[-1].last) == start:
+            found[-1] = found[-1]._replace(plain_last=i, last=j)
+        else:
+            found.append(Patch(start[0], i, start[1], j))
     return found

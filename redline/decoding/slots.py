@@ -6,13 +6,13 @@ token i. The predictions are read like a CTC path: neighbouring repeats merge, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from redline.decoding.ctc import collapse
+from redline.punctuation import MARKS, Punctuation
 from redline.types import Edit
 
 MIN_SLOTS = 8
@@ -23,6 +23,31 @@ def with_slots(draft: Sequence[int], blank: int, minimum: int = MIN_SLOTS) -> li
     slots = [blank] * max(2 * len(draft) + 1, minimum)
     slots[1 : 2 * len(draft) : 2] = draft
     return slots
+
+
+def slot_batch(drafts: Sequence[Sequence[int]], blank: int, minimum: int = MIN_SLOTS) -> tuple[Tensor, Tensor]:
+    """Slots of B drafts [B, K], padded with the blank, and lengths [B]."""
+    rows = [torch.tensor(with_slots(draft, blank, minimum)) for draft in drafts]
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=blank), lengths
+
+
+def choose(
+    slots: Tensor, log_probs: Tensor, other_ids: Tensor, other_log_probs: Tensor, keep_bias: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Keep what stands in each slot, or take the likeliest other id: all [B, K] -> ids, log probabilities [B, K].
+
+    `keep_bias` (nats) is added to the slot's own log probability: how sure an edit must be.
+    """
+    keeps = log_probs + keep_bias >= other_log_probs
+    return torch.where(keeps, slots, other_ids), torch.where(keeps, log_probs, other_log_probs)
+
+
+def punctuate(logits: Tensor) -> list[list[Punctuation]]:
+    """The likeliest casing and mark of the word in each slot: logits [B, K, cases + marks] -> B lists of K."""
+    cases, marks = logits[..., : -len(MARKS)].argmax(dim=-1), logits[..., -len(MARKS) :].argmax(dim=-1)
+    rows = torch.stack((cases, marks), dim=-1).tolist()
+    return [[Punctuation(bool(case), MARKS[mark]) for case, mark in row] for row in rows]
 
 
 def place(draft: Sequence[int], path: Sequence[int], blank: int) -> list[int | None]:
@@ -43,41 +68,23 @@ def place(draft: Sequence[int], path: Sequence[int], blank: int) -> list[int | N
 
 
 def edits(
-    draft: Sequence[int],
-    path: Sequence[int],
-    blank: int,
-    pieces: Callable[[Sequence[int]], Sequence[str]],
-    written: Sequence[str] | None = None,
+    draft: Sequence[int], path: Sequence[int], blank: int, before: Sequence[str], after: Sequence[str]
 ) -> list[Edit]:
-    """What the editor did to the draft, in order: one edit per draft token, and one per insertion.
+    """What editing did to the draft, in order: one edit per draft token, and one per insertion.
 
-    `path` is the best label of each slot; `pieces` decodes ids to one string per id, which together are the whole text;
-    `written` are the pieces of the final text where they are written otherwise than they are spoken.
-    The `draft` strings of the edits join to the draft's text and the `text` strings to the final text.
+    `path` is the chosen label of each slot; `before` and `after` are the decoded pieces of the draft and of the final
+    text as it is written. The `draft` strings of the edits join to the draft's text and the `text` strings to the
+    final text.
     """
-    assert len(path) >= 2 * len(draft) + 1, f"{len(path)} slots cannot hold {len(draft)} draft tokens"
-    before = iter(pieces(draft))
-    after = iter(pieces(collapse(path, blank)) if written is None else written)
-    done = []
+    drafted, written = iter(before), iter(after)
+    found = []
     for slot, label in enumerate(place(draft, path, blank)):
-        at, occupied = divmod(slot, 2)
-        text = "" if label is None else next(after)
-        if occupied and at < len(draft):
-            drafted = next(before)
-            if label is None:
-                done.append(Edit("delete", drafted, "", at))
-            else:
-                same = label == draft[at] and (written is None or text == drafted)
-                done.append(Edit("keep" if same else "replace", drafted, text, at))
+        at = min(slot // 2, len(draft))
+        text = "" if label is None else next(written)
+        if slot % 2 and slot // 2 < len(draft):
+            old = next(drafted)
+            same = label == draft[at] and text == old
+            found.append(Edit("delete" if label is None else "keep" if same else "replace", old, text, at))
         elif label is not None:
-            done.append(Edit("insert", "", text, min(at, len(draft))))
-    return done
-
-
-def confidences(slot_logits: Tensor, path: Sequence[int]) -> Tensor:
-    """The probability of the label that each slot got: logits [K, V], path of K -> [K] float32.
-
-    Slot 2i + 1 is that of draft token i.
-    """
-    chosen = torch.tensor(path, dtype=torch.int64, device=slot_logits.device)
-    return torch.softmax(slot_logits.float(), dim=-1).gather(-1, chosen[:, None])[:, 0]
+            found.append(Edit("insert", "", text, at))
+    return found

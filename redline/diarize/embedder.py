@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from redline import tensor_file
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
-from redline.models import heads
 from redline.models.invariant import Linear
 
 SPEAKER_HEAD = "out_voices.safetensors"
@@ -115,12 +115,12 @@ def save(head: SpeakerEmbedder, path: Path) -> Path:
             small[name + SCALE] = scale.half()
         else:
             small[name] = tensor.half()
-    return heads.save_tensors(small, path, (str(head.size),))
+    return tensor_file.save_head(small, path, (str(head.size),))
 
 
 def load(path: Path) -> SpeakerEmbedder:
     """Read a head for voices; raises `CheckpointError` when the file is none or does not fit."""
-    tensors, rows = heads.read(path)
+    tensors, rows = tensor_file.load_head(path)
     if len(rows) != 1 or not (rows[0].isdecimal() and 0 < int(rows[0]) <= 4096):
         raise CheckpointError(
             f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the size of a direction"
@@ -128,7 +128,7 @@ def load(path: Path) -> SpeakerEmbedder:
     whole = {name: _widened(name, tensors, path) for name in tensors if not name.endswith(SCALE)}
     with torch.device("meta"):
         head = SpeakerEmbedder(int(rows[0]))
-    return heads.filled(head, whole, path)
+    return tensor_file.fill(head, whole, path)
 
 
 def _widened(name: str, tensors: dict[str, Tensor], path: Path) -> Tensor:

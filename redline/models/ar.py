@@ -21,36 +21,10 @@ from redline.decoding.keyword_patches import KeywordBias, splice
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.models.config import ArConfig
-from redline.models.conformer import ConformerEncoder, EncoderOutput, valid_frames
-from redline.models.draft_head import posterior_pool
+from redline.models.conformer import ConformerEncoder, EncoderOutput
+from redline.models.draft_head import DraftHead
 from redline.models.granite import GraniteLM, KVCache
-from redline.models.invariant import Linear
 from redline.models.qformer import WindowQFormer
-
-
-class DraftHead(nn.Module):
-    """CTC over the language model's tokens on pooled frames: row 0 is the blank, row i + 1 is token i.
-
-    `rows` is by default one for every token but the placeholder of audio, and the blank's.
-    """
-
-    def __init__(self, config: ArConfig, rows: int | None = None) -> None:
-        super().__init__()
-        self.window = config.encoder.bpe_pooling_window
-        self.out = Linear(config.encoder.hidden_dim, rows or config.text.vocab_size)
-
-    def forward(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
-        """Encoder output -> logits [B, W, rows] and lengths [B]."""
-        posterior = encoded.mid_logits.softmax(dim=-1, dtype=torch.float32)
-        mask = valid_frames(encoded.lengths, encoded.hidden.shape[1])
-        pooled = posterior_pool(encoded.hidden, 1.0 - posterior[..., 0], mask, self.window)
-        logits: Tensor = self.out(pooled.to(encoded.hidden.dtype))
-        return logits, -(-encoded.lengths // self.window)
-
-    @staticmethod
-    def tokens(logits: Tensor, lengths: Tensor) -> list[list[int]]:
-        """The greedy draft of each row, as token ids."""
-        return [[label - 1 for label in row] for row in ctc.greedy(logits, lengths, blank=0)]
 
 
 class ArModel(nn.Module):
@@ -85,17 +59,17 @@ class ArModel(nn.Module):
 
         Words that are `expected` are favoured where they are found; elsewhere the draft is what it is without them.
         """
+        assert self.draft_head is not None
+        blank, options = self.draft_head.blank, self.search_options
+        plain = ctc.greedy(logits, lengths, blank)
         if self.draft_lm is None and expected is None:
-            return DraftHead.tokens(logits, lengths)
-        by_token = torch.cat((logits[..., 1:], logits[..., :1]), dim=-1)  # the blank last
-        options = self.search_options
-        candidates = ctc_beam.Candidates.of(by_token, lengths, by_token.shape[-1] - 1, options)
-        plain = DraftHead.tokens(logits, lengths)
+            return plain
+        candidates = ctc_beam.Candidates.of(logits, lengths, blank, options)
         if self.draft_lm is not None:
             plain = ctc_beam.search(candidates, self.draft_lm, options)
         if expected is None:
             return plain
-        drawn = ctc_beam.search(candidates, self.draft_lm, options, expected.biasing)
+        drawn = ctc_beam.search(candidates, self.draft_lm, options, expected.trie)
         return [splice(one, other, expected)[0] for one, other in zip(plain, drawn, strict=True)]
 
     def embed_audio(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:

@@ -1,29 +1,61 @@
-"""Configurations of the models, read from and written to `config.json` as data; `config_keys` judges every key."""
+"""Configurations of the models. A field's annotation says what a `config.json` may hold under its name.
+
+The defaults are those of the published models; `redline.checkpoints.config_keys` reads the files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal, TypeVar
 
-from redline.checkpoints import config_keys
-from redline.errors import ConfigError
-from redline.models.lm_config import LMConfig, known, require
+from redline.models import rope
+from redline.models.config_rules import (
+    EPS,
+    HEADS,
+    ID,
+    INNER,
+    LAYERS,
+    SHARE,
+    VOCABULARY,
+    WIDTH,
+    count,
+    either,
+    flag,
+    items,
+    name,
+    number,
+    only,
+    require,
+)
 
-__all__ = [
-    "SPEECH_KINDS",
-    "ArConfig",
-    "ArKind",
-    "EncoderConfig",
-    "LMConfig",
-    "NarConfig",
-    "ProjectorConfig",
-    "QFormerConfig",
-    "cat_layers",
-]
+C = TypeVar("C")
+Width = Annotated[int, WIDTH]
+Inner = Annotated[int, INNER]
+Layers = Annotated[int, LAYERS]
+Heads = Annotated[int, HEADS]
+Window = Annotated[int, count(4096)]
+Positions = Annotated[int, count(1 << 24)]
+Vocabulary = Annotated[int, VOCABULARY]
+TokenId = Annotated[int, ID]
+OptionalTokenId = Annotated[int, count((1 << 22) - 1, -1)]
+Share = Annotated[float, SHARE]
+Epsilon = Annotated[float, EPS]
+Factor = Annotated[float, number(1e6)]
+Flag = Annotated[bool, flag]
+Languages = Annotated[tuple[str, ...], items(name, most=1000, least=1)]
+Blocks = Annotated[tuple[int, ...], items(count(256, -257), most=64)]
+CLIP_KINDS = ("plain", "words", "speakers")
 
 
-def cat_layers(layers: Any) -> tuple[int, ...]:
+def known(config: type[C], values: Mapping[str, Any]) -> C:
+    """A config dataclass of those values that it has fields for; null is the default."""
+    names = {item.name for item in fields(config)}  # type: ignore[arg-type]
+    kept = {key: value for key, value in values.items() if key in names and value is not None}
+    return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
+
+
+def ascending_layers(layers: Any) -> tuple[int, ...]:
     """`cat_hidden_layers` in the order in which their states are put together: upwards, whatever that of the list."""
     whole = isinstance(layers, (list, tuple)) and all(type(layer) is int for layer in layers)
     require(
@@ -33,48 +65,60 @@ def cat_layers(layers: Any) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
+def _require_multiple(config: object, whole: str, part: str) -> None:
+    a, b = getattr(config, whole), getattr(config, part)
+    require(a % b == 0, f"{whole} {a} is not a multiple of {part} {b}")
+
+
+def _seconds_by_kind(value: Any) -> str | None:
+    rule = number(1e6, 1, above=False)
+    sound = isinstance(value, Mapping) and all(key in CLIP_KINDS and rule(s) is None for key, s in value.items())
+    return None if sound else "seconds from 1 for plain, words and speakers"
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """The Conformer CTC encoder; the defaults are the published 2B-NAR encoder."""
 
-    input_dim: int = 160
-    num_layers: int = 16
-    hidden_dim: int = 1024
-    feedforward_mult: int = 4
-    num_heads: int = 8
-    dim_head: int = 128
-    output_dim: int = 348
+    input_dim: Annotated[int, only(160)] = 160
+    num_layers: Layers = 16
+    hidden_dim: Width = 1024
+    feedforward_mult: Annotated[int, count(64)] = 4
+    num_heads: Heads = 8
+    dim_head: Window = 128
+    output_dim: Annotated[int, count(65_536, 2)] = 348
     """Rows of the character head; row 0 is the blank."""
-    context_size: int = 200
+    context_size: Annotated[int, count(16_384)] = 200
     """Frames in one attention block, counted at 50 frames a second."""
-    max_pos_emb: int = 512
-    dropout: float = 0.1
-    pred_dropout: float = 0.25
-    conv_kernel_size: int = 15
-    conv_expansion_factor: int = 2
-    self_conditioning_layer: int = 8
+    max_pos_emb: Annotated[int, count(16_384)] = 512
+    dropout: Share = 0.1
+    pred_dropout: Share = 0.25
+    conv_kernel_size: Annotated[int, count(1023)] = 15
+    conv_expansion_factor: Annotated[int, count(64)] = 2
+    self_conditioning_layer: Layers = 8
     """The block (counted from 1) after which the character posteriors are fed back."""
-    bpe_output_dim: int | None = 100_352
-    bpe_pooling_window: int = 4
-    blank_token_id: int = 100_257
-    subsample_layers: tuple[int, ...] = ()
+    bpe_output_dim: Annotated[int | None, VOCABULARY] = 100_352
+    bpe_pooling_window: Annotated[int, count(1024)] = 4
+    blank_token_id: TokenId = 100_257
+    subsample_layers: Annotated[tuple[int, ...], items(count(256), most=8)] = ()
     """Blocks (counted from 1) that halve the frame rate; empty is the published encoder at 50 frames a second."""
 
     def __post_init__(self) -> None:
+        middle, halvings = self.self_conditioning_layer, len(self.subsample_layers)
         require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size is {self.conv_kernel_size}; it must be odd")
         require(
-            1 <= self.self_conditioning_layer <= self.num_layers,
-            f"self_conditioning_layer is {self.self_conditioning_layer}; allowed are 1 to {self.num_layers}",
+            1 <= middle <= self.num_layers,
+            f"self_conditioning_layer is {middle}; allowed are 1 to {self.num_layers}",
         )
         require(
-            all(1 <= layer <= self.self_conditioning_layer for layer in self.subsample_layers)
-            and len(set(self.subsample_layers)) == len(self.subsample_layers),
-            f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {self.self_conditioning_layer}, "
-            "each once, so that both character heads run at one rate",
+            all(1 <= layer <= middle for layer in self.subsample_layers)
+            and len(set(self.subsample_layers)) == halvings,
+            f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {middle}, each once, so that both "
+            "character heads run at one rate",
         )
         require(
-            self.context_size % (1 << len(self.subsample_layers)) == 0,
-            f"context_size {self.context_size} cannot be halved {len(self.subsample_layers)} times",
+            self.context_size % (1 << halvings) == 0,
+            f"context_size {self.context_size} cannot be halved {halvings} times",
         )
         require(
             self.context_size <= self.max_pos_emb,
@@ -89,31 +133,121 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ProjectorConfig:
-    """The NLE projector; the defaults are the published ones."""
+    """The NLE projector."""
 
-    encoder_dim: int = 1024
-    llm_dim: int = 2048
-    downsample_rate: int = 5
-    num_encoder_layers: int = 4
-    hidden_size: int = 2048
-    num_heads: int = 32
-    num_layers: int = 2
-    dropout_prob: float = 0.1
-    block_size: int = 15
-    mlp_ratio: int = 2
-    layernorm_eps: float = 1e-6
-    attn_bias: bool = True
-    mlp_bias: bool = True
+    encoder_dim: Width = 1024
+    llm_dim: Width = 2048
+    downsample_rate: Window = 5
+    num_encoder_layers: Annotated[int, count(64)] = 4
+    hidden_size: Width = 2048
+    num_heads: Heads = 32
+    num_layers: Layers = 2
+    dropout_prob: Share = 0.1
+    block_size: Window = 15
+    mlp_ratio: Annotated[int, count(64)] = 2
+    layernorm_eps: Epsilon = 1e-6
+    attn_bias: Flag = True
+    mlp_bias: Flag = True
 
     def __post_init__(self) -> None:
+        _require_multiple(self, "block_size", "downsample_rate")
+        _require_multiple(self, "hidden_size", "num_heads")
+
+
+@dataclass(frozen=True)
+class QFormerConfig:
+    """The window Q-Former of the AR and Plus models (BLIP-2 layout); the defaults are those of 2B."""
+
+    hidden_size: Width = 1024
+    num_hidden_layers: Layers = 2
+    num_attention_heads: Heads = 16
+    intermediate_size: Inner = 4096
+    encoder_hidden_size: Annotated[int, count(1 << 22)] = 1024
+    """Width of the encoder states it reads: the encoder's, times the number of layers that are concatenated."""
+    layer_norm_eps: Epsilon = 1e-12
+    hidden_dropout_prob: Share = 0.1
+    hidden_act: Annotated[str, only("gelu")] = "gelu"
+    cross_attention_frequency: Layers = 1
+    use_qformer_text_input: Annotated[bool, only(False)] = False
+
+    def __post_init__(self) -> None:
+        _require_multiple(self, "hidden_size", "num_attention_heads")
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The Granite language model; the defaults are the published granite-4.0-1b lineage."""
+
+    vocab_size: Vocabulary = 100_352
+    hidden_size: Width = 2048
+    intermediate_size: Inner = 4096
+    num_hidden_layers: Layers = 40
+    num_attention_heads: Heads = 16
+    num_key_value_heads: Heads = 4
+    head_dim: Window = 128
+    max_position_embeddings: Positions = 4096
+    rms_norm_eps: Epsilon = 1e-5
+    attention_multiplier: Factor = 0.0078125
+    embedding_multiplier: Factor = 12.0
+    residual_multiplier: Factor = 0.22
+    logits_scaling: Factor = 8.0
+    rope_theta: Annotated[float, number(1e12)] = 10_000.0
+    yarn: rope.Yarn | None = None
+    pad_token_id: OptionalTokenId = 100_256
+    eos_token_id: Annotated[int, either(ID, items(ID, most=64, least=1))] = 100_257
+    """The end of a text, which training writes."""
+    other_eos_token_ids: tuple[int, ...] = ()
+    """More tokens that end a text."""
+    bos_token_id: OptionalTokenId = 100_257
+    tie_word_embeddings: Flag = True
+
+    def __post_init__(self) -> None:
+        _require_multiple(self, "num_attention_heads", "num_key_value_heads")
         require(
-            self.block_size % self.downsample_rate == 0,
-            f"block_size {self.block_size} is not a multiple of downsample_rate {self.downsample_rate}",
+            self.yarn is None or isinstance(self.yarn, rope.Yarn),
+            f"yarn is {self.yarn!r}; rotary positions are stretched by rope_parameters in a config.json only",
         )
+        require(self.head_dim % 2 == 0, f"head_dim is {self.head_dim}; it must be even, because positions turn pairs")
         require(
-            self.hidden_size % self.num_heads == 0,
-            f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}",
+            all(0 <= id < self.vocab_size for id in self.eos_token_ids),
+            f"eos_token_id is {list(self.eos_token_ids)}; allowed are 0 to {self.vocab_size - 1}",
         )
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        return self.eos_token_id, *self.other_eos_token_ids
+
+    @property
+    def positions(self) -> int:
+        """The most positions it can tell apart: those of the config, or the original ones stretched by YaRN."""
+        if self.yarn is None:
+            return self.max_position_embeddings
+        # A config may state the stretched number, or still the original one.
+        stated = self.max_position_embeddings
+        longer = stated > self.yarn.original_max_position_embeddings
+        return min(stated, self.yarn.positions) if longer else self.yarn.positions
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
+        """Read a Granite `text_config`, whose rotary positions may be asked for in any of the ways of `rope.read`."""
+        theta, yarn = rope.read(values, cls.rope_theta, cls.max_position_embeddings)
+        given = {key: value for key, value in values.items() if value is not None} | {"rope_theta": theta, "yarn": yarn}
+        if "hidden_size" in given and "num_attention_heads" in given:
+            given.setdefault("head_dim", given["hidden_size"] // given["num_attention_heads"])
+        if isinstance(given.get("eos_token_id"), (list, tuple)):
+            given["eos_token_id"], *given["other_eos_token_ids"] = dict.fromkeys(given["eos_token_id"])
+        return known(cls, given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `text_config` of the published layouts."""
+        values = asdict(self)
+        del values["yarn"]
+        if values.pop("other_eos_token_ids"):
+            values["eos_token_id"] = list(self.eos_token_ids)
+        values["rope_parameters"] = rope.written(values.pop("rope_theta"), self.yarn)
+        fixed = {"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "mlp_bias": False}
+        return {"model_type": "granite"} | values | fixed
 
 
 @dataclass(frozen=True)
@@ -123,103 +257,45 @@ class NarConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     text: LMConfig = field(default_factory=LMConfig)
-    encoder_layer_indices: tuple[int, ...] = (4, 8, 12, -1)
+    encoder_layer_indices: Blocks = (4, 8, 12, -1)
     """Blocks whose output goes to the projector, counted from 1; -1 is the last."""
-    scale_projected_embeddings: bool = True
+    scale_projected_embeddings: Flag = True
     """Divide the audio embeddings by the language model's embedding multiplier."""
-    blank_token_id: int = 100_257
-    min_edit_sequence_length: int = 8
-    frame_rule: Literal["nar", "native"] = "nar"
+    blank_token_id: TokenId = 100_257
+    min_edit_sequence_length: Annotated[int, count(256, 0)] = 8
+    frame_rule: Annotated[Literal["nar", "native"], only("nar", "native")] = "nar"
     """Whose front end it has, the published models' or the native port's (see `redline.features.Rule`)."""
-    languages: tuple[str, ...] = ("en", "fr", "de", "es", "pt")
+    languages: Languages = ("en", "fr", "de", "es", "pt")
 
     def __post_init__(self) -> None:
+        encoder, projector, layers = self.encoder, self.projector, list(self.encoder_layer_indices)
         require(
-            len(self.encoder_layer_indices) == self.projector.num_encoder_layers,
-            f"{len(self.encoder_layer_indices)} encoder_layer_indices but the projector takes "
-            f"{self.projector.num_encoder_layers}",
+            len(layers) == projector.num_encoder_layers,
+            f"{len(layers)} encoder_layer_indices but the projector takes {projector.num_encoder_layers}",
         )
         require(
-            self.projector.encoder_dim == self.encoder.hidden_dim,
-            f"projector.encoder_dim {self.projector.encoder_dim} is not the encoder's width {self.encoder.hidden_dim}",
+            projector.encoder_dim == encoder.hidden_dim,
+            f"projector.encoder_dim {projector.encoder_dim} is not the encoder's width {encoder.hidden_dim}",
         )
         require(
-            self.projector.llm_dim == self.text.hidden_size,
-            f"projector.llm_dim {self.projector.llm_dim} is not the language model's width {self.text.hidden_size}",
+            projector.llm_dim == self.text.hidden_size,
+            f"projector.llm_dim {projector.llm_dim} is not the language model's width {self.text.hidden_size}",
         )
-        most = self.encoder.num_layers
+        most = encoder.num_layers
         require(
-            all(-most - 1 <= layer <= most for layer in self.encoder_layer_indices),
-            f"encoder_layer_indices is {list(self.encoder_layer_indices)}; the encoder has blocks 1 to {most}",
+            all(-most - 1 <= layer <= most for layer in layers),
+            f"encoder_layer_indices is {layers}; the encoder has blocks 1 to {most}",
         )
         require(self.frame_rule in ("nar", "native"), f"frame_rule is {self.frame_rule!r}; allowed are nar and native")
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NarConfig:
-        """Read a published `config.json`; raises `ConfigError` for a part that is missing or a key that is not built.
-
-        Of several `eos_token_id` the first is the blank, where none is named.
-        """
-        config_keys.check_nar(values)
-        for part in ("encoder_config", "projector_config", "text_config"):
-            if not isinstance(values.get(part), Mapping):
-                raise ConfigError(f"config.json has no {part}; a NAR model needs encoder, projector and text configs")
-        names = {item.name for item in fields(cls)} - {"encoder", "projector", "text"}
-        top = {key: values[key] for key in names if values.get(key) is not None}
-        for key in ("encoder_layer_indices", "languages"):
-            if key in top:
-                top[key] = tuple(top[key])
-        return cls(
-            encoder=known(EncoderConfig, values["encoder_config"]),
-            projector=known(ProjectorConfig, values["projector_config"]),
-            text=LMConfig.from_dict(values["text_config"]),
-            **top,
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the later published NAR layout."""
-        return {
-            "model_type": "granite_speech_nar",
-            "architectures": ["GraniteSpeechNarForASR"],
-            "encoder_config": asdict(self.encoder),
-            "projector_config": asdict(self.projector),
-            "text_config": self.text.to_dict(),
-            "encoder_layer_indices": list(self.encoder_layer_indices),
-            "scale_projected_embeddings": self.scale_projected_embeddings,
-            "blank_token_id": self.blank_token_id,
-            "min_edit_sequence_length": self.min_edit_sequence_length,
-            **({"frame_rule": self.frame_rule} if self.frame_rule != "nar" else {}),
-            "languages": list(self.languages),
-        }
-
-
-@dataclass(frozen=True)
-class QFormerConfig:
-    """The window Q-Former of the AR and Plus models (BLIP-2 layout); the defaults are those of 2B."""
-
-    hidden_size: int = 1024
-    num_hidden_layers: int = 2
-    num_attention_heads: int = 16
-    intermediate_size: int = 4096
-    encoder_hidden_size: int = 1024
-    """Width of the encoder states it reads: the encoder's, times the number of layers that are concatenated."""
-    layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    hidden_act: str = "gelu"
-    cross_attention_frequency: int = 1
-    use_qformer_text_input: bool = False
-
-    def __post_init__(self) -> None:
-        require(
-            self.hidden_size % self.num_attention_heads == 0,
-            f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
-        )
-        require(self.hidden_act == "gelu", f"projector hidden_act is {self.hidden_act!r}; only 'gelu' is supported")
-        require(
-            self.cross_attention_frequency >= 1,
-            f"cross_attention_frequency is {self.cross_attention_frequency}; allowed are 1 (every layer) and above",
-        )
-        require(not self.use_qformer_text_input, "use_qformer_text_input is set; the projector reads audio only")
+        values = asdict(self)
+        parts = {f"{part}_config": values.pop(part) for part in ("encoder", "projector", "text")}
+        if self.frame_rule == "nar":
+            del values["frame_rule"]
+        kind = {"model_type": "granite_speech_nar", "architectures": ["GraniteSpeechNarForASR"]}
+        return kind | parts | {"text_config": self.text.to_dict()} | values
 
 
 ArKind = Literal["granite_speech", "granite_speech_plus"]
@@ -227,7 +303,7 @@ SPEECH_KINDS: dict[ArKind, str] = {
     "granite_speech": "GraniteSpeechForConditionalGeneration",
     "granite_speech_plus": "GraniteSpeechPlusForConditionalGeneration",
 }
-_SPOKEN: dict[ArKind, tuple[str, ...]] = {
+SPOKEN: dict[ArKind, tuple[str, ...]] = {
     "granite_speech": ("en", "fr", "de", "es", "pt", "ja"),
     "granite_speech_plus": ("en", "fr", "de", "es", "pt"),
 }
@@ -243,40 +319,34 @@ class ArConfig:
     text: LMConfig = field(default_factory=lambda: LMConfig(vocab_size=100_353, tie_word_embeddings=False))
     export_layers: tuple[int, ...] = ()
     """Blocks whose output is put before that of the last one, upwards, counted from 1; 0 is the input of the first."""
-    audio_token_index: int = 100_352
-    window_size: int = 15
+    audio_token_index: TokenId = 100_352
+    window_size: Window = 15
     """Encoder frames in a window of the projector."""
-    downsample_rate: int = 5
+    downsample_rate: Window = 5
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
-    languages: tuple[str, ...] = _SPOKEN["granite_speech"]
-    trusts_draft: bool = False
+    languages: Languages = SPOKEN["granite_speech"]
+    trusts_draft: Flag = False
     """Whether the encoder's draft is the text, words are aligned and speakers told by voice, if it has the head for it.
 
     For models whose language model hears worse than their encoder.
     """
-    longest_clip_s: Mapping[str, float] = field(default_factory=dict)
+    longest_clip_s: Annotated[Mapping[str, float], _seconds_by_kind] = field(default_factory=dict)
     """The longest clips it was taught, for "plain", "words" and "speakers"; where nothing is said, what fits."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "export_layers", cat_layers(self.export_layers))
-        require(
-            set(self.longest_clip_s) <= {"plain", "words", "speakers"}
-            and min(self.longest_clip_s.values(), default=1) >= 1,
-            f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are seconds from 1 for plain, words and speakers",
-        )
-        require(
-            self.window_size % self.downsample_rate == 0,
-            f"window_size {self.window_size} is not a multiple of downsample_rate {self.downsample_rate}",
-        )
+        object.__setattr__(self, "export_layers", ascending_layers(self.export_layers))
+        allowed = _seconds_by_kind(self.longest_clip_s)
+        require(allowed is None, f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are {allowed}")
+        _require_multiple(self, "window_size", "downsample_rate")
         require(
             all(0 <= layer < self.encoder.num_layers for layer in self.export_layers),
             f"cat_hidden_layers is {list(self.export_layers)}; allowed are 0 to {self.encoder.num_layers - 1}",
         )
-        width = self.encoder.hidden_dim * (len(self.export_layers) + 1)
+        layers, width = len(self.export_layers) + 1, self.encoder.hidden_dim
         require(
-            self.projector.encoder_hidden_size == width,
-            f"projector encoder_hidden_size is {self.projector.encoder_hidden_size}; {len(self.export_layers) + 1} "
-            f"encoder layers of width {self.encoder.hidden_dim} make {width}",
+            self.projector.encoder_hidden_size == width * layers,
+            f"projector encoder_hidden_size is {self.projector.encoder_hidden_size}; {layers} encoder layers of width "
+            f"{width} make {width * layers}",
         )
         require(
             0 <= self.audio_token_index < self.text.vocab_size,
@@ -300,65 +370,23 @@ class ArConfig:
             projector=QFormerConfig(encoder_hidden_size=2048),
             text=LMConfig(vocab_size=100_353),
             export_layers=(3,),
-            languages=_SPOKEN["granite_speech_plus"],
-        )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], tied: bool | None = None) -> ArConfig:
-        """Read a published `config.json`; `tied` says whether the weights have no `lm_head` of their own.
-
-        Raises `ConfigError` for a part that is missing or a key that is not built.
-        """
-        config_keys.check_speech(values)
-        kind = values.get("model_type")
-        if kind not in SPEECH_KINDS:
-            raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
-        parts = [values.get(part) for part in ("encoder_config", "projector_config", "text_config")]
-        if not all(isinstance(part, Mapping) for part in parts):
-            raise ConfigError(
-                "config.json lacks encoder_config, projector_config or text_config; this kind of model needs all three"
-            )
-        encoder, projector, text = ({k: v for k, v in part.items() if v is not None} for part in parts)  # type: ignore[union-attr]
-        if "num_layers" in encoder:
-            encoder.setdefault("self_conditioning_layer", encoder["num_layers"] // 2)
-        if "dim_head" not in encoder and "hidden_dim" in encoder and "num_heads" in encoder:
-            encoder["dim_head"] = encoder["hidden_dim"] // encoder["num_heads"]
-        shape = known(EncoderConfig, {"pred_dropout": 0.0} | encoder)
-        lm = LMConfig.from_dict(text)
-        if tied is None:
-            tied = bool(values.get("tie_word_embeddings", lm.tie_word_embeddings))
-        names = ("audio_token_index", "window_size", "downsample_rate", "trusts_draft")
-        top = {key: values[key] for key in names if values.get(key) is not None}
-        if values.get("audio_token_id") is not None:
-            top["audio_token_index"] = values["audio_token_id"]
-        return cls(
-            kind=kind,
-            encoder=replace(shape, bpe_output_dim=encoder.get("bpe_output_dim")),
-            projector=known(QFormerConfig, projector),
-            text=replace(lm, tie_word_embeddings=tied),
-            export_layers=encoder.get("cat_hidden_layers") or (),
-            languages=tuple(values.get("languages") or _SPOKEN[kind]),
-            longest_clip_s=dict(values.get("longest_clip_s") or {}),
-            **top,
+            languages=SPOKEN["granite_speech_plus"],
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the published layout."""
-        encoder = asdict(self.encoder) | {"model_type": f"{self.kind}_encoder"}
-        if self.export_layers:
-            encoder["cat_hidden_layers"] = list(self.export_layers)
+        values = asdict(self)
+        kind, layers = values.pop("kind"), values.pop("export_layers")
+        own = {key: values.pop(key) for key in ("trusts_draft", "longest_clip_s")}
+        encoder = {"model_type": f"{kind}_encoder"} | values.pop("encoder")
         return {
-            "model_type": self.kind,
+            "model_type": kind,
             "architectures": [SPEECH_KINDS[self.kind]],
-            "encoder_config": encoder,
-            "projector_config": {"model_type": "blip_2_qformer", **asdict(self.projector)},
+            "encoder_config": encoder | ({"cat_hidden_layers": list(layers)} if layers else {}),
+            "projector_config": {"model_type": "blip_2_qformer"} | values.pop("projector"),
             "text_config": self.text.to_dict(),
-            "audio_token_index": self.audio_token_index,
-            "window_size": self.window_size,
-            "downsample_rate": self.downsample_rate,
+            "tie_word_embeddings": values.pop("text")["tie_word_embeddings"],
             "has_lora_adapter": False,
-            "tie_word_embeddings": self.text.tie_word_embeddings,
-            "languages": list(self.languages),
-            **({"longest_clip_s": dict(self.longest_clip_s)} if self.longest_clip_s else {}),
-            **({"trusts_draft": True} if self.trusts_draft else {}),
+            **values,
+            **{key: value for key, value in own.items() if value},
         }

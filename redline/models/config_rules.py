@@ -1,14 +1,35 @@
-"""What a value of a configuration may be: small rules that tell what is allowed, for `config_keys`."""
+"""What a value of a configuration may be: small rules that tell what is allowed."""
 
 from __future__ import annotations
 
 import math
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
+
+from redline.errors import ConfigError
 
 Rule = Callable[[Any], str | None]
 """Gives None for a value that is allowed, and otherwise what is allowed."""
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 3, 80, 80, 40
+
+
+def shown(value: Any) -> str:
+    """A value in an error message, cut where it is long, and as quickly where it is very long."""
+    return SHORT.repr(value)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError` with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def rules_of(config: type) -> dict[str, Rule]:
+    """The rules with which the fields of a config dataclass are annotated, by name."""
+    hints = get_type_hints(config, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
 
 
 def count(most: int, least: int = 1) -> Rule:
@@ -32,7 +53,7 @@ def number(most: float, least: float = 0.0, above: bool = True) -> Rule:
 def only(*values: Any) -> Rule:
     """One of these; others exist, and are not built here."""
     allowed = ", ".join(map(repr, values))
-    return lambda value: None if any(type(value) is type(one) and value == one for one in values) else allowed
+    return lambda value: None if any(type(value) is type(known) and value == known for known in values) else allowed
 
 
 def items(rule: Rule, most: int, least: int = 0) -> Rule:
@@ -71,10 +92,5 @@ def part(value: Any) -> str | None:
     return None if isinstance(value, Mapping) else "objects"
 
 
-SHORT = reprlib.Repr()
-SHORT.maxlevel, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 3, 80, 80, 40
-
-
-def shown(value: Any) -> str:
-    """A value in an error message, cut where it is long, and as quickly where it is very long."""
-    return SHORT.repr(value)
+WIDTH, INNER, LAYERS, HEADS, VOCABULARY = count(65_536), count(1 << 20), count(256), count(1024), count(1 << 22)
+ID, SHARE, EPS = count((1 << 22) - 1, 0), number(1.0, above=False), number(1.0)

@@ -60,15 +60,6 @@ class FeedForward(nn.Module):
         return self.dropout(self.down_proj(x))  # type: ignore[no-any-return]
 
 
-def shaw_scores_plain(q: Tensor, table: Tensor) -> Tensor:
-    """The readable twin of `shaw_scores`: gathers one embedding for every pair of frames."""
-    c = q.shape[-2]
-    centre = table.shape[0] // 2
-    position = torch.arange(c, device=q.device)
-    pairs = table[position[:, None] - position[None, :] + centre]  # [c, c, d]
-    return torch.einsum("...id,ijd->...ij", q, pairs)
-
-
 def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
     """Relative-position scores q_i . table[i - j + centre]: [..., c, d] and [2 * centre + 1, d] -> [..., c, c].
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CHAR_BLANK = 0
 """The blank's row of the encoder's character head."""
+LOGIT_ROWS = 512
+"""Positions of which the logits of a whole vocabulary exist at once; of 2B's they take 200 MB."""
 
 
 def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int) -> Tensor:
@@ -35,7 +37,7 @@ class DraftHead(nn.Module):
     """CTC over tokens on posterior-pooled frames: row i writes token i, and row `blank` nothing.
 
     Files whose rows are in another order are brought into this one where they are read, and back where they are
-    written. With a `window` of 1 the frames are taken as they are.
+    written.
     """
 
     def __init__(self, hidden_dim: int, rows: int, *, blank: int, window: int, dropout: float = 0.0) -> None:
@@ -53,8 +55,6 @@ class DraftHead(nn.Module):
 
     def pool(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Encoder output -> pooled states [B, W, D] and lengths [B]."""
-        if self.window == 1:
-            return encoded.hidden, encoded.lengths
         posterior = encoded.mid_logits.softmax(dim=-1, dtype=torch.float32)
         pooled = posterior_pool(encoded.hidden, 1.0 - posterior[..., CHAR_BLANK], encoded.mask, self.window)
         return pooled.to(encoded.hidden.dtype), -(-encoded.lengths // self.window)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.config import ProjectorConfig
+from redline.models.conformer import valid_frames
 from redline.models.dropout import Dropout
 from redline.models.invariant import Linear, attend, gelu, silu
-
-Count = TypeVar("Count", int, Tensor)
 
 
 class CrossAttention(nn.Module):
@@ -69,19 +67,6 @@ class ProjectorBlock(nn.Module):
         return queries  # [W, Q, P]
 
 
-class WindowFormer(nn.Module):
-    """The stack of blocks."""
-
-    def __init__(self, config: ProjectorConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(ProjectorBlock(config) for _ in range(config.num_layers))
-
-    def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
-        for layer in self.layers:
-            queries = layer(queries, frames)
-        return queries
-
-
 class Projector(nn.Module):
     """Turn each window of `block_size` frames into `block_size / downsample_rate` audio embeddings.
 
@@ -99,33 +84,31 @@ class Projector(nn.Module):
         self.layer_projector = Linear(config.num_encoder_layers * config.encoder_dim, width)
         self.query = nn.Parameter(torch.randn(1, config.block_size // config.downsample_rate, width) * width**-0.5)
         self.window_positions = nn.Parameter(torch.randn(1, config.block_size, width) * width**-0.5)
-        self.qformer = WindowFormer(config)
+        blocks = nn.ModuleList(ProjectorBlock(config) for _ in range(config.num_layers))
+        self.qformer = nn.ModuleDict({"layers": blocks})
         self.out_norm = nn.LayerNorm(width, eps=config.layernorm_eps)
         self.out_linear = Linear(width, config.llm_dim)
         self.dropout = Dropout(config.dropout_prob)
 
-    def num_tokens(self, frames: Count) -> Count:
-        """Audio embeddings of so many encoder frames: only a full group of frames makes one."""
-        return frames // self.config.downsample_rate
-
     def forward(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder states, one [B, T, D] per exported layer, and lengths [B] -> [B, S, H] and lengths [B]."""
+        """Encoder states, one [B, T, D] per exported layer, and lengths [B] -> [B, S, H] and lengths [B].
+
+        Only a full group of frames makes an embedding.
+        """
         B, T, _ = exports[0].shape
         block = self.config.block_size
         normed = [norm(states) for norm, states in zip(self.layer_norms, exports, strict=True)]
         x = gelu(self.layer_projector(torch.cat(normed, dim=-1)))  # [B, T, P]
         # The published model fills the last window with zeros here and lets the queries see them: so does every row
         # of a batch, from its own end on.
-        padding = torch.arange(T, device=x.device) >= lengths[:, None]
-        x = x.masked_fill(padding[..., None], 0.0)
+        x = x.masked_fill(~valid_frames(lengths, T)[..., None], 0.0)
         x = F.pad(x, (0, 0, 0, -T % block))
-
         frames = x.reshape(-1, block, x.shape[-1])  # [W, block, P], W = B * windows
         groups = frames.reshape(len(frames), -1, self.config.downsample_rate, frames.shape[-1]).unbind(2)
         means = sum(groups[1:], groups[0]) / len(groups)  # [W, Q, P]; in order, whatever the sizes
-        queries = self.qformer(
-            self.dropout(self.query + means),
-            self.dropout(frames + self.window_positions),
-        )
+        queries, frames = self.dropout(self.query + means), self.dropout(frames + self.window_positions)
+        for layer in self.qformer["layers"].children():
+            queries = layer(queries, frames)
         y = self.out_linear(self.dropout(self.out_norm(queries)))  # [W, Q, H]
-        return y.reshape(B, -1, y.shape[-1])[:, : self.num_tokens(T)], self.num_tokens(lengths)  # [B, S, H], [B]
+        rate = self.config.downsample_rate
+        return y.reshape(B, -1, y.shape[-1])[:, : T // rate], lengths // rate  # [B, S, H], [B]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -292,15 +291,16 @@ def _leaks(rows: dict[int, Utterance], copies: dict[Path, Path]) -> Iterator[tup
 
 def vocabulary_of(model: str) -> ModelVocabulary:
     """The vocabulary of a bundled model, a folder or a hub id; raises `CheckpointError` where there is none."""
+    from redline import untrusted
     from redline.checkpoints.ar import is_ar
+    from redline.checkpoints.config_keys import read_nar_config
     from redline.checkpoints.folder import resolve
-    from redline.models.config import NarConfig
 
     folder = resolve(model)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     if is_ar(folder):
         return ModelVocabulary(model, tokenizer, (), None, 0.0)
-    config = NarConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = read_nar_config(untrusted.read_json(folder / "config.json"))
     frame_s = config.encoder.subsampling / FRAME_RATE
     return ModelVocabulary(model, tokenizer, config.languages, config.encoder.output_dim, frame_s)
 

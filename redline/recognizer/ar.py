@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -29,20 +29,16 @@ from redline.punctuation import restore_casing
 from redline.recognizer.clip_budget import DRAFT_S, PLAIN, SHORTEST_S, SPEAKERS, WORDS, Budget
 from redline.recognizer.common import (
     Holder,
-    Once,
-    answer_requests,
-    batches,
     characters,
     check_language,
     check_numbers,
     memory_errors,
     timings,
-    without,
 )
 from redline.recognizer.keyword_bias import keyword_bias
 from redline.threads import check_fork
 from redline.tokenizer import Tokenizer
-from redline.types import ClipLimits, Hypothesis, Notice, Request, Task, Waveform
+from redline.types import SAMPLE_RATE, ClipLimits, Hypothesis, Notice, Request, Task, Waveform
 
 NARROW = Notice(
     "narrow-band",
@@ -123,7 +119,7 @@ class ArRecognizer(Holder[ArModel]):
         `AudioError` for samples that are no numbers, `UnsupportedTaskError` for a task that `limits` refuses, and
         `RecognitionError` where the model leaves the numbers of its precision.
         """
-        return answer_requests(requests, self._recognize)
+        return _answer_by_task(requests, self._recognize)
 
     @torch.inference_mode()
     def _recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
@@ -269,7 +265,7 @@ class ArRecognizer(Holder[ArModel]):
     def _heard(self, logits: Tensor, lengths: Tensor, task: Task) -> list[str]:
         """What the draft head's logits [B, W, rows] with lengths [B] say, with the keywords in mind."""
         boost, most = self.model.search_options.keyword_boost, self.template.most_keywords
-        words = keyword_bias(self.tokenizer, task.keywords, boost, self.device, most)
+        words = keyword_bias(self.tokenizer, task.keywords, boost, most)
         for row, length in zip(logits, lengths.tolist(), strict=True):
             check_numbers(row[:length], self.dtype)
         ids = self.model.draft(logits, lengths, words)
@@ -408,3 +404,61 @@ class ArRecognizer(Holder[ArModel]):
             turns, words = timed_turns(one.turns, words) if one.turns else ([], words)
             timed.append(without(replace(one, turns=tuple(turns), words=tuple(words)), skipped))
         return timed
+
+
+def _answer_by_task(
+    requests: Sequence[Request], answer: Callable[[Sequence[Waveform], Task], list[Hypothesis]]
+) -> list[Hypothesis | RedlineError]:
+    """Requests answered task by task; when clips fail together each is tried alone, so a bad one harms only itself."""
+    answers: dict[int, Hypothesis | RedlineError] = {}
+    groups: dict[Task, list[int]] = {}
+    for place, request in enumerate(requests):
+        groups.setdefault(request.task, []).append(place)
+    for task, places in groups.items():
+        try:
+            answers |= dict(zip(places, answer([requests[place].clip for place in places], task), strict=True))
+        except RedlineError as error:
+            for place in places:
+                answers[place] = error if len(places) == 1 else _answer_by_task([requests[place]], answer)[0]
+    return [answers[place] for place in range(len(requests))]
+
+
+def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:
+    """Neighbours as long as a batch may be."""
+    batch: list[Waveform] = []
+    for clip in clips:
+        longest = max(len(one.samples) for one in [*batch, clip])
+        if batch and (len(batch) + 1) * longest > batch_s * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def without(heard: Hypothesis, count: int) -> Hypothesis:
+    """The hypothesis without its first words, which a prefix gave."""
+    if not count:
+        return heard
+    turns, left = [], count
+    for turn in heard.turns:
+        said = turn.text.split()
+        if left < len(said):
+            first = heard.words[sum(len(one.text.split()) for one in heard.turns[: heard.turns.index(turn)]) + left]
+            turns.append(replace(turn, start=first.start, text=" ".join(said[left:])))
+        left = max(0, left - len(said))
+    words = heard.words[count:]
+    return replace(heard, text=" ".join(word.text for word in words), words=words, turns=tuple(turns))
+
+
+class Once:
+    """Texts that are made when they are first asked for: hardly a clip makes a model go round in circles."""
+
+    def __init__(self, make: Callable[[], list[str]]) -> None:
+        self.make = make
+        self.made: list[str] | None = None
+
+    def __call__(self) -> list[str]:
+        if self.made is None:
+            self.made = self.make()
+        return self.made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
@@ -15,10 +14,13 @@ from redline import features
 from redline.decoding.word_times import LazyWordTimes
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
-from redline.types import SAMPLE_RATE, Hypothesis, Request, Task, Waveform
+from redline.threads import check_fork
+from redline.types import Hypothesis, Request, Waveform
 
 _log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
+P = TypeVar("P")
+Answers = list[Hypothesis | RedlineError]
 
 
 class Holder(Generic[M]):
@@ -41,6 +43,42 @@ def check_language(name: str, language: str | None, known: Sequence[str]) -> Non
     """Raises `UnsupportedTaskError` for a language that a model does not know."""
     if language is not None and language not in known:
         raise UnsupportedTaskError(f"{name} does not know the language {language!r}; it knows {', '.join(known)}")
+
+
+def answer_requests(
+    requests: Sequence[Request],
+    prepare: Callable[[Request], P],
+    answer: Callable[[list[Request], list[P]], Answers],
+) -> Answers:
+    """One answer per request, in order: what `prepare` refuses is its own error, the others are one batch.
+
+    A batch that fails as a whole, because memory runs out, is halved until the error is that of one request.
+    """
+    answers: dict[int, Hypothesis | RedlineError] = {}
+    prepared: dict[int, P] = {}
+    for place, request in enumerate(requests):
+        try:
+            check_fork()
+            prepared[place] = prepare(request)
+        except RedlineError as error:
+            answers[place] = error
+
+    def attempt(places: list[int]) -> None:
+        batch = [requests[place] for place in places]
+        try:
+            with memory_errors([request.clip for request in batch]):
+                answers.update(zip(places, answer(batch, [prepared[place] for place in places]), strict=True))
+        except RedlineError as error:
+            _log.debug("%d clips failed", len(places), exc_info=error)
+            if len(places) == 1:
+                answers[places[0]] = error
+            else:
+                attempt(places[: len(places) // 2])
+                attempt(places[len(places) // 2 :])
+
+    if prepared:
+        attempt(list(prepared))
+    return [answers[place] for place in range(len(requests))]
 
 
 @contextmanager
@@ -67,77 +105,18 @@ def check_numbers(values: Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def answer_requests(
-    requests: Sequence[Request], answer: Callable[[Sequence[Waveform], Task], list[Hypothesis]]
-) -> list[Hypothesis | RedlineError]:
-    """Requests answered task by task; when clips fail together each is tried alone, so a bad one harms only itself."""
-    answers: dict[int, Hypothesis | RedlineError] = {}
-    groups: dict[Task, list[int]] = {}
-    for place, request in enumerate(requests):
-        groups.setdefault(request.task, []).append(place)
-    for task, places in groups.items():
-        try:
-            answers |= dict(zip(places, answer([requests[place].clip for place in places], task), strict=True))
-        except RedlineError as error:
-            _log.debug("%d clips failed", len(places), exc_info=error)
-            for place in places:
-                answers[place] = error if len(places) == 1 else answer_requests([requests[place]], answer)[0]
-    return [answers[place] for place in range(len(requests))]
+def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor, float]:
+    """What words are aligned with: character logits [B, T, C], lengths [B], and the seconds of a frame.
 
-
-def batches(clips: Sequence[Waveform], batch_s: float) -> Iterator[list[Waveform]]:
-    """Neighbours as long as a batch may be."""
-    batch: list[Waveform] = []
-    for clip in clips:
-        longest = max(len(one.samples) for one in [*batch, clip])
-        if batch and (len(batch) + 1) * longest > batch_s * SAMPLE_RATE:
-            yield batch
-            batch = []
-        batch.append(clip)
-    if batch:
-        yield batch
+    Of `subsampling` frames of 20 ms the encoder makes one.
+    """
+    return encoded.char_logits, encoded.lengths, subsampling / features.FRAME_RATE
 
 
 def timings(texts: Sequence[str], encoded: EncoderOutput, subsampling: int, before: str = "") -> list[LazyWordTimes]:
-    """When the words of each clip's text are said, for whoever asks; `before` is said first in each."""
+    """Lazy word times of each clip's text, before which `before` is spoken."""
     logits, lengths, frame_s = characters(encoded, subsampling)
     return [
         LazyWordTimes(text, row[:length], frame_s, before)
         for text, row, length in zip(texts, logits, lengths.tolist(), strict=True)
     ]
-
-
-def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor, float]:
-    """What the words are aligned with: character logits [B, T, C], lengths [B], and the seconds of a frame.
-
-    Of so many frames of 20 ms the encoder makes one.
-    """
-    return encoded.char_logits, encoded.lengths, subsampling / features.FRAME_RATE
-
-
-def without(heard: Hypothesis, count: int) -> Hypothesis:
-    """The hypothesis without its first words, which a prefix gave."""
-    if not count:
-        return heard
-    turns, left = [], count
-    for turn in heard.turns:
-        said = turn.text.split()
-        if left < len(said):
-            first = heard.words[sum(len(one.text.split()) for one in heard.turns[: heard.turns.index(turn)]) + left]
-            turns.append(replace(turn, start=first.start, text=" ".join(said[left:])))
-        left = max(0, left - len(said))
-    words = heard.words[count:]
-    return replace(heard, text=" ".join(word.text for word in words), words=words, turns=tuple(turns))
-
-
-class Once:
-    """Texts that are made when they are first asked for: hardly a clip makes a model go round in circles."""
-
-    def __init__(self, make: Callable[[], list[str]]) -> None:
-        self.make = make
-        self.made: list[str] | None = None
-
-    def __call__(self) -> list[str]:
-        if self.made is None:
-            self.made = self.make()
-        return self.made

@@ -1,9 +1,11 @@
-"""NAR: a draft by the encoder, edited by the language model."""
+"""NAR: a draft by the encoder, edited by the language model in one pass."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,58 +13,52 @@ from torch import Tensor
 from redline import features, prompts
 from redline.audio.check import checked_waveform
 from redline.audio.levels import levelled
-from redline.decoding import slots as edit
-from redline.decoding.ctc import collapse
-from redline.decoding.keyword_patches import KeywordBias, Patch, count, patched, splice, zones
-from redline.decoding.word_times import scored_word_times, timing_notices
-from redline.errors import RedlineError, UnsupportedTaskError
-from redline.models.nar import EditOutput, NarModel, NarOutput
-from redline.punctuation import restore_keywords, restore_pieces
-from redline.recognizer.common import (
-    Holder,
-    answer_requests,
-    batches,
-    characters,
-    check_language,
-    check_numbers,
-    memory_errors,
-    timings,
-)
+from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
+from redline.decoding.ngram import NgramLM
+from redline.decoding.slots import choose, edits, place, punctuate, slot_batch
+from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
+from redline.errors import RecognitionError, UnsupportedTaskError
+from redline.models.conformer import EncoderOutput
+from redline.models.nar import NarModel
+from redline.punctuation import Punctuation, restore_keywords, restore_pieces
+from redline.recognizer.common import Answers, Holder, answer_requests, characters, check_language, check_numbers
+from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.keyword_bias import keyword_bias
-from redline.threads import check_fork
 from redline.tokenizer import Tokenizer
-from redline.types import ClipLimits, Hypothesis, Request, Task, Waveform
+from redline.types import ClipLimits, Hypothesis, Request, Task
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One clip's draft and what was decided about each of its slots."""
+class Slot(NamedTuple):
+    """One slot of an edited draft."""
 
-    slots: list[int]
-    path: list[int]
-    slot_logits: Tensor  # [K, V]
-    form_logits: Tensor | None  # [K, F]
+    id: int
+    """The draft's token, the blank in an empty slot."""
+    label: int
+    """What editing makes of it."""
+    log_prob: float
+    punctuation: Punctuation
+    """How the word in it is written."""
 
-    @classmethod
-    def of(cls, output: EditOutput, row: int) -> _Row:
-        size = len(output.paths[row])
-        forms = None if output.form_logits is None else output.form_logits[row, :size]
-        return cls(output.slots[row, :size].tolist(), output.paths[row], output.slot_logits[row, :size], forms)
 
-    def patched(self, other: _Row, changes: Sequence[Patch]) -> _Row:
-        """With the other's slots in some places."""
-
-        def rows(mine: Tensor, others: Tensor) -> Tensor:
-            return torch.stack(patched(list(mine), list(others), changes))
-
-        return _Row(
-            patched(self.slots, other.slots, changes),
-            patched(self.path, other.path, changes),
-            rows(self.slot_logits, other.slot_logits),
-            None
-            if self.form_logits is None or other.form_logits is None
-            else rows(self.form_logits, other.form_logits),
-        )
+def edit_drafts(
+    model: NarModel,
+    audio: Tensor,
+    audio_lengths: Tensor,
+    drafts: Sequence[Sequence[int]],
+    keep_bias: float = 0.0,
+) -> list[list[Slot]]:
+    """One editing pass over B drafts, whose audio embeddings are [B, S, H] with lengths [B]."""
+    config = model.config
+    slots, lengths = slot_batch(drafts, config.blank_token_id, config.min_edit_sequence_length)
+    slots = slots.to(audio.device)
+    hidden = model.read(audio, audio_lengths, slots, lengths.to(audio.device))
+    labels, log_probs = choose(slots, *model.score_slots(hidden, slots), keep_bias)
+    written = [[Punctuation()] * slots.shape[1]] * len(slots)
+    if model.punctuation_head is not None:
+        written = punctuate(model.punctuation_head(hidden))
+    columns = zip(slots.tolist(), labels.tolist(), log_probs.tolist(), written, strict=True)
+    rows = [[Slot(*slot) for slot in zip(*row, strict=True)] for row in columns]
+    return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
 
 
 class NarRecognizer(Holder[NarModel]):
@@ -71,17 +67,23 @@ class NarRecognizer(Holder[NarModel]):
     max_clip_s = 30.0
 
     def __init__(
-        self, model: NarModel, tokenizer: Tokenizer, *, name: str, batch_s: float = 120.0, punctuate: bool = True
+        self,
+        model: NarModel,
+        tokenizer: Tokenizer,
+        draft_lm: NgramLM | None = None,
+        *,
+        name: str,
+        punctuate: bool = True,
     ) -> None:
-        """`batch_s` is the most seconds of audio, counted with its padding, that go through the model at once.
+        """With `draft_lm` drafts are searched for by shallow fusion, as its options say, and without greedily.
 
         With `punctuate` words get capitals and marks, where the model has learned them.
         """
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.draft_lm = draft_lm
         self.name = name
         self.languages = model.config.languages
-        self.batch_s = batch_s
         self.punctuate = punctuate
 
     def limits(self, task: Task) -> ClipLimits:
@@ -109,96 +111,108 @@ class NarRecognizer(Holder[NarModel]):
         prompts.checked_keywords(task.keywords)
         return ClipLimits(self.max_clip_s)
 
-    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        """One answer per request, with its draft and its edits.
+    def recognize(self, requests: Sequence[Request]) -> Answers:
+        """One answer per request, with its draft and its edits; one encoder pass and one editing pass for all of them.
 
         `AudioError` for samples that are no numbers, `UnsupportedTaskError` for a task that `limits` refuses, and
-        `RecognitionError` where the model leaves the numbers of its precision.
+        `RecognitionError` where the model leaves the numbers of its precision or memory runs out.
         """
-        return answer_requests(requests, self._recognize)
+        return answer_requests(requests, self._features, self._answer)
+
+    def _features(self, request: Request) -> Tensor:
+        """The features [T, 160] of a request's clip."""
+        self.limits(request.task)
+        return features.clip_features(levelled(checked_waveform(request.clip)), self.model.config.frame_rule)
 
     @torch.inference_mode()
-    def _recognize(self, clips: Sequence[Waveform], task: Task) -> list[Hypothesis]:
-        check_fork()
-        self.limits(task)
-        for clip in clips:
-            checked_waveform(clip)
-        words = keyword_bias(self.tokenizer, task.keywords, self.model.search_options.keyword_boost, self.device)
-        with memory_errors(clips):
-            return [
-                hypothesis for batch in batches(clips, self.batch_s) for hypothesis in self._edit(batch, task, words)
-            ]
+    def _answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:
+        model, options = self.model, beam_options(self.draft_lm)
+        x, lengths = features.pad(rows)  # [B, T, 160], [B]
+        encoded = model.encode(x.to(self.device, self.dtype), lengths.to(self.device))
+        audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
+        keywords = [request.task.keywords for request in requests]
+        biases = [keyword_bias(self.tokenizer, words, options.keyword_boost) for words in keywords]
+        drafts = search_drafts(model.draft_head, encoded, self.draft_lm, biases)
+        # Drafts in which keywords change something are edited twice, in the same pass: with and without them.
+        jobs = [(row, draft.ids) for row, draft in enumerate(drafts)]
+        jobs += [(row, draft.biased_ids) for row, draft in enumerate(drafts) if draft.patches]
+        sources = torch.tensor([row for row, _ in jobs], device=audio.device)
+        texts = [ids for _, ids in jobs]
+        edited = edit_drafts(model, audio[sources], audio_lengths[sources], texts, options.keep_bias)
+        for (row, _), other in list(zip(jobs, edited, strict=True))[len(rows) :]:
+            edited[row] = self._with_keywords(edited[row], other, drafts[row].patches, biases[row])
+        languages: list[str | None] = [None] * len(rows)
+        if model.language_head is not None:
+            best = model.language_head(encoded.hidden, encoded.lengths).argmax(dim=-1)
+            languages = [model.language_head.languages[index] for index in best.tolist()]
+        answers: Answers = []
+        for slots, language, words in zip(edited[: len(rows)], languages, keywords, strict=True):
+            try:
+                check_numbers(torch.tensor([slot.log_prob for slot in slots]), self.dtype)
+                answers.append(self._hypothesis(slots, language, words))
+            except RecognitionError as error:
+                answers.append(error)
+        return self._timed(answers, encoded, [request.task.words for request in requests])
 
-    def _edit(self, clips: Sequence[Waveform], task: Task, words: KeywordBias | None) -> list[Hypothesis]:
-        level = [levelled(clip) for clip in clips]
-        x, lengths = features.batch_features(level, self.model.config.frame_rule)  # [B, T, 160], [B]
-        output: NarOutput = self.model(x.to(self.device, self.dtype), lengths.to(self.device))
-        head = self.model.language
-        found = head.decide(output.language_logits) if head and output.language_logits is not None else [None] * len(x)
-        rows = [_Row.of(output, row) for row in range(len(x))]
-        if words is not None:
-            rows = self._drawn(output, rows, words)
-        heard = [self._hypothesis(*one, task.keywords) for one in zip(rows, found, strict=True)]
-        subsampling = self.model.config.encoder.subsampling
-        if task.words:
-            times = scored_word_times([one.text for one in heard], *characters(output.encoded, subsampling))
-            return [
-                replace(one, words=tuple(words), warnings=one.warnings + timing_notices(one.text, score))
-                for one, (words, score) in zip(heard, times, strict=True)
-            ]
-        later = timings([one.text for one in heard], output.encoded, subsampling)
-        return [replace(one, timing=timing) for one, timing in zip(heard, later, strict=True)]
-
-    def _drawn(self, output: NarOutput, rows: Sequence[_Row], words: KeywordBias) -> list[_Row]:
-        """The rows with what a search drawn towards expected words changes where the editor, too, has one."""
-        drawn = self.model.draft(output.encoded, words.biasing)
-        drafts = [splice(one, other, words) for one, other in zip(output.draft_ids, drawn, strict=True)]
-        changed = [row for row, (_, changes) in enumerate(drafts) if changes]
-        made = list(rows)
-        if changed:
-            audio, lengths = output.audio_embeds[changed], output.audio_lengths[changed]
-            again = self.model.edit(audio, lengths, [drafts[row][0] for row in changed])
-            for at, row in enumerate(changed):
-                made[row] = self._agreed(rows[row], _Row.of(again, at), drafts[row][1], words)
-        return made
-
-    def _agreed(self, plain: _Row, other: _Row, changes: Sequence[Patch], words: KeywordBias) -> _Row:
-        """The plain row with those changes that leave an expected word in the edited text."""
-        places = zones(changes, plain.path, other.path)
-        both = plain.patched(other, places)
-        before, found = self._found(plain, words), self._found(both, words)
+    def _with_keywords(
+        self, plain: list[Slot], other: list[Slot], patches: Sequence[Patch], bias: KeywordBias | None
+    ) -> list[Slot]:
+        """The plain slots with those changes of a draft that leave a keyword in the edited text."""
+        assert bias is not None
+        places = zones(patches, [slot.label for slot in plain], [slot.label for slot in other])
+        before = self._keywords(plain, bias)
+        after = self._keywords(patched(plain, other, places), bias)
         kept, shift = [], 0
-        for one in places:
-            first = one.plain_first + shift
-            shift += (one.last - one.first) - (one.plain_last - one.plain_first)
-            if count((first, one.plain_last + shift), found) > count(one[:2], before):
-                kept.append(one)
-        return plain.patched(other, kept) if kept else plain
+        for patch in places:
+            first = patch.plain_first + shift
+            shift += (patch.last - patch.first) - (patch.plain_last - patch.plain_first)
+            if overlaps((first, patch.plain_last + shift), after) > overlaps(patch[:2], before):
+                kept.append(patch)
+        return patched(plain, other, kept)
 
-    def _found(self, row: _Row, words: KeywordBias) -> list[tuple[int, int]]:
-        """The slots of each expected word in the edited text."""
-        blank = self.model.config.blank_token_id
-        slots = [slot for slot, label in enumerate(edit.place(self._draft(row), row.path, blank)) if label is not None]
-        return [(slots[first], slots[last - 1] + 1) for first, last in words.found(collapse(row.path, blank))]
+    def _keywords(self, slots: Sequence[Slot], bias: KeywordBias) -> list[Stretch]:
+        """The slots of each keyword in the edited text."""
+        used = self._placed(slots)
+        found = bias.find([slots[at].label for at in used])
+        return [(used[first], used[last - 1] + 1) for first, last in found]
 
-    def _draft(self, row: _Row) -> list[int]:
-        return [id for id in row.slots[1::2] if id != self.model.config.blank_token_id]
+    def _placed(self, slots: Sequence[Slot]) -> list[int]:
+        """The slot of each token of the edited text."""
+        placed = place(self._draft(slots), [slot.label for slot in slots], self.model.config.blank_token_id)
+        return [at for at, label in enumerate(placed) if label is not None]
 
-    def _hypothesis(self, row: _Row, language: str | None, keywords: Sequence[str]) -> Hypothesis:
-        draft, path, blank = self._draft(row), row.path, self.model.config.blank_token_id
-        final = collapse(path, blank)
-        used = [slot for slot, label in enumerate(path) if label != blank or (slot % 2 == 1 and slot // 2 < len(draft))]
-        sure = edit.confidences(row.slot_logits, path).cpu()  # [K]
-        check_numbers(sure, self.dtype)
-        pieces = self.tokenizer.pieces(final)
-        if self.punctuate and self.model.forms is not None and row.form_logits is not None:
-            taken = [slot for slot, label in enumerate(edit.place(draft, path, blank)) if label is not None]
-            pieces = restore_pieces(pieces, self.model.forms.decide(row.form_logits[taken]))
+    def _draft(self, slots: Sequence[Slot]) -> list[int]:
+        return [slot.id for slot in slots[1::2] if slot.id != self.model.config.blank_token_id]
+
+    def _hypothesis(self, slots: Sequence[Slot], language: str | None, keywords: Sequence[str]) -> Hypothesis:
+        blank, draft, placed = self.model.config.blank_token_id, self._draft(slots), self._placed(slots)
+        pieces = self.tokenizer.pieces([slots[at].label for at in placed])
+        if self.punctuate:
+            pieces = restore_pieces(pieces, [slots[at].punctuation for at in placed])
         pieces = restore_keywords(pieces, keywords)
+        decided = [slot.log_prob for slot in slots if slot.id != blank or slot.label != blank]
         return Hypothesis(
             text="".join(pieces).strip(),
             draft=self.tokenizer.decode(draft).strip(),
-            edits=tuple(edit.edits(draft, path, blank, self.tokenizer.pieces, pieces)),
-            confidence=round(float(sure[used].mean()), 3) if used else None,
+            edits=tuple(edits(draft, [slot.label for slot in slots], blank, self.tokenizer.pieces(draft), pieces)),
+            confidence=round(sum(map(math.exp, decided)) / len(decided), 3) if decided else None,
             language=language,
         )
+
+    def _timed(self, answers: Answers, encoded: EncoderOutput, words: Sequence[bool]) -> Answers:
+        """Answers with the times of their words: now where they were asked for, elsewhere once somebody asks."""
+        logits, lengths, frame_s = characters(encoded, self.model.config.encoder.subsampling)
+        frames, timed = lengths.tolist(), list(answers)
+        now: dict[int, Hypothesis] = {}
+        for row, answer in enumerate(answers):
+            if isinstance(answer, Hypothesis) and words[row]:
+                now[row] = answer
+            elif isinstance(answer, Hypothesis):
+                timed[row] = replace(answer, timing=LazyWordTimes(answer.text, logits[row, : frames[row]], frame_s))
+        if now:
+            texts = [answer.text for answer in now.values()]
+            times = scored_word_times(texts, logits[list(now)], lengths[list(now)], frame_s)
+            for (row, answer), (found, score) in zip(now.items(), times, strict=True):
+                notices = answer.warnings + timing_notices(answer.text, score)
+                timed[row] = replace(answer, words=tuple(found), warnings=notices)
+        return timed

@@ -10,12 +10,13 @@ import tokenizers
 import torch
 
 from redline.checkpoints import ar, nar
-from redline.decoding import ngram
+from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.diarize import embedder as voices
 from redline.errors import ConfigError, DataError
 from redline.features import pad
 from redline.manifest import Utterance, read_manifest
-from redline.models.ar import ArModel, DraftHead
+from redline.models.ar import ArModel
+from redline.models.draft_head import DraftHead
 from redline.models.granite import INITIAL_STD
 from redline.models.nar import NarModel
 from redline.prompts import AUDIO, PromptTemplate
@@ -60,7 +61,7 @@ class SpeechBuild:
 
     def __init__(self, recipe: SpeechRecipe, materials: Materials, say: Say) -> None:
         self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
-        self.base, _, self.base_folder = nar.load(recipe.encoder_from, draft_lm="none")
+        self.base, _, self.base_folder = nar.load(recipe.encoder_from)
         self.template = PromptTemplate.from_source(TEMPLATE, recipe.kind)
         self.train_set, self.dev_set = (self._speech(split) for split in ("train", "dev"))
         for name, rows in (("train", self.train_set), ("dev", self.dev_set)):
@@ -122,14 +123,15 @@ class SpeechBuild:
         return model
 
     def _draft_head(self, model: ArModel) -> DraftHead:
-        """The base's token head with its blank moved to the front."""
+        """The base's token head, whose blank gets a row of its own behind all tokens."""
         own, blank = self.base.encoder.out_bpe, self.base.config.blank_token_id
         assert own is not None
-        head = DraftHead(model.config, rows=own.rows + 1)
+        encoder = model.config.encoder
+        head = DraftHead(encoder.hidden_dim, own.rows + 1, blank=own.rows, window=encoder.bpe_pooling_window)
         with torch.no_grad():
-            for mine, theirs in ((head.out.weight, own.weight), (head.out.bias, own.bias)):
-                mine.copy_(torch.cat((theirs[blank : blank + 1], theirs)))
-            head.out.bias[blank + 1] = -1e4  # the end of a text is not part of it
+            for mine, theirs in ((head.weight, own.weight), (head.bias, own.bias)):
+                mine.copy_(torch.cat((theirs, theirs[blank : blank + 1])))
+            head.bias[blank] = -1e4  # the end of a text is not part of it
         return head
 
     def _books(self) -> list[str]:
@@ -155,7 +157,7 @@ class SpeechBuild:
     def draft_lm(self) -> None:
         """n-grams of the books for the draft, in the tokens of the encoder's own checkpoint."""
         options, folder = self.recipe.draft_lm, self.out / "draft_lm"
-        if not options.order or (folder / ngram.NAME).exists():
+        if not options.order or (folder / DRAFT_LM).exists():
             return
         books = self._books()
         if not is_first_process():
@@ -312,9 +314,9 @@ class SpeechBuild:
         load_average(self.out / "answers", objective)
         if self.recipe.answers.lora_rank:
             merge_adapters(objective.model.language_model)
-        if (path := self.out / "draft_lm" / ngram.NAME).exists():
+        if (path := self.out / "draft_lm" / DRAFT_LM).exists():
             assert objective.model.draft_head is not None
-            objective.model.draft_lm = ngram.NgramLM.load(path, objective.model.draft_head.out.out_features - 1)
+            objective.model.draft_lm = load_draft_lm(path, objective.model.draft_head.rows - 1)
             objective.model.draft_lm.options = self.recipe.draft_search
         if self.recipe.voice_training.steps:
             if not (self.out / "voices" / voices.SPEAKER_HEAD).exists():

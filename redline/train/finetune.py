@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.errors import ConfigError, DataError, DivergedError
 from redline.features import Rule
@@ -129,11 +130,12 @@ class NarTuning:
         self.model, config, _ = nar.load(folder)
         self.rule: Rule = config.frame_rule
         self.tokenizer = vocabulary.load(folder, config)
+        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, "cpu")
 
     def objective(self, plan: FinetunePlan) -> EditorObjective:
         weight = 1.0 if plan.train_encoder else 0.0
         options = EditOptions(lora_rank=plan.lora_rank, audio_ctc_weight=0.0, encoder_weight=weight)
-        return EditorObjective(self.model, self.tokenizer, options)
+        return EditorObjective(self.model, self.tokenizer, options, self.draft_lm)
 
     def stage(
         self, source: BatchSource, dev: list[Utterance], dev_view: FeatureView, plan: FinetunePlan
@@ -143,7 +145,8 @@ class NarTuning:
 
     def save(self, target: Path) -> None:
         """Write it in the layout in which it came."""
-        nar.save(target, self.model, self.folder / "tokenizer.json", dtype=dtype_of(self.folder), overwrite=True)
+        tokenizer, dtype = self.folder / "tokenizer.json", dtype_of(self.folder)
+        nar.save(target, self.model, tokenizer, self.draft_lm, dtype=dtype, overwrite=True)
 
 
 class ArTuning:

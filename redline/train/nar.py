@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from redline.checkpoints import nar
+from redline.checkpoints.draft_lm import DRAFT_LM, find_draft_lm, load_draft_lm
 from redline.checkpoints.folder import resolve
-from redline.decoding.ngram import NAME, NgramLM
+from redline.decoding.ngram import NgramLM
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance
 from redline.models.granite import GraniteLM
@@ -124,7 +125,7 @@ class Build:
         if self.start is None:
             model = NarModel(recipe.config(tokenizer))
             if len(recipe.languages) > 1:
-                model.language = LanguageHead(model.config.encoder.hidden_dim, recipe.languages)
+                model.language_head = LanguageHead(model.config.encoder.hidden_dim, recipe.languages)
             return model
         if (self.start / "tokenizer.json").read_bytes() != self.tokenizer_path.read_bytes():
             raise DataError(
@@ -136,10 +137,10 @@ class Build:
         top = {"vocab_size": recipe.vocab_size, "encoder_layer_indices": recipe.encoder_layer_indices}
         check_shape(recipe.start, config, stated, top)
         model.config = replace(config, languages=recipe.languages)
-        if model.language is not None and model.language.languages != recipe.languages:
-            model.language = None  # its rows mean other languages
-        if len(recipe.languages) > 1 and model.language is None:
-            model.language = LanguageHead(config.encoder.hidden_dim, recipe.languages)
+        if model.language_head is not None and model.language_head.languages != recipe.languages:
+            model.language_head = None  # its rows mean other languages
+        if len(recipe.languages) > 1 and model.language_head is None:
+            model.language_head = LanguageHead(config.encoder.hidden_dim, recipe.languages)
         return model
 
     def _books(self) -> dict[str, list[str]]:
@@ -222,7 +223,7 @@ class Build:
         else:
             began = self._model(tokenizer)
             objective = EncoderObjective(began.encoder.config, tokenizer, self.recipe.encoder_loss)
-            objective.encoder, objective.language = began.encoder, began.language
+            objective.encoder, objective.language = began.encoder, began.language_head
         views, dev_view = self._views()
         twins = self.recipe.encoder_loss.consistency > 0
         source = self._source(views, self.recipe.encoder_batches, self.recipe.recombine, twins)
@@ -231,7 +232,7 @@ class Build:
 
     def draft_lm(self) -> None:
         options, folder = self.recipe.draft_lm, self.out / "draft_lm"
-        if not options.order or (folder / NAME).exists():
+        if not options.order or (folder / DRAFT_LM).exists():
             return
         books = self._books()
         if not is_first_process():
@@ -242,13 +243,14 @@ class Build:
         lines = [strip_punctuation(line) for own in read for line in own]
         make_draft_lm(lines, tokenizer, boundary, options, self.recipe.draft_search, folder, self.say)
 
-    def _drafting(self, model: NarModel) -> NarModel:
-        """The model, with the draft's language model where one was made."""
-        path = self.out / "draft_lm" / NAME
-        if self.recipe.draft_lm.order and path.exists():
-            model.draft_lm = NgramLM.load(path, model.config.text.vocab_size)
-            model.draft_lm.options = self.recipe.draft_search  # may have been tuned since the n-grams were counted
-        return model
+    def _draft_lm(self, model: NarModel) -> NgramLM | None:
+        """The draft's n-gram LM where one was made, or that of the checkpoint that the recipe starts from."""
+        path, vocabulary = self.out / "draft_lm" / DRAFT_LM, model.config.text.vocab_size
+        if not self.recipe.draft_lm.order or not path.exists():
+            return find_draft_lm(self.start, "own", vocabulary, "cpu") if self.start else None
+        lm = load_draft_lm(path, vocabulary)
+        lm.options = self.recipe.draft_search  # may have been tuned since the n-grams were counted
+        return lm
 
     def lm(self) -> None:
         if not self.recipe.lm_training.steps:
@@ -273,8 +275,8 @@ class Build:
         tokenizer = self._tokenizer()
         torch.manual_seed(self.recipe.editor_training.seed)
         model = self._model(tokenizer)
-        if self.recipe.edit.forms_weight and model.forms is None:
-            model.forms = PunctuationHead(model.config.text.hidden_size)
+        if self.recipe.edit.forms_weight and model.punctuation_head is None:
+            model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
         taught = _Holder(model)
         if self.recipe.encoder_training.steps:
             self._need("encoder")
@@ -283,20 +285,20 @@ class Build:
             load_average(self.out / "lm", taught)
         elif self.recipe.edit.lora_rank and self.start is None:
             raise DataError("adapters need a pretrained language model: run the stage 'lm' first, or set lora_rank = 0")
-        return EditorObjective(self._drafting(model), tokenizer, self.recipe.edit)
+        return EditorObjective(model, tokenizer, self.recipe.edit, self._draft_lm(model))
 
     def editor(self) -> None:
         objective = self._editor_objective()
         views, dev_view = self._views()
         source: Source[Batch | StateBatch] = (
-            self._spliced(objective.editor, views)
+            self._spliced(objective.editor, objective.draft_lm, views)
             if self.recipe.states.renderings
             else self._source(views, self.recipe.editor_batches)
         )
         stage = EditorStage(objective, source, self.dev_set, dev_view)
         fit(stage, self.recipe.editor_training, self.out / "editor", self.say)
 
-    def _spliced(self, editor: NarModel, views: Sequence[FeatureView]) -> SplicedSource:
+    def _spliced(self, editor: NarModel, draft_lm: NgramLM | None, views: Sequence[FeatureView]) -> SplicedSource:
         recipe, tokenizer = self.recipe, self._tokenizer()
         total = sum(row.duration for row in self.train_set)
         device = editor.projector.query.device
@@ -316,9 +318,9 @@ class Build:
         layers = len(editor.config.encoder_layer_indices)
         blank = editor.config.blank_token_id
         books = self._books()
-        if editor.draft_lm is not None:
+        if draft_lm is not None:
             books = {language: split_text(own, recipe.draft_lm)[1] for language, own in books.items()}
-        return SplicedSource(states, said, books, tokenizer, blank, layers, recipe.splice, editor.draft_lm)
+        return SplicedSource(states, said, books, tokenizer, blank, layers, recipe.splice, draft_lm)
 
     def export(self) -> None:
         if not is_first_process():
@@ -329,7 +331,8 @@ class Build:
         if self.recipe.edit.lora_rank:
             merge_adapters(objective.editor.language_model)
         dtype = torch.float16 if self.start is None else dtype_of(self.start)
-        target = nar.save(self.out / "model", objective.editor, self.tokenizer_path, dtype=dtype, overwrite=True)
+        model, lm = objective.editor, objective.draft_lm
+        target = nar.save(self.out / "model", model, self.tokenizer_path, lm, dtype=dtype, overwrite=True)
         data = {"train": self.train_set, "dev": self.dev_set}
         run = run_record("train", self.recipe.start, asdict(self.recipe), data)
         write_record(target / RUN_RECORD, run)
@@ -344,7 +347,7 @@ class _Holder(torch.nn.Module):
         super().__init__()
         self.encoder = model.encoder
         self.language_model = model.language_model
-        self.language = model.language
+        self.language = model.language_head
 
 
 def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say) -> None:

@@ -123,7 +123,7 @@ def align_tokens(
     """Align each text with the encoder's token head: id -> alignment in windows, and the number of windows."""
     found: dict[str, tuple[Alignment | None, int]] = {}
     for rows, features, lengths in _batches(utterances, view):
-        logits, windowed = editor.draft_logits(editor.encode(features, lengths))
+        logits, windowed = editor.draft_head(editor.encode(features, lengths))
         targets = [tokenizer.encode(row.text) for row in rows]
         aligned = ctc_align(logits, windowed, targets, editor.config.blank_token_id)
         for row, result, windows in zip(rows, aligned, windowed.tolist(), strict=True):
@@ -202,7 +202,7 @@ def _render(
                 [features[i, :length] for i, length in enumerate(lengths.tolist())], augment, number * 100_003 + count
             )
             encoded = editor.encode(pad(changed)[0], lengths)
-            logits, windowed = editor.draft_logits(encoded)
+            logits, windowed = editor.draft_head(encoded)
             side_by_side = torch.cat(encoded.exports, dim=-1).half().numpy()  # [B, T, layers * D]
             likely = Candidates.of(logits, windowed, blank, search)
             tokens = likely.ids.to(torch.int32).numpy()  # [B, W, C]

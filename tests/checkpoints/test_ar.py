@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from redline.checkpoints import ar
+from redline.checkpoints.layouts import AR, LM_HEAD
 from redline.decoding.generate import Generation
 from redline.errors import CheckpointError, ConfigError, UnsupportedTaskError
 from redline.load import load_model
@@ -146,9 +147,9 @@ def test_full_size_models_with_stretched_positions_have_the_referees_names_and_s
     with torch.device("meta"):
         theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(made).state_dict()
         ours = ArModel(config).state_dict()
-    renamed = ar._renamed(theirs, Path("referee"))
+    renamed = AR.rename(theirs, Path("referee"))
     if config.text.tie_word_embeddings:
-        renamed.pop(ar.HEAD)
+        renamed.pop(LM_HEAD)
     assert {name: x.shape for name, x in renamed.items()} == {name: x.shape for name, x in ours.items()}
 
 

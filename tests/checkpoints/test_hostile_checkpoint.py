@@ -20,13 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from redline import tensor_file, untrusted
-from redline.checkpoints import ar, nar
-from redline.decoding import ngram
+from redline.checkpoints import ar, heads, nar
+from redline.checkpoints.draft_lm import DRAFT_LM, FORMAT
 from redline.diarize import embedder
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import AudioError, CheckpointError, ConfigError, RedlineError
 from redline.load import load_model
-from redline.models import heads
 from redline.testing import recognize_clips
 from redline.tokenizer import Tokenizer
 from redline.transcriber import Model
@@ -387,7 +386,7 @@ def test_a_tokenizer_that_draws_lots_is_refused(editing: Path) -> None:
     ],
 )
 def test_n_grams_that_contradict_themselves_are_refused(editing: Path, name: str, change: Any, message: str) -> None:
-    path = editing / ngram.NAME
+    path = editing / DRAFT_LM
     tensors, about = tensor_file.load(path)
     tensors[name] = change(tensors[name]).contiguous()
     save_file(tensors, path, metadata=about)
@@ -399,8 +398,8 @@ def test_n_grams_that_contradict_themselves_are_refused(editing: Path, name: str
     "about", [{"order": "0"}, {"order": "9" * 20}, {"boundary": "-1"}, {"width": str(10**9)}, {"lm_weight": "nan"}, {}]
 )
 def test_n_grams_with_numbers_that_cannot_be_are_refused(editing: Path, about: dict[str, str]) -> None:
-    tensors, said = tensor_file.load(editing / ngram.NAME)
-    save_file(tensors, editing / ngram.NAME, metadata=said | about if about else {"format": ngram.FORMAT})
+    tensors, said = tensor_file.load(editing / DRAFT_LM)
+    save_file(tensors, editing / DRAFT_LM, metadata=said | about if about else {"format": FORMAT})
     with pytest.raises(CheckpointError, match=r"draft_lm\.safetensors"):
         load_model(editing, device="cpu")
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from redline.decoding.ctc import collapse, greedy
-from redline.decoding.ctc_beam import BeamOptions, Candidates, log_add, search, search_plain
+from redline.decoding.ctc_beam import BeamOptions, Candidates, log_add, search
 from redline.decoding.ngram import NgramLM
 from redline.errors import ConfigError
 from redline.train.objectives.ngram import NgramOptions, estimate
+from tests.decoding.plain_search import lm_score, search_plain
 
 BLANK = 7
 
@@ -54,11 +55,7 @@ def test_a_wide_search_is_the_best_of_all_texts_over_all_paths(with_model: bool,
         texts[text] = texts.get(text, 0.0) + math.exp(sum(float(log_probs[t, label]) for t, label in enumerate(path)))
 
     def score(text: tuple[int, ...]) -> float:
-        read, history = 0.0, torch.tensor([model.start()])
-        for token in text:
-            read += float(model.score(history, torch.tensor([token]))) * with_model
-            history = model.advance(history, torch.tensor([token]))
-        return math.log(texts[text]) + 0.6 * read + 0.4 * len(text)
+        return math.log(texts[text]) + 0.6 * with_model * lm_score(model, text) + 0.4 * len(text)
 
     candidates = Candidates.of(logits, torch.tensor([4]), BLANK, options)
     assert search(candidates, model if with_model else None, options) == [list(max(texts, key=score))]
@@ -68,7 +65,11 @@ def test_alone_is_as_in_a_batch(model: NgramLM) -> None:
     torch.manual_seed(3)
     options = BeamOptions(width=8)
     logits, lengths = torch.randn(3, 20, BLANK + 1) * 3, [20, 11, 5]
-    together = search(Candidates.of(logits, torch.tensor(lengths), BLANK, options), model, options)
+    whole = Candidates.of(logits, torch.tensor(lengths), BLANK, options)
+    together = search(whole, model, options)
+    parts = [Candidates.of(part, torch.tensor(lengths), BLANK, options) for part in logits.split(7, dim=1)]
+    assert search(Candidates.join(parts), model, options) == together, "picked frames by frames"
+    assert search(whole.rows([2, 0]), model, options) == [together[2], together[0]]
     for row, length in enumerate(lengths):
         alone = Candidates.of(logits[row : row + 1, :length], torch.tensor([length]), BLANK, options)
         assert search(alone, model, options) == [together[row]]

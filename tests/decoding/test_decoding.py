@@ -30,8 +30,12 @@ def letters(ids: Sequence[int]) -> list[str]:
     return ["abcdefghij"[id] for id in ids]
 
 
+def edits_of(draft: Sequence[int], path: Sequence[int]) -> list[Edit]:
+    return edit.edits(draft, path, BLANK, letters(draft), letters(ctc.collapse(path, BLANK)))
+
+
 def by_op(draft: Sequence[int], path: Sequence[int]) -> list[tuple[str, str, str, int]]:
-    return [(e.op, e.draft, e.text, e.at) for e in edit.edits(draft, path, BLANK, letters)]
+    return [(e.op, e.draft, e.text, e.at) for e in edits_of(draft, path)]
 
 
 def test_collapse_merges_repeats_before_it_drops_blanks() -> None:
@@ -69,7 +73,7 @@ def test_slots_surround_every_token(draft: list[int], minimum: int, slots: list[
 @given(drafts)
 def test_unchanged_slots_keep_every_token_that_ctc_can_keep(draft: list[int]) -> None:
     path = edit.with_slots(draft, BLANK)
-    assert [e.op for e in edit.edits(draft, path, BLANK, letters)] == ["keep"] * len(draft)
+    assert [e.op for e in edits_of(draft, path)] == ["keep"] * len(draft)
 
 
 def test_each_slot_does_what_it_says() -> None:
@@ -109,7 +113,7 @@ def replay(done: Sequence[Edit], draft: Sequence[int]) -> list[str]:
 @given(edited())
 def test_replaying_the_edits_gives_the_final_text(case: tuple[list[int], list[int]]) -> None:
     draft, path = case
-    done = edit.edits(draft, path, BLANK, letters)
+    done = edits_of(draft, path)
     final = letters(ctc.collapse(path, BLANK))
     assert replay(done, draft) == final
     assert "".join(e.text for e in done) == "".join(final)
@@ -120,10 +124,20 @@ def test_replaying_the_edits_gives_the_final_text(case: tuple[list[int], list[in
 def test_a_token_that_some_slot_keeps_is_never_reported_as_replaced(case: tuple[list[int], list[int]]) -> None:
     draft, path = case
     kept = {at for at, token in enumerate(draft) if path[2 * at + 1] == token}
-    for e in edit.edits(draft, path, BLANK, letters):
+    for e in edits_of(draft, path):
         assert not (e.op == "replace" and e.at in kept)
 
 
-def test_confidences_are_the_probabilities_of_the_choices() -> None:
-    logits = torch.tensor([[0.0, 0.0], [0.0, 100.0], [3.0, 3.0 + float(torch.tensor(3.0).log())]])
-    torch.testing.assert_close(edit.confidences(logits, [0, 1, 0]), torch.tensor([0.5, 1.0, 0.25]))
+def test_a_slot_keeps_its_token_unless_another_is_likelier_by_more_than_the_bias() -> None:
+    slots, other = torch.tensor([[1, 9, 2]]), torch.tensor([[3, 4, 5]])
+    own, others = torch.tensor([[-1.0, -2.0, -0.5]]), torch.tensor([[-0.9, -0.1, -1.0]])
+    ids, log_probs = edit.choose(slots, own, other, others)
+    assert ids.tolist() == [[3, 4, 2]]
+    assert torch.equal(log_probs, torch.tensor([[-0.9, -0.1, -0.5]]))
+    assert edit.choose(slots, own, other, others, keep_bias=0.2)[0].tolist() == [[1, 4, 2]]
+    assert edit.choose(slots, own, other, others, keep_bias=-0.6)[0].tolist() == [[3, 4, 5]]
+
+
+def test_a_batch_of_slots_is_filled_up_with_blanks() -> None:
+    ids, lengths = edit.slot_batch([[], [7, 8]], BLANK, minimum=1)
+    assert ids.tolist() == [[9, 9, 9, 9, 9], [9, 7, 9, 8, 9]] and lengths.tolist() == [1, 5]

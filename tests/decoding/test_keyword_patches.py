@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redline
+from redline.decoding.biasing import KeywordTrie
 from redline.decoding.ctc import collapse
 from redline.decoding.ctc_beam import BeamOptions
 from redline.decoding.keyword_patches import KeywordBias, Patch, patched, splice, zones
@@ -32,16 +33,6 @@ STARTS = [True] * 6 + [False] * 3
 texts = st.lists(st.integers(0, 8), max_size=14)
 
 
-class Nothing:
-    """A biasing that is never asked."""
-
-    def step(self, places: Any, tokens: Any) -> Any:
-        raise AssertionError
-
-    def end(self, places: Any) -> Any:
-        raise AssertionError
-
-
 def expecting(*words: list[int]) -> KeywordBias:
     def found(ids: Sequence[int]) -> list[tuple[int, int]]:
         def is_said(at: int, word: list[int]) -> bool:
@@ -50,7 +41,7 @@ def expecting(*words: list[int]) -> KeywordBias:
 
         return [(at, at + len(word)) for at in range(len(ids)) for word in words if is_said(at, word)]
 
-    return KeywordBias(Nothing(), STARTS, found)
+    return KeywordBias(KeywordTrie.build([[0]], [], STARTS, 1.0), STARTS, found)
 
 
 @given(texts, texts)
@@ -65,7 +56,7 @@ def test_only_changes_that_hold_an_expected_word_are_made(plain: list[int], draw
     expected = expecting([0, 6], [1])
     ids, changes = splice(plain, drawn, expected)
     assert patched(plain, ids, changes) == ids
-    found = expected.found(drawn)
+    found = expected.find(drawn)
     for change in changes:
         assert any(list(drawn[a:b]) in ([0, 6], [1]) for a, b in found)
         assert any(id in (0, 1, 6) for id in ids[change.first : change.last])
@@ -132,14 +123,15 @@ def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if request.param.startswith("nar"):
         made = load_model(tiny_checkpoint(folder / "m")).recognizer
         assert isinstance(made, NarRecognizer)
-        vocabulary, blank = made.model.config.text.vocab_size, made.model.config.blank_token_id
+        holder: Any
+        vocabulary, blank, holder = made.model.config.text.vocab_size, made.model.config.blank_token_id, made
     else:
         made = load_model(tiny_ar_checkpoint(folder / "m", "granite_speech_plus", drafts=True)).recognizer
         assert isinstance(made, ArRecognizer)
         made.drafts = SpeculativeOptions("trust")
-        vocabulary, blank = made.model.config.text.vocab_size, 0
+        vocabulary, blank, holder = made.model.config.text.vocab_size, 0, made.model
     if request.param.endswith("n-grams"):
-        made.model.draft_lm = reader(vocabulary, blank)
+        holder.draft_lm = reader(vocabulary, blank)
     made.is_sure = request.param != "nar"  # that editor of random weights leaves no word as it was drafted
     return made
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm, save_draft_lm
 from redline.decoding.ctc_beam import BeamOptions
-from redline.decoding.ngram import NAME, NgramLM
+from redline.decoding.ngram import NgramLM
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline.train.objectives.ngram import NgramOptions, estimate, split_text
 
@@ -105,8 +106,8 @@ def test_pruning_keeps_the_count_it_was_told_and_every_history() -> None:
 
 def test_a_file_gives_the_model_back(tmp_path: Path) -> None:
     model = _model(kept=500)
-    model.save(tmp_path)
-    read = NgramLM.load(tmp_path / NAME, VOCABULARY)
+    save_draft_lm(model, tmp_path)
+    read = load_draft_lm(tmp_path / DRAFT_LM, VOCABULARY)
     assert read.options == model.options and read.options.lm_weight == 0.9
     assert all(torch.equal(a, b) for a, b in zip(read.keys, model.keys, strict=True))
     for text in ([], [1], [3, 4, 5, 6]):
@@ -114,24 +115,24 @@ def test_a_file_gives_the_model_back(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path) -> None:
-    path = _model(kept=50).save(tmp_path)
+    path = save_draft_lm(_model(kept=50), tmp_path)
     with pytest.raises(CheckpointError, match="vocabulary of 10 tokens, the model has 11"):
-        NgramLM.load(path, 11)
+        load_draft_lm(path, 11)
     with pytest.raises(CheckpointError, match="cannot be read"):
-        NgramLM.load(tmp_path / "none.safetensors", VOCABULARY)
+        load_draft_lm(tmp_path / "none.safetensors", VOCABULARY)
     from safetensors.numpy import load_file, save_file
 
     arrays = load_file(path)
     save_file(arrays, path, metadata={"format": "another"})
     with pytest.raises(CheckpointError, match="'another'"):
-        NgramLM.load(path, VOCABULARY)
+        load_draft_lm(path, VOCABULARY)
     save_file(arrays, path, metadata={"format": "redline n-grams 1"})
     with pytest.raises(CheckpointError, match="vocabulary of None tokens"):
-        NgramLM.load(path, VOCABULARY)
+        load_draft_lm(path, VOCABULARY)
     about = {"format": "redline n-grams 1", "vocab_size": "10", "boundary": "9", "order": "4"}
     save_file({name: array for name, array in arrays.items() if name != "heads.2"}, path, metadata=about)
     with pytest.raises(CheckpointError, match=r"damaged draft language model .*heads\.2"):
-        NgramLM.load(path, VOCABULARY)
+        load_draft_lm(path, VOCABULARY)
 
 
 def test_an_order_beyond_the_key_is_refused() -> None:

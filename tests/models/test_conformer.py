@@ -15,7 +15,6 @@ from redline.models.conformer import (
     MaskedBatchNorm,
     halve,
     shaw_scores,
-    shaw_scores_plain,
 )
 from redline.models.draft_head import posterior_pool
 
@@ -89,6 +88,13 @@ def test_a_poisoned_clip_harms_only_itself(poison: float) -> None:
     for index in (1, 2):
         for got, expected in zip(row(model, out, index), row(model, clean, index), strict=True):
             assert torch.equal(got, expected)
+
+
+def shaw_scores_plain(q: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The readable twin of `shaw_scores`: gathers one embedding for every pair of frames."""
+    position = torch.arange(q.shape[-2])
+    pairs = table[position[:, None] - position[None, :] + table.shape[0] // 2]  # [c, c, d]
+    return torch.einsum("...id,ijd->...ij", q, pairs)
 
 
 @pytest.mark.parametrize("context", [1, 2, 7, 50])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from redline.checkpoints import nar
 from redline.decoding import ctc
+from redline.decoding.slots import choose, slot_batch
 from redline.features import batch_features
-from redline.models.nar import NarModel, NarOutput
+from redline.models.conformer import EncoderOutput
+from redline.models.nar import NarModel
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CLIPS = range(6)
@@ -30,14 +33,42 @@ def model(request: pytest.FixtureRequest) -> NarModel:
     return nar.load(GOLDEN / request.param)[0]
 
 
+@dataclass
+class Output:
+    """Everything that is computed for some clips, from the encoder's states to the edited ids."""
+
+    encoded: EncoderOutput
+    draft_logits: Tensor  # [B, W, V]
+    draft_lengths: Tensor
+    draft_ids: list[list[int]]
+    audio_embeds: Tensor
+    audio_lengths: Tensor
+    slot_lengths: Tensor
+    slot_logits: Tensor  # [B, K, V]
+    final_ids: list[list[int]]
+
+
+def run(model: NarModel, features: Tensor, lengths: Tensor) -> Output:
+    """Greedy drafts and their edits, with the logits of all slots."""
+    blank, minimum = model.config.blank_token_id, model.config.min_edit_sequence_length
+    encoded = model.encode(features, lengths)
+    draft_logits, draft_lengths = model.draft_head(encoded)
+    drafts = ctc.greedy(draft_logits, draft_lengths, blank)
+    slots, slot_lengths = slot_batch(drafts, blank, minimum)
+    audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
+    logits = model(features, lengths, slots, slot_lengths)
+    finals = ctc.greedy(logits, slot_lengths, blank)
+    return Output(encoded, draft_logits, draft_lengths, drafts, audio, audio_lengths, slot_lengths, logits, finals)
+
+
 @pytest.fixture(scope="module", params=["alone", "in one batch"])
-def rows(request: pytest.FixtureRequest, model: NarModel, expected: dict[str, Tensor]) -> list[tuple[NarOutput, int]]:
+def rows(request: pytest.FixtureRequest, model: NarModel, expected: dict[str, Tensor]) -> list[tuple[Output, int]]:
     """For each clip, the output that holds it and its row there."""
     waves = [expected[f"wave.{clip}"] for clip in CLIPS]
     with torch.no_grad():
         if request.param == "alone":
-            return [(model(*batch_features([wave])), 0) for wave in waves]
-        together = model(*batch_features(waves))
+            return [(run(model, *batch_features([wave])), 0) for wave in waves]
+        together = run(model, *batch_features(waves))
         return [(together, row) for row in CLIPS]
 
 
@@ -54,15 +85,13 @@ def test_features_equal_the_golden_ones(expected: dict[str, Tensor], clip: int) 
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_encoder_and_draft_equal_the_golden_ones(
-    rows: list[tuple[NarOutput, int]], expected: dict[str, Tensor], model: NarModel, clip: int
+    rows: list[tuple[Output, int]], expected: dict[str, Tensor], model: NarModel, clip: int
 ) -> None:
     output, row = rows[clip]
     encoded = output.encoded
-    with torch.no_grad():
-        draft_logits, draft_lengths = model.draft_logits(encoded)
     close(encoded.exports[0][row, : encoded.lengths[row]], expected[f"encoder.block1.{clip}"])
     close(encoded.hidden[row, : encoded.lengths[row]], expected[f"encoder.last.{clip}"])
-    logits = draft_logits[row, : draft_lengths[row]]
+    logits = output.draft_logits[row, : output.draft_lengths[row]]
     close(logits, expected[f"draft_logits.{clip}"])
     path = logits.argmax(dim=-1)
     if clip == TIED[0]:
@@ -74,24 +103,25 @@ def test_encoder_and_draft_equal_the_golden_ones(
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_audio_embeddings_equal_the_golden_ones(
-    rows: list[tuple[NarOutput, int]], expected: dict[str, Tensor], clip: int
+    rows: list[tuple[Output, int]], expected: dict[str, Tensor], clip: int
 ) -> None:
     output, row = rows[clip]
     close(output.audio_embeds[row, : output.audio_lengths[row]], expected[f"audio_embeds.{clip}"])
 
 
 @pytest.mark.parametrize("clip", [clip for clip in CLIPS if clip != TIED[0]])
-def test_edits_equal_the_golden_ones(rows: list[tuple[NarOutput, int]], expected: dict[str, Tensor], clip: int) -> None:
+def test_edits_equal_the_golden_ones(rows: list[tuple[Output, int]], expected: dict[str, Tensor], clip: int) -> None:
     output, row = rows[clip]
     close(output.slot_logits[row, : output.slot_lengths[row]], expected[f"slot_logits.{clip}"])
     assert output.final_ids[row] == expected[f"final_ids.{clip}"].tolist()
 
 
 def test_edits_of_the_golden_drafts_equal_the_golden_ones(
-    rows: list[tuple[NarOutput, int]], expected: dict[str, Tensor], model: NarModel
+    rows: list[tuple[Output, int]], expected: dict[str, Tensor], model: NarModel
 ) -> None:
     """Every clip, the tied one included, with the draft given."""
-    slots, slot_lengths = model.slots([expected[f"draft_ids.{clip}"].tolist() for clip in CLIPS])
+    drafts = [expected[f"draft_ids.{clip}"].tolist() for clip in CLIPS]
+    slots, slot_lengths = slot_batch(drafts, model.config.blank_token_id, model.config.min_edit_sequence_length)
     for clip in CLIPS:
         output, row = rows[clip]
         one = slice(row, row + 1)
@@ -103,6 +133,10 @@ def test_edits_of_the_golden_drafts_equal_the_golden_ones(
                 slot_lengths[clip : clip + 1],
             )
             logits = model.language_model.logits(hidden)[0, : slot_lengths[clip]]
+            scores = model.score_slots(hidden, slots[clip : clip + 1])
+        ids, log_probs = choose(slots[clip : clip + 1], *scores)
+        assert ids[0, : slot_lengths[clip]].tolist() == logits.argmax(dim=-1).tolist()
+        close(log_probs[0, : slot_lengths[clip]], logits.log_softmax(dim=-1).amax(dim=-1))
         close(logits, expected[f"slot_logits.{clip}"])
         final = ctc.collapse(logits.argmax(dim=-1).tolist(), model.config.blank_token_id)
         assert final == expected[f"final_ids.{clip}"].tolist()
@@ -123,7 +157,7 @@ def test_neither_padding_nor_a_broken_neighbour_is_ever_seen(model: NarModel, ex
         poisoned[row, length:] = float("nan")
     poisoned[1, 7] = float("nan")
     with torch.no_grad():
-        clean, dirty = model(features, lengths), model(poisoned, lengths)
+        clean, dirty = run(model, features, lengths), run(model, poisoned, lengths)
     assert dirty.audio_embeds[1].isnan().any()
     for row in (0, 2):
         assert dirty.final_ids[row] == clean.final_ids[row]
@@ -133,10 +167,9 @@ def test_neither_padding_nor_a_broken_neighbour_is_ever_seen(model: NarModel, ex
 
 def test_every_weight_learns_from_draft_and_edit(expected: dict[str, Tensor]) -> None:
     model = nar.load(GOLDEN / "nar-tiny")[0].train()
-    output = model(*batch_features([expected["wave.2"], expected["wave.0"]]))
-    draft_logits, _ = model.draft_logits(output.encoded)
+    output = run(model, *batch_features([expected["wave.2"], expected["wave.0"]]))
     char_logits = output.encoded.char_logits
-    (draft_logits.square().mean() + char_logits.square().mean() + output.slot_logits.square().mean()).backward()
+    (output.draft_logits.square().mean() + char_logits.square().mean() + output.slot_logits.square().mean()).backward()
     # A bias on keys shifts all scores of a query alike, so it has nothing to learn.
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert [name for name in still if not name.endswith("k_proj.bias")] == []

@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from redline.checkpoints import nar
-from redline.errors import CheckpointError, DataError
-from redline.features import FEATURE_DIM
+from redline.errors import DataError
 from redline.load import load_model
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
-from redline.models.heads import LANGUAGE_HEAD, LanguageHead, PunctuationHead, save
+from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
 from redline.testing import FakeRecognizer, recognize_clips, tiny_config, tone
@@ -39,26 +38,23 @@ def test_padding_does_not_change_the_language() -> None:
     together = head(hidden, torch.tensor([9, 5]))
     alone = head(hidden[1:, :5], torch.tensor([5]))
     assert torch.allclose(together[1:], alone, atol=1e-6)
-    assert head.decide(torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])) == ["de", "en"]
 
 
 def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
     tokenizer = tokenizer_of([" ".join(WORDS)] * 4)
     torch.manual_seed(2)
     model = NarModel(tiny_config(tokenizer.vocab_size)).eval()
-    model.language = LanguageHead(model.config.encoder.hidden_dim, ("en", "de"))
+    model.language_head = LanguageHead(model.config.encoder.hidden_dim, ("en", "de"))
     with torch.no_grad():
-        model.language.out.weight.zero_()
-        model.language.out.bias.copy_(torch.tensor([0.0, 1.0]))
+        model.language_head.out.weight.zero_()
+        model.language_head.out.bias.copy_(torch.tensor([0.0, 1.0]))
     path = tmp_path / "tokenizer.json"
     path.write_text(tokenizer._core.to_str(), encoding="utf-8")
     loaded, _, _ = nar.load(nar.save(tmp_path / "model", model, path))
-    assert loaded.language is not None and loaded.language.languages == ("en", "de")
-    output = loaded(torch.randn(2, 60, FEATURE_DIM), torch.tensor([60, 30]))
-    assert output.language_logits is not None and output.language_logits.shape == (2, 2)
+    assert loaded.language_head is not None and loaded.language_head.languages == ("en", "de")
     heard = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(1.0)], Task())
     assert [one.language for one in heard] == ["de"]
-    model.language = None
+    model.language_head = None
     assert recognize_clips(NarRecognizer(model, tokenizer, name="x"), [tone(1.0)], Task())[0].language is None
 
 
@@ -75,15 +71,6 @@ def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
     assert Transcriber(silent).transcribe(wave, vad=False).language is None
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    from redline.models.heads import load_language
-
-    path = save(PunctuationHead(8), tmp_path / "out_forms.safetensors", ["."])
-    path.rename(tmp_path / LANGUAGE_HEAD)
-    with pytest.raises(CheckpointError, match="'redline out_forms 1'; 'redline out_language 1' can be read"):
-        load_language(tmp_path / LANGUAGE_HEAD, 8)
-
-
 def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> None:
     data = make_corpus(tmp_path)
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -95,9 +82,9 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
     log = [json.loads(line) for line in (tmp_path / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
     assert any("language" in row for row in log) and any("language_errors" in row for row in log)
     model, config, _ = nar.load(tmp_path / "run" / "model")
-    assert config.languages == ("en", "de") and model.language is not None
+    assert config.languages == ("en", "de") and model.language_head is not None
     taught = load_file(tmp_path / "run" / "encoder" / "step-4" / "average.safetensors")
-    assert torch.allclose(model.language.out.weight, taught["language.out.weight"], atol=1e-2)
+    assert torch.allclose(model.language_head.out.weight, taught["language.out.weight"], atol=1e-2)
     (heard,) = recognize_clips(load_model(tmp_path / "run" / "model").recognizer, [tone(1.0)], Task())
     assert heard.language in ("en", "de")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from redline.errors import RecognitionError, UnsupportedTaskError
 from redline.features import FEATURE_DIM
 from redline.recognizer import NarRecognizer
 from redline.recognizer.common import memory_errors
+from redline.recognizer.drafts import search_drafts
 from redline.testing import recognize_clips, tiny_checkpoint, tone
 from redline.tokenizer import Tokenizer
 from redline.train.objectives.ngram import NgramOptions, estimate
@@ -62,22 +61,6 @@ def test_edits_lead_from_the_draft_to_the_text(recognizer: NarRecognizer) -> Non
         assert one.confidence is None or 0 < one.confidence <= 1
 
 
-def test_it_never_takes_more_than_it_can_batch(recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = recognize_clips(recognizer, CLIPS, Task())
-    sizes: list[list[float]] = []
-    run = NarRecognizer._edit
-
-    def record(self: NarRecognizer, clips: Sequence[Waveform], *rest: Any) -> object:
-        sizes.append([clip.duration for clip in clips])
-        return run(self, clips, *rest)
-
-    monkeypatch.setattr(NarRecognizer, "_edit", record)
-    monkeypatch.setattr(recognizer, "batch_s", 5.0)
-    assert [one.text for one in recognize_clips(recognizer, CLIPS, Task())] == [one.text for one in expected]
-    assert len(sizes) > 1
-    assert all(len(batch) == 1 or len(batch) * max(batch) <= 5.0 for batch in sizes)
-
-
 @pytest.mark.parametrize("task", [Task("translate"), Task(language="fr")])
 def test_what_it_cannot_do_is_refused_before_there_are_clips(recognizer: NarRecognizer, task: Task) -> None:
     with pytest.raises(UnsupportedTaskError, match=r"only transcribe|it knows en"):
@@ -91,7 +74,7 @@ def test_a_checkpoint_for_tests_is_the_same_every_time(tmp_path: Path) -> None:
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
-def _reader(recognizer: NarRecognizer, options: BeamOptions) -> NgramLM:
+def _ngrams(recognizer: NarRecognizer, options: BeamOptions) -> NgramLM:
     """n-grams of a random text in the model's tokens."""
     vocabulary, blank = recognizer.model.config.text.vocab_size, recognizer.model.config.blank_token_id
     torch.manual_seed(0)
@@ -101,12 +84,12 @@ def _reader(recognizer: NarRecognizer, options: BeamOptions) -> NgramLM:
 
 
 def test_drafts_that_are_read_along_are_the_same_in_a_batch(recognizer: NarRecognizer) -> None:
-    recognizer.model.draft_lm = _reader(recognizer, BeamOptions(width=4))
+    recognizer.draft_lm = _ngrams(recognizer, BeamOptions(width=4))
     try:
         together = recognize_clips(recognizer, CLIPS, Task())
         alone = [recognize_clips(recognizer, [clip], Task())[0] for clip in CLIPS]
     finally:
-        recognizer.model.draft_lm = None
+        recognizer.draft_lm = None
     assert [(one.draft, one.text) for one in together] == [(one.draft, one.text) for one in alone]
     assert [one.draft for one in together] != [one.draft for one in recognize_clips(recognizer, CLIPS, Task())]
 
@@ -115,13 +98,13 @@ def test_a_model_that_favours_its_draft_keeps_every_token(recognizer: NarRecogni
     heard = {}
     try:
         for bias in (0.0, 1e4):
-            recognizer.model.draft_lm = _reader(recognizer, BeamOptions(width=4, keep_bias=bias))
+            recognizer.draft_lm = _ngrams(recognizer, BeamOptions(width=4, keep_bias=bias))
             found = recognize_clips(recognizer, CLIPS, Task())
             heard[bias] = {edit.op for one in found for edit in one.edits}
             # A favoured draft is not thereby a sure one.
             assert all(one.confidence is None or one.confidence < 0.9 for one in found)
     finally:
-        recognizer.model.draft_lm = None
+        recognizer.draft_lm = None
     assert heard[1e4] == {"keep"} and {"replace", "insert"} & heard[0.0]
 
 
@@ -130,14 +113,13 @@ def test_no_gradient_is_kept_of_the_search_for_a_draft(
 ) -> None:
     model = recognizer.model
     encoded = model.encode(torch.randn(1, 80, FEATURE_DIM), torch.tensor([80]))
-    assert model.draft_logits(encoded)[0].requires_grad
+    assert model.draft_head(encoded)[0].requires_grad
     asked: list[bool] = []
     search = ctc_beam.search
     monkeypatch.setattr(
         ctc_beam, "search", lambda *args: asked.append(args[0].log_probs.requires_grad) or search(*args)
     )
-    monkeypatch.setattr(model, "draft_lm", _reader(recognizer, BeamOptions(width=4)))
-    model.draft(encoded)
+    search_drafts(model.draft_head, encoded, _ngrams(recognizer, BeamOptions(width=4)), [None])
     assert asked == [False]
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from redline.checkpoints import nar
+from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.checkpoints.folder import ASSETS
 from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import CheckpointError, ConfigError, DataError
@@ -40,11 +41,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     torch.manual_seed(7)
     model = NarModel(small_recipe().config(tokenizer))
-    model.forms = PunctuationHead(model.config.text.hidden_size)
+    model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
     blank = model.config.blank_token_id
     stream = np.array([id for word in WORDS * 3 for id in (blank, *tokenizer.encode(word))])
-    model.draft_lm = estimate(stream, tokenizer.vocab_size, blank, NgramOptions(order=2), BeamOptions())
-    return nar.save(folder / "model", model, folder / "tokenizer.json", dtype=torch.bfloat16)
+    lm = estimate(stream, tokenizer.vocab_size, blank, NgramOptions(order=2), BeamOptions())
+    return nar.save(folder / "model", model, folder / "tokenizer.json", lm, dtype=torch.bfloat16)
 
 
 def from_start(start: str | Path, **edit: object) -> Recipe:
@@ -79,11 +80,11 @@ def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Pa
     old, new = before.state_dict(), after.state_dict()
     assert old.keys() == new.keys()
     kept = {name for name in old if torch.equal(old[name], new[name])}
-    assert {name for name in old if name.startswith(("encoder.", "forms."))} <= kept
+    assert {name for name in old if name.startswith(("encoder.", "punctuation_head."))} <= kept
     assert {name for name in old if name.startswith("projector.")} - kept
     assert {name for name in old if name.startswith("language_model.")} - kept
-    assert before.draft_lm is not None and after.draft_lm is not None
-    assert all(map(torch.equal, before.draft_lm.keys, after.draft_lm.keys))
+    lms = [load_draft_lm(Path(folder) / DRAFT_LM, config.text.vocab_size) for folder in (start, made)]
+    assert all(map(torch.equal, lms[0].keys, lms[1].keys))
 
 
 def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, start: Path, tmp_path: Path) -> None:
@@ -104,8 +105,8 @@ def test_a_recipe_makes_its_own_draft_lm_and_forms(corpus: Path, start: Path, tm
     (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
     recipe = replace(from_start(start), draft_lm=NgramOptions(order=3, held_out=2))
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
-    made = nar.load(tmp_path / "out/model")[0].draft_lm
-    assert made is not None and made.order == 3
+    _, config, folder = nar.load(tmp_path / "out/model")
+    assert load_draft_lm(folder / DRAFT_LM, config.text.vocab_size).order == 3
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def warm(encoder: ConformerEncoder, other: ConformerEncoder) -> list[str]:
 
 
 def draft_logits(encoder: ConformerEncoder, out: EncoderOutput) -> tuple[Tensor, Tensor]:
-    """Token logits [B, W, V] and lengths [B] of what an encoder with a draft head heard."""
+    """Token logits [B, W, V] and lengths [B] by the encoder's draft head."""
     assert encoder.out_bpe is not None
     logits: Tensor
     logits, lengths = encoder.out_bpe(out)
@@ -148,7 +148,7 @@ class EncoderStage(SpeechStage):
             tokens = greedy(*draft_logits(encoder, out), encoder.config.blank_token_id)
             drafted += [tokenizer.decode(row).strip() for row in tokens]
             if (head := self.objective.language) is not None:
-                told += head.decide(head(out.hidden, out.lengths))
+                told += [head.languages[best] for best in head(out.hidden, out.lengths).argmax(dim=-1).tolist()]
         cer, wer = rates(self.references, spelled, self.languages)
         token_cer, token_wer = rates(self.references, drafted, self.languages)
         scores = {"cer": cer, "wer": wer, "token_cer": token_cer, "token_wer": token_wer}

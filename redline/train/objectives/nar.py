@@ -12,11 +12,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from redline.decoding.ctc import collapse
+from redline.decoding.ngram import NgramLM
+from redline.decoding.slots import slot_batch
 from redline.errors import ConfigError
 from redline.manifest import Utterance
 from redline.models.conformer import EncoderOutput
 from redline.models.granite import GraniteLM
 from redline.models.nar import NarModel
+from redline.recognizer.drafts import beam_options, search_drafts
+from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch, FeatureView
 from redline.train.data.corrupt import scramble_tokens
@@ -67,18 +72,21 @@ class EditOptions:
 class EditorObjective(nn.Module):
     """Batch -> NLE loss; a frozen encoder never changes, and no encoder changes the statistics of its normalisation."""
 
-    def __init__(self, editor: NarModel, tokenizer: Tokenizer, options: EditOptions) -> None:
+    def __init__(
+        self, editor: NarModel, tokenizer: Tokenizer, options: EditOptions, draft_lm: NgramLM | None = None
+    ) -> None:
         super().__init__()
+        self.draft_lm = draft_lm
         self.editor = editor
         self.tokenizer = tokenizer
         self.options = options
         editor.encoder.requires_grad_(options.encoder_weight > 0)
         if options.lora_rank:
             editor.language_model = with_adapters(editor.language_model, options)
-        if editor.language is not None:
-            editor.language.requires_grad_(False)  # the encoder's stage taught it
-        if editor.forms is not None:
-            editor.forms.requires_grad_(options.forms_weight > 0)
+        if editor.language_head is not None:
+            editor.language_head.requires_grad_(False)  # the encoder's stage taught it
+        if editor.punctuation_head is not None:
+            editor.punctuation_head.requires_grad_(options.forms_weight > 0)
         special = tokenizer.special_ids
         self.vocabulary = [index for index in range(256, tokenizer.vocab_size) if index not in special]
 
@@ -93,7 +101,7 @@ class EditorObjective(nn.Module):
     def forward(self, batch: Batch | StateBatch) -> tuple[Tensor, dict[str, Tensor]]:
         editor, options = self.editor, self.options
         heard = self._heard(batch)
-        drafts: Sequence[Sequence[int]] = heard.drafts if isinstance(heard, StateBatch) else editor.draft(heard)
+        drafts: Sequence[Sequence[int]] = heard.drafts if isinstance(heard, StateBatch) else self.draft(heard)
         if self.training and options.scramble_rate[1]:
             draw = random.Random("".join(batch.texts) + str(torch.initial_seed()))
             least, most = options.scramble_rate
@@ -107,11 +115,12 @@ class EditorObjective(nn.Module):
             audio_lengths = heard.lengths
         else:
             embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)
-        slots, slot_lengths = editor.slots(drafts)
+        blank = editor.config.blank_token_id
+        rows, row_lengths = slot_batch(drafts, blank, editor.config.min_edit_sequence_length)
+        slots, slot_lengths = rows.to(embeds.device), row_lengths.to(embeds.device)
         hidden = editor.read(embeds, audio_lengths, slots, slot_lengths)
         logits = editor.language_model.logits(hidden)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
-        blank = editor.config.blank_token_id
         loss = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
         parts = {"text" if silent else "edit": loss.detach()}
         if options.audio_ctc_weight and not silent:
@@ -119,8 +128,10 @@ class EditorObjective(nn.Module):
             audio = ctc_loss(read, audio_lengths, targets, blank)
             loss = loss + options.audio_ctc_weight * audio
             parts["audio"] = audio.detach()
-        if options.forms_weight and editor.forms is not None and isinstance(heard, StateBatch):
-            forms = form_loss(editor.forms(hidden), logits.detach(), slot_lengths, heard.written, self.tokenizer, blank)
+        if options.forms_weight and editor.punctuation_head is not None and isinstance(heard, StateBatch):
+            forms = form_loss(
+                editor.punctuation_head(hidden), logits.detach(), slot_lengths, heard.written, self.tokenizer, blank
+            )
             loss = loss + options.forms_weight * forms
             parts["forms"] = forms.detach()
         if options.encoder_weight and isinstance(heard, EncoderOutput):
@@ -128,6 +139,11 @@ class EditorObjective(nn.Module):
             loss = loss + options.encoder_weight * own
             parts |= parts_of_it
         return loss, parts
+
+    def draft(self, encoded: EncoderOutput) -> list[list[int]]:
+        """The encoder's own transcript of each utterance, as token ids."""
+        biases = [None] * len(encoded.hidden)
+        return [draft.ids for draft in search_drafts(self.editor.draft_head, encoded, self.draft_lm, biases)]
 
     def _heard(self, batch: Batch | StateBatch) -> EncoderOutput | StateBatch:
         """What the encoder makes of a batch: read from disk, or by listening now."""
@@ -180,11 +196,16 @@ class EditorStage(SpeechStage):
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
         editor, decode = self.objective.editor, self.objective.tokenizer.decode
+        keep_bias = beam_options(self.objective.draft_lm).keep_bias
         drafted: list[str] = []
         edited: list[str] = []
         for features, lengths in self.dev_batches(editor.projector.query.device):
-            out = editor(features, lengths)
-            drafted += [decode(row).strip() for row in out.draft_ids]
-            edited += [decode(row).strip() for row in out.final_ids]
+            encoded = editor.encode(features, lengths)
+            drafts = self.objective.draft(encoded)
+            audio, audio_lengths = editor.embed_audio(encoded.exports, encoded.lengths)
+            slots = edit_drafts(editor, audio, audio_lengths, drafts, keep_bias)
+            finals = [collapse([slot.label for slot in row], editor.config.blank_token_id) for row in slots]
+            drafted += [decode(row).strip() for row in drafts]
+            edited += [decode(row).strip() for row in finals]
         before, after = (rates(self.references, texts, self.languages)[1] for texts in (drafted, edited))
         return {"draft_wer": before, "edited_wer": after, "removed": 100 * (before - after) / max(before, 1e-9)}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.checkpoints.draft_lm import save_draft_lm
 from redline.decoding.ctc_beam import BeamOptions
 from redline.decoding.ngram import Grams, NgramLM, bits_for
 from redline.errors import ConfigError, DataError
@@ -99,7 +100,7 @@ def make_draft_lm(
     say(f"draft_lm: counting n-grams of up to {options.order} among {len(stream) / 1e6:.1f} million tokens")
     model = estimate(stream, tokenizer.vocab_size, boundary, options, search)
     folder.mkdir(parents=True, exist_ok=True)
-    size = model.save(folder).stat().st_size / 1e6
+    size = save_draft_lm(model, folder).stat().st_size / 1e6
     say(f"draft_lm: {model.count / 1e6:.2f} million n-grams, {size:.1f} MB")
 
 

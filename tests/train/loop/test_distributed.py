@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from redline.decoding.ngram import NAME
+from redline.checkpoints.draft_lm import DRAFT_LM
 from redline.errors import ConfigError, DataError
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import training_device
@@ -51,7 +51,7 @@ def test_two_processes_learn_what_one_learns_and_go_on_where_they_stopped(
     assert parts.keys() == whole.keys() and all(torch.equal(tensor, whole[name]) for name, tensor in parts.items())
     rows = [json.loads(line) for line in (tmp_path / "whole" / "encoder" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4], "one process writes the log"
-    assert (tmp_path / "prepared" / "draft_lm" / NAME).exists()
+    assert (tmp_path / "prepared" / "draft_lm" / DRAFT_LM).exists()
 
 
 def test_too_few_batches_for_an_update_is_an_error_for_people(corpus: Path, tmp_path: Path) -> None:

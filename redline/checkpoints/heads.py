@@ -1,0 +1,79 @@
+"""Files of extra heads beside the weights: punctuation, language identification, and the draft head of AR models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from redline import tensor_file
+from redline.errors import CheckpointError
+from redline.models.draft_head import DraftHead
+from redline.models.heads import LanguageHead, PunctuationHead
+from redline.punctuation import MARKS
+
+PUNCTUATION_HEAD = "out_forms.safetensors"
+LANGUAGE_HEAD = "out_language.safetensors"
+DRAFT_HEAD = "out_llm.safetensors"
+
+
+def save_punctuation_head(head: PunctuationHead, folder: Path) -> Path:
+    """Write a punctuation head into a checkpoint's folder."""
+    return tensor_file.save_head(head.state_dict(), folder / PUNCTUATION_HEAD, MARKS[1:])
+
+
+def load_punctuation_head(folder: Path, hidden_size: int) -> PunctuationHead:
+    """Read a punctuation head; raises `CheckpointError` when the file is none or does not fit."""
+    path = folder / PUNCTUATION_HEAD
+    tensors, rows = tensor_file.load_head(path)
+    if rows != MARKS[1:]:
+        raise CheckpointError(f"{path}: its rows are the marks {' '.join(rows)}; {' '.join(MARKS[1:])} can be read")
+    with torch.device("meta"):
+        head = PunctuationHead(hidden_size)
+    return tensor_file.fill(head, tensors, path)
+
+
+def save_language_head(head: LanguageHead, folder: Path) -> Path:
+    """Write a language identification head into a checkpoint's folder."""
+    return tensor_file.save_head(head.state_dict(), folder / LANGUAGE_HEAD, head.languages)
+
+
+def load_language_head(folder: Path, hidden_dim: int) -> LanguageHead:
+    """Read a language identification head; raises `CheckpointError` when the file is none or does not fit."""
+    path = folder / LANGUAGE_HEAD
+    tensors, rows = tensor_file.load_head(path)
+    if not rows or len(set(rows)) != len(rows):
+        raise CheckpointError(f"{path}: its rows are the languages {' '.join(rows)!r:.80}; each must be there once")
+    with torch.device("meta"):
+        head = LanguageHead(hidden_dim, rows)
+    return tensor_file.fill(head, tensors, path)
+
+
+def save_draft_head(head: DraftHead, folder: Path, dtype: torch.dtype) -> Path:
+    """Write the draft head of an AR model as it is published: the blank's row, then one per token."""
+    assert head.blank == head.rows - 1, "the blank of an AR model's head is its last row"
+    tensors = {name: tensor.detach().to("cpu", dtype).roll(1, 0) for name, tensor in head.state_dict().items()}
+    save_file(tensors, folder / DRAFT_HEAD)
+    return folder / DRAFT_HEAD
+
+
+def load_draft_head(folder: Path, hidden_dim: int, most_rows: int, window: int) -> DraftHead:
+    """Read the published draft head of an AR model, whose blank becomes the last row; raises `CheckpointError`."""
+    path = folder / DRAFT_HEAD
+    header, _ = tensor_file.read_header(path)
+    shapes = {name: list(tensor.shape) for name, tensor in header.items()}
+    rows = next(iter(shapes.get("weight", [])), 0)
+    floats = all(tensor.is_floating_point() for tensor in header.values())
+    if shapes != {"weight": [rows, hidden_dim], "bias": [rows]} or not floats:
+        raise CheckpointError(
+            f"{path}: holds {shapes}; allowed are weight [tokens + 1, {hidden_dim}] and bias [tokens + 1]"
+        )
+    # The published head leaves out the placeholder of audio, which comes after the last token.
+    if not 2 <= rows <= most_rows:
+        raise CheckpointError(f"{path}: {rows} rows; allowed are the blank and up to {most_rows - 1} tokens")
+    with torch.device("meta"):
+        head = DraftHead(hidden_dim, rows, blank=rows - 1, window=window)
+    tensors = tensor_file.read_tensors(path, header)
+    head.load_state_dict({name: tensor.roll(-1, 0) for name, tensor in tensors.items()}, assign=True)
+    return head.eval()

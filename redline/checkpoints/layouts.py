@@ -1,0 +1,101 @@
+"""Tensor names of the published layouts: one rename table for each family of models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from redline.errors import CheckpointError
+
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
+LM_HEAD = "language_model.lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tensors of a family are named in files, and what only they have."""
+
+    family: str
+    renames: tuple[tuple[str, str], ...]
+    """Applied in order to every tensor name; what comes out is the name of the tensor in the model."""
+    markers: tuple[str, ...]
+    """Present, after renaming, in every layout that can be read."""
+    known: str
+    """The layouts, for an error message."""
+    feature_extractor: str
+
+    @property
+    def preprocessor(self) -> dict[str, Any]:
+        """The `preprocessor_config.json` that is written beside the weights."""
+        rates = {"sampling_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 80}
+        return {"feature_extractor_type": self.feature_extractor} | rates
+
+    def rename(self, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+        """Tensors under the names of the model; raises `CheckpointError` where two get one name."""
+        renamed: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            new = name
+            for pattern, replacement in self.renames:
+                new = re.sub(pattern, replacement, new)
+            if new in renamed:
+                raise CheckpointError(f"{folder}: two tensors are both {new}; layouts are mixed")
+            renamed[new] = tensor
+        return renamed
+
+    def canonical(self, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+        """`rename`, which also refuses what is no layout of this family."""
+        renamed = self.rename(tensors, folder)
+        absent = [marker for marker in self.markers if marker not in renamed]
+        if absent:
+            prefixes = sorted({".".join(name.split(".")[:2]) for name in tensors})
+            raise CheckpointError(
+                f"{folder}: not {self.family} checkpoint: no {', '.join(absent)} among {len(tensors)} tensors "
+                f"({', '.join(prefixes[:8])}{', ...' if len(prefixes) > 8 else ''}); known are {self.known}"
+            )
+        return renamed
+
+
+NAR = Layout(
+    "a NAR",
+    renames=(
+        (r"^model\.language_model\.", "language_model.model."),
+        (r"^model\.out_bpe\.", "encoder.out_bpe."),
+        (r"^model\.(encoder|projector)\.", r"\1."),
+        (r"^lm_head\.", "language_model.lm_head."),
+        (r"^llm\.", "language_model."),
+        (r"^projector\.qformer\.(window_positions|pos_emb)$", "projector.window_positions"),
+        (r"^projector\.qformer\.queries$", "projector.query"),
+        (r"^projector\.proj\.", "projector.layer_projector."),
+        (r"^projector\.(qformer\.)?linear\.", "projector.out_linear."),
+        (r"^(projector\.qformer\.layers\.\d+)\.o_proj\.", r"\1.cross_attention.o_proj."),
+        (r"\.cross_attn\.", ".cross_attention."),
+        (r"\.cross_attention\.query\.", ".cross_attention.q_proj."),
+        (r"\.cross_attention\.key\.", ".cross_attention.k_proj."),
+        (r"\.cross_attention\.value\.", ".cross_attention.v_proj."),
+    ),
+    markers=("encoder.out_bpe.weight", "projector.window_positions", EMBEDDINGS),
+    known="the published NAR layouts: llm.* (first revision), language_model.* (later revision) and "
+    "model.language_model.* (native port), each with a BPE head and a projector with window_positions",
+    feature_extractor="GraniteSpeechNarFeatureExtractor",
+)
+AR = Layout(
+    "an AR or Plus",
+    renames=(
+        (r"^base_model\.model\.", ""),
+        (r"^model\.language_model\.(?!model\.|lm_head\.)", "language_model.model."),
+        (r"^model\.(encoder|projector|language_model)\.", r"\1."),
+        (r"^language_model\.model\.(model|lm_head)\.", r"language_model.\1."),
+        (r"^lm_head\.", "language_model.lm_head."),
+        (r"\.base_layer\.", "."),
+        (r"\.lora_([AB])\.(?:\w+\.)?weight$", r".lora_\1.weight"),
+    ),
+    markers=("encoder.input_linear.weight", "projector.qformer.layernorm.weight", EMBEDDINGS),
+    known="encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
+    "language_model.model.model.*",
+    feature_extractor="GraniteSpeechFeatureExtractor",
+)
