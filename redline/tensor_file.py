@@ -10,7 +10,8 @@ A tensor of the header alone is one on the device "meta": it has everything but 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,57 +54,40 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise CheckpointError(f"{path}: not a whole safetensors file ({size} bytes, a header of {length})")
             if length > MAX_HEADER:
                 raise CheckpointError(f"{path}: a header of {length} bytes; at most {MAX_HEADER} are read")
-            text = file.read(length).decode("utf-8")
+            header = untrusted.parse_json_object(file.read(length).decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    header = untrusted.parse_json_object(text, path)
-    metadata = header.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(f"{path}: __metadata__ is not a table of texts")
-    tensors: dict[str, Tensor] = {}
-    places: list[tuple[int, int, str]] = []
-    for name, entry in header.items():
-        if not 0 < len(name) <= MAX_NAME:
-            raise CheckpointError(f"{path}: a tensor's name of {len(name)} characters; 1 to {MAX_NAME} are allowed")
-        tensors[name], place = _tensor(entry, f"{path}: tensor {name!r}")
-        places.append((*place, name))
-    end = 0
-    for begin, stop, name in sorted(places):
-        if begin != end:
-            raise CheckpointError(f"{path}: tensor {name!r} begins at byte {begin}, not at {end}; damaged")
-        end = stop
-    if end != size - 8 - length:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({size - 8 - length} bytes of tensors, the header says {end})"
-        )
-    return tensors, metadata
+    metadata = header.pop("__metadata__", None)
+    tensors = {name: _tensor(name, entry, path) for name, entry in header.items()}
+    with _opened(path):  # it judges where the tensors lie, and whether the file ends with the last one
+        return tensors, metadata or {}
 
 
-def _tensor(entry: Any, what: str) -> tuple[Tensor, tuple[int, int]]:
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{what}: not described by dtype, shape and data_offsets; damaged")
-    dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+def _tensor(name: str, entry: Any, path: Path) -> Tensor:
+    if not 0 < len(name) <= MAX_NAME:
+        raise CheckpointError(f"{path}: a tensor's name of {len(name)} characters; 1 to {MAX_NAME} are allowed")
+    dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise CheckpointError(f"{what}: numbers of type {str(dtype)[:32]!r}; known are {', '.join(DTYPES)}")
-    if not _are_sizes(shape) or len(shape) > MAX_DIMS:
-        raise CheckpointError(f"{what}: shape {str(shape)[:80]}; up to {MAX_DIMS} sizes of 0 and above are allowed")
-    needed = math.prod(shape) * DTYPES[dtype].itemsize
-    if not _are_sizes(place) or len(place) != 2 or place[1] - place[0] != needed or needed >= 2**62:
-        raise CheckpointError(f"{what}: data_offsets {str(place)[:80]}; {shape} of {dtype} take {needed} bytes")
-    return torch.empty(shape, dtype=DTYPES[dtype], device="meta"), (place[0], place[1])
+        raise CheckpointError(f"{path}: {name} has numbers of type {str(dtype)[:32]!r}; known are {', '.join(DTYPES)}")
+    sound = isinstance(shape, list) and all(type(length) is int and 0 <= length < 2**62 for length in shape)
+    if not sound or len(shape) > MAX_DIMS or math.prod(shape) >= 2**62:
+        raise CheckpointError(f"{path}: {name} has the shape {str(shape)[:80]}; up to {MAX_DIMS} sizes are allowed")
+    return torch.empty(shape, dtype=DTYPES[dtype], device="meta")
 
 
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(size) is int and 0 <= size < 2**62 for size in values)
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
 
 
 def read_tensors(path: Path, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that a file's header names; raises `CheckpointError` where numbers are not finite."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in header}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in header}
     for name, tensor in tensors.items():
         if not finite(tensor):
             kind = "NaN" if tensor.isnan().any() else "infinity"
