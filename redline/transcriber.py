@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -71,14 +71,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, results: Sequence[Transcript | RedlineError | None]) -> None:
         super().__init__()
         self.results = list(results)
-
-
-@contextmanager
-def open_sound(source: Source, sample_rate: int | None, options: AudioOptions) -> Iterator[Sound]:
-    """A recording, opened; raises `AudioError`."""
-    if not isinstance(source, Waveform):
-        source = audio.load(source, sample_rate=sample_rate, options=options)
-    yield WaveformSound(checked_waveform(source))
 
 
 class Transcriber:
@@ -219,7 +211,10 @@ class Transcriber:
 
     def _recording(self, source: Source, task: Task, options: TranscribeOptions) -> Recording:
         def opened() -> AbstractContextManager[Sound]:
-            return open_sound(source, options.get("sample_rate"), options.get("audio_options", AudioOptions()))
+            if isinstance(source, Waveform):
+                return nullcontext(WaveformSound(checked_waveform(source)))
+            audio_options = options.get("audio_options", AudioOptions())
+            return audio.open_blocks(source, sample_rate=options.get("sample_rate"), options=audio_options)
 
         session = self.session(task, vad=options.get("vad", True))
         return Recording(opened, session, digits=options.get("digits", False))

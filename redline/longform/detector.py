@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.audio.levels import CLIPPED, LOUD_DB, clipped_share, is_silent
+from redline.audio.levels import CLIPPED, LOUD_DB, ClippingMeter, is_silent
 from redline.longform.vad import BLOCK, SileroVad, SpeechSpans, VadOptions, frame_levels
 from redline.types import SAMPLE_RATE, Notice, Span
 
@@ -38,7 +38,7 @@ class SpeechDetector:
     - Silence: a block of digital silence or of a converter's noise holds no speech, and the network does not see it.
     - Second look: where no speech has been found in the recording yet, a lower threshold decides, for up to 600 s at a
       time; what it finds is given up when clear speech comes within that time.
-    - Clipping: each block's share counts against its own peak; the notice tells their mean.
+    - Clipping: measured as `ClippingMeter` does; the notice tells the share of all samples.
     """
 
     def __init__(self, options: VadOptions | None) -> None:
@@ -52,13 +52,13 @@ class SpeechDetector:
         self._silent = True
         self._previous = np.zeros(0, dtype=np.float32)
         self._end = 0
-        self._clipped = 0.0
+        self._clipping = ClippingMeter()
 
     def push(self, samples: NDArray[np.float32], *, last: bool = False) -> Detection:
         """The next block, of `BLOCK` samples except at the end."""
         self._end += len(samples)
         levels = frame_levels(samples)
-        self._clipped += clipped_share(samples) * len(samples)
+        self._clipping.feed(samples)
         if self._clear is None:
             return Detection([Span(0, self._end)], 0, levels, self._summary() if last else [])
         probabilities = self._probabilities(samples, levels)
@@ -100,7 +100,7 @@ class SpeechDetector:
     def _summary(self) -> list[Notice]:
         """Notices about the recording as a whole."""
         notices = []
-        if (share := self._clipped / max(1, self._end)) >= CLIPPED:
+        if (share := self._clipping.share) >= CLIPPED:
             message = (
                 f"{100 * share:.1f} % of the samples are clipped: it was too loud for the recorder, and what was cut "
                 "off cannot be heard, so check the text; record with less gain, or use the original if this is a copy"
