@@ -71,13 +71,13 @@ def prepare(
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         for recording, written in pairs:
             task = bar.add_task(recording.name)
-            told = len(corpus.notes)
+            printed = len(corpus.notes)
             try:
                 corpus.add(recording, written, encoder, spoken, options, partial(_advance, bar, task))
             except (RedlineError, OSError) as error:
                 corpus.failures.append(console.error_text(error))
             bar.remove_task(task)
-            for note in corpus.notes[told:]:
+            for note in corpus.notes[printed:]:
                 notes.print(note, style="yellow")
     if corpus.speakers:
         named = ", ".join(f"{name} ({turns})" for name, turns in corpus.speakers.most_common(20))

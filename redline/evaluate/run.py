@@ -77,7 +77,7 @@ def run(
     fails is a `Result` with its failure. `tasks` has what is asked about each utterance, None the text only. Raises
     `UnsupportedTaskError`.
     """
-    asked = [task_of(one) for one in utterances] if tasks is None else tasks
+    asked = [task_of(row) for row in utterances] if tasks is None else tasks
     pairs = sorted(zip(utterances, asked, strict=True), key=lambda pair: -(pair[0].duration or 0.0))
 
     @contextmanager
@@ -125,18 +125,20 @@ def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task)
 
 def _confidence(segments: Sequence[Segment]) -> float | None:
     """The recognizer's confidence, weighed by the length of segments where there are several."""
-    told = [(segment.confidence, segment.end - segment.start) for segment in segments if segment.confidence is not None]
-    total_s = sum(length for _, length in told)
-    return round(sum(confidence * length for confidence, length in told) / total_s, 3) if total_s else None
+    known = [
+        (segment.confidence, segment.end - segment.start) for segment in segments if segment.confidence is not None
+    ]
+    total_s = sum(length for _, length in known)
+    return round(sum(confidence * length for confidence, length in known) / total_s, 3) if total_s else None
 
 
 def _language(segments: Sequence[Segment]) -> str | None:
     """The language that was found in most of the time; a transcript's own is the one that was asked for."""
-    found: Counter[str] = Counter()
+    milliseconds: Counter[str] = Counter()
     for segment in segments:
         if segment.language is not None:
-            found[segment.language] += round(1000 * (segment.end - segment.start))
-    return found.most_common(1)[0][0] if found else None
+            milliseconds[segment.language] += round(1000 * (segment.end - segment.start))
+    return milliseconds.most_common(1)[0][0] if milliseconds else None
 
 
 def turns_of(answer: Transcript) -> tuple[Turn, ...]:

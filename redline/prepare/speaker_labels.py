@@ -46,7 +46,7 @@ _PARTICLES = frozenset(("de", "del", "della", "der", "van", "von", "da", "di", "
 
 def find_labels(lines: Sequence[str]) -> frozenset[str]:
     """What is used as a label in the lines of a text, in small letters."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     begins: Counter[str] = Counter()
     spelled: dict[str, str] = {}
     bracketed: set[str] = set()
@@ -59,7 +59,7 @@ def find_labels(lines: Sequence[str]) -> frozenset[str]:
                 rest.append(piece)
                 continue
             rest.append(piece[match.end() :])
-            found[key] += 1
+            counts[key] += 1
             begins[key] += number == 0
             spelled[key] = match["name"]
             if match.re is _BRACKET:
@@ -79,14 +79,14 @@ def find_labels(lines: Sequence[str]) -> frozenset[str]:
         proper = all(word[0].isupper() or word[0] in "#0123456789" or word in _PARTICLES for word in words)
         if len(key) > 1 and (proper if large or key in bracketed else len(words) <= 2):
             named.add(key)
-    again = {key for key in named if found[key] >= 2}
+    again = {key for key in named if counts[key] >= 2}
     written = sum(bool(line.strip()) for line in lines)
-    if (again and len(again | strong) >= 2) or any(found[key] >= 3 for key in again - bracketed):
+    if (again and len(again | strong) >= 2) or any(counts[key] >= 3 for key in again - bracketed):
         strong |= again
     if again and sum(begins[key] for key in named) * 2 >= written:
         strong |= named
-    letters = {key for key in found if key in ("q", "a", "f")}  # question and answer, written as such
-    if len(letters) == 2 and all(found[key] >= 2 for key in letters):
+    letters = {key for key in counts if key in ("q", "a", "f")}  # question and answer, written as such
+    if len(letters) == 2 and all(counts[key] >= 2 for key in letters):
         strong |= letters
     return frozenset(strong)
 

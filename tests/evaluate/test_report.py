@@ -65,10 +65,10 @@ def test_changes_tell_help_from_harm() -> None:
 
 
 def test_words_are_counted_by_what_became_of_them() -> None:
-    found = report.frequent_errors(system("one", [("a b a", "a c", None), ("a", "a d", None)]).scored, 5)
-    assert found["worst"] == [["b", 1, 1], ["a", 1, 3]]
-    assert found["confusions"] == [["b", "c", 1]]
-    assert found["lost"] == [["a", 1]] and found["added"] == [["d", 1]]
+    words = report.frequent_errors(system("one", [("a b a", "a c", None), ("a", "a d", None)]).scored, 5)
+    assert words["worst"] == [["b", 1, 1], ["a", 1, 3]]
+    assert words["confusions"] == [["b", "c", 1]]
+    assert words["lost"] == [["a", 1]] and words["added"] == [["d", 1]]
 
 
 def test_worst_utterances_come_first_and_sound_is_kept_for_as_long_as_allowed() -> None:

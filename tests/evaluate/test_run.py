@@ -56,10 +56,10 @@ def test_every_utterance_has_one_result_and_failures_are_named(tmp_path: Path) -
         {"audio": "9.wav", "text": "x", "duration": 2, "start": 3, "end": 5},
     )
     clock = run.Clock()
-    found = list(run.run(Transcriber(FakeRecognizer(), WHOLE), utterances, clock, load_tone))
-    texts = {result.utterance.audio.name: result.edited for result in found if result.failure is None}
+    answers = list(run.run(Transcriber(FakeRecognizer(), WHOLE), utterances, clock, load_tone))
+    texts = {result.utterance.audio.name: result.edited for result in answers if result.failure is None}
     assert texts == {"2.wav": "2.00 seconds", "5.wav": "5.00 seconds", "9.wav": "2.00 seconds"}
-    assert [result.failure for result in found if result.failure] == ["bad.wav: not audio"]
+    assert [result.failure for result in answers if result.failure] == ["bad.wav: not audio"]
     assert clock.audio_s == pytest.approx(9.0)
     assert clock.rtfx > 0
 
@@ -87,12 +87,12 @@ def test_an_utterance_gets_the_transcript_of_its_file_or_its_part_of_it(tmp_path
         return Hypothesis(f"{clip.samples.sum():.4f}", f"{clip.duration}", confidence=min(1.0, clip.duration / 10))
 
     transcriber = Transcriber(FakeRecognizer(transcribe, max_clip_s=4.0), SessionOptions() if vad else WHOLE)
-    found = {result.utterance.start: result for result in run.run(transcriber, utterances, run.Clock())}
+    answers = {result.utterance.start: result for result in run.run(transcriber, utterances, run.Clock())}
     samples = audio.load(JFK).samples
     for part in parts:
         start, end = part.get("start", 0.0), part.get("end", 11.0)
         whole = transcriber.transcribe(samples[round(start * 16_000) : round(end * 16_000)], sample_rate=16_000)
-        result = found[start]
+        result = answers[start]
         assert (result.edited, result.draft, result.duration) == (whole.text, whole.draft, end - start)
         confidences = [segment.confidence or 0.0 for segment in whole.segments]
         assert min(confidences) <= (result.confidence or 0.0) <= max(confidences)
@@ -103,10 +103,16 @@ def test_rows_share_a_batch_whatever_they_are_asked() -> None:
     utterances = [utterance(text, "1", keywords=each) for text, each in keywords.items()]
     recognizer = Obedient(lambda clip, task: " ".join(task.keywords))
     tasks = tasks_of(utterances, EvaluationOptions(keywords=True))
-    found = results(recognizer, utterances, tasks)
+    answers = results(recognizer, utterances, tasks)
     assert recognizer.asked == tasks and len(recognizer.batches) == 1
-    assert {one.utterance.text: one.edited for one in found} == {"a": "x", "b": "y", "c": "x", "d": "", "e": ""}
-    assert {one.utterance.text: one.task for one in found} == dict(zip("abcde", tasks, strict=True))
+    assert {result.utterance.text: result.edited for result in answers} == {
+        "a": "x",
+        "b": "y",
+        "c": "x",
+        "d": "",
+        "e": "",
+    }
+    assert {result.utterance.text: result.task for result in answers} == dict(zip("abcde", tasks, strict=True))
 
 
 def test_times_count_from_the_start_of_the_part(tmp_path: Path) -> None:

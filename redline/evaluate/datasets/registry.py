@@ -22,4 +22,4 @@ READERS: tuple[Callable[[str, DatasetOptions], Dataset | None], ...] = (read_hub
 def read_dataset(name: str, options: DatasetOptions) -> Dataset:
     """The data set of a name; raises `DataError` when nothing can be read or nothing matches."""
     options = replace(options, language=languages.code(options.language))
-    return next(found for reader in READERS if (found := reader(name, options)) is not None)
+    return next(dataset for reader in READERS if (dataset := reader(name, options)) is not None)

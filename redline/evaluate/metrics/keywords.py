@@ -97,22 +97,22 @@ def compare_keywords(first: Sequence[Result], second: Sequence[Result]) -> dict[
     if not any(result.utterance.keywords for result in first):
         return None
     counts = [count_keywords(results) for results in (first, second)]
-    one, two = (sum(each, KeywordCounts()).to_dict() for each in counts)
+    before, after = (sum(each, KeywordCounts()).to_dict() for each in counts)
     missed = [[Errors(deletions=item.misses, length=item.hits + item.misses) for item in each] for each in counts]
     misses = compare_errors(*missed)
     significant = misses["significant"]
     difference, (low, high) = 0.0 - misses["difference"], (0.0 - bound for bound in reversed(misses["interval"]))
     line = (
-        f"keyword recall {100 * one['recall']:.1f} -> {100 * two['recall']:.1f} %, {100 * difference:+.1f} points "
+        f"keyword recall {100 * before['recall']:.1f} -> {100 * after['recall']:.1f} %, {100 * difference:+.1f} points "
         f"(95 % from {100 * low:+.1f} to {100 * high:+.1f}, {'' if significant else 'not '}significant); "
-        f"precision {100 * one['precision']:.1f} -> {100 * two['precision']:.1f} %, "
-        f"F1 {100 * one['f1']:.1f} -> {100 * two['f1']:.1f} %"
+        f"precision {100 * before['precision']:.1f} -> {100 * after['precision']:.1f} %, "
+        f"F1 {100 * before['f1']:.1f} -> {100 * after['f1']:.1f} %"
     )
-    if one["distractors"] or two["distractors"]:
-        line += f"; distractors heard {_distractors(one)} -> {_distractors(two)}"
+    if before["distractors"] or after["distractors"]:
+        line += f"; distractors heard {_distractors(before)} -> {_distractors(after)}"
     return {
-        "first": one,
-        "second": two,
+        "first": before,
+        "second": after,
         "recall_difference": difference,
         "recall_interval": [low, high],
         "significant": significant,

@@ -72,4 +72,4 @@ class Library(ModuleType):
 
 
 def sounds(*seconds: float) -> list[dict[str, Any]]:
-    return [{"bytes": wav(one), "path": None} for one in seconds]
+    return [{"bytes": wav(length), "path": None} for length in seconds]

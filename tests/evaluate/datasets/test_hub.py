@@ -62,16 +62,16 @@ def test_rows_become_utterances_and_their_sound_is_decoded_when_asked_for(librar
         }
     )
     library.sets[str(tmp_path), "en", "test"] = rows
-    found, without_text, load = read(f"hf:{tmp_path}:en", source="owner/name")
+    utterances, without_text, load = read(f"hf:{tmp_path}:en", source="owner/name")
     root = f"hf:{tmp_path}:en:test"
-    assert [(one.id, str(one.audio), one.text, one.duration) for one in found] == [
+    assert [(row.id, str(row.audio), row.text, row.duration) for row in utterances] == [
         ("a/1", f"{root}/0", "One two.", 1.0),
         (f"{root}/2", f"{root}/2", "three", 0.0),
     ]
-    assert {(one.source, one.language) for one in found} == {("owner/name", "en")} and without_text == 1
+    assert {(row.source, row.language) for row in utterances} == {("owner/name", "en")} and without_text == 1
     (kept,) = load.sets.values()
     assert kept.read == [], "reading the texts decodes and keeps no sound"
-    assert [load(one.audio).duration for one in found] == [1.0, 3.0]
+    assert [load(row.audio).duration for row in utterances] == [1.0, 3.0]
     assert kept.read == [0, 2]
 
 
@@ -79,8 +79,8 @@ def test_other_columns_hold_the_text_where_there_is_no_text(library: Library) ->
     for number, name in enumerate(hub.TEXT_COLUMNS):
         columns = {other: [other] for other in hub.TEXT_COLUMNS[number:]}
         library.sets["x/y", None, "test"] = Rows({"audio": sounds(1), **columns})
-        ((one,), _, _) = read("hf:x/y", language="de")
-        assert one.text == name and one.language == "de"
+        ((row,), _, _) = read("hf:x/y", language="de")
+        assert row.text == name and row.language == "de"
     library.sets["x/y", None, "test"] = Rows({"audio": sounds(1), "label": [1]})
     with pytest.raises(DataError, match="x/y::test: its columns are audio, label; needed are audio and one of text, s"):
         read("hf:x/y")
@@ -92,8 +92,8 @@ def test_other_columns_hold_the_text_where_there_is_no_text(library: Library) ->
 def test_references_that_the_leaderboard_leaves_out_are_left_out(library: Library) -> None:
     texts = ["", "ignore_time_segment_in_scoring", "[noise]", "uh", "IGNORE time segment in scoring.", "kept"]
     library.sets["x/y", None, "test"] = Rows({"audio": sounds(*[1] * 6), "text": texts})
-    found, without_text, _ = read("hf:x/y")
-    assert [one.text for one in found] == ["kept"] and without_text == 5
+    utterances, without_text, _ = read("hf:x/y")
+    assert [row.text for row in utterances] == ["kept"] and without_text == 5
     library.sets["x/y", None, "test"] = Rows({"audio": sounds(1), "text": ["(laughs)"]})
     with pytest.raises(DataError, match="none of its 1 rows has a text that can be scored"):
         read("hf:x/y")
@@ -115,9 +115,9 @@ def test_bad_sound_fails_its_own_utterance_by_name(library: Library) -> None:
     library.sets["x/y", None, "test"] = Rows({"audio": audio, "text": ["a", "b", "c", "d"]})
     utterances, _, load = read("hf:x/y")
     results = list(run.run(Transcriber(FakeRecognizer(), SessionOptions(vad=None)), utterances, run.Clock(), load))
-    failures = sorted(one.failure for one in results if one.failure)
-    assert [one.split(":test/")[1][0] for one in failures] == ["0", "1", "2"] and "neither" in failures[1]
-    assert [one.edited for one in results if not one.failure] == ["1.00 seconds"]
+    failures = sorted(row.failure for row in results if row.failure)
+    assert [row.split(":test/")[1][0] for row in failures] == ["0", "1", "2"] and "neither" in failures[1]
+    assert [row.edited for row in results if not row.failure] == ["1.00 seconds"]
     with pytest.raises(AudioError, match=r"^hf:x/y::test/0"):
         load(utterances[0].audio)
 
@@ -139,10 +139,10 @@ def test_a_row_opens_no_file_outside_the_folder_of_its_set(
     monkeypatch.chdir(tmp_path)
     library.sets[str(folder), None, "test"] = Rows({"audio": audio, "text": ["a"] * len(audio)})
     utterances, _, load = read(f"hf:{folder}")
-    assert [load(one.audio).duration for one in utterances[: len(good)]] == [2.0] * len(good)
-    for one in utterances[len(good) :]:
+    assert [load(row.audio).duration for row in utterances[: len(good)]] == [2.0] * len(good)
+    for row in utterances[len(good) :]:
         with pytest.raises(AudioError, match=r"(is no file of the data set, and is not opened|no such file)"):
-            load(one.audio)
+            load(row.audio)
     # The files of a set of the hub lie in the cache, under its name.
     cache = tmp_path / "hub" / "datasets--owner--name"
     (cache / "blobs").mkdir(parents=True)
@@ -152,8 +152,8 @@ def test_a_row_opens_no_file_outside_the_folder_of_its_set(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     audio = [{"bytes": None, "path": str(path)} for path in (cache / "snapshots" / "a.wav", elsewhere)]
     library.sets["owner/name", None, "test"] = Rows({"audio": audio, "text": ["a", "b"]})
-    (one, two), _, load = read("hf:owner/name")
-    assert load(one.audio).duration == 2.0
+    (row, two), _, load = read("hf:owner/name")
+    assert load(row.audio).duration == 2.0
     with pytest.raises(AudioError, match="is not opened"):
         load(two.audio)
 
@@ -180,9 +180,9 @@ def test_the_library_itself_reads_a_folder(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "set").mkdir()
     rows.to_parquet(str(tmp_path / "set" / "test-00000-of-00001.parquet"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (one,), without_text, load = read(f"hf:{tmp_path / 'set'}")
-    assert (one.id, one.text, one.duration, without_text) == ("a", "one", 1.0, 1)
-    assert load(one.audio).duration == 1.0
+    (row,), without_text, load = read(f"hf:{tmp_path / 'set'}")
+    assert (row.id, row.text, row.duration, without_text) == ("a", "one", 1.0, 1)
+    assert load(row.audio).duration == 1.0
     with pytest.raises(DataError, match=r"Unknown split .* write hf:owner/name:config:split"):
         read(f"hf:{tmp_path / 'set'}::dev")
     with pytest.raises(DataError, match=r"cannot be read .* check the name"):

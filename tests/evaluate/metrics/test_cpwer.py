@@ -26,20 +26,20 @@ def answer(reference: Sequence[Turn], turns: Sequence[Turn], text: str | None = 
 
 
 def score(*results: Result) -> dict[str, Any]:
-    found = score_cpwer(results)
-    assert found is not None
-    return found
+    numbers = score_cpwer(results)
+    assert numbers is not None
+    return numbers
 
 
-def errors(found: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(found[key] for key in ("insertions", "deletions", "substitutions", "words"))
+def errors(numbers: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(numbers[key] for key in ("insertions", "deletions", "substitutions", "words"))
 
 
 def test_names_of_speakers_and_cuts_of_turns_make_no_difference(meeteval: None) -> None:
     turns = (Turn("2", 0, 1, "good"), Turn("2", 0, 1, "MORNING, well"), Turn("1", 1, 2, "good evening"))
-    found = score(answer(SPEAKERS, turns))
-    assert errors(found) == (0, 0, 0, 5)
-    assert [found[key] for key in ("utterances", "speakers", "missed", "invented")] == [1, 2, 0, 0]
+    numbers = score(answer(SPEAKERS, turns))
+    assert errors(numbers) == (0, 0, 0, 5)
+    assert [numbers[key] for key in ("utterances", "speakers", "missed", "invented")] == [1, 2, 0, 0]
 
 
 def test_a_word_given_to_the_wrong_speaker_counts_twice(meeteval: None) -> None:
@@ -55,27 +55,27 @@ def test_reference_turns_are_put_in_order_of_time(meeteval: None) -> None:
 
 
 def test_a_model_that_names_nobody_gets_no_number() -> None:
-    found = score(answer(SPEAKERS, (), "good morning good evening well"), answer(SPEAKERS, (), ""))
-    assert describe_cpwer(found) == "no number: 2 references name speakers, but the model names none"
-    assert found["cpwer"] is None
+    numbers = score(answer(SPEAKERS, (), "good morning good evening well"), answer(SPEAKERS, (), ""))
+    assert describe_cpwer(numbers) == "no number: 2 references name speakers, but the model names none"
+    assert numbers["cpwer"] is None
     assert score_cpwer([answer((), ())]) is None, "no reference names speakers"
 
 
 def test_an_empty_answer_loses_its_words_where_others_name_speakers(meeteval: None) -> None:
     good = (Turn("1", 0, 1, "good morning well"), Turn("2", 1, 2, "good evening"))
-    found = score(answer(SPEAKERS, good), answer(SPEAKERS, (), ""), answer(SPEAKERS, (), "good morning"))
-    assert errors(found) == (0, 5, 0, 10)
-    assert (found["utterances"], found["left_out"]) == (2, 1)
-    assert describe_cpwer(found).startswith("50.00 % (5 errors in 10 words of 4 speakers in 2 utterances")
-    assert describe_cpwer(found).endswith("; 1 answers without speakers left out")
+    numbers = score(answer(SPEAKERS, good), answer(SPEAKERS, (), ""), answer(SPEAKERS, (), "good morning"))
+    assert errors(numbers) == (0, 5, 0, 10)
+    assert (numbers["utterances"], numbers["left_out"]) == (2, 1)
+    assert describe_cpwer(numbers).startswith("50.00 % (5 errors in 10 words of 4 speakers in 2 utterances")
+    assert describe_cpwer(numbers).endswith("; 1 answers without speakers left out")
 
 
 def test_an_answer_that_names_nobody_though_asked_is_one_speakers(meeteval: None) -> None:
     both = (Turn("ann", 0, 1, "good morning"), Turn("bob", 1, 2, "good evening"))
     good = answer(both, both, task=Task(speakers=True))
-    found = score(good, answer(both, (), "good morning good evening", Task(speakers=True)))
-    assert [found[key] for key in ("utterances", "untagged", "left_out", "missed")] == [2, 1, 0, 1]
-    assert errors(found) == (2, 2, 0, 8) and describe_cpwer(found).endswith("; 1 answers name nobody")
+    numbers = score(good, answer(both, (), "good morning good evening", Task(speakers=True)))
+    assert [numbers[key] for key in ("utterances", "untagged", "left_out", "missed")] == [2, 1, 0, 1]
+    assert errors(numbers) == (2, 2, 0, 8) and describe_cpwer(numbers).endswith("; 1 answers name nobody")
     left = score(good, answer(both, (), "good morning good evening"))
     assert (left["untagged"], left["left_out"]) == (0, 1), "nobody asked it"
 
@@ -100,10 +100,10 @@ TEXTS = st.dictionaries(st.sampled_from("pqr"), st.lists(st.sampled_from("ab"), 
 @given(TEXTS, TEXTS)
 def test_meeteval_counts_what_trying_every_pairing_counts(reference: dict[str, str], texts: dict[str, str]) -> None:
     sides = [tuple(Turn(who, 0, 1, text) for who, text in side.items()) for side in (reference, texts)]
-    found = cpwer_counts(*sides, language="xx")
+    numbers = cpwer_counts(*sides, language="xx")
     expected = best_pairing(reference, texts, False, False)
-    assert (error_count(found), found["words"]) == (expected.errors, expected.length)
-    assert (found["missed"], found["invented"]) == (expected.missed_speaker, expected.falarm_speaker)
+    assert (error_count(numbers), numbers["words"]) == (expected.errors, expected.length)
+    assert (numbers["missed"], numbers["invented"]) == (expected.missed_speaker, expected.falarm_speaker)
 
 
 @pytest.mark.extras

@@ -15,19 +15,19 @@ def item(reference: str, edited: str, *keywords: str, task: Task = Task(), langu
 
 
 def score(*results: Result) -> dict[str, Any]:
-    found = score_keywords(results)
-    assert found is not None
-    return found
+    numbers = score_keywords(results)
+    assert numbers is not None
+    return numbers
 
 
 def test_keywords_are_found_as_whole_words_and_false_alarms_count() -> None:
-    found = score(
+    numbers = score(
         item("a flat white please", "a flat white please", "flat white"),
         item("one latte", "one flat white", "latte"),
         item("flatness", "flatness"),
     )
-    assert found == KeywordCounts(hits=1, misses=1, false_alarms=1).to_dict()
-    assert found["f1"] == 0.5
+    assert numbers == KeywordCounts(hits=1, misses=1, false_alarms=1).to_dict()
+    assert numbers["f1"] == 0.5
     assert score_keywords([item("a", "a")]) is None
 
 
@@ -37,16 +37,16 @@ def test_keywords_are_normalised_like_texts() -> None:
 
 
 def test_a_keyword_of_one_row_is_looked_for_in_all() -> None:
-    found = score(item("quilter", "quilter", "Quilter"), item("mister quilter", "mister quilt"))
-    assert found == KeywordCounts(hits=1, misses=1).to_dict()
+    numbers = score(item("quilter", "quilter", "Quilter"), item("mister quilter", "mister quilt"))
+    assert numbers == KeywordCounts(hits=1, misses=1).to_dict()
 
 
 def test_distractors_that_are_recognized_are_false_alarms() -> None:
     task = prompted("Ruggedo", "Brion", "Kaliko", "Quilter")
-    found = score(item("mister quilter", "mister ruggedo kaliko", "Quilter", task=task))
-    assert found == KeywordCounts(0, 1, 2, distractors=3, distractors_heard=2).to_dict()
-    assert describe_keywords(found).endswith("; 2 of 3 distractors heard")
-    assert "distractors" not in describe_keywords(KeywordCounts(1).to_dict()) and found["recall"] == 0.0
+    numbers = score(item("mister quilter", "mister ruggedo kaliko", "Quilter", task=task))
+    assert numbers == KeywordCounts(0, 1, 2, distractors=3, distractors_heard=2).to_dict()
+    assert describe_keywords(numbers).endswith("; 2 of 3 distractors heard")
+    assert "distractors" not in describe_keywords(KeywordCounts(1).to_dict()) and numbers["recall"] == 0.0
 
 
 def test_a_result_knows_which_keywords_of_its_prompt_are_not_its_own() -> None:
@@ -56,11 +56,11 @@ def test_a_result_knows_which_keywords_of_its_prompt_are_not_its_own() -> None:
 def test_recall_is_compared_in_pairs() -> None:
     before = [item("ask quilter", "ask quilt", "Quilter"), item("and brion", "and brion", "Brion")] * 20
     after = [item("ask quilter", "ask quilter", "Quilter"), item("and brion", "and brion", "Brion")] * 20
-    found, nothing, same = (compare_keywords(*pair) for pair in ((before, after), (after, after), (before, before)))
-    assert found is not None and nothing is not None and same is not None
-    low, high = found["recall_interval"]
-    assert found["recall_difference"] == 0.5 and 0 < low < 0.5 < high < 1
-    assert found["text"].startswith("keyword recall 50.0 -> 100.0 %, +50.0 points (95 % from +")
-    assert found["significant"] is True and "-0.0" not in nothing["text"]
+    numbers, nothing, same = (compare_keywords(*pair) for pair in ((before, after), (after, after), (before, before)))
+    assert numbers is not None and nothing is not None and same is not None
+    low, high = numbers["recall_interval"]
+    assert numbers["recall_difference"] == 0.5 and 0 < low < 0.5 < high < 1
+    assert numbers["text"].startswith("keyword recall 50.0 -> 100.0 %, +50.0 points (95 % from +")
+    assert numbers["significant"] is True and "-0.0" not in nothing["text"]
     assert same["recall_difference"] == 0.0 and "not significant" in same["text"]
     assert compare_keywords([item("a", "a")], [item("a", "b")]) is None

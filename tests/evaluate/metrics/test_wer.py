@@ -28,8 +28,8 @@ def test_rate_weighs_words_not_utterances() -> None:
 
 def test_relative_reduction_is_of_the_drafts_errors() -> None:
     def reduction(reference: str, edited: str, draft: str | None) -> float | None:
-        found: float | None = wer_report("s", [result(reference, edited, draft)])["relative_reduction"]
-        return found
+        numbers: float | None = wer_report("s", [result(reference, edited, draft)])["relative_reduction"]
+        return numbers
 
     assert reduction("a b c d", "a b c x", "a b x y") == 0.5
     assert reduction("a b c d", "a x y z", "a b c x") == -2.0

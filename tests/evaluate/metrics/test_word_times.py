@@ -23,22 +23,22 @@ def answer(
 
 
 def score(*results: Result) -> dict[str, Any]:
-    found = score_word_times(results)
-    assert found is not None
-    return found
+    numbers = score_word_times(results)
+    assert numbers is not None
+    return numbers
 
 
 def ends(reference: str, text: str, language: str = "en") -> tuple[int, float]:
     """The number of matched words, and the sum of the errors of their ends in milliseconds."""
-    found = score(answer(timed(reference), timed(text), language=language))
-    return found["matched"], round(found["matched"] * (found["aas_ms"] or 0.0), 6)
+    numbers = score(answer(timed(reference), timed(text), language=language))
+    return numbers["matched"], round(numbers["matched"] * (numbers["aas_ms"] or 0.0), 6)
 
 
 def test_errors_are_of_starts_and_ends_in_milliseconds() -> None:
     reference = (Word(0.0, 0.4, "One"), Word(0.5, 0.9, "two,"), Word(1.0, 1.4, "three"), Word(1.5, 1.9, "four"))
     words = (Word(0.02, 0.4, "one"), Word(0.5, 1.0, "two"), Word(1.0, 1.6, "three"), Word(1.5, 2.5, "four"))
-    found = score(answer(reference, words))
-    assert found == {
+    numbers = score(answer(reference, words))
+    assert numbers == {
         "aas_ms": 225.0,
         "median_end_ms": 150.0,
         "mean_start_ms": 5.0,
@@ -54,15 +54,15 @@ def test_errors_are_of_starts_and_ends_in_milliseconds() -> None:
         "utterances": 1,
         "left_out": 0,
     }
-    assert describe_word_times(found) == (
+    assert describe_word_times(numbers) == (
         "ends off by 225.0 ms (AAS), median 150.0 ms, 25.0 % within 20 ms, 25.0 % within 50 ms, 50.0 % within 100 ms, "
         "75.0 % within 200 ms; starts off by 5.0 ms; 4 of 4 words matched; ends are 225.0 ms late on average"
     )
 
 
 def test_only_words_that_were_recognized_count() -> None:
-    found = score(answer(timed("a b c d"), timed("a x c", shift=0.1)))
-    assert (found["matched"], found["words"], found["aas_ms"]) == (2, 4, 100.0)
+    numbers = score(answer(timed("a b c d"), timed("a x c", shift=0.1)))
+    assert (numbers["matched"], numbers["words"], numbers["aas_ms"]) == (2, 4, 100.0)
     assert ends("a b", "a new b") == (2, 500.0)
 
 
@@ -82,9 +82,9 @@ def test_a_word_counts_only_against_one_word() -> None:
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "can't"]), min_size=1, max_size=8), st.floats(-0.2, 0.2))
 def test_a_shift_of_all_words_is_the_error_of_each(words: list[str], shift: float) -> None:
-    found = score(answer(timed(" ".join(words), 1.0), timed(" ".join(words), 1.0 + round(shift, 3))))
-    assert found["matched"] == found["words"] == len(words)
-    assert found["aas_ms"] == found["median_end_ms"] == pytest.approx(abs(round(1000 * round(shift, 3))), abs=1e-6)
+    numbers = score(answer(timed(" ".join(words), 1.0), timed(" ".join(words), 1.0 + round(shift, 3))))
+    assert numbers["matched"] == numbers["words"] == len(words)
+    assert numbers["aas_ms"] == numbers["median_end_ms"] == pytest.approx(abs(round(1000 * round(shift, 3))), abs=1e-6)
 
 
 def test_errors_of_ends_have_a_sign() -> None:
