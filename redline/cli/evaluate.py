@@ -61,7 +61,7 @@ def evaluate(
     Where the reference names speakers, times words or has keywords, how well the model does that is scored too.
     """
     # Scoring needs packages that transcription does not.
-    from redline.evaluate.report import ReportOptions, write_report
+    from redline.evaluate.report import write_report
     from redline.evaluate.systems import comparisons
     from redline.evaluate.tasks import EvaluationOptions
     from redline.normalize import normalizer
@@ -88,7 +88,7 @@ def evaluate(
             out.print(f"{row['second']} against {row['first']}: {row['keywords']['text']}")
     if report is not None:
         title = f"Redline on {dataset.title or dataset.name}"
-        write_report(report, runs, title, ReportOptions(audio_minutes=sound_minutes), dataset.load)
+        write_report(report, runs, title, dataset.load, sound_minutes)
         notes.say(f"report written to {report}")
     if json_path is not None:
         chosen = {"data": dataset.name, "split": split, "language": language, "without_text": dataset.without_text}

@@ -10,7 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,26 +26,22 @@ from redline.types import SAMPLE_RATE, Waveform
 
 PAGE = Path(__file__).with_name("report.html")
 DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+LIST_LENGTH = 25  # of the lists of words
 TENTHS = np.linspace(0.0, 1.0, 11)[1:-1]  # where one bin of confidence ends and the next begins
 
 Key = TypeVar("Key")
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """How much goes into a report."""
-
-    audio_minutes: float = 15.0  # sound that is kept in the page, worst utterances first; about 0.25 MB a minute
-    rows: int = 25  # length of the lists of words
-
-
 def gather_report(
-    runs: Sequence[SystemRun], title: str, options: ReportOptions, load: Callable[[Path], Waveform]
+    runs: Sequence[SystemRun], title: str, load: Callable[[Path], Waveform], sound_minutes: float
 ) -> dict[str, Any]:
-    """Everything the page shows, as JSON-ready data; the first run is the one that details are shown of."""
+    """Everything the page shows, as JSON-ready data; the first run is the one that details are shown of.
+
+    So much sound is kept in the page, worst utterances first; about 0.25 MB a minute.
+    """
     main = runs[0].scored
     others = [(run.name, {row.key: row for row in run.scored}) for run in runs[1:]]
-    left_s = options.audio_minutes * 60
+    left_s = sound_minutes * 60
     utterances = []
     for row in sorted(main, key=lambda row: -row.errors.rate):
         left_s -= row.duration
@@ -78,8 +74,8 @@ def gather_report(
         "by_duration": _bars(_grouped((_duration_class(row.duration), row) for row in by_length)),
         "by_speaker": sorted(by_speaker, key=lambda bar: -(bar["wer"] or 0.0)),
         "calibration": _calibration(main),
-        "words": frequent_errors(main, options.rows),
-        "changes": editing_effects(main, options.rows),
+        "words": frequent_errors(main),
+        "changes": editing_effects(main),
     }
 
 
@@ -128,25 +124,25 @@ def _calibration(rows: Sequence[Result]) -> list[dict[str, Any]]:
     return points
 
 
-def frequent_errors(rows: Sequence[Result], most: int) -> dict[str, list[list[Any]]]:
+def frequent_errors(rows: Sequence[Result]) -> dict[str, list[list[Any]]]:
     """The words that go wrong most often, and what they are taken for."""
     pairs = [pair for row in rows for pair in row.pairs]
     spoken = Counter(pair.reference for pair in pairs)
     wrong = Counter(pair.reference for pair in pairs if pair.kind in ("substitution", "deletion"))
     return {
-        "worst": [[word, number, spoken[word]] for word, number in wrong.most_common(most)],
-        "confusions": _top(((pair.reference, pair.hypothesis) for pair in pairs if pair.kind == "substitution"), most),
-        "lost": _top(((pair.reference,) for pair in pairs if pair.kind == "deletion"), most),
-        "added": _top(((pair.hypothesis,) for pair in pairs if pair.kind == "insertion"), most),
+        "worst": [[word, number, spoken[word]] for word, number in wrong.most_common(LIST_LENGTH)],
+        "confusions": _top((pair.reference, pair.hypothesis) for pair in pairs if pair.kind == "substitution"),
+        "lost": _top((pair.reference,) for pair in pairs if pair.kind == "deletion"),
+        "added": _top((pair.hypothesis,) for pair in pairs if pair.kind == "insertion"),
     }
 
 
-def _top(keys: Iterable[tuple[str, ...]], most: int) -> list[list[Any]]:
+def _top(keys: Iterable[tuple[str, ...]]) -> list[list[Any]]:
     """The most frequent keys, each with its number."""
-    return [[*key, number] for key, number in Counter(keys).most_common(most)]
+    return [[*key, number] for key, number in Counter(keys).most_common(LIST_LENGTH)]
 
 
-def editing_effects(rows: Sequence[Result], most: int) -> dict[str, Any]:
+def editing_effects(rows: Sequence[Result]) -> dict[str, Any]:
     """What editing did to each reference word: right now and wrong in the draft, or the other way round."""
     effects: dict[str, list[tuple[str, ...]]] = {"helped": [], "hurt": []}
     for row in rows:
@@ -156,7 +152,7 @@ def editing_effects(rows: Sequence[Result], most: int) -> dict[str, Any]:
             if (old.kind == "equal") != (new.kind == "equal"):
                 effect = "helped" if new.kind == "equal" else "hurt"
                 effects[effect].append((old.hypothesis, new.hypothesis, new.reference))
-    lists = {effect: _top(words, most) for effect, words in effects.items()}
+    lists = {effect: _top(words) for effect, words in effects.items()}
     return {**lists, **{f"{effect}_total": len(words) for effect, words in effects.items()}}
 
 
@@ -187,7 +183,7 @@ def render_report(data: dict[str, Any]) -> str:
 
 
 def write_report(
-    path: Path, runs: Sequence[SystemRun], title: str, options: ReportOptions, load: Callable[[Path], Waveform]
+    path: Path, runs: Sequence[SystemRun], title: str, load: Callable[[Path], Waveform], sound_minutes: float
 ) -> None:
     """Write the report of one or more runs on the same data."""
-    files.write_text(path, render_report(gather_report(runs, title, options, load)))
+    files.write_text(path, render_report(gather_report(runs, title, load, sound_minutes)))

@@ -14,7 +14,6 @@ import pytest
 
 from redline import audio
 from redline.evaluate import report
-from redline.evaluate.report import ReportOptions
 from redline.evaluate.result import Result
 from redline.evaluate.systems import SystemRun
 from redline.testing import tone
@@ -51,12 +50,12 @@ def load(path: Path) -> Waveform:
     return tone(1.0)
 
 
-def gathered(**options: float) -> dict[str, object]:
-    return report.gather_report([system("one", TEXTS)], "a title", ReportOptions(**options), load)  # type: ignore[arg-type]
+def gathered(sound_minutes: float) -> dict[str, object]:
+    return report.gather_report([system("one", TEXTS)], "a title", load, sound_minutes)
 
 
 def test_changes_tell_help_from_harm() -> None:
-    assert report.editing_effects(system("one", TEXTS[:2]).scored, 5) == {
+    assert report.editing_effects(system("one", TEXTS[:2]).scored) == {
         "helped": [["x", "b", "b", 1]],
         "hurt": [["e", "x", "e", 1]],
         "helped_total": 1,
@@ -65,14 +64,14 @@ def test_changes_tell_help_from_harm() -> None:
 
 
 def test_words_are_counted_by_what_became_of_them() -> None:
-    words = report.frequent_errors(system("one", [("a b a", "a c", None), ("a", "a d", None)]).scored, 5)
+    words = report.frequent_errors(system("one", [("a b a", "a c", None), ("a", "a d", None)]).scored)
     assert words["worst"] == [["b", 1, 1], ["a", 1, 3]]
     assert words["confusions"] == [["b", "c", 1]]
     assert words["lost"] == [["a", 1]] and words["added"] == [["d", 1]]
 
 
 def test_worst_utterances_come_first_and_sound_is_kept_for_as_long_as_allowed() -> None:
-    data = gathered(audio_minutes=8 / 60)
+    data = gathered(sound_minutes=8 / 60)
     rows = data["utterances"]
     assert isinstance(rows, list)
     assert [row["wer"] for row in rows] == sorted((row["wer"] for row in rows), reverse=True)
@@ -87,16 +86,14 @@ def test_worst_utterances_come_first_and_sound_is_kept_for_as_long_as_allowed() 
 
 def test_two_systems_are_compared_in_pairs() -> None:
     better = [(reference, reference, None) for reference, _, _ in TEXTS]
-    data = report.gather_report(
-        [system("one", TEXTS), system("two", better)], "t", ReportOptions(audio_minutes=0), load
-    )
+    data = report.gather_report([system("one", TEXTS), system("two", better)], "t", load, 0)
     (row,) = data["comparisons"]
     assert row["wins"] == 3 and row["losses"] == 0 and row["ties"] == 1 and row["difference"] < 0
     assert {line["name"] for line in data["utterances"][0]["lines"]} >= {"edited", "two"}
 
 
 def test_text_cannot_end_the_script_it_stands_in() -> None:
-    page = report.render_report(gathered(audio_minutes=0))
+    page = report.render_report(gathered(sound_minutes=0))
     assert page.count("</script>") == 1 and "alert(1)" not in page.split("</script>")[1]
     payload = re.search(r"^const data = (.*);$", page, re.M)
     assert payload and any(row["name"] == "3.wav" for row in json.loads(payload[1])["utterances"])
@@ -108,7 +105,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.mark.browser
 def test_a_browser_shows_every_part_of_the_page(tmp_path: Path) -> None:
     assert BROWSER is not None, "this test needs chromium or google-chrome"
-    report.write_report(tmp_path / "report.html", [system("one", TEXTS)], "a title", ReportOptions(), load)
+    report.write_report(tmp_path / "report.html", [system("one", TEXTS)], "a title", load, 15)
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
         [*command, "--dump-dom", (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=120
