@@ -60,8 +60,9 @@ def load_model(
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)
     if ar.is_ar(folder):
-        answers, ar_config, _ = ar.load(folder, device=place, dtype=precision, draft_lm=draft_lm)
-        if drafts in ("fast", "trust") and answers.draft_head is None:
+        checkpoint = ar.load_ar(folder, device=place, dtype=precision, draft_lm=draft_lm)
+        ar_config = checkpoint.model.config
+        if drafts in ("fast", "trust") and checkpoint.model.draft_head is None:
             raise RedlineError(f"{name}: drafts is {drafts!r}, but it has no {DRAFT_HEAD} to write them; leave it out")
         if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
             raise RedlineError(
@@ -71,7 +72,7 @@ def load_model(
         if drafts == "own":
             drafts = "trust" if ar_config.trusts_draft else "exact"
         recognizer = ArRecognizer(
-            answers,
+            checkpoint.model,
             vocabulary.load(folder, ar_config),
             PromptTemplate.from_folder(folder, ar_config.kind, ar_config.names_language),
             name=str(name),
@@ -83,6 +84,8 @@ def load_model(
                 suppress=(ar_config.audio_token_index,),
             ),
             drafts=None if drafts == "none" else SpeculativeOptions(drafts),
+            draft_lm=checkpoint.draft_lm,
+            speaker_embedder=checkpoint.speaker_embedder,
             punctuate=punctuate,
             seed=seed,
         )

@@ -1,4 +1,4 @@
-"""Request -> the chat text of each model card -> token ids in which only the template writes control tokens.
+"""Prompts: request -> the chat text of each model card -> token ids in which only the template writes control tokens.
 
 A checkpoint's own chat template is used where it has one. It is foreign code, so it runs once, when it is read, in a
 sandbox that counts: what comes out is a text with two holes, and user text is put into the holes afterwards.
@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 from redline import untrusted
 from redline.errors import CheckpointError, UnsupportedTaskError
-from redline.sandbox import run
+from redline.languages import NAMES
+from redline.sandbox import render_template
+from redline.tokenizer import AUDIO as AUDIO
 from redline.tokenizer import Tokenizer
 from redline.types import listed
 
@@ -46,34 +48,16 @@ PLUS_SYSTEM = (
     "Today's Date: December 19, 2024.\n"
     "You are Granite, developed by IBM. You are a helpful AI assistant"
 )
-
-LANGUAGES = {
-    "en": "English",
-    "fr": "French",
-    "de": "German",
-    "es": "Spanish",
-    "pt": "Portuguese",
-    "ja": "Japanese",
-    "it": "Italian",
-    "zh": "Mandarin",
-}
-"""The names that the instructions use."""
 INTO_ENGLISH = ("fr", "de", "es", "pt", "ja")
 FROM_ENGLISH = (*INTO_ENGLISH, "it", "zh")
-PAIRS = frozenset({(source, "en") for source in INTO_ENGLISH} | {("en", target) for target in FROM_ENGLISH})
+PROMPT_LANGUAGES = {code: NAMES[code] for code in ("en", *FROM_ENGLISH)} | {"zh": "Mandarin"}
+"""The names that the instructions use."""
 PAIRS_IN_WORDS = f"{', '.join(INTO_ENGLISH)} to en, and en to {', '.join(FROM_ENGLISH)}"
 
-MAX_KEYWORDS = 100
-MORE_KEYWORDS = 2_000
-"""What granite-speech-5.0-2b takes."""
-MAX_KEYWORD = 64
-"""Characters in one keyword."""
-MAX_PROMPT = 2_000
-"""Characters in an instruction of the user's own."""
-MAX_PREFIX = 16_000
-"""Characters that an answer may begin with; more than 4,096 positions of a language model hold."""
-
-AUDIO = "<|audio|>"
+MAX_KEYWORDS, MAX_KEYWORDS_5 = 100, 2_000
+"""The second is what granite-speech-5.0-2b takes."""
+MAX_KEYWORD, MAX_PROMPT, MAX_PREFIX = 64, 2_000, 16_000
+"""Characters; more of a prefix than 4,096 positions of a language model hold."""
 INSTRUCTION, PREFIX = "\ue000instruction\ue001", "\ue000prefix\ue001"
 """The holes of a rendered template; private characters, so that no template writes them by chance."""
 BUILT_IN: dict[Kind, str] = {
@@ -82,8 +66,7 @@ BUILT_IN: dict[Kind, str] = {
     f"<|start_of_role|>user<|end_of_role|>{AUDIO} {INSTRUCTION}<|end_of_text|>\n"
     "<|start_of_role|>assistant<|end_of_role|>",
 }
-CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
-"""What a control token looks like in a Granite template."""
+CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]+\|>")
 
 
 @dataclass(frozen=True)
@@ -106,7 +89,6 @@ class PromptRequest:
     prefix: str | None = None
     """The text that the answer begins with."""
     most_keywords: int = MAX_KEYWORDS
-    """How many the model takes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keywords", checked_keywords(self.keywords, self.most_keywords))
@@ -143,80 +125,68 @@ def instruction(request: PromptRequest, kind: Kind, names_language: bool = False
 
     Raises `UnsupportedTaskError` with the reason, what is allowed, and which model can.
     """
-    if request.verb not in ("transcribe", "translate"):
-        raise UnsupportedTaskError(f"the verb is {request.verb!r}; allowed are transcribe and translate")
-    if request.verb == "transcribe" and request.target_language is not None:
-        raise UnsupportedTaskError(
-            f"target_language is {request.target_language!r}, but the verb is transcribe; leave it out or translate"
-        )
-    (_check_plus if kind == "granite_speech_plus" else _check_base)(request)
+    _check_request(request, kind)
+    keywords, plus = request.keywords, kind == "granite_speech_plus"
     if request.prompt is not None:
-        given = [name for name in ("keywords", "punctuated", "speakers", "words") if getattr(request, name)]
-        if given:
+        if given := [name for name in ("keywords", "punctuated", "speakers", "words") if getattr(request, name)]:
             raise UnsupportedTaskError(
                 f"a prompt of your own replaces the instruction, so {' and '.join(given)} would have no effect; "
                 "leave them out and say it in the prompt"
             )
         return request.prompt.strip()
-    text = _plus_text(request) if kind == "granite_speech_plus" else _base_text(request)
+    punctuated = request.punctuated is not False and not keywords
+    if plus:
+        text = SPEAKERS if request.speakers else WORDS if request.words else PLAIN
+    elif request.verb == "translate":
+        text = (TRANSLATE_PUNCTUATED if punctuated else TRANSLATE).format(
+            PROMPT_LANGUAGES[request.target_language or ""]
+        )
+    else:
+        text = WITH_KEYWORDS if keywords else PUNCTUATED if punctuated else PLAIN
     if names_language and request.verb == "transcribe":
-        named = LANGUAGES.get(request.language or "")
-        text = (SPOKEN.format(named) if named else "") + EXACTLY + text
-    if request.keywords:
-        text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(request.keywords))
+        name = PROMPT_LANGUAGES.get(request.language or "")
+        text = (SPOKEN.format(name) if name else "") + EXACTLY + text
+    if keywords:
+        text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(keywords))
     return text
 
 
-def _base_text(request: PromptRequest) -> str:
-    punctuated = request.punctuated is not False and not request.keywords
-    if request.verb == "translate":
-        assert request.target_language is not None, "checked with the request"
-        return (TRANSLATE_PUNCTUATED if punctuated else TRANSLATE).format(LANGUAGES[request.target_language])
-    return WITH_KEYWORDS if request.keywords else PUNCTUATED if punctuated else PLAIN
-
-
-def _plus_text(request: PromptRequest) -> str:
-    return SPEAKERS if request.speakers else WORDS if request.words else PLAIN
-
-
-def _check_base(request: PromptRequest) -> None:
-    """What 2B cannot do."""
-    for wanted, what in (
-        (request.speakers, "speaker labels"),
-        (request.words, "word timestamps"),
-        (request.prefix, "a prefix"),
-    ):
-        if wanted:
-            raise UnsupportedTaskError(
-                f"{what}: a granite_speech model has not learned it; leave it out, or take a granite_speech_plus model "
-                "such as granite-speech-4.1-2b-plus, which can"
-            )
-    if request.verb == "translate":
-        source, target = request.language, request.target_language
-        if target is None:
-            raise UnsupportedTaskError(f"translate needs a target_language; allowed are {PAIRS_IN_WORDS}")
-        if not any(source in (None, spoken) and target == written for spoken, written in PAIRS):
-            pair = f"to {target!r}" if source is None else f"from {source!r} to {target!r}"
-            raise UnsupportedTaskError(f"cannot translate {pair}; allowed are {PAIRS_IN_WORDS}")
-    if request.punctuated and request.keywords:
+def _check_request(request: PromptRequest, kind: Kind) -> None:
+    """Refuse what the kind of model has not learned."""
+    translates = request.verb == "translate"
+    source, target = request.language, request.target_language
+    if request.verb not in ("transcribe", "translate"):
+        raise UnsupportedTaskError(f"the verb is {request.verb!r}; allowed are transcribe and translate")
+    if not translates and target is not None:
         raise UnsupportedTaskError(
-            "keywords and punctuation: the model card has no instruction for both; leave out one of them"
+            f"target_language is {target!r}, but the verb is transcribe; leave it out or translate"
         )
-
-
-def _check_plus(request: PromptRequest) -> None:
-    """What 2B-Plus cannot do."""
-    for wanted, what in ((request.verb == "translate", "translation"), (request.punctuated, "punctuation")):
+    if kind == "granite_speech_plus":
+        unlearned: dict[str, object] = {"translation": translates, "punctuation": request.punctuated}
+        other = "granite_speech model such as granite-speech-4.1-2b"
+    else:
+        unlearned = {"speaker labels": request.speakers, "word timestamps": request.words, "a prefix": request.prefix}
+        other = "granite_speech_plus model such as granite-speech-4.1-2b-plus"
+    for what, wanted in unlearned.items():
         if wanted:
             raise UnsupportedTaskError(
-                f"{what}: a granite_speech_plus model has not learned it; leave it out, or take a granite_speech model "
-                "such as granite-speech-4.1-2b, which can"
+                f"{what}: a {kind} model has not learned it; leave it out, or take a {other}, which can"
             )
     if request.speakers and request.words:
         raise UnsupportedTaskError(
             "speakers and words: the model card has one instruction for each and none for both; ask for them one after "
             "the other"
         )
+    if request.punctuated and request.keywords:
+        raise UnsupportedTaskError(
+            "keywords and punctuation: the model card has no instruction for both; leave out one of them"
+        )
+    if translates and target is None:
+        raise UnsupportedTaskError(f"translate needs a target_language; allowed are {PAIRS_IN_WORDS}")
+    into, out_of = target == "en", target in FROM_ENGLISH
+    if translates and not ((into and source in (None, *INTO_ENGLISH)) or (out_of and source in (None, "en"))):
+        pair = f"to {target!r}" if source is None else f"from {source!r} to {target!r}"
+        raise UnsupportedTaskError(f"cannot translate {pair}; allowed are {PAIRS_IN_WORDS}")
 
 
 def _check(text: str, what: str, limit: int, allowed: str = "") -> None:
@@ -243,16 +213,6 @@ class PromptPart:
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A whole prompt, ready for `encode`; as a string it is the prompt's text."""
-
-    pieces: tuple[PromptPart, ...]
-
-    def __str__(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
-
-
-@dataclass(frozen=True)
 class PromptTemplate:
     """The chat text of one checkpoint, with holes for the instruction and for the text that the answer begins with."""
 
@@ -265,7 +225,7 @@ class PromptTemplate:
     @property
     def most_keywords(self) -> int:
         """How many keywords the model takes."""
-        return MORE_KEYWORDS if self.names_language else MAX_KEYWORDS
+        return MAX_KEYWORDS_5 if self.names_language else MAX_KEYWORDS
 
     @classmethod
     def built_in(cls, kind: Kind) -> PromptTemplate:
@@ -275,24 +235,27 @@ class PromptTemplate:
     @classmethod
     def from_folder(cls, folder: str | Path, kind: Kind, names_language: bool = False) -> PromptTemplate:
         """A checkpoint's own template, or that of the model card where it has none; raises `CheckpointError`."""
-        return replace(cls._found(Path(folder), kind), names_language=names_language)
-
-    @classmethod
-    def _found(cls, folder: Path, kind: Kind) -> PromptTemplate:
-        settings = _read_json(folder / "tokenizer_config.json")
-        named = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-        tokens = {name: token for name, token in named.items() if token is not None}
-        path = folder / "chat_template.jinja"
-        if untrusted.is_there(path):
-            return cls.from_source(untrusted.read_checkpoint_text(path), kind, path, tokens)
-        for name in ("chat_template.json", "tokenizer_config.json", "processor_config.json"):
-            source = _read_json(folder / name).get("chat_template")
+        jinja = Path(folder) / "chat_template.jinja"
+        names = ("chat_template.json", "tokenizer_config.json", "processor_config.json")
+        files = [Path(folder) / name for name in names]
+        found = {path: untrusted.read_json(path) if untrusted.is_there(path) else {} for path in files}
+        tokens = {}  # names that a template may use: texts, or objects with one
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            token = found[files[1]].get(name)
+            if isinstance(token := token.get("content") if isinstance(token, Mapping) else token, str):
+                tokens[name] = token
+        sources: list[tuple[Path, Any]] = [(path, found[path].get("chat_template")) for path in files]
+        if untrusted.is_there(jinja):
+            sources = [(jinja, untrusted.read_checkpoint_text(jinja))]
+        template = cls.built_in(kind)
+        for path, source in sources:
             if isinstance(source, list):  # several templates with a name each
-                each = [item for item in source if isinstance(item, Mapping) and item.get("name") == "default"]
-                source = each[0].get("template") if each else None
+                named = (item for item in source if isinstance(item, Mapping) and item.get("name") == "default")
+                source = next(named, {}).get("template")
             if isinstance(source, str):
-                return cls.from_source(source, kind, folder / name, tokens)
-        return cls.built_in(kind)
+                template = cls.from_source(source, kind, path, tokens)
+                break
+        return replace(template, names_language=names_language)
 
     @classmethod
     def from_source(
@@ -311,8 +274,8 @@ class PromptTemplate:
             "documents": None,
             "add_generation_prompt": True,
         }
-        bare = run(source, values, origin)
-        prefixed = run(source, {**values, "prefix_text": PREFIX}, origin)
+        bare = render_template(source, values, origin)
+        prefixed = render_template(source, {**values, "prefix_text": PREFIX}, origin)
         if PREFIX not in prefixed:  # most templates know of no prefix
             prefixed = bare + PREFIX
         for text, hole in ((bare, INSTRUCTION), (bare, AUDIO), (prefixed, INSTRUCTION), (prefixed, AUDIO)):
@@ -325,37 +288,37 @@ class PromptTemplate:
             raise CheckpointError(f"{origin}: the chat template does not end with prefix_text, where the answer begins")
         return cls(kind, bare, prefixed)
 
-    def render(self, request: PromptRequest) -> Rendered:
+    def render(self, request: PromptRequest) -> tuple[PromptPart, ...]:
         """The prompt for one request; raises `UnsupportedTaskError` like `instruction`."""
         fill = {INSTRUCTION: instruction(request, self.kind, self.names_language), PREFIX: request.prefix or ""}
         parts = re.split(f"({INSTRUCTION}|{PREFIX})", self.prefixed if request.prefix else self.bare)
-        return Rendered(tuple(PromptPart(fill.get(part, part), part not in fill) for part in parts if part))
+        return tuple(PromptPart(fill.get(part, part), part not in fill) for part in parts if part)
 
 
-def encode(tokenizer: Tokenizer, rendered: Rendered) -> list[int]:
+def encode(tokenizer: Tokenizer, prompt: Sequence[PromptPart]) -> list[int]:
     """Token ids of a prompt, with one id for the audio; user text never gives the id of a control token.
 
     Template and user text between two control tokens are encoded together, so that words merge as in one string.
     Raises `CheckpointError` when the tokenizer lacks a control token of the template.
     """
     known = tokenizer.special_tokens
-    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True)) or "(?!)"
     ids: list[int] = []
-    run = ""
-    for piece in rendered.pieces:
-        parts = re.split(f"({names})", piece.text) if piece.from_template and names else [piece.text]
-        for number, part in enumerate(parts):
-            if number % 2 == 0:
-                if piece.from_template and (missing := CONTROL.search(part)):
-                    raise CheckpointError(
-                        f"the tokenizer has no control token {missing[0]}, which the chat template uses; it has "
-                        f"{', '.join(sorted(known)) or 'none'}: take the tokenizer that belongs to the template"
-                    )
-                run += part
-            else:
-                ids += [*(tokenizer.encode(run) if run else []), known[part]]
-                run = ""
-    return ids + (tokenizer.encode(run) if run else [])
+    text = ""
+    for part in prompt:
+        # Every second piece is a control token.
+        for number, piece in enumerate(re.split(f"({names})", part.text) if part.from_template else [part.text]):
+            if number % 2:
+                ids += [*(tokenizer.encode(text) if text else []), known[piece]]
+                text = ""
+                continue
+            if part.from_template and (missing := CONTROL_TOKEN.search(piece)):
+                raise CheckpointError(
+                    f"the tokenizer has no control token {missing[0]}, which the chat template uses; it has "
+                    f"{', '.join(sorted(known)) or 'none'}: take the tokenizer that belongs to the template"
+                )
+            text += piece
+    return ids + (tokenizer.encode(text) if text else [])
 
 
 def with_audio(ids: Sequence[int], audio_id: int, count: int) -> list[int]:
@@ -364,14 +327,3 @@ def with_audio(ids: Sequence[int], audio_id: int, count: int) -> list[int]:
         raise CheckpointError(f"the prompt has {ids.count(audio_id)} audio tokens (id {audio_id}); it has to be one")
     at = ids.index(audio_id)
     return [*ids[:at], *[audio_id] * count, *ids[at + 1 :]]
-
-
-def _token(value: Any) -> str | None:
-    """A token in `tokenizer_config.json`: its text, or an object with it."""
-    text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) else None
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    """The object in a JSON file, or nothing where there is no file."""
-    return untrusted.read_json(path) if untrusted.is_there(path) else {}

@@ -1,7 +1,7 @@
-"""Foreign templates, run in a sandbox that counts.
+"""A sandbox for foreign chat templates: Jinja's own, with a budget.
 
-A chat template from the hub is a program. Jinja's own sandbox keeps it from everything outside, but lets it run for
-ever and fill the memory; so here every expression is charged with the size of its value.
+A chat template from the hub is a program. Jinja's sandbox keeps it from everything outside, but lets it run for ever
+and fill the memory; so here every expression is charged with the size of its value.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ FILTERS = (
     "capitalize count d default dictsort first float int items join last length list lower map reject rejectattr "
     "replace reverse select selectattr sort string title trim unique upper"
 )
-"""Filters that a template may use, besides `tojson`."""
-TEXT_METHODS = (
-    "capitalize count endswith find index isdigit join lower lstrip replace rsplit rstrip split splitlines startswith "
-    "strip title upper"
-)
-DICT_METHODS = "get items keys values"
-LIST_METHODS = "count index"
+METHODS = {
+    str: "capitalize count endswith find index isdigit join lower lstrip replace rsplit rstrip split splitlines "
+    "startswith strip title upper",
+    dict: "get items keys values",
+    list: "count index",
+    tuple: "count index",
+}
 FIXED_DAY = datetime(2024, 12, 19)
 """The day that `strftime_now` tells: that of the model card, so that one prompt is always the same."""
 
@@ -51,12 +51,13 @@ class _Namespace(Namespace):
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, *rest = args
-        for name in (values := dict(*rest, **kwargs)):
-            _public(name)
-        Namespace.__init__(self, values)
+        Namespace.__init__(self)
+        for name, value in dict(*rest, **kwargs).items():
+            self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
-        _public(name)
+        if not isinstance(name, str) or name.startswith("_"):
+            raise TemplateError(f"a namespace cannot have the attribute {name!r}")
         super().__setitem__(name, value)
 
     def __repr__(self) -> str:
@@ -97,15 +98,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return charged
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if not super().is_safe_attribute(obj, attr, value):
-            return False
-        if isinstance(obj, str):
-            return attr in TEXT_METHODS.split()
-        if isinstance(obj, dict):
-            return attr in DICT_METHODS.split()
-        if isinstance(obj, (list, tuple)):
-            return attr in LIST_METHODS.split()
-        return isinstance(obj, (Namespace, LoopContext))
+        allowed = next((names.split() for kind, names in METHODS.items() if isinstance(obj, kind)), None)
+        is_open = isinstance(obj, (Namespace, LoopContext)) if allowed is None else attr in allowed
+        return is_open and super().is_safe_attribute(obj, attr, value)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
         raise SecurityError(f"access to {attribute!r} of a {type(obj).__name__} is not allowed")
@@ -133,7 +128,7 @@ class _Metered(NodeTransformer):
         return nodes.Call(charge, [node], [], None, None, lineno=node.lineno)
 
 
-def run(source: str, values: Mapping[str, Any], origin: str | Path) -> str:
+def render_template(source: str, values: Mapping[str, Any], origin: str | Path) -> str:
     """What a template writes; raises `CheckpointError`."""
     if len(source) > MAX_SOURCE:
         raise CheckpointError(f"{origin}: the chat template has {len(source)} characters; allowed are {MAX_SOURCE}")
@@ -154,22 +149,14 @@ def _size(value: Any) -> int:
     total, stack = 0, [value]
     while stack and total + len(stack) <= MAX_VALUE:
         item = stack.pop()
-        if isinstance(item, (list, tuple)):
+        if isinstance(item, (list, tuple, dict)):
             total += 1
-            stack += item
-        elif isinstance(item, dict):
-            total += 1
-            stack += [*item.keys(), *item.values()]
+            stack += [*item.keys(), *item.values()] if isinstance(item, dict) else item
         elif isinstance(item, int):
             total += item.bit_length() // 8
         else:
             total += len(item) if isinstance(item, Sized) else 1
     return total + len(stack)
-
-
-def _public(name: Any) -> None:
-    if not isinstance(name, str) or name.startswith("_"):
-        raise TemplateError(f"a namespace cannot have the attribute {name!r}")
 
 
 def _raise(message: str) -> None:

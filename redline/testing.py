@@ -198,4 +198,4 @@ def tiny_ar_checkpoint(
             model.draft_head = head
         return model
 
-    return _save(folder, core, seed, build, ar.save)
+    return _save(folder, core, seed, build, ar.save_ar)

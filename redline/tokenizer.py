@@ -72,15 +72,15 @@ class Tokenizer:
             core = tokenizers.Tokenizer.from_str(text)
             if placeholder == core.get_vocab_size(with_added_tokens=True) and core.token_to_id(AUDIO) is None:
                 core.add_special_tokens([AUDIO])
-            made = cls(core, path)
-            made.encode(TRIAL)
-            made.decode(range(made.vocab_size))
-        except (KeyboardInterrupt, SystemExit, CheckpointError):
-            raise
+            tokenizer = cls(core, path)
         except BaseException as error:  # tokenizers raises plain Exception, and a panic is not even that
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise CheckpointError(f"{path}: not a tokenizer.json of the tokenizers library ({reason})") from error
-        return made
+        tokenizer.encode(TRIAL)
+        tokenizer.decode(range(tokenizer.vocab_size))
+        return tokenizer
 
     def check(self, vocab_size: int, control: Sequence[tuple[str, int]], placeholder: int | None = None) -> None:
         """Whether this is the tokenizer of a model; raises `CheckpointError` where its ids mean something else.
@@ -113,12 +113,12 @@ class Tokenizer:
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        """Control tokens by name."""
+        """Control tokens by name; `encode` never gives their ids and `decode` leaves them out."""
         return {token.content: id for id, token in self._core.get_added_tokens_decoder().items() if token.special}
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of control tokens; `encode` never returns one and `decode` leaves them out."""
+        """Ids of control tokens."""
         return frozenset(self.special_tokens.values())
 
     def id_of(self, token: str) -> int | None:
@@ -189,10 +189,10 @@ def _harm(values: Mapping[str, Any]) -> str | None:
         if model.get(key) and (key == "dropout" or model.get("type") == "BPE"):
             return f"its model has {key} {model[key]!r:.40}, which is not supported"
     for what in ("normalizer", "pre_tokenizer", "decoder"):
-        found = list(_parts(values.get(what) or {}))
-        if len(found) > MAX_PARTS:
-            return f"its {what} has {len(found)} parts; allowed are {MAX_PARTS}"
-        for settings in found:
+        parts = list(_inner_parts(values.get(what) or {}))
+        if len(parts) > MAX_PARTS:
+            return f"its {what} has {len(parts)} parts; allowed are {MAX_PARTS}"
+        for settings in parts:
             if settings.get("type") not in PARTS.split():
                 return f"its {what} has a part of type {settings.get('type')!r:.40}, which is not supported"
             if reason := _growth(settings):
@@ -200,23 +200,22 @@ def _harm(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _parts(settings: Any) -> Iterator[Mapping[str, Any]]:
+def _inner_parts(settings: Any) -> Iterator[Mapping[str, Any]]:
     """A normalizer or the like, and those in it, at any depth."""
     if isinstance(settings, Mapping) and settings:
         yield settings
         for inner in settings.values():
             for part in inner if isinstance(inner, list) else ():
                 if isinstance(part, Mapping) and "type" in part:
-                    yield from _parts(part)
+                    yield from _inner_parts(part)
 
 
 def _growth(settings: Mapping[str, Any]) -> str | None:
     """What a part with a pattern or an addition of its own would do to a text."""
-    pattern = settings.get("pattern") or {}
-    regex = pattern.get("Regex") if isinstance(pattern, Mapping) else None
-    if regex is not None and not (isinstance(regex, str) and len(regex) <= MAX_PATTERN and _ends(regex)):
+    pattern = settings.get("pattern")
+    regex, literal = (pattern.get("Regex"), pattern.get("String", "")) if isinstance(pattern, Mapping) else (None, "")
+    if regex is not None and not (isinstance(regex, str) and len(regex) <= MAX_PATTERN and _is_linear(regex)):
         return f"has the regular expression {regex!r:.80}, which may take for ever"
-    literal = pattern.get("String", "") if isinstance(pattern, Mapping) else ""
     if settings.get("type") == "Replace" and len(str(settings.get("content", ""))) > max(1, len(literal)):
         return f"replaces {literal!r:.40} by something longer"
     if len(str(settings.get("prepend", ""))) > MAX_PARTS:
@@ -224,33 +223,31 @@ def _growth(settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _ends(pattern: str) -> bool:
+def _is_linear(pattern: str) -> bool:
     """Whether a regular expression ends soon on every text: nothing that has a choice is repeated, loops are few."""
     outer: list[tuple[int, bool]] = []  # of each open group: loops in the alternative it stands in, and choices so far
     loops, chooses, closed = 0, False, False  # closed: whether the group that has just ended had choices in it
-    before_it = None
+    before = None
     for found in PATTERN.finditer(pattern):
         kind = found.lastgroup
         if kind == "back" or (kind == "loop" and closed):
             return False
         # Counted repetitions are written out when a pattern is read, those of groups again and again.
-        if found[0][0] == "{" and (before_it in ("close", "times", "some", "loop") or len(found[0]) > MAX_COUNT):
+        if found[0][0] == "{" and (before in ("close", "times", "some", "loop") or len(found[0]) > MAX_COUNT):
             return False
-        closed_now, before_it = False, kind
+        before, closed = kind, False
         if kind == "open":
             outer.append((loops, chooses))
             loops, chooses = 0, False
         elif kind == "close":
             if not outer:
                 return False
-            closed_now = chooses
-            before, chooses_before = outer.pop()
-            loops, chooses = loops + before, chooses or chooses_before
+            closed, (loops_outside, chooses_outside) = chooses, outer.pop()
+            loops, chooses = loops + loops_outside, chooses or chooses_outside
         elif kind == "or":
             loops, chooses = 0, True
         elif kind in ("loop", "some"):
             loops, chooses = loops + (kind == "loop"), True
         if loops > MAX_LOOPS:
             return False
-        closed = closed_now
     return not outer

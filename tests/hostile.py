@@ -56,7 +56,7 @@ def editing(folder: Path) -> Path:
     torch.manual_seed(0)
     model = NarModel(config).eval()
     model.punctuation_head, model.language_head = PunctuationHead(32), LanguageHead(32, ("en", "de"))
-    return nar.save(folder, model, made / "tokenizer.json", bigrams(config.text.vocab_size))
+    return nar.save_ar(folder, model, made / "tokenizer.json", bigrams(config.text.vocab_size))
 
 
 def answering(folder: Path) -> Path:
@@ -73,7 +73,7 @@ def answering(folder: Path) -> Path:
     model = ArModel(config).eval()
     encoder, rows = config.encoder, config.text.vocab_size
     model.draft_head = DraftHead(encoder.hidden_dim, rows, blank=rows - 1, window=encoder.bpe_pooling_window)
-    ar.save(folder, model, made / "tokenizer.json")
+    ar.save_ar(folder, model, made / "tokenizer.json")
     save_draft_lm(bigrams(rows - 1), folder)
     (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'] }}\n ASSISTANT:")
     return folder

@@ -88,12 +88,12 @@ def test_a_text_also_ends_where_the_generation_config_says(tmp_path: Path, own: 
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", text_config=text | {"eos_token_id": own})
     change_json(folder / "generation_config.json", eos_token_id=more, temperature=0.7)
-    ends = ar.load(folder)[1].text.eos_token_ids
+    ends = ar.load_ar(folder).model.config.text.eos_token_ids
     wanted = [end for said in (own, more) if said is not None for end in (said if isinstance(said, list) else [said])]
     assert ends == tuple(dict.fromkeys(wanted))
     change_json(folder / "generation_config.json", eos_token_id=10**6)
     with pytest.raises(ConfigError, match="eos_token_id"):
-        ar.load(folder)
+        ar.load_ar(folder)
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora_alpha": None}, {"lora_alpha": 6, "r": 3}])
@@ -104,10 +104,10 @@ def test_an_adapter_whose_scale_is_not_certain_is_refused(tmp_path: Path, settin
     pair = {f"{name}.lora_A.weight": torch.ones(2, columns), f"{name}.lora_B.weight": torch.ones(rows, 2)}
     save_file(pair, folder / "adapter_model.safetensors")
     change_json(folder / "adapter_config.json", peft_type="LORA", lora_alpha=6, r=2)
-    ar.load(folder)
+    ar.load_ar(folder)
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | settings))
     with pytest.raises(CheckpointError, match="lora_alpha"):
-        ar.load(folder)
+        ar.load_ar(folder)
 
 
 def test_embeddings_that_are_tied_and_differ_are_refused(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_embeddings_that_are_tied_and_differ_are_refused(tmp_path: Path) -> None
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_json(folder / "config.json", tie_word_embeddings=True, text_config=text | {"tie_word_embeddings": True})
     with pytest.raises(CheckpointError, match="ties the word embeddings"):
-        ar.load(folder)
+        ar.load_ar(folder)
 
 
 def test_turns_that_are_said_as_often_are_no_loop() -> None:
@@ -127,7 +127,7 @@ def test_turns_that_are_said_as_often_are_no_loop() -> None:
     ids, heard = [ord(letter) for letter in turns * 6], "yes no " * 6
 
     def said(unit: Any) -> int:
-        return repetitions(tags.strip_round("".join(map(chr, unit))), heard)
+        return repetitions(tags.strip_cyclic("".join(map(chr, unit))), heard)
 
     options = RepetitionOptions(max_n=len(turns))
     assert repetition_start(ids, options) is not None

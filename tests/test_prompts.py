@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from redline import prompts
 from redline.errors import CheckpointError, UnsupportedTaskError
-from redline.prompts import Kind, PromptRequest, PromptTemplate, encode, instruction, with_audio
+from redline.prompts import Kind, PromptPart, PromptRequest, PromptTemplate, encode, instruction, with_audio
 from redline.tokenizer import Tokenizer
 
 BASE: Kind = "granite_speech"
@@ -131,6 +131,10 @@ def plain_core() -> tokenizers.Tokenizer:
 @functools.cache
 def plain() -> Tokenizer:
     return Tokenizer(plain_core())
+
+
+def joined(prompt: Sequence[PromptPart]) -> str:
+    return "".join(part.text for part in prompt)
 
 
 def audio_id() -> int:
@@ -271,7 +275,7 @@ def test_doubled_keywords_are_written_once_and_in_order() -> None:
 
 
 def test_the_base_prompt_is_that_of_the_card_byte_for_byte() -> None:
-    prompt = str(PromptTemplate.built_in(BASE).render(PromptRequest()))
+    prompt = joined(PromptTemplate.built_in(BASE).render(PromptRequest()))
     assert prompt == ("USER: <|audio|>transcribe the speech with proper punctuation and capitalization.\n ASSISTANT:")
 
 
@@ -286,7 +290,7 @@ def test_the_base_prompt_is_that_of_the_card_byte_for_byte() -> None:
     ],
 )
 def test_the_plus_prompt_is_that_of_the_card_byte_for_byte(request_: PromptRequest, text: str, end: str) -> None:
-    assert str(PromptTemplate.built_in(PLUS).render(request_)) == PLUS_HEAD + text + PLUS_TAIL + end
+    assert joined(PromptTemplate.built_in(PLUS).render(request_)) == PLUS_HEAD + text + PLUS_TAIL + end
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -305,7 +309,7 @@ def test_a_template_writes_what_it_writes_in_transformers(kind: Kind) -> None:
     chat = [{"role": "system", "content": prompts.PLUS_SYSTEM}] if kind == PLUS else []
     chat.append({"role": "user", "content": f"<|audio|>{space}{ASR}"})
     texts, _ = utils.render_jinja_template([chat], chat_template=JINJA[kind], add_generation_prompt=True)
-    assert texts == [str(PromptTemplate.from_source(JINJA[kind], kind).render(PromptRequest(punctuated=False)))]
+    assert texts == [joined(PromptTemplate.from_source(JINJA[kind], kind).render(PromptRequest(punctuated=False)))]
 
 
 def test_a_template_that_knows_no_prefix_gets_it_at_the_end() -> None:
@@ -333,9 +337,9 @@ def test_a_template_that_knows_no_prefix_gets_it_at_the_end() -> None:
 )
 def test_a_template_is_found_wherever_checkpoints_keep_it(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
     (tmp_path / name).write_text(json.dumps(content))
-    prompt = str(PromptTemplate.from_folder(tmp_path, BASE).render(PromptRequest()))
+    prompt = joined(PromptTemplate.from_folder(tmp_path, BASE).render(PromptRequest()))
     start = "[<s>]" if "bos_token" in content else "[]"
-    assert prompt == start + str(PromptTemplate.built_in(BASE).render(PromptRequest()))
+    assert prompt == start + joined(PromptTemplate.built_in(BASE).render(PromptRequest()))
 
 
 def test_without_a_template_the_cards_own_is_used(tmp_path: Path) -> None:
@@ -452,12 +456,12 @@ def test_a_namespace_in_a_namespace_is_not_written_out() -> None:
 )
 def test_ids_are_those_of_the_whole_text(kind: Kind, request_: PromptRequest) -> None:
     rendered = PromptTemplate.built_in(kind).render(request_)
-    assert encode(plain(), rendered) == plain_core().encode(str(rendered)).ids
+    assert encode(plain(), rendered) == plain_core().encode(joined(rendered)).ids
 
 
 def test_prefix_ids_are_those_of_the_whole_text() -> None:
     rendered = PromptTemplate.built_in(PLUS).render(PromptRequest(speakers=True, prefix="[Speaker 1]: so far"))
-    assert encode(plain(), rendered) == plain_core().encode(str(rendered)).ids
+    assert encode(plain(), rendered) == plain_core().encode(joined(rendered)).ids
 
 
 def test_template_and_instruction_merge_into_one_token() -> None:
@@ -504,7 +508,7 @@ def test_any_user_text_stays_user_text(text: str) -> None:
     text = f"a{text[:60]}z"
     request = PromptRequest(keywords=(text,), prefix=text)
     rendered = OWN.render(request)
-    assert str(rendered) == PLUS_HEAD + ASR + f" Keywords: {text}" + PLUS_TAIL + text
+    assert joined(rendered) == PLUS_HEAD + ASR + f" Keywords: {text}" + PLUS_TAIL + text
     ids = encode(tokenizer(), rendered)
     specials = tokenizer().special_tokens
     assert [id for id in ids if id in tokenizer().special_ids] == [
@@ -539,7 +543,7 @@ def test_a_tokenizer_needs_only_the_control_tokens_of_its_template() -> None:
         encode(Tokenizer(small), render(PromptRequest()))
     small.add_special_tokens([AddedToken("<|audio|>", special=True)])
     request = PromptRequest(prompt="<|start_of_role|>")  # user text needs no token
-    assert encode(Tokenizer(small), render(request)) == small.encode(str(render(request))).ids
+    assert encode(Tokenizer(small), render(request)) == small.encode(joined(render(request))).ids
 
 
 def test_the_audio_id_is_repeated_in_its_place() -> None:

@@ -1,4 +1,4 @@
-"""Forced alignment on CTC posteriors: when was each symbol of a known text said?"""
+"""CTC forced alignment: the Viterbi path of a known text through posteriors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -35,38 +36,30 @@ def align_scores(
     """`ctc_align` where each symbol's log probability [B, T, V] is known, whether or not they add up to one."""
     B, T, _ = log_probs.shape
     device = log_probs.device
-    sizes = torch.tensor([2 * len(row) + 1 for row in targets])
-    S = int(sizes.max())
-    labels = torch.full((B, S), blank)
-    for row, target in zip(labels, targets, strict=True):
-        row[1 : 2 * len(target) : 2] = torch.tensor(target, dtype=torch.long)
-    labels = labels.to(device)
+    sizes = [2 * len(target) + 1 for target in targets]
+    S = max(sizes)
+    states = [[blank, *(state for symbol in target for state in (symbol, blank))] for target in targets]
+    labels = torch.tensor([[*row, *[blank] * (S - len(row))] for row in states], device=device)  # [B, S]
     # A path may skip the blank between two symbols, unless they are equal.
     skips = torch.zeros(B, S, dtype=torch.bool, device=device)
     skips[:, 2:] = (labels[:, 2:] != blank) & (labels[:, 2:] != labels[:, :-2])
     never = torch.finfo(log_probs.dtype).min / 4
     best = torch.full((B, S), never, device=device)
-    emitted = log_probs[:, 0].gather(1, labels)
-    best[:, :2] = emitted[:, :2]
+    best[:, :2] = log_probs[:, 0].gather(1, labels)[:, :2]
     steps = torch.zeros(T, B, S, dtype=torch.uint8, device=device)  # how many states back each frame came from
     scores = torch.full((B, S), never, device=device)  # of the last frame of each utterance
-    scores[lengths == 1] = best[lengths == 1]
-    for frame in range(1, T):
-        one = torch.nn.functional.pad(best, (1, 0), value=never)[:, :S]
-        two = torch.nn.functional.pad(best, (2, 0), value=never)[:, :S].masked_fill(~skips, never)
-        best, steps[frame] = torch.stack((best, one, two)).max(dim=0)
-        best = best + log_probs[:, frame].gather(1, labels)
-        last = lengths == frame + 1
-        scores[last] = best[last]
-    return [
-        _trace(row_scores[:size], row_steps, length, never)
-        for row_scores, row_steps, length, size in zip(
-            scores.cpu(), steps.cpu().transpose(0, 1), lengths.tolist(), sizes.tolist(), strict=True
-        )
-    ]
+    for frame in range(T):
+        if frame:
+            before = F.pad(best, (1, 0), value=never)[:, :S]
+            two_before = F.pad(best, (2, 0), value=never)[:, :S].masked_fill(~skips, never)
+            best, steps[frame] = torch.stack((best, before, two_before)).max(dim=0)
+            best = best + log_probs[:, frame].gather(1, labels)
+        scores = torch.where((lengths == frame + 1)[:, None], best, scores)
+    rows = zip(scores.cpu(), steps.cpu().transpose(0, 1), lengths.tolist(), sizes, strict=True)
+    return [_backtrace(row[:size], row_steps, length, never) for row, row_steps, length, size in rows]
 
 
-def _trace(scores: Tensor, steps: Tensor, length: int, never: float) -> Alignment | None:
+def _backtrace(scores: Tensor, steps: Tensor, length: int, never: float) -> Alignment | None:
     """Walk one utterance's best path back: scores [S] of its last frame, steps [T, S]."""
     size = len(scores)
     if length == 0:

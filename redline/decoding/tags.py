@@ -1,17 +1,16 @@
 """Tagged text, read and written: `[Speaker 1]:` before a turn, `[T:45]` after a word, `_ [T:45]` for a silence.
 
 The number of a time tag is when the word or silence before it ends: centiseconds from the start of the clip, modulo
-1000, so that it starts over every 10 s. Inside this file times are whole centiseconds that do not start over.
+1000, so that it starts over every 10 s (a lap). Inside this file times are whole centiseconds that do not start over.
 Sources: the model card of Granite Speech 4.1 Plus; arXiv 2604.11269 (speakers) and 2604.22817 (times).
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise, zip_longest
 
 from redline.types import Notice, Turn, Word
 
@@ -29,7 +28,7 @@ SLACK = 100
 SILENCE = "_"
 
 # It is searched for in text with single spaces only, and no body crosses a bracket: hostile text costs linear time.
-_TAG = re.compile(
+TAG = re.compile(
     r"""
       \[\ ?T\ ?:\ ?(?P<time>[0-9]{1,6})\ ?\]
     | \[\ ?speaker\ ?(?P<speaker>[0-9]{1,6})(?:\ cluster\ [0-9]+)?\ ?\](?:\ ?:)?
@@ -61,49 +60,37 @@ class Tagged:
     turns: tuple[Turn, ...]
     """All words of the text by speaker; none where no tag names a speaker."""
     tags: int
-    """Tags in the text, malformed ones included."""
     malformed: int
-    """Tags that could not be read."""
-
-    @property
-    def malformed_share(self) -> float:
-        """Malformed tags among all tags; 0 where there are none."""
-        return self.malformed / self.tags if self.tags else 0.0
+    """Of all tags, those that could not be read."""
 
     @property
     def warnings(self) -> tuple[Notice, ...]:
         """What the user should know."""
-        if not self.malformed:
-            return ()
-        message = (
-            f"{self.malformed} of {self.tags} tags could not be read; times or speakers near them are less certain"
-        )
-        return (Notice("malformed-tags", message),)
+        unread = f"{self.malformed} of {self.tags} tags could not be read"
+        notice = Notice("malformed-tags", f"{unread}; times or speakers near them are less certain")
+        return (notice,) if self.malformed else ()
 
 
-def strip(text: str) -> str:
+def strip_tags(text: str) -> str:
     """The words of a tagged text, joined by single spaces."""
     return " ".join(part for kind, part in _scan(text) if kind == "word")
 
 
-def strip_round(text: str) -> str:
-    """The words of a tagged text that is said again and again, cut at any place: a tag may begin at its end."""
+def strip_cyclic(text: str) -> str:
+    """The words of a tagged text that repeats, cut at any place: a tag may begin at its end."""
     start = max(0, text.find("["))
-    return strip(text[start:] + text[:start])
+    return strip_tags(text[start:] + text[:start])
 
 
-def parse(text: str, duration_s: float | None = None, start_s: float = 0.0) -> Tagged:
+def parse_tagged(text: str, duration_s: float | None = None) -> Tagged:
     """Read a tagged text; any text can be read, and none of its words is lost.
 
-    `start_s` is where the clip starts in the recording and `duration_s` how long it is; the times are those of the
-    recording, to the centisecond, never decrease and never leave the clip. A word starts where the word or silence
-    before it ends. Words that share a tag share its time in proportion to their characters; those after the last tag
-    last until the end of the clip, or no time where its duration is unknown. Without any time tag there are no words,
-    and every turn has the span of the clip. Neighbouring turns of one speaker are one turn; words before the first
-    speaker tag, or after a malformed one, are a turn of `NOBODY`. Raises `ValueError` for a duration that is none.
+    Times are in seconds, to the centisecond, never decrease and never leave a clip of `duration_s`. A word starts where
+    the word or silence before it ends. Words that share a tag share its time by their characters; those after the last
+    tag last until the end of the clip, or no time where its duration is unknown. Without any time tag there are no
+    words, and every turn has the span of the clip. Words before the first speaker tag, or after a malformed one, are a
+    turn of `NOBODY`.
     """
-    if duration_s is not None and not 0 <= duration_s < math.inf:
-        raise ValueError(f"duration_s is {duration_s}; allowed are 0 seconds or more")
     limit_ms = limit = None
     if duration_s is not None:
         limit_ms = round(duration_s * 1000)
@@ -121,8 +108,9 @@ def parse(text: str, duration_s: float | None = None, start_s: float = 0.0) -> T
         tags += 1
         if kind == "time":
             waiting = [part for part, _ in parts[len(spans) :]]
-            silent = bool(waiting) and waiting[-1] == SILENCE
-            end = _bounded(_unwrap(now, int(value), silent), now, limit)
+            end = _unwrap(now, int(value), waiting[-1:] == [SILENCE])
+            if limit is not None and end > limit:  # one that is far beyond the end of the clip is not believed
+                end = now if end > limit + SLACK else limit
             spans += _shares(waiting, now, end)
             now, timed = end, True
         elif kind == "speaker":
@@ -134,88 +122,100 @@ def parse(text: str, duration_s: float | None = None, start_s: float = 0.0) -> T
     spans += _shares([part for part, _ in parts[len(spans) :]], now, now if limit is None else limit)
     if not timed:
         spans = [(0, limit or 0)] * len(parts)
-    offset_ms = round(start_s * 1000)
 
     def seconds(time: int) -> float:
-        return (offset_ms + (time * 10 if limit_ms is None else min(time * 10, limit_ms))) / 1000
+        return (time * 10 if limit_ms is None else min(time * 10, limit_ms)) / 1000
 
     words = tuple(
-        Word(seconds(start), seconds(end), part, speaker=said_by)
-        for (part, said_by), (start, end) in zip(parts, spans, strict=True)
+        Word(seconds(start), seconds(end), part, speaker=owner)
+        for (part, owner), (start, end) in zip(parts, spans, strict=True)
         if part != SILENCE
     )
     joined = " ".join(word.text for word in words)
-    return Tagged(joined, words if timed else (), _turns(words), tags, malformed)
+    return Tagged(joined, words if timed else (), speaker_turns(words), tags, malformed)
 
 
-def render_words(words: Sequence[Word], start_s: float = 0.0, min_silence_s: float = 0.01) -> str:
+def speaker_turns(words: Sequence[Word]) -> tuple[Turn, ...]:
+    """Words in order -> the turns of their speakers; none where no word has a speaker."""
+    turns = []
+    for speaker, group in groupby(words, key=lambda word: word.speaker or NOBODY):
+        own = list(group)
+        turns.append(Turn(speaker, own[0].start, own[-1].end, " ".join(word.text for word in own)))
+    return tuple(turns) if any(turn.speaker for turn in turns) else ()
+
+
+def render_words(words: Sequence[Word], min_silence_s: float = 0.01) -> str:
     """Words in time order -> text with time tags, and with speaker tags where the words have speakers.
 
-    `parse(render_words(words, start_s), start_s=start_s).words` are the same words with times to the centisecond. A
-    silence shorter than `min_silence_s` is given to the word after it. A long one is written in several parts, as one
-    tag cannot tell it from a shorter one. Raises `ValueError` for what tags cannot hold: words that overlap or come
-    before `start_s`, a word of 5 s or more that reaches into the next lap, several words or a tag in the text of one
-    word, a speaker who is not a number, and a word of nobody after one of a speaker.
+    `parse_tagged` inverts it, with times to the centisecond. A silence shorter than `min_silence_s` is given to the
+    word after it; a long one is written in several parts, as one tag cannot tell it from a shorter one. Raises
+    `ValueError` where the words could not be read again: some overlap, one of 5 s or more reaches into the next lap, a
+    text is no single word or has a tag in it, or speakers are as `render_turns` does not take them.
     """
     parts: list[str] = []
+    expected: list[Word] = []
     now, speaker = 0, NOBODY
     for word in words:
-        seen = f"word {word.text!r} at {word.start}-{word.end} s"
-        if word.text.split() != [word.text]:
-            raise ValueError(f"{seen}: it is no single word, and would be read as several or none")
-        _check_text(word.text, seen)
-        if not start_s <= word.start <= word.end < math.inf or _centiseconds(word.start - start_s) < now:
-            raise ValueError(f"{seen}: tags hold times from {start_s} s on that never decrease and do not overlap")
-        start, end = _centiseconds(word.start - start_s), _centiseconds(word.end - start_s)
+        if not 0 <= word.start <= word.end < float("inf"):
+            raise ValueError(f"word {word.text!r} at {word.start}-{word.end} s: tags hold times from 0 s on")
+        start, end = round(word.start * 100), round(word.end * 100)
         if start > now and (start - now) / 100 >= min_silence_s:
             step = ROLLOVER - SLACK - 1
             parts += (f"{SILENCE} [T:{time % ROLLOVER}]" for time in (*range(now + step, start, step), start))
             now = start
-        if _unwrap(now, end % ROLLOVER, silent=False) != end:
-            raise ValueError(
-                f"{seen}: tags that start over every 10 s hold words of less than 5 s; split or shorten it"
-            )
         if (word.speaker or NOBODY) != speaker:
             speaker = word.speaker or NOBODY
-            parts.append(_speaker_tag(speaker, seen))
+            parts.append(f"[Speaker {speaker}]:")
         parts.append(f"{word.text} [T:{end % ROLLOVER}]")
+        expected.append(Word((now if start > now else start) / 100, end / 100, word.text, speaker=speaker or None))
         now = end
-    return " ".join(parts)
+    text = " ".join(parts)
+    tagged = parse_tagged(text)
+    if list(tagged.words) != expected or tagged.malformed:
+        wrong = next(
+            (word for word, read in zip_longest(expected, tagged.words) if word and word != read), expected[-1]
+        )
+        raise ValueError(
+            f"word {wrong.text!r} at {wrong.start}-{wrong.end} s would be read otherwise; tags hold single words "
+            "without tags that do not overlap, less than 5 s of each where tags start over, and speakers that are numbers"
+        )
+    return text
 
 
 def render_turns(turns: Sequence[Turn]) -> str:
     """Turns in order -> text with speaker tags; their times are not written.
 
-    `parse(render_turns(turns)).turns` are the same speakers and texts, neighbouring turns of one speaker merged; there
-    are none where all are turns of nobody. Raises `ValueError` for what tags cannot hold: a turn without words, or with
-    a tag in its text, a speaker who is not a number, and a turn of nobody after one of a speaker.
+    `parse_tagged` inverts it, but for neighbouring turns of one speaker, which are one. Raises `ValueError` where the
+    turns could not be read again: one is without words or has a tag in its text, a speaker is not a number, or one is
+    of nobody after one of a speaker.
     """
-    parts: list[str] = []
-    for speaker, group in groupby(turns, key=lambda turn: turn.speaker):
-        said = [_normal(turn.text) for turn in group]
-        text = " ".join(said)
-        seen = f"turn {text[:40]!r} of speaker {speaker!r}"
-        for one in (*said, text):  # texts that are harmless alone may make a tag together
-            _check_text(one, seen)
-        if parts or speaker != NOBODY:
-            parts.append(_speaker_tag(speaker, seen))
-        parts.append(text)
-    return " ".join(parts)
+    merged = [
+        (speaker, " ".join(" ".join(turn.text.split()) for turn in group))
+        for speaker, group in groupby(turns, key=lambda turn: turn.speaker)
+    ]
+    tags = [f"[Speaker {speaker}]: " if speaker or at else "" for at, (speaker, _) in enumerate(merged)]
+    rendered = " ".join(tag + text for tag, (_, text) in zip(tags, merged, strict=True))
+    tagged = parse_tagged(rendered)
+    found = [(turn.speaker, turn.text) for turn in tagged.turns] or [(NOBODY, tagged.text)][: len(merged)]
+    if found != merged or tagged.malformed or not all(turn.text.strip() for turn in turns):
+        raise ValueError(
+            f"turns {rendered[:80]!r} would be read otherwise; tags hold texts without tags, and speakers that are "
+            "numbers, nobody only before the first of them"
+        )
+    return rendered
 
 
 def _scan(text: str) -> Iterator[tuple[str, str]]:
     """The parts of a text in order, each with its kind: word, silence, time, speaker, no_time or no_speaker."""
-    text = _normal(text)
+    text = " ".join(text.split())
     position = 0
-    for match in _TAG.finditer(text):
-        for part in text[position : match.start()].split():
+    for match in (*TAG.finditer(text), None):
+        for part in text[position : match.start() if match else None].split():
             yield ("silence" if part == SILENCE else "word"), part
-        kind = match.lastgroup
-        assert kind is not None, "every branch of the pattern has a named group"
-        yield kind, match[kind]
-        position = match.end()
-    for part in text[position:].split():
-        yield ("silence" if part == SILENCE else "word"), part
+        if match is not None:
+            kind = match.lastgroup or ""
+            yield kind, match[kind]
+            position = match.end()
 
 
 def _unwrap(now: int, value: int, silent: bool) -> int:
@@ -226,58 +226,14 @@ def _unwrap(now: int, value: int, silent: bool) -> int:
     if value >= max(ROLLOVER, now):
         return value  # some texts in circulation have times that do not start over
     rise = (value - now) % ROLLOVER
-    fall = ROLLOVER - rise
     in_lap = value % ROLLOVER < now % ROLLOVER
     slack = WORD_SLACK if in_lap and not silent else SLACK
     # Before the start of the clip there was no lap to fall back to.
-    return now if fall <= min(slack, now) else now + rise
-
-
-def _bounded(time: int, now: int, limit: int | None) -> int:
-    """A time that lies within the clip; one that is far beyond its end is not believed."""
-    if limit is None or time <= limit:
-        return time
-    return now if time > limit + SLACK else limit
+    return now if ROLLOVER - rise <= min(slack, now) else now + rise
 
 
 def _shares(parts: Sequence[str], start: int, end: int) -> Iterator[tuple[int, int]]:
     """When each of several parts starts and ends that together last from `start` to `end`."""
-    total = sum(map(len, parts))
-    before, done = start, 0
-    for part in parts:
-        done += len(part)
-        after = start + (end - start) * done // total
-        yield before, after
-        before = after
-
-
-def _turns(words: Sequence[Word]) -> tuple[Turn, ...]:
-    """Words -> turns; none where nobody is named."""
-    if not any(word.speaker for word in words):
-        return ()
-    turns = []
-    for speaker, group in groupby(words, key=lambda word: word.speaker or NOBODY):
-        said = list(group)
-        turns.append(Turn(speaker, said[0].start, said[-1].end, " ".join(word.text for word in said)))
-    return tuple(turns)
-
-
-def _speaker_tag(speaker: str, seen: str) -> str:
-    if not re.fullmatch("[0-9]{1,6}", speaker):
-        raise ValueError(
-            f"{seen}: speaker {speaker!r}; tags name numbers only, and nobody only before the first of them"
-        )
-    return f"[Speaker {speaker}]:"
-
-
-def _check_text(text: str, seen: str) -> None:
-    if not text or strip(text) != text:
-        raise ValueError(f"{seen}: the text is empty or has a tag or a silence in it, which would not be read as text")
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _centiseconds(seconds: float) -> int:
-    return round(seconds * 100)
+    marks = [0, *accumulate(map(len, parts))]
+    times = [start + (end - start) * mark // max(1, marks[-1]) for mark in marks]
+    return pairwise(times)

@@ -1,9 +1,8 @@
-"""When each word of a text was said, by forced alignment on the encoder's character posteriors.
+"""Word times by forced alignment of any text on the encoder's character posteriors.
 
-It works for the text of any of the models, because they share the encoder's character head: row 0 is the blank, row i
-below 256 code point i, and from 256 on, where there are such rows, Katakana from U+30A1. What a head has no letters for
-but people speak, such as digits, symbols and other scripts, is a wildcard that fits any letter (the star of arXiv
-2305.13516); punctuation is silent.
+All models share the character head: row 0 is the blank, row i below 256 code point i, and from 256 on, where there are
+such rows, Katakana from U+30A1. What a head has no letters for but people speak, such as digits, symbols and other
+scripts, is a wildcard that fits any letter (the star of arXiv 2305.13516); punctuation is silent.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from redline.decoding.align import Alignment, align_scores
-from redline.types import Notice, Turn, Word
+from redline.types import Notice, Word
 
 BLANK, SPACE = 0, ord(" ")
 KATAKANA, KATAKANA_ROW = 0x30A1, 256
@@ -28,8 +27,14 @@ SPOKEN_MARKS = "&@#%*/\\"
 """Marks that Unicode calls punctuation and people read out."""
 WILD_IN_SILENCE = 0.1
 """What a wildcard costs in a frame of silence, in nats: enough to keep pauses out of it, too little to split it."""
-FITS = -1.7
+MIN_FIT = -1.7
 """A text whose mean log probability of a frame is lower is not what was said."""
+DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+"""Scripts without spaces: kana, Han, Thai, Lao, Burmese, Khmer."""
+UNALIGNED = Notice(
+    "unaligned",
+    "the words could not be aligned with the sound, because the text does not fit it; their times are guesses",
+)
 
 
 @lru_cache(maxsize=4)
@@ -46,15 +51,14 @@ def spell(word: str, rows: int) -> list[int]:
     """
     labels: list[int] = []
     for char in unicodedata.normalize("NFC", word.lower()):
-        row = _row(char, rows)
-        if row is None or (row == rows and labels and labels[-1] == rows):
-            continue
-        labels.append(row)
+        label = _character_row(char, rows)
+        if label is not None and not (label == rows and labels[-1:] == [rows]):
+            labels.append(label)
     return labels
 
 
 @lru_cache(maxsize=4096)
-def _row(char: str, rows: int) -> int | None:
+def _character_row(char: str, rows: int) -> int | None:
     """The row of one character, `rows` for the wildcard, None for what is silent."""
     code = ord(char.replace("\u2019", "'"))
     if HIRAGANA <= code <= HIRAGANA_END:
@@ -69,11 +73,11 @@ def _row(char: str, rows: int) -> int | None:
             return KATAKANA_ROW + code - KATAKANA
         base = unicodedata.normalize("NFD", char)[0]
         if base != char:
-            return _row(base, rows)
+            return _character_row(base, rows)
     return rows
 
 
-def written(rows: Sequence[int]) -> str:
+def decode_characters(rows: Sequence[int]) -> str:
     """The text of rows of a character head."""
     return "".join(chr(row if row < KATAKANA_ROW else row - KATAKANA_ROW + KATAKANA) for row in rows)
 
@@ -95,24 +99,17 @@ def with_wildcard(logits: Tensor) -> Tensor:
     return torch.cat((log_probs, wild[..., None]), dim=-1)
 
 
-UNALIGNED = Notice(
-    "unaligned",
-    "the words could not be aligned with the sound, because the text does not fit it; their times are guesses",
-)
-
-
 def timing_notices(text: str, score: float) -> tuple[Notice, ...]:
     """What to say about the times of a text that fits with a score of `scored_word_times`."""
-    return (UNALIGNED,) if text.strip() and score <= FITS else ()
+    return (UNALIGNED,) if text.strip() and score <= MIN_FIT else ()
 
 
 def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
     """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
 
-    Times are seconds from the start of the clip and never decrease. The confidence of a word is how sure the encoder is
-    of its characters where they are heard: the mean of their probabilities; None for a word without letters of its own.
-    A word of punctuation alone gets the time between its neighbours; a text that cannot be aligned at all shares its
-    clip in proportion to its characters.
+    Times are seconds from the start of the clip and never decrease. The confidence of a word is the mean probability of
+    its characters where they are aligned; None for a word without letters of its own. A word of punctuation alone gets
+    the time between its neighbours; a text that cannot be aligned at all shares its clip by its characters.
     """
     return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
 
@@ -128,7 +125,7 @@ def scored_word_times(
     clips = zip(texts, spelled, found, log_probs, lengths.tolist(), strict=True)
     return [
         (
-            _told(text.split(), words, rows, alignment, row[:length], frame_s),
+            _aligned_words(text.split(), words, rows, alignment, row[:length], frame_s),
             alignment.score if alignment else -math.inf,
         )
         for text, words, alignment, row, length in clips
@@ -162,8 +159,10 @@ class LazyWordTimes:
             length = torch.tensor([len(self.log_probs)])
             targets = [_joined(self.spelled, self.space)]
             (found,) = align_scores(self.log_probs[None], length, targets, BLANK)
-            fits = found is not None and found.score > FITS
-            words = _told(self.names, self.spelled, self.wild, found, self.log_probs, self.frame_s) if fits else []
+            fits = found is not None and found.score > MIN_FIT
+            words = (
+                _aligned_words(self.names, self.spelled, self.wild, found, self.log_probs, self.frame_s) if fits else []
+            )
             self.made = tuple(words[self.skipped :])
         return self.made
 
@@ -173,26 +172,8 @@ def _units(text: str) -> list[str]:
     return [
         unit
         for word in text.split()
-        for unit in (re.findall(r"[^\W\d_]|[\W\d_]+", word) if _is_dense(word) else [word])
+        for unit in (re.findall(r"[^\W\d_]|[\W\d_]+", word) if DENSE.search(word) else [word])
     ]
-
-
-def _is_dense(word: str) -> bool:
-    """Whether a word is of a script without spaces: Han, kana, Thai, Lao, Khmer, Burmese."""
-    return any(
-        "\u3040" <= char <= "\u30ff"
-        or "\u3400" <= char <= "\u9fff"
-        or "\u0e00" <= char <= "\u0eff"
-        or "\u1000" <= char <= "\u109f"
-        or "\u1780" <= char <= "\u17ff"
-        for char in word
-    )
-
-
-def _certainty(log_probs: Tensor, labels: Sequence[int], alignment: Alignment) -> list[float]:
-    """The probability of each label in the surest of its frames: log probabilities [T, C] of one clip."""
-    own = log_probs[:, torch.tensor(labels, device=log_probs.device)].exp().T.tolist()  # [symbols][T]
-    return [max(row[start:end]) for row, start, end in zip(own, alignment.starts, alignment.ends, strict=True)]
 
 
 def share(words: Sequence[str], start: float, end: float) -> list[Word]:
@@ -201,20 +182,6 @@ def share(words: Sequence[str], start: float, end: float) -> list[Word]:
     total = max(1, marks[-1])
     times = [round(start + (end - start) * mark / total, 3) for mark in marks]
     return [Word(times[index], times[index + 1], word) for index, word in enumerate(words)]
-
-
-def timed_turns(turns: Iterable[Turn], words: Sequence[Word]) -> tuple[list[Turn], list[Word]]:
-    """Give turns the times of their words and the words their speakers; the turns hold the words in order."""
-    made, said = [], []
-    at = 0
-    for turn in turns:
-        count = len(turn.text.split())
-        own = words[at : at + count]
-        at += count
-        if own:
-            made.append(Turn(turn.speaker, own[0].start, own[-1].end, turn.text))
-        said += [Word(word.start, word.end, word.text, word.confidence, turn.speaker or None) for word in own]
-    return made, said
 
 
 def _space(rows: int) -> int:
@@ -231,48 +198,41 @@ def _joined(words: Sequence[Sequence[int]], space: int) -> list[int]:
     return labels
 
 
-def _told(
+def _aligned_words(
     names: Sequence[str],
     spelled: Sequence[Sequence[int]],
     wild: int,
-    found: Alignment | None,
+    alignment: Alignment | None,
     log_probs: Tensor,
     frame_s: float,
 ) -> list[Word]:
-    """Words with the times of their letters in an alignment with log probabilities [T, C]; without one they share."""
+    """Words with the times of their letters in an alignment with log probabilities [T, C].
+
+    Neighbours without letters share the gap they stand in, and all words the clip where there is no alignment.
+    """
     length = len(log_probs)
-    if found is None or not any(spelled):
+    if alignment is None or not any(spelled):
         return share(names, 0.0, length * frame_s)
-    spans: list[tuple[int, int, float | None] | None] = []
-    sure = _certainty(log_probs, _joined(spelled, BLANK), found)
-    at = 0
-    for labels in spelled:
-        if not labels:
-            spans.append(None)
-            continue
-        end = at + len(labels)
-        own = [one for one, label in zip(sure[at:end], labels, strict=True) if label != wild]
-        spans.append((found.starts[at], found.ends[end - 1], sum(own) / len(own) if own else None))
-        at = end + 1  # and the space
-    return _filled(names, spans, length, frame_s)
-
-
-def _filled(
-    names: Sequence[str], spans: Sequence[tuple[int, int, float | None] | None], length: int, frame_s: float
-) -> list[Word]:
-    """Words with the times of their spans in frames; neighbours without one share the gap they stand in."""
+    labels = torch.tensor(_joined(spelled, BLANK), device=log_probs.device)
+    likely = log_probs[:, labels].exp().T.tolist()  # [symbols][T]
     words: list[Word] = []
     waiting: list[str] = []
-    now = 0
-    for name, span in zip([*names, ""], [*spans, (length, length, None)], strict=True):
-        if span is None:
+    now = at = 0
+    for name, own in zip(names, spelled, strict=True):
+        if not own:
             waiting.append(name)
             continue
-        start, end, sure = span
+        symbols = range(at, at + len(own))
+        start, end = alignment.starts[symbols[0]], alignment.ends[symbols[-1]]
+        # A letter is as certain as in the most certain of its frames.
+        certain = [
+            max(likely[symbol][alignment.starts[symbol] : alignment.ends[symbol]])
+            for symbol, label in zip(symbols, own, strict=True)
+            if label != wild
+        ]
         words += share(waiting, round(now * frame_s, 3), round(start * frame_s, 3))
+        confidence = round(sum(certain) / len(certain), 3) if certain else None
+        words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name, confidence))
         waiting, now = [], end
-        if name:
-            words.append(
-                Word(round(start * frame_s, 3), round(end * frame_s, 3), name, sure if sure is None else round(sure, 3))
-            )
-    return words
+        at += len(own) + 1  # and the space
+    return words + share(waiting, round(now * frame_s, 3), round(length * frame_s, 3))

@@ -1,104 +1,101 @@
-"""Who says each word, by the sound of voices: windows over words are grouped, then every word finds its group.
+"""Diarization of one clip's words: agglomerative clustering of speaker embeddings, then a Viterbi path over the words.
 
-Voices are given as unit vectors; the more two point the same way, the likelier they are one. Within a clip, windows of
-about a second are linked by the mean of all their similarities, and words take the voice that their surroundings sound
-like, on a path that changes speakers rarely and rather in pauses.
+Speaker embeddings are unit vectors, compared by cosine similarity. Windows of about a second over the words are
+clustered by average linkage; then every word takes the speaker that it and the words around it are most similar to, on
+a path that changes speakers rarely and rather in pauses. Overlapped speech gets one speaker.
+
+W words, N windows, K speakers, E dimensions of an embedding.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redline.features import FRAME_RATE
-from redline.types import Hypothesis, SpeakerEmbedding, Turn, Word
+from redline.types import Word
 
-Track = Callable[[Sequence[tuple[int, int]]], Tensor]
-"""Spans of frames -> their directions [N, E]."""
+Span = tuple[float, float]
+Track = Callable[[Sequence[Span]], Tensor]
+"""Spans in seconds -> their speaker embeddings [N, E]."""
+LONG_PAUSE_S = 0.5
+SHORTEST_S = 0.1
+"""What a shorter window or word weighs."""
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """How words are given to voices; times in seconds, similarities between -1 and 1."""
+    """How words are given to speakers; similarities are cosines."""
 
     window_s: float = 0.8
     hop_s: float = 0.3
     pause_s: float = 0.15
     """A longer pause between words may be a change of speakers: no window reaches over it."""
-    same: float = 0.52
-    """Windows that are on average more alike than this are of one voice."""
-    known: float = 0.75
-    """Voices that are more alike than this, each over all it says in the clip, are one."""
-    least_s: float = 1.6
-    """A voice that is heard for less is taken for one of the others."""
-    most: int = 4
-    """Voices in one clip."""
-    around_s: float = 0.4
-    """How far to both sides of a word its voice is listened to."""
-    certainty: float = 40.0
-    """Worth of a second that sounds alike, beside the cost of a change of speakers."""
-    change: float = 4.0
-    change_in_pause: float = 2.0
-    """What a change costs between two words, and after a pause of half a second."""
-    rounds: int = 3
-
-    def __post_init__(self) -> None:
-        if not 0 < self.hop_s <= self.window_s:
-            raise ValueError(f"hop_s is {self.hop_s}; allowed are more than 0 and at most window_s, {self.window_s}")
-        if self.most < 1 or self.rounds < 1:
-            raise ValueError(f"most is {self.most}, rounds is {self.rounds}; both are at least 1")
+    window_similarity: float = 0.52
+    """Clusters of windows that are on average more similar than this are merged."""
+    speaker_similarity: float = 0.75
+    """Clusters that are more similar than this, each over all its words, are merged."""
+    min_speaker_s: float = 1.6
+    """A cluster of less speech is dropped; its words go to the others."""
+    max_speakers: int = 4
+    context_s: float = 0.4
+    """How far to both sides of a word its surroundings reach."""
+    emission_weight: float = 40.0
+    """Worth of a second of full similarity, beside the cost of a change of speakers."""
+    change_cost: float = 4.0
+    pause_change_cost: float = 2.0
+    """What a change costs after a pause of half a second."""
+    iterations: int = 3
 
 
-LONG_PAUSE_S = 0.5
-
-
-def attribute(words: Sequence[Word], track: Track, frames: int, options: ClusterOptions) -> tuple[list[int], Tensor]:
-    """Words of a clip of so many frames -> the voice of each, numbered as they come, and their directions [K, E]."""
+def assign_speakers(words: Sequence[Word], track: Track, options: ClusterOptions) -> tuple[list[int], Tensor]:
+    """Words in time order -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E]."""
     runs = _runs(words, options.pause_s)
-    spans = [span for first, last in runs for span in _windows(words[first].start, words[last].end, options)]
-    heard = track([_frames(start, end, frames) for start, end in spans])  # [N, E]
-    seconds = torch.tensor([max(end - start, 0.1) for start, end in spans])
-    voices = _central(heard, seconds, agglomerate(heard @ heard.T, seconds, options.same), options)
-    around = track([_frames(*span, frames) for span in _surroundings(words, runs, options.around_s)])  # [W, E]
-    seconds = torch.tensor([max(word.end - word.start, 0.1) for word in words])
-    costs = _costs(words, options)
-    for turn in range(options.rounds):
-        path = best_path(options.certainty * seconds[:, None] * (around @ voices.T), costs)
-        if turn + 1 < options.rounds:
-            voices = _central(around, seconds, path, options)
+    windows = [span for run in runs for span in _windows(run[0].start, run[-1].end, options)]
+    embeddings, seconds = track(windows), _seconds(windows)  # [N, E], [N]
+    labels = agglomerate(embeddings @ embeddings.T, seconds, options.window_similarity)
+    speakers = _centroids(embeddings, seconds, labels, options)
+    embeddings = track([_surroundings(word, run, options.context_s) for run in runs for word in run])  # [W, E]
+    seconds = _seconds([(word.start, word.end) for word in words])
+    gaps = [0.0, *(max(0.0, after.start - before.end) for before, after in pairwise(words))]
+    shares = torch.tensor(gaps).clamp(max=LONG_PAUSE_S) / LONG_PAUSE_S
+    costs = options.change_cost + shares * (options.pause_change_cost - options.change_cost)
+    for iteration in range(options.iterations):
+        path = viterbi_path(options.emission_weight * seconds[:, None] * (embeddings @ speakers.T), costs)
+        if iteration + 1 < options.iterations:
+            speakers = _centroids(embeddings, seconds, path, options)
     order = list(dict.fromkeys(path))
-    voices = torch.stack([_direction(around, seconds, path, voice) for voice in order])
-    return [order.index(voice) for voice in path], voices
+    speakers = torch.stack([_centroid(embeddings, seconds, path, speaker) for speaker in order])
+    return [order.index(speaker) for speaker in path], speakers
 
 
-def agglomerate(similarity: Tensor, weights: Tensor, same: float) -> list[int]:
-    """Groups of things by average linkage: similarities [N, N] and weights [N] -> a label for each.
+def agglomerate(similarity: Tensor, weights: Tensor, least: float) -> list[int]:
+    """Agglomerative clustering by average linkage: similarities [N, N] and weights [N] -> a label for each.
 
-    The two groups that are most alike become one, as long as they are more alike than `same` on average.
+    The two most similar clusters are merged as long as they are more similar than `least` on average.
     """
-    alike, weights = similarity.double().clone(), weights.double().clone()
-    alike.fill_diagonal_(-torch.inf)
-    labels = torch.arange(len(alike))
-    while len(alike) > 1:
-        one, other = sorted(divmod(int(alike.argmax()), len(alike)))
-        if not alike[one, other] >= same:
+    similarity, weights = similarity.double().clone(), weights.double().clone()
+    similarity.fill_diagonal_(-torch.inf)
+    labels = torch.arange(len(similarity))
+    while len(similarity) > 1:
+        a, b = sorted(divmod(int(similarity.argmax()), len(similarity)))
+        if not similarity[a, b] >= least:
             break
-        joined = (weights[one] * alike[one] + weights[other] * alike[other]) / (weights[one] + weights[other])
-        alike[one], alike[:, one] = joined, joined
-        alike[one, one] = -torch.inf
-        alike[other], alike[:, other] = -torch.inf, -torch.inf
-        weights[one] += weights[other]
-        labels[labels == other] = one
+        merged = (weights[a] * similarity[a] + weights[b] * similarity[b]) / (weights[a] + weights[b])
+        similarity[a], similarity[:, a] = merged, merged
+        similarity[a, a] = -torch.inf
+        similarity[b], similarity[:, b] = -torch.inf, -torch.inf
+        weights[a] += weights[b]
+        labels[labels == b] = a
     return [int(label) for label in labels]
 
 
-def best_path(scores: Tensor, costs: Tensor) -> list[int]:
+def viterbi_path(scores: Tensor, costs: Tensor) -> list[int]:
     """The best sequence of states: scores [W, K] of each place, costs [W] of another state than at the place before."""
     total, came_from = scores[0], list[Tensor]()
     for row, cost in zip(scores[1:], costs[1:], strict=True):
@@ -111,8 +108,11 @@ def best_path(scores: Tensor, costs: Tensor) -> list[int]:
     return path[::-1]
 
 
-def named(labels: Sequence[int], given: Sequence[str]) -> list[str]:
-    """Names of voices: those of the first words are given, each voice has the one it has most; others are numbered."""
+def name_speakers(labels: Sequence[int], given: Sequence[str]) -> list[str]:
+    """Names of the words' speakers: those of the first words are given, and a speaker has the one it has most.
+
+    Speakers without one are numbered.
+    """
     votes: dict[int, Counter[str]] = {}
     for label, name in zip(labels, given, strict=False):
         votes.setdefault(label, Counter())[name] += 1
@@ -121,31 +121,13 @@ def named(labels: Sequence[int], given: Sequence[str]) -> list[str]:
     return [names[label] if label in names else names.setdefault(label, next(free)) for label in labels]
 
 
-def told(words: Sequence[Word], speakers: Sequence[str], labels: Sequence[int], directions: Tensor) -> Hypothesis:
-    """The hypothesis that these words were said by these speakers, whose voices have labels and directions [K, E]."""
-    said = tuple(replace(word, speaker=speaker) for word, speaker in zip(words, speakers, strict=True))
-    turns: list[Turn] = []
-    for speaker, own in groupby(said, key=lambda word: word.speaker or ""):
-        run = list(own)
-        turns.append(Turn(speaker, run[0].start, run[-1].end, " ".join(word.text for word in run)))
-    seconds = dict.fromkeys(sorted(labels), 0.001)
-    for word, label in zip(words, labels, strict=True):
-        seconds[label] += word.end - word.start
-    owners = dict(zip(labels, speakers, strict=True))
-    heard = tuple(
-        SpeakerEmbedding(owners[label], tuple(directions[label].tolist()), round(amount, 3))
-        for label, amount in seconds.items()
-    )
-    return Hypothesis(" ".join(word.text for word in words), words=said, turns=tuple(turns), speaker_embeddings=heard)
-
-
-def _runs(words: Sequence[Word], pause_s: float) -> list[tuple[int, int]]:
-    """First and last word of each stretch without a pause."""
+def _runs(words: Sequence[Word], pause_s: float) -> list[Sequence[Word]]:
+    """The words of each stretch without a pause."""
     starts = [at for at in range(len(words)) if not at or words[at].start - words[at - 1].end >= pause_s]
-    return list(zip(starts, [*(start - 1 for start in starts[1:]), len(words) - 1], strict=True))
+    return [words[start:end] for start, end in pairwise([*starts, len(words)])]
 
 
-def _windows(start: float, end: float, options: ClusterOptions) -> list[tuple[float, float]]:
+def _windows(start: float, end: float, options: ClusterOptions) -> list[Span]:
     """Windows that cover a stretch of speech evenly."""
     room = end - start - options.window_s
     if room <= 0:
@@ -155,49 +137,34 @@ def _windows(start: float, end: float, options: ClusterOptions) -> list[tuple[fl
     return [(begin, begin + options.window_s) for begin in starts]
 
 
-def _surroundings(words: Sequence[Word], runs: Sequence[tuple[int, int]], around_s: float) -> list[tuple[float, float]]:
-    """For each word the words near it in its run, from the start of the first to the end of the last."""
-    spans = []
-    for first, last in runs:
-        for at in range(first, last + 1):
-            middle = (words[at].start + words[at].end) / 2
-            near = [n for n in range(first, last + 1) if n == at or _near(words[n], middle, around_s)]
-            spans.append((words[near[0]].start, words[near[-1]].end))
-    return spans
+def _surroundings(word: Word, run: Sequence[Word], context_s: float) -> Span:
+    """From the start of the first to the end of the last of the words near one in its run."""
+    middle = (word.start + word.end) / 2
+    near = [
+        other
+        for other in run
+        if other is word or (other.start >= middle - context_s and other.end <= middle + context_s)
+    ]
+    return near[0].start, near[-1].end
 
 
-def _near(word: Word, middle: float, around_s: float) -> bool:
-    return word.start >= middle - around_s and word.end <= middle + around_s
+def _seconds(spans: Sequence[Span]) -> Tensor:
+    return torch.tensor([max(end - start, SHORTEST_S) for start, end in spans])
 
 
-def _frames(start: float, end: float, frames: int) -> tuple[int, int]:
-    first = min(frames - 1, max(0, int(start * FRAME_RATE)))
-    return first, max(first + 1, min(frames, int(end * FRAME_RATE)))
-
-
-def _costs(words: Sequence[Word], options: ClusterOptions) -> Tensor:
-    """What a change of speakers costs before each word, the less the longer the pause."""
-    gaps = [0.0, *(max(0.0, two.start - one.end) for one, two in pairwise(words))]
-    shares = torch.tensor(gaps).clamp(max=LONG_PAUSE_S) / LONG_PAUSE_S
-    return options.change + shares * (options.change_in_pause - options.change)
-
-
-def _central(heard: Tensor, seconds: Tensor, labels: Sequence[int], options: ClusterOptions) -> Tensor:
-    """The directions [K, E] of the voices that are heard long enough, the longest first; at least of one.
-
-    Those that are more alike than `known` are one.
-    """
+def _centroids(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], options: ClusterOptions) -> Tensor:
+    """Embeddings [K, E] of the speakers with enough speech, most speech first; at least of one."""
     length: dict[int, float] = {}
     for label, amount in zip(labels, seconds.tolist(), strict=True):
         length[label] = length.get(label, 0.0) + amount
-    ranked = sorted(length, key=lambda label: -length[label])[: options.most]
-    kept = [label for label in ranked if length[label] >= options.least_s] or ranked[:1]
-    found = torch.stack([_direction(heard, seconds, labels, label) for label in kept])
+    ranked = sorted(length, key=lambda label: -length[label])[: options.max_speakers]
+    kept = [label for label in ranked if length[label] >= options.min_speaker_s] or ranked[:1]
+    found = torch.stack([_centroid(embeddings, seconds, labels, label) for label in kept])
     amounts = torch.tensor([length[label] for label in kept])
-    groups = agglomerate(found @ found.T, amounts, options.known)
-    return torch.stack([_direction(found, amounts, groups, group) for group in dict.fromkeys(groups)])
+    merged = agglomerate(found @ found.T, amounts, options.speaker_similarity)
+    return torch.stack([_centroid(found, amounts, merged, label) for label in dict.fromkeys(merged)])
 
 
-def _direction(heard: Tensor, seconds: Tensor, labels: Sequence[int], label: int) -> Tensor:
-    own = torch.tensor([one == label for one in labels])
-    return F.normalize((heard[own] * seconds[own, None]).sum(dim=0), dim=0)
+def _centroid(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], label: int) -> Tensor:
+    own = torch.tensor(labels) == label
+    return F.normalize((embeddings[own] * seconds[own, None]).sum(dim=0), dim=0)

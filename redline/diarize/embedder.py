@@ -1,11 +1,11 @@
-"""The head that tells voices apart (`out_voices.safetensors`): windows of log-mel features -> directions, one a voice.
+"""Speaker embedding network (`out_voices.safetensors`): log-mel features -> speaker embeddings, unit vectors.
 
-It is the network of GE2E (arXiv 1710.10467), three LSTM layers over 40 mel bands, in the shape that Resemblyzer trained
-on thousands of voices, with a projection in which one threshold holds for all microphones. It reads the features that
-every model is given, not the encoder's states, which have learned to forget who speaks. Two windows of one voice point
-the same way; a span has the mean direction of the windows in it.
+The network of GE2E (arXiv 1710.10467), three LSTM layers over 40 mel bands, in the shape that Resemblyzer trained on
+thousands of speakers, with a projection in which one threshold holds for all microphones. It reads the features that
+every model is given, not the encoder's states, which have learned to forget who speaks. A span of time has the mean
+embedding of the windows in it.
 
-N pieces, F mel frames (10 ms), T feature frames (20 ms), E numbers a direction.
+N windows, F mel frames (10 ms), T feature frames (20 ms), E dimensions of an embedding.
 """
 
 from __future__ import annotations
@@ -26,20 +26,16 @@ from redline.models.invariant import Linear
 SPEAKER_HEAD = "out_voices.safetensors"
 BANDS, STATES, LAYERS = 40, 256, 3
 WINDOW_S, HOP_S = 1.6, 0.2
-"""How long each window is, and how far apart they are."""
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
-AT_ONCE = 64
-"""Windows that are heard together."""
+WINDOWS_AT_ONCE = 64
 NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
 SCALE = ".scale"
 
-SpanOfFrames = tuple[int, int]
-
 
 class SpeakerEmbedder(nn.Module):
-    """Mel pieces [N, F, 40] -> directions [N, E]."""
+    """Mel windows [N, F, 40] -> speaker embeddings [N, E]."""
 
     bands: Tensor
 
@@ -53,49 +49,50 @@ class SpeakerEmbedder(nn.Module):
         self.out = Linear(STATES, size)
 
     def mel(self, features: Tensor) -> Tensor:
-        """A clip's features [T, 160] as recorded -> the power in each of the head's bands [2T, 40], at one loudness."""
+        """A clip's features [T, 160] as recorded -> the power in each of the network's bands [2T, 40], normalised."""
         power = 10.0 ** (4.0 * (features.float().reshape(-1, N_MELS) - 1.0))  # [2T, 80]
         mel: Tensor = power @ self.bands.to(power) * (LOUDNESS / power.sum(dim=1).mean())
         return mel
 
     def forward(self, mel: Tensor) -> Tensor:
         states: Tensor = self.lstm(mel)[1][0][-1]  # [N, 256], after the last frame
-        heard = F.normalize(F.relu(self.linear(states)), dim=-1)
-        return F.normalize(self.out(heard - self.centre), dim=-1)
+        hidden = F.normalize(F.relu(self.linear(states)), dim=-1)
+        return F.normalize(self.out(hidden - self.centre), dim=-1)
 
     @torch.no_grad()
-    def track(self, x: Tensor, lengths: Tensor) -> list[EmbeddingTrack]:
-        """The voices of each clip of a batch, as recorded: features [B, T, 160], lengths [B]."""
-        return [self._track(row[:length]) for row, length in zip(x, lengths.tolist(), strict=True)]
-
-    def _track(self, features: Tensor) -> EmbeddingTrack:
+    def track(self, features: Tensor) -> EmbeddingTrack:
+        """The embeddings along one clip's features [T, 160], as recorded."""
         mel = self.mel(features).to(self.out.weight)
         length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, HOP_S))
         windows = mel.unfold(0, min(length, len(mel)), hop).transpose(1, 2)  # [N, F, 40]
-        heard = torch.cat([self(part) for part in windows.split(AT_ONCE)]).float().cpu()
-        middles = (torch.arange(len(heard)) * hop + windows.shape[1] / 2) / STACK
-        return EmbeddingTrack(middles, heard, len(features))
+        embeddings = torch.cat([self(part) for part in windows.split(WINDOWS_AT_ONCE)]).float().cpu()
+        middles = (torch.arange(len(embeddings)) * hop + windows.shape[1] / 2) / STACK
+        return EmbeddingTrack(middles, embeddings, len(features))
 
 
 @dataclass(frozen=True)
 class EmbeddingTrack:
-    """One clip's voices: the middles [N] of its windows, in frames, and their directions [N, E]."""
+    """One clip's speaker embeddings [N, E], and the middles [N] of their windows in frames."""
 
     middles: Tensor
-    directions: Tensor
+    embeddings: Tensor
     frames: int
 
-    def __call__(self, spans: Sequence[SpanOfFrames]) -> Tensor:
-        """Mean directions [M, E] of the windows whose middles lie in each of M spans of frames, or the nearest."""
-        starts, ends = torch.tensor(list(spans)).T[..., None]  # [M, 1] each
+    def __call__(self, spans: Sequence[tuple[float, float]]) -> Tensor:
+        """Mean embeddings [M, E] of the windows whose middles lie in each of M spans in seconds, or the nearest."""
+        starts, ends = torch.tensor([self._frames(*span) for span in spans]).T[..., None]  # [M, 1] each
         inside = (self.middles >= starts) & (self.middles <= ends)  # [M, N]
         nearest = F.one_hot((self.middles - (starts + ends) / 2).abs().argmin(dim=1), len(self.middles)).bool()
         chosen = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
-        return F.normalize(chosen.to(self.directions) @ self.directions, dim=-1)
+        return F.normalize(chosen.to(self.embeddings) @ self.embeddings, dim=-1)
+
+    def _frames(self, start_s: float, end_s: float) -> tuple[int, int]:
+        first = min(self.frames - 1, max(0, int(start_s * FRAME_RATE)))
+        return first, max(first + 1, min(self.frames, int(end_s * FRAME_RATE)))
 
 
 def is_narrow(features: Tensor) -> bool:
-    """Whether a clip [T, 160] holds nothing above a telephone's band, where voices are harder to tell apart.
+    """Whether a clip [T, 160] holds nothing above a telephone's band, where speakers are harder to tell apart.
 
     Features end a fixed distance below their largest value; there the band is filled with that floor alone.
     """
@@ -105,37 +102,34 @@ def is_narrow(features: Tensor) -> bool:
     return float(above.quantile(0.95)) < float(picture.max()) - DYNAMIC_RANGE / 4.0 + 0.05
 
 
-def save(head: SpeakerEmbedder, path: Path) -> Path:
-    """Write a head: a byte for each weight and a scale for each row of them; what its rows mean is their length."""
-    small: dict[str, Tensor] = {}
-    for name, tensor in head.state_dict().items():
+def save_embedder(embedder: SpeakerEmbedder, path: Path) -> Path:
+    """Write the network: int8 weights with a scale for each row."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in embedder.state_dict().items():
         if tensor.dim() == 2 and name != "bands":
             scale = (tensor.float().abs().amax(dim=1) / 127.0).clamp(min=1e-4).half().float()  # as it will be read
-            small[name] = (tensor.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-            small[name + SCALE] = scale.half()
+            tensors[name] = (tensor.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+            tensors[name + SCALE] = scale.half()
         else:
-            small[name] = tensor.half()
-    return tensor_file.save_head(small, path, (str(head.size),))
+            tensors[name] = tensor.half()
+    return tensor_file.save_head(tensors, path, (str(embedder.size),))
 
 
-def load(path: Path) -> SpeakerEmbedder:
-    """Read a head for voices; raises `CheckpointError` when the file is none or does not fit."""
+def load_embedder(path: Path) -> SpeakerEmbedder:
+    """Read the network in float32; raises `CheckpointError` when the file is none or does not fit."""
     tensors, rows = tensor_file.load_head(path)
     if len(rows) != 1 or not (rows[0].isdecimal() and 0 < int(rows[0]) <= 4096):
-        raise CheckpointError(
-            f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the size of a direction"
-        )
-    whole = {name: _widened(name, tensors, path) for name in tensors if not name.endswith(SCALE)}
+        raise CheckpointError(f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the embedding's size")
+    whole: dict[str, Tensor] = {}
+    for name in tensors:
+        tensor, scale = tensors[name], tensors.get(name + SCALE)
+        if scale is not None:
+            if tensor.dtype != torch.int8 or tensor.dim() != 2 or scale.shape != tensor.shape[:1]:
+                shapes = f"{list(tensor.shape)} does not fit its scale {list(scale.shape)}"
+                raise CheckpointError(f"{path}: {name} {shapes}")
+            tensor = tensor.float() * scale.float()[:, None]
+        if not name.endswith(SCALE):
+            whole[name] = tensor
     with torch.device("meta"):
-        head = SpeakerEmbedder(int(rows[0]))
-    return tensor_file.fill(head, whole, path)
-
-
-def _widened(name: str, tensors: dict[str, Tensor], path: Path) -> Tensor:
-    """The floats that a byte for each weight and a scale for each row stand for."""
-    tensor, scale = tensors[name], tensors.get(name + SCALE)
-    if scale is None:
-        return tensor
-    if tensor.dtype != torch.int8 or tensor.dim() != 2 or scale.shape != tensor.shape[:1]:
-        raise CheckpointError(f"{path}: {name} {list(tensor.shape)} does not fit its scale {list(scale.shape)}")
-    return tensor.float() * scale.float()[:, None]
+        embedder = SpeakerEmbedder(int(rows[0]))
+    return tensor_file.fill(embedder, whole, path)

@@ -230,8 +230,8 @@ class LMConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
-        """Read a Granite `text_config`, whose rotary positions may be asked for in any of the ways of `rope.read`."""
-        theta, yarn = rope.read(values, cls.rope_theta, cls.max_position_embeddings)
+        """Read a Granite `text_config`; its rotary positions are read by `rope_from_dict`."""
+        theta, yarn = rope.rope_from_dict(values, cls.rope_theta, cls.max_position_embeddings)
         given = {key: value for key, value in values.items() if value is not None} | {"rope_theta": theta, "yarn": yarn}
         if "hidden_size" in given and "num_attention_heads" in given:
             given.setdefault("head_dim", given["hidden_size"] // given["num_attention_heads"])
@@ -245,7 +245,7 @@ class LMConfig:
         del values["yarn"]
         if values.pop("other_eos_token_ids"):
             values["eos_token_id"] = list(self.eos_token_ids)
-        values["rope_parameters"] = rope.written(values.pop("rope_theta"), self.yarn)
+        values["rope_parameters"] = rope.rope_to_dict(values.pop("rope_theta"), self.yarn)
         fixed = {"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "mlp_bias": False}
         return {"model_type": "granite"} | values | fixed
 

@@ -7,6 +7,8 @@ the logits are divided by `logits_scaling`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -39,10 +41,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class KVCache:
-    """Keys and values of positions read so far, in memory of a fixed size that the caller holds.
+    """Key-value cache of a fixed size, held by the caller: its first rows are in use, `lengths[b]` positions of each.
 
-    Row b has `lengths[b]` positions; what lies behind them is never seen and is written over. To forget the end of a
-    row, lower its length.
+    What lies behind them is never seen and is written over. To forget the end of a row, lower its length.
     """
 
     def __init__(
@@ -55,19 +56,20 @@ class KVCache:
     ) -> None:
         positions += -positions % KEYS  # so that attention need not copy it to fill its last block of keys
         shape = (config.num_hidden_layers, rows, config.num_key_value_heads, positions, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, B, kv heads, positions, head_dim]
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, rows, kv heads, positions, head_dim]
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)  # [B]
+        self.lengths: list[int] = []
+        self.written = 0
+        """Positions that were ever written in some row."""
 
-    @property
-    def positions(self) -> int:
-        """The most positions that a row can have."""
-        return self.keys.shape[3]
-
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows [R] of it: some left out, some more than once."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.lengths = self.lengths[rows]
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows [R], some left out, some more than once; only those that change places are copied."""
+        places = [place for place, row in enumerate(rows) if place != row]
+        moved = [rows[place] for place in places]
+        for part in (self.keys, self.values):
+            if places:  # all that was written, so that nothing of who was there before is left
+                part[:, places, :, : self.written] = part[:, moved, :, : self.written]
+        self.lengths = [self.lengths[row] for row in rows]
 
 
 Past = tuple[Tensor, Tensor, Tensor, int]
@@ -192,23 +194,26 @@ class GraniteLM(nn.Module):
         normed: Tensor = self.model.norm(x)
         return normed  # [B, L, H]
 
-    def extend(self, embeddings: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
+    def extend(self, embeddings: Tensor, lengths: Sequence[int], cache: KVCache) -> Tensor:
         """Read on from where the cache ends, the causal `hidden` in pieces: embeddings [B, L, H] -> [B, L, H].
 
-        Row b has `lengths[b]` new positions, which the cache then holds too; it must have room for L more.
+        Row b has `lengths[b]` new positions, which the cache then holds too; a new cache has rows without any.
         """
-        L = embeddings.shape[1]
-        steps = torch.arange(L, device=embeddings.device)
-        x = embeddings.masked_fill((steps >= lengths[:, None])[..., None], 0.0) * self.config.embedding_multiplier
-        places = cache.lengths[:, None] + steps  # [B, L]
-        seen = int(cache.lengths.max()) + L
-        assert seen <= cache.positions, f"{seen} positions do not fit a cache of {cache.positions}"
+        B, L, _ = embeddings.shape
+        before = cache.lengths or [0] * B
+        cache.lengths = [old + new for old, new in zip(before, lengths, strict=True)]
+        cache.written = max(cache.written, max(before) + L)
+        seen = max(before) + L
+        assert seen <= cache.keys.shape[3], f"{seen} positions do not fit a cache of {cache.keys.shape[3]}"
         seen += -seen % KEYS
+        steps = torch.arange(L, device=embeddings.device)
+        starts, counts = torch.tensor([before, list(lengths)]).to(embeddings.device, non_blocking=True)[..., None]
+        x = embeddings.masked_fill((steps >= counts)[..., None], 0.0) * self.config.embedding_multiplier
+        places = starts + steps  # [B, L]
         mask = (torch.arange(seen, device=x.device) <= places[..., None])[:, None]  # [B, 1, L, seen]
         cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta, self.config.yarn)
-        for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
+        for layer, keys, values in zip(self.model.layers, cache.keys[:, :B], cache.values[:, :B], strict=True):
             x = layer(x, cos, sin, mask, (keys, values, places, seen))
-        cache.lengths = cache.lengths + lengths
         normed: Tensor = self.model.norm(x)
         return normed  # [B, L, H]
 

@@ -1,8 +1,10 @@
 """The window Q-Former of the AR and Plus models: encoder states -> audio embeddings (BLIP-2 layout, arXiv 2301.12597).
 
-Learned queries look at the frames of one window at a time, after looking at each other; every sum is normalised after
-it was made, as in BERT. The fast twin stacks the windows of all utterances into one batch; windows do not see each
-other, so a clip's embeddings depend on its own frames only.
+Learned queries attend to each other, then to the frames of one window; every sum is normalised after it was made, as in
+BERT. The windows of all utterances are stacked into one batch; they do not see each other, so a clip's embeddings
+depend on its own frames only.
+
+W windows, Q queries, K keys, P width of the projector, D of the encoder's states, H of the language model.
 """
 
 from __future__ import annotations
@@ -13,26 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redline.models.config import ArConfig
+from redline.models.config import ArConfig, QFormerConfig
 from redline.models.conformer import valid_frames
 from redline.models.dropout import Dropout
 from redline.models.invariant import Linear, attend, gelu
 
-Count = TypeVar("Count", int, Tensor)
+Size = TypeVar("Size", int, Tensor)
 
 
-class Heads(nn.Module):
-    """Multi-head attention without its output projection."""
+class QFormerHeads(nn.Module):
+    """Multi-head attention without its output projection: x [W, Q, P], source [W, K, D] -> [W, Q, P]."""
 
-    def __init__(self, width: int, source_width: int, heads: int) -> None:
+    def __init__(self, config: QFormerConfig, source_width: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = Linear(width, width)
-        self.key = Linear(source_width, width)
-        self.value = Linear(source_width, width)
+        self.heads = config.num_attention_heads
+        self.query = Linear(config.hidden_size, config.hidden_size)
+        self.key = Linear(source_width, config.hidden_size)
+        self.value = Linear(source_width, config.hidden_size)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """x [W, Q, P] looks at source [W, K, D] -> [W, Q, P]."""
         q, k, v = (
             states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [W, h, Q or K, P / h]
             for states in (self.query(x), self.key(source), self.value(source))
@@ -41,93 +42,68 @@ class Heads(nn.Module):
 
 
 class Residual(nn.Module):
-    """Project, add to what came in, normalise."""
+    """Project y [W, Q, inner], add x [W, Q, P], normalise."""
 
-    def __init__(self, inner: int, width: int, eps: float, dropout: float) -> None:
+    def __init__(self, config: QFormerConfig, inner: int) -> None:
         super().__init__()
-        self.dense = Linear(inner, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=eps)
-        self.dropout = Dropout(dropout)
+        self.dense = Linear(inner, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         normed: Tensor = self.LayerNorm(self.dropout(self.dense(y)) + x)
         return normed
 
 
-class Attention(nn.Module):
+class QFormerAttention(nn.Module):
     """Attention of the queries to themselves or to the frames of their window."""
 
-    def __init__(self, config: ArConfig, source_width: int) -> None:
+    def __init__(self, config: QFormerConfig, source_width: int) -> None:
         super().__init__()
-        p = config.projector
-        self.attention = Heads(p.hidden_size, source_width, p.num_attention_heads)
-        self.output = Residual(p.hidden_size, p.hidden_size, p.layer_norm_eps, p.hidden_dropout_prob)
+        self.attention = QFormerHeads(config, source_width)
+        self.output = Residual(config, config.hidden_size)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         y: Tensor = self.output(self.attention(x, source), x)
         return y
 
 
-class Intermediate(nn.Module):
-    """The widening half of the feed-forward part."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.dense = Linear(width, inner)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gelu(self.dense(x))
-
-
-class Layer(nn.Module):
+class QFormerLayer(nn.Module):
     """Self-attention, cross-attention (every `cross_attention_frequency`-th layer) and feed-forward."""
 
-    def __init__(self, config: ArConfig, index: int) -> None:
+    def __init__(self, config: QFormerConfig, index: int) -> None:
         super().__init__()
-        p = config.projector
-        self.attention = Attention(config, p.hidden_size)
-        if index % p.cross_attention_frequency == 0:
-            self.crossattention = Attention(config, p.encoder_hidden_size)
-        self.intermediate_query = Intermediate(p.hidden_size, p.intermediate_size)
-        self.output_query = Residual(p.intermediate_size, p.hidden_size, p.layer_norm_eps, p.hidden_dropout_prob)
+        self.attention = QFormerAttention(config, config.hidden_size)
+        self.crossattention: QFormerAttention | None = None
+        if index % config.cross_attention_frequency == 0:
+            self.crossattention = QFormerAttention(config, config.encoder_hidden_size)
+        self.intermediate_query = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
+        self.output_query = Residual(config, config.intermediate_size)
 
     def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
         """queries [W, Q, P], frames [W, window, D] -> [W, Q, P]."""
         queries = self.attention(queries, queries)
-        if hasattr(self, "crossattention"):
+        if self.crossattention is not None:
             queries = self.crossattention(queries, frames)
-        y: Tensor = self.output_query(self.intermediate_query(queries), queries)
+        y: Tensor = self.output_query(gelu(self.intermediate_query["dense"](queries)), queries)
         return y
-
-
-class Stack(nn.Module):
-    """The layers."""
-
-    def __init__(self, config: ArConfig) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(Layer(config, index) for index in range(config.projector.num_hidden_layers))
-
-    def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
-        for layer in self.layer:
-            queries = layer(queries, frames)
-        return queries
 
 
 class QFormer(nn.Module):
-    """A norm on the queries, then the layers."""
+    """A norm on the queries [1, Q, P], then the layers over frames [W, window, D] -> [W, Q, P]."""
 
-    def __init__(self, config: ArConfig) -> None:
+    def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
-        p = config.projector
-        self.layernorm = nn.LayerNorm(p.hidden_size, eps=p.layer_norm_eps)
-        self.dropout = Dropout(p.hidden_dropout_prob)
-        self.encoder = Stack(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        layers = nn.ModuleList(QFormerLayer(config, index) for index in range(config.num_hidden_layers))
+        self.encoder = nn.ModuleDict({"layer": layers})
 
     def forward(self, query: Tensor, frames: Tensor) -> Tensor:
-        """query [1, Q, P], frames [W, window, D] -> [W, Q, P]."""
-        queries = self.dropout(self.layernorm(query)).expand(len(frames), -1, -1)
-        y: Tensor = self.encoder(queries, frames)
-        return y
+        queries: Tensor = self.dropout(self.layernorm(query)).expand(len(frames), -1, -1)
+        for layer in self.encoder["layer"].children():
+            queries = layer(queries, frames)
+        return queries
 
 
 class WindowQFormer(nn.Module):
@@ -139,10 +115,10 @@ class WindowQFormer(nn.Module):
         self.queries = config.window_size // config.downsample_rate
         width = config.projector.hidden_size
         self.query = nn.Parameter(torch.randn(1, self.queries, width))
-        self.qformer = QFormer(config)
+        self.qformer = QFormer(config.projector)
         self.linear = Linear(width, config.text.hidden_size)
 
-    def num_tokens(self, frames: Count) -> Count:
+    def num_tokens(self, frames: Size) -> Size:
         """Audio embeddings of so many encoder frames: a started window counts whole."""
         return -(-frames // self.window) * self.queries
 

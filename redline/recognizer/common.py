@@ -99,10 +99,15 @@ def memory_errors(clips: Sequence[Waveform]) -> Iterator[None]:
 def check_numbers(values: Tensor, dtype: torch.dtype) -> None:
     """Raises `RecognitionError` where a model has left the numbers: the best of them would still be called a token."""
     if not bool(values.isfinite().all()):
-        raise RecognitionError(
-            f"the model calculates beyond the numbers of {str(dtype).removeprefix('torch.')} on this clip; take "
-            "bfloat16 or float32, and if it does so in each of them, the checkpoint is damaged"
-        )
+        raise overflow_error(dtype)
+
+
+def overflow_error(dtype: torch.dtype) -> RecognitionError:
+    """What is said of a model that has left the numbers of its precision."""
+    return RecognitionError(
+        f"the model calculates beyond the numbers of {str(dtype).removeprefix('torch.')} on this clip; take "
+        "bfloat16 or float32, and if it does so in each of them, the checkpoint is damaged"
+    )
 
 
 def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor, float]:

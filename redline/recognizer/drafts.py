@@ -26,6 +26,8 @@ class Draft:
     """The same but for the words at which the search with keywords found one."""
     patches: list[Patch]
     """Where they are."""
+    is_finite: bool
+    """Whether all logits are numbers: the best of others would still be called a token."""
 
 
 def beam_options(draft_lm: NgramLM | None) -> BeamOptions:
@@ -42,10 +44,11 @@ def search_drafts(
     if draft_lm is not None:
         draft_lm.to(encoded.hidden.device)
     drawn = [row for row, bias in enumerate(biases) if bias is not None]
-    paths, candidates = [], []
+    paths, candidates, finite = [], [], []
     pooled, lengths = head.pool(encoded)
     for part in pooled.split(max(1, LOGIT_ROWS // len(pooled)), dim=1):
         logits = head.logits(part)  # [B, w, rows]
+        finite.append(logits.isfinite().all(dim=-1).all(dim=-1))
         if draft_lm is None:
             paths.append(logits.argmax(dim=-1))
         if draft_lm is not None or drawn:
@@ -55,11 +58,12 @@ def search_drafts(
         plain = [collapse(row[:length], head.blank) for row, length in zip(rows, lengths.tolist(), strict=True)]
     else:
         plain = ctc_beam.search(Candidates.join(candidates), draft_lm, options)
-    drafts = [Draft(ids, ids, []) for ids in plain]
+    are_finite = torch.stack(finite).all(dim=0).tolist()
+    drafts = [Draft(ids, ids, [], is_finite) for ids, is_finite in zip(plain, are_finite, strict=True)]
     if drawn:
         found = [bias for bias in biases if bias is not None]
         trie = KeywordTrie.join([bias.trie for bias in found]).to(lengths.device)
         others = ctc_beam.search(Candidates.join(candidates).rows(drawn), draft_lm, options, trie)
         for row, bias, other in zip(drawn, found, others, strict=True):
-            drafts[row] = Draft(plain[row], *splice(plain[row], other, bias))
+            drafts[row] = Draft(plain[row], *splice(plain[row], other, bias), are_finite[row])
     return drafts

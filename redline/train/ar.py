@@ -303,7 +303,7 @@ class SpeechBuild:
             fit(stage, self.recipe.voice_training, self.out / "voices", self.say)
             if is_first_process():  # the average has what was trained; the file has what was held, too
                 load_average(self.out / "voices", stage.objective)
-                voices.save(stage.objective.head, self.out / "voices" / voices.SPEAKER_HEAD)
+                voices.save_embedder(stage.objective.head, self.out / "voices" / voices.SPEAKER_HEAD)
 
     def export(self) -> None:
         if not is_first_process():
@@ -314,18 +314,21 @@ class SpeechBuild:
         load_average(self.out / "answers", objective)
         if self.recipe.answers.lora_rank:
             merge_adapters(objective.model.language_model)
+        draft_lm = speaker_embedder = None
         if (path := self.out / "draft_lm" / DRAFT_LM).exists():
             assert objective.model.draft_head is not None
-            objective.model.draft_lm = load_draft_lm(path, objective.model.draft_head.rows - 1)
-            objective.model.draft_lm.options = self.recipe.draft_search
+            draft_lm = load_draft_lm(path, objective.model.draft_head.rows - 1)
+            draft_lm.options = self.recipe.draft_search
         if self.recipe.voice_training.steps:
             if not (self.out / "voices" / voices.SPEAKER_HEAD).exists():
                 raise DataError(f"{self.out} has no trained voices yet: run the stage 'voices' first")
-            objective.model.voices = voices.load(self.out / "voices" / voices.SPEAKER_HEAD)
-        target = ar.save(
+            speaker_embedder = voices.load_embedder(self.out / "voices" / voices.SPEAKER_HEAD)
+        target = ar.save_ar(
             self.out / "model",
             objective.model,
             self.out / "tokenizer.json",
+            draft_lm,
+            speaker_embedder,
             chat_template=TEMPLATE,
             dtype=torch.float16,
             overwrite=True,

@@ -157,7 +157,8 @@ class ArTuning:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.model, self.config, _ = ar.load(folder)
+        self.checkpoint = ar.load_ar(folder)
+        self.model, self.config = self.checkpoint.model, self.checkpoint.model.config
         self.tokenizer = vocabulary.load(folder, self.config)
         self.template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
 
@@ -182,7 +183,8 @@ class ArTuning:
         template = self.folder / "chat_template.jinja"
         text = template.read_text(encoding="utf-8") if template.is_file() else None
         tokenizer, dtype = self.folder / "tokenizer.json", dtype_of(self.folder)
-        ar.save(target, self.model, tokenizer, chat_template=text, dtype=dtype, overwrite=True)
+        lm, embedder = self.checkpoint.draft_lm, self.checkpoint.speaker_embedder
+        ar.save_ar(target, self.model, tokenizer, lm, embedder, chat_template=text, dtype=dtype, overwrite=True)
 
 
 def spoken_row(row: Utterance) -> Utterance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from redline import load_model
 from redline.checkpoints import ar
 from redline.checkpoints.layouts import AR, LM_HEAD
-from redline.decoding.generate import Generation
 from redline.errors import CheckpointError, ConfigError, UnsupportedTaskError
-from redline.load import load_model
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig, ArKind, LMConfig
 from redline.models.rope import Yarn
@@ -71,7 +70,7 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("layout", LAYOUTS, indirect=True)
 def test_every_published_layout_loads_to_the_same_weights(layout: tuple[Path, Path]) -> None:
-    theirs, ours = (ar.load(folder)[0] for folder in layout)
+    theirs, ours = (ar.load_ar(folder).model for folder in layout)
     wanted = ours.state_dict()
     assert theirs.state_dict().keys() == wanted.keys()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in theirs.state_dict().items())
@@ -79,9 +78,9 @@ def test_every_published_layout_loads_to_the_same_weights(layout: tuple[Path, Pa
 
 @pytest.mark.parametrize("layout", LAYOUTS, indirect=True)
 def test_every_published_layout_is_written_and_read_again(layout: tuple[Path, Path], tmp_path: Path) -> None:
-    model, config, folder = ar.load(layout[0])
-    saved = ar.save(tmp_path / "saved", model, folder / "tokenizer.json")
-    assert ar.load(saved)[1] == config
+    checkpoint = ar.load_ar(layout[0])
+    saved = ar.save_ar(tmp_path / "saved", checkpoint.model, checkpoint.folder / "tokenizer.json")
+    assert ar.load_ar(saved).model.config == checkpoint.model.config
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_every_published_layout_is_written_and_read_again(layout: tuple[Path, Pa
 def test_checkpoints_are_told_apart_by_their_positions_and_never_by_a_name(
     layout: tuple[Path, Path], yarn: Yarn | None, names_language: bool
 ) -> None:
-    config = ar.load(layout[0])[1]
+    config = ar.load_ar(layout[0]).model.config
     assert (config.text.yarn, config.names_language) == (yarn, names_language)
     assert config.text.positions == 1024
 
@@ -186,21 +185,12 @@ def test_the_fifth_generation_is_told_the_language_and_not_to_translate(request_
 
 
 @pytest.mark.parametrize("layout", ["5.0-2b", "2b"], indirect=True)
-def test_each_generation_is_asked_its_own_way(layout: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_generation_is_asked_its_own_way(layout: tuple[Path, Path]) -> None:
     recognizer = load_model(layout[0]).recognizer
     assert isinstance(recognizer, ArRecognizer)
-    recognizer.drafts = None
-    asked: list[str] = []
-
-    def write(prompts: Sequence[Sequence[int]], audio: Any, drafts: Any, budgets: Any, seeds: Any, said: Any) -> Any:
-        asked.extend(recognizer.tokenizer.decode(list(prompt)) for prompt in prompts)
-        return [Generation((), "end", ()) for _ in prompts], [None] * len(prompts)
-
-    monkeypatch.setattr(recognizer, "_write", write)
-    recognize_clips(recognizer, [CLIP], Task(language="de"))
-    fifth = recognizer.model.config.names_language
-    assert ("peech is in" in asked[0] and "xactly" in asked[0]) is fifth
-    assert "punctuation" in asked[0]
+    asked = recognizer.tokenizer.decode(recognizer.plan(Task(language="de")).prompt)
+    assert ("peech is in" in asked and "xactly" in asked) is recognizer.model.config.names_language
+    assert "punctuation" in asked
 
 
 def full_size(config: ArConfig, tokenizer: Tokenizer) -> ArRecognizer:
@@ -242,19 +232,18 @@ def test_the_fifth_generation_takes_2000_keywords_and_the_fourth_100(tokenizer: 
     fourth = full_size(ArConfig(), tokenizer)
     fifth = full_size(replace(ArConfig(), text=stretched(ArConfig().text)), tokenizer)
     with pytest.raises(UnsupportedTaskError, match=f"{count} keywords; allowed are 100"):
-        fourth._prompt(task)
+        fourth.plan(task)
     if count > 2000:
         with pytest.raises(UnsupportedTaskError, match="2001 keywords; allowed are 2000"):
-            fifth._prompt(task)
+            fifth.plan(task)
     else:
-        assert f"w{count - 1}" in fifth.tokenizer.decode(fifth._prompt(task)).replace(" ", "")
+        assert f"w{count - 1}" in fifth.tokenizer.decode(fifth.plan(task).prompt).replace(" ", "")
 
 
 @pytest.mark.parametrize("layout", ["5.0-2b"], indirect=True)
 def test_many_keywords_draw_the_draft_too(layout: tuple[Path, Path]) -> None:
     recognizer = load_model(layout[0]).recognizer
     assert isinstance(recognizer, ArRecognizer) and recognizer.model.draft_head is not None
-    encoded = recognizer.model.encode(torch.randn(1, 40, 160), torch.tensor([40]))
-    logits, lengths = recognizer.model.draft_head(encoded)
     words = tuple(f"w{number}" for number in range(150))
-    assert len(recognizer._heard(logits, lengths, Task(keywords=words))) == 1
+    (found,) = recognize_clips(recognizer, [CLIP], Task(keywords=words))
+    assert found.draft

@@ -127,7 +127,7 @@ def test_a_model_is_not_built_before_its_layers_are_counted(answering: Path, mon
     reconfigure(answering, "text_config", "num_hidden_layers", 250)
     monkeypatch.setattr(ar, "ArModel", lambda _: pytest.fail("a model was built"))
     with pytest.raises(ConfigError, match=r"promises 250 layers language_model\.model\.layers\.\*, the weights have 1"):
-        ar.load(answering)
+        ar.load_ar(answering)
 
 
 @pytest.mark.parametrize("text", [hostile.DEEP, '{"a":' * 5000 + "1" + "}" * 5000, '{"a": ' + hostile.DEEP + "}"])
@@ -427,7 +427,7 @@ def test_a_head_of_a_million_languages_takes_no_memory(editing: Path) -> None:
 @pytest.mark.parametrize("change", ["int64", "scale", "rows", "missing"])
 def test_a_head_for_voices_that_is_spoiled_is_refused(answering: Path, change: str) -> None:
     path = answering / embedder.SPEAKER_HEAD
-    embedder.save(SpeakerEmbedder(8), path)
+    embedder.save_embedder(SpeakerEmbedder(8), path)
     tensors, about = tensor_file.load(path)
     if change == "int64":
         tensors["linear.weight"] = tensors["linear.weight"].long()

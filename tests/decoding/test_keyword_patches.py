@@ -129,7 +129,7 @@ def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         made = load_model(tiny_ar_checkpoint(folder / "m", "granite_speech_plus", drafts=True)).recognizer
         assert isinstance(made, ArRecognizer)
         made.drafts = SpeculativeOptions("trust")
-        vocabulary, blank, holder = made.model.config.text.vocab_size, 0, made.model
+        vocabulary, blank, holder = made.model.config.text.vocab_size, 0, made
     if request.param.endswith("n-grams"):
         holder.draft_lm = reader(vocabulary, blank)
     made.is_sure = request.param != "nar"  # that editor of random weights leaves no word as it was drafted

@@ -16,11 +16,10 @@ from redline.decoding.word_times import (
     scored_word_times,
     share,
     spell,
-    timed_turns,
     timing_notices,
     word_times,
 )
-from redline.types import Turn, Word
+from redline.types import Word
 
 ROWS = 128
 
@@ -168,10 +167,3 @@ def test_katakana_has_rows_of_its_own_in_the_published_head() -> None:
 def test_times_are_shared_by_characters() -> None:
     assert share(["a", "bcd"], 1.0, 3.0) == [Word(1.0, 1.5, "a"), Word(1.5, 3.0, "bcd")]
     assert share([], 0.0, 1.0) == []
-
-
-def test_turns_get_the_times_of_their_words() -> None:
-    words = [Word(0.0, 0.5, "so"), Word(0.6, 0.9, "it"), Word(1.2, 1.5, "no")]
-    turns, said = timed_turns([Turn("1", 0, 9, "so it"), Turn("", 0, 9, "no")], words)
-    assert turns == [Turn("1", 0.0, 0.9, "so it"), Turn("", 1.2, 1.5, "no")]
-    assert [word.speaker for word in said] == ["1", "1", None]

@@ -111,8 +111,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     theirs = referee(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     theirs.save_pretrained(folder)
-    ours, config, _ = ar.load(folder)
-    assert config.kind == request.param
+    ours = ar.load_ar(folder).model
+    assert ours.config.kind == request.param
     yield theirs, ours
 
 
@@ -133,13 +133,14 @@ def prompts(model: ArModel) -> list[list[int]]:
 def generate(model: ArModel, features: Tensor, lengths: Tensor, asked: list[list[int]]) -> list[list[int]]:
     """Forty greedy tokens of every row, the end of text like any other; the placeholder is never one."""
     audio, _ = model.embed_audio(model.encode(features, lengths))
-    embeddings, sizes = model.embed(asked, audio)
-    cache = model.cache(len(asked), embeddings.shape[1] + STEPS)
-    logits = model.prefill(embeddings, sizes, cache)[:, -1]
-    ids = [logits[:, :AUDIO].argmax(dim=-1)]
+    cache = model.cache(len(asked), max(map(len, asked)) + STEPS)
+    hidden = model.prefill(asked, audio, cache)
+    rows = range(len(asked))
+    logits = model.language_model.logits(hidden[rows, [len(prompt) - 1 for prompt in asked]])
+    ids = [logits[:, :AUDIO].argmax(dim=-1).tolist()]
     while len(ids) < STEPS:
-        ids.append(model.step(ids[-1], cache)[:, :AUDIO].argmax(dim=-1))
-    return torch.stack(ids, dim=1).tolist()
+        ids.append(model.step(ids[-1], rows, cache)[:, :AUDIO].argmax(dim=-1).tolist())
+    return [list(row) for row in zip(*ids, strict=True)]
 
 
 @pytest.mark.parametrize("clip", range(len(FRAMES)))
@@ -191,7 +192,8 @@ def test_greedy_tokens_of_models_with_stretched_positions_equal_the_referees(
     keen = {"embedding_multiplier": 0.3, "residual_multiplier": 1.0, "attention_multiplier": 0.6}
     theirs = referee(kind, text={key: STRETCHED, "max_position_embeddings": 128, **keen})
     theirs.save_pretrained(tmp_path)
-    ours, config, _ = ar.load(tmp_path)
+    ours = ar.load_ar(tmp_path).model
+    config = ours.config
     assert config.text.positions == 128 and config.text.yarn is not None
     assert generate(ours, *pad(clips()), prompts(ours)) == said_by(theirs, ours)
     ours.language_model.config = replace(config.text, yarn=None)
@@ -218,11 +220,11 @@ def test_reading_in_pieces_equals_reading_at_once(pair: tuple[Any, ArModel]) -> 
     cache = KVCache(ours.config.text, 3, 30)
     found: list[list[Tensor]] = [[], [], []]
     for start, end in ((0, 5), (5, 6), (6, 14), (14, 23)):
-        new = (lengths.clamp(max=end) - start).clamp(min=0)
+        new = (lengths.clamp(max=end) - start).clamp(min=0).tolist()
         hidden = lm.extend(embeddings[:, start:end], new, cache)
-        for row, count in enumerate(new.tolist()):
+        for row, count in enumerate(new):
             found[row].append(hidden[row, :count])
-    assert cache.lengths.tolist() == lengths.tolist()
+    assert cache.lengths == lengths.tolist()
     for row, length in enumerate(lengths.tolist()):
         torch.testing.assert_close(torch.cat(found[row]), whole[row, :length], atol=1e-5, rtol=1e-5)
 
@@ -246,18 +248,32 @@ def test_a_broken_neighbour_is_never_seen(pair: tuple[Any, ArModel]) -> None:
 
 
 @torch.no_grad()
-def test_rows_of_a_cache_can_be_dropped_and_doubled(pair: tuple[Any, ArModel]) -> None:
+def test_rows_of_a_cache_can_be_dropped_doubled_and_moved(pair: tuple[Any, ArModel]) -> None:
     _, ours = pair
     wanted = generate(ours, *pad(clips()), prompts(ours))
     audio, _ = ours.embed_audio(ours.encode(*pad(clips())))
-    embeddings, sizes = ours.embed(prompts(ours), audio)
-    cache = ours.cache(len(FRAMES), embeddings.shape[1] + STEPS)
-    ours.prefill(embeddings, sizes, cache)
-    rows = torch.tensor([4, 1, 4])
-    ids = torch.tensor([row[0] for row in wanted])[rows]
-    said = [ours.step(ids, cache, rows).argmax(dim=-1)]
-    said.append(ours.step(said[-1], cache).argmax(dim=-1))
-    assert torch.stack(said, dim=1).tolist() == [wanted[row][1:3] for row in rows.tolist()]
+    for first, second in (([4, 1, 4], [0, 2, 1, 1]), ([0, 4, 2, 3], [3, 1, 2]), ([0, 1], [1]), ([1, 1, 1, 1, 1], [4])):
+        cache = ours.cache(len(FRAMES), max(map(len, prompts(ours))) + STEPS)
+        ours.prefill(prompts(ours), audio, cache)
+        one = ours.step([wanted[row][0] for row in first], first, cache).argmax(dim=-1).tolist()
+        assert one == [wanted[row][1] for row in first]
+        kept = [first[row] for row in second]
+        two = ours.step([wanted[row][1] for row in kept], second, cache).argmax(dim=-1).tolist()
+        assert two == [wanted[row][2] for row in kept]
+
+
+@torch.no_grad()
+def test_only_rows_that_change_places_are_copied_and_nothing_of_a_broken_one_is_left(pair: tuple[Any, ArModel]) -> None:
+    _, ours = pair
+    cache = ours.cache(3, 40)
+    hidden = torch.randn(3, 20, ours.config.text.hidden_size)
+    hidden[1] = torch.nan
+    ours.language_model.extend(hidden, [20, 20, 5], cache)
+    keys, place = cache.keys.clone(), cache.keys.data_ptr()
+    cache.select([0, 2])
+    assert cache.keys.data_ptr() == place and cache.lengths == [20, 5]
+    assert torch.equal(cache.keys[:, 0], keys[:, 0]) and torch.equal(cache.keys[:, 1], keys[:, 2])
+    assert cache.keys[:, :2].isfinite().all() and cache.values[:, :2].isfinite().all()
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -280,7 +296,8 @@ def test_both_namings_load(tmp_path: Path, prefix: str) -> None:
             for name, tensor in bare.items()
         }
     save_file(bare, tmp_path / "saved" / "model.safetensors", metadata={"format": "pt"})
-    ours, config, _ = ar.load(tmp_path / "saved")
+    ours = ar.load_ar(tmp_path / "saved").model
+    config = ours.config
     assert not config.text.tie_word_embeddings
     torch.testing.assert_close(ours.language_model.lm_head.weight, theirs.lm_head.weight)
 
@@ -288,11 +305,11 @@ def test_both_namings_load(tmp_path: Path, prefix: str) -> None:
 def test_what_is_saved_here_is_read_by_the_referee_and_back(tmp_path: Path, pair: tuple[Any, ArModel]) -> None:
     theirs, ours = pair
     (tmp_path / "tokenizer.json").write_text("{}")
-    ar.save(tmp_path / "model", ours, tmp_path / "tokenizer.json", chat_template="{{ 1 }}")
+    ar.save_ar(tmp_path / "model", ours, tmp_path / "tokenizer.json", chat_template="{{ 1 }}")
     again = type(theirs).from_pretrained(tmp_path / "model")
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, msg=name)
-    assert ar.load(tmp_path / "model")[1] == ours.config
+    assert ar.load_ar(tmp_path / "model").model.config == ours.config
     assert (tmp_path / "model" / "chat_template.jinja").read_text() == "{{ 1 }}"
 
 
@@ -303,7 +320,7 @@ def test_other_exports_and_sparser_cross_attention_equal_the_referees(
 ) -> None:
     theirs = referee("granite_speech_plus", cat_hidden_layers=cat_hidden_layers, cross_attention_frequency=frequency)
     theirs.save_pretrained(tmp_path)
-    ours = ar.load(tmp_path)[0]
+    ours = ar.load_ar(tmp_path).model
     x, lengths = pad([clips()[3]])
     wanted = theirs.model.get_audio_features(x, return_dict=True).pooler_output
     torch.testing.assert_close(ours.embed_audio(ours.encode(x, lengths))[0], wanted, atol=1e-4, rtol=0)
@@ -335,7 +352,7 @@ def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) 
             both[re.sub(r"lora_([AB])\.", r"lora_\1.default.", name)] = tensor
         assert len(both) == len(weights) + len(adapters)
         save_file(both, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    ours = ar.load(tmp_path)[0]
+    ours = ar.load_ar(tmp_path).model
     x, lengths = pad([clips()[4]])
     asked = prompts(ours)[4]
     count = ours.projector.num_tokens(len(x[0]))
@@ -345,7 +362,7 @@ def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) 
     if place == "in both":
         halved = {name: tensor.bfloat16() for name, tensor in adapters.items()}  # a copy of less precision is a copy
         save_file(halved, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
-        again = ar.load(tmp_path)[0].state_dict()
+        again = ar.load_ar(tmp_path).model.state_dict()
         assert all(torch.equal(again[name], tensor) for name, tensor in ours.state_dict().items())
         for other in (lambda tensor: tensor * 1.5, lambda tensor: tensor[:1]):
             changed = dict(adapters)
@@ -353,11 +370,11 @@ def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) 
             changed[name] = other(changed[name]).contiguous()
             save_file(changed, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
             with pytest.raises(CheckpointError, match=r"v_proj\.lora_B\.weight is in the weights and in .*they differ"):
-                ar.load(tmp_path)
+                ar.load_ar(tmp_path)
         save_file(adapters, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(CheckpointError, match="that tells their scale"):
-        ar.load(tmp_path)
+        ar.load_ar(tmp_path)
 
 
 @pytest.mark.parametrize(("config", "tensors", "projector"), [(ArConfig(), 938, 35.7), (ArConfig.plus(), 937, 39.9)])
@@ -426,13 +443,13 @@ def test_audio_tokens_of_the_published_sizes_equal_the_referees() -> None:
 
 
 @torch.no_grad()
-def test_the_draft_head_reads_pooled_frames(tmp_path: Path, pair: tuple[Any, ArModel]) -> None:
+def test_the_draft_head_reads_pooled_frames_and_has_its_blank_last(tmp_path: Path, pair: tuple[Any, ArModel]) -> None:
     _, ours = pair
     (tmp_path / "tokenizer.json").write_text("{}")
-    folder = ar.save(tmp_path / "model", ours, tmp_path / "tokenizer.json")
+    folder = ar.save_ar(tmp_path / "model", ours, tmp_path / "tokenizer.json")
     head = {"weight": torch.randn(96, 32), "bias": torch.randn(96)}
     save_file(head, folder / "out_llm.safetensors")
-    loaded = ar.load(folder)[0]
+    loaded = ar.load_ar(folder).model
     assert loaded.draft_head is not None
     encoded = loaded.encode(*pad(clips()))
     logits, lengths = loaded.draft_head(encoded)
@@ -441,11 +458,14 @@ def test_the_draft_head_reads_pooled_frames(tmp_path: Path, pair: tuple[Any, ArM
     torch.testing.assert_close(logits[3, :11], alone[0], atol=1e-5, rtol=1e-5)
     weights = 1 - encoded.mid_logits.softmax(-1)[3, 4:8, :1]
     pooled = (weights * encoded.hidden[3, 4:8]).sum(0) / weights.sum()
-    published = pooled @ head["weight"].T + head["bias"]  # the blank first
-    torch.testing.assert_close(logits[3, 1], published.roll(-1), atol=1e-5, rtol=1e-5)
+    wanted = pooled @ head["weight"].T + head["bias"]  # the blank's row first
+    torch.testing.assert_close(logits[3, 1], wanted.roll(-1), atol=1e-5, rtol=1e-5)
+    assert loaded.draft_head.blank == 95
+    saved = load_file(ar.save_ar(tmp_path / "again", loaded, tmp_path / "tokenizer.json") / "out_llm.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in head.items())
     save_file({"weight": torch.randn(98, 32), "bias": torch.randn(98)}, folder / "out_llm.safetensors")
     with pytest.raises(CheckpointError, match="98 rows; allowed are the blank and up to 96 tokens"):
-        ar.load(folder)
+        ar.load_ar(folder)
 
 
 def test_a_checkpoint_that_does_not_fit_is_told(tmp_path: Path) -> None:
@@ -455,10 +475,10 @@ def test_a_checkpoint_that_does_not_fit_is_told(tmp_path: Path) -> None:
     config["encoder_config"]["cat_hidden_layers"] = [1, 2]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="encoder_hidden_size is 64; 3 encoder layers of width 32 make 96"):
-        ar.load(tmp_path)
+        ar.load_ar(tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="not an AR or Plus checkpoint"):
-        ar.load(tmp_path)
+        ar.load_ar(tmp_path)
 
 
 def test_the_encoder_is_one_for_all_models() -> None:

@@ -284,40 +284,37 @@ def test_a_token_read_alone_is_as_in_a_prefill(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = ArModel(tiny_ar_config()).eval().to(dtype)
     ids = torch.randint(8, 90, (3, 60))
-    embeddings = model.language_model.embed(ids)
-    whole = model.prefill(embeddings, torch.tensor([60, 60, 60]), model.cache(3, 60), last=60)
+    rows = ids.tolist()
+    nothing = torch.zeros(3, 1, model.config.text.hidden_size, dtype=dtype)
+    whole = model.language_model.logits(model.prefill(rows, nothing, model.cache(3, 60)))
     for row in range(3):
         cache = model.cache(1, 60)
-        steps = [model.prefill(embeddings[row : row + 1, :20], torch.tensor([20]), cache)[:, 0]]
-        steps += [model.step(ids[row : row + 1, at], cache) for at in range(20, 60)]
+        hidden = model.prefill([rows[row][:20]], nothing[:1], cache)
+        steps = [model.language_model.logits(hidden[:, -1])]
+        steps += [model.step([rows[row][at]], [0], cache) for at in range(20, 60)]
         assert torch.equal(torch.cat(steps), whole[row, 19:])
 
 
 @PRECISIONS
 @torch.inference_mode()
-def test_rows_that_leave_change_no_bit_of_those_that_stay(dtype: torch.dtype) -> None:
+def test_rows_that_leave_or_move_change_no_bit_of_those_that_stay(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = ArModel(tiny_ar_config()).eval().to(dtype)
-    ids = torch.randint(8, 90, (4, 30))
-    lengths = torch.tensor([12, 9, 15, 3])
+    ids = torch.randint(8, 90, (4, 30)).tolist()
+    lengths = [12, 9, 15, 3]
+    nothing = torch.zeros(4, 1, model.config.text.hidden_size, dtype=dtype)
     together = model.cache(4, 700)
-    last = model.prefill(model.language_model.embed(ids[:, :15]), lengths, together)[:, 0]
+    hidden = model.prefill([row[:length] for row, length in zip(ids, lengths, strict=True)], nothing, together)
     caches = [KVCache(model.config.text, 1, size, dtype=dtype) for size in (40, 600, 512, 90)]
-    own = [
-        model.prefill(model.language_model.embed(ids[row : row + 1, :length]), torch.tensor([length]), caches[row])[0]
-        for row, length in enumerate(lengths.tolist())
-    ]
-    assert torch.equal(last, torch.cat(own))
-    left = [0, 1, 2, 3]
-    for at, leaves in ((15, None), (16, 1), (17, None), (18, 0), (19, 3)):
-        left = [row for row in left if row != leaves]
-        rows = None if leaves is None else torch.tensor([at for at, row in enumerate([*left, leaves]) if row in left])
-        if leaves is not None:
-            before = sorted([*left, leaves])
-            rows = torch.tensor([place for place, row in enumerate(before) if row != leaves])
-        logits = model.step(ids[left, at], together, rows)
-        alone = [model.step(ids[row : row + 1, at], caches[row]) for row in left]
+    for row, length in enumerate(lengths):
+        own = model.prefill([ids[row][:length]], nothing[:1], caches[row])
+        assert torch.equal(hidden[row, :length], own[0])
+    rows = [0, 1, 2, 3]
+    for at, left in ((15, [0, 1, 2, 3]), (16, [0, 3, 2]), (17, [0, 3, 2]), (18, [2, 3]), (19, [2])):
+        logits = model.step([ids[row][at] for row in left], [rows.index(row) for row in left], together)
+        alone = [model.step([ids[row][at]], [0], caches[row]) for row in left]
         assert torch.equal(logits, torch.cat(alone))
+        rows = left
 
 
 # What comes out

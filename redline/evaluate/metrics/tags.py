@@ -17,7 +17,7 @@ def score_tags(results: Sequence[Result]) -> dict[str, Any] | None:
     texts = [result.tagged for result in results if result.tagged is not None]
     if not texts:
         return None
-    answers = [tags.parse(text) for text in texts if text.strip()]
+    answers = [tags.parse_tagged(text) for text in texts if text.strip()]
     count, malformed = sum(answer.tags for answer in answers), sum(answer.malformed for answer in answers)
     untagged = sum(answer.tags == 0 for answer in answers)
     return {

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline import prompts
-from redline.decoding import generate
-from redline.decoding.generate import GenerateOptions, token_budget
+from redline.decoding.generate import GenerateOptions, generate, token_budget
 from redline.errors import ConfigError, DataError
 from redline.features import FRAME_RATE, pad
 from redline.models.ar import ArModel
@@ -384,10 +383,10 @@ def written(objective: AnswerObjective, batch: AnswerBatch) -> list[str]:
     asked = [
         prompts.with_audio(one, audio_id, count) for one, count in zip(batch.prompts, counts.tolist(), strict=True)
     ]
-    embeddings, sizes = model.embed(asked, audio)
     budgets = [2 * len(answer) + token_budget(0.0) for answer in batch.answers]
-    cache = model.cache(len(asked), embeddings.shape[1] + max(budgets) + 1)
-    first = model.prefill(embeddings, sizes, cache)[:, -1]
+    cache = model.cache(len(asked), max(map(len, asked)) + max(budgets) + 1)
+    hidden = model.prefill(asked, audio, cache)
+    first = model.language_model.logits(hidden[range(len(asked)), [len(one) - 1 for one in asked]])
     options = GenerateOptions(end, suppress=(audio_id,))
-    said = generate.greedy(first, lambda ids, rows: model.step(ids, cache, rows), budgets, options)
+    said = generate(first, lambda ids, parents: model.step(ids, parents, cache), budgets, options)
     return [tokenizer.decode(one.ids).strip() for one in said]

@@ -1,0 +1,113 @@
+"""Diarization of a clip's words: agglomerative clustering, the Viterbi path over speakers, and their names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.cluster.hierarchy import fcluster, linkage
+from torch import Tensor
+
+from redline.diarize.cluster import (
+    ClusterOptions,
+    Track,
+    agglomerate,
+    assign_speakers,
+    name_speakers,
+    viterbi_path,
+)
+from redline.features import FRAME_RATE
+from redline.types import Word
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_linking_is_average_linkage(seed: int) -> None:
+    points = F.normalize(torch.randn(14, 3, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    alike = points @ points.T
+    apart = (1.0 - alike.double().numpy())[np.triu_indices(14, 1)]
+    for same in (-0.2, 0.3, 0.8):
+        wanted = fcluster(linkage(apart, "average"), 1.0 - same, "distance")
+        found = agglomerate(alike, torch.ones(14), same)
+        assert [[a == b for b in found] for a in found] == [[bool(a == b) for b in wanted] for a in wanted]
+
+
+def test_linking_weighs_what_is_heard_longer() -> None:
+    alike = torch.tensor([[1.0, 0.9, 0.6], [0.9, 1.0, 0.0], [0.6, 0.0, 1.0]])
+    assert agglomerate(alike, torch.tensor([9.0, 1.0, 1.0]), 0.5) == [0, 0, 0]
+    assert agglomerate(alike, torch.tensor([1.0, 9.0, 1.0]), 0.5) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_viterbi_path_is_the_best_of_all(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores, costs = torch.randn(6, 3, generator=generator), torch.rand(6, generator=generator)
+
+    def worth(path: Sequence[int]) -> float:
+        changes = sum(float(costs[at]) for at in range(1, 6) if path[at] != path[at - 1])
+        return sum(float(scores[at, state]) for at, state in enumerate(path)) - changes
+
+    best = max(itertools.product(range(3), repeat=6), key=worth)
+    assert worth(viterbi_path(scores, costs)) == pytest.approx(worth(best), abs=1e-5)
+
+
+def speech(*turns: tuple[int, int], gap_s: float = 0.05) -> tuple[list[Word], list[int]]:
+    """Words of 0.3 s of voices, so many each; the voices of the words."""
+    words, owners, now = [], list[int](), 0.2
+    for voice, count in turns:
+        for number in range(count):
+            words.append(Word(round(now, 3), round(now + 0.3, 3), f"w{number}"))
+            owners.append(voice)
+            now += 0.35
+        now += gap_s
+    return words, owners
+
+
+def sounding(words: Sequence[Word], owners: Sequence[int], spread: float = 0.3, seed: int = 0) -> Track:
+    """A track on which each frame sounds like the owner of the word that is said, and a little at random."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.eye(6)
+    frames = spread * torch.randn(2000, 6, generator=generator)
+    for word, owner in zip(words, owners, strict=True):
+        frames[int(word.start * FRAME_RATE) : int(word.end * FRAME_RATE)] += centres[owner]
+
+    def track(spans: Sequence[tuple[float, float]]) -> Tensor:
+        cuts = [(int(start * FRAME_RATE), int(end * FRAME_RATE)) for start, end in spans]
+        return torch.stack([F.normalize(frames[start : max(end, start + 1)].mean(dim=0), dim=0) for start, end in cuts])
+
+    return track
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [(0, 12)],
+        [(0, 8), (1, 7)],
+        [(0, 6), (1, 5), (0, 7), (1, 4)],
+        [(0, 6), (1, 6), (2, 6), (0, 5)],
+    ],
+)
+@pytest.mark.parametrize("gap_s", [0.0, 0.6])
+def test_words_find_their_voices(turns: list[tuple[int, int]], gap_s: float) -> None:
+    words, owners = speech(*turns, gap_s=gap_s)
+    labels, embeddings = assign_speakers(words, sounding(words, owners), ClusterOptions())
+    assert len(embeddings) == len(set(owners)), "a voice was missed or invented"
+    wrong = sum(label != owner for label, owner in zip(labels, owners, strict=True))
+    # Where nobody pauses, a word beside the change may go either way.
+    assert wrong <= (0 if gap_s else len(turns) - 1)
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(len(embeddings)))
+
+
+def test_one_short_word_is_one_voice() -> None:
+    words = [Word(0.0, 0.02, "a")]
+    labels, embeddings = assign_speakers(words, sounding(words, [0]), ClusterOptions())
+    assert labels == [0] and embeddings.shape == (1, 6)
+
+
+def test_names_that_are_given_stay() -> None:
+    assert name_speakers([0, 0, 1, 2, 1], ["2", "2", "2"]) == ["2", "2", "2", "1", "2"]
+    assert name_speakers([0, 1, 0], ["3"]) == ["3", "1", "3"]
+    assert name_speakers([0, 1, 2], []) == ["1", "2", "3"]

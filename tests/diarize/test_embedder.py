@@ -1,0 +1,83 @@
+"""Speaker embeddings: the network's front end, spans of a clip, and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers.audio_utils import mel_filter_bank
+
+from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
+from redline.errors import CheckpointError
+from redline.features import FEATURE_DIM, clip_features
+from redline.train.objectives.speaker_embedding import band_weights, slaney_filters
+from redline.types import SAMPLE_RATE
+from tests.diarize.networks import hearing_all_bands
+
+
+@pytest.fixture
+def head() -> SpeakerEmbedder:
+    torch.manual_seed(0)
+    return hearing_all_bands(SpeakerEmbedder(8))
+
+
+def test_a_clip_no_longer_than_a_window_has_one_embedding(head: SpeakerEmbedder) -> None:
+    for length in (31, 1):
+        row = torch.randn(length, FEATURE_DIM)
+        track = head.track(row)
+        spans = [(0.0, length / 50), (length / 150, length / 100), ((length - 1) / 50, length / 50)]
+        assert track.frames == length
+        torch.testing.assert_close(track(spans), head(head.mel(row)[None]).expand(3, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_span_has_the_mean_embedding_of_the_windows_in_it(head: SpeakerEmbedder) -> None:
+    row = torch.randn(200, FEATURE_DIM)
+    track = head.track(row)
+    mel = head.mel(row)
+    windows = torch.stack([head(mel[20 * at : 20 * at + 160][None])[0] for at in range(13)])  # 1.6 s every 0.2 s
+    assert track.middles.tolist() == [40.0 + 10.0 * at for at in range(13)]
+    wanted = [windows.mean(dim=0), windows[2:5].mean(dim=0), windows[0], windows[12], windows[6]]
+    found = track([(start / 50, end / 50) for start, end in ((0, 200), (55, 85), (0, 3), (190, 200), (97, 102))])
+    torch.testing.assert_close(found, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_loudness_changes_nothing(head: SpeakerEmbedder) -> None:
+    clip = torch.randn(90, FEATURE_DIM)
+    quiet, loud = (head.track(part)([(0.0, 1.8), (0.06, 0.4)]) for part in (clip, clip + 0.7))
+    torch.testing.assert_close(quiet, loud, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gain", [0.01, 1.0])
+def test_the_network_hears_what_it_was_trained_on(gain: float) -> None:
+    head = SpeakerEmbedder(8).eval()
+    head.bands.copy_(band_weights())
+    time = torch.arange(round(1.6 * SAMPLE_RATE)) / SAMPLE_RATE
+    voice = torch.stack([torch.sin(2 * torch.pi * 140.0 * n * time) / n for n in range(1, 30)]).sum(dim=0)
+    samples = gain * (voice + 0.2 * torch.randn(len(time), generator=torch.Generator().manual_seed(0)))
+    # Its own front end: 25 ms Hann windows, 30 dB below full scale, the power in 40 bands of Slaney's scale.
+    level = samples * 10.0 ** (-30.0 / 20.0) / samples.square().mean().sqrt()
+    window = torch.hann_window(400)
+    spectrum = torch.stft(level, 400, 160, window=window, center=True, pad_mode="constant", return_complex=True)
+    filters = mel_filter_bank(201, 40, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    wanted = spectrum.abs().square().T @ torch.from_numpy(filters).float()
+    found = head.mel(clip_features(samples))
+    middle = slice(10, 150)  # edges are padded in another way
+    wrong = (found[middle] - wanted[middle]).abs().mean(dim=0) / wanted[middle].mean(dim=0)
+    assert float(wrong.median()) < 0.1 and float((found[middle].sum() / wanted[middle].sum()).log().abs()) < 0.05
+    expected = mel_filter_bank(257, 40, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    torch.testing.assert_close(slaney_filters(), torch.from_numpy(expected).float(), atol=1e-7, rtol=1e-5)
+
+
+def test_an_embedder_is_written_and_read(head: SpeakerEmbedder, tmp_path: Path) -> None:
+    read = load_embedder(save_embedder(head, tmp_path / SPEAKER_HEAD))
+    mel = 0.1 * torch.rand(2, 40, 40)
+    torch.testing.assert_close(read(mel), head(mel), atol=0.02, rtol=0.05)
+    assert (tmp_path / SPEAKER_HEAD).stat().st_size < 1.1 * sum(weight.numel() for weight in head.parameters())
+    again = load_embedder(save_embedder(read, tmp_path / SPEAKER_HEAD))
+    for name, tensor in read.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor)
+    (tmp_path / SPEAKER_HEAD).write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        load_embedder(tmp_path / SPEAKER_HEAD)
