@@ -1,6 +1,6 @@
 """Audio input: path, bytes, stream or array in, bounded mono 16 kHz blocks or a whole `Waveform` out.
 
-`source` makes every input random access to a file, `containers` sniffs its format, `demux` and `decode` let FFmpeg's
+`source` makes every input random access to a file, `containers` sniffs its format, `demux` and `decode` have FFmpeg's
 libraries decode it, `resample` mixes down, resamples and keeps the limits; `isolation` has that done in a worker
 process.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -36,7 +35,7 @@ Source = str | Path | bytes | BinaryIO | NDArray[Any] | Mapping[str, Any] | _Giv
 
 
 class BlockReader(Iterator[NDArray[np.float32]]):
-    """Mono float32 blocks [n] at 16 kHz of a recording, of 2 s but the last, decoded when they are asked for.
+    """Mono float32 blocks [n] of a recording at 16 kHz, of 4 s but the last, decoded when they are asked for.
 
     A context manager: leaving it frees what the recording takes, its worker process too. Raises `AudioError` and its
     kinds where they occur.
@@ -61,9 +60,7 @@ class BlockReader(Iterator[NDArray[np.float32]]):
     def __enter__(self) -> BlockReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -86,16 +83,12 @@ def open_blocks(
     inner, sample_rate = arrays.unwrap(source, sample_rate)
     with ExitStack() as stack:
         if isinstance(inner, np.ndarray):
-            name, blocks = arrays.NAME, arrays.convert_array(inner, sample_rate, options)
-        else:
-            opened = open_source(inner, options, stack)
-            if sample_rate is not None:
-                raise AudioError(
-                    f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out"
-                )
-            decoder = isolation if options.isolated else decode
-            name, blocks = opened.name, decoder.decode_blocks(opened, options)
-        return BlockReader(name, blocks, stack.pop_all())
+            return BlockReader(arrays.NAME, arrays.convert_array(inner, sample_rate, options), stack.pop_all())
+        opened = open_source(inner, options, stack)
+        if sample_rate is not None:
+            raise AudioError(f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out")
+        decoder = isolation if options.isolated else decode
+        return BlockReader(opened.name, decoder.decode_blocks(opened, options), stack.pop_all())
 
 
 def load(
@@ -115,12 +108,10 @@ def load(
     `phase_inverted`. Raises `AudioError` and its kinds, naming the input.
     """
     with open_blocks(source, sample_rate=sample_rate, options=options) as reader:
-        joined = (
-            bytearray()
-        )  # grown by realloc, which moves no memory on Linux; joining at the end would double the peak
+        samples = bytearray()  # grown by realloc, which moves no memory on Linux; joining lists doubles the peak
         try:
             for block in reader:
-                joined += block.data
+                samples += block.data
         except MemoryError:
             raise too_large(reader.name) from None
-        return Waveform(np.frombuffer(joined, np.float32), reader.name, reader.warnings)
+        return Waveform(np.frombuffer(samples, np.float32), reader.name, reader.warnings)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from redline.audio.mpeg_frames import ac3_bytes, first_frame, frame_bytes, id3_bytes, latm_bytes
-from redline.audio.source import FileBytes
+from redline.audio.source import Bytes
 from redline.errors import EmptyAudioError, NotAudioError, TruncatedAudioError
 
 
@@ -83,7 +83,7 @@ _MOST_TAGS = 100
 _MOST_NAMED = 10
 
 
-def sniff(source: FileBytes) -> tuple[str, FileBytes]:
+def sniff(source: Bytes) -> tuple[str, Bytes]:
     """The container's FFmpeg name, and the bytes behind what stands in front of it: ID3 tags, parts of a frame."""
     head = source.at(0, _HEAD_BYTES)
     if not head:
@@ -124,7 +124,7 @@ def _form(head: bytes) -> str | None:
     return "loas" if first_frame(head, latm_bytes, frames=5, search=1) == 0 else None
 
 
-def _sound_behind_tag(source: FileBytes, size: int) -> int:
+def _sound_behind_tag(source: Bytes, size: int) -> int:
     """Where the sound starts behind an ID3 tag of a stated size, which may be a lie and swallow frames."""
     behind = source.at(size, _HEAD_BYTES)
     if id3_bytes(behind) or _form(behind) or first_frame(behind, frame_bytes, search=1) == 0:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from redline.audio import demux, duration_check, ogg_pages
 from redline.audio.containers import FORMATS, sniff
-from redline.audio.duration_check import EXACT, WavHeader, stated_s, wav_header
+from redline.audio.duration_check import WavHeader, wav_header
 from redline.audio.mpeg_frames import FRAME_LENGTHS, joined_recordings
 from redline.audio.ogg_pages import Part
 from redline.audio.options import AudioOptions
 from redline.audio.resample import MonoResampler, to_float
-from redline.audio.source import FileBytes
+from redline.audio.source import Bytes
 from redline.audio.timeline import LARGEST_GAP_S, Timeline
 from redline.errors import AudioLimitError, EmptyAudioError, TruncatedAudioError
 from redline.types import SAMPLE_RATE, Notice
@@ -36,9 +36,9 @@ _SAFE_PLANES = 7
 with more planes than this it reads what lies behind them."""
 
 
-def decode_blocks(source: FileBytes, options: AudioOptions) -> Blocks:
+def decode_blocks(source: Bytes, options: AudioOptions) -> Blocks:
     """Decode one audio track, block by block; raises `AudioError` and its kinds where they occur."""
-    return (yield from _Decoding(source, options).blocks())
+    return (yield from _Decoder(source, options).blocks())
 
 
 def too_large(name: str) -> AudioLimitError:
@@ -49,10 +49,10 @@ def too_large(name: str) -> AudioLimitError:
     )
 
 
-class _Decoding:
-    """One file on its way: joined recordings one after the other, each of parts between damages."""
+class _Decoder:
+    """Decoding of one file: joined recordings one after the other, each of parts between damages."""
 
-    def __init__(self, source: FileBytes, options: AudioOptions) -> None:
+    def __init__(self, source: Bytes, options: AudioOptions) -> None:
         self.form, self.source = sniff(source)
         self.options = options
         self.output = MonoResampler(source.name, options)
@@ -78,7 +78,7 @@ class _Decoding:
         read_s = self.output.seconds
         if wav:
             self.stated_s = wav.stated_s(self.source, read_s)
-            self.notices += _wav_notices(wav, self.source, read_s)
+            self.notices += wav.notices(self.source, read_s)
         if self.output.is_empty:
             raise self._no_frames(wav)
         is_short = self.stated_s is not None and self.stated_s - read_s > self.tolerance_s
@@ -127,9 +127,9 @@ class _Decoding:
                 end_s = part.ends_s[stream.index] if stream.index < len(part.ends_s) else None
                 self.stated_s = None if end_s is None else end_s - (timeline.origin_s or 0.0)
             else:
-                own_s = stated_s(form, part.source, container, stream)
+                own_s = duration_check.stated_s(form, part.source, container, stream)
                 self.stated_s = None if own_s is None else started_s + own_s - timeline.jumped_s
-            self.tolerance_s = 0.5 / stream.rate if form in EXACT else _STATED_TOLERANCE_S
+            self.tolerance_s = 0.5 / stream.rate if form in duration_check.EXACT else _STATED_TOLERANCE_S
 
     def _decode_track(self, part: Part, container: InputContainer, stream: AudioStream) -> Iterator[Samples]:
         """Decode every packet; a gap in the time stamps becomes silence."""
@@ -246,17 +246,3 @@ def _skipped_bytes(last: Packet[AudioStream] | None, packet: Packet[AudioStream]
     if last is None or last.pos is None or packet.pos is None:
         return False
     return packet.pos > last.pos + last.size
-
-
-def _wav_notices(wav: WavHeader, source: FileBytes, read_s: float) -> list[Notice]:
-    """What a WAV header does not say, or says wrongly."""
-    if wav.stated_bytes is None:
-        return [Notice("unknown_length", "the WAV header states no length, so a missing end cannot be noticed")]
-    unread_s = wav.unread_s(source)
-    if not unread_s:
-        return []
-    message = (
-        f"{unread_s:.3f} s of what looks like sound lie behind the end that the WAV header states, and were not "
-        "read; repair the header to hear them"
-    )
-    return [Notice("unread", message, round(read_s, 3), round(read_s + unread_s, 3))]

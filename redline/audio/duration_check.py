@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from redline.audio import ogg_pages
 from redline.audio.mpeg_frames import id3_bytes
-from redline.audio.source import Bytes, FileBytes
+from redline.audio.source import Bytes
 from redline.errors import AudioLimitError
+from redline.types import Notice
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -54,7 +55,7 @@ def _xing_s(head: bytes, rate: int) -> float | None:
     return frames * samples / rate if frames else None
 
 
-def is_cut(form: str, source: FileBytes) -> bool:
+def is_cut(form: str, source: Bytes) -> bool:
     """Whether the bytes end before the container says they do, where the container tells."""
     if form == "ogg":
         return ogg_pages.is_cut(source)
@@ -89,7 +90,7 @@ _MISSING = {"rm": 18}
 """Bytes that may be missing: a byte of padding is often left out, and some writers count a header twice."""
 
 
-def _chunks_end(source: FileBytes, position: int, layout: str, counted: int, align: int) -> int:
+def _chunks_end(source: Bytes, position: int, layout: str, counted: int, align: int) -> int:
     """Where the last chunk says that it ends: the first that ends behind the file, or does not say."""
     size = struct.calcsize(layout)
     for _ in range(_MOST_CHUNKS):
@@ -106,7 +107,7 @@ def _chunks_end(source: FileBytes, position: int, layout: str, counted: int, ali
     return position
 
 
-def _segment_end(source: FileBytes) -> int:
+def _segment_end(source: Bytes) -> int:
     """Where the Segment of a Matroska file says that it ends; 0 where it does not, as in a live recording."""
     head = source.at(0, 4096)
     start = head.find(b"\x18\x53\x80\x67") + 4
@@ -118,7 +119,7 @@ def _segment_end(source: FileBytes) -> int:
     return 0 if size == unknown else start + width + size
 
 
-def _program_stream_is_cut(source: FileBytes) -> bool:
+def _program_stream_is_cut(source: Bytes) -> bool:
     """The last packet of an MPEG program stream must be complete; packs of packets start with marks of their own."""
     tail = _at(source, source.size - _TAIL_BYTES, _TAIL_BYTES)
     position = tail.rfind(b"\0\0\1\xba")
@@ -130,7 +131,7 @@ def _program_stream_is_cut(source: FileBytes) -> bool:
     return position > len(tail)
 
 
-def _at(source: FileBytes, offset: int, count: int) -> bytes:
+def _at(source: Bytes, offset: int, count: int) -> bytes:
     return source.at(max(offset, 0), count)
 
 
@@ -146,24 +147,28 @@ class WavHeader:
     is_pcm: bool = False
     """Samples as they are, so that bytes are seconds."""
 
-    def stated_s(self, source: FileBytes, read_s: float) -> float | None:
+    def stated_s(self, source: Bytes, read_s: float) -> float | None:
         """The stated duration; of coded sound a guess by the share of the bytes that are there."""
         present = source.size - self.start
-        if not self.stated_bytes or present <= 0:
+        if not self.stated_bytes or present <= 0 or not self.bytes_per_s:
             return None
-        if self.is_pcm:
-            return self.stated_bytes / self.bytes_per_s if self.bytes_per_s else None
-        return read_s * max(self.stated_bytes / present, 1.0)
+        return self.stated_bytes / self.bytes_per_s if self.is_pcm else read_s * max(self.stated_bytes / present, 1.0)
 
-    def unread_s(self, source: FileBytes) -> float:
-        """Seconds of what looks like sound behind the end that the header states."""
-        if self.stated_bytes is None or not self.bytes_per_s:
-            return 0.0
-        seconds = _unread_bytes(source, self.start + self.stated_bytes) / self.bytes_per_s
-        return seconds if seconds >= _LEAST_UNREAD_S else 0.0
+    def notices(self, source: Bytes, read_s: float) -> list[Notice]:
+        """What the header does not say, or says wrongly."""
+        if self.stated_bytes is None:
+            return [Notice("unknown_length", "the WAV header states no length, so a missing end cannot be noticed")]
+        unread_s = _unread_bytes(source, self.start + self.stated_bytes) / self.bytes_per_s if self.bytes_per_s else 0.0
+        if unread_s < _LEAST_UNREAD_S:
+            return []
+        message = (
+            f"{unread_s:.3f} s of what looks like sound lie behind the end that the WAV header states, and were not "
+            "read; repair the header to hear them"
+        )
+        return [Notice("unread", message, round(read_s, 3), round(read_s + unread_s, 3))]
 
 
-def wav_header(source: FileBytes) -> WavHeader:
+def wav_header(source: Bytes) -> WavHeader:
     """Walk the chunks of a WAV file up to its samples."""
     rate = channels = wide_bytes = None
     bytes_per_s, is_pcm, position = 0, False, 12
@@ -189,7 +194,7 @@ def wav_header(source: FileBytes) -> WavHeader:
     raise AudioLimitError(f"{source.name}: more than {_MOST_CHUNKS} chunks before its sound; write it anew")
 
 
-def _unread_bytes(source: FileBytes, position: int) -> int:
+def _unread_bytes(source: Bytes, position: int) -> int:
     """Bytes behind the samples that are a second run of samples, or nothing that a WAV file holds."""
     unread = 0
     position += position % 2

@@ -20,7 +20,6 @@ import warnings
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +28,13 @@ from redline import errors
 from redline.audio import decode
 from redline.audio.decode import Blocks
 from redline.audio.options import AudioOptions
-from redline.audio.source import FileBytes
+from redline.audio.source import Bytes
 from redline.errors import AudioError, AudioLimitError, RedlineError
 from redline.types import SAMPLE_RATE, Notice
 
-HEAD = struct.Struct("<cI")
-"""Of every message: its kind and the bytes that follow."""
+HEAD = struct.Struct("<cII")
+"""Of every message: its kind, the bytes of samples and the bytes of text that follow."""
 READY, REQUEST, SAMPLES, DONE, FAILED = b"R", b"Q", b"S", b"D", b"F"
-SOCKET_BYTES = 1 << 20
-"""What may be on its way between the processes, where the system allows so much."""
 SILENT_S = 120.0
 """The longest that a worker may give no sign of life while it is waited for."""
 _MOST_BYTES = 1 << 24
@@ -55,12 +52,11 @@ class _NoWorkerError(Exception):
     """No worker can be started here."""
 
 
-def decode_blocks(source: FileBytes, options: AudioOptions) -> Blocks:
+def decode_blocks(source: Bytes, options: AudioOptions) -> Blocks:
     """As `redline.audio.decode.decode_blocks`, to the bit; raises `AudioError` also where decoding ends its process.
 
     Where no process can be started (frozen programs, systems without Unix sockets) it is decoded here, with a warning.
     """
-    request = {"name": source.name, "start": source.start, "size": source.size, "options": asdict(options)}
     try:
         worker = _borrow()
     except _NoWorkerError as error:
@@ -68,20 +64,16 @@ def decode_blocks(source: FileBytes, options: AudioOptions) -> Blocks:
             _lacking.append(str(error))
             warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
         return (yield from decode.decode_blocks(source, options))
-    is_usable = False
     try:
-        worker.send(request, source.descriptor)
-        notices = yield from worker.blocks(source.name, (options.max_duration_s + 1) * SAMPLE_RATE)
-        is_usable = True
-        return notices
+        notices = yield from worker.decode_blocks(source, options)
     except RedlineError as error:
-        is_usable = True  # unless it has ended
+        _give_back(worker)
         raise error from None
-    finally:
-        if is_usable:
-            _give_back(worker)
-        else:
-            worker.end()
+    except BaseException:
+        worker.end()
+        raise
+    _give_back(worker)
+    return notices
 
 
 def prepare() -> None:
@@ -125,12 +117,23 @@ def _forget() -> None:
     global _lock
     _lock = threading.Lock()
     for worker in _idle:
-        worker.forget()
+        worker.socket.close()
     _idle.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+def receive(link: socket.socket, count: int) -> NDArray[np.uint8]:
+    """The next bytes of the other process; raises `EOFError` where it has gone."""
+    data, have = np.empty(count, np.uint8), 0
+    while have < count:
+        size = link.recv_into(data[have:].data)
+        if not size:
+            raise EOFError
+        have += size
+    return data
 
 
 class _Worker:
@@ -142,116 +145,92 @@ class _Worker:
         if not hasattr(socket, "send_fds"):
             raise _NoWorkerError("this system cannot hand over open files")
         try:
-            self._socket, theirs = socket.socketpair()
+            self.socket, theirs = socket.socketpair()
             with theirs:
-                number = theirs.fileno()
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _BOOT, str(number), *sys.path],
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), *sys.path],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    pass_fds=[number],
+                    pass_fds=[theirs.fileno()],
                     env=os.environ | _ONE_THREAD,
                     start_new_session=True,
                 )
         except OSError as error:
             raise _NoWorkerError(f"no process can be started ({error})") from error
-        self._socket.settimeout(SILENT_S)
+        self.socket.settimeout(SILENT_S)
         self._is_ready = False
 
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def wait_for_start(self) -> None:
         """Wait until its libraries are loaded."""
         try:
-            self._is_ready = self._is_ready or self._receive()[0] == READY
+            self._is_ready = self._is_ready or self._message()[0] == READY
         except (OSError, EOFError, ValueError):
             self._is_ready = False
         if not self._is_ready:
             self.end()
             raise _NoWorkerError(f"{sys.executable} could not load the decoder")
 
-    def send(self, request: dict[str, Any], descriptor: int) -> None:
-        """Ask for one file; that the worker has ended, the answer tells."""
+    def decode_blocks(self, source: Bytes, options: AudioOptions) -> Blocks:
+        """Have one file decoded; raises `AudioError`, also where the process has ended over it."""
+        request = {"name": source.name, "span": source.span, "options": asdict(options)}
         text = json.dumps(request, default=lambda number: number.item()).encode()
-        with suppress(OSError):
-            socket.send_fds(self._socket, [HEAD.pack(REQUEST, len(text)) + text], [descriptor])
-
-    def blocks(self, name: str, most_samples: float) -> Blocks:
-        """The samples of the file that was asked for; raises `AudioError`, also where the process has ended over it."""
+        most_samples = (options.max_duration_s + 1) * SAMPLE_RATE
         try:
+            socket.send_fds(self.socket, [HEAD.pack(REQUEST, 0, len(text))], [source.descriptor])
+            self.socket.sendall(text)
             while True:
-                kind, data = self._receive()
-                if kind == SAMPLES:
-                    samples = data.view(np.float32)
-                    most_samples -= len(samples)
-                    if most_samples < 0:
-                        raise ValueError("more samples than are allowed")
+                kind, samples, answer = self._message()
+                most_samples -= len(samples)
+                if most_samples < 0:
+                    raise ValueError("more samples than are allowed")
+                if len(samples):
                     yield samples
-                elif kind == DONE:
-                    return tuple(Notice(*fields) for fields in json.loads(data.tobytes()))
-                else:
-                    fields = json.loads(data.tobytes())
+                if kind == DONE:
+                    return tuple(Notice(*fields) for fields in json.loads(answer))
+                if kind == FAILED:
+                    fields = json.loads(answer)
                     raise _KINDS[fields["kind"]](fields["message"])
         except TimeoutError:
             self.end()
-            raise AudioLimitError(
-                f"{name}: decoding it hangs, {SILENT_S:g} s without a sign of life; get the recording again, "
-                "or convert it with another program"
-            ) from None
+            what = f"decoding it hangs, {SILENT_S:g} s without a sign of life"
+            raise AudioLimitError(f"{source.name}: {what}; {_REMEDY}") from None
         except (OSError, EOFError, ValueError, LookupError, TypeError):
-            raise self._died(name) from None
+            raise self._died(source.name) from None
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        self.forget()
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
 
-    def forget(self) -> None:
-        """Close this side of the socket."""
-        self._socket.close()
-
-    def _receive(self) -> tuple[bytes, NDArray[np.uint8]]:
-        """The kind and the bytes of the next message; raises `EOFError` where there is none."""
-        kind, size = HEAD.unpack(self._bytes(HEAD.size).tobytes())
-        if size > _MOST_BYTES:
+    def _message(self) -> tuple[bytes, NDArray[np.float32], bytes]:
+        kind, samples, text = HEAD.unpack(receive(self.socket, HEAD.size).tobytes())
+        if max(samples, text) > _MOST_BYTES:
             raise ValueError("an absurd message")
-        return kind, self._bytes(size)
-
-    def _bytes(self, count: int) -> NDArray[np.uint8]:
-        data, have = np.empty(count, np.uint8), 0
-        while have < count:
-            size = self._socket.recv_into(data[have:].data)
-            if not size:
-                raise EOFError
-            have += size
-        return data
+        return kind, receive(self.socket, samples).view(np.float32), receive(self.socket, text).tobytes()
 
     def _died(self, name: str) -> AudioError:
         """Why it ended, as an error about the recording."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=2)
-        code = self._process.returncode
+            self.process.wait(timeout=2)
+        code = self.process.returncode
         self.end()
-        if code == -getattr(signal, "SIGXCPU", 0):
-            return AudioLimitError(
-                f"{name}: decoding it takes far longer than a recording of its length should; it is broken, or made "
-                "to do harm: get it again, or convert it with another program"
-            )
-        if code == -getattr(signal, "SIGKILL", 0):
-            return AudioLimitError(
-                f"{name}: the system ended its decoding, most likely for lack of memory; free some, or split the "
-                "recording"
-            )
+        if code == -signal.SIGXCPU:
+            what = "decoding it takes far longer than a recording of its length should"
+            return AudioLimitError(f"{name}: {what}; it is broken, or made to do harm: {_REMEDY}")
+        if code == -signal.SIGKILL:
+            what = "the system ended its decoding, most likely for lack of memory"
+            return AudioLimitError(f"{name}: {what}; free some, or split the recording")
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
-        return AudioError(
-            f"{name}: decoding it ended the worker process ({how}); it is broken, or made to do harm: "
-            "get it again, or convert it with another program"
-        )
+        what = f"decoding it ended the worker process ({how})"
+        return AudioError(f"{name}: {what}; it is broken, or made to do harm: {_REMEDY}")
 
 
+_REMEDY = "get it again, or convert it with another program"
 _KINDS: dict[str, type[RedlineError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, RedlineError)
 }

@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-from redline.audio.source import FileBytes
+from redline.audio.source import Bytes
 
 HEADER_BYTES = 6
 """What `frame_bytes` needs to see of a frame."""
@@ -97,7 +97,7 @@ def id3_bytes(head: bytes) -> int:
     return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
-def joined_recordings(source: FileBytes) -> list[FileBytes]:
+def joined_recordings(source: Bytes) -> list[Bytes]:
     """The recordings of a run of MPEG frames, without the tags at their ends and between them.
 
     FFmpeg takes a tag behind the first frame for damage.
@@ -111,7 +111,7 @@ def joined_recordings(source: FileBytes) -> list[FileBytes]:
     return recordings or [source]
 
 
-def _tags(source: FileBytes) -> Iterator[tuple[int, int]]:
+def _tags(source: Bytes) -> Iterator[tuple[int, int]]:
     """From where to where tags reach, one or some in a row; behind them stands a frame, or the file ends."""
     passed = 0
     for position in range(0, source.size, _CHUNK):

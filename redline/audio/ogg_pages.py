@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from redline.audio.source import Bytes, FileBytes, JoinedBytes
+from redline.audio.source import Bytes, Piece
 
 _CHUNK = 1 << 20
 _HEAD_BYTES = 27
@@ -24,7 +24,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Page(NamedTuple):
-    """One page: where it is, what its header says, and whether its bytes are those that its checksum was made of."""
+    """A page: where it is, its header, and whether its checksum is right."""
 
     start: int
     end: int
@@ -53,7 +53,7 @@ class Part:
 class _Stream:
     """A logical stream; its granules count samples of `rate`, `skip` of them before its start."""
 
-    rate: int | None
+    rate: int
     skip: int
     sequence: int
     granule: int = 0
@@ -65,63 +65,51 @@ class _Stream:
 
 
 @dataclass
-class _Run:
-    """Whole pages in a row, and how many pages were lost in front of them."""
-
-    start: int
-    end: int
-    lost: int
-
-    @property
-    def span(self) -> tuple[int, int]:
-        return self.start, self.end
-
-
-@dataclass
 class _Link:
-    """One recording of a chain: its streams in their order, the ranges of its header pages, its runs of pages."""
+    """A recording of a chain: its streams in their order, the ranges of its header pages, its runs of whole pages."""
 
     start: int
     streams: dict[int, _Stream] = field(default_factory=dict)
     headers: list[tuple[int, int]] = field(default_factory=list)
-    runs: list[_Run] = field(default_factory=list)
-    last: Page | None = None
-    lost: int = 0
-    """Pages lost behind the last run."""
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    """How many pages were lost in front of each run."""
+    lost_behind: int = 0
+    is_ended: bool = False
 
 
-def parts(source: FileBytes) -> list[Part]:
+def parts(source: Bytes) -> list[Part]:
     """What is to be decoded for itself, in order: the file as it is where nothing is damaged or chained."""
     links = [link for link in _links(source) if link.runs]
     made: list[Part] = []
     for link in links:
         ends_s = tuple(stream.end_s for stream in link.streams.values())
-        if len(links) == len(link.runs) == 1 and link.start == link.runs[0].lost == 0:
-            return [Part(source, True, ends_s, 0, link.lost)]
-        for run in link.runs:
-            joined = JoinedBytes(source, [*link.headers, _without_end(source, run) if run.lost else run.span])
-            behind = (ends_s, run.lost, link.lost) if run is link.runs[-1] else ((), run.lost, 0)
-            made.append(Part(joined, run is link.runs[0], *behind))
+        if len(links) == len(link.runs) == 1 and link.start == link.lost[0] == 0:
+            return [Part(source, True, ends_s, 0, link.lost_behind)]
+        for number, (run, lost) in enumerate(zip(link.runs, link.lost, strict=True)):
+            pages_of_run = source.join([*link.headers, _without_end(source, *run) if lost else run])
+            behind = (ends_s, lost, link.lost_behind) if number == len(link.runs) - 1 else ((), lost, 0)
+            made.append(Part(pages_of_run, number == 0, *behind))
     return made or [Part(source)]
 
 
-def is_cut(source: FileBytes) -> bool:
+def is_cut(source: Bytes) -> bool:
     """Whether the last page is not all there, or says that more follow."""
     tail = source.at(max(source.size - 2 * _LONGEST_PAGE, 0), 2 * _LONGEST_PAGE)
     page = tail[max(tail.rfind(b"OggS"), 0) :]
     return not 0 < _page_bytes(page) <= len(page) or not page[5] & _ENDS
 
 
-def _without_end(source: FileBytes, run: _Run) -> tuple[int, int] | bytes:
+def _without_end(source: Bytes, start: int, end: int) -> Piece:
     """A run behind others; a single last page must not say it is the last, or FFmpeg starts it at zero."""
-    page = source.at(run.start, min(run.end - run.start, _LONGEST_PAGE))
-    if run.end - run.start > len(page) or not page[5] & _ENDS or _page_bytes(page) != len(page):
-        return run.span
+    page = source.at(start, min(end - start, _LONGEST_PAGE))
+    if _page_bytes(page) != end - start or not page[5] & _ENDS:
+        return start, end
     page = page[:5] + bytes((page[5] & ~_ENDS,)) + page[6:]
     return page[:22] + struct.pack("<I", _checksum(page)) + page[26:]
 
 
-def _links(source: FileBytes) -> list[_Link]:
+def _links(source: Bytes) -> list[_Link]:
     links: list[_Link] = []
     lost, end = 0, 0  # pages lost since the last whole one, and where that ended
     for page in pages(source):
@@ -129,13 +117,12 @@ def _links(source: FileBytes) -> list[_Link]:
         stream = link.streams.get(page.serial) if link else None
         if not page.is_whole:
             lost += 1
-            if stream and stream.rate and 0 < page.granule - stream.granule <= _LONGEST_PAGE_S * stream.rate:
+            if stream and 0 < page.granule - stream.granule <= _LONGEST_PAGE_S * stream.rate:
                 stream.granule = page.granule
         elif page.flags & _BEGINS:
             if link is None or link.runs or stream or lost:
                 if link:
-                    is_ended = link.last is not None and link.last.flags & _ENDS and page.start == end
-                    link.lost += lost or not is_ended
+                    link.lost_behind += lost or not (link.is_ended and page.start == end)
                     lost = 0
                 link = _Link(page.start)
                 links.append(link)
@@ -147,59 +134,55 @@ def _links(source: FileBytes) -> list[_Link]:
             missed = page.sequence - stream.sequence - 1
             if not link.runs and page.granule in (0, -1):
                 _extend(link.headers, page, end)
-            else:
-                # A live recording may start anywhere, right behind the headers.
-                is_lost = page.start != end or (missed and link.runs)
-                if is_lost or not link.runs:
-                    link.runs.append(_Run(page.start, page.end, max(lost, missed, 1) if is_lost else 0))
-                link.runs[-1].end = page.end
+            elif link.runs and page.start == end and not missed:
+                link.runs[-1] = link.runs[-1][0], page.end
                 lost = 0
-            stream.sequence = page.sequence
-            link.last = page
+            else:  # a live recording may start anywhere, right behind the headers
+                link.runs.append((page.start, page.end))
+                link.lost.append(0 if len(link.runs) == 1 and page.start == end else max(lost, missed, 1))
+                lost = 0
+            stream.sequence, link.is_ended = page.sequence, bool(page.flags & _ENDS)
             stream.granule = page.granule if page.granule > 0 else stream.granule
         end = page.end if page.is_whole else -1
     if links:
-        links[-1].lost += lost
+        links[-1].lost_behind += lost
     return links
 
 
 def _extend(ranges: list[tuple[int, int]], page: Page, end: int) -> None:
-    if ranges and page.start == end == ranges[-1][1]:
-        ranges[-1] = (ranges[-1][0], page.end)
-    else:
-        ranges.append((page.start, page.end))
+    follows = bool(ranges) and page.start == end == ranges[-1][1]
+    ranges.append((ranges.pop()[0] if follows else page.start, page.end))
 
 
 def _stream(page: bytes, sequence: int) -> _Stream:
-    """A stream by its first page; its rate is None where it is no sound that is known here."""
-    packet = page[_HEAD_BYTES + page[26] :]
-    rate, skip = None, 0
-    if packet.startswith(b"OpusHead") and len(packet) >= 12:
-        rate, skip = 48_000, struct.unpack("<H", packet[10:12])[0]
-    elif packet.startswith(b"\x01vorbis") and len(packet) >= 16:
-        rate = struct.unpack("<I", packet[12:16])[0]
-    elif packet.startswith(b"Speex   ") and len(packet) >= 40:
-        rate = struct.unpack("<I", packet[36:40])[0]
-    elif packet.startswith(b"\x7fFLAC") and len(packet) >= 30:
+    """A stream by its first page; its rate is 0 where it is no sound that is known here."""
+    packet = page[_HEAD_BYTES + page[26] :].ljust(40, b"\0")
+    rate, skip = 0, 0
+    if packet.startswith(b"OpusHead"):
+        rate, skip = 48_000, int.from_bytes(packet[10:12], "little")
+    elif packet.startswith(b"\x01vorbis"):
+        rate = int.from_bytes(packet[12:16], "little")
+    elif packet.startswith(b"Speex   "):
+        rate = int.from_bytes(packet[36:40], "little")
+    elif packet.startswith(b"\x7fFLAC"):
         rate = int.from_bytes(packet[27:30], "big") >> 4
-    return _Stream(rate or None, skip, sequence)
+    return _Stream(rate, skip, sequence)
 
 
-def pages(source: FileBytes) -> Iterator[Page]:
+def pages(source: Bytes) -> Iterator[Page]:
     """Every page that starts like one, damaged ones too."""
     position = 0
     at, chunk = 0, b""  # where the bytes at hand start
     while True:
-        if position + _LONGEST_PAGE > at + len(chunk) and at + len(chunk) < source.size:
+        is_last = at + len(chunk) >= source.size
+        if position + _LONGEST_PAGE > at + len(chunk) and not is_last:
             at, chunk = position, source.at(position, _CHUNK)
+            is_last = at + len(chunk) >= source.size or not chunk
         place = chunk.find(b"OggS", position - at)
-        if place < 0:
-            if at + len(chunk) >= source.size or not chunk:
-                return
-            position = max(at + len(chunk) - 3, position + 1)
-            continue
-        if place > position - at:
-            position = at + place
+        if place < 0 and is_last:
+            return
+        if place != position - at:
+            position = at + place if place >= 0 else max(at + len(chunk) - 3, position + 1)
             continue
         size = _page_bytes(chunk[place : place + _HEAD_BYTES + 255])
         page = chunk[place : place + size]
@@ -208,10 +191,9 @@ def pages(source: FileBytes) -> Iterator[Page]:
         flags, granule, serial, sequence, checksum = struct.unpack("<xBqIII", page[4:26])
         is_whole = len(page) == size and _checksum(page) == checksum
         granule = granule if len(page) == size else 0  # of a recording that is cut, nobody knows its end
-        follows = chunk[place + size : place + size + 4]
-        end = position + (size if is_whole or follows == b"OggS" else 4)
-        yield Page(position, end, flags, granule, serial, sequence, is_whole)
-        position = end
+        is_page = is_whole or chunk[place + size : place + size + 4] == b"OggS"
+        yield Page(position, position + (size if is_page else 4), flags, granule, serial, sequence, is_whole)
+        position += size if is_page else 4
 
 
 def _page_bytes(page: bytes) -> int:

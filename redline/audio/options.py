@@ -56,9 +56,7 @@ class AudioOptions:
 def check_rate(rate: Any, name: str) -> int:
     """The sample rate that a caller gave, as a number; raises `AudioError`."""
     if not _is_whole(rate) or abs(rate) >= 2**63:
-        raise AudioError(
-            f"{name}: sample_rate is {shown(rate)}; allowed is a whole number of samples a second, for example 16000"
-        )
+        raise AudioError(f"{name}: sample_rate is {shown(rate)}; allowed is a whole number, for example 16000")
     return int(rate)
 
 

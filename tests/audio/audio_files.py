@@ -17,7 +17,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from redline.audio import AudioOptions
-from redline.audio.source import FileBytes, open_source
+from redline.audio.source import Bytes, open_source
 from redline.types import SAMPLE_RATE, Waveform
 
 VOICE = Path(__file__).parents[1] / "data" / "audio" / "common_voice_en_17767698.flac"
@@ -143,7 +143,7 @@ def written(samples: NDArray[Any], rate: int, form: str = "WAV", subtype: str | 
 
 
 @contextmanager
-def opened(data: bytes) -> Iterator[FileBytes]:
+def opened(data: bytes) -> Iterator[Bytes]:
     """Bytes as the decoder sees them."""
     with ExitStack() as stack:
         yield open_source(data, AudioOptions(), stack)

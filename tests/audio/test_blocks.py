@@ -134,7 +134,7 @@ def test_a_worker_waits_when_nobody_takes_its_blocks(hour: Path, monkeypatch: py
     monkeypatch.setattr(isolation, "SILENT_S", 1.0)
     isolation.end_idle()
     isolation.prepare()
-    process = isolation._idle[0]._process.pid
+    process = isolation._idle[0].process.pid
     with audio.open_blocks(hour) as reader:
         first = next(reader)
         time.sleep(0.3)
@@ -153,7 +153,7 @@ def test_a_reader_that_is_left_early_leaves_nothing_behind(hour: Path) -> None:
     for _ in range(3):
         with audio.open_blocks(hour) as reader:
             next(reader)
-    assert worker._process.poll() is not None
+    assert worker.process.poll() is not None
     with audio.open_blocks(hour):
         pass
     reader = audio.open_blocks(hour)
@@ -174,7 +174,7 @@ options = AudioOptions(isolated=sys.argv[1] == "True")
 def peak_mb():
     used = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]
     for worker in isolation._idle:
-        status = open(f"/proc/{worker._process.pid}/status").read().split()
+        status = open(f"/proc/{worker.process.pid}/status").read().split()
         used.append(int(status[status.index("VmHWM:") + 1]))
     return [kib / 1024 for kib in used]
 for path in sys.argv[2:]:

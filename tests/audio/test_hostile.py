@@ -157,7 +157,7 @@ for path in sys.argv[1:]:
         seen = type(error).__name__
         assert len(str(error)) < 700 + len(path)
     peaks = []
-    for process in ["self", *(worker._process.pid for worker in isolation._idle)]:
+    for process in ["self", *(worker.process.pid for worker in isolation._idle)]:
         status = Path(f"/proc/{process}/status").read_text().split()
         peaks.append(int(status[status.index("VmHWM:") + 1]) / 1024)
     isolation.end_idle()

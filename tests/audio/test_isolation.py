@@ -175,8 +175,8 @@ def test_one_worker_serves_many_files_and_a_dead_one_is_replaced(monkeypatch: py
     with pytest.raises(AudioError):
         audio.load(b"no sound")
     assert len(started) == 1
-    started[0]._process.kill()
-    started[0]._process.wait()
+    started[0].process.kill()
+    started[0].process.wait()
     assert audio.load(wav()).duration == 0.1
     assert len(started) == 2
 
@@ -235,7 +235,7 @@ if boot:
 start = isolation._Worker.__init__
 def told(self):
     start(self)
-    print(self._process.pid, flush=True)
+    print(self.process.pid, flush=True)
 isolation._Worker.__init__ = told
 audio.load({source!r})
 print("read", flush=True)
@@ -291,13 +291,13 @@ def test_an_interrupt_while_decoding_ends_the_worker_and_is_passed_on(monkeypatc
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(worker, "_receive", stop)
+        monkeypatch.setattr(worker, "_message", stop)
         return worker
 
     monkeypatch.setattr(isolation, "_borrow", interrupted)
     with pytest.raises(KeyboardInterrupt):
         audio.load(wav())
-    assert not workers[0].is_running() and is_gone(workers[0]._process.pid)
+    assert not workers[0].is_running() and is_gone(workers[0].process.pid)
 
 
 # --- where there are none ---
