@@ -1,7 +1,7 @@
 """Loudness of a recording: level in dBFS, gain normalization of clips, silence, clipping and declipping.
 
 Log-mel features move with the level, and below a floor all of them are one value, so no model is deaf to loudness.
-The meters take a recording block by block, of any sizes; the functions of the same names take it whole.
+The meters are fed a recording block by block, of any sizes; the functions take it whole.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ STEADY_DB = 6.0
 """Between the 10th and the 95th percentile of its frames; speech has 20 dB and more."""
 CLIPPED = 0.001
 """The share of clipped samples from which on it is told."""
-_BLOCK = round(0.2 * SAMPLE_RATE)
+_LEVEL_BLOCK = round(0.2 * SAMPLE_RATE)
 _FRAME = 512  # 32 ms
+_CLIPPING_FRAME = 1 << 19  # 33 s, within which the peak is known before samples are compared with it
 _LSB = 1 / 32768
 _FULL = 0.999  # of full scale; resamplers and lossy coders leave their ripple on what was cut off
 _HIGHEST = 8.0  # times what is left of a top: 18 dB
 _RIPPLE, _FEW = 1.25, 0.1
 _RUN = 3  # samples in a row at the limit: a peak touches it with one or two
 _LOUD_ENOUGH = 0.05  # below it a step of 16 bits is no small part of the peak
-_CLIPPING_FRAME = 1 << 19  # 33 s, within which the peak is known before samples are compared with it
 
 Samples = NDArray[np.float32]
+_NOTHING: Samples = np.zeros(0, np.float32)
 
 
 class _Frames:
@@ -42,7 +43,7 @@ class _Frames:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.rest: Samples = np.zeros(0, np.float32)
+        self.rest = _NOTHING
         """The samples behind the last whole frame, fewer than a frame."""
 
     def feed(self, samples: Samples) -> Samples:
@@ -56,10 +57,11 @@ class _Frames:
 class LevelMeter:
     """Level of the loudest speech in dBFS; a click of a moment does not count."""
 
-    def __init__(self) -> None:
-        self._frames = _Frames(_BLOCK)
+    def __init__(self, samples: Samples = _NOTHING) -> None:
+        self._frames = _Frames(_LEVEL_BLOCK)
         self._loudest = np.zeros(0)  # powers of the three loudest blocks, falling
         self._count = 0
+        self.feed(samples)
 
     def feed(self, samples: Samples) -> None:
         """Measure the next samples [N]."""
@@ -76,27 +78,28 @@ class LevelMeter:
     def level_db(self) -> float:
         """Of all that was fed: the third loudest fifth of a second, of less than 1.2 s the loudest."""
         powers = self._loudest if self._count else _powers(self._frames.rest[np.newaxis])
-        power = float(powers[2] if self.is_settled else powers[0])
-        return 10 * math.log10(max(power, 1e-20))
+        return 10 * math.log10(max(float(powers[2 if self.is_settled else 0]), 1e-20))
 
 
-class _SteadinessMeter:
+class SteadinessMeter:
     """Whether the level hardly changes where samples are not zero: noise and hum do so, speech never."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: Samples = _NOTHING) -> None:
         self._frames = _Frames(_FRAME)
-        self._last: Samples | None = None
-        self._powers: list[NDArray[np.float64]] = []  # 8 bytes for each 32 ms
+        self._last = _NOTHING
+        self._powers = [np.zeros(0)]  # 8 bytes for each 32 ms
+        self.feed(samples)
 
     def feed(self, samples: Samples) -> None:
+        """Measure the next samples [N]."""
         # Differences, because the slow drift of a converter is no sound and would hide how steady its noise is.
-        joined = samples if self._last is None else np.concatenate((self._last, samples))
-        self._last = samples[-1:].copy() if len(samples) else self._last
+        joined = np.concatenate((self._last, samples))
+        self._last = joined[-1:].copy()
         self._powers.append(_powers(self._frames.feed(np.diff(joined))))
 
     @property
     def is_steady(self) -> bool:
-        powers = np.concatenate([*self._powers, np.zeros(0)])
+        powers = np.concatenate(self._powers)
         powers = powers if len(powers) else _powers(self._frames.rest[np.newaxis])
         powers = powers[powers > 0]
         if not len(powers):
@@ -111,11 +114,12 @@ class SilenceMeter:
     Such noise is the last two steps of 16 bits, or below -70 dBFS and steady. Sound that is louder ends the measuring.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, samples: Samples = _NOTHING) -> None:
         self._level = LevelMeter()
-        self._steadiness = _SteadinessMeter()
+        self._steadiness = SteadinessMeter()
         self._is_in_last_bits = True
         self._is_loud = False
+        self.feed(samples)
 
     def feed(self, samples: Samples) -> None:
         """Measure the next samples [N]."""
@@ -125,14 +129,14 @@ class SilenceMeter:
         self._is_loud = self._level.is_settled and self._level.level_db > NOISE_DB
         if not self._is_loud:
             self._steadiness.feed(samples)
-            self._is_in_last_bits = self._is_in_last_bits and _is_in_last_bits(samples)
+            steps = samples / np.float32(_LSB)
+            self._is_in_last_bits &= bool((np.abs(steps) <= 2).all() and (steps == np.round(steps)).all())
 
     @property
     def is_silent(self) -> bool:
         """Whether there is nothing else in all that was fed."""
-        if self._is_loud:
-            return False
-        return self._is_in_last_bits or (self._level.level_db <= NOISE_DB and self._steadiness.is_steady)
+        is_noise = self._is_in_last_bits or (self._level.level_db <= NOISE_DB and self._steadiness.is_steady)
+        return not self._is_loud and is_noise
 
 
 class ClippingMeter:
@@ -141,10 +145,11 @@ class ClippingMeter:
     The peak is that of all up to now and of the half minute in which a sample stands.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, samples: Samples = _NOTHING) -> None:
         self._frames = _Frames(_CLIPPING_FRAME)
         self._peak = 0.0
         self._samples = self._clipped = self._beyond = 0
+        self.feed(samples)
 
     def feed(self, samples: Samples) -> None:
         """Measure the next samples [N]."""
@@ -157,8 +162,8 @@ class ClippingMeter:
         meter = copy(self)
         meter._measure(self._frames.rest)
         # Floats go on beyond full scale where nothing is cut off.
-        is_clipped = meter._peak >= _LOUD_ENOUGH and meter._beyond <= _FEW * meter._clipped
-        return meter._clipped / meter._samples if is_clipped and meter._samples else 0.0
+        is_clipped = meter._clipped and meter._beyond <= _FEW * meter._clipped
+        return meter._clipped / meter._samples if is_clipped else 0.0
 
     def _measure(self, samples: Samples) -> None:
         before, peak = self._peak, _peak(samples)
@@ -176,30 +181,17 @@ class ClippingMeter:
 
 def level_db(samples: Samples) -> float:
     """Level in dBFS of the loudest speech in samples [N]."""
-    meter = LevelMeter()
-    meter.feed(samples)
-    return meter.level_db
-
-
-def is_steady(samples: Samples) -> bool:
-    """Whether samples [N] are noise or hum by the steadiness of their level."""
-    meter = _SteadinessMeter()
-    meter.feed(samples)
-    return meter.is_steady
+    return LevelMeter(samples).level_db
 
 
 def is_silent(samples: Samples) -> bool:
     """Whether samples [N] hold nothing but digital silence or the noise of a converter."""
-    meter = SilenceMeter()
-    meter.feed(samples)
-    return meter.is_silent
+    return SilenceMeter(samples).is_silent
 
 
 def clipped_share(samples: Samples) -> float:
     """Share of clipped samples in samples [N], 0 to 1."""
-    meter = ClippingMeter()
-    meter.feed(samples)
-    return meter.share
+    return ClippingMeter(samples).share
 
 
 def gain(samples: Samples) -> float:
@@ -208,7 +200,7 @@ def gain(samples: Samples) -> float:
     1 for ordinary speech and for quiet noise: raised, a model would make words of it.
     """
     level = level_db(samples)
-    if QUIET_DB <= level <= LOUD_DB or (level < QUIET_DB and is_steady(samples)):
+    if QUIET_DB <= level <= LOUD_DB or (level < QUIET_DB and SteadinessMeter(samples).is_steady):
         return 1.0
     return 2.0 ** round((USUAL_DB - level) / (20 * math.log10(2)))
 
@@ -246,12 +238,6 @@ def restored(samples: Samples) -> Samples:
     sign = np.sign(x[places])
     x[places] = sign * np.clip(sign * curve, limit, _HIGHEST * limit)
     return x.astype(np.float32)
-
-
-def _is_in_last_bits(samples: Samples) -> bool:
-    """Whether samples are no more than the last two steps of a 16-bit converter."""
-    steps = samples / np.float32(_LSB)
-    return bool((np.abs(steps) <= 2).all() and (steps == np.round(steps)).all())
 
 
 def _limit(peak: float) -> float:
