@@ -73,7 +73,7 @@ def load_model(
             drafts = "trust" if ar_config.trusts_draft else "exact"
         recognizer = ArRecognizer(
             checkpoint.model,
-            vocabulary.load(folder, ar_config),
+            vocabulary.load_tokenizer(folder, ar_config),
             PromptTemplate.from_folder(folder, ar_config.kind, ar_config.names_language),
             name=str(name),
             options=GenerateOptions(
@@ -94,8 +94,8 @@ def load_model(
     for given, default, what in ignored:
         if given != default:
             raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
-    model, config, folder = nar.load(folder, device=place, dtype=precision)
-    tokenizer = vocabulary.load(folder, config)
+    model, config, folder = nar.load_nar(folder, device=place, dtype=precision)
+    tokenizer = vocabulary.load_tokenizer(folder, config)
     lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, place)
     return Transcriber(NarRecognizer(model, tokenizer, lm, name=str(name), punctuate=punctuate), _OPTIONS)
 

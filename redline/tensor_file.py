@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from redline import untrusted
 from redline.errors import CheckpointError
 
-M = TypeVar("M", bound=nn.Module)
+_M = TypeVar("_M", bound=nn.Module)
 MAX_HEADER = 2 << 20
 """Bytes; the published checkpoints of 946 tensors have about 0.1 MiB."""
 MAX_DIMS = 8
 MAX_NAME = 200
 PART = 1 << 20
-DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -66,13 +66,20 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _tensor(name: str, entry: Any, path: Path) -> Tensor:
     if not 0 < len(name) <= MAX_NAME:
         raise CheckpointError(f"{path}: a tensor's name of {len(name)} characters; 1 to {MAX_NAME} are allowed")
-    dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise CheckpointError(f"{path}: {name} has numbers of type {str(dtype)[:32]!r}; known are {', '.join(DTYPES)}")
-    sound = isinstance(shape, list) and all(type(length) is int and 0 <= length < 2**62 for length in shape)
-    if not sound or len(shape) > MAX_DIMS or math.prod(shape) >= 2**62:
+    stated: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype, shape = stated.get("dtype"), stated.get("shape")
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
+        raise CheckpointError(
+            f"{path}: {name} has numbers of type {str(dtype)[:32]!r}; known are {', '.join(SAFETENSORS_DTYPES)}"
+        )
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MAX_DIMS
+        or not all(type(size) is int and 0 <= size < 2**62 for size in shape)
+        or math.prod(shape) >= 2**62
+    ):
         raise CheckpointError(f"{path}: {name} has the shape {str(shape)[:80]}; up to {MAX_DIMS} sizes are allowed")
-    return torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+    return torch.empty(shape, dtype=SAFETENSORS_DTYPES[dtype], device="meta")
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def read_tensors(path: Path, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a small file and its metadata, checked like the header; raises `CheckpointError`."""
     header, metadata = read_header(path)
     return read_tensors(path, header), metadata
@@ -120,14 +127,14 @@ def save_head(tensors: Mapping[str, Tensor], path: Path, rows: Sequence[str]) ->
 
 def load_head(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Tensors of an extra head's file, and what its rows mean; raises `CheckpointError`."""
-    tensors, metadata = load(path)
+    tensors, metadata = load_tensors(path)
     expected = f"redline {path.stem} 1"
     if metadata.get("format") != expected:
         raise CheckpointError(f"{path}: format is {metadata.get('format')!r:.80}; {expected!r} can be read")
     return tensors, tuple(metadata.get("rows", "").split())
 
 
-def fill(head: M, tensors: Mapping[str, Tensor], path: Path) -> M:
+def fill(head: _M, tensors: Mapping[str, Tensor], path: Path) -> _M:
     """A head built on "meta" with these tensors in float32, in eval mode; raises `CheckpointError` where one is off."""
     expected = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}

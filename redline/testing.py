@@ -118,7 +118,7 @@ def tiny_checkpoint(folder: str | Path, seed: int = 0) -> Path:
     from redline.models.nar import NarModel
 
     core = _letters(CONTROL[:1])
-    return _save(folder, core, seed, lambda: NarModel(tiny_config(core.get_vocab_size())), nar.save)
+    return _save(folder, core, seed, lambda: NarModel(tiny_config(core.get_vocab_size())), nar.save_nar)
 
 
 def _save(folder: str | Path, core: Any, seed: int, build: Callable[[], Any], save: Callable[..., Path]) -> Path:

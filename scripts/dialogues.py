@@ -54,7 +54,7 @@ def with_words(utterances: Sequence[Utterance], cache: Path, model: str, options
     todo = [one for one, found in zip(utterances, known, strict=True) if found is None]
     timed: dict[str, Utterance] = {}
     if todo:
-        network, _, _ = nar.load(model)
+        network, _, _ = nar.load_nar(model)
         with bar() as progress:
             task = progress.add_task(f"aligning {len(todo)} utterances", total=sum(one.duration for one in todo))
             found, dropped = time_words(network, todo, options, lambda seconds: progress.advance(task, seconds))

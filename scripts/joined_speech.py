@@ -86,7 +86,7 @@ def join(rows: Sequence[Utterance], minutes: float, seed: int) -> Joined:
 @torch.inference_mode()
 def true_words(joined: Joined, referee: str, language: str) -> list[Word]:
     """When each spoken word is said, as a model finds that hears every utterance alone."""
-    model = nar.load(referee)[0]
+    model = nar.load_nar(referee)[0]
     frame_s = model.config.encoder.subsampling / FRAME_RATE
     found: list[Word] = []
     for start, end, text in zip(joined.starts, joined.ends, joined.texts, strict=True):

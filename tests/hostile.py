@@ -56,7 +56,7 @@ def editing(folder: Path) -> Path:
     torch.manual_seed(0)
     model = NarModel(config).eval()
     model.punctuation_head, model.language_head = PunctuationHead(32), LanguageHead(32, ("en", "de"))
-    return nar.save_ar(folder, model, made / "tokenizer.json", bigrams(config.text.vocab_size))
+    return nar.save_nar(folder, model, made / "tokenizer.json", bigrams(config.text.vocab_size))
 
 
 def answering(folder: Path) -> Path:

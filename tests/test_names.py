@@ -18,16 +18,13 @@ ALLOWED = {
 }
 """Public names that may be defined in several files, and why."""
 SHARED = """
-    ADAPTER AUDIO Attention BLOCK BatchOptions CONTROL Count DEV_BATCH DTYPES EDGE_S FILES FORMATS FRAME
-    FeedForward HEAD KEYS LAYERS MARKERS NAME NEVER PATIENCE PLAIN PREPROCESSOR Progress RENAMES Rule SHORTEST_S
-    SPEAKERS Samples Source Span T WORDS check check_preprocessor count decode_blocks filled greedy is_cut load
-    read read_tensors run save shown turns_of written
+    ADAPTER AUDIO Attention BLOCK BatchOptions CONTROL DEV_BATCH EDGE_S FORMATS FRAME KEYS LAYERS PATIENCE PLAIN
+    Progress SHORTEST_S SPEAKERS Samples Source Span T WORDS decode_blocks greedy is_cut load run save shown
+    turns_of written
     """
 """Public names that still are."""
 LONG = {
     "redline/recognizer/ar.py",
-    "tests/checkpoints/test_hostile_checkpoint.py",
-    "tests/checkpoints/test_nar.py",
     "tests/decoding/test_tags.py",
     "tests/models/test_ar.py",
     "tests/recognizer/test_ar.py",

@@ -154,9 +154,9 @@ def test_a_checkpoint_keeps_its_head_and_transcripts_use_it(tokenizer: Tokenizer
     model.punctuation_head = _shouting(model)
     path = tmp_path / "tokenizer.json"
     path.write_text(tokenizer._core.to_str(), encoding="utf-8")
-    folder = nar.save(tmp_path / "model", model, path)
+    folder = nar.save_nar(tmp_path / "model", model, path)
     assert not any("punctuation" in name for name in load_file(folder / "model.safetensors"))
-    loaded, _, _ = nar.load(folder)
+    loaded, _, _ = nar.load_nar(folder)
     assert loaded.punctuation_head is not None
     (shouted,) = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(2.0)], Task(language="en"))
     (quiet,) = recognize_clips(

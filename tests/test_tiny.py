@@ -32,7 +32,7 @@ def test_it_is_small_and_has_a_card() -> None:
 
 
 def test_it_is_in_the_published_layout() -> None:
-    editor, config, folder = nar.load("tiny")
+    editor, config, folder = nar.load_nar("tiny")
     assert folder == TINY
     assert config.languages == ("en",)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "granite_speech_nar"
@@ -100,7 +100,7 @@ def test_the_model_of_five_languages_is_small_and_has_a_card() -> None:
     card = (MULTI / "README.md").read_text(encoding="utf-8")
     for part in ("CC BY 4.0", "CC0", "synthetic", "redline evaluate", "redline train tiny-multi", "told, across"):
         assert part in card
-    assert nar.load("tiny-multi")[1].languages == ("en", "de", "fr", "es", "pt")
+    assert nar.load_nar("tiny-multi")[1].languages == ("en", "de", "fr", "es", "pt")
 
 
 def test_the_model_of_five_languages_tells_which_it_hears() -> None:

@@ -25,7 +25,7 @@ from redline.checkpoints import folder as folders
 from redline.checkpoints.config_keys import check_adapter_keys, read_ar_config
 from redline.checkpoints.draft_lm import find_draft_lm, save_draft_lm
 from redline.checkpoints.heads import DRAFT_HEAD, load_draft_head, save_draft_head
-from redline.checkpoints.layouts import AR, EMBEDDINGS, LM_HEAD
+from redline.checkpoints.layouts import AR_LAYOUT, EMBEDDINGS, LM_HEAD
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
 from redline.errors import CheckpointError
@@ -67,13 +67,15 @@ def load_ar(
     """
     folder = folders.resolve(source, revision)
     files = folders.headers(folder)
-    promised = AR.canonical({name: tensor for tensors in files.values() for name, tensor in tensors.items()}, folder)
+    promised = AR_LAYOUT.canonical(
+        {name: tensor for tensors in files.values() for name, tensor in tensors.items()}, folder
+    )
     values = _read_config(folder)
     if LM_HEAD not in promised and values.get("tie_word_embeddings") is False:
         raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {LM_HEAD}")
     # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
     model = _fit(promised, values, folder)
-    tensors = AR.rename(folders.read_tensors(files), folder)
+    tensors = AR_LAYOUT.rename(folders.read_weights(files), folder)
     model = _fit(tensors, values, folder, model)
     config = model.config
     model.load_state_dict(folders.to_dtype(tensors, dtype, folder), assign=True)
@@ -135,7 +137,7 @@ def _fit(
         model = planned if planned is not None and planned.config == config else ArModel(config)
     expected = model.state_dict()
     folders.fill_counters(tensors, expected)
-    folders.check(tensors, expected, folder)
+    folders.check_tensors(tensors, expected, folder)
     return model
 
 
@@ -144,7 +146,7 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     if untrusted.is_there(folder / LORA):
         header, _ = tensor_file.read_header(folder / LORA)
         planned = all(tensor.is_meta for tensor in tensors.values())
-        adapters = AR.rename(header if planned else tensor_file.read_tensors(folder / LORA, header), folder)
+        adapters = AR_LAYOUT.rename(header if planned else tensor_file.read_tensors(folder / LORA, header), folder)
         for name, tensor in sorted(adapters.items()):
             # `save_pretrained` of a model with an adapter writes it twice: with the weights, and in a file of its own.
             if not _is_copy(tensor, tensors.setdefault(name, tensor)):
@@ -204,7 +206,7 @@ def save_ar(
     """
     config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     window, rate = model.config.window_size, model.config.downsample_rate
-    preprocessor = AR.preprocessor | {"projector_window_size": window, "projector_downsample_rate": rate}
+    preprocessor = AR_LAYOUT.preprocessor | {"projector_window_size": window, "projector_downsample_rate": rate}
     described: dict[str, dict[str, object] | str] = {"config.json": config, "preprocessor_config.json": preprocessor}
     if chat_template is not None:
         described["chat_template.jinja"] = chat_template

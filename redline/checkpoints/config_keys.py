@@ -14,8 +14,8 @@ from typing import Any
 
 from redline.errors import ConfigError
 from redline.models.config import (
+    AR_LANGUAGES,
     SPEECH_KINDS,
-    SPOKEN,
     ArConfig,
     EncoderConfig,
     LMConfig,
@@ -25,7 +25,7 @@ from redline.models.config import (
     ascending_layers,
     known,
 )
-from redline.models.config_rules import Rule, count, flag, items, name, number, only, part, rules_of, shown
+from redline.models.config_rules import ValueRule, count, flag, items, name, number, only, part, rules_of, shown
 
 Values = Mapping[str, Any]
 SYNONYMS = {
@@ -46,29 +46,29 @@ def _granite(value: Any) -> str | None:
     return None if sound else "'granite' and 'granite_speech...'"
 
 
-def _with_synonyms(rules: dict[str, Rule]) -> dict[str, Rule]:
+def _with_synonyms(rules: dict[str, ValueRule]) -> dict[str, ValueRule]:
     return rules | {other: rules[key] for key, others in SYNONYMS.items() if key in rules for other in others}
 
 
-PARTS: dict[str, Rule] = dict.fromkeys(("encoder_config", "projector_config", "text_config"), part)
-TOP = PARTS | {
+PARTS_KEYS: dict[str, ValueRule] = dict.fromkeys(("encoder_config", "projector_config", "text_config"), part)
+TOP_KEYS = PARTS_KEYS | {
     "model_type": name,
     "tie_word_embeddings": flag,
     "window_size": count(4096),
     "downsample_rate": count(4096),
 }
-ENCODER = _with_synonyms(rules_of(EncoderConfig)) | {
+ENCODER_KEYS = _with_synonyms(rules_of(EncoderConfig)) | {
     "cat_hidden_layers": items(count(256, 0), most=64),
     "vocabulary_size": count(1 << 22),
     "attn_type": only("block"),
 }
-NAR_PROJECTOR = _with_synonyms(rules_of(ProjectorConfig)) | {
+NAR_PROJECTOR_KEYS = _with_synonyms(rules_of(ProjectorConfig)) | {
     "intermediate_size": count(1 << 20),
     "hidden_act": only("silu"),
     "encoder_layer_indices": rules_of(NarConfig)["encoder_layer_indices"],
 }
-QFORMER = rules_of(QFormerConfig) | {"position_embedding_type": only("absolute")}
-TEXT = rules_of(LMConfig) | {
+QFORMER_KEYS = rules_of(QFormerConfig) | {"position_embedding_type": only("absolute")}
+TEXT_KEYS = rules_of(LMConfig) | {
     "model_type": _granite,
     "original_max_position_embeddings": count(1 << 24),
     "rope_parameters": part,  # what is in these is judged where rotations are made
@@ -82,16 +82,16 @@ TEXT = rules_of(LMConfig) | {
     "num_local_experts": only(0),
     "num_experts_per_tok": only(0),
 }
-NAR = TOP | rules_of(NarConfig)
-AR = TOP | rules_of(ArConfig) | {"audio_token_id": rules_of(ArConfig)["audio_token_index"]}
-ADAPTER: dict[str, Rule] = {
+NAR_KEYS = TOP_KEYS | rules_of(NarConfig)
+AR_KEYS = TOP_KEYS | rules_of(ArConfig) | {"audio_token_id": rules_of(ArConfig)["audio_token_index"]}
+ADAPTER_KEYS: dict[str, ValueRule] = {
     "peft_type": only("LORA"),
     "lora_alpha": number(1e6),
     "r": count(1 << 16),
     "bias": only("none"),
     "use_rslora": flag,
 }
-PREPROCESSOR: dict[str, Rule] = {
+PREPROCESSOR_KEYS: dict[str, ValueRule] = {
     **dict.fromkeys(("sampling_rate", "sample_rate"), only(16_000)),
     **dict.fromkeys(("n_mels", "feature_size"), only(80)),
     **dict.fromkeys(("projector_window_size", "projector_downsample_rate"), count(4096)),
@@ -135,7 +135,7 @@ GENERATION_DEFAULTS = {
 """How old versions of transformers wrote tokens, by default; another value asks for what is not done here."""
 
 
-def check(values: Values, used: Mapping[str, Rule], where: str) -> None:
+def check_keys(values: Values, used: Mapping[str, ValueRule], where: str) -> None:
     """Judge every key of one part; raises `ConfigError` with the key, its value and what is allowed."""
     harmless = HARMLESS | HARMLESS_IN.get(where, set())
     for key, value in values.items():
@@ -151,9 +151,9 @@ def check(values: Values, used: Mapping[str, Rule], where: str) -> None:
             )
 
 
-def _used(values: Values, used: Mapping[str, Rule], where: str) -> dict[str, Any]:
+def _used(values: Values, used: Mapping[str, ValueRule], where: str) -> dict[str, Any]:
     """What one part says, once it was judged."""
-    check(values, used, where)
+    check_keys(values, used, where)
     return {key: value for key, value in values.items() if key in used and value is not None}
 
 
@@ -173,11 +173,11 @@ def _agree(said: Values) -> None:
 
 
 def _parts(
-    values: Values, used: Mapping[str, Rule], projector: Mapping[str, Rule]
+    values: Values, used: Mapping[str, ValueRule], projector: Mapping[str, ValueRule]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
     """What a `config.json` says, and its encoder, projector and language model."""
     judged = [_used(values, used, "config.json")]
-    for where, rules in (("encoder_config", ENCODER), ("projector_config", projector), ("text_config", TEXT)):
+    for where, rules in (("encoder_config", ENCODER_KEYS), ("projector_config", projector), ("text_config", TEXT_KEYS)):
         if where not in judged[0]:
             raise ConfigError(f"config.json has no {where}; the model needs encoder, projector and text configs")
         judged.append(_used(values[where], rules, where))
@@ -195,7 +195,7 @@ def read_nar_config(values: Values, native: bool = False) -> NarConfig:
     The `native` port leaves values to be derived and has a front end of its own. Of several `eos_token_id` the first is
     the blank, where none is named.
     """
-    top, encoder, projector, text = _parts(values, NAR, NAR_PROJECTOR)
+    top, encoder, projector, text = _parts(values, NAR_KEYS, NAR_PROJECTOR_KEYS)
     _agree({"window_size of config.json": top.get("window_size"), "block_size": projector.get("block_size")})
     for key in ("downsample_rate", "encoder_layer_indices"):
         _agree({f"{key} of config.json": top.get(key), f"{key} of projector_config": projector.get(key)})
@@ -235,7 +235,7 @@ def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
 
     Raises `ConfigError`.
     """
-    top, encoder, projector, text = _parts(values, AR, QFORMER)
+    top, encoder, projector, text = _parts(values, AR_KEYS, QFORMER_KEYS)
     kind = top.get("model_type")
     if kind not in SPEECH_KINDS:
         raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
@@ -254,18 +254,18 @@ def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
         "text": replace(lm, tie_word_embeddings=tied),
         "export_layers": encoder.get("cat_hidden_layers") or (),
     }
-    return known(ArConfig, {"languages": SPOKEN[kind]} | top | joined)
+    return known(ArConfig, {"languages": AR_LANGUAGES[kind]} | top | joined)
 
 
 def check_adapter_keys(values: Values) -> None:
     """Judge an `adapter_config.json`; raises `ConfigError` for what is not plain LoRA."""
-    check(values, ADAPTER, "adapter_config.json")
+    check_keys(values, ADAPTER_KEYS, "adapter_config.json")
 
 
 def check_preprocessor_keys(values: Values, window_size: int | None = None, downsample_rate: int | None = None) -> None:
     """Judge a `preprocessor_config.json` against the features that are made here; raises `ConfigError`."""
-    check(values, PREPROCESSOR, "preprocessor_config.json")
-    check(values.get("melspec_kwargs") or {}, PREPROCESSOR, "preprocessor_config.json")
+    check_keys(values, PREPROCESSOR_KEYS, "preprocessor_config.json")
+    check_keys(values.get("melspec_kwargs") or {}, PREPROCESSOR_KEYS, "preprocessor_config.json")
     if window_size is not None:
         stated = {key: values.get(f"projector_{key}") for key in ("window_size", "downsample_rate")}
         _agree({"projector_window_size": stated["window_size"], "window_size": window_size})

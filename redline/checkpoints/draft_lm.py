@@ -54,7 +54,7 @@ def save_draft_lm(lm: NgramLM, folder: Path) -> Path:
 
 def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
     """Read a file that `save_draft_lm` wrote; raises `CheckpointError` when it is none, or for another vocabulary."""
-    tensors, about = tensor_file.load(path)
+    tensors, about = tensor_file.load_tensors(path)
     if about.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format is {about.get('format')!r:.80}; {FORMAT!r} can be read")
     if about.get("vocab_size") != str(vocab_size):

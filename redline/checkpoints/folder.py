@@ -23,8 +23,8 @@ from redline.files import folder_beside, settle
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PREPROCESSOR = "preprocessor_config.json"
-FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+PREPROCESSOR_FILE = "preprocessor_config.json"
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 """What is downloaded from a hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -60,7 +60,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         wanted = f"{name} (revision {revision})" if revision else name
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -115,11 +115,12 @@ def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
     return found
 
 
-def read_tensors(found: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Every tensor that `headers` found; raises `CheckpointError` when one cannot be read or is not finite."""
-    return {
-        name: tensor for path, said in found.items() for name, tensor in tensor_file.read_tensors(path, said).items()
-    }
+def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Every tensor of `headers`; raises `CheckpointError` when one cannot be read or is not finite."""
+    tensors: dict[str, Tensor] = {}
+    for path, header in headers.items():
+        tensors |= tensor_file.read_tensors(path, header)
+    return tensors
 
 
 def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> dict[str, Tensor]:
@@ -150,8 +151,8 @@ def check_layers(tensors: Iterable[str], promised: Mapping[str, int], folder: Pa
 
 def check_preprocessor(folder: Path, window_size: int | None = None, downsample_rate: int | None = None) -> None:
     """Whether the features that a checkpoint asks for are those that are made here; raises `ConfigError`."""
-    if untrusted.is_there(folder / PREPROCESSOR):
-        check_preprocessor_keys(untrusted.read_json(folder / PREPROCESSOR), window_size, downsample_rate)
+    if untrusted.is_there(folder / PREPROCESSOR_FILE):
+        check_preprocessor_keys(untrusted.read_json(folder / PREPROCESSOR_FILE), window_size, downsample_rate)
 
 
 def fill_counters(tensors: dict[str, Tensor], expected: Iterable[str]) -> None:
@@ -161,20 +162,20 @@ def fill_counters(tensors: dict[str, Tensor], expected: Iterable[str]) -> None:
             tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
 
 
-def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:
-    """Strictness: every tensor is there, no other, each of the right shape."""
-    shapes = [
-        f"{name} {list(tensors[name].shape)} instead of {list(expected[name].shape)}"
-        for name in sorted(tensors.keys() & expected.keys())
-        if tensors[name].shape != expected[name].shape
-    ]
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:
+    """Strictness: every tensor is there, no other, each of the right shape; raises `CheckpointError`."""
+    shapes = {
+        name: (list(tensors[name].shape), list(expected[name].shape)) for name in tensors.keys() & expected.keys()
+    }
     problems = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - expected.keys()),
-        "of another shape": shapes,
+        "missing": expected.keys() - tensors.keys(),
+        "unexpected": tensors.keys() - expected.keys(),
+        "of another shape": {
+            f"{name} {has} instead of {needs}" for name, (has, needs) in shapes.items() if has != needs
+        },
     }
     found = [
-        f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        f"{len(names)} {kind}: {', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}"
         for kind, names in problems.items()
         if names
     ]

@@ -60,7 +60,7 @@ class Layout:
         return renamed
 
 
-NAR = Layout(
+NAR_LAYOUT = Layout(
     "a NAR",
     renames=(
         (r"^model\.language_model\.", "language_model.model."),
@@ -83,7 +83,7 @@ NAR = Layout(
     "model.language_model.* (native port), each with a BPE head and a projector with window_positions",
     feature_extractor="GraniteSpeechNarFeatureExtractor",
 )
-AR = Layout(
+AR_LAYOUT = Layout(
     "an AR or Plus",
     renames=(
         (r"^base_model\.model\.", ""),

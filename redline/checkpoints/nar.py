@@ -7,7 +7,7 @@ The published NAR model exists in several layouts. They are told apart by the te
     native port      model.language_model.*       as the later one, other names, projector norms without weights,
                                                   its own front end and no least number of slots
 
-Everything is turned into the later layout, which is also what `save` writes; docs/checkpoints.md has the details. Only
+Everything is turned into the later layout, which `save_nar` writes, too; docs/checkpoints.md has the details. Only
 JSON and safetensors are read: no pickle, no code, and `auto_map` is ignored.
 """
 
@@ -22,22 +22,11 @@ import torch
 from torch import Tensor
 
 from redline import untrusted
+from redline.checkpoints import folder as folders
 from redline.checkpoints import heads
 from redline.checkpoints.config_keys import read_nar_config
 from redline.checkpoints.draft_lm import save_draft_lm
-from redline.checkpoints.folder import (
-    check,
-    check_layers,
-    check_preprocessor,
-    fill_counters,
-    headers,
-    read_tensors,
-    resolve,
-    to_dtype,
-    weights,
-    write,
-)
-from redline.checkpoints.layouts import EMBEDDINGS, LM_HEAD, NAR
+from redline.checkpoints.layouts import EMBEDDINGS, LM_HEAD, NAR_LAYOUT
 from redline.decoding.ngram import NgramLM
 from redline.errors import CheckpointError
 from redline.models.config import NarConfig
@@ -51,7 +40,7 @@ PROJECTOR_NORM = re.compile(
 )
 
 
-def load(
+def load_nar(
     source: str | Path,
     revision: str | None = None,
     device: str | torch.device = "cpu",
@@ -62,30 +51,30 @@ def load(
     The config describes the model as loaded, so a first revision's BPE head is reported with vocabulary rows. Raises
     `CheckpointError` when it is not one of the known layouts, or `ConfigError` when its numbers do not fit.
     """
-    folder = resolve(source, revision)
+    folder = folders.resolve(source, revision)
     if untrusted.is_there(folder / ADAPTER):
         raise CheckpointError(
             f"{folder}: {ADAPTER} beside the weights of a NAR model would count for nothing; merge it into them "
             "(peft: merge_and_unload), or take it away"
         )
-    files = headers(folder)
-    header = {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
-    promised = NAR.canonical(header, folder)
+    headers = folders.headers(folder)
+    header = {name: tensor for tensors in headers.values() for name, tensor in tensors.items()}
+    promised = NAR_LAYOUT.canonical(header, folder)
     config = read_nar_config(untrusted.read_json(folder / "config.json"), native=NATIVE in header)
     layers = {
         "encoder.layers.": config.encoder.num_layers,
         "projector.qformer.layers.": config.projector.num_layers,
         "language_model.model.layers.": config.text.num_hidden_layers,
     }
-    check_layers(promised, layers, folder)
+    folders.check_layers(promised, layers, folder)
     with torch.device("meta"):
         model = NarModel(config)
     # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
     _fit(promised, model, folder)
-    tensors = to_dtype(NAR.canonical(read_tensors(files), folder), dtype, folder)
+    tensors = folders.to_dtype(NAR_LAYOUT.canonical(folders.read_weights(headers), folder), dtype, folder)
     _fit(tensors, model, folder)
     model.load_state_dict(tensors, assign=True)
-    check_preprocessor(folder)
+    folders.check_preprocessor(folder)
     if untrusted.is_there(folder / heads.PUNCTUATION_HEAD):
         model.punctuation_head = heads.load_punctuation_head(folder, config.text.hidden_size).to(dtype=dtype)
     if untrusted.is_there(folder / heads.LANGUAGE_HEAD):
@@ -98,13 +87,13 @@ def _fit(tensors: dict[str, Tensor], model: NarModel, folder: Path) -> None:
     """Bring tensors to the later layout, shape by shape that of the model; raises `CheckpointError`."""
     expected = model.state_dict()
     _settle_blank(tensors, model.config, folder)
-    fill_counters(tensors, expected)
+    folders.fill_counters(tensors, expected)
     _fill_norms(tensors, expected)
     copy = tensors.pop(LM_HEAD, None) if model.config.text.tie_word_embeddings else None
     embeddings = tensors[EMBEDDINGS]
     if copy is not None and (copy.shape != embeddings.shape or not (copy.is_meta or torch.equal(copy, embeddings))):
         raise CheckpointError(f"{folder}: config.json ties the word embeddings, but {LM_HEAD} differs from them")
-    check(tensors, expected, folder)
+    folders.check_tensors(tensors, expected, folder)
 
 
 def _settle_blank(tensors: dict[str, Tensor], config: NarConfig, folder: Path) -> None:
@@ -136,7 +125,7 @@ def _fill_norms(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> N
             tensors[name] = fill(expected[name].shape, dtype=dtype)
 
 
-def save(
+def save_nar(
     folder: str | Path,
     model: NarModel,
     tokenizer: str | Path,
@@ -162,6 +151,6 @@ def save(
         shutil.copyfile(tokenizer, new / "tokenizer.json")
 
     config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
-    described = {"config.json": config, "preprocessor_config.json": NAR.preprocessor}
-    tensors = weights(model, dtype, without=("punctuation_head.", "language_head."))
-    return write(folder, tensors, described, extra, overwrite=overwrite)
+    described = {"config.json": config, "preprocessor_config.json": NAR_LAYOUT.preprocessor}
+    tensors = folders.weights(model, dtype, without=("punctuation_head.", "language_head."))
+    return folders.write(folder, tensors, described, extra, overwrite=overwrite)

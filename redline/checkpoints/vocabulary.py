@@ -8,7 +8,7 @@ from redline.models.config import ArConfig, NarConfig
 from redline.tokenizer import Tokenizer
 
 
-def load(folder: Path, config: NarConfig | ArConfig) -> Tokenizer:
+def load_tokenizer(folder: Path, config: NarConfig | ArConfig) -> Tokenizer:
     """Read `tokenizer.json`; raises `CheckpointError` when it is none, or that of another model."""
     audio = config.audio_token_index if isinstance(config, ArConfig) else None
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json", audio)

@@ -52,7 +52,7 @@ def prepare(
     pairs = recordings_with_texts(source, text)
     _check_out(out)
     use(threads)
-    encoder, config, _ = nar.load(model)
+    encoder, config, _ = nar.load_nar(model)
     spoken = languages.code(language, config.languages)
     if spoken is None and len(config.languages) == 1:
         (spoken,) = config.languages

@@ -18,6 +18,8 @@ from redline.errors import ConfigError
 
 START, ROOT = 0, 1
 """The state before a text's first token, where a word may be spelled otherwise, and that outside all keywords."""
+NO_TOKEN = -1
+"""Any token that no keyword has in this place."""
 
 
 @dataclass
@@ -73,7 +75,9 @@ class KeywordTrie:
         if not moves:
             raise ConfigError("no keywords; leave the biasing out instead")
         ordered = sorted(moves)
-        refunds = [[_refund(nodes, state, begins) for state in range(len(nodes))] for begins in (False, True)]
+        refunds = [
+            [_move(nodes, state, NO_TOKEN, begins)[1] for state in range(len(nodes))] for begins in (False, True)
+        ]
         return cls(
             torch.tensor([START]),
             torch.tensor(word_starts),
@@ -162,7 +166,7 @@ def _tokens(nodes: Sequence[_Node], state: int) -> set[int]:
 
 
 def _move(nodes: Sequence[_Node], state: int, token: int, word_starts: bool) -> tuple[int, int]:
-    """Where a token leads, and how many tokens more are paid for then."""
+    """Where a token leads, and how many tokens more are paid for then, or less."""
     node = nodes[state]
     if token in node.next:
         return node.next[token], 1
@@ -170,12 +174,3 @@ def _move(nodes: Sequence[_Node], state: int, token: int, word_starts: bool) -> 
         return ROOT, 0
     target, gain = _move(nodes, node.failure, token, word_starts)
     return target, gain + node.kept(word_starts) - node.depth + nodes[node.failure].depth
-
-
-def _refund(nodes: Sequence[_Node], state: int, word_starts: bool) -> int:
-    """How many tokens more are paid for, none or less, when a text leaves all keywords."""
-    if state == ROOT:
-        return 0
-    node = nodes[state]
-    refund = node.kept(word_starts) - node.depth + nodes[node.failure].depth
-    return refund + _refund(nodes, node.failure, word_starts)

@@ -22,7 +22,7 @@ from redline.errors import ConfigError
 if TYPE_CHECKING:
     from redline.decoding.ngram import NgramLM
 
-NEVER = -math.inf
+_NEVER = -math.inf
 _MIX = 6364136223846793005  # an odd multiplier spreads the texts over 64 bits (Knuth's MMIX generator)
 
 
@@ -70,9 +70,9 @@ class Candidates:
         log_probs = logits.float().log_softmax(dim=-1)
         silence = log_probs[..., blank].clone()
         floor = log_probs.amax(dim=-1, keepdim=True) - options.margin  # [B, T, 1]
-        log_probs[..., blank] = NEVER
+        log_probs[..., blank] = _NEVER
         best, ids = log_probs.topk(min(options.candidates, log_probs.shape[-1] - 1), dim=-1)
-        return cls(ids, best.masked_fill(best < floor, NEVER), silence, lengths)
+        return cls(ids, best.masked_fill(best < floor, _NEVER), silence, lengths)
 
     @classmethod
     def join(cls, parts: Sequence[Candidates]) -> Candidates:
@@ -112,7 +112,7 @@ class _Beam:
     @classmethod
     def empty(cls, shape: tuple[int, int], device: torch.device, history: int, bias: KeywordTrie | None) -> _Beam:
         whole = torch.zeros(shape, dtype=torch.int64, device=device)
-        never = torch.full(shape, NEVER, device=device)
+        never = torch.full(shape, _NEVER, device=device)
         first = never.clone()
         first[:, 0] = 0.0
         zero = whole.float()
@@ -129,7 +129,7 @@ def log_add(a: Tensor, b: Tensor) -> Tensor:
     `torch.logaddexp` rounds what is left over behind its last whole vector otherwise, so a row's place would count.
     """
     high = torch.maximum(a, b)
-    return torch.where(high > NEVER, high + (-(a - b).abs()).exp().log1p(), high)
+    return torch.where(high > _NEVER, high + (-(a - b).abs()).exp().log1p(), high)
 
 
 def search(
@@ -176,16 +176,16 @@ def _step(
     W, C = beam.text.shape[1], ids.shape[1]
     total = log_add(beam.ends_blank, beam.ends_token)
     same = ids[:, None, :] == beam.last[:, :, None]  # [B, W, C]
-    again = log_probs[:, None, :].expand_as(same).masked_fill(~same, NEVER).amax(dim=-1)  # [B, W]
+    again = log_probs[:, None, :].expand_as(same).masked_fill(~same, _NEVER).amax(dim=-1)  # [B, W]
     # Text i is what text j was before its last token.
-    before = (beam.text[:, :, None] == beam.parent[:, None, :]) & (total > NEVER)[:, None, :]  # [B, i, j]
+    before = (beam.text[:, :, None] == beam.parent[:, None, :]) & (total > _NEVER)[:, None, :]  # [B, i, j]
     doubled = beam.last[:, :, None] == beam.last[:, None, :]
-    flow = torch.where(doubled, beam.ends_blank[:, :, None], total[:, :, None]).masked_fill(~before, NEVER)
+    flow = torch.where(doubled, beam.ends_blank[:, :, None], total[:, :, None]).masked_fill(~before, _NEVER)
     stay_blank = total + blank
     stay_token = log_add(beam.ends_token, flow.amax(dim=1)) + again
     grown = torch.where(same, beam.ends_blank[:, :, None], total[:, :, None]) + log_probs[:, None, :]  # [B, W, C]
-    grown = grown.masked_fill(before.float() @ same.float() > 0, NEVER)
-    alive = (grown > NEVER).nonzero(as_tuple=True)  # row, text, candidate
+    grown = grown.masked_fill(before.float() @ same.float() > 0, _NEVER)
+    alive = (grown > _NEVER).nonzero(as_tuple=True)  # row, text, candidate
     row, text, _ = alive
     tokens = ids[row, alive[2]]
     lm_score, bias_score, trie_state = (
@@ -216,7 +216,7 @@ def _step(
         text=torch.where(is_grown, (before_token + token + 1) * _MIX, before_token),
         parent=torch.where(is_grown, before_token, of(beam.parent)),
         last=torch.where(is_grown, token, of(beam.last)),
-        ends_blank=of(stay_blank).masked_fill(is_grown, NEVER),
+        ends_blank=of(stay_blank).masked_fill(is_grown, _NEVER),
         ends_token=grown_or(grown, stay_token),
         lm_score=grown_or(lm_score, beam.lm_score),
         count=of(beam.count) + is_grown,

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from redline.decoding.biasing import KeywordTrie
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Stretch = tuple[int, int]
 """Part [first, last) of a sequence."""
 
@@ -90,9 +90,9 @@ def zones(patches: Sequence[Patch], plain: Sequence[int], other: Sequence[int]) 
     return joined
 
 
-def patched(plain: Sequence[T], other: Sequence[T], patches: Sequence[Patch]) -> list[T]:
+def patched(plain: Sequence[_T], other: Sequence[_T], patches: Sequence[Patch]) -> list[_T]:
     """The plain sequence with the other's stretches in place of its own."""
-    result: list[T] = []
+    result: list[_T] = []
     at = 0
     for patch in patches:
         result += [*plain[at : patch.plain_first], *other[patch.first : patch.last]]

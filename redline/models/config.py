@@ -10,45 +10,28 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeVar
 
 from redline.models import rope
-from redline.models.config_rules import (
-    EPS,
-    HEADS,
-    ID,
-    INNER,
-    LAYERS,
-    SHARE,
-    VOCABULARY,
-    WIDTH,
-    count,
-    either,
-    flag,
-    items,
-    name,
-    number,
-    only,
-    require,
-)
+from redline.models.config_rules import count, either, flag, items, name, number, only, require
 
-C = TypeVar("C")
-Width = Annotated[int, WIDTH]
-Inner = Annotated[int, INNER]
-Layers = Annotated[int, LAYERS]
-Heads = Annotated[int, HEADS]
+_C = TypeVar("_C")
+Width = Annotated[int, count(65_536)]
+Inner = Annotated[int, count(1 << 20)]
+LayerCount = Annotated[int, count(256)]
+HeadCount = Annotated[int, count(1024)]
 Window = Annotated[int, count(4096)]
-Positions = Annotated[int, count(1 << 24)]
-Vocabulary = Annotated[int, VOCABULARY]
-TokenId = Annotated[int, ID]
+Multiple = Annotated[int, count(64)]
+Vocabulary = Annotated[int, count(1 << 22)]
+TokenId = Annotated[int, count((1 << 22) - 1, 0)]
 OptionalTokenId = Annotated[int, count((1 << 22) - 1, -1)]
-Share = Annotated[float, SHARE]
-Epsilon = Annotated[float, EPS]
+Share = Annotated[float, number(1.0, above=False)]
+Epsilon = Annotated[float, number(1.0)]
 Factor = Annotated[float, number(1e6)]
 Flag = Annotated[bool, flag]
 Languages = Annotated[tuple[str, ...], items(name, most=1000, least=1)]
-Blocks = Annotated[tuple[int, ...], items(count(256, -257), most=64)]
+BlockNumbers = Annotated[tuple[int, ...], items(count(256, -257), most=64)]
 CLIP_KINDS = ("plain", "words", "speakers")
 
 
-def known(config: type[C], values: Mapping[str, Any]) -> C:
+def known(config: type[_C], values: Mapping[str, Any]) -> _C:
     """A config dataclass of those values that it has fields for; null is the default."""
     names = {item.name for item in fields(config)}  # type: ignore[arg-type]
     kept = {key: value for key, value in values.items() if key in names and value is not None}
@@ -81,10 +64,10 @@ class EncoderConfig:
     """The Conformer CTC encoder; the defaults are the published 2B-NAR encoder."""
 
     input_dim: Annotated[int, only(160)] = 160
-    num_layers: Layers = 16
+    num_layers: LayerCount = 16
     hidden_dim: Width = 1024
-    feedforward_mult: Annotated[int, count(64)] = 4
-    num_heads: Heads = 8
+    feedforward_mult: Multiple = 4
+    num_heads: HeadCount = 8
     dim_head: Window = 128
     output_dim: Annotated[int, count(65_536, 2)] = 348
     """Rows of the character head; row 0 is the blank."""
@@ -94,36 +77,26 @@ class EncoderConfig:
     dropout: Share = 0.1
     pred_dropout: Share = 0.25
     conv_kernel_size: Annotated[int, count(1023)] = 15
-    conv_expansion_factor: Annotated[int, count(64)] = 2
-    self_conditioning_layer: Layers = 8
+    conv_expansion_factor: Multiple = 2
+    self_conditioning_layer: LayerCount = 8
     """The block (counted from 1) after which the character posteriors are fed back."""
-    bpe_output_dim: Annotated[int | None, VOCABULARY] = 100_352
+    bpe_output_dim: Annotated[int | None, count(1 << 22)] = 100_352
     bpe_pooling_window: Annotated[int, count(1024)] = 4
     blank_token_id: TokenId = 100_257
     subsample_layers: Annotated[tuple[int, ...], items(count(256), most=8)] = ()
     """Blocks (counted from 1) that halve the frame rate; empty is the published encoder at 50 frames a second."""
 
     def __post_init__(self) -> None:
-        middle, halvings = self.self_conditioning_layer, len(self.subsample_layers)
+        middle, halvings, context = self.self_conditioning_layer, len(self.subsample_layers), self.context_size
         require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size is {self.conv_kernel_size}; it must be odd")
+        require(1 <= middle <= self.num_layers, f"self_conditioning_layer is {middle} of {self.num_layers} blocks")
         require(
-            1 <= middle <= self.num_layers,
-            f"self_conditioning_layer is {middle}; allowed are 1 to {self.num_layers}",
-        )
-        require(
-            all(1 <= layer <= middle for layer in self.subsample_layers)
-            and len(set(self.subsample_layers)) == halvings,
+            len(set(self.subsample_layers) & set(range(1, middle + 1))) == halvings,
             f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {middle}, each once, so that both "
             "character heads run at one rate",
         )
-        require(
-            self.context_size % (1 << halvings) == 0,
-            f"context_size {self.context_size} cannot be halved {halvings} times",
-        )
-        require(
-            self.context_size <= self.max_pos_emb,
-            f"context_size {self.context_size} is beyond max_pos_emb {self.max_pos_emb}",
-        )
+        require(context % (1 << halvings) == 0, f"context_size {context} cannot be halved {halvings} times")
+        require(context <= self.max_pos_emb, f"context_size {context} is beyond max_pos_emb {self.max_pos_emb}")
 
     @property
     def subsampling(self) -> int:
@@ -138,13 +111,13 @@ class ProjectorConfig:
     encoder_dim: Width = 1024
     llm_dim: Width = 2048
     downsample_rate: Window = 5
-    num_encoder_layers: Annotated[int, count(64)] = 4
+    num_encoder_layers: Multiple = 4
     hidden_size: Width = 2048
-    num_heads: Heads = 32
-    num_layers: Layers = 2
+    num_heads: HeadCount = 32
+    num_layers: LayerCount = 2
     dropout_prob: Share = 0.1
     block_size: Window = 15
-    mlp_ratio: Annotated[int, count(64)] = 2
+    mlp_ratio: Multiple = 2
     layernorm_eps: Epsilon = 1e-6
     attn_bias: Flag = True
     mlp_bias: Flag = True
@@ -159,15 +132,15 @@ class QFormerConfig:
     """The window Q-Former of the AR and Plus models (BLIP-2 layout); the defaults are those of 2B."""
 
     hidden_size: Width = 1024
-    num_hidden_layers: Layers = 2
-    num_attention_heads: Heads = 16
+    num_hidden_layers: LayerCount = 2
+    num_attention_heads: HeadCount = 16
     intermediate_size: Inner = 4096
     encoder_hidden_size: Annotated[int, count(1 << 22)] = 1024
     """Width of the encoder states it reads: the encoder's, times the number of layers that are concatenated."""
     layer_norm_eps: Epsilon = 1e-12
     hidden_dropout_prob: Share = 0.1
     hidden_act: Annotated[str, only("gelu")] = "gelu"
-    cross_attention_frequency: Layers = 1
+    cross_attention_frequency: LayerCount = 1
     use_qformer_text_input: Annotated[bool, only(False)] = False
 
     def __post_init__(self) -> None:
@@ -176,16 +149,16 @@ class QFormerConfig:
 
 @dataclass(frozen=True)
 class LMConfig:
-    """The Granite language model; the defaults are the published granite-4.0-1b lineage."""
+    """The Granite language model; the defaults are those of the granite-4.0-1b lineage."""
 
     vocab_size: Vocabulary = 100_352
     hidden_size: Width = 2048
     intermediate_size: Inner = 4096
-    num_hidden_layers: Layers = 40
-    num_attention_heads: Heads = 16
-    num_key_value_heads: Heads = 4
+    num_hidden_layers: LayerCount = 40
+    num_attention_heads: HeadCount = 16
+    num_key_value_heads: HeadCount = 4
     head_dim: Window = 128
-    max_position_embeddings: Positions = 4096
+    max_position_embeddings: Annotated[int, count(1 << 24)] = 4096
     rms_norm_eps: Epsilon = 1e-5
     attention_multiplier: Factor = 0.0078125
     embedding_multiplier: Factor = 12.0
@@ -194,7 +167,7 @@ class LMConfig:
     rope_theta: Annotated[float, number(1e12)] = 10_000.0
     yarn: rope.Yarn | None = None
     pad_token_id: OptionalTokenId = 100_256
-    eos_token_id: Annotated[int, either(ID, items(ID, most=64, least=1))] = 100_257
+    eos_token_id: Annotated[int, either(count((1 << 22) - 1, 0), items(count((1 << 22) - 1, 0), 64, 1))] = 100_257
     """The end of a text, which training writes."""
     other_eos_token_ids: tuple[int, ...] = ()
     """More tokens that end a text."""
@@ -221,10 +194,10 @@ class LMConfig:
     @property
     def positions(self) -> int:
         """The most positions it can tell apart: those of the config, or the original ones stretched by YaRN."""
-        if self.yarn is None:
-            return self.max_position_embeddings
-        # A config may state the stretched number, or still the original one.
         stated = self.max_position_embeddings
+        if self.yarn is None:
+            return stated
+        # A config may state the stretched number, or still the original one.
         longer = stated > self.yarn.original_max_position_embeddings
         return min(stated, self.yarn.positions) if longer else self.yarn.positions
 
@@ -257,7 +230,7 @@ class NarConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     text: LMConfig = field(default_factory=LMConfig)
-    encoder_layer_indices: Blocks = (4, 8, 12, -1)
+    encoder_layer_indices: BlockNumbers = (4, 8, 12, -1)
     """Blocks whose output goes to the projector, counted from 1; -1 is the last."""
     scale_projected_embeddings: Flag = True
     """Divide the audio embeddings by the language model's embedding multiplier."""
@@ -268,25 +241,19 @@ class NarConfig:
     languages: Languages = ("en", "fr", "de", "es", "pt")
 
     def __post_init__(self) -> None:
-        encoder, projector, layers = self.encoder, self.projector, list(self.encoder_layer_indices)
+        layers, blocks = list(self.encoder_layer_indices), self.encoder.num_layers
+        around = {
+            "num_encoder_layers": len(layers),
+            "encoder_dim": self.encoder.hidden_dim,
+            "llm_dim": self.text.hidden_size,
+        }
+        for key, needed in around.items():
+            stated = getattr(self.projector, key)
+            require(stated == needed, f"projector {key} is {stated}; encoder and language model make it {needed}")
         require(
-            len(layers) == projector.num_encoder_layers,
-            f"{len(layers)} encoder_layer_indices but the projector takes {projector.num_encoder_layers}",
+            all(-blocks - 1 <= layer <= blocks for layer in layers),
+            f"encoder_layer_indices is {layers}; the encoder has blocks 1 to {blocks}",
         )
-        require(
-            projector.encoder_dim == encoder.hidden_dim,
-            f"projector.encoder_dim {projector.encoder_dim} is not the encoder's width {encoder.hidden_dim}",
-        )
-        require(
-            projector.llm_dim == self.text.hidden_size,
-            f"projector.llm_dim {projector.llm_dim} is not the language model's width {self.text.hidden_size}",
-        )
-        most = encoder.num_layers
-        require(
-            all(-most - 1 <= layer <= most for layer in layers),
-            f"encoder_layer_indices is {layers}; the encoder has blocks 1 to {most}",
-        )
-        require(self.frame_rule in ("nar", "native"), f"frame_rule is {self.frame_rule!r}; allowed are nar and native")
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the later published NAR layout."""
@@ -303,7 +270,7 @@ SPEECH_KINDS: dict[ArKind, str] = {
     "granite_speech": "GraniteSpeechForConditionalGeneration",
     "granite_speech_plus": "GraniteSpeechPlusForConditionalGeneration",
 }
-SPOKEN: dict[ArKind, tuple[str, ...]] = {
+AR_LANGUAGES: dict[ArKind, tuple[str, ...]] = {
     "granite_speech": ("en", "fr", "de", "es", "pt", "ja"),
     "granite_speech_plus": ("en", "fr", "de", "es", "pt"),
 }
@@ -324,7 +291,7 @@ class ArConfig:
     """Encoder frames in a window of the projector."""
     downsample_rate: Window = 5
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
-    languages: Languages = SPOKEN["granite_speech"]
+    languages: Languages = AR_LANGUAGES["granite_speech"]
     trusts_draft: Flag = False
     """Whether the encoder's draft is the text, words are aligned and speakers told by voice, if it has the head for it.
 
@@ -335,26 +302,24 @@ class ArConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "export_layers", ascending_layers(self.export_layers))
-        allowed = _seconds_by_kind(self.longest_clip_s)
+        allowed, audio = _seconds_by_kind(self.longest_clip_s), self.audio_token_index
         require(allowed is None, f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are {allowed}")
         _require_multiple(self, "window_size", "downsample_rate")
+        exports, last, width = self.export_layers, self.encoder.num_layers - 1, self.projector.encoder_hidden_size
         require(
-            all(0 <= layer < self.encoder.num_layers for layer in self.export_layers),
-            f"cat_hidden_layers is {list(self.export_layers)}; allowed are 0 to {self.encoder.num_layers - 1}",
-        )
-        layers, width = len(self.export_layers) + 1, self.encoder.hidden_dim
-        require(
-            self.projector.encoder_hidden_size == width * layers,
-            f"projector encoder_hidden_size is {self.projector.encoder_hidden_size}; {layers} encoder layers of width "
-            f"{width} make {width * layers}",
+            all(0 <= layer <= last for layer in exports),
+            f"cat_hidden_layers is {list(exports)}; allowed are 0 to {last}",
         )
         require(
-            0 <= self.audio_token_index < self.text.vocab_size,
-            f"audio_token_index is {self.audio_token_index}; allowed are 0 to {self.text.vocab_size - 1}",
+            width == self.encoder.hidden_dim * (len(exports) + 1),
+            f"projector encoder_hidden_size is {width}; {len(exports) + 1} encoder layers of width "
+            f"{self.encoder.hidden_dim} make {self.encoder.hidden_dim * (len(exports) + 1)}",
         )
+        last = self.text.vocab_size - 1
+        require(0 <= audio <= last, f"audio_token_index is {audio}; allowed are 0 to {last}")
         require(
-            self.audio_token_index not in self.text.eos_token_ids,
-            f"audio_token_index is {self.audio_token_index}, which is an eos_token_id too; audio ends no text",
+            audio not in self.text.eos_token_ids,
+            f"audio_token_index is {audio}, which is an eos_token_id too; audio ends no text",
         )
 
     @property
@@ -370,7 +335,7 @@ class ArConfig:
             projector=QFormerConfig(encoder_hidden_size=2048),
             text=LMConfig(vocab_size=100_353),
             export_layers=(3,),
-            languages=SPOKEN["granite_speech_plus"],
+            languages=AR_LANGUAGES["granite_speech_plus"],
         )
 
     def to_dict(self) -> dict[str, Any]:

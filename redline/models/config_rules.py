@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from redline.errors import ConfigError
 
-Rule = Callable[[Any], str | None]
+ValueRule = Callable[[Any], str | None]
 """Gives None for a value that is allowed, and otherwise what is allowed."""
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 3, 80, 80, 40
@@ -26,19 +26,19 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def rules_of(config: type) -> dict[str, Rule]:
+def rules_of(config: type) -> dict[str, ValueRule]:
     """The rules with which the fields of a config dataclass are annotated, by name."""
     hints = get_type_hints(config, include_extras=True)
     return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
 
 
-def count(most: int, least: int = 1) -> Rule:
+def count(most: int, least: int = 1) -> ValueRule:
     """A whole number."""
     allowed = f"whole numbers from {least} to {most}"
     return lambda value: None if type(value) is int and least <= value <= most else allowed
 
 
-def number(most: float, least: float = 0.0, above: bool = True) -> Rule:
+def number(most: float, least: float = 0.0, above: bool = True) -> ValueRule:
     """A finite number above `least`, or from it on."""
     allowed = f"numbers {'above' if above else 'from'} {least:g} to {most:g}"
 
@@ -50,13 +50,13 @@ def number(most: float, least: float = 0.0, above: bool = True) -> Rule:
     return rule
 
 
-def only(*values: Any) -> Rule:
+def only(*values: Any) -> ValueRule:
     """One of these; others exist, and are not built here."""
     allowed = ", ".join(map(repr, values))
     return lambda value: None if any(type(value) is type(known) and value == known for known in values) else allowed
 
 
-def items(rule: Rule, most: int, least: int = 0) -> Rule:
+def items(rule: ValueRule, most: int, least: int = 0) -> ValueRule:
     """A list."""
 
     def check(values: Any) -> str | None:
@@ -67,7 +67,7 @@ def items(rule: Rule, most: int, least: int = 0) -> Rule:
     return check
 
 
-def either(*rules: Rule) -> Rule:
+def either(*rules: ValueRule) -> ValueRule:
     """Whatever one of the rules allows."""
 
     def check(value: Any) -> str | None:
@@ -90,7 +90,3 @@ def name(value: Any) -> str | None:
 def part(value: Any) -> str | None:
     """An object."""
     return None if isinstance(value, Mapping) else "objects"
-
-
-WIDTH, INNER, LAYERS, HEADS, VOCABULARY = count(65_536), count(1 << 20), count(256), count(1024), count(1 << 22)
-ID, SHARE, EPS = count((1 << 22) - 1, 0), number(1.0, above=False), number(1.0)

@@ -37,7 +37,7 @@ class CrossAttention(nn.Module):
         return projected
 
 
-class FeedForward(nn.Module):
+class ProjectorFeedForward(nn.Module):
     """Two linear maps with a SiLU between them."""
 
     def __init__(self, config: ProjectorConfig) -> None:
@@ -59,7 +59,7 @@ class ProjectorBlock(nn.Module):
         self.attn_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_eps)
         self.cross_attention = CrossAttention(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_eps)
-        self.mlp = FeedForward(config)
+        self.mlp = ProjectorFeedForward(config)
 
     def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
         queries = queries + self.cross_attention(self.attn_norm(queries), frames)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from redline.errors import ConfigError
-from redline.models.config_rules import Rule, flag, number, shown
+from redline.models.config_rules import ValueRule, flag, number, shown
 
 ROPE_KEYS = ("rope_parameters", "rope_scaling")
 ROPE_TYPES = ("default", "yarn")
 _POSITIVE = number(1e12, 1e-6, above=False)
-YARN_RULES: dict[str, Rule] = {
+YARN_RULES: dict[str, ValueRule] = {
     "factor": number(1e12, 1, above=False),
     "original_max_position_embeddings": _POSITIVE,
     "attention_factor": _POSITIVE,
@@ -79,7 +79,7 @@ def _attention_scale(factor: float, weight: float = 1.0) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _check(name: str, value: Any, rule: Rule) -> None:
+def _check(name: str, value: Any, rule: ValueRule) -> None:
     if allowed := rule(value):
         raise ConfigError(f"{name} is {shown(value)}; allowed are {allowed}")
 

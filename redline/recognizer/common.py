@@ -18,15 +18,15 @@ from redline.threads import check_fork
 from redline.types import Hypothesis, Request, Waveform
 
 _log = logging.getLogger(__name__)
-M = TypeVar("M", bound=nn.Module)
-P = TypeVar("P")
+_M = TypeVar("_M", bound=nn.Module)
+_P = TypeVar("_P")
 Answers = list[Hypothesis | RedlineError]
 
 
-class Holder(Generic[M]):
+class Holder(Generic[_M]):
     """What has a model, wherever that is and in whatever precision."""
 
-    model: M
+    model: _M
 
     @property
     def device(self) -> torch.device:
@@ -47,15 +47,15 @@ def check_language(name: str, language: str | None, known: Sequence[str]) -> Non
 
 def answer_requests(
     requests: Sequence[Request],
-    prepare: Callable[[Request], P],
-    answer: Callable[[list[Request], list[P]], Answers],
+    prepare: Callable[[Request], _P],
+    answer: Callable[[list[Request], list[_P]], Answers],
 ) -> Answers:
     """One answer per request, in order: what `prepare` refuses is its own error, the others are one batch.
 
     A batch that fails as a whole, because memory runs out, is halved until the error is that of one request.
     """
     answers: dict[int, Hypothesis | RedlineError] = {}
-    prepared: dict[int, P] = {}
+    prepared: dict[int, _P] = {}
     for place, request in enumerate(requests):
         try:
             check_fork()

@@ -61,7 +61,7 @@ class SpeechBuild:
 
     def __init__(self, recipe: SpeechRecipe, materials: Materials, say: Say) -> None:
         self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
-        self.base, _, self.base_folder = nar.load(recipe.encoder_from)
+        self.base, _, self.base_folder = nar.load_nar(recipe.encoder_from)
         self.template = PromptTemplate.from_source(TEMPLATE, recipe.kind)
         self.train_set, self.dev_set = (self._speech(split) for split in ("train", "dev"))
         for name, rows in (("train", self.train_set), ("dev", self.dev_set)):

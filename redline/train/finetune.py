@@ -127,9 +127,9 @@ class NarTuning:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.model, config, _ = nar.load(folder)
+        self.model, config, _ = nar.load_nar(folder)
         self.rule: Rule = config.frame_rule
-        self.tokenizer = vocabulary.load(folder, config)
+        self.tokenizer = vocabulary.load_tokenizer(folder, config)
         self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, "cpu")
 
     def objective(self, plan: FinetunePlan) -> EditorObjective:
@@ -146,7 +146,7 @@ class NarTuning:
     def save(self, target: Path) -> None:
         """Write it in the layout in which it came."""
         tokenizer, dtype = self.folder / "tokenizer.json", dtype_of(self.folder)
-        nar.save(target, self.model, tokenizer, self.draft_lm, dtype=dtype, overwrite=True)
+        nar.save_nar(target, self.model, tokenizer, self.draft_lm, dtype=dtype, overwrite=True)
 
 
 class ArTuning:
@@ -159,7 +159,7 @@ class ArTuning:
         self.folder = folder
         self.checkpoint = ar.load_ar(folder)
         self.model, self.config = self.checkpoint.model, self.checkpoint.model.config
-        self.tokenizer = vocabulary.load(folder, self.config)
+        self.tokenizer = vocabulary.load_tokenizer(folder, self.config)
         self.template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
 
     def objective(self, plan: FinetunePlan) -> AnswerObjective:

@@ -132,7 +132,7 @@ class Build:
                 f"{self.tokenizer_path} is not the tokenizer of {recipe.start}, which the recipe starts from; "
                 "choose another --out"
             )
-        model, config, _ = nar.load(self.start)
+        model, config, _ = nar.load_nar(self.start)
         stated = {"encoder": recipe.encoder, "projector": recipe.projector, "language_model": recipe.language_model}
         top = {"vocab_size": recipe.vocab_size, "encoder_layer_indices": recipe.encoder_layer_indices}
         check_shape(recipe.start, config, stated, top)
@@ -218,7 +218,7 @@ class Build:
             config, languages = self.recipe.config(tokenizer).encoder, self.recipe.languages
             objective = EncoderObjective(config, tokenizer, self.recipe.encoder_loss, languages)
             if self.recipe.encoder_from:
-                new = warm(objective.encoder, nar.load(self.recipe.encoder_from)[0].encoder)
+                new = warm(objective.encoder, nar.load_nar(self.recipe.encoder_from)[0].encoder)
                 self.say(f"encoder: begins with that of {self.recipe.encoder_from}; new are {', '.join(new)}")
         else:
             began = self._model(tokenizer)
@@ -332,7 +332,7 @@ class Build:
             merge_adapters(objective.editor.language_model)
         dtype = torch.float16 if self.start is None else dtype_of(self.start)
         model, lm = objective.editor, objective.draft_lm
-        target = nar.save(self.out / "model", model, self.tokenizer_path, lm, dtype=dtype, overwrite=True)
+        target = nar.save_nar(self.out / "model", model, self.tokenizer_path, lm, dtype=dtype, overwrite=True)
         data = {"train": self.train_set, "dev": self.dev_set}
         run = run_record("train", self.recipe.start, asdict(self.recipe), data)
         write_record(target / RUN_RECORD, run)

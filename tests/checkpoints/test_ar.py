@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from redline import load_model
 from redline.checkpoints import ar
-from redline.checkpoints.layouts import AR, LM_HEAD
+from redline.checkpoints.layouts import AR_LAYOUT, LM_HEAD
 from redline.errors import CheckpointError, ConfigError, UnsupportedTaskError
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig, ArKind, LMConfig
@@ -146,7 +146,7 @@ def test_full_size_models_with_stretched_positions_have_the_referees_names_and_s
     with torch.device("meta"):
         theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(made).state_dict()
         ours = ArModel(config).state_dict()
-    renamed = AR.rename(theirs, Path("referee"))
+    renamed = AR_LAYOUT.rename(theirs, Path("referee"))
     if config.text.tie_word_embeddings:
         renamed.pop(LM_HEAD)
     assert {name: x.shape for name, x in renamed.items()} == {name: x.shape for name, x in ours.items()}

@@ -152,10 +152,10 @@ def every_key(values: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
 def test_a_config_with_one_wrong_value_is_read_or_refused_by_name(name: str) -> None:
     published = PUBLISHED[name]
     rules = {
-        None: config_keys.AR if name[0] in "25" else config_keys.NAR,
-        "encoder_config": config_keys.ENCODER,
-        "projector_config": config_keys.QFORMER if name[0] in "25" else config_keys.NAR_PROJECTOR,
-        "text_config": config_keys.TEXT,
+        None: config_keys.AR_KEYS if name[0] in "25" else config_keys.NAR_KEYS,
+        "encoder_config": config_keys.ENCODER_KEYS,
+        "projector_config": config_keys.QFORMER_KEYS if name[0] in "25" else config_keys.NAR_PROJECTOR_KEYS,
+        "text_config": config_keys.TEXT_KEYS,
     }
     refused = 0
     for part, key in every_key(published):

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from redline.checkpoints import folder as places
 from redline.checkpoints import nar
 from redline.decoding.slots import slot_batch
 from redline.errors import CheckpointError, ConfigError
@@ -121,8 +120,8 @@ def to_native_config(values: dict[str, Any], later: bool = False) -> None:
 
 
 def test_both_revisions_are_the_same_model() -> None:
-    later, later_config, _ = nar.load(LATER)
-    first, first_config, _ = nar.load(FIRST)
+    later, later_config, _ = nar.load_nar(LATER)
+    first, first_config, _ = nar.load_nar(FIRST)
     assert later_config == first_config
     blank = later_config.blank_token_id
     assert len(first.encoder.out_bpe.weight) == later_config.text.vocab_size
@@ -138,10 +137,10 @@ def test_native_port_loads_to_identical_logits(folder: Path, later: bool) -> Non
                 tensors[name].fill_(1.0 if name.endswith("weight") else 0.0)
 
     rewrite(folder, identity_norms)
-    published, config, _ = nar.load(folder)
+    published, config, _ = nar.load_nar(folder)
     rewrite(folder, lambda tensors: to_native_names(tensors, later))
     reconfigure(folder, lambda values: to_native_config(values, later))
-    native, native_config, _ = nar.load(folder)
+    native, native_config, _ = nar.load_nar(folder)
     assert native_config == replace(config, frame_rule="native", min_edit_sequence_length=1)
     assert same(native, published)
     assert torch.equal(slot_logits(native), slot_logits(published))
@@ -150,7 +149,7 @@ def test_native_port_loads_to_identical_logits(folder: Path, later: bool) -> Non
 def test_the_native_port_has_its_own_front_end_and_no_least_number_of_slots(folder: Path, tmp_path: Path) -> None:
     rewrite(folder, to_native_names)
     reconfigure(folder, to_native_config)
-    model = nar.load(folder)[0]
+    model = nar.load_nar(folder)[0]
     wave = load_file(LATER / "expected.safetensors")["wave.1"]  # one sample less than 50 whole frames
     recognizer = NarRecognizer(model, Tokenizer.from_file(LATER / "tokenizer.json"), name="native")
     heard: list[Tensor] = []
@@ -159,15 +158,15 @@ def test_the_native_port_has_its_own_front_end_and_no_least_number_of_slots(fold
     assert (len(wave), heard[0].tolist()) == (15_999, [50])
     assert model.config.min_edit_sequence_length == 1
     # Written again in the published layout, it is still asked as the port is.
-    saved = nar.save(tmp_path / "saved", model, LATER / "tokenizer.json")
-    assert nar.load(saved)[1] == model.config and model.config.frame_rule == "native"
+    saved = nar.save_nar(tmp_path / "saved", model, LATER / "tokenizer.json")
+    assert nar.load_nar(saved)[1] == model.config and model.config.frame_rule == "native"
 
 
 def test_a_least_number_of_slots_that_the_config_states_holds_in_every_layout(folder: Path) -> None:
     rewrite(folder, to_native_names)
     reconfigure(folder, to_native_config)
     reconfigure(folder, lambda values: values.update(min_edit_sequence_length=8))
-    assert nar.load(folder)[1].min_edit_sequence_length == 8
+    assert nar.load_nar(folder)[1].min_edit_sequence_length == 8
 
 
 def test_layers_are_put_together_upwards_where_transformers_does_and_as_listed_where_the_published_code_does(
@@ -175,58 +174,43 @@ def test_layers_are_put_together_upwards_where_transformers_does_and_as_listed_w
 ) -> None:
     rewrite(folder, to_native_names)
     reconfigure(folder, to_native_config)
-    in_order = nar.load(folder)[1]
+    in_order = nar.load_nar(folder)[1]
     reconfigure(folder, lambda values: values["encoder_config"]["cat_hidden_layers"].reverse())
-    assert nar.load(folder)[1] == in_order and in_order.encoder_layer_indices == (1, 2, 3, -1)
+    assert nar.load_nar(folder)[1] == in_order and in_order.encoder_layer_indices == (1, 2, 3, -1)
     reconfigure(folder, lambda values: values["encoder_config"].update(cat_hidden_layers=[1, 1, 2]))
     with pytest.raises(ConfigError, match=r"cat_hidden_layers is \[1, 1, 2\]; allowed is a list of different"):
-        nar.load(folder)
+        nar.load_nar(folder)
     shutil.copyfile(LATER / WEIGHTS, folder / WEIGHTS)
     shutil.copyfile(LATER / "config.json", folder / "config.json")
     reconfigure(folder, lambda values: values.update(encoder_layer_indices=[3, 2, 1, -1]))
-    assert nar.load(folder)[1].encoder_layer_indices == (3, 2, 1, -1)
+    assert nar.load_nar(folder)[1].encoder_layer_indices == (3, 2, 1, -1)
     reconfigure(folder, lambda values: values.update(encoder_layer_indices=[3, 2, 9, -1]))
     with pytest.raises(ConfigError, match=r"encoder_layer_indices is \[3, 2, 9, -1\]; the encoder has blocks 1 to 4"):
-        nar.load(folder)
-
-
-def test_sharded_loads_like_whole(folder: Path) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    (folder / WEIGHTS).unlink()
-    names = sorted(tensors)
-    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-    for shard, members in shards.items():
-        save_file({name: tensors[name] for name in members}, folder / shard)
-    weight_map = {name: shard for shard, members in shards.items() for name in members}
-    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    assert same(nar.load(folder)[0], nar.load(LATER)[0])
-    (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
-        nar.load(folder)
+        nar.load_nar(folder)
 
 
 def test_published_mix_of_types_loads_and_batch_counters_may_be_absent(folder: Path) -> None:
     rewrite(folder, lambda t: {n: x.bfloat16() for n, x in t.items() if not n.endswith("num_batches_tracked")})
-    model, _, _ = nar.load(folder)
+    model, _, _ = nar.load_nar(folder)
     floats = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
     assert floats == {torch.float32}
     assert int(model.state_dict()["encoder.layers.0.conv.batch_norm.num_batches_tracked"]) == 0
     assert slot_logits(model).isfinite().all()
-    half, _, _ = nar.load(folder, dtype=torch.bfloat16)
+    half, _, _ = nar.load_nar(folder, dtype=torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
 def test_a_loaded_model_is_ready_to_use() -> None:
-    model, _, folder = nar.load(str(LATER))
+    model, _, folder = nar.load_nar(str(LATER))
     assert not model.training and folder == LATER
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_load_inverts_save(tmp_path: Path, dtype: torch.dtype) -> None:
-    model, config, _ = nar.load(FIRST, dtype=dtype)
-    target = nar.save(tmp_path / "a" / "saved", model, FIRST / "tokenizer.json", dtype=dtype)
-    again, again_config, _ = nar.load(target, dtype=dtype)
+    model, config, _ = nar.load_nar(FIRST, dtype=dtype)
+    target = nar.save_nar(tmp_path / "a" / "saved", model, FIRST / "tokenizer.json", dtype=dtype)
+    again, again_config, _ = nar.load_nar(target, dtype=dtype)
     assert again_config == config
     assert same(again, model)
     files = {"config.json", WEIGHTS, "tokenizer.json", "preprocessor_config.json"}
@@ -240,36 +224,36 @@ def test_load_inverts_save(tmp_path: Path, dtype: torch.dtype) -> None:
 def test_others_may_read_a_checkpoint_as_any_other_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("a")
     wanted = (tmp_path / "plain").stat().st_mode
-    model, _, _ = nar.load(folder)
-    saved = nar.save(tmp_path / "saved", model, LATER / "tokenizer.json")
+    model, _, _ = nar.load_nar(folder)
+    saved = nar.save_nar(tmp_path / "saved", model, LATER / "tokenizer.json")
     assert {file.stat().st_mode for file in saved.iterdir()} == {wanted}
 
 
 def test_save_replaces_a_checkpoint_only_when_asked_and_nothing_else_ever(folder: Path, tmp_path: Path) -> None:
-    model, _, _ = nar.load(LATER)
+    model, _, _ = nar.load_nar(LATER)
     with pytest.raises(CheckpointError, match="already there"):
-        nar.save(folder, model, LATER / "tokenizer.json")
+        nar.save_nar(folder, model, LATER / "tokenizer.json")
     with torch.no_grad():
         model.projector.query.zero_()
-    nar.save(folder, model, LATER / "tokenizer.json", overwrite=True)
-    assert same(nar.load(folder)[0], model)
+    nar.save_nar(folder, model, LATER / "tokenizer.json", overwrite=True)
+    assert same(nar.load_nar(folder)[0], model)
     other = tmp_path / "notes"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="only a checkpoint is ever replaced"):
-        nar.save(other, model, LATER / "tokenizer.json", overwrite=True)
+        nar.save_nar(other, model, LATER / "tokenizer.json", overwrite=True)
     assert (other / "thesis.txt").exists()
 
 
 def test_a_failed_save_leaves_nothing_and_harms_nothing(folder: Path) -> None:
     before = (folder / WEIGHTS).read_bytes()
-    model, _, _ = nar.load(LATER)
+    model, _, _ = nar.load_nar(LATER)
     with pytest.raises(FileNotFoundError):
-        nar.save(folder, model, folder / "no-such-tokenizer.json", overwrite=True)
+        nar.save_nar(folder, model, folder / "no-such-tokenizer.json", overwrite=True)
     with torch.no_grad():
         model.projector.query.fill_(1e30)
     with pytest.raises(CheckpointError, match=r"not finite as torch\.float16: projector\.query"):
-        nar.save(folder, model, LATER / "tokenizer.json", dtype=torch.float16, overwrite=True)
+        nar.save_nar(folder, model, LATER / "tokenizer.json", dtype=torch.float16, overwrite=True)
     assert (folder / WEIGHTS).read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -351,13 +335,13 @@ def test_anything_else_is_refused(folder: Path, case: str) -> None:
     spoil, message = REFUSALS[case]
     spoil(folder)
     with pytest.raises(CheckpointError, match=message):
-        nar.load(folder)
+        nar.load_nar(folder)
 
 
 def test_a_config_without_a_part_is_refused(folder: Path) -> None:
     reconfigure(folder, lambda values: values.pop("projector_config"))
     with pytest.raises(ConfigError, match="no projector_config"):
-        nar.load(folder)
+        nar.load_nar(folder)
 
 
 def test_names_in_a_config_decide_nothing(folder: Path) -> None:
@@ -368,47 +352,4 @@ def test_names_in_a_config_decide_nothing(folder: Path) -> None:
         ),
     )
     (folder / "evil.py").write_text("raise SystemExit('code from a checkpoint was run')")
-    assert same(nar.load(folder)[0], nar.load(LATER)[0])
-
-
-def test_bundled_names_are_found_before_folders(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "assets").mkdir()
-    shutil.copytree(folder, tmp_path / "assets" / "small")
-    monkeypatch.setattr(places, "ASSETS", tmp_path / "assets")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small").mkdir()
-    assert places.bundled_names() == ["small"]
-    assert places.resolve("small") == tmp_path / "assets" / "small"
-    assert places.resolve("./small") == places.resolve(Path("small")) == Path("small")
-    with pytest.raises(CheckpointError, match=r"revision .* only makes sense for a hub id"):
-        places.resolve("small", revision="main")
-    with pytest.raises(CheckpointError, match=r"nothing: no such folder.*bundled model \(small\)"):
-        places.resolve("nothing")
-
-
-def test_a_hub_id_that_is_not_cached_is_refused_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"owner/name \(revision v1\): not a local folder.*while online"):
-        nar.load("owner/name", revision="v1")
-
-
-def test_a_cached_hub_id_is_read_offline(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    repo = tmp_path / "cache" / "models--owner--name"
-    commit = "0" * 40
-    (repo / "snapshots" / commit).mkdir(parents=True)
-    (repo / "blobs").mkdir()
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
-    for path in folder.iterdir():  # as the hub's cache does: links out of the snapshot
-        path.rename(repo / "blobs" / path.name)
-        (repo / "snapshots" / commit / path.name).symlink_to(repo / "blobs" / path.name)
-    model, _, found = nar.load("owner/name")
-    assert found == repo / "snapshots" / commit
-    assert same(model, nar.load(LATER)[0])
+    assert same(nar.load_nar(folder)[0], nar.load_nar(LATER)[0])

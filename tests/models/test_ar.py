@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from redline.checkpoints import ar
-from redline.checkpoints.layouts import AR, LM_HEAD
+from redline.checkpoints.layouts import AR_LAYOUT, LM_HEAD
 from redline.errors import CheckpointError, ConfigError
 from redline.features import FRAME, num_frames, pad
 from redline.models.ar import ArModel
@@ -421,7 +421,7 @@ def test_full_size_models_have_the_referees_names_and_shapes(config: ArConfig) -
     with torch.device("meta"):
         theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(made).state_dict()
         ours = ArModel(config).state_dict()
-    renamed = AR.rename(theirs, Path("referee"))
+    renamed = AR_LAYOUT.rename(theirs, Path("referee"))
     if config.text.tie_word_embeddings:
         renamed.pop(LM_HEAD)
     assert {name: tensor.shape for name, tensor in renamed.items()} == {

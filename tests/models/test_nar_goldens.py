@@ -30,7 +30,7 @@ def expected() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module", params=["nar-tiny", "nar-tiny-first-revision"])
 def model(request: pytest.FixtureRequest) -> NarModel:
-    return nar.load(GOLDEN / request.param)[0]
+    return nar.load_nar(GOLDEN / request.param)[0]
 
 
 @dataclass
@@ -166,7 +166,7 @@ def test_neither_padding_nor_a_broken_neighbour_is_ever_seen(model: NarModel, ex
 
 
 def test_every_weight_learns_from_draft_and_edit(expected: dict[str, Tensor]) -> None:
-    model = nar.load(GOLDEN / "nar-tiny")[0].train()
+    model = nar.load_nar(GOLDEN / "nar-tiny")[0].train()
     output = run(model, *batch_features([expected["wave.2"], expected["wave.0"]]))
     char_logits = output.encoded.char_logits
     (output.draft_logits.square().mean() + char_logits.square().mean() + output.slot_logits.square().mean()).backward()

@@ -25,7 +25,7 @@ from tests.prepare.speech import JFK, OTHER, SAID, WORDS
 
 @pytest.fixture(scope="module")
 def model() -> NarModel:
-    return nar.load("tiny")[0]
+    return nar.load_nar("tiny")[0]
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
         model.language_head.out.bias.copy_(torch.tensor([0.0, 1.0]))
     path = tmp_path / "tokenizer.json"
     path.write_text(tokenizer._core.to_str(), encoding="utf-8")
-    loaded, _, _ = nar.load(nar.save(tmp_path / "model", model, path))
+    loaded, _, _ = nar.load_nar(nar.save_nar(tmp_path / "model", model, path))
     assert loaded.language_head is not None and loaded.language_head.languages == ("en", "de")
     heard = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(1.0)], Task())
     assert [one.language for one in heard] == ["de"]
@@ -81,7 +81,7 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
     build(recipe, Materials(data, tmp_path / "run"), ("tokenizer", "encoder", "editor", "export"), silent)
     log = [json.loads(line) for line in (tmp_path / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
     assert any("language" in row for row in log) and any("language_errors" in row for row in log)
-    model, config, _ = nar.load(tmp_path / "run" / "model")
+    model, config, _ = nar.load_nar(tmp_path / "run" / "model")
     assert config.languages == ("en", "de") and model.language_head is not None
     taught = load_file(tmp_path / "run" / "encoder" / "step-4" / "average.safetensors")
     assert torch.allclose(model.language_head.out.weight, taught["language.out.weight"], atol=1e-2)

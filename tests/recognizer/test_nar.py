@@ -25,7 +25,7 @@ from redline.types import Recognizer, Task, Waveform
 @pytest.fixture(scope="module")
 def recognizer(tmp_path_factory: pytest.TempPathFactory) -> NarRecognizer:
     folder = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
-    model, _, folder = nar.load(folder)
+    model, _, folder = nar.load_nar(folder)
     return NarRecognizer(model, Tokenizer.from_file(folder / "tokenizer.json"), name="tiny")
 
 

@@ -52,7 +52,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_tokenizer(TEXTS, 270, folder / "tokenizer.json")
     torch.manual_seed(0)
     model = NarModel(small_recipe().config(Tokenizer.from_file(folder / "tokenizer.json")))
-    return nar.save(folder / "model", model, folder / "tokenizer.json")
+    return nar.save_nar(folder / "model", model, folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_recipe_makes_a_model_that_answers_and_goes_on_where_it_stopped(
     recognizer = model.recognizer
     assert isinstance(recognizer, ArRecognizer)
     # The encoder is the base's, and its draft too.
-    old, new = nar.load(base)[0], ar.load_ar(tmp_path / "model").model
+    old, new = nar.load_nar(base)[0], ar.load_ar(tmp_path / "model").model
     for name, tensor in new.encoder.state_dict().items():
         torch.testing.assert_close(tensor, old.encoder.state_dict()[name], atol=1e-3, rtol=1e-3)
     assert new.draft_head is not None
@@ -246,7 +246,7 @@ def test_n_grams_guidance_and_conversations_are_used(base: Path, manifest: Path,
 
 def test_the_draft_is_that_of_the_base(base: Path, manifest: Path, tmp_path: Path) -> None:
     build_speech(recipe(base, steps=1), Materials(manifest, tmp_path), ["tokenizer", "answers", "export"], silent)
-    old, new = nar.load(base)[0], ar.load_ar(tmp_path / "model").model
+    old, new = nar.load_nar(base)[0], ar.load_ar(tmp_path / "model").model
     x, lengths = torch.randn(2, 60, 160), torch.tensor([60, 33])
     with torch.no_grad():
         heard = old.encode(x, lengths)
@@ -267,7 +267,7 @@ def test_answers_are_learned(base: Path, tmp_path: Path) -> None:
     core.save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
     torch.manual_seed(1)
-    model = ArModel(made.config(nar.load(base)[0].encoder.config, tokenizer))
+    model = ArModel(made.config(nar.load_nar(base)[0].encoder.config, tokenizer))
     assert isinstance(model.config.projector, QFormerConfig) and known.vocab_size < tokenizer.vocab_size
     prompter = Prompter(PromptTemplate.from_source(TEMPLATE, "granite_speech_plus"), tokenizer)
     texts = ("the zebra", "a house", "sat")

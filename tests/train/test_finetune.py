@@ -67,8 +67,8 @@ def test_a_checkpoint_comes_back_in_its_layout_and_only_what_should_has_changed(
 ) -> None:
     options = FinetuneOptions(steps=3, lora_rank=rank, train_encoder=encoder, batch_s=8, text="spoken", lr=1e-2)
     target = finetune(model, corpus, tmp_path, options, silent)
-    old, config, _ = nar.load(model)
-    new, new_config, _ = nar.load(target)
+    old, config, _ = nar.load_nar(model)
+    new, new_config, _ = nar.load_nar(target)
     assert config == new_config
     assert json.loads((target / "config.json").read_text())["dtype"] == "float16"
     changed = {name for name, tensor in new.state_dict().items() if not torch.equal(tensor, old.state_dict()[name])}
@@ -81,9 +81,9 @@ def test_half_way_lies_between_the_old_weights_and_the_new(corpus: Path, model: 
     def taught(blend: float) -> dict[str, torch.Tensor]:
         options = FinetuneOptions(steps=2, batch_s=8, text="spoken", lr=1e-2, blend=blend)
         target = finetune(model, corpus, tmp_path / str(blend), options, silent)
-        return nar.load(target)[0].state_dict()
+        return nar.load_nar(target)[0].state_dict()
 
-    old, half, new = nar.load(model)[0].state_dict(), taught(0.5), taught(1.0)
+    old, half, new = nar.load_nar(model)[0].state_dict(), taught(0.5), taught(1.0)
     for name in ("encoder.out.weight", "language_model.model.norm.weight", "projector.out_linear.weight"):
         assert not torch.equal(old[name], new[name])
         assert torch.allclose(half[name], (old[name] + new[name]) / 2, atol=1e-3)
@@ -112,7 +112,7 @@ def test_the_model_holds_what_made_it_and_no_path_of_this_machine(corpus: Path, 
     assert found["data"]["train"]["utterances"] == 20 and found["data"]["dev"]["speakers"] == 3
     assert found["data"]["train"]["hours_by_language"].keys() == {"en"} and found["versions"]["torch"]
     assert str(tmp_path) not in text and str(corpus.parent) not in text and "THE" not in text
-    assert nar.load(target)[1].languages == ("en",), "and it loads"
+    assert nar.load_nar(target)[1].languages == ("en",), "and it loads"
     assert json.loads((model / RUN_RECORD).read_text())["command"] == "train"
 
 

@@ -36,7 +36,7 @@ def test_a_diverged_run_exits_with_1_and_leaves_a_model(
     assert (
         result.exit_code == 1 and "is no number at step 1" in result.stderr and "lower learning rate" in result.stderr
     )
-    new, old = (nar.load(folder)[0].state_dict() for folder in (tmp_path / "run" / "model", model))
+    new, old = (nar.load_nar(folder)[0].state_dict() for folder in (tmp_path / "run" / "model", model))
     assert all(torch.equal(new[name], old[name]) for name in old)
 
 

@@ -45,7 +45,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     blank = model.config.blank_token_id
     stream = np.array([id for word in WORDS * 3 for id in (blank, *tokenizer.encode(word))])
     lm = estimate(stream, tokenizer.vocab_size, blank, NgramOptions(order=2), BeamOptions())
-    return nar.save(folder / "model", model, folder / "tokenizer.json", lm, dtype=torch.bfloat16)
+    return nar.save_nar(folder / "model", model, folder / "tokenizer.json", lm, dtype=torch.bfloat16)
 
 
 def from_start(start: str | Path, **edit: object) -> Recipe:
@@ -74,8 +74,8 @@ def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Pa
     made = tmp_path / "model"
     assert (made / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
     assert json.loads((made / "config.json").read_text())["dtype"] == "bfloat16"
-    before, _, _ = nar.load(start)
-    after, config, _ = nar.load(made)
+    before, _, _ = nar.load_nar(start)
+    after, config, _ = nar.load_nar(made)
     assert config == replace(before.config, languages=("en",))
     old, new = before.state_dict(), after.state_dict()
     assert old.keys() == new.keys()
@@ -95,7 +95,7 @@ def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, star
     recipe = replace(recipe, encoder_training=still, lm_training=still, editor_training=still, text=small_recipe().text)
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
     assert (tmp_path / "out/encoder/log.jsonl").exists() and (tmp_path / "out/lm/log.jsonl").exists()
-    old, new = (nar.load(folder)[0].state_dict() for folder in (start, tmp_path / "out/model"))
+    old, new = (nar.load_nar(folder)[0].state_dict() for folder in (start, tmp_path / "out/model"))
     # The statistics of the encoder's normalisation follow what it hears at any learning rate.
     changed = [name for name in old if not torch.equal(old[name], new[name])]
     assert changed and all(".batch_norm." in name for name in changed)
@@ -105,7 +105,7 @@ def test_a_recipe_makes_its_own_draft_lm_and_forms(corpus: Path, start: Path, tm
     (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
     recipe = replace(from_start(start), draft_lm=NgramOptions(order=3, held_out=2))
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
-    _, config, folder = nar.load(tmp_path / "out/model")
+    _, config, folder = nar.load_nar(tmp_path / "out/model")
     assert load_draft_lm(folder / DRAFT_LM, config.text.vocab_size).order == 3
 
 

@@ -211,7 +211,7 @@ def test_one_manifest_teaches_several_languages(tmp_path: Path) -> None:
     said: list[str] = []
     stages = ("tokenizer", "encoder", "editor", "export")
     build(recipe, Materials(manifest, tmp_path / "out"), stages, said.append)
-    assert nar.load(tmp_path / "out/model")[1].languages == ("en", "de")
+    assert nar.load_nar(tmp_path / "out/model")[1].languages == ("en", "de")
     wanted = sum(row["language"] != "pt" and row["split"] == "train" for row in rows)
     assert said[0].startswith(f"{wanted} utterances")
     with pytest.raises(DataError, match="no utterance to train on in sw"):

@@ -40,7 +40,7 @@ def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, books: Path, tmp_p
     build(
         small_recipe(), Materials(corpus, tmp_path, books), ("tokenizer", "encoder", "lm", "editor", "export"), silent
     )
-    model, config, _ = nar.load(tmp_path / "model")
+    model, config, _ = nar.load_nar(tmp_path / "model")
     assert config.languages == ("en",)
     assert config.encoder.subsample_layers == (1,)
     logits = model(torch.randn(1, 60, FEATURE_DIM), torch.tensor([60]), *slot_batch([[]], config.blank_token_id))
@@ -61,7 +61,7 @@ def test_an_editor_learns_from_states_on_disk(corpus: Path, books: Path, tmp_pat
     )
     materials = Materials(corpus, tmp_path, books)
     build(recipe, materials, ("tokenizer", "encoder", "draft_lm", "editor", "export"), silent)
-    _, config, folder = nar.load(tmp_path / "model")
+    _, config, folder = nar.load_nar(tmp_path / "model")
     assert (folder / DRAFT_LM).exists() == draft_lm
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     if draft_lm:

@@ -16,13 +16,12 @@ from redline.decoding.ctc import greedy
 from redline.manifest import Utterance
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput
+from redline.models.draft_head import CHAR_BLANK
 from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch, FeatureView
 from redline.train.loop.stage import Source, SpeechStage, rates
 from redline.train.objectives.losses import consistency_loss, ctc_loss
-
-CHAR_BLANK = 0
 
 
 @dataclass(frozen=True)

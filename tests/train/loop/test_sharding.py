@@ -166,14 +166,14 @@ def test_an_editor_with_adapters_learns_and_is_exported_as_by_one_process(folder
         assert close(state(folder / "alone", name, "editor"), state(folder / "together", name, "editor"))
     one, two = (load_file(folder / out / "editor" / "best.safetensors") for out in ("alone", "together"))
     assert close(one, two)
-    alone, together = (nar.load(folder / out / "model")[0].state_dict() for out in ("alone", "together"))
+    alone, together = (nar.load_nar(folder / out / "model")[0].state_dict() for out in ("alone", "together"))
     assert alone.keys() == together.keys()
     assert all(torch.allclose(alone[key], together[key], atol=1e-3) for key in alone), "in half precision"
 
 
 def test_a_finetuned_checkpoint_is_whole(folder: Path) -> None:
-    old = nar.load(folder / "alone" / "model")[0].state_dict()
-    new = nar.load(folder / "tuned" / "model")[0].state_dict()
+    old = nar.load_nar(folder / "alone" / "model")[0].state_dict()
+    new = nar.load_nar(folder / "tuned" / "model")[0].state_dict()
     changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
     assert new.keys() == old.keys() and any("q_proj" in name for name in changed)
     assert all(tensor.isfinite().all() for tensor in new.values())
