@@ -34,12 +34,13 @@ FRAME_RATE = SAMPLE_RATE // FRAME
 DYNAMIC_RANGE = 8.0
 """The floor lies this many decades below the loudest bin of the clip."""
 
-Rule = Literal["nar", "native", "ar"]
+Rule = Literal["nar", "native", "ar", "ctc"]
 """Whose front end. They disagree about the last encoder frame, and so about what counts for the loudest bin:
 
     nar       the published NAR models: T // 320 frames, and the mel frames behind them are never heard of
     native    the native port of NAR: a started frame counts, its missing mel frame is silence
     ar        2B and 2B-Plus: whole pairs of mel frames; one left over still counts for the loudest bin
+    ctc       5.0 TurboCTC: as native, the clip itself filled up with silence; each mel frame with its delta
 """
 Clip = Waveform | Tensor | NDArray[np.float32]
 
@@ -47,7 +48,8 @@ Clip = Waveform | Tensor | NDArray[np.float32]
 def num_frames(samples: int, rule: Rule = "nar") -> int:
     """Encoder frames of a clip; the NAR and the AR front end disagree for half of all lengths."""
     mels = samples // HOP + 1
-    return {"nar": samples // FRAME, "native": -(-mels // STACK), "ar": mels // STACK}[rule]
+    rules = {"nar": samples // FRAME, "native": -(-mels // STACK), "ar": mels // STACK}
+    return rules[rule] if rule != "ctc" else -(-(samples // HOP) // STACK)
 
 
 def band_edges() -> Tensor:
@@ -98,8 +100,14 @@ def log_mel(samples: Tensor, count: int | None = None) -> Tensor:
     return torch.maximum(log, log.max() - DYNAMIC_RANGE) / 4.0 + 1.0
 
 
+def deltas(mels: Tensor) -> Tensor:
+    """Half the difference between the next and the last frame, edges repeated: [M, D] -> [M, D]."""
+    padded = torch.cat((mels[:1], mels, mels[-1:]))
+    return (padded[2:] - padded[:-2]) / 2
+
+
 def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
-    """Features of one clip [T, 160]; raises `EmptyAudioError` below 320 samples (NAR) or 257 (its port, AR)."""
+    """Features of one clip [T, 160], [T, 320] with deltas; raises `EmptyAudioError` below 320 samples (257: AR)."""
     raw = clip.samples if isinstance(clip, Waveform) else clip
     samples = torch.as_tensor(raw, dtype=torch.float32)
     least = FRAME if rule == "nar" else N_FFT // 2 + 1
@@ -108,6 +116,10 @@ def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
             f"the clip has {len(samples)} samples; one frame needs {least} at 16 kHz (20 ms): leave such clips out"
         )
     frames = num_frames(len(samples), rule)
+    if rule == "ctc":
+        missing = max(0, (frames * STACK - 1) * HOP + 1 - len(samples))
+        mels = log_mel(torch.nn.functional.pad(samples, (0, missing)), frames * STACK)
+        return torch.cat((mels, deltas(mels)), dim=1).reshape(frames, 2 * FEATURE_DIM)
     mels = log_mel(samples) if rule == "ar" else log_mel(samples, frames * STACK)
     return mels[: frames * STACK].reshape(frames, FEATURE_DIM)  # [T, 160]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from redline import threads as computing
-from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
@@ -18,10 +19,13 @@ from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
 from redline.prompts import PromptTemplate
-from redline.recognizer import ArRecognizer, NarRecognizer
+from redline.recognizer import ArRecognizer, CtcRecognizer, NarRecognizer
+from redline.recognizer.clip_budget import MAX_DRAFT_CLIP_S
 from redline.signatures import checked
 from redline.transcriber import Transcriber
+from redline.types import Recognizer
 
+Effort = Literal["full", "draft"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
 # Models read better with more around it: only long pauses end a window.
 _OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
@@ -35,6 +39,7 @@ def load_model(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     draft_lm: str | Path = "own",
+    effort: Effort = "full",
     punctuate: bool = True,
     beams: int = 1,
     temperature: float = 0.0,
@@ -44,21 +49,30 @@ def load_model(
 ) -> Transcriber:
     """Load a bundled model, a folder or a hub id.
 
-    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default float32,
-    and bfloat16 on CUDA. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's "own" if it has
-    one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `punctuate` words get capitals and
-    marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and `seed` say how
-    tokens are chosen (what is drawn for a clip depends on the seed and its sound, not on its place among others), and
-    `drafts` how a draft of the encoder is verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the
-    draft is the text), "none", or as the checkpoint's "own" config says: trust or exact. `threads` compute, for the
-    whole process; by default PyTorch's number, but never more than this process may use. Raises `CheckpointError` when
-    it is not a checkpoint this package knows.
+    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default
+    float32, and bfloat16 on CUDA. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's "own"
+    if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `effort` "draft" the
+    encoder's draft is the text and nothing else is computed: fast, without capitals, and with more errors. With
+    `punctuate` words get capitals and marks, where the model has learned them. For models that answer prompts
+    `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip depends on the seed and its
+    sound, not on its place among others), and `drafts` how a draft of the encoder is verified: "exact" (the text is
+    that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config
+    says: trust or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more than
+    this process may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
     computing.check_fork()
     computing.use(threads)
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)
+    if effort not in ("full", "draft"):
+        raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
+    choices = (("beams", beams, 1), ("temperature", temperature, 0.0), ("seed", seed, 0), ("drafts", drafts, "own"))
+    is_ctc = ctc.is_ctc(folder)
+    if is_ctc or effort == "draft":
+        _refuse(name, choices, "here the encoder's draft is the text")
+        recognizer: Recognizer = (_load_turbo if is_ctc else _load_draft)(folder, str(name), place, precision, draft_lm)
+        return Transcriber(recognizer, _OPTIONS)
     if ar.is_ar(folder):
         checkpoint = ar.load_ar(folder, device=place, dtype=precision, draft_lm=draft_lm)
         ar_config = checkpoint.model.config
@@ -90,14 +104,60 @@ def load_model(
             seed=seed,
         )
         return Transcriber(recognizer, _OPTIONS)
-    ignored = ((beams, 1, "beams"), (temperature, 0.0, "temperature"), (seed, 0, "seed"), (drafts, "own", "drafts"))
-    for given, default, what in ignored:
-        if given != default:
-            raise RedlineError(f"{name}: {what} is {given}, but this model edits all places at once; leave it out")
+    _refuse(name, choices, "this model edits all places at once")
     model, config, folder = nar.load_nar(folder, device=place, dtype=precision)
     tokenizer = vocabulary.load_tokenizer(folder, config)
     lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, place)
     return Transcriber(NarRecognizer(model, tokenizer, lm, name=str(name), punctuate=punctuate), _OPTIONS)
+
+
+def _refuse(name: str | Path, choices: Sequence[tuple[str, object, object]], why: str) -> None:
+    for option, value, default in choices:
+        if value != default:
+            raise RedlineError(f"{name}: {option} is {value}, but {why}; leave it out")
+
+
+def _load_turbo(
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
+) -> CtcRecognizer:
+    model, config, _ = ctc.load_ctc(folder, device=device, dtype=dtype)
+    lm = find_draft_lm(folder, draft_lm, config.turbo.vocab_size, device)
+    # Whole attention blocks, so that no full window ends in a block with less context.
+    max_clip_s = max(1, int(MAX_DRAFT_CLIP_S / config.block_s + 0.5)) * config.block_s
+    return CtcRecognizer(
+        model.encoder,
+        model,
+        vocabulary.load_tokenizer(folder, config),
+        lm,
+        name=name,
+        languages=config.languages,
+        rule="ctc",
+        max_clip_s=max_clip_s,
+        has_characters=False,
+    )
+
+
+def _load_draft(
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
+) -> CtcRecognizer:
+    """The encoder of a NAR, AR or Plus model; the rest of the model is not kept."""
+    if ar.is_ar(folder):
+        checkpoint = ar.load_ar(folder, device=device, dtype=dtype, draft_lm=draft_lm)
+        model, lm = checkpoint.model, checkpoint.draft_lm
+        tokenizer, languages = vocabulary.load_tokenizer(folder, model.config), model.config.languages
+        return CtcRecognizer(model.encoder, model.draft_head, tokenizer, lm, name=name, languages=languages, rule="ar")
+    nar_model, config, _ = nar.load_nar(folder, device=device, dtype=dtype)
+    lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, device)
+    tokenizer = vocabulary.load_tokenizer(folder, config)
+    return CtcRecognizer(
+        nar_model.encoder,
+        nar_model.draft_head,
+        tokenizer,
+        lm,
+        name=name,
+        languages=config.languages,
+        rule=config.frame_rule,
+    )
 
 
 def pick_device(device: str | None) -> torch.device:

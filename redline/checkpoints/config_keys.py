@@ -112,7 +112,7 @@ HARMLESS = {
     "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "torchscript", "is_decoder",
     "pretraining_tp", "padding_side", "return_attention_mask", "initializer_range", "attention_dropout",
     "attention_probs_dropout_prob", "loss_lambda", "ce_loss_lambda", "encoder_ctc_loss_lambda", "tf_legacy_loss",
-    "id2label", "label2id", "problem_type", "finetuning_task", "has_lora_adapter",
+    "activation_dropout", "id2label", "label2id", "problem_type", "finetuning_task", "has_lora_adapter",
 }  # fmt: skip
 HARMLESS_IN = {
     # Characters of the encoder's head are code points; an editor has no placeholder of audio.

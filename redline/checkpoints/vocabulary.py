@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from redline.models.config import ArConfig, NarConfig
+from redline.models.ctc import CtcConfig
 from redline.tokenizer import Tokenizer
 
 
-def load_tokenizer(folder: Path, config: NarConfig | ArConfig) -> Tokenizer:
+def load_tokenizer(folder: Path, config: NarConfig | ArConfig | CtcConfig) -> Tokenizer:
     """Read `tokenizer.json`; raises `CheckpointError` when it is none, or that of another model."""
+    if isinstance(config, CtcConfig):
+        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+        tokenizer.check(config.turbo.vocab_size, [("pad_token_id", config.pad_token_id)])
+        return tokenizer
     audio = config.audio_token_index if isinstance(config, ArConfig) else None
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json", audio)
     control = [("eos_token_id", end) for end in config.text.eos_token_ids]

@@ -14,6 +14,7 @@ from redline.cli import console
 
 ABILITIES = {
     "granite_speech_nar": "transcribe by editing a draft, keywords; word timestamps by alignment",
+    "granite_speech5_ctc": "transcribe, keywords; word timestamps by alignment",
     "granite_speech": "transcribe, translate, keywords; word timestamps by alignment",
     "granite_speech_plus": "transcribe, keywords, speakers, word timestamps, prefixes",
 }

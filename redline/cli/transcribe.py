@@ -60,6 +60,7 @@ def transcribe(
     prefix: Annotated[str | None, typer.Option(help="Text of the beginning of the recording, to go on from.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,
     drafts: Annotated[str, typer.Option(callback=_one_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
+    effort: Annotated[str, typer.Option(help="full, or draft: the encoder's draft is the text, fast.")] = "full",
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the fastest.")] = None,
     threads: Annotated[

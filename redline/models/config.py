@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from redline.models import rope
 from redline.models.config_rules import count, either, flag, items, name, number, only, require
@@ -85,6 +85,9 @@ class EncoderConfig:
     blank_token_id: TokenId = 100_257
     subsample_layers: Annotated[tuple[int, ...], items(count(256), most=8)] = ()
     """Blocks (counted from 1) that halve the frame rate; empty is the published encoder at 50 frames a second."""
+    turbo: ClassVar[bool] = False
+    """Subsampling as in 5.0 TurboCTC: attention blocks hold `context_size` frames at every rate, and a last odd frame
+    is dropped where the rate is halved. Otherwise blocks last as long at every rate and the frame stands alone."""
 
     def __post_init__(self) -> None:
         middle, halvings, context = self.self_conditioning_layer, len(self.subsample_layers), self.context_size
@@ -95,7 +98,8 @@ class EncoderConfig:
             f"subsample_layers is {self.subsample_layers}; allowed are blocks 1 to {middle}, each once, so that both "
             "character heads run at one rate",
         )
-        require(context % (1 << halvings) == 0, f"context_size {context} cannot be halved {halvings} times")
+        whole = self.turbo or context % (1 << halvings) == 0
+        require(whole, f"context_size {context} cannot be halved {halvings} times")
         require(context <= self.max_pos_emb, f"context_size {context} is beyond max_pos_emb {self.max_pos_emb}")
 
     @property

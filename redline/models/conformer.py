@@ -170,7 +170,8 @@ class ConvModule(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
         x = glu(linear(self.norm(x), self.up_conv.weight.squeeze(-1), self.up_conv.bias))  # [B, T, C]
         x = x.masked_fill(~mask[..., None], 0.0)
-        x = silu(self.batch_norm(self.depth_conv(x), out_mask))
+        x = self.depth_conv(x)[:, : out_mask.shape[1]]
+        x = silu(self.batch_norm(x, out_mask))
         x = linear(x, self.down_conv.weight.squeeze(-1), self.down_conv.bias)
         dropped: Tensor = self.dropout(x)
         return dropped  # [B, ceil(T / stride), D]
@@ -201,7 +202,7 @@ class ConformerBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
         x = x + 0.5 * self.ff1(x)
         x = x + self.attn(x, mask)
-        residual = x if self.stride == 1 else halve(x, mask)
+        residual = x if self.stride == 1 else halve(x, mask)[:, : out_mask.shape[1]]
         x = residual + self.conv(x, mask, out_mask)
         x = x + 0.5 * self.ff2(x)
         return self.post_norm(x)  # type: ignore[no-any-return]  # [B, ceil(T / stride), D]
@@ -219,7 +220,7 @@ class ConformerEncoder(nn.Module):
         for number in range(1, config.num_layers + 1):
             stride = 2 if number in config.subsample_layers else 1
             blocks.append(ConformerBlock(config, context, stride))
-            context //= stride
+            context //= 1 if config.turbo else stride
         self.layers = nn.ModuleList(blocks)
         self.out = Linear(config.hidden_dim, config.output_dim)
         self.out_mid = Linear(config.output_dim, config.hidden_dim)
@@ -237,13 +238,14 @@ class ConformerEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor, export_layers: Sequence[int] = ()) -> EncoderOutput:
         wanted = [layer % (self.config.num_layers + 1) for layer in export_layers]  # -1 is the last block
         mask = valid_frames(lengths, x.shape[1])
+        odd = 0 if self.config.turbo else 1
         x = self.input_linear(x.masked_fill(~mask[..., None], 0.0))
         states: dict[int, Tensor] = {0: x} if 0 in wanted else {}
         for number, block in enumerate(self.layers, start=1):
             if number in self.config.subsample_layers:
                 states = {layer: halve(state, mask) for layer, state in states.items()}
-                lengths = (lengths + 1) // 2
-            out_mask = valid_frames(lengths, (x.shape[1] + 1) // 2) if block.stride == 2 else mask
+                lengths = (lengths + odd) // 2
+            out_mask = valid_frames(lengths, (x.shape[1] + odd) // 2) if block.stride == 2 else mask
             x = block(x, mask, out_mask)  # [B, T, D]
             mask = out_mask
             if number == self.config.self_conditioning_layer:

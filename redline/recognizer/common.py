@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from redline import features
-from redline.decoding.word_times import LazyWordTimes
+from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.threads import check_fork
@@ -118,10 +119,20 @@ def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor
     return encoded.char_logits, encoded.lengths, subsampling / features.FRAME_RATE
 
 
-def timings(texts: Sequence[str], encoded: EncoderOutput, subsampling: int, before: str = "") -> list[LazyWordTimes]:
-    """Lazy word times of each clip's text, before which `before` is spoken."""
-    logits, lengths, frame_s = characters(encoded, subsampling)
-    return [
-        LazyWordTimes(text, row[:length], frame_s, before)
-        for text, row, length in zip(texts, logits, lengths.tolist(), strict=True)
-    ]
+def with_word_times(answers: Answers, encoded: EncoderOutput, frame_s: float, words: Sequence[bool]) -> Answers:
+    """Answers with word times by the encoder's characters: now where `words` says so, elsewhere once somebody asks."""
+    logits, lengths = encoded.char_logits, encoded.lengths  # [B, T, C], [B]
+    frames, timed = lengths.tolist(), list(answers)
+    now: dict[int, Hypothesis] = {}
+    for row, answer in enumerate(answers):
+        if isinstance(answer, Hypothesis) and words[row]:
+            now[row] = answer
+        elif isinstance(answer, Hypothesis):
+            timed[row] = replace(answer, timing=LazyWordTimes(answer.text, logits[row, : frames[row]], frame_s))
+    if now:
+        texts = [answer.text for answer in now.values()]
+        times = scored_word_times(texts, logits[list(now)], lengths[list(now)], frame_s)
+        for (row, answer), (aligned, score) in zip(now.items(), times, strict=True):
+            notices = answer.warnings + timing_notices(answer.text, score)
+            timed[row] = replace(answer, words=tuple(aligned), warnings=notices)
+    return timed

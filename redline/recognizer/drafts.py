@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from redline.decoding import ctc_beam
 from redline.decoding.biasing import KeywordTrie
@@ -14,7 +16,21 @@ from redline.decoding.ctc_beam import BeamOptions, Candidates
 from redline.decoding.keyword_patches import KeywordBias, Patch, splice
 from redline.decoding.ngram import NgramLM
 from redline.models.conformer import EncoderOutput
-from redline.models.draft_head import LOGIT_ROWS, DraftHead
+from redline.models.draft_head import LOGIT_ROWS
+
+
+class TokenHead(Protocol):
+    """A CTC head whose row i writes token i, and row `blank` nothing."""
+
+    blank: int
+
+    def pool(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
+        """Encoder output -> the states [B, W, D] that it reads and lengths [B]."""
+        ...
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """States [..., D] -> logits [..., rows]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ def beam_options(draft_lm: NgramLM | None) -> BeamOptions:
 
 @torch.no_grad()
 def search_drafts(
-    head: DraftHead, encoded: EncoderOutput, draft_lm: NgramLM | None, biases: Sequence[KeywordBias | None]
+    head: TokenHead, encoded: EncoderOutput, draft_lm: NgramLM | None, biases: Sequence[KeywordBias | None]
 ) -> list[Draft]:
     """The draft of each of B clips, and what the keywords of each, where it has some, change in it."""
     options = beam_options(draft_lm)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,12 +15,10 @@ from redline.audio.levels import levelled
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
 from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch
-from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, UnsupportedTaskError
-from redline.models.conformer import EncoderOutput
 from redline.models.nar import NarModel
 from redline.punctuation import Punctuation, restore_keywords, restore_pieces
-from redline.recognizer.common import Answers, Holder, answer_requests, characters, check_language, check_numbers
+from redline.recognizer.common import Answers, Holder, answer_requests, check_language, check_numbers, with_word_times
 from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.keyword_bias import keyword_bias
 from redline.tokenizer import Tokenizer
@@ -152,7 +149,8 @@ class NarRecognizer(Holder[NarModel]):
                 answers.append(self._hypothesis(slots, language, words))
             except RecognitionError as error:
                 answers.append(error)
-        return self._timed(answers, encoded, [request.task.words for request in requests])
+        frame_s = model.config.encoder.subsampling / features.FRAME_RATE
+        return with_word_times(answers, encoded, frame_s, [request.task.words for request in requests])
 
     def _with_keywords(
         self, plain: list[Slot], other: list[Slot], patches: Sequence[Patch], bias: KeywordBias | None
@@ -198,21 +196,3 @@ class NarRecognizer(Holder[NarModel]):
             confidence=round(sum(map(math.exp, decided)) / len(decided), 3) if decided else None,
             language=language,
         )
-
-    def _timed(self, answers: Answers, encoded: EncoderOutput, words: Sequence[bool]) -> Answers:
-        """Answers with the times of their words: now where they were asked for, elsewhere once somebody asks."""
-        logits, lengths, frame_s = characters(encoded, self.model.config.encoder.subsampling)
-        frames, timed = lengths.tolist(), list(answers)
-        now: dict[int, Hypothesis] = {}
-        for row, answer in enumerate(answers):
-            if isinstance(answer, Hypothesis) and words[row]:
-                now[row] = answer
-            elif isinstance(answer, Hypothesis):
-                timed[row] = replace(answer, timing=LazyWordTimes(answer.text, logits[row, : frames[row]], frame_s))
-        if now:
-            texts = [answer.text for answer in now.values()]
-            times = scored_word_times(texts, logits[list(now)], lengths[list(now)], frame_s)
-            for (row, answer), (found, score) in zip(now.items(), times, strict=True):
-                notices = answer.warnings + timing_notices(answer.text, score)
-                timed[row] = replace(answer, words=tuple(found), warnings=notices)
-        return timed
