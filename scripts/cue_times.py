@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from joined_speech import join, true_words
 
 from redline import formats
 from redline.evaluate.metrics.alignment import align_words
 from redline.load import load_model
 from redline.manifest import read_manifest
 from redline.types import Transcript, Waveform, Word
+from redline_recipes.tiny.joined_speech import join, true_words
 
 CUE = re.compile(r"(\d+):(\d+):(\d+),(\d+) --> [^\n]*\n(.*?)\n\n", re.DOTALL)
 FAR_S = 0.5

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import soundfile
 
 from redline.tokenizer import Tokenizer
 from redline.train.data.bpe import train_tokenizer
-from redline.train.nar import Materials, build
-from redline.train.recipe import Recipe
+from redline.train.recipe import NarRecipe, recipe_from_dict
+from redline.train.run import Materials, build
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
 
@@ -46,9 +47,10 @@ def make_corpus(folder: Path, count: int = 24) -> Path:
     return path
 
 
-def small_recipe(**training: object) -> Recipe:
+def small_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: object) -> NarRecipe:
+    """A NAR recipe small enough for seconds, with `more` keys and sections."""
     loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
-    return Recipe.from_dict(
+    recipe = recipe_from_dict(
         {
             "vocab_size": 270,
             "encoder_layer_indices": [1, -1],
@@ -78,12 +80,24 @@ def small_recipe(**training: object) -> Recipe:
             "augment": {"views": 2},
             "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
             "encoder_training": loop,
-            "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
-            "lm_training": loop,
             "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
             "editor_training": loop,
+            **more,
         }
     )
+    assert isinstance(recipe, NarRecipe)
+    return recipe
+
+
+def small_tiny_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: object) -> NarRecipe:
+    """The small recipe with the extension of the bundled ones."""
+    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
+    sections = {
+        "extension": "redline_recipes.tiny.extension",
+        "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
+        "lm_training": loop,
+    }
+    return small_recipe({**sections, **more}, **training)
 
 
 def learn(data: Path, out: Path, steps: int, accumulate: int, say: Callable[[str], None] | None = None) -> None:

@@ -22,7 +22,6 @@ from redline.manifest import Utterance, read_manifest
 from redline.prompts import PromptRequest, checked_keywords
 from redline.testing import FakeRecognizer, tiny_ar_checkpoint, tiny_checkpoint, tone
 from redline.tokenizer import Tokenizer
-from redline.train.data.tasks import Answer
 from redline.transcriber import Model
 from redline.types import Hypothesis, Request, Task, Waveform, listed
 
@@ -32,7 +31,6 @@ TAKEN: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "types.Task.keywords": lambda given: Task(keywords=given).keywords,
     "prompts.PromptRequest.keywords": lambda given: PromptRequest(keywords=given).keywords,
     "manifest.Utterance.keywords": lambda given: Utterance("", Path(), "", 0.0, keywords=given).keywords,
-    "train.data.tasks.Answer.keywords": lambda given: Answer("", keywords=given).keywords,
     "testing.FakeRecognizer.languages": lambda given: FakeRecognizer(languages=given).languages,
     "prompts.checked_keywords.keywords": checked_keywords,
 }

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "av", "soxr", "soundfile", "transformers", "lhotse", "silero_vad")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in (ROOT / "redline").rglob("*.py")
+    for package in ("redline", "redline_recipes")
+    for path in (ROOT / package).rglob("*.py")
     if path.stem not in ("__init__", "__main__")
 )
 
@@ -89,13 +90,31 @@ def test_entry_point_is_the_command_line() -> None:
     assert callable(entry.load())
 
 
+def test_recipes_are_in_the_wheel() -> None:
+    setuptools = pytest.importorskip("setuptools")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = re.search(r"^include = \[(.*)\]", text, re.MULTILINE)
+    assert wanted is not None
+    packages = setuptools.find_packages(str(ROOT), include=re.findall(r'"([^"]+)"', wanted[1]))
+    assert {"redline", "redline_recipes", "redline_recipes.tiny"} <= set(packages)
+    data = re.search(r'^redline_recipes = \["(.+)"\]', text, re.MULTILINE)
+    assert data is not None
+    packed = set((ROOT / "redline_recipes").glob(data[1]))
+    assert {file.stem for file in packed} == {"tiny", "tiny-multi", "tiny-plus", "nle-2b"}
+
+
+def test_the_library_knows_no_recipe() -> None:
+    for path in (ROOT / "redline").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) redline_recipes", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
 def test_nothing_outside_the_project_is_named() -> None:
     text_files = [
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
         *(
             path
-            for folder in ("redline", "scripts")
+            for folder in ("redline", "recipes", "scripts")
             for path in (ROOT / folder).rglob("*")
             if path.suffix in (".py", ".md")
         ),

@@ -14,6 +14,7 @@ from redline.decoding.slots import edits, punctuate, with_slots
 from redline.errors import CheckpointError
 from redline.models.heads import PunctuationHead
 from redline.models.nar import NarModel
+from redline.normalize import spoken
 from redline.punctuation import (
     MARKS,
     Punctuation,
@@ -27,9 +28,9 @@ from redline.recognizer import NarRecognizer
 from redline.tensor_file import save_head
 from redline.testing import recognize_clips, tiny_config, tone
 from redline.tokenizer import Tokenizer
-from redline.train.data.batches import spoken, written
-from redline.train.objectives.punctuation import UNKNOWN, form_labels, form_loss
 from redline.types import Task
+from redline_recipes.tiny.books import written
+from redline_recipes.tiny.punctuation import UNKNOWN, punctuation_labels, punctuation_loss
 from tests.corpus import WORDS, tokenizer_of
 
 
@@ -110,12 +111,12 @@ def test_labels_lie_on_the_slots_of_the_words(tokenizer: Tokenizer) -> None:
     slots = torch.tensor([with_slots(tokens, blank)])
     logits = torch.nn.functional.one_hot(slots, tokenizer.vocab_size) * 20.0
     lengths = torch.tensor([slots.shape[1]])
-    case, mark = form_labels(logits, lengths, [text], tokenizer, blank)[:, 0].tolist()
+    case, mark = punctuation_labels(logits, lengths, [text], tokenizer, blank)[:, 0].tolist()
     for word, form in zip(word_pieces(tokenizer.pieces(tokens)), map(Punctuation.of, text.split()), strict=True):
         assert case[2 * word[0] + 1] == form.capital
         assert MARKS[mark[2 * word[-1] + 1]] == form.mark
     assert sum(label != UNKNOWN for label in case) == sum(label != UNKNOWN for label in mark) == 6
-    assert bool((form_labels(logits, lengths, [None], tokenizer, blank) == UNKNOWN).all())
+    assert bool((punctuation_labels(logits, lengths, [None], tokenizer, blank) == UNKNOWN).all())
 
 
 def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
@@ -128,7 +129,7 @@ def test_the_head_learns_the_forms_of_a_text(tokenizer: Tokenizer) -> None:
     head, hidden = PunctuationHead(32), torch.randn(1, slots.shape[1], 32)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
     for _ in range(60):
-        loss = form_loss(head(hidden), logits, lengths, [text], tokenizer, blank)
+        loss = punctuation_loss(head(hidden), logits, lengths, [text], tokenizer, blank)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

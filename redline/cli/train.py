@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from redline.cli import console
 from redline.errors import ConfigError, DivergedError
 
-if TYPE_CHECKING:
-    from redline.train.ar_recipe import SpeechRecipe
-    from redline.train.recipe import Recipe
-
-R = TypeVar("R", "Recipe", "SpeechRecipe")
 Noise = Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")]
 Rooms = Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: the CPUs it may use.")]
@@ -47,51 +41,34 @@ def train(
         list[str] | None,
         typer.Option(
             help="Run only this stage (repeatable): tokenizer, encoder, draft_lm, lm, editor, export; "
-            "for tiny-plus tokenizer, lm, draft_lm, answers, voices, export."
+            "for tiny-plus tokenizer, draft_lm, answers, voices, export."
         ),
     ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")] = None,
     threads: Threads = None,
     tensorboard: TensorBoard = False,
 ) -> None:
     """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
 
-    A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, lm, draft_lm,
-    answers, voices, export.
+    A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, draft_lm, answers,
+    voices, export.
 
     Every stage resumes where it stopped when the same command is given again. Losses and scores are written to
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     with training_errors(out):
+        from redline.load import pick_device
         from redline.threads import use
-        from redline.train.ar import SPEECH_STAGES, build_speech
-        from redline.train.ar_recipe import SpeechRecipe
-        from redline.train.nar import STAGES, Materials, build
-        from redline.train.recipe import Recipe, read_values
+        from redline.train.recipe import ArRecipe, read_recipe
+        from redline.train.run import Materials, build
 
         use(threads)
-        say = console.Notes().print
-        materials = Materials(data, out, text, noise, rooms, voices, voice_weights)
-        values, where = read_values(recipe)
-        if "kind" in values:
-            speech_recipe = _logged(SpeechRecipe.from_dict(values, where), tensorboard)
-            build_speech(speech_recipe, materials, stage or SPEECH_STAGES, say)
-        elif voices or voice_weights:
+        place = str(pick_device(device)) if device else None
+        chosen = read_recipe(recipe)
+        if (voices or voice_weights) and not isinstance(chosen, ArRecipe):
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
-        else:
-            build(_logged(Recipe.from_dict(values, where), tensorboard), materials, stage or STAGES, say)
-
-
-def _logged(recipe: R, tensorboard: bool) -> R:
-    """A recipe whose stages write for TensorBoard too, where that is asked for."""
-    from redline.train.loop.optim import TrainingOptions
-
-    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    sections: dict[str, Any] = {
-        name: replace(value, tensorboard=tensorboard)
-        for name, value in values.items()
-        if isinstance(value, TrainingOptions)
-    }
-    return replace(recipe, **sections)
+        materials = Materials(data, out, text, noise, rooms, voices, voice_weights, tensorboard)
+        build(chosen, materials, stage or (), console.Notes().print, place)
 
 
 @contextmanager

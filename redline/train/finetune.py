@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,19 +17,13 @@ from redline.checkpoints.folder import resolve
 from redline.errors import ConfigError, DataError, DivergedError
 from redline.features import Rule
 from redline.manifest import Utterance, write_manifest
+from redline.normalize import letters_of
 from redline.prompts import PromptTemplate
 from redline.train.data.augment import SpecAugmentOptions
-from redline.train.data.batches import (
-    AugmentOptions,
-    BatchOptions,
-    BatchSource,
-    FeatureView,
-    letters_of,
-    spoken,
-    taught,
-)
-from redline.train.data.feature_cache import make_views, measured
-from redline.train.data.tasks import Asker, TaskOptions, said_of
+from redline.train.data.batches import BatchSource, SpeechBatchOptions
+from redline.train.data.feature_cache import AugmentOptions, FeatureCache, feature_caches, measured
+from redline.train.data.rows import spoken_form, training_rows
+from redline.train.data.tasks import Asker, TaskOptions, answer_of
 from redline.train.init_from import dtype_of
 from redline.train.loop.checkpointing import BEST, load_best, make_folder, write_errors
 from redline.train.loop.distributed import is_first_process, only_first, wait_for_all
@@ -130,15 +124,15 @@ class NarTuning:
         self.model, config, _ = nar.load_nar(folder)
         self.rule: Rule = config.frame_rule
         self.tokenizer = vocabulary.load_tokenizer(folder, config)
-        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, "cpu")
+        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, self.model.projector.query.device)
 
     def objective(self, plan: FinetunePlan) -> EditorObjective:
         weight = 1.0 if plan.train_encoder else 0.0
-        options = EditOptions(lora_rank=plan.lora_rank, audio_ctc_weight=0.0, encoder_weight=weight)
+        options = EditOptions(lora_rank=plan.lora_rank, encoder_weight=weight)
         return EditorObjective(self.model, self.tokenizer, options, self.draft_lm)
 
     def stage(
-        self, source: BatchSource, dev: list[Utterance], dev_view: FeatureView, plan: FinetunePlan
+        self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
     ) -> EditorStage:
         """WER of drafts and of edited texts."""
         return EditorStage(self.objective(plan), source, dev, dev_view)
@@ -167,13 +161,13 @@ class ArTuning:
         return AnswerObjective(self.model, self.tokenizer, options)
 
     def stage(
-        self, source: BatchSource, dev: list[Utterance], dev_view: FeatureView, plan: FinetunePlan
+        self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
     ) -> AnswerStage:
         """Losses by task, and WER of plain transcription."""
         rows = [*source.utterances, *dev]
-        answers = {row.id: said_of(row) for row in rows}
+        answers = {row.id: answer_of(row) for row in rows}
         asker = Asker((row.text for row in rows), TaskOptions(tick_s=0.01), self.config.kind)
-        dev_source = BatchSource(dev, [dev_view], BatchOptions(batch_s=60.0, curriculum=(), seed=1), None)
+        dev_source = BatchSource(dev, [dev_view], SpeechBatchOptions(batch_s=60.0, curriculum=(), seed=1), None)
         prompter = Prompter(self.template, self.tokenizer)
         train, fixed = (AskedSource(batches, answers, asker, prompter) for batches in (source, dev_source))
         return AnswerStage(self.objective(plan), train, list(fixed.epoch(0)))
@@ -185,18 +179,6 @@ class ArTuning:
         tokenizer, dtype = self.folder / "tokenizer.json", dtype_of(self.folder)
         lm, embedder = self.checkpoint.draft_lm, self.checkpoint.speaker_embedder
         ar.save_ar(target, self.model, tokenizer, lm, embedder, chat_template=text, dtype=dtype, overwrite=True)
-
-
-def spoken_row(row: Utterance) -> Utterance:
-    """An utterance whose texts are lower-case words without punctuation."""
-    letters = letters_of(row.language)
-    return replace(
-        row,
-        text=spoken(row.text, letters),
-        words=tuple(replace(word, text=spoken(word.text, letters)) for word in row.words),
-        turns=tuple(replace(turn, text=spoken(turn.text, letters)) for turn in row.turns),
-        keywords=tuple(filter(None, (spoken(word, letters) for word in row.keywords))),
-    )
 
 
 def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
@@ -221,7 +203,7 @@ def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utteran
 
 def write_dev(data: Path, out: Path) -> Path:
     """A manifest of the dev set of a fine-tuning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
-    _, dev = split_rows(taught(data))
+    _, dev = split_rows(training_rows(data))
     make_folder(out)
     if is_first_process():
         write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
@@ -231,9 +213,10 @@ def write_dev(data: Path, out: Path) -> Path:
 
 def _read_rows(data: Path, text: str, say: Say) -> tuple[list[Utterance], list[Utterance]]:
     """The train and dev rows with the texts that are taught; what is left out is told."""
-    rows = taught(data, say=say)
+    rows = training_rows(data, say=say)
     if text == "spoken":
-        given, rows = len(rows), [row for row in map(spoken_row, rows) if row.text]
+        given = len(rows)
+        rows = [row for row in (spoken_form(row, letters_of(row.language)) for row in rows) if row.text]
         if given > len(rows):
             empty = given - len(rows)
             say(f"{empty} of {given} rows have no words that are spoken (signs or digits only) and are left out")
@@ -274,12 +257,12 @@ def finetune(
     tuning: type[ArTuning] | type[NarTuning] = ArTuning if ar.is_ar(folder) else NarTuning
     tuned = tuning(folder)
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
-    views, dev_view = make_views(train, dev, augment, out / "views", say, tuned.rule)
+    views, dev_view = feature_caches(train, dev, augment, out / "views", say, tuned.rule)
     train, dev = measured(train, views[0], say), measured(dev, dev_view, say)
     seconds = sum(row.duration for row in train)
     plan = FinetunePlan.choose(options, sum(tensor.numel() for tensor in tuned.model.parameters()), seconds)
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {plan}")
-    batches = BatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
+    batches = SpeechBatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
     source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
     if source.left_out:
         say(f"left out: {source.why_left_out}")

@@ -9,69 +9,78 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import ConfigError
-from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
+from redline.models.config import (
+    SPEECH_KINDS,
+    ArConfig,
+    ArKind,
+    EncoderConfig,
+    LMConfig,
+    NarConfig,
+    ProjectorConfig,
+    QFormerConfig,
+)
+from redline.normalize import Letters
+from redline.prompts import AUDIO
 from redline.tokenizer import Tokenizer
 from redline.train.data.augment import SpecAugmentOptions
-from redline.train.data.batches import AugmentOptions, BatchOptions, Letters
+from redline.train.data.batches import SpeechBatchOptions
 from redline.train.data.bpe import END, PAD
-from redline.train.data.corrupt import CorruptionOptions
+from redline.train.data.feature_cache import AugmentOptions
+from redline.train.data.tasks import TaskOptions
+from redline.train.extension import load_extension
 from redline.train.loop.optim import TrainingOptions
+from redline.train.objectives.ar import AnswerOptions
 from redline.train.objectives.encoder import EncoderLossOptions
-from redline.train.objectives.lm import TextOptions
 from redline.train.objectives.nar import EditOptions
-from redline.train.objectives.ngram import NgramOptions
-from redline.train.recombine import RecombineOptions
-from redline.train.splice import SpliceOptions
-from redline.train.states import StateOptions
 
-T = TypeVar("T")
-RECIPES = Path(__file__).parent / "recipes"
-LAYERS = (2, 4, 6, -1)
+_T = TypeVar("_T")
+RECIPES = Path(__file__).parents[2] / "redline_recipes"
+"""The bundled recipes, beside the package."""
+ENCODER_LAYERS = (2, 4, 6, -1)
+FORMER = {
+    "start": "init_from",
+    "recombine": "[aligned_mixing]",
+    "states": "[encoder_cache]",
+    "state_augment": "[cache_augment]",
+    "splice": "[unit_selection]",
+    "forms_weight": "[auxiliary] punctuation_weight",
+    "scramble_rate": "[auxiliary] scramble_rate",
+    "audio_ctc_weight": "[auxiliary] audio_ctc_weight",
+}
+DROPPED = ("conversations", "consistency", "guide_weight", "guide_layers", "objective")
+"""Keys of earlier recipes, and those of what was tried and not kept."""
+
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str, list, tuple), "a text"),
+    tuple: ((list, tuple, str), "a list"),
+}
+"""What a value may be in place of a default of some kind, and how that is called."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sections of a recipe file; every one may be left out."""
+    """The keys and sections that every recipe file may have; all may be left out."""
 
-    language: str | tuple[str, ...] = "en"
-    """One language or several; utterances of others are not looked at."""
+    language: str | tuple[str, ...] = "en"  # one language or several; utterances of others are not looked at
     letters: Letters = "a-z"
     """What texts are made of: `a-z` for English, `all` for the letters, accents and digits of every language."""
-    start: str = ""
-    """A checkpoint to go on from: a bundled name, a folder or a hub id; its tokenizer and shape are taken too.
-
-    `vocab_size`, `encoder_layer_indices` and the sections `encoder`, `projector` and `language_model` may be left out
-    then; what they say must be what the checkpoint has.
-    """
     encoder_from: str = ""
-    """A checkpoint whose encoder this one begins with, for another tokenizer or other languages; the token head is new.
-    """
-    vocab_size: int | None = None
-    """None is 768, or what `start` has."""
-    encoder_layer_indices: tuple[int, ...] | None = None
-    """None is (2, 4, 6, -1), or what `start` has."""
-    encoder: Mapping[str, Any] = field(default_factory=dict)
+    """A NAR checkpoint (a bundled name, a folder or a hub id) whose encoder this model begins with."""
+    extension: str = ""  # a .py file beside the recipe or an installed module, see `redline.train.extension`
     projector: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, Any] = field(default_factory=dict)
     augment: AugmentOptions = AugmentOptions()
     spec_augment: SpecAugmentOptions = SpecAugmentOptions()
-    encoder_batches: BatchOptions = BatchOptions()
-    recombine: RecombineOptions = RecombineOptions()
-    encoder_loss: EncoderLossOptions = EncoderLossOptions()
-    encoder_training: TrainingOptions = TrainingOptions()
-    draft_lm: NgramOptions = NgramOptions(order=0)
-    draft_search: BeamOptions = BeamOptions()
-    text: TextOptions = TextOptions()
-    corruption: CorruptionOptions = CorruptionOptions()
-    lm_training: TrainingOptions = TrainingOptions()
-    edit: EditOptions = EditOptions()
-    states: StateOptions = StateOptions()
-    state_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
-    splice: SpliceOptions = SpliceOptions()
-    editor_batches: BatchOptions = BatchOptions(curriculum=(), augment_from_epoch=0)
-    editor_training: TrainingOptions = TrainingOptions()
+    sections: Any = None  # the keys and sections that the extension reads; a file has them beside the others
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that are learned."""
+        return (self.language,) if isinstance(self.language, str) else self.language
 
     def __post_init__(self) -> None:
         if not self.languages:
@@ -82,47 +91,47 @@ class Recipe:
             raise ConfigError(
                 f'language is {", ".join(other)}: letters "a-z" would spoil its texts; set letters = "all"'
             )
-        if self.start and self.encoder_from:
-            raise ConfigError("start and encoder_from are both set; start already brings its encoder")
-        if not self.start and not self.encoder_training.steps:
-            raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as start, or train one")
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """The languages that are learned."""
-        return (self.language,) if isinstance(self.language, str) else self.language
 
-    @classmethod
-    def read(cls, name: str | Path) -> Recipe:
-        """Read a bundled recipe by name, or a TOML file; raises `ConfigError` naming an unknown key."""
-        values, where = read_values(name)
-        return cls.from_dict(values, where)
+@dataclass(frozen=True)
+class NarRecipe(Recipe):
+    """A recipe of a model that edits."""
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-        """Build a recipe from plain data."""
-        return filled(cls(), values, where)
+    init_from: str = ""
+    """A checkpoint to go on from: a bundled name, a folder or a hub id; its tokenizer and shape are taken too.
+
+    `vocab_size`, `encoder_layer_indices` and the sections `encoder`, `projector` and `language_model` may be left out
+    then; what they say must be what the checkpoint has.
+    """
+    vocab_size: int | None = None  # None: 768, or what `init_from` has
+    encoder_layer_indices: tuple[int, ...] | None = None  # None: (2, 4, 6, -1), or what `init_from` has
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    encoder_batches: SpeechBatchOptions = SpeechBatchOptions()
+    encoder_loss: EncoderLossOptions = EncoderLossOptions()
+    encoder_training: TrainingOptions = TrainingOptions()
+    edit: EditOptions = EditOptions()
+    editor_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
+    editor_training: TrainingOptions = TrainingOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init_from and self.encoder_from:
+            raise ConfigError("init_from and encoder_from are both set; init_from already brings its encoder")
+        if not self.init_from and not self.encoder_training.steps:
+            raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train")
 
     def config(self, tokenizer: Tokenizer) -> NarConfig:
-        """The model of the recipe's own sections, sized to its tokenizer; with `start`, the checkpoint's counts."""
-        end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
-        assert end is not None and pad is not None
-        rows = tokenizer.vocab_size
-        encoder = section(
-            EncoderConfig(), {**self.encoder, "bpe_output_dim": rows, "blank_token_id": end}, "recipe [encoder]"
-        )
-        text = section(
-            LMConfig(),
-            {**self.language_model, "vocab_size": rows, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end},
-            "recipe [language_model]",
-        )
-        joined = {"encoder_dim": encoder.hidden_dim, "llm_dim": text.hidden_size}
-        layers = self.encoder_layer_indices or LAYERS
-        joined["num_encoder_layers"] = len(layers)
-        projector = section(ProjectorConfig(), {**self.projector, **joined}, "recipe [projector]")
+        """The model of the recipe's own sections, sized to its tokenizer."""
+        ids = _special_ids(tokenizer)
+        end, rows = ids["eos_token_id"], tokenizer.vocab_size
+        encoder_values = {**self.encoder, "bpe_output_dim": rows, "blank_token_id": end}
+        encoder = filled(EncoderConfig(), encoder_values, "recipe [encoder]")
+        text = filled(LMConfig(), {**self.language_model, **ids}, "recipe [language_model]")
+        layers = self.encoder_layer_indices or ENCODER_LAYERS
+        widths = {"encoder_dim": encoder.hidden_dim, "llm_dim": text.hidden_size, "num_encoder_layers": len(layers)}
         return NarConfig(
             encoder=encoder,
-            projector=projector,
+            projector=filled(ProjectorConfig(), {**self.projector, **widths}, "recipe [projector]"),
             text=text,
             encoder_layer_indices=layers,
             blank_token_id=end,
@@ -130,69 +139,120 @@ class Recipe:
         )
 
 
-def read_values(name: str | Path) -> tuple[dict[str, Any], str]:
-    """What a bundled recipe or a TOML file says, and where it is; raises `ConfigError` when there is none."""
-    path = RECIPES / f"{name}.toml" if (RECIPES / f"{name}.toml").exists() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise ConfigError(f"{name}: no such recipe; give a .toml file or one of: {known}")
-    return _toml(path), str(path)
+@dataclass(frozen=True)
+class ArRecipe(Recipe):
+    """A recipe of an AR or Plus model around the encoder of a NAR checkpoint, `encoder_from`, which stays as it is."""
+
+    kind: ArKind = "granite_speech_plus"
+    encoder_from: str = "tiny"
+    language_model_from_base: bool = False
+    """Whether the language model begins with that of `encoder_from`, whose shape it then has; new tokens are added."""
+    export_layers: tuple[int, ...] = ()
+    trusts_draft: bool = False
+    """Whether the encoder's draft is the text, words are aligned and speakers found by their embeddings."""
+    longest_clip_s: Mapping[str, float] = field(default_factory=dict)
+    """The longest clips to give it, for "plain", "words" and "speakers"; longer recordings are cut at pauses."""
+    window_size: int = 15
+    downsample_rate: int = 5
+    tasks: TaskOptions = TaskOptions()
+    answers: AnswerOptions = AnswerOptions()
+    answer_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
+    answer_training: TrainingOptions = TrainingOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in SPEECH_KINDS:
+            raise ConfigError(f"kind is {self.kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
+
+    def config(self, encoder: EncoderConfig, tokenizer: Tokenizer) -> ArConfig:
+        """The model of the recipe's sections around an encoder, sized to its tokenizer."""
+        audio = tokenizer.id_of(AUDIO)
+        assert audio is not None
+        width = {"encoder_hidden_size": encoder.hidden_dim * (len(self.export_layers) + 1)}
+        text = {**self.language_model, **_special_ids(tokenizer)}
+        return ArConfig(
+            kind=self.kind,
+            encoder=replace(encoder, bpe_output_dim=None),
+            projector=filled(QFormerConfig(), {**self.projector, **width}, "recipe [projector]"),
+            text=filled(LMConfig(), text, "recipe [language_model]"),
+            export_layers=self.export_layers,
+            audio_token_index=audio,
+            window_size=self.window_size,
+            downsample_rate=self.downsample_rate,
+            languages=self.languages,
+            trusts_draft=self.trusts_draft,
+            longest_clip_s=self.longest_clip_s,
+        )
 
 
-def filled(default: T, values: Mapping[str, Any], where: str) -> T:
-    """A recipe with what a file says in place of its defaults; raises `ConfigError` for an unknown key."""
-    known = [item.name for item in fields(default)]  # type: ignore[arg-type]
-    chosen: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known are {known}")
-        current = getattr(default, key)
-        section_wanted = isinstance(current, dict) or hasattr(current, "__dataclass_fields__")
-        if section_wanted and not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: {key} is {value!r}; it is a section, [{key}]")
-        if isinstance(current, dict):
-            chosen[key] = dict(value)
-        elif hasattr(current, "__dataclass_fields__"):
-            chosen[key] = section(current, value, f"{where} [{key}]")
-        else:
-            check_value(f"{where}: {key}", value, current)
-            chosen[key] = tuple(value) if isinstance(value, list) else value
-    return replace(default, **chosen)  # type: ignore[type-var]
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The fields of a language model's configuration that the tokenizer decides."""
+    end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
+    assert end is not None and pad is not None
+    return {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_recipe(name: str | Path) -> Recipe:
+    """Read a bundled recipe by name, or a TOML file; raises `ConfigError` naming an unknown key."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
+    bundled = {file.stem: file for file in RECIPES.rglob("*.toml")}
+    path = bundled.get(str(name), Path(name))
+    if not path.is_file():
+        raise ConfigError(f"{name}: no such recipe; give a .toml file or one of: {', '.join(sorted(bundled))}")
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from error
-    return values
+    if str(values.get("extension")).endswith(".py"):
+        values["extension"] = str(path.resolve().parent / Path(values["extension"]).name)
+    return recipe_from_dict(values, str(path))
 
 
-def section(default: T, values: Mapping[str, Any], where: str) -> T:
-    """A dataclass with some of its fields replaced; unknown names are refused."""
-    known = {item.name for item in fields(default)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(f"{where}: unknown {unknown}; known are {sorted(known)}")
+def recipe_from_dict(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe of plain data: of an AR or Plus model where it has a `kind`; raises `ConfigError` for an unknown key."""
+    recipe: Recipe = ArRecipe() if "kind" in values else NarRecipe()
+    name = values.get("extension", "")
+    check_value(f"{where}: extension", name, "")
+    sections = load_extension(name).sections
+    theirs = {item.name for item in fields(sections)} & values.keys() if sections is not None else set()
+    if theirs:
+        sections = filled(sections, {key: values[key] for key in theirs}, where)
+    recipe = filled(recipe, {key: value for key, value in values.items() if key not in theirs}, where)
+    return replace(recipe, sections=sections)
+
+
+def filled(default: _T, values: Mapping[str, Any], where: str) -> _T:
+    """A dataclass with plain data in place of its defaults, section by section; `ConfigError` for unknown keys."""
+    known = sorted(item.name for item in fields(default) if item.name != "sections")  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
     for key, value in values.items():
-        check_value(f"{where} {key}", value, getattr(default, key))
-    return replace(default, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})  # type: ignore[type-var]
+        if key in DROPPED:
+            raise ConfigError(f"{where}: {key} was tried and not kept (docs/experiments.md); leave it out")
+        if key not in known:
+            hint = f"is now {FORMER[key]}" if key in FORMER else f"is unknown; known are {', '.join(known)}"
+            tiny = 'sections of the bundled small models need extension = "redline_recipes.tiny.extension"'
+            raise ConfigError(f"{where}: {key} {hint}; {tiny}")
+        current = getattr(default, key)
+        is_section = hasattr(current, "__dataclass_fields__")
+        if (is_section or isinstance(current, dict)) and not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: {key} is {value!r}; it is a section, [{key}]")
+        if is_section:
+            value = filled(current, value, f"{where} [{key}]")
+        elif not isinstance(current, dict):
+            check_value(f"{where}: {key}", value, current)
+        chosen[key] = tuple(value) if isinstance(value, list) else value
+    return replace(default, **chosen)  # type: ignore[type-var]
 
 
 def check_value(name: str, value: Any, default: Any) -> None:
     """Raise `ConfigError` for a value of another kind than the default has, or a number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}; numbers of a recipe are finite")
-    kinds: dict[type, tuple[tuple[type, ...], str]] = {
-        bool: ((bool,), "true or false"),
-        int: ((int,), "a whole number"),
-        float: ((int, float), "a number"),
-        str: ((str, list, tuple), "a text"),
-        tuple: ((list, tuple, str), "a list"),
-    }
-    allowed, said = kinds.get(type(default), ((object,), ""))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and not isinstance(default, bool) and said):
-        raise ConfigError(f"{name} is {value!r}; it is {said}, such as {default!r}")
+    if type(default) not in KINDS:
+        return
+    allowed, wanted = KINDS[type(default)]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise ConfigError(f"{name} is {value!r}; it is {wanted}, such as {default!r}")

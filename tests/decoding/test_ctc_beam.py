@@ -12,7 +12,7 @@ from redline.decoding.ctc import collapse, greedy
 from redline.decoding.ctc_beam import BeamOptions, Candidates, log_add, search
 from redline.decoding.ngram import NgramLM
 from redline.errors import ConfigError
-from redline.train.objectives.ngram import NgramOptions, estimate
+from redline_recipes.tiny.ngram import NgramOptions, estimate
 from tests.decoding.plain_search import lm_score, search_plain
 
 BLANK = 7

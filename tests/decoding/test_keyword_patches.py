@@ -24,8 +24,8 @@ from redline.load import load_model
 from redline.punctuation import keyword_spans
 from redline.recognizer import ArRecognizer, NarRecognizer
 from redline.testing import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint, tone
-from redline.train.objectives.ngram import NgramOptions, estimate
 from redline.types import Hypothesis, Task, Waveform
+from redline_recipes.tiny.ngram import NgramOptions, estimate
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
 # Ids 0 to 5 begin words, 6 to 8 go on within them.

@@ -13,7 +13,7 @@ from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm, save_draft_lm
 from redline.decoding.ctc_beam import BeamOptions
 from redline.decoding.ngram import NgramLM
 from redline.errors import CheckpointError, ConfigError, DataError
-from redline.train.objectives.ngram import NgramOptions, estimate, split_text
+from redline_recipes.tiny.ngram import NgramOptions, estimate, split_text
 
 BOUNDARY = 9
 VOCABULARY = 10

@@ -12,8 +12,8 @@ from transformers.audio_utils import mel_filter_bank
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
 from redline.errors import CheckpointError
 from redline.features import FEATURE_DIM, clip_features
-from redline.train.objectives.speaker_embedding import band_weights, slaney_filters
 from redline.types import SAMPLE_RATE
+from redline_recipes.tiny.speaker_embedding import band_weights, slaney_filters
 from tests.diarize.networks import hearing_all_bands
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+
+from redline_recipes.tiny import one_reader as script
 
 
 def test_a_reader_is_divided_and_other_readers_only_score() -> None:
-    path = Path(__file__).parents[2] / "scripts" / "one_reader.py"
-    spec = importlib.util.spec_from_file_location("one_reader", path)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     rows = [{"id": f"{who}{n}", "speaker": who, "duration": 60.0, "split": "dev"} for who in "ab" for n in range(10)]
     teach, score = script.divide(rows, "a", minutes=5)
     assert len(teach) == 5 and {row["speaker"] for row in teach} == {"a"}

@@ -20,14 +20,11 @@ from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
 from redline.testing import FakeRecognizer, recognize_clips, tiny_config, tone
-from redline.train.nar import Materials, build
-from redline.train.objectives.encoder import warm
-from redline.train.objectives.ngram import NgramOptions
-from redline.train.splice import SpliceOptions
-from redline.train.states import StateOptions
+from redline.train.objectives.encoder import transfer_encoder
+from redline.train.run import Materials, build
 from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Task, Waveform
-from tests.corpus import WORDS, make_corpus, silent, small_recipe, tokenizer_of
+from tests.corpus import WORDS, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
 
 
 def test_padding_does_not_change_the_language() -> None:
@@ -83,8 +80,8 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
     assert any("language" in row for row in log) and any("language_errors" in row for row in log)
     model, config, _ = nar.load_nar(tmp_path / "run" / "model")
     assert config.languages == ("en", "de") and model.language_head is not None
-    taught = load_file(tmp_path / "run" / "encoder" / "step-4" / "average.safetensors")
-    assert torch.allclose(model.language_head.out.weight, taught["language.out.weight"], atol=1e-2)
+    averages = load_file(tmp_path / "run" / "encoder" / "state.safetensors")
+    assert torch.allclose(model.language_head.out.weight, averages["ema.language_head.out.weight"], atol=1e-2)
     (heard,) = recognize_clips(load_model(tmp_path / "run" / "model").recognizer, [tone(1.0)], Task())
     assert heard.language in ("en", "de")
 
@@ -93,12 +90,15 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
         (books / name).mkdir(parents=True)
         lines = [" ".join(words[at % 7 :] + words[: at % 7]).capitalize() + "." for at in range(40)]
         (books / name / "book.txt").write_text("\n".join(lines), encoding="utf-8")
-    spliced = replace(
-        recipe,
-        draft_lm=NgramOptions(order=2, held_out=2),
-        states=StateOptions(renderings=1, least_score=-100.0),
-        splice=SpliceOptions(words=(2, 3), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=4),
+    units = {"words": [2, 3], "batch_s": 4, "text_batch_s": 8, "text_share": 0.5, "epoch_batches": 4}
+    sections = small_tiny_recipe(
+        {
+            "draft_lm": {"order": 2, "held_out": 2},
+            "encoder_cache": {"renderings": 1, "least_score": -100.0},
+            "unit_selection": units,
+        }
     )
+    spliced = replace(recipe, extension=sections.extension, sections=sections.sections)
     build(spliced, Materials(data, tmp_path / "both", books), ("tokenizer", "encoder", "draft_lm", "editor"), silent)
     (books / "de" / "book.txt").unlink()
     (books / "de").rmdir()
@@ -117,7 +117,7 @@ def test_an_encoder_begins_with_the_rows_it_shares_with_another() -> None:
     large = replace(small, output_dim=120, bpe_output_dim=40)
     other, mine = ConformerEncoder(small), ConformerEncoder(large)
     fresh = mine.out.weight[100:].clone()
-    assert warm(mine, other) == ["out_bpe.weight", "out_bpe.bias"]
+    assert transfer_encoder(mine, other) == ["out_bpe.weight", "out_bpe.bias"]
     assert torch.equal(mine.layers[1].ff1.up_proj.weight, other.layers[1].ff1.up_proj.weight)
     assert torch.equal(mine.out.weight[:100], other.out.weight) and torch.equal(mine.out.weight[100:], fresh)
     assert torch.equal(mine.out_mid.weight[:, :100], other.out_mid.weight)

@@ -18,8 +18,8 @@ from redline.recognizer.common import memory_errors
 from redline.recognizer.drafts import search_drafts
 from redline.testing import recognize_clips, tiny_checkpoint, tone
 from redline.tokenizer import Tokenizer
-from redline.train.objectives.ngram import NgramOptions, estimate
 from redline.types import Recognizer, Task, Waveform
+from redline_recipes.tiny.ngram import NgramOptions, estimate
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from redline.train.nar import Materials, build
+from redline.train.run import Materials, build
 from tests.corpus import WORDS, make_corpus, silent, small_recipe
 
 

@@ -14,15 +14,9 @@ import torch
 pytest.importorskip("lhotse")
 
 from redline.features import FEATURE_DIM
-from redline.train.data.augment import SpecAugmentOptions, augment_features, twin_features
-from redline.train.data.batches import AugmentOptions, build_view, taught
-from redline.train.data.corrupt import CorruptionOptions, corrupt, scramble_tokens
-from tests.corpus import WORDS, make_corpus
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
+from redline.train.data.augment import SpecAugmentOptions, augment_features
+from redline.train.data.feature_cache import AugmentOptions, build_feature_cache
+from redline.train.data.rows import training_rows
 
 
 def test_another_throat_moves_bands_and_another_microphone_colours_them() -> None:
@@ -47,14 +41,14 @@ def test_views_are_rendered_once_and_differ(corpus: Path, tmp_path: Path) -> Non
     noise = tmp_path / "noise"
     noise.mkdir()
     soundfile.write(noise / "n.wav", np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32), 16_000)
-    rows = taught(corpus, split="train")
+    rows = training_rows(corpus, split="train")
     options = AugmentOptions(noise_dir=str(noise), noise_probability=1.0, speeds=(0.9, 1.1))
-    plain = build_view(rows, 0, options, tmp_path / "cache")
-    noisy = build_view(rows, 1, options, tmp_path / "cache")
+    plain = build_feature_cache(rows, 0, options, tmp_path / "cache")
+    noisy = build_feature_cache(rows, 1, options, tmp_path / "cache")
     assert plain.offsets.keys() == noisy.offsets.keys()
     assert all(len(noisy[row.id]) != len(plain[row.id]) for row in rows)
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
-    build_view(rows, 1, options, tmp_path / "cache")
+    build_feature_cache(rows, 1, options, tmp_path / "cache")
     assert files == {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
 
 
@@ -69,41 +63,3 @@ def test_spec_augment_masks_no_more_than_allowed_and_is_repeatable() -> None:
     warped = replace(options, time_warp_frames=80)
     assert torch.equal(*(augment_features([features], warped, seed=3)[0] for _ in range(2)))
     assert not torch.equal(*(augment_features([features], warped, seed=seed)[0] for seed in (3, 4)))
-
-
-def test_twins_share_their_time_axis_and_nothing_else() -> None:
-    ramp = torch.arange(200.0)[:, None].expand(200, FEATURE_DIM) / 100  # says which frame it was
-    options = SpecAugmentOptions(
-        time_warp_frames=60, frame_masks=0, feature_masks=2, probability=1.0, frame_mask_size=1
-    )
-    options = replace(options, frame_masks=1)
-    found = twin_features([ramp, ramp[:150]], options, seed=4)
-    assert [len(row) for row in found] == [200, 150, 200, 150]
-    assert [row.tolist() for row in twin_features([ramp], options, seed=4)] != [found[0].tolist()] * 2
-    for one, other in ((found[0], found[2]), (found[1], found[3])):
-        assert not torch.equal(one, other), "the masks are the same"
-        bare = (one == other).reshape(-1, 80)
-        assert bare.float().mean() > 0.3, "bands that neither mask covers lie on two time axes"
-        moved = one.reshape(-1, 80)[bare.any(dim=1)]
-        assert not torch.allclose(moved, ramp.reshape(-1, 80)[: len(bare)][bare.any(dim=1)][: len(moved)])
-    assert all(torch.equal(a, b) for a, b in zip(found, twin_features([ramp, ramp[:150]], options, 4), strict=True))
-
-
-def test_corruption_is_repeatable_and_harms_more_at_a_higher_rate() -> None:
-    text = " ".join(WORDS * 10)
-    mild, harsh = CorruptionOptions(word_rate=(0.1, 0.1)), CorruptionOptions(word_rate=(0.9, 0.9))
-    assert corrupt(text, mild, random.Random(3)) == corrupt(text, mild, random.Random(3))
-
-    def harm(options: CorruptionOptions) -> int:
-        changed = corrupt(text, options, random.Random(0)).split()
-        return sum(word not in WORDS for word in changed)
-
-    assert harm(mild) < harm(harsh)
-    assert corrupt(text, CorruptionOptions(word_rate=(0.0, 0.0)), random.Random(0)) == text
-
-
-def test_scrambled_tokens_keep_what_the_rate_spares() -> None:
-    tokens = list(range(1000))
-    assert scramble_tokens(tokens, 0.0, [7], random.Random(0)) == tokens
-    kept = set(scramble_tokens(tokens, 0.2, [5000], random.Random(0))) - {5000}
-    assert 700 < len(kept) < 900

@@ -19,18 +19,14 @@ from redline.models.heads import PunctuationHead
 from redline.models.nar import NarModel
 from redline.tokenizer import Tokenizer
 from redline.train.data.bpe import train_tokenizer
-from redline.train.nar import Materials, build
 from redline.train.objectives.nar import EditOptions
-from redline.train.objectives.ngram import NgramOptions, estimate
-from redline.train.recipe import Recipe
-from tests.corpus import WORDS, make_corpus, silent, small_recipe
+from redline.train.recipe import NarRecipe, recipe_from_dict
+from redline.train.run import Materials, build
+from redline_recipes.tiny.ngram import NgramOptions, estimate
+from tests.corpus import WORDS, silent, small_recipe, small_tiny_recipe
 
-STAGES = ("tokenizer", "encoder", "draft_lm", "lm", "editor", "export")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
+STAGES = ()
+"""All of them."""
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +44,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nar.save_nar(folder / "model", model, folder / "tokenizer.json", lm, dtype=torch.bfloat16)
 
 
-def from_start(start: str | Path, **edit: object) -> Recipe:
+def from_start(start: str | Path, **edit: object) -> NarRecipe:
     """The small recipe without its shape, which the checkpoint tells."""
-    made = small_recipe()
-    return Recipe(
-        start=str(start),
-        augment=made.augment,
+    made = small_tiny_recipe()
+    return replace(
+        made,
+        init_from=str(start),
+        vocab_size=None,
+        encoder_layer_indices=None,
+        encoder={},
+        projector={},
+        language_model={},
         encoder_training=replace(made.encoder_training, steps=0),
-        lm_training=replace(made.lm_training, steps=0),
-        editor_batches=made.editor_batches,
-        editor_training=made.editor_training,
         edit=EditOptions(**edit),  # type: ignore[arg-type]
+        sections=replace(made.sections, lm_training=replace(made.sections.lm_training, steps=0)),
     )
 
 
@@ -92,7 +91,8 @@ def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, star
     recipe = from_start(start)
     # At no learning rate everything stays as it began.
     still = replace(small_recipe().encoder_training, lr=0.0, weight_decay=0.0)
-    recipe = replace(recipe, encoder_training=still, lm_training=still, editor_training=still, text=small_recipe().text)
+    sections = replace(recipe.sections, lm_training=still)
+    recipe = replace(recipe, encoder_training=still, editor_training=still, sections=sections)
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
     assert (tmp_path / "out/encoder/log.jsonl").exists() and (tmp_path / "out/lm/log.jsonl").exists()
     old, new = (nar.load_nar(folder)[0].state_dict() for folder in (start, tmp_path / "out/model"))
@@ -103,7 +103,8 @@ def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, star
 
 def test_a_recipe_makes_its_own_draft_lm_and_forms(corpus: Path, start: Path, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
-    recipe = replace(from_start(start), draft_lm=NgramOptions(order=3, held_out=2))
+    recipe = from_start(start)
+    recipe = replace(recipe, sections=replace(recipe.sections, draft_lm=NgramOptions(order=3, held_out=2)))
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
     _, config, folder = nar.load_nar(tmp_path / "out/model")
     assert load_draft_lm(folder / DRAFT_LM, config.text.vocab_size).order == 3
@@ -149,8 +150,8 @@ def test_the_tokenizer_must_be_that_of_the_checkpoint(corpus: Path, start: Path,
 
 
 def test_no_steps_for_the_encoder_need_a_checkpoint() -> None:
-    with pytest.raises(ConfigError, match="name a checkpoint with an encoder as start"):
-        Recipe.from_dict({"encoder_training": {"steps": 0}})
+    with pytest.raises(ConfigError, match="name a checkpoint with an encoder as init_from"):
+        recipe_from_dict({"encoder_training": {"steps": 0}})
 
 
 def test_a_start_that_is_not_there_is_an_error_for_people(corpus: Path, tmp_path: Path) -> None:

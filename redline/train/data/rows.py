@@ -8,9 +8,10 @@ from pathlib import Path
 
 from redline.errors import DataError
 from redline.manifest import Utterance, read_manifest
+from redline.normalize import Letters, spoken
 
 
-def taught(
+def training_rows(
     path: Path,
     *,
     split: str | None = None,
@@ -23,30 +24,42 @@ def taught(
     """
     languages = (language,) if isinstance(language, str) else language
     given = read_manifest(path)
-    named = told_apart(given)
+    named = unique_ids(given)
     if doubled := [row.id for row, before in zip(named, given, strict=True) if row.id != before.id]:
         say(f"{len(doubled)} rows have the id of another and are told apart by a number, first {doubled[0]}")
-    rows = [row for row in named if split in (None, row.split)]
-    rows = [row for row in rows if languages is None or row.language in languages]
+    rows = [row for row in named if split in (None, row.split) and (languages is None or row.language in languages)]
     with_text = [row for row in rows if row.text]
     if empty := len(rows) - len(with_text):
         say(f"{empty} of {len(rows)} rows have no text and are left out")
-    if silent := [row for row in with_text if row.duration <= 0]:
+    if timeless := [row for row in with_text if row.duration <= 0]:
         raise DataError(
-            f"{path}: {len(silent)} rows have no duration, first {silent[0].id}; training needs it (seconds)"
+            f"{path}: {len(timeless)} rows have no duration, first {timeless[0].id}; training needs it (seconds)"
         )
     return with_text
 
 
-def told_apart(rows: Sequence[Utterance]) -> list[Utterance]:
-    """Utterances of which no two have the same id: features are found by it, and must never meet another's text."""
-    seen = {row.id for row in rows}
+def unique_ids(rows: Sequence[Utterance]) -> list[Utterance]:
+    """Utterances of which no two have the same id: features are kept by it, and must never meet another's text."""
+    given = {row.id for row in rows}
     taken: set[str] = set()
     named = []
     for row in rows:
         name, number = row.id, 2
-        while name in taken or (name != row.id and name in seen):
+        while name in taken or (name != row.id and name in given):
             name, number = f"{row.id}#{number}", number + 1
         taken.add(name)
         named.append(row if name == row.id else replace(row, id=name))
     return named
+
+
+def spoken_form(row: Utterance, letters: Letters) -> Utterance:
+    """An utterance with all its texts in spoken form; word times stay where they are of just these words."""
+    text = spoken(row.text, letters)
+    words = tuple(replace(word, text=spoken(word.text, letters)) for word in row.words)
+    return replace(
+        row,
+        text=text,
+        words=words if text == " ".join(word.text for word in words) else (),
+        turns=tuple(replace(turn, text=spoken(turn.text, letters)) for turn in row.turns),
+        keywords=tuple(filter(None, (spoken(word, letters) for word in row.keywords))),
+    )

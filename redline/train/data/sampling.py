@@ -1,4 +1,4 @@
-"""How much of an epoch each source of speech gets: its hours to a power, so that small ones are not drowned."""
+"""Sampling weights: each source of speech gets its hours to a power of an epoch, so that small ones are not drowned."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ from collections.abc import Mapping, Sequence
 from redline.manifest import Utterance
 
 
-def source_of(utterance: Utterance) -> str:
-    """What an utterance is balanced by: its source, or its language where none is named."""
-    return utterance.source or utterance.language
-
-
 def shares(hours: Mapping[str, float], alpha: float) -> dict[str, float]:
     """The share of an epoch's hours of each source, in proportion to its own hours ** alpha; together they are 1."""
     weights = {name: value**alpha for name, value in hours.items()}
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items()}
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+def by_source(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    """The utterances of each source (or language, where none is named), in the order of their names."""
+    groups: dict[str, list[Utterance]] = {}
+    for item in utterances:
+        groups.setdefault(item.source or item.language, []).append(item)
+    return dict(sorted(groups.items()))
 
 
 def hours_of(utterances: Sequence[Utterance]) -> dict[str, float]:
-    """Hours of each source, in the order of their names."""
-    found: dict[str, float] = {}
-    for item in utterances:
-        found[source_of(item)] = found.get(source_of(item), 0.0) + item.duration / 3600
-    return dict(sorted(found.items()))
+    """Hours of each source."""
+    return {name: sum(row.duration for row in group) / 3600 for name, group in by_source(utterances).items()}
+
+
+def sampling_weights(utterances: Sequence[Utterance], alpha: float) -> list[str]:
+    """A line for each source: its hours, and its share of them and of an epoch; none where each comes as it is."""
+    hours = hours_of(utterances)
+    total = sum(hours.values())
+    lines = []
+    for name, share in shares(hours, alpha).items() if alpha < 1 else ():
+        of_hours = f"{hours[name]:.2f} h, {hours[name] / total:.1%} of the hours"
+        lines.append(f"source {name or '(no name)'}: {of_hours}, {share:.1%} of an epoch")
+    return lines
 
 
 def balanced(utterances: Sequence[Utterance], alpha: float, seed: int, epoch: int) -> list[Utterance]:
@@ -34,11 +44,8 @@ def balanced(utterances: Sequence[Utterance], alpha: float, seed: int, epoch: in
     Within a source nothing comes again before everything came once, over the ends of epochs too. A source that gets
     more than its own hours is therefore heard whole, and in part again.
     """
-    hours = hours_of(utterances)
+    groups, hours = by_source(utterances), hours_of(utterances)
     total = sum(hours.values())
-    groups: dict[str, list[Utterance]] = {name: [] for name in hours}
-    for item in utterances:
-        groups[source_of(item)].append(item)
     drawn: list[Utterance] = []
     for name, share in shares(hours, alpha).items():
         group = groups[name]

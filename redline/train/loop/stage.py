@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from redline.features import pad
 from redline.manifest import Utterance
 from redline.normalize import normalizer
-from redline.train.data.batches import FeatureView, Progress
+
+if TYPE_CHECKING:
+    from redline.train.data.feature_cache import FeatureCache
 
 DEV_BATCH = 8
 B_co = TypeVar("B_co", covariant=True)
@@ -47,7 +49,7 @@ class Source(Protocol[B_co]):
 class SpeechStage:
     """Batches of a source, and a dev set in batches of similar length."""
 
-    def __init__(self, source: Source[Any], dev: Sequence[Utterance], dev_view: FeatureView) -> None:
+    def __init__(self, source: Source[Any], dev: Sequence[Utterance], dev_view: FeatureCache) -> None:
         self.source = source
         self.dev = sorted((row for row in dev if row.id in dev_view.offsets), key=lambda row: row.duration)
         self.dev_view = dev_view
@@ -84,7 +86,7 @@ def rates(references: Sequence[str], hypotheses: Sequence[str], languages: Seque
     return 100 * jiwer.cer(truth, texts), 100 * jiwer.wer(truth, texts)
 
 
-def share_done(say: Callable[[str], None], label: str, total: float) -> Progress:
+def share_done(say: Callable[[str], None], label: str, total: float) -> Callable[[float], None]:
     """A progress function that says every few seconds how much of something is done."""
     done, started = 0.0, time.monotonic()
     last = started

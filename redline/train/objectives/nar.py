@@ -1,13 +1,13 @@
-"""Stage (d): NLE. The encoder is frozen; projector and language model learn to edit the encoder's own drafts.
+"""NLE training: the encoder is frozen; projector and language model learn to edit the encoder's own drafts.
 
 Loss: CTC over the 2N + 1 slots plus 0.02 x cross-entropy towards the input slots (arXiv 2603.08397), see `nle_loss`.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,64 +17,60 @@ from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import slot_batch
 from redline.errors import ConfigError
 from redline.manifest import Utterance
-from redline.models.conformer import EncoderOutput
 from redline.models.granite import GraniteLM
 from redline.models.nar import NarModel
 from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
-from redline.train.data.batches import Batch, FeatureView
-from redline.train.data.corrupt import scramble_tokens
+from redline.train.data.feature_cache import FeatureCache
 from redline.train.loop.stage import Source, SpeechStage, rates
-from redline.train.objectives.encoder import EncoderLossOptions, encoder_loss
-from redline.train.objectives.losses import ctc_loss, nle_loss
-from redline.train.objectives.punctuation import form_loss
-from redline.train.states import StateBatch
+from redline.train.objectives.encoder import EncoderLossOptions, encoder_terms
+from redline.train.objectives.losses import Terms, nle_loss, weighted
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
-class EditOptions:
-    """How the editor learns."""
+class LoraOptions:
+    """Low-rank adapters of a language model (LoRA, arXiv 2106.09685) on attention and feed-forward."""
 
-    copy_weight: float = 0.02
-    lora_rank: int = 0
-    """Rank of adapters on attention and feed-forward; 0 trains the whole language model."""
-    lora_alpha: int = 0
-    """0 takes the rank."""
-    audio_ctc_weight: float = 0.3
-    """Weight of CTC on the audio embeddings alone, read through the language model's own output matrix.
-
-    Not in the paper. It puts each audio embedding near the embedding of the token that is heard there, so that slots
-    find their place in the audio by content; without it a small model takes long to look at the audio at all.
-    """
-    scramble_rate: tuple[float, float] = (0.0, 0.0)
-    """Share of draft tokens replaced, dropped or doubled, on top of the encoder's own errors.
-
-    Every utterance draws its own share between the two ends. Badly scrambled drafts force the editor to listen: beside
-    a good draft, a small model is content to copy.
-    """
-
-    forms_weight: float = 0.0
-    """Weight of the loss of capitals and marks, learned from texts whose written form is known; 0 learns none."""
-
-    encoder_weight: float = 0.0
-    """Weight of the encoder's own CTC losses; 0 freezes the encoder, as the paper does."""
+    lora_rank: int = 0  # 0 trains the whole language model
+    lora_alpha: int = 0  # 0 takes the rank
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ConfigError(f"lora_rank is {self.lora_rank}; allowed are 0 (train everything) and above")
-        if not 0 <= self.scramble_rate[0] <= self.scramble_rate[1] <= 1:
-            raise ConfigError(f"scramble_rate is {self.scramble_rate}; allowed are two rising shares from 0 to 1")
+
+
+@dataclass(frozen=True)
+class EditOptions(LoraOptions):
+    """How the editor learns."""
+
+    copy_weight: float = 0.02
+    encoder_weight: float = 0.0  # weight of the encoder's own CTC losses; 0 freezes the encoder, as the paper does
+
+
+class EditingPass(NamedTuple):
+    """What an objective has computed of B clips."""
+
+    embeds: Tensor  # [B, S, H] audio embeddings
+    audio_lengths: Tensor  # [B]
+    hidden: Tensor  # [B, K, H] states of the slots
+    logits: Tensor  # [B, K, V]
+    slot_lengths: Tensor  # [B]
+    targets: list[list[int]]
 
 
 class EditorObjective(nn.Module):
-    """Batch -> NLE loss; a frozen encoder never changes, and no encoder changes the statistics of its normalisation."""
+    """Batch -> NLE loss; a frozen encoder never changes, and no encoder changes the statistics of its normalisation.
+
+    A recipe's extension may derive from it: `encode` and `draft` alone know what a batch holds.
+    """
 
     def __init__(
         self, editor: NarModel, tokenizer: Tokenizer, options: EditOptions, draft_lm: NgramLM | None = None
     ) -> None:
+        """`draft_lm` is the n-gram LM of the drafts' shallow fusion."""
         super().__init__()
         self.draft_lm = draft_lm
         self.editor = editor
@@ -83,80 +79,62 @@ class EditorObjective(nn.Module):
         editor.encoder.requires_grad_(options.encoder_weight > 0)
         if options.lora_rank:
             editor.language_model = with_adapters(editor.language_model, options)
-        if editor.language_head is not None:
-            editor.language_head.requires_grad_(False)  # the encoder's stage taught it
-        if editor.punctuation_head is not None:
-            editor.punctuation_head.requires_grad_(options.forms_weight > 0)
-        special = tokenizer.special_ids
-        self.vocabulary = [index for index in range(256, tokenizer.vocab_size) if index not in special]
+        for head in (editor.language_head, editor.punctuation_head):
+            if head is not None:
+                head.requires_grad_(False)
 
     def train(self, mode: bool = True) -> EditorObjective:
         super().train(mode)
-        self.editor.encoder.train(mode and self.options.encoder_weight > 0)
-        for part in self.editor.encoder.modules():
-            if isinstance(part, nn.BatchNorm1d):
-                part.eval()
+        set_encoder_mode(self.editor.encoder, mode and self.options.encoder_weight > 0)
         return self
 
-    def forward(self, batch: Batch | StateBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        editor, options = self.editor, self.options
-        heard = self._heard(batch)
-        drafts: Sequence[Sequence[int]] = heard.drafts if isinstance(heard, StateBatch) else self.draft(heard)
-        if self.training and options.scramble_rate[1]:
-            draw = random.Random("".join(batch.texts) + str(torch.initial_seed()))
-            least, most = options.scramble_rate
-            drafts = [scramble_tokens(row, draw.uniform(least, most), self.vocabulary, draw) for row in drafts]
-        silent = heard.exports[0].shape[1] == 0  # a batch of drafts alone
-        if silent:
-            # With a gradient, as of sound: shards are summed in the order in which the layers' gradients come.
-            embeds = editor.projector.query.new_zeros(
-                len(batch.texts), 0, editor.config.text.hidden_size, requires_grad=True
-            )
-            audio_lengths = heard.lengths
-        else:
-            embeds, audio_lengths = editor.embed_audio(heard.exports, heard.lengths)
-        blank = editor.config.blank_token_id
-        rows, row_lengths = slot_batch(drafts, blank, editor.config.min_edit_sequence_length)
-        slots, slot_lengths = rows.to(embeds.device), row_lengths.to(embeds.device)
-        hidden = editor.read(embeds, audio_lengths, slots, slot_lengths)
-        logits = editor.language_model.logits(hidden)
-        targets = [self.tokenizer.encode(text) for text in batch.texts]
-        loss = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
-        parts = {"text" if silent else "edit": loss.detach()}
-        if options.audio_ctc_weight and not silent:
-            read = editor.language_model.logits(editor.language_model.model.norm(embeds))  # [B, S, V]
-            audio = ctc_loss(read, audio_lengths, targets, blank)
-            loss = loss + options.audio_ctc_weight * audio
-            parts["audio"] = audio.detach()
-        if options.forms_weight and editor.punctuation_head is not None and isinstance(heard, StateBatch):
-            forms = form_loss(
-                editor.punctuation_head(hidden), logits.detach(), slot_lengths, heard.written, self.tokenizer, blank
-            )
-            loss = loss + options.forms_weight * forms
-            parts["forms"] = forms.detach()
-        if options.encoder_weight and isinstance(heard, EncoderOutput):
-            own, parts_of_it = encoder_loss(editor.encoder, heard, batch.texts, self.tokenizer, EncoderLossOptions())
-            loss = loss + options.encoder_weight * own
-            parts |= parts_of_it
-        return loss, parts
-
-    def draft(self, encoded: EncoderOutput) -> list[list[int]]:
-        """The encoder's own transcript of each utterance, as token ids."""
-        biases = [None] * len(encoded.hidden)
-        return [draft.ids for draft in search_drafts(self.editor.draft_head, encoded, self.draft_lm, biases)]
-
-    def _heard(self, batch: Batch | StateBatch) -> EncoderOutput | StateBatch:
-        """What the encoder makes of a batch: read from disk, or by listening now."""
+    def encode(self, batch: Any) -> Any:
+        """The encoder's output for a batch, on the model's device: `exports` [B, T, D] each and `lengths` [B]."""
         device = self.editor.projector.query.device
-        if isinstance(batch, StateBatch):
-            return replace(
-                batch, exports=tuple(states.to(device) for states in batch.exports), lengths=batch.lengths.to(device)
-            )
         with torch.set_grad_enabled(self.options.encoder_weight > 0 and torch.is_grad_enabled()):
             return self.editor.encode(batch.features.to(device), batch.lengths.to(device))
 
+    def draft(self, batch: Any, encoded: Any) -> Sequence[Sequence[int]]:
+        """The token ids that are edited, for each utterance."""
+        biases = [None] * len(encoded.hidden)
+        return [draft.ids for draft in search_drafts(self.editor.draft_head, encoded, self.draft_lm, biases)]
 
-def with_adapters(model: GraniteLM, options: EditOptions) -> GraniteLM:
+    def embed_audio(self, encoded: Any) -> tuple[Tensor, Tensor]:
+        """Audio embeddings [B, S, H] and lengths [B]."""
+        return self.editor.embed_audio(encoded.exports, encoded.lengths)
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        editor, options = self.editor, self.options
+        encoded = self.encode(batch)
+        embeds, audio_lengths = self.embed_audio(encoded)
+        blank, minimum = editor.config.blank_token_id, editor.config.min_edit_sequence_length
+        batch_slots = slot_batch(self.draft(batch, encoded), blank, minimum)
+        slots, slot_lengths = (part.to(embeds.device) for part in batch_slots)
+        hidden = editor.read(embeds, audio_lengths, slots, slot_lengths)
+        logits = editor.language_model.logits(hidden)
+        targets = [self.tokenizer.encode(text) for text in batch.texts]
+        nle = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
+        terms = {"edit": (1.0, nle)}
+        if options.encoder_weight:
+            own = encoder_terms(editor.encoder, encoded, batch.texts, self.tokenizer, EncoderLossOptions())
+            terms |= {name: (options.encoder_weight * weight, part) for name, (weight, part) in own.items()}
+        terms |= self.more_terms(batch, EditingPass(embeds, audio_lengths, hidden, logits, slot_lengths, targets))
+        return weighted(terms)
+
+    def more_terms(self, batch: Any, seen: EditingPass) -> Terms:
+        """Further losses, for objectives that derive from this one."""
+        return {}
+
+
+def set_encoder_mode(encoder: nn.Module, training: bool) -> None:
+    """Dropout as in training or not; the statistics of batch norms stay as they are."""
+    encoder.train(training)
+    for part in encoder.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.eval()
+
+
+def with_adapters(model: GraniteLM, options: LoraOptions) -> GraniteLM:
     """Freeze a language model and put trainable low-rank adapters into its layers."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -184,28 +162,24 @@ class EditorStage(SpeechStage):
     name = "editor"
 
     def __init__(
-        self,
-        objective: EditorObjective,
-        source: Source[Batch | StateBatch],
-        dev: Sequence[Utterance],
-        dev_view: FeatureView,
+        self, objective: EditorObjective, source: Source[Any], dev: Sequence[Utterance], dev_view: FeatureCache
     ) -> None:
         super().__init__(source, dev, dev_view)
         self.objective = objective
 
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
-        editor, decode = self.objective.editor, self.objective.tokenizer.decode
-        keep_bias = beam_options(self.objective.draft_lm).keep_bias
-        drafted: list[str] = []
+        objective, editor, decode = self.objective, self.objective.editor, self.objective.tokenizer.decode
+        keep_bias = beam_options(objective.draft_lm).keep_bias
+        drafts: list[str] = []
         edited: list[str] = []
         for features, lengths in self.dev_batches(editor.projector.query.device):
             encoded = editor.encode(features, lengths)
-            drafts = self.objective.draft(encoded)
+            ids = EditorObjective.draft(objective, None, encoded)
             audio, audio_lengths = editor.embed_audio(encoded.exports, encoded.lengths)
-            slots = edit_drafts(editor, audio, audio_lengths, drafts, keep_bias)
+            slots = edit_drafts(editor, audio, audio_lengths, ids, keep_bias)
             finals = [collapse([slot.label for slot in row], editor.config.blank_token_id) for row in slots]
-            drafted += [decode(row).strip() for row in drafts]
+            drafts += [decode(row).strip() for row in ids]
             edited += [decode(row).strip() for row in finals]
-        before, after = (rates(self.references, texts, self.languages)[1] for texts in (drafted, edited))
+        before, after = (rates(self.references, texts, self.languages)[1] for texts in (drafts, edited))
         return {"draft_wer": before, "edited_wer": after, "removed": 100 * (before - after) / max(before, 1e-9)}

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from redline.errors import DataError
 from redline.train.loop import checkpointing
 from redline.train.loop.checkpointing import EMA, make_folder, trained_tensors
-from redline.train.nar import Materials, build
+from redline.train.run import Materials, build
 from tests.corpus import silent, small_recipe
 from tests.train.loop.line import Line, run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from redline.checkpoints.draft_lm import DRAFT_LM
 from redline.errors import ConfigError, DataError
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import training_device
-from redline.train.nar import Materials, build
-from redline.train.objectives.ngram import NgramOptions
-from tests.corpus import learn, silent, small_recipe
+from redline.train.run import Materials, build
+from tests.corpus import learn, silent, small_tiny_recipe
 from tests.processes import run_processes
 
 
@@ -25,7 +23,7 @@ def in_each_process(data: Path, folder: Path, books: Path) -> None:
     learn(data, folder / "parts", 2, 1)
     learn(data, folder / "parts", 4, 1)
     learn(data, folder / "whole", 4, 1)
-    recipe = replace(small_recipe(), draft_lm=NgramOptions(order=3, held_out=2))
+    recipe = small_tiny_recipe({"draft_lm": {"order": 3, "held_out": 2}})
     build(recipe, Materials(data, folder / "prepared", books), ("tokenizer", "draft_lm"), silent)
     with pytest.raises(ConfigError, match="each of 2 processes has its own"):
         training_device("cpu")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from redline.errors import ConfigError, DivergedError
 from redline.train.loop.checkpointing import BEST, STATE, read_metadata
 from redline.train.loop.loop import stop_signals
-from redline.train.nar import Materials, build
+from redline.train.run import Materials, build
 from tests.corpus import silent, small_recipe
 from tests.train.loop.line import Line, run
 

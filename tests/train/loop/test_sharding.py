@@ -21,11 +21,9 @@ from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import is_first_process
 from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.sharding import full_tensors, placed_like, shard, sharding
-from redline.train.nar import Materials, build
-from redline.train.recipe import Recipe
-from redline.train.splice import SpliceOptions
-from redline.train.states import StateOptions
-from tests.corpus import learn, silent, small_recipe
+from redline.train.recipe import NarRecipe
+from redline.train.run import Materials, build
+from tests.corpus import learn, silent, small_tiny_recipe
 from tests.processes import run_processes
 
 FSDP = {  # as `accelerate launch --use_fsdp --fsdp_version 2` sets them
@@ -40,16 +38,19 @@ FSDP = {  # as `accelerate launch --use_fsdp --fsdp_version 2` sets them
 }
 
 
-def adapted(accumulate: int) -> Recipe:
+def adapted(accumulate: int) -> NarRecipe:
     """An editor with adapters that learns from sound, and from drafts alone, which give the projector no gradient."""
-    made = small_recipe(steps=4, accumulate=accumulate, floor=1.0, evaluate_every=2, keep_best="edited_wer")
-    return replace(
-        made,
-        projector={**made.projector, "dropout_prob": 0.0},
-        edit=replace(made.edit, lora_rank=4, forms_weight=0.1),
-        states=StateOptions(renderings=1, least_score=-100.0),
-        splice=SpliceOptions(share=0.8, words=(2, 4), batch_s=4, text_batch_s=8, text_share=0.5, epoch_batches=8),
+    units = {"share": 0.8, "words": [2, 4], "batch_s": 4, "text_batch_s": 8, "text_share": 0.5, "epoch_batches": 8}
+    sections = {
+        "edit": {"lora_rank": 4},
+        "auxiliary": {"audio_ctc_weight": 0.3, "punctuation_weight": 0.1},
+        "encoder_cache": {"renderings": 1, "least_score": -100.0},
+        "unit_selection": units,
+    }
+    recipe = small_tiny_recipe(
+        sections, steps=4, accumulate=accumulate, floor=1.0, evaluate_every=2, keep_best="edited_wer"
     )
+    return replace(recipe, projector={**recipe.projector, "dropout_prob": 0.0})
 
 
 def edit(data: Path, books: Path, out: Path, accumulate: int) -> None:
@@ -113,7 +114,7 @@ def folder(corpus: Path, books: Path, tmp_path_factory: pytest.TempPathFactory) 
     """What one process learns and what two learn, side by side."""
     folder = tmp_path_factory.mktemp("fsdp")
     base = Materials(corpus, folder / "alone", books)
-    build(small_recipe(steps=1), base, ("tokenizer", "encoder", "lm"), silent)
+    build(small_tiny_recipe(steps=1), base, ("tokenizer", "encoder", "lm"), silent)
     shutil.copytree(folder / "alone", folder / "together")
     edit(corpus, books, folder / "alone", 2)
     learn(corpus, folder / "one", 1, 2)

@@ -1,0 +1,131 @@
+"""Answers on cached encoder states: utterances of the manifest, and sentences of books by unit selection."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from redline.errors import DataError
+from redline.features import pad
+from redline.manifest import Utterance
+from redline.models.ar import ArModel
+from redline.prompts import PromptRequest
+from redline.tokenizer import Tokenizer
+from redline.train.data.tasks import Asker, slower
+from redline.train.objectives.ar import AnswerBatch, AnswerObjective, AnswerOptions, Prompter
+from redline.train.objectives.losses import Terms
+from redline_recipes.tiny.editor import AuxiliaryOptions, audio_ctc
+from redline_recipes.tiny.encoder_cache import EncoderCache
+from redline_recipes.tiny.unit_selection import UnitSelectionOptions, UnitSelectionSource
+
+
+@dataclass(frozen=True)
+class CachedAnswerBatch(AnswerBatch):
+    """Its features are encoder states [B, T, layers * D]."""
+
+
+class CachedAnswerObjective(AnswerObjective):
+    """Batch or cached batch -> cross-entropy of the answers, and CTC on the audio embeddings."""
+
+    def __init__(
+        self, model: ArModel, tokenizer: Tokenizer, options: AnswerOptions, auxiliary: AuxiliaryOptions
+    ) -> None:
+        super().__init__(model, tokenizer, options)
+        self.audio_ctc_weight = auxiliary.audio_ctc_weight
+
+    def embed_audio(self, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, CachedAnswerBatch):
+            return super().embed_audio(batch)
+        device = self.model.projector.query.device
+        embeds: Tensor
+        embeds, counts = self.model.projector(batch.features.to(device), batch.lengths.to(device))
+        return embeds, counts
+
+    def more_terms(self, batch: AnswerBatch, audio: Tensor, counts: Tensor) -> Terms:
+        if not self.audio_ctc_weight or not self.training:
+            return {}
+        texts = [self.tokenizer.encode(text) for text in batch.texts]
+        ctc = audio_ctc(self.model.language_model, audio, counts, texts, self.model.config.text.eos_token_id)
+        return {"audio": (self.audio_ctc_weight, ctc)}
+
+
+class CachedAnswerSource:
+    """Batches of one task each, in an order that depends on the seed and the epoch alone.
+
+    Plain transcription and keywords also have sentences of books, spoken by unit selection.
+    """
+
+    def __init__(
+        self,
+        caches: Sequence[EncoderCache],
+        known: Mapping[str, Utterance],
+        sentences: UnitSelectionSource | None,
+        asker: Asker,
+        prompter: Prompter,
+        options: UnitSelectionOptions,
+    ) -> None:
+        self.caches, self.known, self.sentences = caches, known, sentences
+        self.asker, self.prompter, self.options = asker, prompter, options
+        self.by_task: dict[str, list[str]] = {}
+        self.weights: dict[str, float] = {}
+        cached = [identity for identity in known if identity in caches[0].utterances]
+        for identity in sorted(cached, key=caches[0].seconds):
+            for task, share in asker.tasks_of(known[identity]).items():
+                self.by_task.setdefault(task, []).append(identity)
+                self.weights[task] = share
+        if not self.by_task:
+            raise DataError("no utterance that can be asked about could be read")
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[AnswerBatch]:
+        """The batches of one epoch after the first `skip`."""
+        names = sorted(self.weights)
+        for number in range(skip, self.options.epoch_batches):
+            draw = self.options.rng(epoch, number)
+            (task,) = draw.choices(names, [self.weights[name] for name in names])
+            plain = task in ("transcribe", "keywords")
+            if plain and self.sentences is not None and draw.random() < self.options.share:
+                batch = self.sentences.sentences(draw)
+                asked = [self.asker.ask(task, _utterance(text), draw) for text in batch.texts]
+                yield self._batch(torch.cat(batch.exports, dim=-1), batch.lengths, asked, batch.texts, task)
+            else:
+                yield self._real(task, draw)
+
+    def _real(self, task: str, draw: random.Random) -> AnswerBatch:
+        """Neighbours in length, in a random rendering each."""
+        ids = self.by_task[task]
+        rows: list[Tensor] = []
+        asked: list[tuple[PromptRequest, str]] = []
+        texts: list[str] = []
+        left = self.options.batch_s
+        for identity in ids[draw.randrange(len(ids)) :]:
+            cache = draw.choice(self.caches)
+            left -= cache.seconds(identity)
+            if left < 0 and rows:
+                break
+            row = self.known[identity]
+            rows.append(torch.from_numpy(cache.cut(identity).states.copy()).float())
+            asked.append(self.asker.ask(task, slower(row, cache.seconds(identity) / row.duration), draw))
+            texts.append(row.text)
+        return self._batch(*pad(rows), asked, texts, task)
+
+    def _batch(
+        self,
+        states: Tensor,
+        lengths: Tensor,
+        asked: Sequence[tuple[PromptRequest, str]],
+        texts: Sequence[str],
+        task: str,
+    ) -> AnswerBatch:
+        frame_s = 1.0 / self.caches[0].frame_rate
+        tasks = (task,) * len(asked)
+        return CachedAnswerBatch(states, lengths, *self.prompter(asked), tuple(texts), tasks, frame_s=frame_s)
+
+
+def _utterance(text: str) -> Utterance:
+    """A sentence of a book as a row of a manifest."""
+    return Utterance("", Path(), text, 0.0)

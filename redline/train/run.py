@@ -1,0 +1,172 @@
+"""A training run: a recipe applied to data, stage by stage; each stage goes on where it stopped."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from redline.errors import ConfigError, DataError
+from redline.features import Rule
+from redline.manifest import Utterance
+from redline.tokenizer import Tokenizer
+from redline.train.data.batches import BatchSource
+from redline.train.data.feature_cache import FeatureCache, feature_caches
+from redline.train.data.rows import spoken_form, training_rows
+from redline.train.data.sampling import sampling_weights
+from redline.train.extension import Parts, StageFunction, load_extension
+from redline.train.loop.checkpointing import STATE, load_average, make_folder
+from redline.train.loop.distributed import only_first, training_device, wait_for_all
+from redline.train.loop.loop import Say, fit
+from redline.train.loop.optim import TrainingOptions
+from redline.train.loop.run_record import RUN_RECORD, run_record, write_record
+from redline.train.loop.sharding import sharding
+from redline.train.loop.stage import Source
+from redline.train.recipe import ArRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a recipe is applied to, and where its results go."""
+
+    data: Path
+    out: Path
+    text: Path | None = None
+    noise: Path | None = None
+    rooms: Path | None = None
+    voices: Path | None = None  # a manifest of more readers for the speaker embedding head; their texts are not needed
+    voice_weights: Path | None = None  # what the speaker embedding head begins with
+    tensorboard: bool = False  # whether each log is also written for TensorBoard
+
+
+class Run(ABC):
+    """One run of a recipe: its data, its folder and its stages; derived for each kind of model."""
+
+    rule: Rule  # the front end of its model
+
+    def __init__(self, recipe: Recipe, materials: Materials, say: Say, device: str | None = None) -> None:
+        """`device` is by default the fastest; raises `DataError` for data without utterances to train on."""
+        self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
+        self.asked_device, self.device = device, training_device(device)
+        self.extension = load_extension(recipe.extension)
+        self.train_set, self.dev_set = self._rows("train"), self._rows("dev")
+        if silent := sorted(set(recipe.languages) - {row.language for row in self.train_set}):
+            raise DataError(
+                f"{materials.data}: no utterance to train on in {', '.join(silent)}, which the recipe names as a "
+                "language; add some, or leave it out of the recipe"
+            )
+        hours = sum(row.duration for row in self.train_set) / 3600
+        say(f"{len(self.train_set)} utterances, {hours:.2f} h to train on; {len(self.dev_set)} for dev")
+
+    def _rows(self, split: str) -> list[Utterance]:
+        data, languages = self.materials.data, self.recipe.languages
+        rows = training_rows(data, split=split, language=languages, say=self.say)
+        rows = [row for row in (spoken_form(row, self.recipe.letters) for row in rows) if row.text]
+        if not rows:
+            raise DataError(
+                f"{data}: no utterance with language {' or '.join(languages)} and split {split!r}; "
+                'each line needs "split": "train" or "dev" (and "test" for what is never trained on)'
+            )
+        return rows
+
+    @abstractmethod
+    def plain_stages(self) -> Mapping[str, StageFunction]:
+        """The stages in their order, without those of an extension."""
+
+    @abstractmethod
+    def plain_source(self, stage: str) -> Source[Any]:
+        """Batches of the training set for a stage; the encoder still has to read them."""
+
+    @abstractmethod
+    def plain_objective(self, stage: str, model: Any) -> nn.Module:
+        """What a stage learns by, on a model that has what earlier stages learned."""
+
+    def plain_parts(self) -> Parts:
+        """What is written beside the model: nothing, unless the kind of run says so."""
+        return Parts()
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.out / "tokenizer.json"
+
+    def tokenizer(self) -> Tokenizer:
+        """Raises `DataError` before the stage that makes it."""
+        if not self.tokenizer_path.exists():
+            raise DataError(f"{self.tokenizer_path} is missing: run the stage 'tokenizer' first")
+        return Tokenizer.from_file(self.tokenizer_path)
+
+    @cached_property
+    def views(self) -> tuple[list[FeatureCache], FeatureCache]:
+        """The feature caches of the training set, and that of dev."""
+        return self.features(self.train_set)
+
+    def features(self, rows: Sequence[Utterance]) -> tuple[list[FeatureCache], FeatureCache]:
+        """The feature caches of some utterances, and that of dev."""
+        noise, rooms = (str(folder) if folder else None for folder in (self.materials.noise, self.materials.rooms))
+        options = replace(self.recipe.augment, noise_dir=noise, rir_dir=rooms)
+        return feature_caches(rows, self.dev_set, options, self.out / "views", self.say, self.rule)
+
+    def report(self, source: BatchSource) -> BatchSource:
+        """Say which utterances of a source do not train, and the sampling weights of the others."""
+        if source.left_out:
+            count = source.left_out.total()
+            self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
+        for line in sampling_weights(source.utterances, source.options.balance):
+            self.say(line)
+        return source
+
+    def dtype(self, options: TrainingOptions) -> torch.dtype:
+        """What is computed in on the run's device."""
+        return torch.bfloat16 if options.uses_bf16(self.device) else torch.float32
+
+    def fit(self, name: str, stage: Any, options: TrainingOptions) -> None:
+        """Train a stage to its last step, in the folder of its name; raises `DataError` for a run of another layout."""
+        if (self.out / name / "latest").exists():
+            raise DataError(
+                f"{self.out / name} holds a run of an earlier version, whose state cannot be read; choose another --out"
+            )
+        options = replace(options, tensorboard=options.tensorboard or self.materials.tensorboard)
+        fit(stage, options, self.out / name, self.say, self.asked_device)
+
+    def load(self, name: str, module: nn.Module) -> None:
+        """Put the averaged weights of a trained stage into a module; raises `DataError` where there are none."""
+        if not (self.out / name / STATE).exists():
+            raise DataError(f"{self.out} has no trained {name} yet: run the stage {name!r} first")
+        load_average(self.out / name, module)
+
+    def record(self, model: Path, base: str) -> None:
+        """Write beside an exported model what made it."""
+        data = {"train": self.train_set, "dev": self.dev_set}
+        write_record(model / RUN_RECORD, run_record("train", base, asdict(self.recipe), data))
+        size = sum(file.stat().st_size for file in model.iterdir()) / 1e6
+        self.say(f"export: {model} ({size:.1f} MB), ready for `redline transcribe --model {model}`")
+
+
+def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say, device: str | None = None) -> None:
+    """Run the named stages of a recipe, or all where none is named, in order.
+
+    Raises `ConfigError` for a stage that does not exist.
+    """
+    from redline.train.ar import ArRun
+    from redline.train.nar import NarRun
+
+    make_folder(materials.out)
+    kind: type[Run] = ArRun if isinstance(recipe, ArRecipe) else NarRun
+    run = kind(recipe, materials, only_first(say), device)
+    known = run.extension.stages(run, run.plain_stages())
+    if unknown := set(stages) - set(known):
+        raise ConfigError(f"no stage {sorted(unknown)}; stages of this recipe are {', '.join(known)}")
+    chosen = {name: stage for name, stage in known.items() if name in stages or not stages}
+    prefixes = tuple(name.rstrip("s") for name in chosen)  # answers -> answer_training
+    for key, options in {**vars(recipe), **(vars(recipe.sections) if recipe.sections else {})}.items():
+        if isinstance(options, TrainingOptions) and options.steps and key.startswith(prefixes):
+            sharding(options)  # what cannot be split is refused before hours of preparation
+    for stage in chosen.values():
+        stage()
+        wait_for_all()

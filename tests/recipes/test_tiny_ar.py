@@ -1,0 +1,86 @@
+"""A Plus recipe with the extension of the bundled ones: cached states, units, n-grams, a speaker embedding head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from redline import load_model
+from redline.checkpoints import ar
+from redline.decoding.ctc_beam import BeamOptions
+from redline.diarize.embedder import SpeakerEmbedder
+from redline.errors import DataError
+from redline.manifest import read_manifest, write_manifest
+from redline.recognizer import ArRecognizer
+from redline.train.recipe import ArRecipe
+from redline.train.run import Materials, build
+from redline.types import Task
+from tests.ar_corpus import make_asked_corpus, small_ar_recipe, small_nar_checkpoint
+from tests.corpus import silent
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_nar_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_asked_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def recipe(base: Path, more: dict[str, object]) -> ArRecipe:
+    sections: dict[str, object] = {
+        "extension": "redline_recipes.tiny.extension",
+        "auxiliary": {"audio_ctc_weight": 0.5},
+        "encoder_cache": {"renderings": 1, "least_score": -100.0},
+        "unit_selection": {"share": 0.5, "words": [1, 3], "batch_s": 4, "epoch_batches": 6},
+    }
+    return small_ar_recipe(base, {**sections, **more})
+
+
+def test_answers_are_learned_from_cached_states_units_and_n_grams(base: Path, manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "book.txt").write_text("the cat sat on the mat. a dog ran to the red house.\n\n" * 30)
+    sections = {"draft_lm": {"order": 3, "kept": 100}, "draft_search": {"width": 4, "lm_weight": 0.5}}
+    lines: list[str] = []
+    build(recipe(base, sections), Materials(manifest, tmp_path / "out", tmp_path / "books"), (), lines.append)
+    assert any(line.startswith("task speakers") for line in lines) and any("words_loss" in line for line in lines)
+    assert any("n-grams" in line for line in lines) and list((tmp_path / "out" / "states").glob("*.f16"))
+    checkpoint = ar.load_ar(tmp_path / "out" / "model")
+    assert checkpoint.draft_lm is not None and checkpoint.draft_lm.options == BeamOptions(width=4, lm_weight=0.5)
+    assert ar.load_ar(tmp_path / "out" / "model", draft_lm="none").draft_lm is None
+
+
+def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: Path, tmp_path: Path) -> None:
+    sections = {
+        "trusts_draft": True,
+        "voices": {"size": 4, "voices": 4, "pieces": 2, "piece_s": [0.2, 0.4]},
+        "voice_training": {"steps": 3, "precision": "no", "evaluate_every": 3},
+    }
+    made = recipe(base, sections)
+    lines: list[str] = []
+    network = SpeakerEmbedder().state_dict()
+    torch.save({"model_state": network}, tmp_path / "network.pt")
+    rows = [
+        {**row.to_dict(), "text": "", "id": f"more-{row.id}", "speaker": "third"} for row in read_manifest(manifest)
+    ]
+    more = write_manifest(tmp_path / "more.jsonl", rows)
+    materials = Materials(manifest, tmp_path, voices=more, voice_weights=tmp_path / "network.pt")
+    build(made, materials, ["tokenizer", "answers", "voices", "export"], lines.append)
+    # Three speeds of the views, three lengths of the vocal tract.
+    assert "voices: 27 of 3 speakers" in lines and any("eer" in line for line in lines)
+    log = [json.loads(line) for line in (tmp_path / "voices" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["eer"] >= 0
+    recognizer = load_model(tmp_path / "model").recognizer
+    assert isinstance(recognizer, ArRecognizer) and recognizer.speaker_embedder is not None
+    learned = recognizer.speaker_embedder.state_dict()
+    for name, weight in network.items():  # what is held is written too, to within a byte
+        if name.startswith(("lstm.weight", "linear.weight")):
+            assert float((learned[name] - weight).abs().max()) < 1.01 * float(weight.abs().max()) / 254
+    assert not recognizer.limits(Task(speakers=True)).needs_previous
+    with pytest.raises(DataError, match="no trained voices yet"):
+        build(made, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)
