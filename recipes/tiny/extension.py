@@ -16,7 +16,7 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.extension import Extension, Parts, StageFunction
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.optim import TrainingOptions
-from redline.train.loop.stage import Source
+from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
 from redline.train.run import Run
 from redline_recipes.tiny import stages
@@ -85,7 +85,7 @@ class TinyExtension(Extension):
         draft_lm = stages.load_ngrams(run, model.config.text.vocab_size)
         return CachedEditorObjective(model, run.tokenizer(), edit, sections.auxiliary, draft_lm)
 
-    def source(self, run: Run, stage: str, model: Any) -> Source[Any]:
+    def source(self, run: Run, stage: str, model: Any) -> EpochSource[Any]:
         """Mixed utterances for the encoder; cached states and units where there are to be renderings."""
         sections = run.recipe.sections
         if isinstance(run, NarRun) and stage == "encoder":

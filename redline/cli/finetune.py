@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from redline.cli import console
-from redline.cli.train import Noise, Rooms, TensorBoard, Threads, training_errors
+from redline.cli.train import Device, Noise, Rooms, TensorBoard, Threads, training_errors
 from redline.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def finetune(
     test: Annotated[
         Path | None, typer.Option(help="Manifest to score before and after; default: rows with split test.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")] = None,
+    device: Device = None,
     threads: Threads = None,
     tensorboard: TensorBoard = False,
 ) -> None:

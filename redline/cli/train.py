@@ -14,6 +14,7 @@ from redline.errors import ConfigError, DivergedError
 
 Noise = Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")]
 Rooms = Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: the CPUs it may use.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]
 
@@ -44,7 +45,7 @@ def train(
             "for tiny-plus tokenizer, draft_lm, answers, voices, export."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")] = None,
+    device: Device = None,
     threads: Threads = None,
     tensorboard: TensorBoard = False,
 ) -> None:
@@ -57,18 +58,16 @@ def train(
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     with training_errors(out):
-        from redline.load import pick_device
         from redline.threads import use
         from redline.train.recipe import ArRecipe, read_recipe
         from redline.train.run import Materials, build
 
         use(threads)
-        place = str(pick_device(device)) if device else None
         chosen = read_recipe(recipe)
         if (voices or voice_weights) and not isinstance(chosen, ArRecipe):
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         materials = Materials(data, out, text, noise, rooms, voices, voice_weights, tensorboard)
-        build(chosen, materials, stage or (), console.Notes().print, place)
+        build(chosen, materials, stage or (), console.Notes().print, device)
 
 
 @contextmanager

@@ -21,8 +21,7 @@ from redline.prompts import AUDIO, PromptTemplate
 from redline.train.data.batches import BatchSource
 from redline.train.data.tasks import Asker, answer_of, tags_of
 from redline.train.extension import StageFunction
-from redline.train.loop.distributed import is_first_process
-from redline.train.loop.loop import Say
+from redline.train.loop.distributed import Say, is_first_process
 from redline.train.objectives.ar import AnswerObjective, AnswerStage, AskedSource, Prompter, dev_batches
 from redline.train.objectives.nar import merge_adapters
 from redline.train.recipe import ArRecipe

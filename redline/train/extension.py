@@ -20,7 +20,7 @@ from torch import nn
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import ConfigError
-from redline.train.loop.stage import Source
+from redline.train.loop.stage import EpochSource
 
 if TYPE_CHECKING:
     from redline.train.run import Run
@@ -48,7 +48,7 @@ class Extension(Protocol):
         """The stages of a run in their order, given those it has without the extension."""
         return plain
 
-    def source(self, run: Run, stage: str, model: Any) -> Source[Any]:
+    def source(self, run: Run, stage: str, model: Any) -> EpochSource[Any]:
         """Where the batches come from that the model of a stage learns from."""
         return run.plain_source(stage)
 

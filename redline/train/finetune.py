@@ -26,11 +26,11 @@ from redline.train.data.rows import spoken_form, training_rows
 from redline.train.data.tasks import Asker, TaskOptions, answer_of
 from redline.train.init_from import dtype_of
 from redline.train.loop.checkpointing import BEST, load_best, make_folder, write_errors
-from redline.train.loop.distributed import is_first_process, only_first, wait_for_all
-from redline.train.loop.loop import Say, fit
+from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
+from redline.train.loop.loop import fit
 from redline.train.loop.optim import TrainingOptions, check_range
 from redline.train.loop.run_record import RUN_RECORD, checkpoint_digest, keep_record, run_record, write_record
-from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter
+from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter, dev_batches
 from redline.train.objectives.nar import EditOptions, EditorObjective, EditorStage, merge_adapters
 
 HELD_OUT = (4, 200)
@@ -164,13 +164,11 @@ class ArTuning:
         self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
     ) -> AnswerStage:
         """Losses by task, and WER of plain transcription."""
-        rows = [*source.utterances, *dev]
-        answers = {row.id: answer_of(row) for row in rows}
-        asker = Asker((row.text for row in rows), TaskOptions(tick_s=0.01), self.config.kind)
-        dev_source = BatchSource(dev, [dev_view], SpeechBatchOptions(batch_s=60.0, curriculum=(), seed=1), None)
+        known = {row.id: answer_of(row) for row in (*source.utterances, *dev)}
+        asker = Asker((row.text for row in known.values()), TaskOptions(tick_s=0.01), self.config.kind)
         prompter = Prompter(self.template, self.tokenizer)
-        train, fixed = (AskedSource(batches, answers, asker, prompter) for batches in (source, dev_source))
-        return AnswerStage(self.objective(plan), train, list(fixed.epoch(0)))
+        train = AskedSource(source, known, asker, prompter)
+        return AnswerStage(self.objective(plan), train, dev_batches(dev, dev_view, known, asker, prompter))
 
     def save(self, target: Path) -> None:
         """Write it in the layout in which it came, with the chat template it had."""
@@ -215,11 +213,10 @@ def _read_rows(data: Path, text: str, say: Say) -> tuple[list[Utterance], list[U
     """The train and dev rows with the texts that are taught; what is left out is told."""
     rows = training_rows(data, say=say)
     if text == "spoken":
-        given = len(rows)
-        rows = [row for row in (spoken_form(row, letters_of(row.language)) for row in rows) if row.text]
-        if given > len(rows):
-            empty = given - len(rows)
-            say(f"{empty} of {given} rows have no words that are spoken (signs or digits only) and are left out")
+        spoken = [spoken_form(row, letters_of(row.language)) for row in rows]
+        rows = [row for row in spoken if row.text]
+        if empty := len(spoken) - len(rows):
+            say(f"{empty} of {len(spoken)} rows have no words that are spoken (signs or digits only) and are left out")
     train, dev = split_rows(rows)
     if dev[0].split != "dev":
         say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
@@ -245,6 +242,7 @@ def finetune(
     after the best weights were written all the same.
     """
     say = only_first(say)
+    training_device(device)  # what cannot be is refused before the work
     make_folder(out)
     folder = resolve(model)
     train, dev = _read_rows(data, options.text, say)

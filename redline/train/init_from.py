@@ -13,7 +13,7 @@ from redline import untrusted
 from redline.errors import ConfigError
 from redline.models.config import NarConfig
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONFIG_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def check_shape(
@@ -42,6 +42,6 @@ def dtype_of(folder: Path) -> torch.dtype:
     """The precision in which a checkpoint is kept, as its `config.json` tells; bfloat16 where it does not."""
     config = untrusted.read_json(folder / "config.json")
     name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
-    if not isinstance(name, str) or name not in DTYPES:
-        raise ConfigError(f"{folder / 'config.json'}: dtype is {name!r}; allowed are {', '.join(DTYPES)}")
-    return DTYPES[name]
+    if not isinstance(name, str) or name not in CONFIG_DTYPES:
+        raise ConfigError(f"{folder / 'config.json'}: dtype is {name!r}; allowed are {', '.join(CONFIG_DTYPES)}")
+    return CONFIG_DTYPES[name]

@@ -23,8 +23,7 @@ from redline.train.data.batches import BatchSource
 from redline.train.data.bpe import train_tokenizer
 from redline.train.extension import Parts, StageFunction
 from redline.train.init_from import check_shape, dtype_of
-from redline.train.loop.distributed import first_process_first, is_first_process
-from redline.train.loop.loop import Say
+from redline.train.loop.distributed import Say, first_process_first, is_first_process
 from redline.train.objectives.encoder import EncoderObjective, EncoderStage, transfer_encoder
 from redline.train.objectives.nar import EditorObjective, EditorStage, merge_adapters
 from redline.train.recipe import NarRecipe

@@ -22,12 +22,12 @@ from redline.train.data.rows import spoken_form, training_rows
 from redline.train.data.sampling import sampling_weights
 from redline.train.extension import Parts, StageFunction, load_extension
 from redline.train.loop.checkpointing import STATE, load_average, make_folder
-from redline.train.loop.distributed import only_first, training_device, wait_for_all
-from redline.train.loop.loop import Say, fit
+from redline.train.loop.distributed import Say, only_first, training_device, wait_for_all
+from redline.train.loop.loop import fit
 from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.run_record import RUN_RECORD, run_record, write_record
 from redline.train.loop.sharding import sharding
-from redline.train.loop.stage import Source
+from redline.train.loop.stage import EpochSource
 from redline.train.recipe import ArRecipe, Recipe
 
 
@@ -80,7 +80,7 @@ class Run(ABC):
         """The stages in their order, without those of an extension."""
 
     @abstractmethod
-    def plain_source(self, stage: str) -> Source[Any]:
+    def plain_source(self, stage: str) -> EpochSource[Any]:
         """Batches of the training set for a stage; the encoder still has to read them."""
 
     @abstractmethod

@@ -13,6 +13,7 @@ from redline.checkpoints import nar
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import DataError
+from redline.train import run
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.recipe import NarRecipe
 from redline.train.run import Materials, build
@@ -94,6 +95,7 @@ def test_the_device_of_a_run_reaches_the_encoder(
         raise Reached
 
     monkeypatch.setattr(EncoderReader, "__call__", spy)
+    monkeypatch.setattr(run, "training_device", torch.device)
     with pytest.raises(Reached):
         build(made, materials, ("editor",), silent, "meta")
     assert {device.type for device in devices} == {"meta"}

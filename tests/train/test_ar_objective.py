@@ -52,16 +52,16 @@ def test_answers_are_learned(base: Path, tmp_path: Path) -> None:
         torch.randn(3, 12, 32), torch.tensor([12, 9, 6]), *prompter(asked), texts, ("transcribe",) * 3
     )
     objective = CachedAnswerObjective(model, tokenizer, AnswerOptions(), AuxiliaryOptions(audio_ctc_weight=0.3)).train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.03)
     frozen = [tensor.clone() for tensor in model.encoder.state_dict().values()]
-    first: float | None = None
-    for _ in range(900):
+    losses: list[float] = []
+    while not losses or losses[-1] > losses[0] / 200:
+        assert len(losses) < 400
         loss, parts = objective(batch)
-        first = float(parts["answer"]) if first is None else first
+        losses.append(float(parts["answer"]))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert first is not None and float(parts["answer"]) < first / 50
     assert objective.eval().answer(batch) == list(texts)
     assert all(torch.equal(*pair) for pair in zip(frozen, model.encoder.state_dict().values(), strict=True))
 

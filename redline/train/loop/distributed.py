@@ -10,6 +10,8 @@ import torch
 
 from redline.errors import ConfigError
 
+Say = Callable[[str], None]
+
 
 def accelerator() -> Any:
     """The handle on all processes of this run; what it wraps stays on the device where it is.
@@ -25,10 +27,14 @@ def accelerator() -> Any:
 
 def training_device(device: str | None = None) -> torch.device:
     """Where this process computes: on the device that is asked for, else the fastest; of several each has its own."""
+    from redline.load import pick_device
+
     runner = accelerator()
-    if device is not None and runner.num_processes > 1:
+    if device is None:
+        return torch.device(runner.device)
+    if runner.num_processes > 1:
         raise ConfigError(f"device is {device}; each of {runner.num_processes} processes has its own: leave it out")
-    return torch.device(device or runner.device)
+    return pick_device(device)
 
 
 def first_process_first() -> AbstractContextManager[None]:
@@ -41,7 +47,7 @@ def is_first_process() -> bool:
     return bool(accelerator().is_main_process)
 
 
-def only_first(say: Callable[[str], None]) -> Callable[[str], None]:
+def only_first(say: Say) -> Say:
     """`say` in the first process; in the others, messages go nowhere."""
     return say if is_first_process() else lambda line: None
 

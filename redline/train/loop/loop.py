@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -19,18 +19,19 @@ import torch
 from redline.errors import ConfigError, DataError, DivergedError
 from redline.train.loop import checkpointing
 from redline.train.loop.checkpointing import BEST, EMA, STATE, Position
-from redline.train.loop.distributed import accelerator, only_first, training_device
+from redline.train.loop.distributed import Say, accelerator, only_first, training_device
 from redline.train.loop.log import TrainingLog
 from redline.train.loop.optim import TrainingOptions, learning_rate, optimizers
 from redline.train.loop.sharding import shard, sharding, unsharded
-from redline.train.loop.stage import Stage
+from redline.train.loop.stage import TrainingStage
 
-Say = Callable[[str], None]
 DIVERGED = "diverged"
 """File that tells why a run ended; the same command does not try again."""
 
 
-def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: str | None = None) -> dict[str, float]:
+def fit(
+    stage: TrainingStage, options: TrainingOptions, folder: Path, say: Say, device: str | None = None
+) -> dict[str, float]:
     """Train a stage's objective to its last step, going on from `folder` when it holds a state.
 
     Writes `folder/log.jsonl` (one object a line: step, epoch, loss parts, lr, seconds, or the scores of an evaluation)
@@ -159,7 +160,9 @@ def fit(stage: Stage, options: TrainingOptions, folder: Path, say: Say, device: 
     return scores
 
 
-def _updates(stage: Stage, position: Position, processes: int, index: int, accumulate: int) -> Iterator[Sequence[Any]]:
+def _updates(
+    stage: TrainingStage, position: Position, processes: int, index: int, accumulate: int
+) -> Iterator[Sequence[Any]]:
     """This process's batches of each update, epoch after epoch.
 
     A last incomplete round of an epoch is left out, so that all processes step together.

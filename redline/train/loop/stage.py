@@ -20,7 +20,7 @@ DEV_BATCH = 8
 B_co = TypeVar("B_co", covariant=True)
 
 
-class Stage(Protocol):
+class TrainingStage(Protocol):
     """An objective with its data."""
 
     name: str
@@ -39,7 +39,7 @@ class Stage(Protocol):
         """Scores of the objective as it stands, on data it does not train on."""
 
 
-class Source(Protocol[B_co]):
+class EpochSource(Protocol[B_co]):
     """Where batches come from."""
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[B_co]:
@@ -49,7 +49,7 @@ class Source(Protocol[B_co]):
 class SpeechStage:
     """Batches of a source, and a dev set in batches of similar length."""
 
-    def __init__(self, source: Source[Any], dev: Sequence[Utterance], dev_view: FeatureCache) -> None:
+    def __init__(self, source: EpochSource[Any], dev: Sequence[Utterance], dev_view: FeatureCache) -> None:
         self.source = source
         self.dev = sorted((row for row in dev if row.id in dev_view.offsets), key=lambda row: row.duration)
         self.dev_view = dev_view

@@ -25,7 +25,7 @@ from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
 from redline.train.data.feature_cache import FeatureCache
 from redline.train.data.tasks import Asker, slower
-from redline.train.loop.stage import DEV_BATCH, Source, rates
+from redline.train.loop.stage import DEV_BATCH, EpochSource, rates
 from redline.train.objectives.losses import Terms, weighted
 from redline.train.objectives.nar import LoraOptions, set_encoder_mode, with_adapters
 from redline.types import SAMPLE_RATE
@@ -150,7 +150,12 @@ class AskedSource:
     """Batches of utterances, each asked for one of the tasks that it allows."""
 
     def __init__(
-        self, source: Source[Batch], known: Mapping[str, Utterance], asker: Asker, prompter: Prompter, seed: int = 0
+        self,
+        source: EpochSource[Batch],
+        known: Mapping[str, Utterance],
+        asker: Asker,
+        prompter: Prompter,
+        seed: int = 0,
     ) -> None:
         self.source, self.known, self.asker, self.prompter, self.seed = source, known, asker, prompter, seed
 
@@ -196,7 +201,9 @@ class AnswerStage:
 
     name = "answers"
 
-    def __init__(self, objective: AnswerObjective, source: Source[AnswerBatch], dev: Sequence[AnswerBatch]) -> None:
+    def __init__(
+        self, objective: AnswerObjective, source: EpochSource[AnswerBatch], dev: Sequence[AnswerBatch]
+    ) -> None:
         """`dev` are fixed batches, whose plain transcriptions are also written out."""
         self.objective, self.source, self.dev = objective, source, dev
 

@@ -20,7 +20,7 @@ from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
 from redline.train.data.feature_cache import FeatureCache
-from redline.train.loop.stage import Source, SpeechStage, rates
+from redline.train.loop.stage import EpochSource, SpeechStage, rates
 from redline.train.objectives.losses import Terms, ctc_loss, weighted
 
 
@@ -118,7 +118,7 @@ class EncoderStage(SpeechStage):
     name = "encoder"
 
     def __init__(
-        self, objective: EncoderObjective, source: Source[Batch], dev: Sequence[Utterance], dev_view: FeatureCache
+        self, objective: EncoderObjective, source: EpochSource[Batch], dev: Sequence[Utterance], dev_view: FeatureCache
     ) -> None:
         super().__init__(source, dev, dev_view)
         self.objective = objective

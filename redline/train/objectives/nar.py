@@ -23,7 +23,7 @@ from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
 from redline.train.data.feature_cache import FeatureCache
-from redline.train.loop.stage import Source, SpeechStage, rates
+from redline.train.loop.stage import EpochSource, SpeechStage, rates
 from redline.train.objectives.encoder import EncoderLossOptions, encoder_terms
 from redline.train.objectives.losses import Terms, nle_loss, weighted
 
@@ -162,7 +162,7 @@ class EditorStage(SpeechStage):
     name = "editor"
 
     def __init__(
-        self, objective: EditorObjective, source: Source[Any], dev: Sequence[Utterance], dev_view: FeatureCache
+        self, objective: EditorObjective, source: EpochSource[Any], dev: Sequence[Utterance], dev_view: FeatureCache
     ) -> None:
         super().__init__(source, dev, dev_view)
         self.objective = objective

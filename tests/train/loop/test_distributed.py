@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from redline.checkpoints.draft_lm import DRAFT_LM
-from redline.errors import ConfigError, DataError
+from redline.errors import ConfigError, DataError, RedlineError
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import training_device
 from redline.train.run import Materials, build
@@ -55,3 +55,9 @@ def test_two_processes_learn_what_one_learns_and_go_on_where_they_stopped(
 def test_too_few_batches_for_an_update_is_an_error_for_people(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fewer batches than one update"):
         learn(corpus, tmp_path, 2, 1000)
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(RedlineError, match="no device is called 'gpu'; allowed here are auto, cpu"):
+        training_device("gpu")
+    assert training_device("cpu").type == "cpu"
