@@ -72,7 +72,7 @@ def plot_log(log: Path) -> Path | None:
     from matplotlib import pyplot
 
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    figure, both = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, both = pyplot.subplots(1, 2, figsize=(11, 4))
     for axes, title, training in zip(both, ("training loss", "dev scores"), (True, False), strict=True):
         part = [row for row in rows if ("lr" in row) == training]
         # A run may go on with other loss parts than it began with.
