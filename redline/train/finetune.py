@@ -119,12 +119,12 @@ class NarTuning:
 
     keep_best = "edited_wer"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder = folder
-        self.model, config, _ = nar.load_nar(folder)
+        self.model, config, _ = nar.load_nar(folder, device=device)
         self.rule: Rule = config.frame_rule
         self.tokenizer = vocabulary.load_tokenizer(folder, config)
-        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, self.model.projector.query.device)
+        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, device)
 
     def objective(self, plan: FinetunePlan) -> EditorObjective:
         weight = 1.0 if plan.train_encoder else 0.0
@@ -149,9 +149,9 @@ class ArTuning:
     keep_best = "loss"
     rule: Rule = "ar"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder = folder
-        self.checkpoint = ar.load_ar(folder)
+        self.checkpoint = ar.load_ar(folder, device=device)
         self.model, self.config = self.checkpoint.model, self.checkpoint.model.config
         self.tokenizer = vocabulary.load_tokenizer(folder, self.config)
         self.template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
@@ -241,8 +241,7 @@ def finetune(
     disk that is full, `ConfigError` for options, also where those of the run in `out` were others, and `DivergedError`
     after the best weights were written all the same.
     """
-    say = only_first(say)
-    training_device(device)  # what cannot be is refused before the work
+    say, place = only_first(say), training_device(device)
     make_folder(out)
     folder = resolve(model)
     train, dev = _read_rows(data, options.text, say)
@@ -253,7 +252,7 @@ def finetune(
     wait_for_all()
     torch.manual_seed(options.seed)
     tuning: type[ArTuning] | type[NarTuning] = ArTuning if ar.is_ar(folder) else NarTuning
-    tuned = tuning(folder)
+    tuned = tuning(folder, place)
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
     views, dev_view = feature_caches(train, dev, augment, out / "views", say, tuned.rule)
     train, dev = measured(train, views[0], say), measured(dev, dev_view, say)
@@ -287,14 +286,14 @@ def finetune(
         failure = error
     if is_first_process() and (out / "finetune" / BEST).exists():
         # The weights in memory may be one part of many; those on disk are whole.
-        tuned = tuning(folder)
+        tuned = tuning(folder, place)
         best = load_best(out / "finetune", tuned.objective(plan))
         if not best["step"]:
             say("nothing that was learned is better on dev than the weights it began with, which are kept")
         if plan.lora_rank:
             merge_adapters(tuned.model.language_model)
         if plan.blend < 1:
-            start = tuning(folder).model.state_dict()
+            start = tuning(folder, place).model.state_dict()
             for name, tensor in tuned.model.state_dict().items():
                 if tensor.is_floating_point():
                     tensor.lerp_(start[name], 1 - plan.blend)

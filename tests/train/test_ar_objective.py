@@ -71,7 +71,7 @@ def test_a_model_that_answers_can_be_fine_tuned(
     tmp_path: Path, manifest: Path, kind: ArKind, rank: int, encoder: bool
 ) -> None:
     began = tiny_ar_checkpoint(tmp_path / "began", kind)
-    assert ArTuning(began).rule == "ar"
+    assert ArTuning.rule == "ar"
     options = FinetuneOptions(steps=3, lr=0.003, lora_rank=rank, train_encoder=encoder, blend=1.0, text="spoken")
     lines: list[str] = []
     made = finetune(began, manifest, tmp_path / "run", options, lines.append)
