@@ -12,10 +12,10 @@ from rich.console import Console
 
 from redline.cli import console
 from redline.cli.train import Device, Noise, Rooms, TensorBoard, Threads, training_errors
-from redline.errors import DataError
 
 if TYPE_CHECKING:
     from redline.evaluate.systems import SystemRun
+    from redline.manifest import Utterance
 
 TEXT_STYLES = ("auto", "as-is", "spoken")
 
@@ -57,8 +57,12 @@ def finetune(
     began with is kept where nothing learned is better on dev. Exit status 1: the loss was no number any more.
     """
     with training_errors(out):
+        from redline.evaluate.datasets.dataset import DatasetOptions
+        from redline.evaluate.datasets.registry import read_dataset
         from redline.threads import use
-        from redline.train.finetune import FinetuneOptions, finetune, write_dev
+        from redline.train.data.rows import training_rows
+        from redline.train.finetune import FinetuneOptions, finetune, split_rows
+        from redline.train.loop.checkpointing import make_folder
         from redline.train.loop.distributed import is_first_process
 
         if text not in TEXT_STYLES:
@@ -75,49 +79,40 @@ def finetune(
             rir_dir=str(rooms) if rooms else None,
             tensorboard=tensorboard,
         )
-        sets = {"dev": (write_dev(data, out), None), "test": (test, None) if test else (data, "test")}
+        make_folder(out)
+        rows = training_rows(data)
+        sets = {"dev": split_rows(rows)[1], "test": [row for row in rows if row.split == "test"]}
+        if test is not None:
+            sets["test"] = read_dataset(str(test), DatasetOptions()).utterances
         first = is_first_process()
         notes = console.Notes() if first else Console(quiet=True)
         before = _score(model, sets, device, notes)
-        if text == "spoken" or (text == "auto" and _writes_lower_case(before)):
+        if text == "auto" and _writes_lower_case(before):
+            text = "spoken"
+            notes.print("the model writes lower-case words, and so will your texts be (--text as-is keeps them)")
+        if text == "spoken":
             options = replace(options, text="spoken")
-            if text == "auto":
-                notes.print(
-                    "the model writes lower-case words, so your texts are turned into them (--text as-is keeps them)"
-                )
         target = finetune(model, data, out, options, notes.print, device)
         if not first:
             return
-        after = _score(str(target), {name: sets[name] for name in before}, device, notes)
+        after = _score(str(target), sets, device, notes)
         _print_gain(before, after)
-        wer = [runs["dev"].reports[-1]["edited"]["wer"] or 0.0 for runs in (before, after) if "dev" in runs]
-        if wer and wer[1] > wer[0]:
+        old, new = (runs["dev"].reports[-1]["edited"]["wer"] or 0.0 for runs in (before, after))
+        if new > old:
             notes.print(f"on dev {target} is worse than the model it began with, {model}", style="yellow")
         notes.print(f"{target}: try it with `redline transcribe --model {target} FILE`")
 
 
-def _score(
-    model: str, sets: Mapping[str, tuple[Path, str | None]], device: str | None, notes: Console
-) -> dict[str, SystemRun]:
+def _score(model: str, sets: Mapping[str, list[Utterance]], device: str | None, notes: Console) -> dict[str, SystemRun]:
     """What a model makes of rows that it does not learn from, by the name of their set; empty sets are left out."""
     from redline.cli.evaluate import run_over
-    from redline.evaluate.datasets.dataset import DatasetOptions
-    from redline.evaluate.datasets.registry import read_dataset
     from redline.evaluate.run import Clock
     from redline.evaluate.systems import SystemRun
     from redline.load import load_model
 
     transcriber = load_model(model, device=device)
-    runs = {}
-    for name, (path, split) in sets.items():
-        try:
-            utterances = read_dataset(str(path), DatasetOptions(split=split)).utterances
-        except DataError:
-            if split is None:
-                raise
-            continue
-        runs[name] = SystemRun(model, run_over(transcriber, utterances, Clock(), notes))
-    return runs
+    runs = {name: run_over(transcriber, rows, Clock(), notes) for name, rows in sets.items() if rows}
+    return {name: SystemRun(model, results) for name, results in runs.items()}
 
 
 def _writes_lower_case(runs: dict[str, SystemRun]) -> bool:

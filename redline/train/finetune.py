@@ -199,16 +199,6 @@ def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utteran
     return train, dev
 
 
-def write_dev(data: Path, out: Path) -> Path:
-    """A manifest of the dev set of a fine-tuning, `out/dev.jsonl`: the split dev of the data, or a held-out tenth."""
-    _, dev = split_rows(training_rows(data))
-    make_folder(out)
-    if is_first_process():
-        write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
-    wait_for_all()
-    return out / "dev.jsonl"
-
-
 def _read_rows(data: Path, text: str, say: Say) -> tuple[list[Utterance], list[Utterance]]:
     """The train and dev rows with the texts that are taught; what is left out is told."""
     rows = training_rows(data, say=say)
@@ -236,6 +226,8 @@ def finetune(
 ) -> Path:
     """Teach a model the utterances of a manifest; returns the folder of the new checkpoint, `out/model`.
 
+    `out/dev.jsonl` are the rows by which its best weights are known.
+
     A NAR model learns by the NLE loss, an AR or Plus model by its answers to the tasks of the manifest. An interrupted
     run goes on from `out`; one that is finished trains no more. Raises `DataError` for data that cannot be used or a
     disk that is full, `ConfigError` for options, also where those of the run in `out` were others, and `DivergedError`
@@ -249,6 +241,7 @@ def finetune(
     record = run_record("finetune", str(model), settings, {"train": train, "dev": dev})
     if is_first_process():
         keep_record(out / "run.json", record, free=("passes", "steps", "tensorboard"))
+        write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
     wait_for_all()
     torch.manual_seed(options.seed)
     tuning: type[ArTuning] | type[NarTuning] = ArTuning if ar.is_ar(folder) else NarTuning

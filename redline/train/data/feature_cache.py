@@ -23,7 +23,7 @@ from redline.errors import DataError
 from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features
 from redline.files import settle, write_text
 from redline.manifest import Utterance
-from redline.train.loop.distributed import Say, first_process_first
+from redline.train.loop.distributed import first_process_first
 from redline.train.loop.stage import share_done
 from redline.types import SAMPLE_RATE
 
