@@ -138,7 +138,7 @@ def test_a_disk_that_fills_at_the_end_leaves_no_half_model(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(nar, "save", full)
+        patch.setattr(nar, "save_nar", full)
         with pytest.raises(DataError, match=r"disk is full.*best weights are kept.*same command"):
             finetune(model, corpus, tmp_path, options, silent)
     assert (finetune(model, corpus, tmp_path, options, silent) / "model.safetensors").exists()
