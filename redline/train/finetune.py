@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from redline.checkpoints import ar, nar, vocabulary
+from redline.checkpoints.ctc import is_ctc
 from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.errors import ConfigError, DataError, DivergedError
@@ -236,6 +237,8 @@ def finetune(
     say, place = only_first(say), training_device(device)
     make_folder(out)
     folder = resolve(model)
+    if is_ctc(folder):
+        raise ConfigError(f"{model} is a CTC model; those that can be fine-tuned are NAR, AR and Plus models")
     train, dev = _read_rows(data, options.text, say)
     settings = asdict(options) | {"model_sha256": checkpoint_digest(folder)}
     record = run_record("finetune", str(model), settings, {"train": train, "dev": dev})

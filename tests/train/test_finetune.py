@@ -77,6 +77,12 @@ def test_a_checkpoint_comes_back_in_its_layout_and_only_what_should_has_changed(
     assert not any("running" in name or "num_batches" in name for name in changed), "statistics stay"
 
 
+def test_a_model_without_a_language_model_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "granite_speech5_ctc"}')
+    with pytest.raises(ConfigError, match="is a CTC model; those that can be fine-tuned are NAR, AR and Plus"):
+        finetune(tmp_path, corpus, tmp_path / "run", FinetuneOptions(), silent)
+
+
 def test_half_way_lies_between_the_old_weights_and_the_new(corpus: Path, model: Path, tmp_path: Path) -> None:
     def taught(blend: float) -> dict[str, torch.Tensor]:
         options = FinetuneOptions(steps=2, batch_s=8, text="spoken", lr=1e-2, blend=blend)
