@@ -60,10 +60,8 @@ def _array(source: Any) -> Any:
             source = source.float() if source.dtype.is_floating_point else source
         return np.asarray(source)
     except Exception as error:  # whatever foreign code can raise
-        raise AudioError(
-            f"{NAME}: {type(source).__name__} gives no array ({type(error).__name__}: {str(error)[:200]}); convert it "
-            "to a numpy array of float32 first"
-        ) from error
+        what = f"{type(source).__name__} gives no array ({type(error).__name__}: {str(error)[:200]})"
+        raise AudioError(f"{NAME}: {what}; convert it to a numpy array of float32 first") from error
 
 
 def convert_array(array: NDArray[Any], sample_rate: Any, options: AudioOptions) -> Blocks:
@@ -92,31 +90,18 @@ def _checked(array: NDArray[Any], options: AudioOptions) -> NDArray[Any]:
     if array.ndim not in (1, 2):
         raise AudioError(f"{NAME}: shape {array.shape}; allowed are [N] and [N, channels]")
     if array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in (np.int16, np.int32, np.uint8):
-        raise AudioError(
-            f"{NAME}: samples of type {array.dtype}; allowed are float, int16, int32 and uint8: "
-            "convert them, and scale floats to -1..1"
-        )
+        allowed = "allowed are float, int16, int32 and uint8: convert them, and scale floats to -1..1"
+        raise AudioError(f"{NAME}: samples of type {array.dtype}; {allowed}")
     if array.size == 0:
         raise EmptyAudioError(f"{NAME}: shape {array.shape}, 0 audio frames; give at least one sample")
     rows = array if array.ndim == 2 else array[:, np.newaxis]
     if rows.shape[1] > options.max_channels:
-        raise AudioLimitError(
-            f"{NAME}: shape {array.shape} has {rows.shape[1]} channels; at most {options.max_channels} are allowed; "
-            "the shape is [N, channels], transpose an array of [channels, N]"
-        )
+        allowed = f"allowed are [N, 1 to {options.max_channels} channels]; transpose an array of [channels, N]"
+        raise AudioLimitError(f"{NAME}: shape {array.shape} has {rows.shape[1]} channels; {allowed}")
     if array.dtype.itemsize == 4 and array.dtype.kind == "i":
-        _refuse_narrow(array)
+        peak = max(int(array.max()), -int(array.min()))
+        # Silence of a 24-bit converter, which is as quiet, has zeros in its lowest 8 bits.
+        if 0 < peak < _LEAST_INT32 and np.any(array & 0xFF):
+            what = f"int32 samples of at most {peak}, where full scale is {1 << 31}: they look like 16-bit values"
+            raise AudioError(f"{NAME}: {what}, and would be silent; convert them with array.astype(numpy.int16)")
     return rows
-
-
-def _refuse_narrow(array: NDArray[Any]) -> None:
-    """Refuse int32 samples that are 16-bit values: at the full scale of 32 bits they would be silence.
-
-    Silence of a 24-bit converter, which is as quiet, has zeros in its lowest 8 bits.
-    """
-    peak = max(int(array.max()), -int(array.min()))
-    if 0 < peak < _LEAST_INT32 and np.any(array & 0xFF):
-        raise AudioError(
-            f"{NAME}: int32 samples of at most {peak}, where full scale is {1 << 31}: they look like 16-bit values, "
-            "and would be silent; convert them with array.astype(numpy.int16), or give floats of -1..1"
-        )

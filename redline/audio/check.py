@@ -14,10 +14,7 @@ REMEDY = f"give the array itself with its sample_rate, or mono float32 samples a
 
 
 def checked_waveform(wave: Waveform) -> Waveform:
-    """The waveform, if it holds mono float32 samples that are numbers; raises `AudioError`.
-
-    `load` makes no other, so this is for whatever comes in by another way. It costs about a millisecond a minute.
-    """
+    """The waveform, if it holds mono float32 samples that are numbers, as `load` makes them; raises `AudioError`."""
     samples: Any = wave.samples
     if not isinstance(samples, np.ndarray):
         raise AudioError(f"{wave.source}: samples are a {type(samples).__name__}, not a numpy array; {REMEDY}")

@@ -38,7 +38,7 @@ CONTAINERS = (
     Container("caf", "CAF", ".caf", rb"caff"),
     Container("au", "AU", ".au .snd", rb"\.snd"),
     Container("w64", "W64", ".w64", rb"riff\x2e\x91\xcf\x11"),
-    Container("gsm", "GSM", ".gsm", rb"([\xd0-\xdf].{32}){16}"),
+    Container("gsm", "GSM", ".gsm", rb"([\xd0-\xdf].{32}){16,}.{,32}\Z"),
     Container("ilbc", "iLBC", ".lbc", rb"#!iLBC"),
     Container("qcp", "QCP", ".qcp", rb"RIFF....QLCM"),
     Container("dss", "DSS", ".dss", rb"[\x02\x03]dss"),
@@ -102,15 +102,12 @@ def sniff(source: Bytes) -> tuple[str, Bytes]:
     start = first_frame(head, frame_bytes)
     if start is not None:  # FFmpeg would look for the first frame further on
         return "aac" if head[start + 1] & 0xF6 == 0xF0 else "mp3", source.part(start)
-    if all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head[:64]):
-        seen = f"text that starts with {head[:24].decode()!r}"
-    else:
-        seen = f"bytes that start with {head[:8].hex(' ')}"
+    is_text = all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head[:64])
+    seen = f"text that starts with {head[:24].decode()!r}" if is_text else f"bytes that start with {head[:8].hex(' ')}"
     usual = ", ".join(list(FORMATS.values())[:_MOST_NAMED])
     raise NotAudioError(
-        f"{source.name}: not audio that is read here: {seen}; allowed are {usual} and "
-        f"{len(FORMATS) - _MOST_NAMED} more, see docs/recordings.md; "
-        "convert it, and give the recording itself rather than a playlist or an address"
+        f"{source.name}: not audio that is read here: {seen}; allowed are {usual} and {len(FORMATS) - _MOST_NAMED} "
+        "more, see docs/recordings.md; convert it, and give the recording itself, no playlist or address"
     )
 
 

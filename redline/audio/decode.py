@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,8 @@ def decode_blocks(source: Bytes, options: AudioOptions) -> Blocks:
 
 def too_large(name: str) -> AudioLimitError:
     """The error in place of a `MemoryError`."""
-    return AudioLimitError(
-        f"{name}: decoding it needs more memory than there is, or than is allowed; its header is damaged, or split it, "
-        "or free some"
-    )
+    what = "decoding it needs more memory than there is, or than is allowed"
+    return AudioLimitError(f"{name}: {what}; its header is damaged, or split it, or free some")
 
 
 class _Decoder:
@@ -136,10 +135,8 @@ class _Decoder:
         import av
 
         form, output, timeline, most_s = self.form, self.output, self.timeline, self.options.max_duration_s
-        measure = (form, part.source, output.name, stream.index, most_s)
-        if (container.duration or 0) / av.time_base > most_s:  # as its header states, or by its size
-            demux.check_duration(*measure)
-        is_measured = form == "wav"
+        is_stated_longer = (container.duration or 0) / av.time_base > most_s  # by its header or its size
+        measured_at_s = 0.0 if is_stated_longer else math.inf if form == "wav" else _UNMEASURED_S
         sample_format = stream.codec_context.format
         is_pcm = stream.codec_context.name.startswith("pcm_")
         can_blast = not is_pcm and (sample_format is None or sample_format.name.startswith(("flt", "dbl")))
@@ -149,11 +146,13 @@ class _Decoder:
         self.failed = 0
         last: Packet[AudioStream] | None = None
         for packet in demux.packets(container, stream):
+            if output.seconds >= measured_at_s:
+                demux.check_duration(form, part.source, output.name, stream.index, most_s)
+                measured_at_s = math.inf
             frames: list[AudioFrame] = []
             if packet is None:
                 self.failed += 1
             else:
-                self.failed += form == "flac" and _skipped_bytes(last, packet)
                 last = packet if packet.size else last
                 try:
                     frames = packet.decode()
@@ -175,14 +174,9 @@ class _Decoder:
                     self.failed = 0
                 output.add(block, rate)
             yield from output.blocks()
-            if output.seconds > _UNMEASURED_S and not is_measured:
-                demux.check_duration(*measure)
-                is_measured = True
-            if self.failed > demux.PATIENCE:
-                break
         if last is not None:
-            length_of = FRAME_LENGTHS.get(form, len)
-            self.is_last_partial = last.is_corrupt or length_of(bytes(last)[:6].ljust(6, b"\0")) > max(last.size, 6)
+            stated_bytes = FRAME_LENGTHS[form](bytes(last)[:6].ljust(6, b"\0")) if form in FRAME_LENGTHS else 0
+            self.is_last_partial = last.is_corrupt or stated_bytes > last.size
         timeline.bad_packets += self.failed
 
     def _keep_time(self, frame: AudioFrame, started_s: float) -> None:
@@ -223,10 +217,8 @@ class _Decoder:
         name, form = self.source.name, self.form
         is_promised = self.timeline.bad_packets or self.stated_s or self.output.seconds or (wav and wav.stated_bytes)
         if is_promised or duration_check.is_cut(form, self.source):
-            return TruncatedAudioError(
-                f"{name}: {FORMATS[form]} of {self.source.size} bytes with 0 audio frames that can be decoded; "
-                "it is cut off, damaged or encrypted: get a complete copy"
-            )
+            what = f"{FORMATS[form]} of {self.source.size} bytes with 0 audio frames that can be decoded"
+            return TruncatedAudioError(f"{name}: {what}; it is cut off, damaged or encrypted: get a complete copy")
         return EmptyAudioError(f"{name}: 0 audio frames; the recording is empty, record it again")
 
 
@@ -239,10 +231,3 @@ def _planar(frame: AudioFrame) -> Samples:
         (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     values: NDArray[Any] = frame.to_ndarray()
     return to_float(values if frame.format.is_planar else values.reshape(-1, channels).T)
-
-
-def _skipped_bytes(last: Packet[AudioStream] | None, packet: Packet[AudioStream]) -> bool:
-    """Whether the demuxer passed over bytes between two packets to find a frame again."""
-    if last is None or last.pos is None or packet.pos is None:
-        return False
-    return packet.pos > last.pos + last.size

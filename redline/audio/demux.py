@@ -30,8 +30,7 @@ DECODERS = frozenset(
 )
 """FFmpeg's names of the decoders that may run; nothing that is not sound is decoded."""
 
-PATIENCE = 10_000
-"""Failures in a row, of packets without one frame of sound: minutes, far beyond a scratch."""
+_PATIENCE = 10_000  # times that the demuxer may lose its way
 _MOST_FRAME_SAMPLES = 1 << 21  # a codec may ask for 16 million
 _LONGEST_PACKET_S = 20.0
 _MOST_LISTED = 20
@@ -54,10 +53,8 @@ def open_container(form: str, source: Bytes, name: str) -> InputContainer:
         )
     except av.FFmpegError as error:
         unless_memory(error)
-        raise TruncatedAudioError(
-            f"{name}: starts like {FORMATS[form]}, but its header is cut off or damaged "
-            f"({source.size} bytes; {error.strerror}); get a complete copy"
-        ) from error
+        what = f"but its header is cut off or damaged ({source.size} bytes; {error.strerror})"
+        raise TruncatedAudioError(f"{name}: starts like {FORMATS[form]}, {what}; get a complete copy") from error
     for stream in container.streams.audio:
         if stream.codec_context is not None:
             stream.codec_context.options = {"max_samples": str(_MOST_FRAME_SAMPLES)}
@@ -84,10 +81,8 @@ def choose_track(container: InputContainer, name: str, track: int | None) -> Aud
     stream = tracks[track] if track is not None and tracks else container.streams.best("audio")
     if stream is None:
         if any(track.type == "audio" for track in container.streams):
-            raise TruncatedAudioError(
-                f"{name}: neither its codec nor its sample rate can be found out; its header is damaged, or it is no "
-                "recording: get a complete copy"
-            )
+            what = "neither its codec nor its sample rate can be found out"
+            raise TruncatedAudioError(f"{name}: {what}; its header is damaged, or it is no recording")
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise NotAudioError(f"{name}: no audio stream, only {kinds}; give a recording with sound")
     stream = cast("AudioStream", stream)
@@ -101,8 +96,8 @@ def several_tracks(container: InputContainer, stream: AudioStream) -> Notice:
     """That there are more tracks than the one that is read, and which."""
     tracks = container.streams.audio
     number = next(number for number, track in enumerate(tracks) if track.index == stream.index)
-    message = f"there are {_listed(tracks)}; track {number} was read, choose another with the option track"
-    return Notice("several_streams", message)
+    choice = f"track {number} was read, choose another with the option track"
+    return Notice("several_streams", f"there are {_listed(tracks)}; {choice}")
 
 
 def _listed(tracks: Sequence[AudioStream]) -> str:
@@ -123,7 +118,7 @@ def packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[A
     """Every packet of one stream; None where the demuxer lost its way and takes it up again."""
     import av
 
-    for _ in range(PATIENCE):
+    for _ in range(_PATIENCE):
         try:
             yield from container.demux(stream)
             return

@@ -59,48 +59,52 @@ def is_cut(form: str, source: Bytes) -> bool:
     """Whether the bytes end before the container says they do, where the container tells."""
     if form == "ogg":
         return ogg_pages.is_cut(source)
-    if form == "mpegts":  # the last packet must be complete
-        size = next((size for size in (188, 192, 204) if _at(source, size + (size == 192) * 4, 1) == b"G"), 188)
-        return source.size % size != 0
+    if form == "mpegts":  # the last packet must be complete: of 188 bytes, with a time in front, or a check behind
+        is_of = {188: source.at(188, 1), 192: source.at(196, 1), 204: source.at(204, 1)}
+        return source.size % next((size for size, sync in is_of.items() if sync == b"G"), 188) != 0
     if form == "mpeg":
         return _program_stream_is_cut(source)
     if form == "flv":  # behind each tag stands its length once more
-        size = int.from_bytes(_at(source, source.size - 4, 4), "big")
-        tag = _at(source, source.size - 4 - size, 4) if size >= 11 else b""
-        return len(tag) < 4 or int.from_bytes(tag[1:], "big") + 11 != size
+        size = int.from_bytes(source.at(max(source.size - 4, 0), 4), "big")
+        tag = source.at(max(source.size - 4 - size, 0), 4)
+        return size < 11 or int.from_bytes(tag[1:], "big") + 11 != size
     if form == "matroska":
         return _segment_end(source) > source.size
     if form == "sox":
-        fields = _at(source, 0, 16).ljust(16, b"\0")
+        fields = source.at(0, 16).ljust(16, b"\0")
         start, samples = struct.unpack("<4xIQ" if fields.startswith(b".SoX") else ">4xIQ", fields)
         return bool(4 + start + 4 * samples > source.size)
     return form in _CHUNKED and _chunks_end(source, *_CHUNKED[form]) > source.size + _MISSING.get(form, 1)
 
 
 _CHUNKED = {
-    "aiff": (0, ">4sI", 0, 2),
-    "avi": (0, "<4sI", 0, 2),
-    "qcp": (0, "<4sI", 0, 2),
-    "w64": (40, "<16sQ", 24, 8),
-    "asf": (0, "<16sQ", 24, 1),
-    "rm": (0, ">4sI", 8, 1),
+    "aiff": (0, 4, ">I", 8, 2),
+    "avi": (0, 4, "<I", 8, 2),
+    "qcp": (0, 4, "<I", 8, 2),
+    "caf": (8, 4, ">q", 12, 1),
+    "voc": (26, 0, "<I", 4, 1),
+    "w64": (40, 16, "<Q", 0, 8),
+    "asf": (0, 16, "<Q", 0, 1),
+    "rm": (0, 4, ">I", 0, 1),
 }
-"""Where the first chunk starts, its name and length, how much of it the length counts as well, and its alignment."""
+"""Where the first chunk starts, where in it its length stands and how, bytes that this does not count, alignment."""
 _MISSING = {"rm": 18}
 """Bytes that may be missing: a byte of padding is often left out, and some writers count a header twice."""
 
 
-def _chunks_end(source: Bytes, position: int, layout: str, counted: int, align: int) -> int:
+def _chunks_end(source: Bytes, position: int, place: int, layout: str, uncounted: int, align: int) -> int:
     """Where the last chunk says that it ends: the first that ends behind the file, or does not say."""
-    size = struct.calcsize(layout)
+    size = place + struct.calcsize(layout)
     for _ in range(_MOST_CHUNKS):
         fields = source.at(position, size)
+        is_voc = place == 0  # a byte of its kind and three of its length, then zeros or nothing
         if len(fields) < size or not any(fields):
+            return source.size + 2 if is_voc and any(source.at(position, _TAIL_BYTES)) else position
+        length = int(struct.unpack(layout, fields[place:])[0])
+        length = length >> 8 if is_voc else length
+        if length + uncounted < size or (layout[1] == "I" and length in _UNKNOWN_SIZES):
             return position
-        length = struct.unpack(layout, fields)[1]
-        if length < counted or (size == 8 and length in _UNKNOWN_SIZES):
-            return position
-        position += size + length - counted
+        position += length + uncounted
         if position >= source.size:
             return position
         position += -position % align
@@ -121,7 +125,7 @@ def _segment_end(source: Bytes) -> int:
 
 def _program_stream_is_cut(source: Bytes) -> bool:
     """The last packet of an MPEG program stream must be complete; packs of packets start with marks of their own."""
-    tail = _at(source, source.size - _TAIL_BYTES, _TAIL_BYTES)
+    tail = source.at(max(source.size - _TAIL_BYTES, 0), _TAIL_BYTES)
     position = tail.rfind(b"\0\0\1\xba")
     if position < 0 or len(tail) < position + 14:
         return True
@@ -129,10 +133,6 @@ def _program_stream_is_cut(source: Bytes) -> bool:
     while tail[position : position + 3] == b"\0\0\1" and tail[position + 3 : position + 4] > b"\xb9":
         position += 6 + int.from_bytes(tail[position + 4 : position + 6], "big")
     return position > len(tail)
-
-
-def _at(source: Bytes, offset: int, count: int) -> bytes:
-    return source.at(max(offset, 0), count)
 
 
 @dataclass(frozen=True)

@@ -58,20 +58,14 @@ class MonoResampler:
         """Raise unless sound of this rate and number of channels is allowed."""
         limits = self._options
         if not limits.min_rate_hz <= rate <= limits.max_rate_hz:
-            raise AudioLimitError(
-                f"{self.name}: sample rate {rate} Hz; allowed are {limits.min_rate_hz} to {limits.max_rate_hz} Hz; "
-                "the header is broken, or the recording must be resampled first"
-            )
+            allowed = f"allowed are {limits.min_rate_hz} to {limits.max_rate_hz} Hz; resample it first"
+            raise AudioLimitError(f"{self.name}: sample rate {rate} Hz; {allowed}, or its header is broken")
         if not 1 <= channels <= limits.max_channels:
-            raise AudioLimitError(
-                f"{self.name}: {channels} channels; allowed are 1 to {limits.max_channels}; "
-                "the header is broken, or the recording must be split first"
-            )
+            allowed = f"allowed are 1 to {limits.max_channels}; split it first"
+            raise AudioLimitError(f"{self.name}: {channels} channels; {allowed}, or its header is broken")
         if limits.channel is not None and limits.channel >= channels:
-            raise AudioError(
-                f"{self.name}: channel {limits.channel} asked for; there are channels 0 to {channels - 1}; "
-                "choose one of them, or none to mix them down"
-            )
+            there = f"there are channels 0 to {channels - 1}; choose one, or none to mix them down"
+            raise AudioError(f"{self.name}: channel {limits.channel} asked for; {there}")
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
         """Take one block [channels, n]; it may not change afterwards."""
@@ -135,10 +129,8 @@ class MonoResampler:
             at = f"near {self.seconds - joined.shape[1] / rate:.3f} s"
             if not np.isfinite(peak):
                 raise AudioError(f"{self.name}: NaN or infinite samples {at}; repair or convert the recording")
-            raise AudioError(
-                f"{self.name}: a sample of {peak:g} {at}; full scale is 1 and at most {LOUDEST:g} is allowed; "
-                "divide integer samples by their full scale (32768 for 16 bits)"
-            )
+            allowed = f"full scale is 1, allowed is {LOUDEST:g}; divide integers by their full scale (16 bits: 32768)"
+            raise AudioError(f"{self.name}: a sample of {peak:g} {at}; {allowed}")
         for mono, its_rate in self._downmix.add(joined, rate):
             self._resample(mono, its_rate)
 
