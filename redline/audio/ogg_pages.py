@@ -172,28 +172,22 @@ def _stream(page: bytes, sequence: int) -> _Stream:
 def pages(source: Bytes) -> Iterator[Page]:
     """Every page that starts like one, damaged ones too."""
     position = 0
-    at, chunk = 0, b""  # where the bytes at hand start
-    while True:
-        is_last = at + len(chunk) >= source.size
-        if position + _LONGEST_PAGE > at + len(chunk) and not is_last:
-            at, chunk = position, source.at(position, _CHUNK)
-            is_last = at + len(chunk) >= source.size or not chunk
-        place = chunk.find(b"OggS", position - at)
-        if place < 0 and is_last:
-            return
-        if place != position - at:
-            position = at + place if place >= 0 else max(at + len(chunk) - 3, position + 1)
+    while head := source.at(position, _HEAD_BYTES + 255):
+        if not head.startswith(b"OggS"):
+            chunk = source.at(position, _CHUNK)
+            place = chunk.find(b"OggS")
+            position += place if place >= 0 else max(len(chunk) - 3, 1)
             continue
-        size = _page_bytes(chunk[place : place + _HEAD_BYTES + 255])
-        page = chunk[place : place + size]
-        if size == 0 or len(page) < _HEAD_BYTES:
+        size = _page_bytes(head)
+        page = source.at(position, size)
+        if size == 0:
             return
-        flags, granule, serial, sequence, checksum = struct.unpack("<xBqIII", page[4:26])
+        flags, granule, serial, sequence, checksum = struct.unpack("<xBqIII", head[4:26])
         is_whole = len(page) == size and _checksum(page) == checksum
         granule = granule if len(page) == size else 0  # of a recording that is cut, nobody knows its end
-        is_page = is_whole or chunk[place + size : place + size + 4] == b"OggS"
-        yield Page(position, position + (size if is_page else 4), flags, granule, serial, sequence, is_whole)
-        position += size if is_page else 4
+        end = position + (size if is_whole or source.at(position + size, 4) == b"OggS" else 4)
+        yield Page(position, end, flags, granule, serial, sequence, is_whole)
+        position = end
 
 
 def _page_bytes(page: bytes) -> int:
