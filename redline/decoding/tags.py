@@ -177,7 +177,7 @@ def render_words(words: Sequence[Word], min_silence_s: float = 0.01) -> str:
         )
         raise ValueError(
             f"word {wrong.text!r} at {wrong.start}-{wrong.end} s would be read otherwise; tags hold single words "
-            "without tags that do not overlap, less than 5 s of each where tags start over, and speakers that are numbers"
+            "without tags that do not overlap, less than 5 s of each where tags start over, and numbers for speakers"
         )
     return text
 

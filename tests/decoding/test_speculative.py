@@ -223,29 +223,16 @@ def test_a_draft_token_behind_logits_that_are_no_numbers_never_stands() -> None:
 # The draft alone
 
 
-def test_entropy_is_that_of_the_least_sure_frame() -> None:
-    logits = probabilities([0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]).expand(4, 3, 4).clone()
-    logits[1] = logits[1, [1, 2, 0]]
-    logits[2] = logits[2, [1, 0, 0]]
-    logits[2, 1:] = math.nan  # padding
-    found = frame_entropy(logits, torch.tensor([3, 2, 1, 0]))
-    torch.testing.assert_close(found, torch.tensor([math.log(4), math.log(2), 0.0, math.inf]))
-    assert frame_entropy(torch.zeros(2, 0, 4), torch.zeros(2, dtype=torch.int64)).tolist() == [math.inf] * 2
+def test_entropy_is_that_of_the_frame() -> None:
+    logits = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]).log()
+    torch.testing.assert_close(frame_entropy(logits), torch.tensor([math.log(4), 0.0, math.log(2)]))
 
 
-def test_only_fast_mode_trusts_a_draft_unseen() -> None:
-    logits = probabilities([0.5, 0.5], [0.99, 0.01]).repeat(3, 1, 1)
-    logits[1] = logits[1, [1, 1]]
-    lengths = torch.tensor([2, 2, 0])
-    assert trusted(logits, lengths, replace(FAST, tau_ctc=0.5)) == [False, True, False]
-    assert trusted(logits, lengths, FAST) == [True, True, False]
-    assert trusted(logits, lengths, EXACT) == [False] * 3
-
-
-def test_frames_that_are_not_numbers_are_not_trusted() -> None:
-    logits = torch.zeros(1, 3, 2)
-    logits[0, 1] = math.nan
-    assert trusted(logits, torch.tensor([3]), FAST) == [False]
+def test_a_draft_is_trusted_where_every_frame_of_it_is_certain() -> None:
+    entropy = torch.tensor([[0.1, 0.6, 9.0], [0.1, 0.8, math.nan], [math.nan, 0.1, 0.1], [0.0, 0.0, 0.0]])
+    lengths = torch.tensor([2, 2, 3, 0])
+    assert trusted(entropy, lengths, FAST) == [True, False, False, False]
+    assert trusted(entropy, lengths, replace(FAST, tau_ctc=0.5)) == [False] * 4
 
 
 def test_a_mode_that_is_none_is_refused() -> None:

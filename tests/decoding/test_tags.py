@@ -262,7 +262,7 @@ def test_turns_that_make_a_tag_together_are_an_error() -> None:
     ("start", "end"), [(0.5, 2.0), (2.0, 1.9), (float("nan"), 2.0), (1.0, float("nan")), (1.0, float("inf"))]
 )
 def test_times_that_tags_cannot_hold_are_an_error(start: float, end: float) -> None:
-    with pytest.raises(ValueError, match="from 0 s on|do not overlap"):
+    with pytest.raises(ValueError, match=r"from 0 s on|do not overlap"):
         render_words([Word(0.0, 1.0, "a"), Word(start, end, "b")])
     with pytest.raises(ValueError, match="from 0 s on"):
         render_words([Word(-1.0, 1.0, "a")])
@@ -276,9 +276,9 @@ def test_a_word_too_long_for_tags_is_an_error() -> None:
 
 @pytest.mark.parametrize("speaker", ["Ann", "1]:", NOBODY])
 def test_a_speaker_that_tags_cannot_name_is_an_error(speaker: str) -> None:
-    with pytest.raises(ValueError, match="that are numbers"):
+    with pytest.raises(ValueError, match="numbers"):
         render_turns([Turn("1", 0, 1, "a"), Turn(speaker, 1, 2, "b")])
-    with pytest.raises(ValueError, match="that are numbers"):
+    with pytest.raises(ValueError, match="numbers"):
         render_words([Word(0, 1, "a", speaker="1"), Word(1, 2, "b", speaker=speaker)])
 
 

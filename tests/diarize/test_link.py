@@ -12,7 +12,7 @@ def heard(*turns: tuple[str, str], **directions: tuple[float, ...]) -> Hypothesi
     said = tuple(Turn(speaker, at, at + 1.0, text) for at, (speaker, text) in enumerate(turns))
     words = tuple(Word(turn.start, turn.end, turn.text, speaker=turn.speaker) for turn in said)
     own = tuple(SpeakerEmbedding(name[1:], direction, 2.0) for name, direction in directions.items())
-    return Hypothesis(" ".join(turn.text for turn in said), words=words, turns=said, voices=own)
+    return Hypothesis(" ".join(turn.text for turn in said), words=words, turns=said, speaker_embeddings=own)
 
 
 def test_a_voice_keeps_its_name_from_clip_to_clip() -> None:
@@ -24,7 +24,7 @@ def test_a_voice_keeps_its_name_from_clip_to_clip() -> None:
         "3",
     ]
     assert [(one.speaker, one.seconds) for one in known] == [("1", 2.0), ("2", 4.0), ("3", 2.0)]
-    assert known[1].direction == pytest.approx((0.0, 0.9487, 0.3162), abs=1e-4)
+    assert known[1].vector == pytest.approx((0.0, 0.9487, 0.3162), abs=1e-4)
 
 
 def test_the_first_window_keeps_its_names_and_numbers_go_on_from_them() -> None:

@@ -41,9 +41,9 @@ def test_each_word_has_a_speaker_and_each_speaker_an_embedding(
     for one in together:
         assert one.text == " ".join(turn.text for turn in one.turns) == "so it is and it was so"
         assert [word.speaker for word in one.words] == [turn.speaker for turn in one.turns for _ in turn.text.split()]
-        assert {voice.speaker for voice in one.voices} == {turn.speaker for turn in one.turns}
-        assert all(np.linalg.norm(voice.direction) == pytest.approx(1.0, abs=1e-5) for voice in one.voices)
-    assert len(together[0].voices) > 1, "the two halves sound alike: the test proves nothing"
+        assert {voice.speaker for voice in one.speaker_embeddings} == {turn.speaker for turn in one.turns}
+        assert all(np.linalg.norm(voice.vector) == pytest.approx(1.0, abs=1e-5) for voice in one.speaker_embeddings)
+    assert len(together[0].speaker_embeddings) > 1, "the two halves sound alike: the test proves nothing"
     limits = recognizer.limits(Task(speakers=True))
     assert not limits.needs_previous and limits.max_s == 30.0
 
