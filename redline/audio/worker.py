@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 import traceback
 from dataclasses import astuple
@@ -44,7 +45,9 @@ def main(number: int) -> None:
         import av  # noqa: F401 - loaded before the limits count
         import soxr  # noqa: F401
 
-        base_bytes = _memory_bytes()
+        base_bytes = None  # address space in use
+        if sys.platform == "linux":
+            base_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         _limit(resource.RLIMIT_CORE, 0)
         try:
             _send(link, READY)
@@ -92,10 +95,9 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base_
         raise
     except Exception as raised:
         where = traceback.extract_tb(raised.__traceback__)[-1]
-        error = AudioError(
-            f"{name}: decoding it failed in a way nobody thought of ({type(raised).__name__}: {str(raised)[:200]}, "
-            f"{Path(where.filename).name} line {where.lineno}); convert it with another program, and please report this"
-        )
+        what = f"{type(raised).__name__}: {str(raised)[:200]}, {Path(where.filename).name} line {where.lineno}"
+        remedy = "convert it with another program, and please report this"
+        error = AudioError(f"{name}: decoding it failed in a way nobody thought of ({what}); {remedy}")
     _send(link, FAILED, pending, {"kind": type(error).__name__, "message": str(error)})
 
 
@@ -106,14 +108,6 @@ def _send(link: socket.socket, kind: bytes, samples: NDArray[np.float32] = _NOTH
     sent = link.sendmsg(parts)
     if sent < sum(map(len, parts)):
         link.sendall(b"".join(parts)[sent:])
-
-
-def _memory_bytes() -> int | None:
-    """Address space in use, None where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None
 
 
 def _limit(what: int, most: int) -> None:

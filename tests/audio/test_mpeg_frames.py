@@ -79,8 +79,8 @@ def test_a_tag_that_is_truly_long_is_passed() -> None:
 def test_endless_tags_take_little_time() -> None:
     started = time.process_time()
     with pytest.raises(AudioError):
-        audio.load(b"ID3\4\0\0\0\0\0\0" * 300_000 + recordings()["mp3"])
+        audio.load(b"ID3\4\0\0\0\0\0\0" * 100_000 + recordings()["mp3"])
     for tag in (b"TAG", b"ID3\4\0\0\0\0\0\0", b"APETAGEX" + bytes(24)):
         with contextlib.suppress(AudioError):
-            audio.load(recordings()["mp3"] + tag * (3_000_000 // len(tag)))
+            audio.load(recordings()["mp3"] + tag * (1_000_000 // len(tag)))
     assert time.process_time() - started < 15
