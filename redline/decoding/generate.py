@@ -25,7 +25,9 @@ from redline.errors import ConfigError
 
 Step = Callable[[Sequence[int], Sequence[int]], Tensor]
 Stop = Literal["end", "limit", "loop", "overflow"]
-Candidates = list[tuple[int, float]]
+"""The model ended the text; its budget is used up; it was cut behind the first copy of what it repeats; logits were not
+finite."""
+TokenChoices = list[tuple[int, float]]
 """Tokens that may come next, each with its log probability; none where the logits are not finite."""
 
 
@@ -61,14 +63,11 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class Generation:
-    """What was generated for one row: ids without the end token, and why it stopped there."""
+    """What was generated for one row: ids without the end token, each with its log probability at temperature 1."""
 
     ids: tuple[int, ...]
     stop: Stop
-    """end: the model ended it; limit: the budget is used up; loop: cut behind the first copy of what it repeated;
-    overflow: logits were not finite."""
     log_probs: tuple[float, ...]
-    """Log probability of each id among the allowed ones, at temperature 1."""
 
 
 def token_budget(duration_s: float, per_s: float = 8.0, base: int = 16) -> int:
@@ -116,28 +115,25 @@ class Search:
         if budget <= 0:
             self.end("limit")
 
-    def grow(self, table: Mapping[int, Candidates]) -> None:
-        """Continue the live texts with the best of the candidates for their places."""
+    def grow(self, table: Mapping[int, TokenChoices]) -> None:
+        """Continue the live texts with the best of the choices for their places."""
         if not all(table[text.place] for text in self.live):
             self.ended = []
-            self.end("overflow")
-            return
-        candidates = [
-            (text.total + log_prob, text, id, log_prob) for text in self.live for id, log_prob in table[text.place]
-        ]
-        candidates.sort(key=lambda candidate: candidate[0], reverse=True)
-        self.live = []
-        for total, text, id, log_prob in candidates:
-            if len(self.live) == self.options.beams:
+            return self.end("overflow")
+        choices = [(text.total + value, text, id, value) for text in self.live for id, value in table[text.place]]
+        choices.sort(key=lambda choice: choice[0], reverse=True)
+        beams, self.live = self.options.beams, []
+        for total, text, id, log_prob in choices:
+            if len(self.live) == beams:
                 break
             if id in self.options.eos_ids:
                 self._ended(text, "end", total, len(text.ids) + 1)
             else:
                 self.live.append(_Text(text.place, (*text.ids, id), (*text.log_probs, log_prob), total))
         if not self.live:
-            return
+            return None
         best = self.live[0]
-        length = len(best.ids)
+        length, scores = len(best.ids), sorted((score for score, _ in self.ended), reverse=True)
         if (kept := repetition_start(best.ids, self.options.loops, self.oracle)) is not None:
             # Scored by what is kept: a loop is ever surer of itself.
             first = _Text(best.place, best.ids[:kept], best.log_probs[:kept])
@@ -145,10 +141,9 @@ class Search:
             self.live = []
         elif length >= self.budget:
             self.end("limit")
-        elif len(self.ended) >= self.options.beams:
-            worst = sorted((score for score, _ in self.ended), reverse=True)[self.options.beams - 1]
-            if worst >= best.total / length:
-                self.live = []
+        elif len(scores) >= beams and scores[beams - 1] >= best.total / length:
+            self.live = []
+        return None
 
     def end(self, stop: Stop) -> None:
         """End the live texts as they are."""
@@ -159,35 +154,20 @@ class Search:
     def _ended(self, text: _Text, stop: Stop, total: float, length: int) -> None:
         self.ended.append((total / length, Generation(text.ids, stop, text.log_probs)))
 
-    def best(self) -> Generation:
-        """The text with the highest score of those that ended."""
-        return max(self.ended, key=lambda item: item[0])[1]
 
-
-def generate(
-    logits: Tensor,
-    step: Step,
-    budgets: Sequence[int],
-    options: GenerateOptions,
-    seeds: Sequence[int] = (),
-    oracles: Sequence[RepetitionOracle] = (),
-) -> list[Generation]:
-    """Generate a text for each row: logits [B, V] of the prefill, B budgets in tokens -> B generations.
-
-    A row's result never depends on its neighbours nor on its place. Tokens are drawn by the `seeds`, one a row.
-    """
-    searches = [
-        Search(row, budget, options, oracles[row] if oracles else None, seeds[row] if seeds else None)
-        for row, budget in enumerate(budgets)
-    ]
-    return decode(searches, logits, step)
+def generate(logits: Tensor, step: Step, budgets: Sequence[int], options: GenerateOptions) -> list[Generation]:
+    """Generate a text for each row: logits [B, V] of the prefill, B budgets in tokens -> B generations."""
+    return decode([Search(row, budget, options) for row, budget in enumerate(budgets)], logits, step)
 
 
 def decode(searches: Sequence[Search], logits: Tensor, step: Step) -> list[Generation]:
-    """Let the one live text of each row grow to its end: logits [B, V] that follow them -> B generations."""
+    """Let the one live text of each row grow to its end: logits [B, V] that follow them -> B generations.
+
+    A row's result never depends on its neighbours nor on its place.
+    """
     active = [search for search in searches if search.live]
     while active:
-        table = dict(enumerate(_candidates(logits, active)))
+        table = dict(enumerate(_choices(logits, active)))
         for search in active:
             search.grow(table)
         active = [search for search in active if search.live]
@@ -196,7 +176,7 @@ def decode(searches: Sequence[Search], logits: Tensor, step: Step) -> list[Gener
             logits = step([text.ids[-1] for text in texts], [text.place for text in texts])
         for place, text in enumerate(texts):
             text.place = place
-    return [search.best() for search in searches]
+    return [max(search.ended, key=lambda item: item[0])[1] for search in searches]
 
 
 def allowed(logits: Tensor, options: GenerateOptions) -> Tensor:
@@ -207,7 +187,7 @@ def allowed(logits: Tensor, options: GenerateOptions) -> Tensor:
     return scores
 
 
-def _candidates(logits: Tensor, active: Sequence[Search]) -> list[Candidates]:
+def _choices(logits: Tensor, active: Sequence[Search]) -> list[TokenChoices]:
     """What may come next in each place: logits [R, V] -> R lists, the best first."""
     options = active[0].options
     scores = allowed(logits, options)
@@ -221,16 +201,12 @@ def _candidates(logits: Tensor, active: Sequence[Search]) -> list[Candidates]:
         ids = pick(scores, draws.to(logits.device, non_blocking=True), options.temperature)[:, None]
     else:
         ids = scores.argmax(dim=-1, keepdim=True)
+    C = ids.shape[-1]
     log_probs = scores.log_softmax(dim=-1).gather(-1, ids)
     finite = logits.isfinite().all(dim=-1, keepdim=True)
     rows = torch.cat((finite, ids, log_probs), dim=-1).tolist()  # the one wait for the device in a step
-    C = ids.shape[-1]
-    return [
-        [(int(id), value) for id, value in zip(row[1 : C + 1], row[C + 1 :], strict=True) if value > -math.inf]
-        if row[0]
-        else []
-        for row in rows
-    ]
+    pairs = [zip(map(int, row[1 : C + 1]), row[C + 1 :], strict=True) if row[0] else () for row in rows]
+    return [[(id, log_prob) for id, log_prob in row if log_prob > -math.inf] for row in pairs]
 
 
 def pick(scores: Tensor, draws: Tensor, temperature: float) -> Tensor:
@@ -245,12 +221,7 @@ def pick(scores: Tensor, draws: Tensor, temperature: float) -> Tensor:
 
 def _arranged(texts: Sequence[_Text]) -> list[_Text]:
     """Texts in an order in which most go on in the place of the text that they continue."""
-    order: list[_Text | None] = [None] * len(texts)
-    moving: list[_Text] = []
-    for text in texts:
-        if text.place < len(texts) and order[text.place] is None:
-            order[text.place] = text
-        else:
-            moving.append(text)
-    rest = iter(moving)
-    return [text or next(rest) for text in order]
+    staying = {text.place: text for text in reversed(texts) if text.place < len(texts)}
+    kept = {id(text) for text in staying.values()}
+    moving = (text for text in texts if id(text) not in kept)
+    return [staying.get(place) or next(moving) for place in range(len(texts))]

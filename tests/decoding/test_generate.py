@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redline.decoding.generate import GenerateOptions, Generation, generate, pick, token_budget
+from redline.decoding.generate import GenerateOptions, Generation, Search, decode, generate, pick, token_budget
 from redline.decoding.repetition import RepetitionOptions, repetition_start, repetitions
 from redline.errors import ConfigError
 
@@ -64,8 +64,9 @@ def run(
     seed: int | None = None,
 ) -> list[Generation]:
     toy = Toy(prompts, logits)
-    seeds = [] if seed is None else [1000 * seed + prompt for prompt in prompts]
-    return generate(toy.read(), toy.step, budgets, options, seeds)
+    seeds = [None if seed is None else 1000 * seed + prompt for prompt in prompts]
+    rows = [Search(row, budget, options, seed=seeds[row]) for row, budget in enumerate(budgets)]
+    return decode(rows, toy.read(), toy.step)
 
 
 def naive(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from redline.decoding.generate import GenerateOptions, Generation, Search, decode, generate
+from redline.decoding.generate import GenerateOptions, Generation, Search, decode
 from redline.decoding.repetition import RepetitionOptions, RepetitionOracle
 from redline.decoding.speculative import SpeculativeOptions, frame_entropy, judge, trusted, verify
 from redline.errors import ConfigError
@@ -36,6 +36,10 @@ class DraftingToy(Toy):
         self.histories = [all_[: 1 + length] for all_, length in zip(self.histories, lengths, strict=True)]
 
 
+def begun(budgets: Sequence[int], options: GenerateOptions, oracles: Sequence[RepetitionOracle]) -> list[Search]:
+    return [Search(row, budget, options, oracles[row] if oracles else None) for row, budget in enumerate(budgets)]
+
+
 def plain(
     prompts: Sequence[int],
     budgets: Sequence[int],
@@ -45,7 +49,7 @@ def plain(
 ) -> tuple[list[Generation], int]:
     """Greedy texts and the number of steps."""
     toy = Toy(prompts, logits)
-    return generate(toy.read(), toy.step, budgets, options, oracles=oracles), len(toy.sizes)
+    return decode(begun(budgets, options, oracles), toy.read(), toy.step), len(toy.sizes)
 
 
 def checked(search: Search, logits: Tensor, draft: Sequence[int], speculative: SpeculativeOptions) -> int:
@@ -64,7 +68,7 @@ def speculate(
 ) -> tuple[list[Generation], list[int], int]:
     """The whole way of row i with prompt i: texts, numbers of accepted tokens and the number of steps."""
     toy = DraftingToy(prompts or range(len(drafts)), logits)
-    searches = [Search(row, budget, OPTIONS, oracles[row] if oracles else None) for row, budget in enumerate(budgets)]
+    searches = begun(budgets, OPTIONS, oracles)
     rows = list(zip(searches, toy.prefill(drafts), drafts, strict=True))
     counts = [checked(*row, speculative) for row in rows]
     toy.truncate(counts)

@@ -19,7 +19,7 @@ from redline.decoding.speculative import SpeculativeOptions
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, save_embedder
 from redline.features import clip_features
 from redline.recognizer import ArRecognizer
-from redline.recognizer.ar_batch import ArBatch
+from redline.recognizer.ar_batch import ArBatch, ArRow
 from redline.testing import tiny_ar_checkpoint, tone
 from redline.types import SAMPLE_RATE, Waveform
 from tests.diarize.networks import hearing_all_bands
@@ -67,7 +67,12 @@ def with_speaker_embedder(folder: Path) -> Path:
 
 def hears(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
     """Let the encoder transcribe these texts, row by row, whatever it hears."""
-    monkeypatch.setattr(ArBatch, "_transcripts", lambda self, rows: [texts[row % len(texts)] for row in rows])
+
+    def transcribe(self: ArBatch, rows: Sequence[ArRow]) -> None:
+        for row in rows:
+            row.transcript = texts[row.place % len(texts)]
+
+    monkeypatch.setattr(ArBatch, "_transcribe", transcribe)
 
 
 def says(monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[str]:
@@ -75,13 +80,11 @@ def says(monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[str]:
     asked: list[str] = []
     answers = iter(texts)
 
-    def generate(self: ArBatch, rows: Sequence[int], drafts: Any) -> list[tuple[int, Generation, float | None]]:
-        written = []
+    def generate(self: ArBatch, rows: Sequence[ArRow]) -> None:
         for row in rows:
-            asked.append(self.recognizer.tokenizer.decode(self.rows[row].plan.prompt))
-            ids = tuple(self.recognizer.tokenizer.encode(next(answers)))
-            written.append((row, Generation(ids, "end", (-0.1,) * len(ids)), None))
-        return written
+            asked.append(self.tokenizer.decode(row.plan.prompt))
+            ids = tuple(self.tokenizer.encode(next(answers)))
+            row.generation = Generation(ids, "end", (-0.1,) * len(ids))
 
     monkeypatch.setattr(ArBatch, "_generate", generate)
     return asked
@@ -103,6 +106,7 @@ class Script:
         """States [1, L, 1] that are the places in the script."""
         (prompt,) = prompts
         self.start = len(prompt) - self.drafted
+        cache.lengths = [len(prompt)]
         return (torch.arange(len(prompt)) - self.start + 1.0)[None, :, None]
 
     def logits(self, places: Tensor) -> Tensor:
