@@ -23,7 +23,7 @@ from redline.prompts import keyword_list
 from redline.signatures import checked
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
-Source = audio.Source | Waveform
+Source = audio.AudioSource | Waveform
 Sources = list[Any] | tuple[Any, ...]
 OnError = Literal["raise", "warn"]
 Progress = Callable[[float, float], None]

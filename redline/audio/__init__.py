@@ -15,14 +15,15 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.audio import arrays, decode, isolation
-from redline.audio.decode import Blocks, too_large
-from redline.audio.options import LOUDEST, AudioOptions, shown
+from redline.audio import arrays
+from redline.audio.decode import Blocks, decode_blocks, too_large
+from redline.audio.isolation import decode_isolated
+from redline.audio.options import LOUDEST, AudioOptions, safe_repr
 from redline.audio.source import open_source
 from redline.errors import AudioError
 from redline.types import Notice, Waveform
 
-__all__ = ["LOUDEST", "AudioOptions", "BlockReader", "Source", "load", "open_blocks"]
+__all__ = ["LOUDEST", "AudioOptions", "AudioSource", "BlockReader", "load", "open_blocks"]
 
 
 class _GivesArray(Protocol):
@@ -31,7 +32,7 @@ class _GivesArray(Protocol):
     def __array__(self) -> NDArray[Any]: ...
 
 
-Source = str | Path | bytes | BinaryIO | NDArray[Any] | Mapping[str, Any] | _GivesArray
+AudioSource = str | Path | bytes | BinaryIO | NDArray[Any] | Mapping[str, Any] | _GivesArray
 
 
 class BlockReader(Iterator[NDArray[np.float32]]):
@@ -70,7 +71,7 @@ class BlockReader(Iterator[NDArray[np.float32]]):
 
 
 def open_blocks(
-    source: Source,
+    source: AudioSource,
     *,
     sample_rate: int | None = None,
     options: AudioOptions = AudioOptions(),  # noqa: B008
@@ -78,7 +79,7 @@ def open_blocks(
     """Open what `load` loads, to be read block by block in bounded memory."""
     if not isinstance(options, AudioOptions):
         raise AudioError(
-            f"options is {shown(options)}; allowed is an AudioOptions, for example AudioOptions(channel=0)"
+            f"options is {safe_repr(options)}; allowed is an AudioOptions, for example AudioOptions(channel=0)"
         )
     inner, sample_rate = arrays.unwrap(source, sample_rate)
     with ExitStack() as stack:
@@ -87,12 +88,12 @@ def open_blocks(
         opened = open_source(inner, options, stack)
         if sample_rate is not None:
             raise AudioError(f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out")
-        decoder = isolation if options.isolated else decode
-        return BlockReader(opened.name, decoder.decode_blocks(opened, options), stack.pop_all())
+        decode = decode_isolated if options.isolated else decode_blocks
+        return BlockReader(opened.name, decode(opened, options), stack.pop_all())
 
 
 def load(
-    source: Source,
+    source: AudioSource,
     *,
     sample_rate: int | None = None,
     options: AudioOptions = AudioOptions(),  # noqa: B008
@@ -103,7 +104,7 @@ def load(
     and needs `sample_rate`, which is refused elsewhere. `{"array": ..., "sampling_rate": ...}` and `{"bytes": ...}`, as
     data sets give them, are taken too. Channels are mixed down to their mean, or to the loudest where they cancel each
     other, unless `options.channel` names one. Samples beyond full scale are left as they are up to `LOUDEST`. A gap in
-    the recording's own time line becomes silence, so that times stay true. What was lost and what was chosen is told in
+    the recording's own time line becomes silence, so that times stay true. What was lost and what was chosen is in
     `Waveform.warnings`: `truncated`, `damaged`, `unread`, `time_jump`, `unknown_length`, `several_streams`,
     `phase_inverted`. Raises `AudioError` and its kinds, naming the input.
     """

@@ -1,4 +1,4 @@
-"""Whether a `Waveform` that somebody built by hand is one."""
+"""Checks of a `Waveform` that a caller built by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Container formats that are read, and content sniffing: what a run of bytes is, told by its first bytes alone."""
+"""Container formats that are read, and content sniffing: the format of a run of bytes, by its first bytes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redline.errors import EmptyAudioError, NotAudioError, TruncatedAudioError
 class Container:
     """FFmpeg's name of a demuxer, the name people use, endings of file names, and the magic number as a pattern.
 
-    Without a pattern it is a run of coded frames, told by their rhythm.
+    Without a pattern it is a run of coded frames, recognized by their rhythm.
     """
 
     form: str
@@ -71,7 +71,7 @@ Left out are playlists and descriptions (HLS, DASH, concat, SDP, image sequences
 raw samples (nothing in them tells what they are), protected formats, and music and games of forty years.
 """
 
-FORMATS = {container.form: container.name for container in CONTAINERS}
+CONTAINER_NAMES = {container.form: container.name for container in CONTAINERS}
 """FFmpeg's name of every container that is read, and the name people use."""
 
 SUFFIXES = tuple(sorted({suffix for container in CONTAINERS for suffix in container.suffixes.split()}))
@@ -104,15 +104,16 @@ def sniff(source: Bytes) -> tuple[str, Bytes]:
         return "aac" if head[start + 1] & 0xF6 == 0xF0 else "mp3", source.part(start)
     is_text = all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head[:64])
     seen = f"text that starts with {head[:24].decode()!r}" if is_text else f"bytes that start with {head[:8].hex(' ')}"
-    usual = ", ".join(list(FORMATS.values())[:_MOST_NAMED])
+    usual = ", ".join(list(CONTAINER_NAMES.values())[:_MOST_NAMED])
     raise NotAudioError(
-        f"{source.name}: not audio that is read here: {seen}; allowed are {usual} and {len(FORMATS) - _MOST_NAMED} "
-        "more, see docs/recordings.md; convert it, and give the recording itself, no playlist or address"
+        f"{source.name}: not audio that is read here: {seen}; allowed are {usual} and "
+        f"{len(CONTAINER_NAMES) - _MOST_NAMED} more, see docs/recordings.md; "
+        "convert it, and give the recording itself, no playlist or address"
     )
 
 
 def _form(head: bytes) -> str | None:
-    """The container by its magic number or the rhythm of its frames; of MPEG frames it is not told here."""
+    """The container by its magic number or the rhythm of its frames; MPEG frames are not recognized here."""
     for form, magic in _MAGIC.items():
         if magic.match(head):
             return form

@@ -6,12 +6,12 @@ import math
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio import demux, duration_check, ogg_pages
-from redline.audio.containers import FORMATS, sniff
+from redline.audio.containers import CONTAINER_NAMES, sniff
 from redline.audio.duration_check import WavHeader, wav_header
+from redline.audio.levels import Samples
 from redline.audio.mpeg_frames import FRAME_LENGTHS, joined_recordings
 from redline.audio.ogg_pages import Part
 from redline.audio.options import AudioOptions
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
     from av.container import InputContainer
 
-Samples = NDArray[np.float32]
 Blocks = Generator[Samples, None, tuple[Notice, ...]]
 """Mono blocks [n] at 16 kHz; at the end the notices of what was lost and chosen."""
 
@@ -217,7 +216,7 @@ class _Decoder:
         name, form = self.source.name, self.form
         is_promised = self.timeline.bad_packets or self.stated_s or self.output.seconds or (wav and wav.stated_bytes)
         if is_promised or duration_check.is_cut(form, self.source):
-            what = f"{FORMATS[form]} of {self.source.size} bytes with 0 audio frames that can be decoded"
+            what = f"{CONTAINER_NAMES[form]} of {self.source.size} bytes with 0 audio frames that can be decoded"
             return TruncatedAudioError(f"{name}: {what}; it is cut off, damaged or encrypted: get a complete copy")
         return EmptyAudioError(f"{name}: 0 audio frames; the recording is empty, record it again")
 

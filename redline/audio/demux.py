@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from redline.audio.containers import FORMATS
+from redline.audio.containers import CONTAINER_NAMES
 from redline.audio.source import Bytes
 from redline.errors import AudioError, AudioLimitError, NotAudioError, TruncatedAudioError
 from redline.types import Notice
@@ -53,8 +53,9 @@ def open_container(form: str, source: Bytes, name: str) -> InputContainer:
         )
     except av.FFmpegError as error:
         unless_memory(error)
-        what = f"but its header is cut off or damaged ({source.size} bytes; {error.strerror})"
-        raise TruncatedAudioError(f"{name}: starts like {FORMATS[form]}, {what}; get a complete copy") from error
+        what = f"starts like {CONTAINER_NAMES[form]}, but its header is cut off or damaged"
+        seen = f"({source.size} bytes; {error.strerror})"
+        raise TruncatedAudioError(f"{name}: {what} {seen}; get a complete copy") from error
     for stream in container.streams.audio:
         if stream.codec_context is not None:
             stream.codec_context.options = {"max_samples": str(_MOST_FRAME_SAMPLES)}

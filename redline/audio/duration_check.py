@@ -58,7 +58,7 @@ def _xing_s(head: bytes, rate: int) -> float | None:
 def is_cut(form: str, source: Bytes) -> bool:
     """Whether the bytes end before the container says they do, where the container tells."""
     if form == "ogg":
-        return ogg_pages.is_cut(source)
+        return ogg_pages.last_page_is_cut(source)
     if form == "mpegts":  # the last packet must be complete: of 188 bytes, with a time in front, or a check behind
         is_of = {188: source.at(188, 1), 192: source.at(196, 1), 204: source.at(204, 1)}
         return source.size % next((size for size, sync in is_of.items() if sync == b"G"), 188) != 0

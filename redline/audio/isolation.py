@@ -40,20 +40,20 @@ SILENT_S = 120.0
 _MOST_BYTES = 1 << 24
 _MOST_IDLE = 4
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker import main; main(int(sys.argv[1]))"
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+_SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 _idle: list[_Worker] = []
 _lock = threading.Lock()
 _lacking: list[str] = []
-"""Why there are no workers here, once a warning has said so."""
+"""Why there are no workers here, once a warning has been given."""
 
 
 class _NoWorkerError(Exception):
     """No worker can be started here."""
 
 
-def decode_blocks(source: Bytes, options: AudioOptions) -> Blocks:
-    """As `redline.audio.decode.decode_blocks`, to the bit; raises `AudioError` also where decoding ends its process.
+def decode_isolated(source: Bytes, options: AudioOptions) -> Blocks:
+    """`redline.audio.decode.decode_blocks` in a worker process; `AudioError`, too, where decoding ends that process.
 
     Where no process can be started (frozen programs, systems without Unix sockets) it is decoded here, with a warning.
     """
@@ -153,7 +153,7 @@ class _Worker:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env=os.environ | _ONE_THREAD,
+                    env=os.environ | _SINGLE_THREAD,
                     start_new_session=True,
                 )
         except OSError as error:

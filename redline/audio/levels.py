@@ -23,7 +23,7 @@ NOISE_DB = -70.0
 STEADY_DB = 6.0
 """Between the 10th and the 95th percentile of its frames; speech has 20 dB and more."""
 CLIPPED = 0.001
-"""The share of clipped samples from which on it is told."""
+"""The share of clipped samples from which on a notice is given."""
 _LEVEL_BLOCK = round(0.2 * SAMPLE_RATE)
 _FRAME = 512  # 32 ms
 _CLIPPING_FRAME = 1 << 19  # 33 s, within which the peak is known before samples are compared with it

@@ -81,7 +81,7 @@ class _Link:
 def parts(source: Bytes) -> list[Part]:
     """What is to be decoded for itself, in order: the file as it is where nothing is damaged or chained."""
     links = [link for link in _links(source) if link.runs]
-    made: list[Part] = []
+    decodable: list[Part] = []
     for link in links:
         ends_s = tuple(stream.end_s for stream in link.streams.values())
         if len(links) == len(link.runs) == 1 and link.start == link.lost[0] == 0:
@@ -89,11 +89,11 @@ def parts(source: Bytes) -> list[Part]:
         for number, (run, lost) in enumerate(zip(link.runs, link.lost, strict=True)):
             pages_of_run = source.join([*link.headers, _without_end(source, *run) if lost else run])
             behind = (ends_s, lost, link.lost_behind) if number == len(link.runs) - 1 else ((), lost, 0)
-            made.append(Part(pages_of_run, number == 0, *behind))
-    return made or [Part(source)]
+            decodable.append(Part(pages_of_run, number == 0, *behind))
+    return decodable or [Part(source)]
 
 
-def is_cut(source: Bytes) -> bool:
+def last_page_is_cut(source: Bytes) -> bool:
     """Whether the last page is not all there, or says that more follow."""
     tail = source.at(max(source.size - 2 * _LONGEST_PAGE, 0), 2 * _LONGEST_PAGE)
     page = tail[max(tail.rfind(b"OggS"), 0) :]

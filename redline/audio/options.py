@@ -41,26 +41,26 @@ class AudioOptions:
             least = 0 if is_optional else 1
             if not (is_optional and value is None) and not (_is_whole(value) and least <= value < 2**63):
                 none = ", or None" if is_optional else ""
-                raise ConfigError(f"{name} is {shown(value)}; allowed are whole numbers from {least} on{none}")
+                raise ConfigError(f"{name} is {safe_repr(value)}; allowed are whole numbers from {least} on{none}")
         for name in ("max_duration_s", "max_wait_s"):
             seconds: Any = getattr(self, name)
             is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
             if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
-                raise ConfigError(f"{name} is {shown(seconds)}; allowed are seconds above 0, math.inf for no limit")
+                raise ConfigError(f"{name} is {safe_repr(seconds)}; allowed are seconds above 0, math.inf for no limit")
         if self.min_rate_hz > self.max_rate_hz:
             raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
         if not isinstance(self.isolated, bool):
-            raise ConfigError(f"isolated is {shown(self.isolated)}; allowed are True and False")
+            raise ConfigError(f"isolated is {safe_repr(self.isolated)}; allowed are True and False")
 
 
 def check_rate(rate: Any, name: str) -> int:
     """The sample rate that a caller gave, as a number; raises `AudioError`."""
     if not _is_whole(rate) or abs(rate) >= 2**63:
-        raise AudioError(f"{name}: sample_rate is {shown(rate)}; allowed is a whole number, for example 16000")
+        raise AudioError(f"{name}: sample_rate is {safe_repr(rate)}; allowed is a whole number, for example 16000")
     return int(rate)
 
 
-def shown(value: Any) -> str:
+def safe_repr(value: Any) -> str:
     """A value of the caller's, as an error shows it."""
     try:
         return repr(value)[:80]
