@@ -181,11 +181,11 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
         tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)
 
 
-def _is_copy(one: Tensor, other: Tensor) -> bool:
+def _is_copy(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are copies, maybe one of them rounded to the precision of the other."""
-    coarse = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-    same = one.shape == other.shape
-    return same and (one.is_meta or torch.equal(one.to(coarse), other.to(coarse)))  # of headers no more is known
+    coarse = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
+    same = a.shape == b.shape
+    return same and (a.is_meta or torch.equal(a.to(coarse), b.to(coarse)))  # of headers no more is known
 
 
 def save_ar(

@@ -165,9 +165,9 @@ def _is_default(key: str, value: Any) -> bool:
     return not isinstance(value, bool) and value == GENERATION_DEFAULTS.get(key)
 
 
-def _agree(said: Values) -> None:
-    """Refuse keys that mean one thing and say two."""
-    there = {key: value for key, value in said.items() if value is not None}
+def _agree(synonyms: Values) -> None:
+    """Refuse keys of one meaning with different values."""
+    there = {key: value for key, value in synonyms.items() if value is not None}
     if any(value != next(iter(there.values())) for value in there.values()):
         raise ConfigError(f"{' but '.join(f'{key} is {shown(value)}' for key, value in there.items())}; they are one")
 

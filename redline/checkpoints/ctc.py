@@ -122,8 +122,8 @@ def load_ctc(
 def _renamed(tensors: Mapping[str, Tensor], parts: Mapping[str, str]) -> dict[str, Tensor]:
     renamed = {}
     for key, tensor in tensors.items():
-        if (found := LAYER.fullmatch(key)) and found[2] in parts:
-            key = f"{found[1]}.{parts[found[2]]}.{found[3]}"
+        if (match := LAYER.fullmatch(key)) and match[2] in parts:
+            key = f"{match[1]}.{parts[match[2]]}.{match[3]}"
         renamed[key] = tensor
     return renamed
 

@@ -58,9 +58,9 @@ def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
     if about.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format is {about.get('format')!r:.80}; {FORMAT!r} can be read")
     if about.get("vocab_size") != str(vocab_size):
-        made_for = str(about.get("vocab_size"))[:32]
+        lm_vocab_size = str(about.get("vocab_size"))[:32]
         raise CheckpointError(
-            f"{path}: made for a vocabulary of {made_for} tokens, the model has {vocab_size}; "
+            f"{path}: made for a vocabulary of {lm_vocab_size} tokens, the model has {vocab_size}; "
             "make one with the model's own tokenizer"
         )
     try:

@@ -98,11 +98,11 @@ def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
 
     Raises `CheckpointError` for a file that is damaged, and where a tensor is in two files or not where the index says.
     """
-    found: dict[Path, dict[str, Tensor]] = {}
+    files: dict[Path, dict[str, Tensor]] = {}
     home: dict[str, Path] = {}
     for path, wanted in _weight_files(folder):
-        found[path], _ = tensor_file.read_header(path)
-        for name, tensor in found[path].items():
+        files[path], _ = tensor_file.read_header(path)
+        for name, tensor in files[path].items():
             if name in home:
                 raise CheckpointError(f"{folder}: {name} is both in {home[name].name} and in {path.name}; remove one")
             home[name] = path
@@ -110,9 +110,9 @@ def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
                 raise CheckpointError(
                     f"{path}: {name} has numbers of type {tensor.dtype}; weights are float16, bfloat16 or float32"
                 )
-        if wanted is not None and (absent := sorted(wanted - found[path].keys())):
+        if wanted is not None and (absent := sorted(wanted - files[path].keys())):
             raise CheckpointError(f"{path}: {absent[0]} is not in it, though {INDEX} says so; download it again")
-    return found
+    return files
 
 
 def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -174,13 +174,13 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
             f"{name} {has} instead of {needs}" for name, (has, needs) in shapes.items() if has != needs
         },
     }
-    found = [
+    messages = [
         f"{len(names)} {kind}: {', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}"
         for kind, names in problems.items()
         if names
     ]
-    if found:
-        raise CheckpointError(f"{folder}: the tensors do not fit config.json; {'; '.join(found)}")
+    if messages:
+        raise CheckpointError(f"{folder}: the tensors do not fit config.json; {'; '.join(messages)}")
 
 
 def write(
