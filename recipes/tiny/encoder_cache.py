@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from redline.decoding.align import Alignment, ctc_align
-from redline.decoding.ctc_beam import BeamOptions, Candidates
+from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
 from redline.errors import DataError
 from redline.features import FRAME_RATE, pad
 from redline.manifest import Utterance
@@ -231,7 +231,7 @@ def _render(
             torch.manual_seed(number * 100_003 + count)
             encoded, logits, counts = reader(augment_features(features, augment, number * 100_003 + count))
             states = torch.cat(encoded.exports, dim=-1).half().cpu().numpy()  # [B, T, layers * D]
-            likely = Candidates.of(logits, counts, reader.blank, search)
+            likely = FrameCandidates.of(logits, counts, reader.blank, search)
             ids = likely.ids.to(torch.int32).cpu().numpy()  # [B, W, C]
             probs = torch.cat((likely.log_probs, likely.blank[..., None]), dim=-1).half().cpu().numpy()
             width = states.shape[-1]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from redline.decoding import ctc_beam
-from redline.decoding.ctc_beam import Candidates
+from redline.decoding.ctc_beam import FrameCandidates
 from redline.decoding.ngram import NgramLM
 from redline.errors import DataError
 from redline.features import pad
@@ -201,7 +201,7 @@ class UnitSelectionSource:
         probs = [torch.from_numpy(np.concatenate([span.log_probs for span in row])).float() for row in rows]
         all_ids, lengths = pad(ids)
         log_probs, _ = pad(probs)
-        candidates = Candidates(all_ids, log_probs[..., :-1], log_probs[..., -1], lengths)
+        candidates = FrameCandidates(all_ids, log_probs[..., :-1], log_probs[..., -1], lengths)
         if self.draft_lm is None:
             return candidates.greedy(self.blank)
         return ctc_beam.search(candidates, self.draft_lm, self.draft_lm.options)

@@ -1,7 +1,7 @@
 """Contextual biasing: a search is drawn towards keywords while it writes (arXiv 1808.02480).
 
 Each token that goes on from the beginning of a keyword is worth `boost` nats at once, so that a beam keeps the word
-alive until all of it has been heard; when the text takes another turn, what was given for the unfinished part is taken
+alive until its last token; when the text takes another turn, what was given for the unfinished part is taken
 back. The keywords form a trie with failure links (Aho and Corasick, 1975), packed into tables for any device.
 """
 

@@ -56,7 +56,7 @@ ALONE = BeamOptions(lm_weight=0.0, token_bonus=0.0)
 
 
 @dataclass(frozen=True)
-class Candidates:
+class FrameCandidates:
     """The likeliest labels of every frame, all that a search needs to know of the posteriors."""
 
     ids: Tensor  # [B, T, C] int64
@@ -65,7 +65,7 @@ class Candidates:
     lengths: Tensor  # [B]
 
     @classmethod
-    def of(cls, logits: Tensor, lengths: Tensor, blank: int, options: BeamOptions) -> Candidates:
+    def of(cls, logits: Tensor, lengths: Tensor, blank: int, options: BeamOptions) -> FrameCandidates:
         """Pick them from logits [B, T, V] with lengths [B]."""
         log_probs = logits.float().log_softmax(dim=-1)
         silence = log_probs[..., blank].clone()
@@ -75,16 +75,16 @@ class Candidates:
         return cls(ids, best.masked_fill(best < floor, _NEVER), silence, lengths)
 
     @classmethod
-    def join(cls, parts: Sequence[Candidates]) -> Candidates:
+    def join(cls, parts: Sequence[FrameCandidates]) -> FrameCandidates:
         """Those of one batch that were picked frames by frames."""
         ids, log_probs, blank = (
             torch.cat([getattr(part, name) for part in parts], 1) for name in ("ids", "log_probs", "blank")
         )
         return cls(ids, log_probs, blank, parts[0].lengths)
 
-    def rows(self, rows: Sequence[int]) -> Candidates:
+    def rows(self, rows: Sequence[int]) -> FrameCandidates:
         """Those of some utterances."""
-        return Candidates(*(part[list(rows)] for part in vars(self).values()))
+        return FrameCandidates(*(part[list(rows)] for part in vars(self).values()))
 
     def greedy(self, blank: int) -> list[list[int]]:
         """The collapsed best path of each row."""
@@ -133,7 +133,7 @@ def log_add(a: Tensor, b: Tensor) -> Tensor:
 
 
 def search(
-    candidates: Candidates, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None = None
+    candidates: FrameCandidates, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None = None
 ) -> list[list[int]]:
     """The best text of each utterance as ids; without a language model the likeliest by CTC alone."""
     B, T, _ = candidates.ids.shape

@@ -1,8 +1,8 @@
 """What keywords may change in a text: only the places where one of them is found.
 
-A search that is drawn towards keywords takes other turns, too, where none is said. So a text is decoded twice, plainly
-and drawn, and the plain one is the answer but for the words at which the drawn one has a keyword. Where none is found
-nothing changes, to the bit.
+A search that is drawn towards keywords takes other turns, too, where there are none. So a text is decoded twice,
+plainly and drawn, and the plain one is the answer but for the words at which the drawn one has a keyword. Where none
+is found nothing changes, to the bit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Patch(NamedTuple):
 def splice(plain: Sequence[int], drawn: Sequence[int], bias: KeywordBias) -> tuple[list[int], list[Patch]]:
     """The plain ids but for the words at which the drawn ones have a keyword, and where that is.
 
-    Stretches of different words are taken whole or not at all, so that no word is said twice or lost.
+    Stretches of different words are taken whole or not at all, so that no word is doubled or lost.
     """
     if list(plain) == list(drawn):
         return list(plain), []
@@ -119,7 +119,7 @@ def _differences(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> list
     for i in reversed(range(N)):
         for j in reversed(range(M)):
             costs[i][j] = min(costs[i + 1][j + 1] + (a[i] != b[j]), 1 + costs[i + 1][j], 1 + costs[i][j + 1])
-    found: list[Patch] = []
+    patches: list[Patch] = []
     i = j = 0
     while i < N or j < M:
         start, paired = (i, j), i < N and j < M
@@ -132,8 +132,8 @@ def _differences(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> list
             i += 1
         else:
             j += 1
-        if found and (found[-1].plain_last, found[-1].last) == start:
-            found[-1] = found[-1]._replace(plain_last=i, last=j)
+        if patches and (patches[-1].plain_last, patches[-1].last) == start:
+            patches[-1] = patches[-1]._replace(plain_last=i, last=j)
         else:
-            found.append(Patch(start[0], i, start[1], j))
-    return found
+            patches.append(Patch(start[0], i, start[1], j))
+    return patches

@@ -77,14 +77,14 @@ def edits(
     final text.
     """
     drafted, written = iter(before), iter(after)
-    found = []
+    result = []
     for slot, label in enumerate(place(draft, path, blank)):
         at = min(slot // 2, len(draft))
         text = "" if label is None else next(written)
         if slot % 2 and slot // 2 < len(draft):
             old = next(drafted)
             same = label == draft[at] and text == old
-            found.append(Edit("delete" if label is None else "keep" if same else "replace", old, text, at))
+            result.append(Edit("delete" if label is None else "keep" if same else "replace", old, text, at))
         elif label is not None:
-            found.append(Edit("insert", "", text, at))
-    return found
+            result.append(Edit("insert", "", text, at))
+    return result

@@ -196,8 +196,8 @@ def render_turns(turns: Sequence[Turn]) -> str:
     tags = [f"[Speaker {speaker}]: " if speaker or at else "" for at, (speaker, _) in enumerate(merged)]
     rendered = " ".join(tag + text for tag, (_, text) in zip(tags, merged, strict=True))
     tagged = parse_tagged(rendered)
-    found = [(turn.speaker, turn.text) for turn in tagged.turns] or [(NOBODY, tagged.text)][: len(merged)]
-    if found != merged or tagged.malformed or not all(turn.text.strip() for turn in turns):
+    parsed = [(turn.speaker, turn.text) for turn in tagged.turns] or [(NOBODY, tagged.text)][: len(merged)]
+    if parsed != merged or tagged.malformed or not all(turn.text.strip() for turn in turns):
         raise ValueError(
             f"turns {rendered[:80]!r} would be read otherwise; tags hold texts without tags, and speakers that are "
             "numbers, nobody only before the first of them"

@@ -13,7 +13,7 @@ from redline.types import Word
 
 
 class TokenTimes:
-    """When the words of one text are said, worked out when it is first asked for.
+    """Word times of one text, computed when they are first asked for.
 
     It holds no more of the posteriors than the columns of the text's tokens and of the blank.
     """

@@ -28,7 +28,7 @@ SPOKEN_MARKS = "&@#%*/\\"
 WILD_IN_SILENCE = 0.1
 """What a wildcard costs in a frame of silence, in nats: enough to keep pauses out of it, too little to split it."""
 MIN_FIT = -1.7
-"""A text whose mean log probability of a frame is lower is not what was said."""
+"""A text whose mean log probability of a frame is lower does not belong to the sound."""
 DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Scripts without spaces: kana, Han, Thai, Lao, Burmese, Khmer."""
 UNALIGNED = Notice(
@@ -92,7 +92,7 @@ def fold_case(logits: Tensor) -> Tensor:
 
 
 def with_wildcard(logits: Tensor) -> Tensor:
-    """`fold_case` and, in one more column, what fits whichever letter is said: logits [..., C] -> [..., C + 1]."""
+    """`fold_case` and, in one more column, a wildcard that fits every letter: logits [..., C] -> [..., C + 1]."""
     log_probs = fold_case(logits)
     letters = log_probs[..., BLANK + 1 :].amax(dim=-1)
     wild = torch.maximum(letters, log_probs[..., BLANK] - WILD_IN_SILENCE)
@@ -121,8 +121,8 @@ def scored_word_times(
     rows = logits.shape[-1]
     spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], _space(rows)
     log_probs = with_wildcard(logits)
-    found = align_scores(log_probs, lengths, [_joined(words, space) for words in spelled], BLANK)
-    clips = zip(texts, spelled, found, log_probs, lengths.tolist(), strict=True)
+    alignments = align_scores(log_probs, lengths, [_joined(words, space) for words in spelled], BLANK)
+    clips = zip(texts, spelled, alignments, log_probs, lengths.tolist(), strict=True)
     return [
         (
             _aligned_words(text.split(), words, rows, alignment, row[:length], frame_s),
@@ -133,13 +133,13 @@ def scored_word_times(
 
 
 class LazyWordTimes:
-    """When the words of one text are said, worked out when it is first asked for.
+    """Word times of one text, computed when they are first asked for.
 
     It holds no more of the posteriors than the text's own letters. In scripts without spaces each character is a word.
     """
 
     def __init__(self, text: str, logits: Tensor, frame_s: float, before: str = "") -> None:
-        """A text with the character logits [T, C] of its clip, in which the words of `before` are said first."""
+        """A text with the character logits [T, C] of its clip, which begins with the words of `before`."""
         rows = logits.shape[-1]
         self.skipped = len(_units(before))
         self.names = [*_units(before), *_units(text)]
@@ -151,20 +151,22 @@ class LazyWordTimes:
         self.space = columns.index(space)
         self.wild = columns.index(rows) if rows in columns else -1
         self.frame_s = frame_s
-        self.made: tuple[Word, ...] | None = None
+        self.words: tuple[Word, ...] | None = None
 
     def __call__(self) -> tuple[Word, ...]:
-        """All words in seconds from the start of the clip; none where this is not what was said."""
-        if self.made is None:
+        """All words in seconds from the start of the clip; none where the text does not fit the sound."""
+        if self.words is None:
             length = torch.tensor([len(self.log_probs)])
             targets = [_joined(self.spelled, self.space)]
-            (found,) = align_scores(self.log_probs[None], length, targets, BLANK)
-            fits = found is not None and found.score > MIN_FIT
+            (alignment,) = align_scores(self.log_probs[None], length, targets, BLANK)
+            fits = alignment is not None and alignment.score > MIN_FIT
             words = (
-                _aligned_words(self.names, self.spelled, self.wild, found, self.log_probs, self.frame_s) if fits else []
+                _aligned_words(self.names, self.spelled, self.wild, alignment, self.log_probs, self.frame_s)
+                if fits
+                else []
             )
-            self.made = tuple(words[self.skipped :])
-        return self.made
+            self.words = tuple(words[self.skipped :])
+        return self.words
 
 
 def _units(text: str) -> list[str]:

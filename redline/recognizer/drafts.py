@@ -12,7 +12,7 @@ from torch import Tensor
 from redline.decoding import ctc_beam
 from redline.decoding.biasing import KeywordTrie
 from redline.decoding.ctc import collapse
-from redline.decoding.ctc_beam import BeamOptions, Candidates
+from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
 from redline.decoding.keyword_patches import KeywordBias, Patch, splice
 from redline.decoding.ngram import NgramLM
 from redline.models.conformer import EncoderOutput
@@ -68,18 +68,18 @@ def search_drafts(
         if draft_lm is None:
             paths.append(logits.argmax(dim=-1))
         if draft_lm is not None or drawn:
-            candidates.append(Candidates.of(logits, lengths, head.blank, options))
+            candidates.append(FrameCandidates.of(logits, lengths, head.blank, options))
     if draft_lm is None:
         rows = torch.cat(paths, dim=1).tolist()
         plain = [collapse(row[:length], head.blank) for row, length in zip(rows, lengths.tolist(), strict=True)]
     else:
-        plain = ctc_beam.search(Candidates.join(candidates), draft_lm, options)
+        plain = ctc_beam.search(FrameCandidates.join(candidates), draft_lm, options)
     are_finite = torch.stack(finite).all(dim=0).tolist()
     drafts = [Draft(ids, ids, [], is_finite) for ids, is_finite in zip(plain, are_finite, strict=True)]
     if drawn:
         found = [bias for bias in biases if bias is not None]
         trie = KeywordTrie.join([bias.trie for bias in found]).to(lengths.device)
-        others = ctc_beam.search(Candidates.join(candidates).rows(drawn), draft_lm, options, trie)
+        others = ctc_beam.search(FrameCandidates.join(candidates).rows(drawn), draft_lm, options, trie)
         for row, bias, other in zip(drawn, found, others, strict=True):
             drafts[row] = Draft(plain[row], *splice(plain[row], other, bias), are_finite[row])
     return drafts

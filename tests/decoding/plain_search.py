@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from redline.decoding.biasing import KeywordTrie
-from redline.decoding.ctc_beam import BeamOptions, Candidates
+from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
 from redline.decoding.ngram import NgramLM
 
 NEVER = -math.inf
@@ -40,14 +40,14 @@ def bias_score(trie: KeywordTrie, text: Sequence[int], ended: bool = True) -> fl
 
 
 def search_plain(
-    candidates: Candidates, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None = None
+    candidates: FrameCandidates, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None = None
 ) -> list[list[int]]:
     """The best text of each utterance as ids."""
     return [_search_one(candidates, row, lm, options, bias) for row in range(len(candidates.ids))]
 
 
 def _search_one(
-    candidates: Candidates, row: int, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None
+    candidates: FrameCandidates, row: int, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None
 ) -> list[int]:
     def score(text: Text, ended: bool = False) -> float:
         total = log_add(*beam[text]) + options.token_bonus * len(text)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from redline.decoding.biasing import KeywordTrie
-from redline.decoding.ctc_beam import ALONE, BeamOptions, Candidates, search
+from redline.decoding.ctc_beam import ALONE, BeamOptions, FrameCandidates, search
 from redline.errors import ConfigError
 from tests.decoding.plain_search import bias_score, search_plain
 
@@ -91,7 +91,7 @@ def test_the_fast_search_is_drawn_as_its_readable_twin_is(seed: int) -> None:
     options = BeamOptions(width=6, candidates=4, margin=5.0, lm_weight=0.0, token_bonus=0.3)
     words = KeywordTrie.build([[0, 4], [1, 5, 6], [1]], [], STARTS, boost=1.5)
     logits = torch.randn(4, 10, BLANK + 1) * 2
-    candidates = Candidates.of(logits, torch.tensor([10, 7, 1, 0]), BLANK, options)
+    candidates = FrameCandidates.of(logits, torch.tensor([10, 7, 1, 0]), BLANK, options)
     assert search(candidates, None, options, words) == search_plain(candidates, None, options, words)
 
 
@@ -103,7 +103,7 @@ def test_rows_with_keywords_of_their_own_are_searched_together_as_each_alone() -
     joined = KeywordTrie.join(mixed)
     assert len(joined.roots) == sum(len(trie.roots) for trie in tries), "keywords that are the same stand there once"
     logits, lengths = torch.randn(4, 12, BLANK + 1) * 2, torch.tensor([12, 7, 9, 1])
-    candidates = Candidates.of(logits, lengths, BLANK, options)
+    candidates = FrameCandidates.of(logits, lengths, BLANK, options)
     alone = [search(candidates.rows([row]), None, options, trie)[0] for row, trie in enumerate(mixed)]
     assert search(candidates, None, options, joined) == alone
     assert len({tuple(search(candidates.rows([0]), None, options, trie)[0]) for trie in tries}) > 1
@@ -113,7 +113,7 @@ def test_an_expected_word_is_heard_where_it_nearly_was() -> None:
     log_probs = torch.full((1, 4, BLANK + 1), 0.001)
     for frame, (likely, nearly) in enumerate([(1, 0), (BLANK, BLANK), (5, 4), (BLANK, BLANK)]):
         log_probs[0, frame, likely], log_probs[0, frame, nearly] = 0.6, 0.3
-    candidates = Candidates.of(log_probs.log(), torch.tensor([4]), BLANK, ALONE)
+    candidates = FrameCandidates.of(log_probs.log(), torch.tensor([4]), BLANK, ALONE)
     assert search(candidates, None, ALONE) == [[1, 5]]
     assert search(candidates, None, ALONE, KeywordTrie.build([[0, 4]], [], STARTS, boost=2.0)) == [[0, 4]]
     assert search(candidates, None, ALONE, KeywordTrie.build([[0, 6]], [], STARTS, boost=2.0)) == [[1, 5]]

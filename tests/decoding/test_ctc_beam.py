@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from redline.decoding.ctc import collapse, greedy
-from redline.decoding.ctc_beam import BeamOptions, Candidates, log_add, search
+from redline.decoding.ctc_beam import BeamOptions, FrameCandidates, log_add, search
 from redline.decoding.ngram import NgramLM
 from redline.errors import ConfigError
 from redline_recipes.tiny.ngram import NgramOptions, estimate
@@ -26,10 +26,10 @@ def model() -> NgramLM:
     return estimate(stream.numpy(), BLANK + 1, BLANK, NgramOptions(order=3), BeamOptions())
 
 
-def _candidates(seed: int, options: BeamOptions, B: int = 4, T: int = 12) -> Candidates:
+def _candidates(seed: int, options: BeamOptions, B: int = 4, T: int = 12) -> FrameCandidates:
     torch.manual_seed(seed)
     logits = torch.randn(B, T, BLANK + 1) * 2
-    return Candidates.of(logits, torch.tensor([T, T - 3, 1, 0]), BLANK, options)
+    return FrameCandidates.of(logits, torch.tensor([T, T - 3, 1, 0]), BLANK, options)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -57,7 +57,7 @@ def test_a_wide_search_is_the_best_of_all_texts_over_all_paths(with_model: bool,
     def score(text: tuple[int, ...]) -> float:
         return math.log(texts[text]) + 0.6 * with_model * lm_score(model, text) + 0.4 * len(text)
 
-    candidates = Candidates.of(logits, torch.tensor([4]), BLANK, options)
+    candidates = FrameCandidates.of(logits, torch.tensor([4]), BLANK, options)
     assert search(candidates, model if with_model else None, options) == [list(max(texts, key=score))]
 
 
@@ -65,13 +65,13 @@ def test_alone_is_as_in_a_batch(model: NgramLM) -> None:
     torch.manual_seed(3)
     options = BeamOptions(width=8)
     logits, lengths = torch.randn(3, 20, BLANK + 1) * 3, [20, 11, 5]
-    whole = Candidates.of(logits, torch.tensor(lengths), BLANK, options)
+    whole = FrameCandidates.of(logits, torch.tensor(lengths), BLANK, options)
     together = search(whole, model, options)
-    parts = [Candidates.of(part, torch.tensor(lengths), BLANK, options) for part in logits.split(7, dim=1)]
-    assert search(Candidates.join(parts), model, options) == together, "picked frames by frames"
+    parts = [FrameCandidates.of(part, torch.tensor(lengths), BLANK, options) for part in logits.split(7, dim=1)]
+    assert search(FrameCandidates.join(parts), model, options) == together, "picked frames by frames"
     assert search(whole.rows([2, 0]), model, options) == [together[2], together[0]]
     for row, length in enumerate(lengths):
-        alone = Candidates.of(logits[row : row + 1, :length], torch.tensor([length]), BLANK, options)
+        alone = FrameCandidates.of(logits[row : row + 1, :length], torch.tensor([length]), BLANK, options)
         assert search(alone, model, options) == [together[row]]
 
 
@@ -80,7 +80,7 @@ def test_sure_frames_need_no_reader(model: NgramLM) -> None:
     logits = torch.nn.functional.one_hot(torch.tensor([path]), BLANK + 1) * 50.0
     lengths = torch.tensor([len(path)])
     options = BeamOptions()
-    candidates = Candidates.of(logits, lengths, BLANK, options)
+    candidates = FrameCandidates.of(logits, lengths, BLANK, options)
     assert search(candidates, model, options) == greedy(logits, lengths, BLANK) == [[1, 1, 2, 3]]
     assert candidates.greedy(BLANK) == [[1, 1, 2, 3]]
 
@@ -91,13 +91,13 @@ def test_the_reader_decides_where_the_ear_cannot(model: NgramLM) -> None:
     logits = torch.full((1, 3, BLANK + 1), -9.0)
     logits[0, 0, 1], logits[0, 1, [2, 5]], logits[0, 2, 3] = 5.0, torch.tensor([4.0, 4.1]), 5.0
     options = BeamOptions(lm_weight=0.5, token_bonus=0.0)
-    candidates = Candidates.of(logits, torch.tensor([3]), BLANK, options)
+    candidates = FrameCandidates.of(logits, torch.tensor([3]), BLANK, options)
     assert search(candidates, None, options) == [[1, 5, 3]]
     assert search(candidates, reader, options) == [[1, 2, 3]]
 
 
 def test_no_frames_give_no_text(model: NgramLM) -> None:
-    empty = Candidates.of(torch.zeros(2, 0, BLANK + 1), torch.zeros(2, dtype=torch.int64), BLANK, BeamOptions())
+    empty = FrameCandidates.of(torch.zeros(2, 0, BLANK + 1), torch.zeros(2, dtype=torch.int64), BLANK, BeamOptions())
     assert search(empty, model, BeamOptions()) == [[], []]
 
 
