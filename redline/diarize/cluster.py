@@ -20,11 +20,11 @@ from torch import Tensor
 
 from redline.types import Word
 
-Span = tuple[float, float]
-Track = Callable[[Sequence[Span]], Tensor]
+TimeSpan = tuple[float, float]
+Track = Callable[[Sequence[TimeSpan]], Tensor]
 """Spans in seconds -> their speaker embeddings [N, E]."""
 LONG_PAUSE_S = 0.5
-SHORTEST_S = 0.1
+MIN_WEIGHT_S = 0.1
 """What a shorter window or word weighs."""
 
 
@@ -109,7 +109,7 @@ def viterbi_path(scores: Tensor, costs: Tensor) -> list[int]:
 
 
 def name_speakers(labels: Sequence[int], given: Sequence[str]) -> list[str]:
-    """Names of the words' speakers: those of the first words are given, and a speaker has the one it has most.
+    """Names of the words' speakers: those of the first words are given, and a speaker has the name it has most.
 
     Speakers without one are numbered.
     """
@@ -127,7 +127,7 @@ def _runs(words: Sequence[Word], pause_s: float) -> list[Sequence[Word]]:
     return [words[start:end] for start, end in pairwise([*starts, len(words)])]
 
 
-def _windows(start: float, end: float, options: ClusterOptions) -> list[Span]:
+def _windows(start: float, end: float, options: ClusterOptions) -> list[TimeSpan]:
     """Windows that cover a stretch of speech evenly."""
     room = end - start - options.window_s
     if room <= 0:
@@ -137,8 +137,8 @@ def _windows(start: float, end: float, options: ClusterOptions) -> list[Span]:
     return [(begin, begin + options.window_s) for begin in starts]
 
 
-def _surroundings(word: Word, run: Sequence[Word], context_s: float) -> Span:
-    """From the start of the first to the end of the last of the words near one in its run."""
+def _surroundings(word: Word, run: Sequence[Word], context_s: float) -> TimeSpan:
+    """From the start of the first to the end of the last of the words near a word in its run."""
     middle = (word.start + word.end) / 2
     near = [
         other
@@ -148,8 +148,8 @@ def _surroundings(word: Word, run: Sequence[Word], context_s: float) -> Span:
     return near[0].start, near[-1].end
 
 
-def _seconds(spans: Sequence[Span]) -> Tensor:
-    return torch.tensor([max(end - start, SHORTEST_S) for start, end in spans])
+def _seconds(spans: Sequence[TimeSpan]) -> Tensor:
+    return torch.tensor([max(end - start, MIN_WEIGHT_S) for start, end in spans])
 
 
 def _centroids(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], options: ClusterOptions) -> Tensor:
@@ -159,10 +159,10 @@ def _centroids(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], optio
         length[label] = length.get(label, 0.0) + amount
     ranked = sorted(length, key=lambda label: -length[label])[: options.max_speakers]
     kept = [label for label in ranked if length[label] >= options.min_speaker_s] or ranked[:1]
-    found = torch.stack([_centroid(embeddings, seconds, labels, label) for label in kept])
+    centroids = torch.stack([_centroid(embeddings, seconds, labels, label) for label in kept])
     amounts = torch.tensor([length[label] for label in kept])
-    merged = agglomerate(found @ found.T, amounts, options.speaker_similarity)
-    return torch.stack([_centroid(found, amounts, merged, label) for label in dict.fromkeys(merged)])
+    merged = agglomerate(centroids @ centroids.T, amounts, options.speaker_similarity)
+    return torch.stack([_centroid(centroids, amounts, merged, label) for label in dict.fromkeys(merged)])
 
 
 def _centroid(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], label: int) -> Tensor:

@@ -13,7 +13,7 @@ from redline.decoding.tags import speaker_turns
 from redline.types import Hypothesis, SpeakerEmbedding
 
 SAME_SPEAKER = 0.6
-"""A speaker that is more similar than this to one of an earlier window is the same."""
+"""A speaker that is more similar than this to a speaker of an earlier window is the same."""
 
 
 def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tuple[SpeakerEmbedding, ...], Hypothesis]:
@@ -24,26 +24,26 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
     """
     if not known:
         return hypothesis.speaker_embeddings, hypothesis
-    found = list(known)
+    speakers = list(known)
     names: dict[str, str] = {}
     for voice in hypothesis.speaker_embeddings:
-        similarities = [_cosine(voice, other) for other in found]
+        similarities = [_cosine(voice, other) for other in speakers]
         best = similarities.index(max(similarities))
         if similarities[best] < SAME_SPEAKER:
-            taken = {other.speaker for other in found}
-            number = next(str(n) for n in range(1, len(found) + 2) if str(n) not in taken)
-            found.append(replace(voice, speaker=number))
+            taken = {other.speaker for other in speakers}
+            number = next(str(n) for n in range(1, len(speakers) + 2) if str(n) not in taken)
+            speakers.append(replace(voice, speaker=number))
             names[voice.speaker] = number
         else:
-            found[best] = _merged(found[best], voice)
-            names[voice.speaker] = found[best].speaker
+            speakers[best] = _merged(speakers[best], voice)
+            names[voice.speaker] = speakers[best].speaker
     words = tuple(replace(word, speaker=names.get(word.speaker or "", word.speaker)) for word in hypothesis.words)
     voices = tuple(replace(voice, speaker=names[voice.speaker]) for voice in hypothesis.speaker_embeddings)
-    return tuple(found), replace(hypothesis, turns=speaker_turns(words), words=words, speaker_embeddings=voices)
+    return tuple(speakers), replace(hypothesis, turns=speaker_turns(words), words=words, speaker_embeddings=voices)
 
 
-def _cosine(one: SpeakerEmbedding, other: SpeakerEmbedding) -> float:
-    return sum(a * b for a, b in zip(one.vector, other.vector, strict=True))
+def _cosine(a: SpeakerEmbedding, b: SpeakerEmbedding) -> float:
+    return sum(x * y for x, y in zip(a.vector, b.vector, strict=True))
 
 
 def _merged(known: SpeakerEmbedding, new: SpeakerEmbedding) -> SpeakerEmbedding:
