@@ -137,7 +137,7 @@ class Flight:
 
         `progress` gets the seconds done and known.
         """
-        told = (0.0, 0.0)
+        reported = (0.0, 0.0)
         while True:
             yield
             held_s = sum(recording.held_s for recording in self.recordings)
@@ -150,8 +150,8 @@ class Flight:
                     self._scheduler.withdraw(due.session)
             else:
                 return
-            if progress is not None and (now := self._done_and_known_s()) != told:
-                told = now
+            if progress is not None and (now := self._done_and_known_s()) != reported:
+                reported = now
                 progress(*now)
 
     def take_finished(self) -> Iterator[Recording]:
@@ -183,5 +183,5 @@ class Flight:
 
     def _done_and_known_s(self) -> tuple[float, float]:
         known = self._taken_s + sum(recording.known_s for recording in self.recordings)
-        open_s = sum(one.known_s - one.session.fed_s + one.held_s for one in self.recordings if not one.finished)
+        open_s = sum(each.known_s - each.session.fed_s + each.held_s for each in self.recordings if not each.finished)
         return round(max(0.0, known - open_s), 3), round(known, 3)
