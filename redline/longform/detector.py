@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio.levels import CLIPPED, LOUD_DB, ClippingMeter, is_silent
-from redline.longform.vad import BLOCK, SileroVad, SpeechSpans, VadOptions, frame_levels
+from redline.longform.vad import VAD_BLOCK, SileroVad, SpeechSpans, VadOptions, frame_levels
 from redline.types import SAMPLE_RATE, Notice, Span
 
 _RAISED_DB = -20.0  # what the network gets the loudest frame of a quieter or overdriven recording brought to
@@ -38,7 +38,7 @@ class SpeechDetector:
     - Silence: a block of digital silence or of a converter's noise holds no speech, and the network does not see it.
     - Second look: where no speech has been found in the recording yet, a lower threshold decides, for up to 600 s at a
       time; what it finds is given up when clear speech comes within that time.
-    - Clipping: measured as `ClippingMeter` does; the notice tells the share of all samples.
+    - Clipping: measured as `ClippingMeter` does; the notice names the share of all samples.
     """
 
     def __init__(self, options: VadOptions | None) -> None:
@@ -47,7 +47,7 @@ class SpeechDetector:
         self._faint = SpeechSpans(_SECOND_LOOK)
         self._held: dict[int, Span] = {}  # faint speech by its start, until it is known whether there is clear speech
         self._stretch = 0  # samples that the second look has seen since it last decided
-        self._found = self._found_faint = False
+        self._any_clear = self._any_faint = False
         self._loudest_db = -np.inf
         self._silent = True
         self._previous = np.zeros(0, dtype=np.float32)
@@ -55,7 +55,7 @@ class SpeechDetector:
         self._clipping = ClippingMeter()
 
     def push(self, samples: NDArray[np.float32], *, last: bool = False) -> Detection:
-        """The next block, of `BLOCK` samples except at the end."""
+        """The next block, of `VAD_BLOCK` samples except at the end."""
         self._end += len(samples)
         levels = frame_levels(samples)
         self._clipping.feed(samples)
@@ -66,22 +66,22 @@ class SpeechDetector:
         strength = (probabilities + levels / 60).astype(np.float32)
         speech, notices = self._clear.push(probabilities, self._end), list[Notice]()
         settled = self._clear.settled
-        self._found = self._found or bool(speech)
-        if not self._found:
+        self._any_clear = self._any_clear or bool(speech)
+        if not self._any_clear:
             speech, settled = self._look_again(probabilities, settled, last)
             if speech:
                 message = "speech was found only at a second, more sensitive look; check the text"
                 notices = [Notice("faint-speech", message, speech[0].start_s, speech[-1].end_s)]
-                self._found_faint = True
+                self._any_faint = True
         return Detection(speech, settled, strength, self._summary() + notices if last else notices)
 
     def _probabilities(self, samples: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
         self._loudest_db = max(self._loudest_db, float(levels.max(initial=-np.inf)))
         # A short rest says little about itself: it is judged together with the end of the block before it.
-        recent = np.concatenate((self._previous, samples))[-BLOCK:]
+        recent = np.concatenate((self._previous, samples))[-VAD_BLOCK:]
         self._previous = samples
         if not len(samples) or is_silent(recent):
-            self._vad = SileroVad()  # what follows is heard as a beginning is
+            self._vad = SileroVad()  # what follows is judged as a beginning
             return np.zeros(len(levels), dtype=np.float32)
         self._silent = False
         usual = _RAISED_DB <= self._loudest_db <= LOUD_DB
@@ -91,8 +91,8 @@ class SpeechDetector:
         """Faint speech, and before which sample it is known, where no clear speech has been found."""
         for span in self._faint.push(probabilities, self._end):
             self._held[span.start] = span
-        self._stretch += BLOCK
-        if not last and self._stretch + BLOCK <= _SECOND_LOOK_S * SAMPLE_RATE:
+        self._stretch += VAD_BLOCK
+        if not last and self._stretch + VAD_BLOCK <= _SECOND_LOOK_S * SAMPLE_RATE:
             return [], min([settled, self._faint.settled, *self._held])
         speech, self._held, self._stretch = [*self._held.values()], {}, 0
         return speech, self._faint.settled
@@ -106,7 +106,7 @@ class SpeechDetector:
                 "off cannot be heard, so check the text; record with less gain, or use the original if this is a copy"
             )
             notices.append(Notice("clipped", message))
-        if self._clear is not None and not self._found and not self._found_faint:
+        if self._clear is not None and not self._any_clear and not self._any_faint:
             message = (
                 f"no speech was found, though the recording is not silent (its loudest part is at "
                 f"{self._loudest_db:.0f} dBFS); if someone does speak in it, switch speech detection off (vad=False, "

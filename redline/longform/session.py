@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from redline.audio.check import checked_waveform
 from redline.errors import RecognitionError, RedlineError
-from redline.longform import vad
 from redline.longform.detector import SpeechDetector
 from redline.longform.stitch import Stitcher, shifted
-from redline.longform.vad import VadOptions
+from redline.longform.vad import VAD_BLOCK, VAD_FRAME, VadOptions
 from redline.longform.windows import Strength, WindowCutter, WindowOptions
 from redline.types import (
     SAMPLE_RATE,
@@ -30,7 +29,7 @@ from redline.types import (
 )
 
 T = TypeVar("T")
-SHORTEST_S = 0.02
+MIN_RECORDING_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
 
 
@@ -82,7 +81,7 @@ class Session:
         self._context: tuple[NDArray[np.float32], str] | None = None  # the window before, and its tagged answer
         self._context_s = 0.0  # of it in front of the clip that is recognized
         self._notices: list[Notice] = []  # about the recording as a whole
-        self._told = [0, 0, 0]  # notices of the recording, of windows, and segments
+        self._reported = [0, 0, 0]  # notices of the recording, of windows, and segments
 
     @property
     def done(self) -> bool:
@@ -112,21 +111,23 @@ class Session:
             raise ValueError(f"{self.source}: the session is closed, it takes no more samples")
         self._incoming.append(checked_waveform(Waveform(samples, self.source)).samples.copy())
         self._fed += len(samples)
-        if sum(map(len, self._incoming)) >= vad.BLOCK:
+        if sum(map(len, self._incoming)) >= VAD_BLOCK:
             waiting = np.concatenate(self._incoming)
-            whole = len(waiting) - len(waiting) % vad.BLOCK
-            for at in range(0, whole, vad.BLOCK):
-                self._push(waiting[at : at + vad.BLOCK])
+            whole = len(waiting) - len(waiting) % VAD_BLOCK
+            for at in range(0, whole, VAD_BLOCK):
+                self._push(waiting[at : at + VAD_BLOCK])
             self._incoming = [waiting[whole:].copy()]
 
     def close(self, warnings: Sequence[Notice] = ()) -> None:
         """The sound has ended; `warnings` say what went wrong in reading it."""
         self.closed = True
         self._notices += warnings
-        if self._fed >= SHORTEST_S * SAMPLE_RATE:
+        if self._fed >= MIN_RECORDING_S * SAMPLE_RATE:
             self._push(np.concatenate(self._incoming), last=True)
         else:
-            message = f"{1000 * self._fed / SAMPLE_RATE:g} ms of audio; at least {1000 * SHORTEST_S:g} ms are needed"
+            message = (
+                f"{1000 * self._fed / SAMPLE_RATE:g} ms of audio; at least {1000 * MIN_RECORDING_S:g} ms are needed"
+            )
             self._notices.append(Notice("too-short", message))
 
     def ready(self) -> list[Request]:
@@ -198,7 +199,7 @@ class Session:
         detection = self._detector.push(samples, last=last)
         self._notices += detection.notices
         self._strength = np.concatenate((self._strength, detection.strength))
-        strength = Strength(self._strength, self._base // vad.FRAME)
+        strength = Strength(self._strength, self._base // VAD_FRAME)
         windows = self._cutter.push(detection.speech, detection.settled, strength)
         self._needed = self._cutter.needed(detection.settled)
         if last:
@@ -207,9 +208,9 @@ class Session:
         for window in windows:
             self._clips[len(self.windows)] = self._samples[window.start - self._base : window.end - self._base].copy()
             self.windows.append(window)
-        frames = (self._needed - self._base) // vad.FRAME
-        self._base += frames * vad.FRAME
-        self._samples, self._strength = self._samples[frames * vad.FRAME :].copy(), self._strength[frames:].copy()
+        frames = (self._needed - self._base) // VAD_FRAME
+        self._base += frames * VAD_FRAME
+        self._samples, self._strength = self._samples[frames * VAD_FRAME :].copy(), self._strength[frames:].copy()
 
     def _request(self, id: int) -> Request:
         task = self.task if id == 0 else replace(self.task, prefix=None)
@@ -223,8 +224,8 @@ class Session:
         return Request(Waveform(samples, self.source), task, id)
 
     def _new(self, kind: int, items: list[T]) -> list[T]:
-        new = items[self._told[kind] :]
-        self._told[kind] = len(items)
+        new = items[self._reported[kind] :]
+        self._reported[kind] = len(items)
         return new
 
     def _transcript(self) -> Transcript:

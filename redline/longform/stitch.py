@@ -26,7 +26,7 @@ class Stitcher:
         self._languages: Counter[str] = Counter()  # samples in which each was spoken
 
     def add(self, span: Span, outcome: Hypothesis | RedlineError) -> None:
-        """The next window: its segments get times of the recording; one that failed becomes a notice."""
+        """The next window: its segments get times of the recording; a failed window becomes a notice."""
         self.windows += 1
         if isinstance(outcome, RedlineError):
             self._failures += 1
@@ -61,7 +61,7 @@ class Stitcher:
             duration=duration,
             model=model,
             task=task.name,
-            turns=tuple(turns_of(self.segments)),
+            turns=tuple(segment_turns(self.segments)),
             warnings=(*warnings, *self.notices),
         )
 
@@ -97,7 +97,7 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
     return segments or [whole]
 
 
-def turns_of(segments: Sequence[Segment]) -> list[Turn]:
+def segment_turns(segments: Sequence[Segment]) -> list[Turn]:
     """Who speaks when: neighbouring segments of one speaker are one turn; those of nobody are none."""
     turns: list[Turn] = []
     for speaker, group in groupby(segments, key=lambda segment: segment.speaker):

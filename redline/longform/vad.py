@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Span
 
-FRAME = 512
+VAD_FRAME = 512
 """Samples per probability: 32 ms at 16 kHz."""
 _CONTEXT = 64  # samples of the previous frame in front of each frame
 _REFLECT = 64  # samples mirrored behind it
-BLOCK = 1024 * FRAME
+VAD_BLOCK = 1024 * VAD_FRAME
 """Samples that are judged together, 33 s: what bounds memory and look-ahead."""
 
 
@@ -85,10 +85,10 @@ _NAMES = {
 
 @functools.cache
 def _network() -> SileroNet:
-    found = importlib.util.find_spec("silero_vad")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("silero_vad")
+    if spec is None or spec.origin is None:
         raise ImportError("silero-vad is not installed; pip install silero-vad")
-    path = Path(found.origin).parent / "data" / "silero_vad.jit"
+    path = Path(spec.origin).parent / "data" / "silero_vad.jit"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the package ships these weights in no newer form
         packaged = torch.jit.load(str(path), map_location="cpu")
@@ -112,12 +112,12 @@ class SileroVad:
         N is a multiple of 512 except at the end of the recording; the answer does not depend on the blocks.
         """
         check_fork()
-        W = -(-len(samples) // FRAME)
-        block = np.zeros(_CONTEXT + W * FRAME, dtype=np.float32)
+        W = -(-len(samples) // VAD_FRAME)
+        block = np.zeros(_CONTEXT + W * VAD_FRAME, dtype=np.float32)
         block[:_CONTEXT] = self._before
         block[_CONTEXT : _CONTEXT + len(samples)] = samples
         self._before = block[-_CONTEXT:].copy()
-        frames = torch.from_numpy(block * np.float32(gain)).unfold(0, _CONTEXT + FRAME, FRAME)  # [W, 576]
+        frames = torch.from_numpy(block * np.float32(gain)).unfold(0, _CONTEXT + VAD_FRAME, VAD_FRAME)  # [W, 576]
         values, self._state = _network()(frames, self._state)
         probabilities: NDArray[np.float32] = values.numpy()
         return probabilities
@@ -125,9 +125,9 @@ class SileroVad:
 
 def frame_levels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Samples [N] -> the level of each 32 ms frame in dB below full scale, never under -120, [ceil(N / 512)]."""
-    whole = len(samples) // FRAME
-    frames, rest = samples[: whole * FRAME].reshape(whole, FRAME), samples[whole * FRAME :]
-    power = np.einsum("ij,ij->i", frames, frames) / np.float32(FRAME)
+    whole = len(samples) // VAD_FRAME
+    frames, rest = samples[: whole * VAD_FRAME].reshape(whole, VAD_FRAME), samples[whole * VAD_FRAME :]
+    power = np.einsum("ij,ij->i", frames, frames) / np.float32(VAD_FRAME)
     if len(rest):
         power = np.append(power, np.square(rest).mean())
     levels: NDArray[np.float32] = 10 * np.log10(np.maximum(power, np.float32(1e-12)))
@@ -154,9 +154,9 @@ class SpeechSpans:
         for frame, probability in enumerate(probabilities.tolist(), start=self._frames):
             if self._onset is None:
                 if probability >= self._options.onset:
-                    self._onset = frame * FRAME
+                    self._onset = frame * VAD_FRAME
             elif probability < self._options.offset:
-                runs.append(Span(self._onset, frame * FRAME))
+                runs.append(Span(self._onset, frame * VAD_FRAME))
                 self._onset = None
         self._frames += len(probabilities)
         if self._onset is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.longform.vad import FRAME
+from redline.longform.vad import VAD_FRAME
 from redline.types import SAMPLE_RATE, Span
 
 _PAUSE_S = 0.2  # a cut wants this much weakness around it, so that one weak frame inside a word does not attract it
@@ -44,14 +44,14 @@ class Strength:
 
     def weakest(self, earliest: float, latest: float) -> int:
         """The sample in the middle of the weakest frame between two samples."""
-        first = math.ceil(earliest / FRAME - 0.5) - self.first
-        last = math.floor(latest / FRAME - 0.5) - self.first
-        width = round(_PAUSE_S / 2 * SAMPLE_RATE / FRAME)
+        first = math.ceil(earliest / VAD_FRAME - 0.5) - self.first
+        last = math.floor(latest / VAD_FRAME - 0.5) - self.first
+        width = round(_PAUSE_S / 2 * SAMPLE_RATE / VAD_FRAME)
         low = max(0, first - width)
         around = np.pad(self.values[low : last + width + 1], width, mode="edge")
         smooth = np.convolve(around, np.ones(2 * width + 1), mode="same")[width:-width]
-        found = first + int(np.argmin(smooth[first - low : last - low + 1]))
-        return round((self.first + found + 0.5) * FRAME)
+        weakest = first + int(np.argmin(smooth[first - low : last - low + 1]))
+        return round((self.first + weakest + 0.5) * VAD_FRAME)
 
 
 class WindowCutter:

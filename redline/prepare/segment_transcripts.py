@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.longform import vad
 from redline.longform.session import Session, SessionOptions
+from redline.longform.vad import VAD_BLOCK, VAD_FRAME, frame_levels
 from redline.longform.windows import WindowOptions
 from redline.models.nar import NarModel
 from redline.normalize import Letters, spoken
@@ -123,8 +123,8 @@ def segment_transcript(
 ) -> SegmentedTranscript:
     """Find what of a text is said where; what does not fit is among the rows, marked as dropped."""
     session = Session(ClipLimits(ALIGNMENT_WINDOW_S), Task(), SessionOptions(window=WindowOptions(join_s=2.0)))
-    for at in range(0, len(wave.samples), vad.BLOCK):
-        session.feed(wave.samples[at : at + vad.BLOCK])
+    for at in range(0, len(wave.samples), VAD_BLOCK):
+        session.feed(wave.samples[at : at + VAD_BLOCK])
         session.ready()  # only the windows are wanted, not their clips
     session.close()
     posteriors = character_posteriors(model, wave, session.windows, progress)
@@ -213,7 +213,7 @@ def _phrases(
     words: Sequence[TranscriptWord], alignment: TranscriptAlignment, wave: Waveform, options: SegmentationOptions
 ) -> Iterator[_Phrase]:
     """Cut the words at every certain pause, and judge what stands between two of them."""
-    silent = _silent_frames(vad.frame_levels(wave.samples))
+    silent = _silent_frames(frame_levels(wave.samples))
     known = [(number, place) for number, place in enumerate(alignment.words) if place is not None]
     # First word after a pause, where the sound before it ends and where it begins again.
     borders = [(0, 0, _onset(known[0][1], silent))]
@@ -261,7 +261,7 @@ def _distrust(
 
 def _silent_frames(levels: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which frames of 32 ms are silence, measured by the quiet and the loud around them: levels [T] -> [T]."""
-    around = round(AROUND_S * SAMPLE_RATE / vad.FRAME)
+    around = round(AROUND_S * SAMPLE_RATE / VAD_FRAME)
     silent = np.zeros(len(levels), dtype=bool)
     for first in range(0, len(levels), around):
         low, high = np.percentile(levels[max(0, first - around) : first + 2 * around], (5, 90))
@@ -271,14 +271,14 @@ def _silent_frames(levels: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _pause(before: AlignedWord, after: AlignedWord, silent: NDArray[np.bool_]) -> tuple[int, int] | None:
     """Where sound ends and begins again between two words: samples, or None where they are spoken in one breath."""
-    first, last = before.end // vad.FRAME, -(-after.start // vad.FRAME)
+    first, last = before.end // VAD_FRAME, -(-after.start // VAD_FRAME)
     longest, at = (0, 0), first
     for is_silent, run in groupby(silent[first:last].tolist()):
         length = len(list(run))
         if is_silent and length > longest[1] - longest[0]:
             longest = (at, at + length)
         at += length
-    start, end = longest[0] * vad.FRAME, longest[1] * vad.FRAME
+    start, end = longest[0] * VAD_FRAME, longest[1] * VAD_FRAME
     if end - start < SILENCE_S * SAMPLE_RATE:
         return None
     middle = (start + end) // 2
@@ -287,15 +287,15 @@ def _pause(before: AlignedWord, after: AlignedWord, silent: NDArray[np.bool_]) -
 
 def _onset(first: AlignedWord, silent: NDArray[np.bool_]) -> int:
     """Where the sound of the first word begins, with its margin."""
-    at = first.start // vad.FRAME
+    at = first.start // VAD_FRAME
     while at > 0 and not silent[at - 1]:
         at -= 1
-    return max(0, at * vad.FRAME - MARGIN)
+    return max(0, at * VAD_FRAME - MARGIN)
 
 
 def _offset(last: AlignedWord, silent: NDArray[np.bool_], samples: int) -> int:
     """Where the sound of the last word ends, with its margin."""
-    at = min(len(silent), -(-last.end // vad.FRAME))
+    at = min(len(silent), -(-last.end // VAD_FRAME))
     while at < len(silent) and not silent[at]:
         at += 1
-    return min(samples, at * vad.FRAME + MARGIN)
+    return min(samples, at * VAD_FRAME + MARGIN)

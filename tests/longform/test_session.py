@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from redline.errors import AudioError, RecognitionError, UnsupportedTaskError
 from redline.longform.session import Session, SessionOptions
-from redline.longform.vad import BLOCK
+from redline.longform.vad import VAD_BLOCK
 from redline.longform.windows import WindowOptions
 from redline.testing import FakeRecognizer, silence, tone
 from redline.types import (
@@ -112,10 +112,10 @@ def test_what_is_not_needed_any_more_is_dropped(loud_is_speech: None, talk: Talk
         answer_all(session, listener)
         arrays = [session._samples, *session._incoming, *session._clips.values()]
         most = max(most, sum(array.nbytes for array in arrays))
-        assert session.held_s < 2 * BLOCK / SAMPLE_RATE
+        assert session.held_s < 2 * VAD_BLOCK / SAMPLE_RATE
     session.close()
     answer_all(session, listener)
-    assert most < 3 * BLOCK * 4 and len(session.segments()) == 6 * 60
+    assert most < 3 * VAD_BLOCK * 4 and len(session.segments()) == 6 * 60
 
 
 def test_less_than_20_ms_is_empty_with_a_warning() -> None:
@@ -124,7 +124,7 @@ def test_less_than_20_ms_is_empty_with_a_warning() -> None:
         assert found.text == "" and codes(found.warnings) == ["too-short"]
 
 
-@pytest.mark.parametrize("samples", [320, 511, 512, 513, 4000, BLOCK - 1, BLOCK, BLOCK + 1])
+@pytest.mark.parametrize("samples", [320, 511, 512, 513, 4000, VAD_BLOCK - 1, VAD_BLOCK, VAD_BLOCK + 1])
 @pytest.mark.parametrize("options", [SessionOptions(), ALL])
 def test_no_length_breaks_it(samples: int, options: SessionOptions) -> None:
     found = transcript(tone(samples / SAMPLE_RATE).samples, FakeRecognizer(), options=options)

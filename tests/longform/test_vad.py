@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from redline.longform.detector import SpeechDetector
-from redline.longform.vad import BLOCK, FRAME, SileroVad, SpeechSpans, VadOptions, frame_levels
+from redline.longform.vad import VAD_BLOCK, VAD_FRAME, SileroVad, SpeechSpans, VadOptions, frame_levels
 from redline.testing import silence, tone
 from redline.types import SAMPLE_RATE, Notice, Span, Waveform
 
@@ -26,16 +26,18 @@ def test_speech_probabilities_equal_the_packaged_network(jfk: Waveform) -> None:
     assert found is not None and found.origin is not None
     packaged = torch.jit.load(str(found.submodule_search_locations[0]) + "/data/silero_vad.jit")  # type: ignore[index]
     samples = jfk.samples[: 3 * SAMPLE_RATE + 100]
-    whole = np.pad(samples, (0, -len(samples) % FRAME))
+    whole = np.pad(samples, (0, -len(samples) % VAD_FRAME))
     with torch.inference_mode():
-        frames = [torch.from_numpy(whole[at : at + FRAME]) for at in range(0, len(whole), FRAME)]
+        frames = [torch.from_numpy(whole[at : at + VAD_FRAME]) for at in range(0, len(whole), VAD_FRAME)]
         expected = [packaged(frame, SAMPLE_RATE).item() for frame in frames]
     np.testing.assert_allclose(SileroVad().probabilities(samples), expected, atol=1e-4)
 
 
 def test_speech_probabilities_do_not_depend_on_blocks(jfk: Waveform) -> None:
     vad = SileroVad()
-    parts = [vad.probabilities(jfk.samples[at : at + 50 * FRAME]) for at in range(0, len(jfk.samples), 50 * FRAME)]
+    parts = [
+        vad.probabilities(jfk.samples[at : at + 50 * VAD_FRAME]) for at in range(0, len(jfk.samples), 50 * VAD_FRAME)
+    ]
     np.testing.assert_allclose(np.concatenate(parts), SileroVad().probabilities(jfk.samples), atol=1e-5)
 
 
@@ -53,14 +55,14 @@ def test_levels_are_decibels_below_full_scale() -> None:
 
 def test_speech_spans_follow_the_hysteresis() -> None:
     probabilities = np.repeat(np.float32([0.1, 0.4, 0.6, 0.4, 0.1, 0.9]), 20)
-    spans = spans_of(probabilities, 119 * FRAME + 7, VadOptions(onset=0.5, offset=0.35))
-    assert spans == [Span(40 * FRAME, 80 * FRAME), Span(100 * FRAME, 119 * FRAME + 7)]
+    spans = spans_of(probabilities, 119 * VAD_FRAME + 7, VadOptions(onset=0.5, offset=0.35))
+    assert spans == [Span(40 * VAD_FRAME, 80 * VAD_FRAME), Span(100 * VAD_FRAME, 119 * VAD_FRAME + 7)]
 
 
 def test_a_click_is_not_speech_and_a_short_pause_does_not_end_it() -> None:
     probabilities = np.zeros(100, dtype=np.float32)
     probabilities[[10, 50, 51, 52, 53, 56, 57, 58]] = 1
-    assert spans_of(probabilities, 100 * FRAME) == [Span(50 * FRAME, 59 * FRAME)]
+    assert spans_of(probabilities, 100 * VAD_FRAME) == [Span(50 * VAD_FRAME, 59 * VAD_FRAME)]
 
 
 @settings(deadline=None)
@@ -71,12 +73,12 @@ def test_spans_that_come_in_pieces_are_those_of_the_whole(runs: list[tuple[int, 
     for at in range(0, len(probabilities), size):
         part = probabilities[at : at + size]
         settled = detector.settled
-        for span in detector.push(part, (at + len(part)) * FRAME):
+        for span in detector.push(part, (at + len(part)) * VAD_FRAME):
             known = seen.get(span.start)
             assert known is not None or span.start >= settled, "what is new begins where nothing was settled"
             assert known is None or known.end <= span.end
             seen[span.start] = span
-    assert [*seen.values()] == spans_of(probabilities, len(probabilities) * FRAME)
+    assert [*seen.values()] == spans_of(probabilities, len(probabilities) * VAD_FRAME)
 
 
 # --------------------------------------------------------------------------------------------- rules over whole blocks
@@ -85,8 +87,8 @@ def test_spans_that_come_in_pieces_are_those_of_the_whole(runs: list[tuple[int, 
 def heard(samples: NDArray[np.float32]) -> tuple[list[Span], list[Notice]]:
     """Speech and notices of a recording that comes block by block."""
     detector, speech, notices = SpeechDetector(VadOptions()), dict[int, Span](), list[Notice]()
-    for at in range(0, len(samples), BLOCK):
-        found = detector.push(samples[at : at + BLOCK], last=at + BLOCK >= len(samples))
+    for at in range(0, len(samples), VAD_BLOCK):
+        found = detector.push(samples[at : at + VAD_BLOCK], last=at + VAD_BLOCK >= len(samples))
         speech |= {span.start: span for span in found.speech}
         notices += found.notices
     return [*speech.values()], notices
@@ -103,34 +105,34 @@ def test_quiet_speech_loses_nothing(jfk: Waveform, db: float) -> None:
 
 
 def test_the_gain_is_that_of_the_loudest_so_far(jfk: Waveform) -> None:
-    minute = np.resize(jfk.samples, 2 * BLOCK)
-    spans, notices = heard(np.concatenate((louder(minute[:BLOCK], -50), minute[BLOCK:])))
+    minute = np.resize(jfk.samples, 2 * VAD_BLOCK)
+    spans, notices = heard(np.concatenate((louder(minute[:VAD_BLOCK], -50), minute[VAD_BLOCK:])))
     usual, _ = heard(minute)
     assert notices == [], "a quiet beginning is heard before anything louder is known"
     assert sum(one.end - one.start for one in spans) > 0.95 * sum(one.end - one.start for one in usual)
 
 
 def test_speech_after_minutes_of_silence_is_found(jfk: Waveform) -> None:
-    wave = np.concatenate((np.zeros(2 * BLOCK + 5000, np.float32), jfk.samples, np.zeros(BLOCK, np.float32)))
+    wave = np.concatenate((np.zeros(2 * VAD_BLOCK + 5000, np.float32), jfk.samples, np.zeros(VAD_BLOCK, np.float32)))
     spans, notices = heard(wave)
     assert notices == [] and len(spans) >= 3
-    assert spans[0].start >= 2 * BLOCK and spans[-1].end <= 2 * BLOCK + 5000 + len(jfk.samples) + SAMPLE_RATE
+    assert spans[0].start >= 2 * VAD_BLOCK and spans[-1].end <= 2 * VAD_BLOCK + 5000 + len(jfk.samples) + SAMPLE_RATE
 
 
 def test_a_short_rest_is_judged_with_what_comes_before_it(jfk: Waveform) -> None:
-    quiet = louder(np.resize(jfk.samples, BLOCK), -75)  # a rest of it alone could be taken for the noise of a converter
+    quiet = louder(np.resize(jfk.samples, VAD_BLOCK), -75)  # a rest alone could be taken for the noise of a converter
     rest = louder(jfk.samples[SAMPLE_RATE // 2 : SAMPLE_RATE], -75)
     detector = SpeechDetector(VadOptions())
     detector.push(quiet)
     last = detector.push(rest, last=True)
-    assert last.speech[-1].end == BLOCK + len(rest) and last.notices == []
+    assert last.speech[-1].end == VAD_BLOCK + len(rest) and last.notices == []
 
 
 @pytest.mark.parametrize(("minutes", "notices"), [(1, 1), (12, 2)])
 def test_faint_speech_is_found_at_a_second_look(minutes: int, notices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def doubtful(self: SileroVad, samples: NDArray[np.float32], gain: float = 1.0) -> NDArray[np.float32]:
-        return np.tile(np.repeat(np.float32([0.2, 0.0]), 64), len(samples) // FRAME // 128 + 1)[
-            : -(-len(samples) // FRAME)
+        return np.tile(np.repeat(np.float32([0.2, 0.0]), 64), len(samples) // VAD_FRAME // 128 + 1)[
+            : -(-len(samples) // VAD_FRAME)
         ]
 
     monkeypatch.setattr(SileroVad, "probabilities", doubtful)
@@ -143,15 +145,15 @@ def test_faint_speech_is_found_at_a_second_look(minutes: int, notices: int, monk
 
 def test_clear_speech_makes_the_second_look_needless(monkeypatch: pytest.MonkeyPatch) -> None:
     def later(self: SileroVad, samples: NDArray[np.float32], gain: float = 1.0) -> NDArray[np.float32]:
-        values = np.full(-(-len(samples) // FRAME), 0.0, np.float32)
+        values = np.full(-(-len(samples) // VAD_FRAME), 0.0, np.float32)
         values[100:200] = 0.2 if samples[0] < 0.15 else 0.9
         return values
 
     monkeypatch.setattr(SileroVad, "probabilities", later)
     monkeypatch.setattr("redline.longform.detector.is_silent", lambda samples: False)
-    blocks = [np.tile(np.float32([value, -value]), BLOCK // 2) for value in (0.1, 0.1, 0.2, 0.1)]
+    blocks = [np.tile(np.float32([value, -value]), VAD_BLOCK // 2) for value in (0.1, 0.1, 0.2, 0.1)]
     spans, notices = heard(np.concatenate(blocks))
-    assert notices == [] and spans == [Span(2 * BLOCK + 100 * FRAME, 2 * BLOCK + 200 * FRAME)]
+    assert notices == [] and spans == [Span(2 * VAD_BLOCK + 100 * VAD_FRAME, 2 * VAD_BLOCK + 200 * VAD_FRAME)]
 
 
 def test_what_is_clipped_is_told_as_a_share_of_all() -> None:

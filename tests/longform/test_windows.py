@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from redline.longform.vad import FRAME
+from redline.longform.vad import VAD_FRAME
 from redline.longform.windows import Strength, WindowCutter, WindowOptions
 from redline.types import SAMPLE_RATE, Span
 
@@ -27,10 +27,12 @@ def cut(
     cutter, windows, base = WindowCutter(options, max_s), list[Span](), 0
     for end in range(step, total, step) if step else ():
         known = [Span(span.start, min(span.end, end)) for span in speech if base <= span.end and span.start < end]
-        settled = end - end % FRAME
-        windows += cutter.push(known, settled, Strength(strength[base // FRAME : -(-end // FRAME)], base // FRAME))
+        settled = end - end % VAD_FRAME
+        windows += cutter.push(
+            known, settled, Strength(strength[base // VAD_FRAME : -(-end // VAD_FRAME)], base // VAD_FRAME)
+        )
         base = cutter.needed(settled)
-    values = Strength(strength[base // FRAME :], base // FRAME)
+    values = Strength(strength[base // VAD_FRAME :], base // VAD_FRAME)
     return (
         windows
         + cutter.push([span for span in speech if span.end >= base], total, values)
@@ -51,7 +53,7 @@ def test_windows_hold_all_speech_and_nothing_twice(
         speech.append(Span(at + gap, at + gap + length))
         at += gap + length
     total = at + 1000
-    strength = np.random.default_rng(seed).random(-(-total // FRAME), dtype=np.float32)
+    strength = np.random.default_rng(seed).random(-(-total // VAD_FRAME), dtype=np.float32)
     windows = cut(speech, strength, total, WindowOptions(pad_s, join_s), max_s)
     assert all(0 <= span.start < span.end <= total for span in windows)
     assert all(span.end - span.start <= round(max_s * SAMPLE_RATE) for span in windows)
@@ -72,7 +74,7 @@ def test_windows_that_come_as_the_speech_does_are_those_of_the_whole(
         speech.append(Span(at + gap, at + gap + length))
         at += gap + length
     total = at + 1000
-    strength = np.random.default_rng(seed).random(-(-total // FRAME), dtype=np.float32)
+    strength = np.random.default_rng(seed).random(-(-total // VAD_FRAME), dtype=np.float32)
     assert cut(speech, strength, total, max_s=max_s, step=step) == cut(speech, strength, total, max_s=max_s)
 
 
@@ -80,25 +82,25 @@ def test_long_speech_is_cut_in_its_pause() -> None:
     strength = np.ones(2000, dtype=np.float32)
     strength[900:912] = 0.2
     strength[1100:1102] = 0.0  # one weak frame inside a word is no pause
-    left, right = cut([Span(0, 2000 * FRAME)], strength, 2000 * FRAME, max_s=40)
-    assert left.end == right.start and 900 * FRAME <= left.end <= 912 * FRAME
-    assert right.end == 2000 * FRAME
+    left, right = cut([Span(0, 2000 * VAD_FRAME)], strength, 2000 * VAD_FRAME, max_s=40)
+    assert left.end == right.start and 900 * VAD_FRAME <= left.end <= 912 * VAD_FRAME
+    assert right.end == 2000 * VAD_FRAME
 
 
 def test_speech_up_to_two_windows_long_is_cut_into_even_shares() -> None:
     for seconds, windows in ((30, 1), (31, 2), (50, 2), (60, 3)):
-        frames = seconds * SAMPLE_RATE // FRAME
-        found = cut([Span(0, frames * FRAME)], np.ones(frames, dtype=np.float32), frames * FRAME)
+        frames = seconds * SAMPLE_RATE // VAD_FRAME
+        found = cut([Span(0, frames * VAD_FRAME)], np.ones(frames, dtype=np.float32), frames * VAD_FRAME)
         assert len(found) == windows
 
 
 def test_hours_without_a_pause_are_cut_with_two_windows_of_look_ahead() -> None:
-    frames = 10 * 3600 * SAMPLE_RATE // FRAME
+    frames = 10 * 3600 * SAMPLE_RATE // VAD_FRAME
     strength = np.random.default_rng(0).random(frames, dtype=np.float32)
-    windows = cut([Span(0, frames * FRAME)], strength, frames * FRAME, step=10 * SAMPLE_RATE)
-    assert sum(span.end - span.start for span in windows) == frames * FRAME and len(windows) <= 3 * 10 * 120
+    windows = cut([Span(0, frames * VAD_FRAME)], strength, frames * VAD_FRAME, step=10 * SAMPLE_RATE)
+    assert sum(span.end - span.start for span in windows) == frames * VAD_FRAME and len(windows) <= 3 * 10 * 120
     cutter = WindowCutter(WindowOptions(), 30.0)
-    values = Strength(strength[: 61 * SAMPLE_RATE // FRAME])
+    values = Strength(strength[: 61 * SAMPLE_RATE // VAD_FRAME])
     assert cutter.push([Span(0, 61 * SAMPLE_RATE)], 61 * SAMPLE_RATE, values) == windows[:1]
 
 
