@@ -297,12 +297,12 @@ class ArConfig:
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
     languages: Languages = AR_LANGUAGES["granite_speech"]
     trusts_draft: Flag = False
-    """Whether the encoder's draft is the text, words are aligned and speakers told by voice, if it has the head for it.
+    """Whether the encoder's draft is the text, words are aligned and speakers are clustered, if it has the head for it.
 
-    For models whose language model hears worse than their encoder.
+    For models whose language model makes more errors than their encoder.
     """
     longest_clip_s: Annotated[Mapping[str, float], _seconds_by_kind] = field(default_factory=dict)
-    """The longest clips it was taught, for "plain", "words" and "speakers"; where nothing is said, what fits."""
+    """The longest clips of its training, for "plain", "words" and "speakers"; for a kind left out, what fits."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "export_layers", ascending_layers(self.export_layers))

@@ -113,8 +113,8 @@ def attend(
     if isinstance(mask, list):
         y = torch.zeros_like(q)
         for row, length in enumerate(mask):
-            one_q, one_k, one_v = (part[row : row + 1, :, :length] for part in (q, k, v))
-            y[row, :, :length] = attend(one_q, one_k, one_v, scale=scale, grouped=grouped)[0]
+            row_q, row_k, row_v = (part[row : row + 1, :, :length] for part in (q, k, v))
+            y[row, :, :length] = attend(row_q, row_k, row_v, scale=scale, grouped=grouped)[0]
         return y
     if torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)

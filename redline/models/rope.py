@@ -111,7 +111,7 @@ def rope_from_dict(
                 )
         if rope.get("partial_rotary_factor") not in (None, 1):
             raise ConfigError(f"{key}: partial_rotary_factor is {rope['partial_rotary_factor']!r}; only 1 is supported")
-        theta = _one_of("rope_theta", key, rope, values, default_theta)
+        theta = _unambiguous("rope_theta", key, rope, values, default_theta)
         _check("rope_theta", theta, number(1e12, 1))
         read.append((float(theta), _yarn(key, rope, values, default_positions) if is_yarn else None))
     if read[0] != read[-1]:
@@ -132,12 +132,12 @@ def _yarn(key: str, rope: Mapping[str, Any], values: Mapping[str, Any], default_
     positions = values.get("max_position_embeddings") or default_positions
     _check("max_position_embeddings", positions, _POSITIVE)
     original = "original_max_position_embeddings"
-    settings[original] = _one_of(original, key, rope, values, positions)
+    settings[original] = _unambiguous(original, key, rope, values, positions)
     _check(original, settings[original], _POSITIVE)
     return Yarn(**{"factor": positions / settings[original]} | settings)
 
 
-def _one_of(name: str, key: str, rope: Mapping[str, Any], values: Mapping[str, Any], default: Any) -> Any:
+def _unambiguous(name: str, key: str, rope: Mapping[str, Any], values: Mapping[str, Any], default: Any) -> Any:
     """A setting that may stand under a key or beside it."""
     inside, beside = rope.get(name), values.get(name)
     if inside is not None and beside is not None and inside != beside:

@@ -1,7 +1,7 @@
 """AR and Plus: the language model answers a prompt that holds the audio.
 
 A batch has one encoder pass, one prefill and one decode loop, whatever is asked of each of its clips; where the
-encoder's draft is the text, or speakers are told by their embeddings, the language model reads nothing.
+encoder's draft is the text, or speakers are told apart by their embeddings, the language model reads nothing.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def check_numbers(values: Tensor, dtype: torch.dtype) -> None:
 
 
 def overflow_error(dtype: torch.dtype) -> RecognitionError:
-    """What is said of a model that has left the numbers of its precision."""
+    """The error of a model that has left the numbers of its precision."""
     return RecognitionError(
         f"the model calculates beyond the numbers of {str(dtype).removeprefix('torch.')} on this clip; take "
         "bfloat16 or float32, and if it does so in each of them, the checkpoint is damaged"

@@ -39,7 +39,7 @@ class Draft:
 
     ids: list[int]
     biased_ids: list[int]
-    """The same but for the words at which the search with keywords found one."""
+    """The same but for the words at which the biased search found a keyword."""
     patches: list[Patch]
     """Where they are."""
     is_finite: bool
@@ -77,9 +77,9 @@ def search_drafts(
     are_finite = torch.stack(finite).all(dim=0).tolist()
     drafts = [Draft(ids, ids, [], is_finite) for ids, is_finite in zip(plain, are_finite, strict=True)]
     if drawn:
-        found = [bias for bias in biases if bias is not None]
-        trie = KeywordTrie.join([bias.trie for bias in found]).to(lengths.device)
+        present = [bias for bias in biases if bias is not None]
+        trie = KeywordTrie.join([bias.trie for bias in present]).to(lengths.device)
         others = ctc_beam.search(FrameCandidates.join(candidates).rows(drawn), draft_lm, options, trie)
-        for row, bias, other in zip(drawn, found, others, strict=True):
+        for row, bias, other in zip(drawn, present, others, strict=True):
             drafts[row] = Draft(plain[row], *splice(plain[row], other, bias), are_finite[row])
     return drafts

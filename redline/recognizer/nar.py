@@ -171,8 +171,8 @@ class NarRecognizer(Holder[NarModel]):
     def _keywords(self, slots: Sequence[Slot], bias: KeywordBias) -> list[Stretch]:
         """The slots of each keyword in the edited text."""
         used = self._placed(slots)
-        found = bias.find([slots[at].label for at in used])
-        return [(used[first], used[last - 1] + 1) for first, last in found]
+        matches = bias.find([slots[at].label for at in used])
+        return [(used[first], used[last - 1] + 1) for first, last in matches]
 
     def _placed(self, slots: Sequence[Slot]) -> list[int]:
         """The slot of each token of the edited text."""
