@@ -18,9 +18,8 @@ ALLOWED = {
 }
 """Public names that may be defined in several files, and why."""
 SHARED = """
-    ADAPTER AUDIO Attention BLOCK BatchOptions CONTROL DEV_BATCH EDGE_S FORMATS FRAME KEYS LAYERS PATIENCE PLAIN
-    Progress SHORTEST_S SPEAKERS Samples Source Span T WORDS decode_blocks greedy is_cut load run save shown
-    turns_of written
+    ADAPTER AUDIO Attention BatchOptions CONTROL DEV_BATCH EDGE_S KEYS LAYERS PATIENCE PLAIN Progress SPEAKERS T
+    WORDS greedy load run save written
     """
 """Public names that still are."""
 LONG = {
