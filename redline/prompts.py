@@ -41,7 +41,7 @@ WORDS = (
     "e.g. hello [T:45] world [T:82]"
 )
 KEYWORDS = " Keywords: {}"
-SPOKEN = "The speech is in {}. "
+SPEECH_IS_IN = "The speech is in {}. "
 EXACTLY = "Transcribe it exactly; do not translate. "
 PLUS_SYSTEM = (
     "Knowledge Cutoff Date: April 2024.\n"
@@ -102,16 +102,13 @@ def keyword_list(keywords: str | Iterable[str] | None) -> tuple[str, ...]:
     """Keywords from a list or a text with commas; raises `UnsupportedTaskError` for what is neither."""
     if not (keywords is None or isinstance(keywords, Iterable)) or isinstance(keywords, bytes):
         raise UnsupportedTaskError(
-            f"keywords is {keywords!r}; give a list of texts, such as ['cortado'], or a text with commas between them"
+            f"keywords is {keywords!r}; give a list of texts, or a text with commas between them"
         )
     return listed(keywords)
 
 
 def checked_keywords(keywords: str | Iterable[str] | None, most: int = MAX_KEYWORDS) -> tuple[str, ...]:
-    """Keywords without doubles and outer spaces.
-
-    Raises `UnsupportedTaskError` for what is no list of texts, and for too many or too long ones.
-    """
+    """Keywords without doubles and outer spaces; raises `UnsupportedTaskError` for what is none, and for too many."""
     keywords = keyword_list(keywords)
     if len(keywords) > most:
         raise UnsupportedTaskError(f"{len(keywords)} keywords; allowed are {most}: keep those most often misheard")
@@ -125,83 +122,74 @@ def instruction(request: PromptRequest, kind: Kind, names_language: bool = False
 
     Raises `UnsupportedTaskError` with the reason, what is allowed, and which model can.
     """
-    _check_request(request, kind)
-    keywords, plus = request.keywords, kind == "granite_speech_plus"
+    if refusal := _refusal(request, kind):
+        raise UnsupportedTaskError(refusal)
     if request.prompt is not None:
-        if given := [name for name in ("keywords", "punctuated", "speakers", "words") if getattr(request, name)]:
-            raise UnsupportedTaskError(
-                f"a prompt of your own replaces the instruction, so {' and '.join(given)} would have no effect; "
-                "leave them out and say it in the prompt"
-            )
         return request.prompt.strip()
-    punctuated = request.punctuated is not False and not keywords
-    if plus:
+    punctuated = request.punctuated is not False and not request.keywords
+    if kind == "granite_speech_plus":
         text = SPEAKERS if request.speakers else WORDS if request.words else PLAIN
     elif request.verb == "translate":
-        text = (TRANSLATE_PUNCTUATED if punctuated else TRANSLATE).format(
-            PROMPT_LANGUAGES[request.target_language or ""]
-        )
+        language = PROMPT_LANGUAGES[request.target_language or ""]
+        text = (TRANSLATE_PUNCTUATED if punctuated else TRANSLATE).format(language)
     else:
-        text = WITH_KEYWORDS if keywords else PUNCTUATED if punctuated else PLAIN
+        text = WITH_KEYWORDS if request.keywords else PUNCTUATED if punctuated else PLAIN
     if names_language and request.verb == "transcribe":
         name = PROMPT_LANGUAGES.get(request.language or "")
-        text = (SPOKEN.format(name) if name else "") + EXACTLY + text
-    if keywords:
-        text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(keywords))
+        text = (SPEECH_IS_IN.format(name) if name else "") + EXACTLY + text
+    if request.keywords:
+        text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(request.keywords))
     return text
 
 
-def _check_request(request: PromptRequest, kind: Kind) -> None:
-    """Refuse what the kind of model has not learned."""
-    translates = request.verb == "translate"
-    source, target = request.language, request.target_language
+def _refusal(request: PromptRequest, kind: Kind) -> str | None:
+    """Why a kind of model cannot do what is asked; None where it can."""
+    translates, source, target = request.verb == "translate", request.language, request.target_language
     if request.verb not in ("transcribe", "translate"):
-        raise UnsupportedTaskError(f"the verb is {request.verb!r}; allowed are transcribe and translate")
+        return f"the verb is {request.verb!r}; allowed are transcribe and translate"
     if not translates and target is not None:
-        raise UnsupportedTaskError(
-            f"target_language is {target!r}, but the verb is transcribe; leave it out or translate"
-        )
+        return f"target_language is {target!r}, but the verb is transcribe; leave it out or translate"
     if kind == "granite_speech_plus":
         unlearned: dict[str, object] = {"translation": translates, "punctuation": request.punctuated}
         other = "granite_speech model such as granite-speech-4.1-2b"
     else:
         unlearned = {"speaker labels": request.speakers, "word timestamps": request.words, "a prefix": request.prefix}
         other = "granite_speech_plus model such as granite-speech-4.1-2b-plus"
-    for what, wanted in unlearned.items():
-        if wanted:
-            raise UnsupportedTaskError(
-                f"{what}: a {kind} model has not learned it; leave it out, or take a {other}, which can"
-            )
+    if what := next((what for what, wanted in unlearned.items() if wanted), None):
+        return f"{what}: a {kind} model has not learned it; leave it out, or take a {other}, which can"
     if request.speakers and request.words:
-        raise UnsupportedTaskError(
-            "speakers and words: the model card has one instruction for each and none for both; ask for them one after "
-            "the other"
-        )
+        return "speakers and words: the model card has one instruction for each; ask for them one after the other"
     if request.punctuated and request.keywords:
-        raise UnsupportedTaskError(
-            "keywords and punctuation: the model card has no instruction for both; leave out one of them"
-        )
+        return "keywords and punctuation: the model card has no instruction for both; leave out one of them"
     if translates and target is None:
-        raise UnsupportedTaskError(f"translate needs a target_language; allowed are {PAIRS_IN_WORDS}")
-    into, out_of = target == "en", target in FROM_ENGLISH
-    if translates and not ((into and source in (None, *INTO_ENGLISH)) or (out_of and source in (None, "en"))):
+        return f"translate needs a target_language; allowed are {PAIRS_IN_WORDS}"
+    into_english, out_of_english = target == "en" and source in (None, *INTO_ENGLISH), target in FROM_ENGLISH
+    if translates and not (into_english or (out_of_english and source in (None, "en"))):
         pair = f"to {target!r}" if source is None else f"from {source!r} to {target!r}"
-        raise UnsupportedTaskError(f"cannot translate {pair}; allowed are {PAIRS_IN_WORDS}")
+        return f"cannot translate {pair}; allowed are {PAIRS_IN_WORDS}"
+    replaced = [name for name in ("keywords", "punctuated", "speakers", "words") if getattr(request, name)]
+    if request.prompt is not None and replaced:
+        return (
+            f"a prompt replaces the instruction, so {' and '.join(replaced)} would have no effect; say it in the prompt"
+        )
+    return None
 
 
 def _check(text: str, what: str, limit: int, allowed: str = "") -> None:
     """Refuse what is no text, and user text that is empty, too long, or has characters that are no text."""
     if not isinstance(text, str):
         raise UnsupportedTaskError(f"{what} is {text!r} (a value of type {type(text).__name__}); give it as a text")
-    shown = f"{what} ({text[:32]!r}{'...' if len(text) > 32 else ''})"
+    bad = [char for char in text if char not in allowed and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
+    wrong = None
     # A zero-width space is no space to Python, and nothing to a reader.
     if all(char.isspace() or unicodedata.category(char) == "Cf" for char in text):
-        raise UnsupportedTaskError(f"{shown} is empty; leave it out")
-    if len(text.strip()) > limit:
-        raise UnsupportedTaskError(f"{shown} has {len(text.strip())} characters; allowed are {limit}: shorten it")
-    bad = [char for char in text if char not in allowed and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
-    if bad:
-        raise UnsupportedTaskError(f"{shown} has the control character {bad[0]!r}; only printed text is allowed")
+        wrong = "is empty; leave it out"
+    elif len(text.strip()) > limit:
+        wrong = f"has {len(text.strip())} characters; allowed are {limit}: shorten it"
+    elif bad:
+        wrong = f"has the control character {bad[0]!r}; only printed text is allowed"
+    if wrong:
+        raise UnsupportedTaskError(f"{what} ({text[:32]!r}{'...' if len(text) > 32 else ''}) {wrong}")
 
 
 @dataclass(frozen=True)
@@ -238,13 +226,13 @@ class PromptTemplate:
         jinja = Path(folder) / "chat_template.jinja"
         names = ("chat_template.json", "tokenizer_config.json", "processor_config.json")
         files = [Path(folder) / name for name in names]
-        found = {path: untrusted.read_json(path) if untrusted.is_there(path) else {} for path in files}
+        settings = {path: untrusted.read_json(path) if untrusted.is_there(path) else {} for path in files}
         tokens = {}  # names that a template may use: texts, or objects with one
         for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
-            token = found[files[1]].get(name)
+            token = settings[files[1]].get(name)
             if isinstance(token := token.get("content") if isinstance(token, Mapping) else token, str):
                 tokens[name] = token
-        sources: list[tuple[Path, Any]] = [(path, found[path].get("chat_template")) for path in files]
+        sources: list[tuple[Path, Any]] = [(path, settings[path].get("chat_template")) for path in files]
         if untrusted.is_there(jinja):
             sources = [(jinja, untrusted.read_checkpoint_text(jinja))]
         template = cls.built_in(kind)

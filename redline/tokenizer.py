@@ -1,7 +1,7 @@
 """The tokenizer: text to ids and back, on top of `tokenizers`.
 
-A `tokenizer.json` is foreign too: what it may do to a text is on a list (`PARTS`), because a regular expression of its
-own can take for ever, and a replacement can make a text grow without end.
+A `tokenizer.json` is foreign too: what it may do to a text is on a list (`TEXT_PARTS`), because a regular expression
+of its own can take for ever, and a replacement can make a text grow without end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_BYTES = 16 << 20
 """Bytes of a `tokenizer.json`; that of 100,352 tokens has about 7 million."""
 MAX_ID = 1 << 22
 MAX_PARTS = 16
-PARTS = (
+TEXT_PARTS = (
     "BPEDecoder BertNormalizer BertPreTokenizer ByteFallback ByteLevel CharDelimiterSplit CTC Digits Fuse Lowercase "
     "Metaspace NFC NFD NFKC NFKD Nmt Precompiled Prepend Punctuation Replace Sequence Split Strip StripAccents "
     "UnicodeScripts Whitespace WhitespaceSplit WordPiece"
@@ -193,7 +193,7 @@ def _harm(values: Mapping[str, Any]) -> str | None:
         if len(parts) > MAX_PARTS:
             return f"its {what} has {len(parts)} parts; allowed are {MAX_PARTS}"
         for settings in parts:
-            if settings.get("type") not in PARTS.split():
+            if settings.get("type") not in TEXT_PARTS.split():
                 return f"its {what} has a part of type {settings.get('type')!r:.40}, which is not supported"
             if reason := _growth(settings):
                 return f"its {what} {reason}"
@@ -228,12 +228,12 @@ def _is_linear(pattern: str) -> bool:
     outer: list[tuple[int, bool]] = []  # of each open group: loops in the alternative it stands in, and choices so far
     loops, chooses, closed = 0, False, False  # closed: whether the group that has just ended had choices in it
     before = None
-    for found in PATTERN.finditer(pattern):
-        kind = found.lastgroup
+    for match in PATTERN.finditer(pattern):
+        kind = match.lastgroup
         if kind == "back" or (kind == "loop" and closed):
             return False
         # Counted repetitions are written out when a pattern is read, those of groups again and again.
-        if found[0][0] == "{" and (before in ("close", "times", "some", "loop") or len(found[0]) > MAX_COUNT):
+        if match[0][0] == "{" and (before in ("close", "times", "some", "loop") or len(match[0]) > MAX_COUNT):
             return False
         before, closed = kind, False
         if kind == "open":

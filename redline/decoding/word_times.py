@@ -159,12 +159,9 @@ class LazyWordTimes:
             length = torch.tensor([len(self.log_probs)])
             targets = [_joined(self.spelled, self.space)]
             (alignment,) = align_scores(self.log_probs[None], length, targets, BLANK)
-            fits = alignment is not None and alignment.score > MIN_FIT
-            words = (
-                _aligned_words(self.names, self.spelled, self.wild, alignment, self.log_probs, self.frame_s)
-                if fits
-                else []
-            )
+            words: list[Word] = []
+            if alignment is not None and alignment.score > MIN_FIT:
+                words = _aligned_words(self.names, self.spelled, self.wild, alignment, self.log_probs, self.frame_s)
             self.words = tuple(words[self.skipped :])
         return self.words
 

@@ -24,7 +24,7 @@ from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WI
 from redline.models.invariant import Linear
 
 SPEAKER_HEAD = "out_voices.safetensors"
-BANDS, STATES, LAYERS = 40, 256, 3
+BANDS, STATES, LSTM_LAYERS = 40, 256, 3
 WINDOW_S, HOP_S = 1.6, 0.2
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
@@ -43,7 +43,7 @@ class SpeakerEmbedder(nn.Module):
         super().__init__()
         self.size = size
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
-        self.lstm = nn.LSTM(BANDS, STATES, LAYERS, batch_first=True)
+        self.lstm = nn.LSTM(BANDS, STATES, LSTM_LAYERS, batch_first=True)
         self.linear = Linear(STATES, STATES)
         self.centre = nn.Parameter(torch.zeros(STATES))
         self.out = Linear(STATES, size)

@@ -176,23 +176,15 @@ class GraniteLM(nn.Module):
 
         Positions [B, L] count from 0 unless given. What lies past a row's length is never seen, even when it is NaN.
         """
-        B, L, _ = embeddings.shape
-        steps = torch.arange(L, device=embeddings.device)
-        valid = steps < lengths[:, None]  # [B, L]
-        x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
+        steps = torch.arange(embeddings.shape[1], device=embeddings.device)
         # A row of length 0 still sees position 0 (a zero): a softmax over nothing would be NaN.
         seen = lengths.clamp(min=1)
         there = (steps < seen[:, None])[:, None, None]  # [B, 1, 1, L]
         mask: Mask = there & (steps <= steps[:, None]) if causal else there  # [B, 1, 1 or L, L]
-        if not causal and x.device.type == "cpu" and not torch.is_grad_enabled():
+        if not causal and embeddings.device.type == "cpu" and not torch.is_grad_enabled():
             mask = seen.tolist()  # less to compute, and one row after the other costs nothing here
-        if positions is None:
-            positions = steps.expand(B, L)
-        cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta, self.config.yarn)
-        for layer in self.model.layers:
-            x = layer(x, cos, sin, mask)
-        normed: Tensor = self.model.norm(x)
-        return normed  # [B, L, H]
+        places = steps.expand(embeddings.shape[:2]) if positions is None else positions
+        return self._run(embeddings, lengths, places, mask)
 
     def extend(self, embeddings: Tensor, lengths: Sequence[int], cache: KVCache) -> Tensor:
         """Read on from where the cache ends, the causal `hidden` in pieces: embeddings [B, L, H] -> [B, L, H].
@@ -202,18 +194,25 @@ class GraniteLM(nn.Module):
         B, L, _ = embeddings.shape
         before = cache.lengths or [0] * B
         cache.lengths = [old + new for old, new in zip(before, lengths, strict=True)]
-        cache.written = max(cache.written, max(before) + L)
         seen = max(before) + L
+        cache.written = max(cache.written, seen)
         assert seen <= cache.keys.shape[3], f"{seen} positions do not fit a cache of {cache.keys.shape[3]}"
         seen += -seen % KEYS
-        steps = torch.arange(L, device=embeddings.device)
-        starts, counts = torch.tensor([before, list(lengths)]).to(embeddings.device, non_blocking=True)[..., None]
-        x = embeddings.masked_fill((steps >= counts)[..., None], 0.0) * self.config.embedding_multiplier
-        places = starts + steps  # [B, L]
-        mask = (torch.arange(seen, device=x.device) <= places[..., None])[:, None]  # [B, 1, L, seen]
+        device = embeddings.device
+        starts, counts = torch.tensor([before, list(lengths)]).to(device, non_blocking=True)
+        places = starts[:, None] + torch.arange(L, device=device)  # [B, L]
+        mask = (torch.arange(seen, device=device) <= places[..., None])[:, None]  # [B, 1, L, seen]
+        pasts = [(keys[:B], values[:B], places, seen) for keys, values in zip(cache.keys, cache.values, strict=True)]
+        return self._run(embeddings, counts, places, mask, pasts)
+
+    def _run(
+        self, embeddings: Tensor, lengths: Tensor, places: Tensor, mask: Mask, pasts: Sequence[Past] | None = None
+    ) -> Tensor:
+        valid = torch.arange(embeddings.shape[1], device=embeddings.device) < lengths[:, None]  # [B, L]
+        x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
         cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta, self.config.yarn)
-        for layer, keys, values in zip(self.model.layers, cache.keys[:, :B], cache.values[:, :B], strict=True):
-            x = layer(x, cos, sin, mask, (keys, values, places, seen))
+        for number, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, mask, pasts[number] if pasts else None)
         normed: Tensor = self.model.norm(x)
         return normed  # [B, L, H]
 
