@@ -53,7 +53,7 @@ def test_answers_with_times_are_read_back() -> None:
     asker = Asker(TEXTS, TaskOptions(tick_s=0.04, min_silence_s=0.1))
     request, answer = asker.ask("words", row("the zebra sat", words=WORDS), random.Random(0))
     assert request.words
-    read = tags.parse(answer).words
+    read = tags.parse_tagged(answer).words
     assert [word.text for word in read] == ["the", "zebra", "sat"]
     for got, wanted in zip(read, WORDS, strict=True):
         assert abs(got.end - wanted.end) <= 0.02 + 1e-9
@@ -67,7 +67,7 @@ def test_times_follow_the_speed_of_a_view() -> None:
 def test_answers_with_speakers_are_read_back() -> None:
     turns = (Turn("1", 0, 1, "the zebra"), Turn("2", 1, 2, "sat"))
     _, answer = Asker(TEXTS, TaskOptions()).ask("speakers", row("the zebra sat", turns=turns), random.Random(0))
-    assert [(turn.speaker, turn.text) for turn in tags.parse(answer).turns] == [("1", "the zebra"), ("2", "sat")]
+    assert [(turn.speaker, turn.text) for turn in tags.parse_tagged(answer).turns] == [("1", "the zebra"), ("2", "sat")]
 
 
 def test_the_manifest_says_what_a_model_is_taught(tmp_path: Path) -> None:
