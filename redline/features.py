@@ -27,10 +27,10 @@ WINDOW = 400
 HOP = 160
 N_MELS = 80
 STACK = 2
-FRAME = HOP * STACK
+FRAME_SAMPLES = HOP * STACK
 """Samples in one encoder frame (before any subsampling inside the encoder)."""
 FEATURE_DIM = N_MELS * STACK
-FRAME_RATE = SAMPLE_RATE // FRAME
+FRAME_RATE = SAMPLE_RATE // FRAME_SAMPLES
 DYNAMIC_RANGE = 8.0
 """The floor lies this many decades below the loudest bin of the clip."""
 
@@ -48,7 +48,7 @@ Clip = Waveform | Tensor | NDArray[np.float32]
 def num_frames(samples: int, rule: Rule = "nar") -> int:
     """Encoder frames of a clip; the NAR and the AR front end disagree for half of all lengths."""
     mels = samples // HOP + 1
-    rules = {"nar": samples // FRAME, "native": -(-mels // STACK), "ar": mels // STACK}
+    rules = {"nar": samples // FRAME_SAMPLES, "native": -(-mels // STACK), "ar": mels // STACK}
     return rules[rule] if rule != "ctc" else -(-(samples // HOP) // STACK)
 
 
@@ -110,7 +110,7 @@ def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
     """Features of one clip [T, 160], [T, 320] with deltas; raises `EmptyAudioError` below 320 samples (257: AR)."""
     raw = clip.samples if isinstance(clip, Waveform) else clip
     samples = torch.as_tensor(raw, dtype=torch.float32)
-    least = FRAME if rule == "nar" else N_FFT // 2 + 1
+    least = FRAME_SAMPLES if rule == "nar" else N_FFT // 2 + 1
     if len(samples) < least:
         raise EmptyAudioError(
             f"the clip has {len(samples)} samples; one frame needs {least} at 16 kHz (20 ms): leave such clips out"

@@ -23,7 +23,7 @@ from redline.prompts import keyword_list
 from redline.signatures import checked
 from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
 
-Source = audio.AudioSource | Waveform
+RecordingSource = audio.AudioSource | Waveform
 Sources = list[Any] | tuple[Any, ...]
 OnError = Literal["raise", "warn"]
 Progress = Callable[[float, float], None]
@@ -97,7 +97,7 @@ class Transcriber:
 
     @overload
     def transcribe(
-        self, source: Source, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
+        self, source: RecordingSource, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
     ) -> Transcript: ...
 
     @overload
@@ -107,7 +107,7 @@ class Transcriber:
 
     @checked(TranscribeOptions)
     def transcribe(
-        self, source: Source | Sources, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
+        self, source: RecordingSource | Sources, *, errors: OnError = "raise", **options: Unpack[TranscribeOptions]
     ) -> Transcript | list[Transcript]:
         """The transcript of a recording of any length, or of each in a list, batched together.
 
@@ -149,7 +149,7 @@ class Transcriber:
         return self.run((self._recording(source, task, options) for source in sources), options.get("progress"))
 
     @checked(TranscribeOptions)
-    def stream(self, source: Source, **options: Unpack[TranscribeOptions]) -> Iterator[Segment]:
+    def stream(self, source: RecordingSource, **options: Unpack[TranscribeOptions]) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
         recording = self._recording(source, self._task(options), options)
         flight = Flight([recording], self._scheduler(), ahead_s=0.0, most_ahead_s=_AHEAD_STREAM_S)
@@ -209,7 +209,7 @@ class Transcriber:
             itn.inverse_normalize("", language or "en")
         return task
 
-    def _recording(self, source: Source, task: Task, options: TranscribeOptions) -> Recording:
+    def _recording(self, source: RecordingSource, task: Task, options: TranscribeOptions) -> Recording:
         def opened() -> AbstractContextManager[Sound]:
             if isinstance(source, Waveform):
                 return nullcontext(WaveformSound(checked_waveform(source)))

@@ -92,7 +92,7 @@ def test_the_native_port_counts_a_started_frame(samples: int) -> None:
 
 
 def test_nar_and_ar_disagree_about_half_of_all_lengths() -> None:
-    lengths = range(16_000, 16_000 + 2 * features.FRAME)
+    lengths = range(16_000, 16_000 + 2 * features.FRAME_SAMPLES)
     different = sum(features.num_frames(n, "nar") != features.num_frames(n, "ar") for n in lengths)
     assert different == len(lengths) // 2
     assert all(0 <= features.num_frames(n, "ar") - features.num_frames(n, "nar") <= 1 for n in lengths)

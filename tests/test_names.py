@@ -18,8 +18,6 @@ ALLOWED = {
 }
 """Public names that may be defined in several files, and why."""
 SHARED = """
-    ADAPTER AUDIO Attention BatchOptions CONTROL DEV_BATCH EDGE_S KEYS LAYERS PATIENCE PLAIN Progress SPEAKERS T
-    WORDS greedy load run save written
     """
 """Public names that still are."""
 LONG = {

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.errors import ConfigError, DataError
-from redline.features import FRAME
+from redline.features import FRAME_SAMPLES
 from redline.manifest import Utterance
 from redline.types import SAMPLE_RATE, Turn, Word
-from redline_recipes.tiny.microphone import in_band, through_one
+from redline_recipes.tiny.microphone import in_band, through_one_microphone
 from redline_recipes.tiny.word_alignment import samples_of
 
 Range = tuple[float, float]
@@ -200,12 +200,12 @@ class Casts:
         """The other speakers of a speaker's split and language."""
         return [other for other in self.stock if other[:2] == speaker[:2] and other != speaker]
 
-    def piece(self, speaker: SpeakerKey, wanted_s: float) -> DialogueTurn:
+    def piece(self, speaker: SpeakerKey, length_s: float) -> DialogueTurn:
         """Of the speaker's next utterance the piece nearest to a length."""
         deck = self.decks[speaker]
         if not deck:
             deck += self.draw.sample(self.stock[speaker], len(self.stock[speaker]))
-        return min(deck.pop(), key=lambda piece: abs(piece.duration - wanted_s))
+        return min(deck.pop(), key=lambda piece: abs(piece.duration - length_s))
 
 
 def plan(
@@ -251,15 +251,15 @@ def _act(casts: Casts, options: DialogueOptions) -> tuple[Placed, ...]:
     placed: list[Placed] = []
     now = draw.uniform(*options.rim_s)
     for turn in range(draw.randint(*options.turns)):
-        wanted = draw.uniform(*options.turn_s)
-        twice = wanted >= 2 * options.turn_s[0] and draw.random() < options.again
+        length_s = draw.uniform(*options.turn_s)
+        twice = length_s >= 2 * options.turn_s[0] and draw.random() < options.again
         for half in range(1 + twice):
             if half:
                 now += draw.uniform(*options.again_s)
             elif turn:
                 meets = draw.random() < options.overlap
                 now += -draw.uniform(*options.overlap_s) if meets else draw.uniform(*options.gap_s)
-            piece = casts.piece(pair[turn % 2], wanted / (1 + twice))
+            piece = casts.piece(pair[turn % 2], length_s / (1 + twice))
             part = Placed(piece, str(turn % 2 + 1), round(now, 3), levels[turn % 2])
             if part.end + options.rim_s[1] > options.clip_s[1]:
                 return tuple(placed)
@@ -275,7 +275,7 @@ def render(dialogue: Dialogue, options: DialogueOptions = DialogueOptions()) -> 
     cuts = [_cut(part.piece, options) for part in dialogue.placed]
     sounds = [sound for sound, _ in cuts]
     if options.one_microphone:
-        sounds = through_one([part.piece.utterance.speaker for part in dialogue.placed], sounds)
+        sounds = through_one_microphone([part.piece.utterance.speaker for part in dialogue.placed], sounds)
     for part, sound, (_, lead) in zip(dialogue.placed, sounds, cuts, strict=True):
         begin = round(part.start * SAMPLE_RATE) - lead
         sound = sound[max(0, -begin) :] * _amplitude(part.level_db)
@@ -310,7 +310,7 @@ def _cut(piece: DialogueTurn, options: DialogueOptions) -> tuple[NDArray[np.floa
 
 def _quietest(samples: NDArray[np.float64], start: int, end: int) -> int:
     """The middle of the 20 ms with the least energy between two places."""
-    if end - start <= FRAME:
+    if end - start <= FRAME_SAMPLES:
         return (start + end) // 2
     energy = np.concatenate(([0.0], np.cumsum(np.square(samples[start:end]))))
-    return start + int(np.argmin(energy[FRAME:] - energy[:-FRAME])) + FRAME // 2
+    return start + int(np.argmin(energy[FRAME_SAMPLES:] - energy[:-FRAME_SAMPLES])) + FRAME_SAMPLES // 2

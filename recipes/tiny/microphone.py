@@ -14,7 +14,9 @@ MOST_GAIN = math.log(10.0)
 """20 dB: what a microphone did not hear cannot be made louder for ever."""
 
 
-def through_one(speakers: Sequence[str | None], sounds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+def through_one_microphone(
+    speakers: Sequence[str | None], sounds: Sequence[NDArray[np.float64]]
+) -> list[NDArray[np.float64]]:
     """The sounds of some speakers, filtered so that the mean spectrum of each speaker is that between all of them."""
     own = {}
     for speaker in dict.fromkeys(speakers):

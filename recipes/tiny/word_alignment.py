@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from redline import audio
 from redline.decoding.word_times import scored_word_times
 from redline.errors import RedlineError
-from redline.features import FRAME, FRAME_RATE, batch_features
+from redline.features import FRAME_RATE, FRAME_SAMPLES, batch_features
 from redline.manifest import Utterance
 from redline.models.nar import NarModel
 from redline.normalize import letters_of, spoken
@@ -59,7 +59,7 @@ def time_words(
             except RedlineError as error:
                 dropped[row.id] = str(error)
                 continue
-            if text and len(clip.samples) >= FRAME:
+            if text and len(clip.samples) >= FRAME_SAMPLES:
                 clips[index] = (text, clip)
             else:
                 dropped[row.id] = "no sound" if text else "no words"

@@ -16,19 +16,19 @@ from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
 from redline.errors import RedlineError
-from redline.formats import FORMATS
+from redline.formats import TRANSCRIPT_FORMATS
 from redline.types import TaskName, listed
 
 ALL_DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2
 _DRAFTS = ("own", "exact", "fast", "trust", "none")
-_FORMAT_HELP = f"""{", ".join(FORMATS)}, several with commas, or all that can be filled with what is asked for (rttm
-with --speakers). Default: txt, or ctm with --word-timestamps."""
+_FORMAT_HELP = f"""{", ".join(TRANSCRIPT_FORMATS)}, several with commas, or all that can be filled with what is asked
+for (rttm with --speakers). Default: txt, or ctm with --word-timestamps."""
 _DRAFTS_HELP = """Speculative decoding: the CTC draft is verified (exact, fast), is the text (trust), or is not written
 (none). own: as suits the model."""
 _EDITS_HELP = "Print the draft as tracked changes instead of the text; in json, every edit."
 
 
-def _one_of(*allowed: str) -> Callable[[str], str]:
+def _choice_of(*allowed: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value not in allowed:
             raise typer.BadParameter(f"{value!r}; allowed are {', '.join(allowed)}")
@@ -50,7 +50,7 @@ def transcribe(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
     language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
     task: Annotated[
-        str, typer.Option(callback=_one_of(*get_args(TaskName)), help="transcribe, or translate --to.")
+        str, typer.Option(callback=_choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
     ] = "transcribe",
     target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
     speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
@@ -59,7 +59,7 @@ def transcribe(
     prompt: Annotated[str | None, typer.Option(help="An instruction in place of the model's own.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Text of the beginning of the recording, to go on from.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,
-    drafts: Annotated[str, typer.Option(callback=_one_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
+    drafts: Annotated[str, typer.Option(callback=_choice_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
     effort: Annotated[str, typer.Option(help="full, or draft: the encoder's draft is the text, fast.")] = "full",
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the fastest.")] = None,
@@ -108,8 +108,8 @@ def transcribe(
                 from redline.load import load_model
 
                 own = {
-                    "words": words or any(FORMATS[name].needs_words for name in formats),
-                    "speakers": speakers or any(FORMATS[name].needs_speakers for name in formats),
+                    "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
+                    "speakers": speakers or any(TRANSCRIPT_FORMATS[name].needs_speakers for name in formats),
                     "keywords": _keywords(keywords),
                     "audio_options": AudioOptions(channel=channel, track=track),
                 }
@@ -138,12 +138,14 @@ def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str
 def _formats(text: str, *, speakers: bool, words: bool) -> list[str]:
     """The formats that are named; `all` is those that can be filled with what is asked for."""
     names = [name.lower().removeprefix(".") for name in listed(text)]
-    unknown = [name for name in names if name not in (*FORMATS, "all")]
+    unknown = [name for name in names if name not in (*TRANSCRIPT_FORMATS, "all")]
     if unknown or not names:
-        allowed = ", ".join([*FORMATS, "all"])
+        allowed = ", ".join([*TRANSCRIPT_FORMATS, "all"])
         raise typer.BadParameter(f"{text!r}; allowed are {allowed}, separated by commas", param_hint="--format")
     if "all" in names:
-        names += [name for name, each in FORMATS.items() if each.can_be_filled(speakers=speakers, words=words)]
+        names += [
+            name for name, each in TRANSCRIPT_FORMATS.items() if each.can_be_filled(speakers=speakers, words=words)
+        ]
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 

@@ -77,8 +77,8 @@ def run(
     fails is a `Result` with its failure. `tasks` has what is asked about each utterance, None the text only. Raises
     `UnsupportedTaskError`.
     """
-    asked = [task_of(row) for row in utterances] if tasks is None else tasks
-    pairs = sorted(zip(utterances, asked, strict=True), key=lambda pair: -(pair[0].duration or 0.0))
+    row_tasks = [task_of(row) for row in utterances] if tasks is None else tasks
+    pairs = sorted(zip(utterances, row_tasks, strict=True), key=lambda pair: -(pair[0].duration or 0.0))
 
     @contextmanager
     def opened(utterance: Utterance) -> Iterator[Sound]:
@@ -116,7 +116,7 @@ def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task)
         duration=answer.duration,
         confidence=_confidence(answer.segments),
         words=answer.words,
-        turns=turns_of(answer),
+        turns=transcript_turns(answer),
         language=_language(answer.segments),
         tagged=" ".join(tagged) if tagged else None,
         warnings=answer.warnings,
@@ -141,7 +141,7 @@ def _language(segments: Sequence[Segment]) -> str | None:
     return milliseconds.most_common(1)[0][0] if milliseconds else None
 
 
-def turns_of(answer: Transcript) -> tuple[Turn, ...]:
+def transcript_turns(answer: Transcript) -> tuple[Turn, ...]:
     """The turns of an answer: its own, or those its words or its segments tell; none where no speaker is named."""
     if answer.turns:
         return answer.turns

@@ -1,6 +1,6 @@
 """Transcript formats, by the suffix of their files.
 
-A new format is one file in this folder, with a function from a transcript to text, and one line in `FORMATS`.
+A new format is one file in this folder, with a function from a transcript to text, and a line in `TRANSCRIPT_FORMATS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redline.formats.subtitles import alignment_notices, parse_srt, parse_vtt, r
 from redline.formats.text import parse_tsv, render_tsv, render_txt
 from redline.types import Notice, Transcript, listed
 
-FORMATS = {
+TRANSCRIPT_FORMATS = {
     "txt": Format(render_txt),
     "srt": Format(render_srt, parse_srt, subtitles=True),
     "vtt": Format(render_vtt, parse_vtt, subtitles=True),
@@ -30,13 +30,13 @@ FORMATS = {
 
 
 def render_transcript(transcript: Transcript, format: str, name: str = "recording", *, all_edits: bool = False) -> str:
-    """The transcript in one of `FORMATS`; raises `ValueError` for another.
+    """The transcript in one of `TRANSCRIPT_FORMATS`; raises `ValueError` for another.
 
     ctm and rttm call the recording by its `name`; with `all_edits` json lists the tokens that were kept, too.
     """
-    if format not in FORMATS:
-        raise ValueError(f"no format {format!r}; allowed are {', '.join(FORMATS)}")
-    return FORMATS[format].render(transcript, RenderOptions(name, all_edits))
+    if format not in TRANSCRIPT_FORMATS:
+        raise ValueError(f"no format {format!r}; allowed are {', '.join(TRANSCRIPT_FORMATS)}")
+    return TRANSCRIPT_FORMATS[format].render(transcript, RenderOptions(name, all_edits))
 
 
 def parse_transcript(text: str, format: str) -> Transcript:
@@ -45,9 +45,9 @@ def parse_transcript(text: str, format: str) -> Transcript:
     Times are to the millisecond. What a format does not write is missing: subtitles and tsv give segments, ctm words,
     rttm turns without text.
     """
-    parser = FORMATS[format].parse if format in FORMATS else None
+    parser = TRANSCRIPT_FORMATS[format].parse if format in TRANSCRIPT_FORMATS else None
     if parser is None:
-        readable = ", ".join(name for name, each in FORMATS.items() if each.parse)
+        readable = ", ".join(name for name, each in TRANSCRIPT_FORMATS.items() if each.parse)
         raise ValueError(f"{format!r} cannot be read back; allowed are {readable}")
     try:
         return parser(text.replace("\r\n", "\n"))
@@ -59,8 +59,8 @@ def save_transcript(transcript: Transcript, path: str | Path, *, all_edits: bool
     """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()
-    if format not in FORMATS:
-        allowed = ", ".join(f".{name}" for name in FORMATS)
+    if format not in TRANSCRIPT_FORMATS:
+        allowed = ", ".join(f".{name}" for name in TRANSCRIPT_FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
     return files.write_text(path, render_transcript(transcript, format, path.stem, all_edits=all_edits))
 
@@ -73,8 +73,8 @@ def load_transcript(path: str | Path) -> Transcript:
         raise DataError(f"{path}: {error}") from error
 
 
-def subtitle_notices(transcript: Transcript, wanted: str | Iterable[str]) -> list[Notice]:
+def subtitle_notices(transcript: Transcript, names: str | Iterable[str]) -> list[Notice]:
     """What to tell about a transcript in these formats: subtitles whose cues could not be aligned with the audio."""
-    if any(name in FORMATS and FORMATS[name].subtitles for name in listed(wanted)):
+    if any(name in TRANSCRIPT_FORMATS and TRANSCRIPT_FORMATS[name].subtitles for name in listed(names)):
         return alignment_notices(transcript)
     return []

@@ -90,9 +90,9 @@ def test_an_output_dir_that_cannot_be_one_is_told_in_words(run: Run, tmp_path: P
 def test_format_all_is_what_can_be_filled(run: Run, tmp_path: Path) -> None:
     result = run(recording(tmp_path / "a.wav"), "--output-dir", tmp_path / "out", "--format", "all")
     assert result.exit_code == 0
-    assert {path.suffix[1:] for path in (tmp_path / "out").iterdir()} == set(formats.FORMATS) - {"rttm"}
+    assert {path.suffix[1:] for path in (tmp_path / "out").iterdir()} == set(formats.TRANSCRIPT_FORMATS) - {"rttm"}
     run(tmp_path / "a.wav", "--output-dir", tmp_path / "two", "--format", "all", "--speakers")
-    assert {path.suffix[1:] for path in (tmp_path / "two").iterdir()} == set(formats.FORMATS)
+    assert {path.suffix[1:] for path in (tmp_path / "two").iterdir()} == set(formats.TRANSCRIPT_FORMATS)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", b"n" * 246, b"n" * 251, b"\xc3\xa4" * 125, b"\x1b[31mred", b"two\nlines"])

@@ -135,6 +135,6 @@ def test_turns_come_from_the_answer_its_words_or_its_segments() -> None:
     expected = (Turn("x", 0, 2, "a b"), Turn("", 2, 3, "c"), Turn("x", 3, 4, "d"))
     first = Segment(0, 0, 4, "a b c d", words=words)
     segments = (first, Segment(1, 4, 6, "e f", speaker="y", words=(Word(4, 5, "e"),)))
-    assert run.turns_of(Transcript("a b c d e f", segments)) == (*expected, Turn("y", 4, 6, "e f"))
-    assert run.turns_of(Transcript("a", segments, turns=SPEAKERS)) == SPEAKERS
-    assert run.turns_of(Transcript("a", (Segment(0, 0, 1, "a"),))) == ()
+    assert run.transcript_turns(Transcript("a b c d e f", segments)) == (*expected, Turn("y", 4, 6, "e f"))
+    assert run.transcript_turns(Transcript("a", segments, turns=SPEAKERS)) == SPEAKERS
+    assert run.transcript_turns(Transcript("a", (Segment(0, 0, 1, "a"),))) == ()

@@ -54,9 +54,9 @@ def test_an_rttm_has_a_turn_a_line() -> None:
 
 
 def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
-    made = {name: formats.render_transcript(Transcript(""), name) for name in formats.FORMATS}
+    made = {name: formats.render_transcript(Transcript(""), name) for name in formats.TRANSCRIPT_FORMATS}
     assert made["txt"] == "" and made["srt"] == "" and made["vtt"] == "WEBVTT\n" and made["tsv"] == "start\tend\ttext\n"
-    for name, format in formats.FORMATS.items():
+    for name, format in formats.TRANSCRIPT_FORMATS.items():
         assert format.parse is None or format.parse(made[name]) == Transcript("")
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_transcript_is_refused(tmp_path: Path, format: str, text: str
 def test_save_goes_by_the_suffix_and_load_reads_it(tmp_path: Path) -> None:
     segments = tuple(replace(segment, timing=lambda: (Word(0.0, 1.0, "a"),)) for segment in SHORT.segments)
     made = replace(SHORT, segments=segments)
-    for name, format in formats.FORMATS.items():
+    for name, format in formats.TRANSCRIPT_FORMATS.items():
         path = made.save(tmp_path / f"talk.{name.upper()}")
         assert path.read_text(encoding="utf-8") == formats.render_transcript(made, name, "talk")
         if format.parse:

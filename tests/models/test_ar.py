@@ -17,7 +17,7 @@ from torch import Tensor
 from redline.checkpoints import ar
 from redline.checkpoints.layouts import AR_LAYOUT, LM_HEAD
 from redline.errors import CheckpointError, ConfigError
-from redline.features import FRAME, num_frames, pad
+from redline.features import FRAME_SAMPLES, num_frames, pad
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig
 from redline.models.conformer import ConformerEncoder
@@ -437,7 +437,7 @@ def test_audio_tokens_of_the_published_sizes_equal_the_referees() -> None:
     extractor.projector_window_size, extractor.projector_downsample_rate = 15, 5
     with torch.device("meta"):
         projector = ArModel(ArConfig()).projector
-    samples = [*range(257, 6000, 37), *range(15 * FRAME - 200, 15 * FRAME + 400, 40), 160_000, 160_159]
+    samples = [*range(257, 6000, 37), *range(15 * FRAME_SAMPLES - 200, 15 * FRAME_SAMPLES + 400, 40), 160_000, 160_159]
     counted = [projector.num_tokens(num_frames(count, "ar")) for count in samples]
     assert counted == extractor._get_num_audio_features(samples)
 

@@ -22,7 +22,7 @@ from redline.train.data.rows import training_rows
 from redline.types import SAMPLE_RATE, Word
 from redline_recipes.tiny import dialogues as script
 from redline_recipes.tiny.dialogue import Dialogue, DialogueOptions, DialogueTurn, Placed, pieces, plan, render
-from redline_recipes.tiny.microphone import mean_spectrum, through_one
+from redline_recipes.tiny.microphone import mean_spectrum, through_one_microphone
 from redline_recipes.tiny.word_alignment import AlignmentOptions, samples_of, time_words
 from tests.corpus import make_corpus
 
@@ -294,7 +294,7 @@ def test_one_microphone_gives_both_speakers_one_spectrum() -> None:
     draw = np.random.default_rng(0)
     white = [draw.normal(0, 1, 32_000) for _ in range(3)]
     dull = [np.convolve(one, [0.5, 0.5, 0.3], "same") for one in white[:2]]
-    found = through_one(["a", "a", "b"], [*dull, white[2]])
+    found = through_one_microphone(["a", "a", "b"], [*dull, white[2]])
     assert [len(one) for one in found] == [32_000] * 3
     levels = [10 * np.log10(mean_spectrum(one)[4:250]) for one in (np.concatenate(found[:2]), found[2])]
     before = [10 * np.log10(mean_spectrum(one)[4:250]) for one in (np.concatenate(dull), white[2])]

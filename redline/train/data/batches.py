@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from redline.errors import ConfigError, DataError
-from redline.features import FRAME, FRAME_RATE, pad
+from redline.features import FRAME_RATE, FRAME_SAMPLES, pad
 from redline.manifest import Utterance
 from redline.train.data.augment import SpecAugmentOptions, augment_features
 from redline.train.data.feature_cache import FeatureCache
@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def seconds(self) -> float:
-        return float(self.lengths.sum()) * FRAME / SAMPLE_RATE
+        return float(self.lengths.sum()) * FRAME_SAMPLES / SAMPLE_RATE
 
 
 @dataclass(frozen=True)

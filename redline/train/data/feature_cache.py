@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.errors import DataError
-from redline.features import FEATURE_DIM, FRAME, FRAME_RATE, Rule, clip_features
+from redline.features import FEATURE_DIM, FRAME_RATE, FRAME_SAMPLES, Rule, clip_features
 from redline.files import settle, write_text
 from redline.manifest import Utterance
 from redline.train.loop.distributed import first_process_first
@@ -129,7 +129,7 @@ def build_feature_cache(
 ) -> FeatureCache:
     """Compute one view of the utterances, or open it where an identical one is already in `folder`.
 
-    A recording that cannot be read is left out, and `skipped` hears why. `rule` is the model's own front end.
+    A recording that cannot be read is left out, and `skipped` gets the reason. `rule` is the model's own front end.
     """
     from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 
@@ -152,7 +152,7 @@ def build_feature_cache(
             except (DataError, AudioLoadingError, DurationMismatchError) as error:
                 skipped(str(error).splitlines()[0])
                 continue
-            if len(samples) >= FRAME:
+            if len(samples) >= FRAME_SAMPLES:
                 rows = clip_features(samples, rule).numpy().astype(np.float16)
                 file.write(rows.tobytes())
                 offsets[utterance.id] = (position, position + len(rows))
@@ -183,7 +183,7 @@ def feature_caches(
 ) -> tuple[list[FeatureCache], FeatureCache]:
     """Every view of the training set that the options ask for, and dev as recorded, computed by the first process.
 
-    `say` hears how far it is and which recordings are left out. `rule` is the model's own front end.
+    `say` reports how far it is and which recordings are left out. `rule` is the model's own front end.
     """
     reasons: dict[str, None] = {}
 
@@ -207,7 +207,7 @@ def feature_caches(
 
 
 def measured(rows: Sequence[Utterance], view: FeatureCache, say: Callable[[str], None]) -> list[Utterance]:
-    """The utterances with the durations of their sound; `say` hears where the manifest claims others."""
+    """The utterances with the durations of their sound; `say` reports where the manifest claims others."""
     corrected, wrong = [], []
     for row in rows:
         first, last = view.offsets.get(row.id, (0, 0))

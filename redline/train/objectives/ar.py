@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from redline import prompts
 from redline.decoding.generate import GenerateOptions, generate, token_budget
-from redline.features import FRAME, FRAME_RATE, pad
+from redline.features import FRAME_RATE, FRAME_SAMPLES, pad
 from redline.manifest import Utterance
 from redline.models.ar import ArModel
 from redline.prompts import PromptRequest, PromptTemplate
@@ -45,7 +45,7 @@ class AnswerBatch:
     texts: tuple[str, ...]
     tasks: tuple[str, ...]
     languages: tuple[str, ...] = ()  # of the texts, where they are known
-    frame_s: float = FRAME / SAMPLE_RATE
+    frame_s: float = FRAME_SAMPLES / SAMPLE_RATE
 
     @property
     def seconds(self) -> float:
@@ -83,12 +83,12 @@ class AnswerObjective(nn.Module):
         model = self.model
         end = model.config.text.eos_token_id
         audio, counts = self.embed_audio(batch)
-        asked = self.with_audio(batch, counts)
-        whole = [[*prompt, *answer] for prompt, answer in zip(asked, batch.answers, strict=True)]
+        prompted = self.with_audio(batch, counts)
+        whole = [[*prompt, *answer] for prompt, answer in zip(prompted, batch.answers, strict=True)]
         hidden = model.language_model.hidden(*model.embed(whole, audio))  # [B, L, H]
         places = [
             (row, len(prompt) - 1 + at)
-            for row, (prompt, answer) in enumerate(zip(asked, batch.answers, strict=True))
+            for row, (prompt, answer) in enumerate(zip(prompted, batch.answers, strict=True))
             for at in range(len(answer) + 1)
         ]
         rows, positions = torch.tensor(places, device=hidden.device).T
@@ -123,11 +123,11 @@ class AnswerObjective(nn.Module):
         """What the model answers to a batch, greedily."""
         model = self.model
         audio, counts = self.embed_audio(batch)
-        asked = self.with_audio(batch, counts)
+        prompted = self.with_audio(batch, counts)
         budgets = [2 * len(answer) + token_budget(0.0) for answer in batch.answers]
-        cache = model.cache(len(asked), max(map(len, asked)) + max(budgets) + 1)
-        hidden = model.prefill(asked, audio, cache)
-        first = model.language_model.logits(hidden[range(len(asked)), [len(prompt) - 1 for prompt in asked]])
+        cache = model.cache(len(prompted), max(map(len, prompted)) + max(budgets) + 1)
+        hidden = model.prefill(prompted, audio, cache)
+        first = model.language_model.logits(hidden[range(len(prompted)), [len(prompt) - 1 for prompt in prompted]])
         options = GenerateOptions(model.config.text.eos_token_id, suppress=(model.config.audio_token_index,))
         results = generate(first, lambda ids, parents: model.step(ids, parents, cache), budgets, options)
         return [self.tokenizer.decode(result.ids).strip() for result in results]
@@ -140,57 +140,57 @@ class Prompter:
         self.tokenizer = tokenizer
         self._ids = lru_cache(lambda request: tuple(prompts.encode(tokenizer, template.render(request))))
 
-    def __call__(self, asked: Sequence[tuple[PromptRequest, str]]) -> tuple[Any, Any]:
+    def __call__(self, requests: Sequence[tuple[PromptRequest, str]]) -> tuple[Any, Any]:
         """Prompt ids and answer ids of some requests with their answers."""
-        answers = tuple(tuple(self.tokenizer.encode(answer)) for _, answer in asked)
-        return tuple(self._ids(request) for request, _ in asked), answers
+        answers = tuple(tuple(self.tokenizer.encode(answer)) for _, answer in requests)
+        return tuple(self._ids(request) for request, _ in requests), answers
 
 
-class AskedSource:
+class AnswerSource:
     """Batches of utterances, each asked for one of the tasks that it allows."""
 
     def __init__(
         self,
         source: EpochSource[Batch],
-        known: Mapping[str, Utterance],
+        utterances: Mapping[str, Utterance],
         asker: Asker,
         prompter: Prompter,
         seed: int = 0,
     ) -> None:
-        self.source, self.known, self.asker, self.prompter, self.seed = source, known, asker, prompter, seed
+        self.source, self.utterances, self.asker, self.prompter, self.seed = source, utterances, asker, prompter, seed
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[AnswerBatch]:
         """The batches of one epoch after the first `skip`."""
         for number, batch in enumerate(self.source.epoch(epoch, skip), start=skip):
             draw = random.Random((self.seed * 7919 + epoch) * 100_003 + number)
-            asked, tasks = [], []
+            requests, tasks = [], []
             for identity, length in zip(batch.ids, batch.lengths.tolist(), strict=True):
-                known = self.known[identity]
-                shares = self.asker.tasks_of(known)
+                utterance = self.utterances[identity]
+                shares = self.asker.tasks_of(utterance)
                 (task,) = draw.choices(list(shares), list(shares.values()))
-                factor = length / FRAME_RATE / known.duration if known.duration else 1.0
-                asked.append(self.asker.ask(task, slower(known, factor), draw))
+                factor = length / FRAME_RATE / utterance.duration if utterance.duration else 1.0
+                requests.append(self.asker.ask(task, slower(utterance, factor), draw))
                 tasks.append(task)
-            rendered = self.prompter(asked)
+            rendered = self.prompter(requests)
             yield AnswerBatch(batch.features, batch.lengths, *rendered, batch.texts, tuple(tasks), batch.languages)
 
 
 def dev_batches(
-    rows: Sequence[Utterance], view: FeatureCache, known: Mapping[str, Utterance], asker: Asker, prompter: Prompter
+    rows: Sequence[Utterance], view: FeatureCache, utterances: Mapping[str, Utterance], asker: Asker, prompter: Prompter
 ) -> list[AnswerBatch]:
     """Fixed questions about dev utterances, batch by batch of one task, at most `MAX_DEV` for each."""
     by_task: dict[str, list[Utterance]] = {}
     for row in sorted(rows, key=lambda row: row.duration):
         if row.id in view.offsets:
-            for task in asker.tasks_of(known[row.id]):
+            for task in asker.tasks_of(utterances[row.id]):
                 by_task.setdefault(task, []).append(row)
     batches = []
-    for task, asked_rows in sorted(by_task.items()):
-        chosen = asked_rows[:: -(-len(asked_rows) // MAX_DEV)]
+    for task, task_rows in sorted(by_task.items()):
+        chosen = task_rows[:: -(-len(task_rows) // MAX_DEV)]
         for start in range(0, len(chosen), DEV_BATCH):
             part, draw = chosen[start : start + DEV_BATCH], random.Random(start)
-            rendered = prompter([asker.ask(task, known[row.id], draw) for row in part])
-            texts, languages = tuple(known[row.id].text for row in part), tuple(row.language for row in part)
+            rendered = prompter([asker.ask(task, utterances[row.id], draw) for row in part])
+            texts, languages = tuple(utterances[row.id].text for row in part), tuple(row.language for row in part)
             features = pad([view[row.id] for row in part])
             batches.append(AnswerBatch(*features, *rendered, texts, (task,) * len(part), languages))
     return batches
