@@ -63,19 +63,19 @@ class CachedAnswerSource:
     def __init__(
         self,
         caches: Sequence[EncoderCache],
-        known: Mapping[str, Utterance],
+        utterances: Mapping[str, Utterance],
         sentences: UnitSelectionSource | None,
         asker: Asker,
         prompter: Prompter,
         options: UnitSelectionOptions,
     ) -> None:
-        self.caches, self.known, self.sentences = caches, known, sentences
+        self.caches, self.utterances, self.sentences = caches, utterances, sentences
         self.asker, self.prompter, self.options = asker, prompter, options
         self.by_task: dict[str, list[str]] = {}
         self.weights: dict[str, float] = {}
-        cached = [identity for identity in known if identity in caches[0].utterances]
+        cached = [identity for identity in utterances if identity in caches[0].utterances]
         for identity in sorted(cached, key=caches[0].seconds):
-            for task, share in asker.tasks_of(known[identity]).items():
+            for task, share in asker.tasks_of(utterances[identity]).items():
                 self.by_task.setdefault(task, []).append(identity)
                 self.weights[task] = share
         if not self.by_task:
@@ -90,8 +90,8 @@ class CachedAnswerSource:
             plain = task in ("transcribe", "keywords")
             if plain and self.sentences is not None and draw.random() < self.options.share:
                 batch = self.sentences.sentences(draw)
-                asked = [self.asker.ask(task, _utterance(text), draw) for text in batch.texts]
-                yield self._batch(torch.cat(batch.exports, dim=-1), batch.lengths, asked, batch.texts, task)
+                requests = [self.asker.ask(task, _utterance(text), draw) for text in batch.texts]
+                yield self._batch(torch.cat(batch.exports, dim=-1), batch.lengths, requests, batch.texts, task)
             else:
                 yield self._real(task, draw)
 
@@ -99,7 +99,7 @@ class CachedAnswerSource:
         """Neighbours in length, in a random rendering each."""
         ids = self.by_task[task]
         rows: list[Tensor] = []
-        asked: list[tuple[PromptRequest, str]] = []
+        requests: list[tuple[PromptRequest, str]] = []
         texts: list[str] = []
         left = self.options.batch_s
         for identity in ids[draw.randrange(len(ids)) :]:
@@ -107,23 +107,23 @@ class CachedAnswerSource:
             left -= cache.seconds(identity)
             if left < 0 and rows:
                 break
-            row = self.known[identity]
+            row = self.utterances[identity]
             rows.append(torch.from_numpy(cache.cut(identity).states.copy()).float())
-            asked.append(self.asker.ask(task, slower(row, cache.seconds(identity) / row.duration), draw))
+            requests.append(self.asker.ask(task, slower(row, cache.seconds(identity) / row.duration), draw))
             texts.append(row.text)
-        return self._batch(*pad(rows), asked, texts, task)
+        return self._batch(*pad(rows), requests, texts, task)
 
     def _batch(
         self,
         states: Tensor,
         lengths: Tensor,
-        asked: Sequence[tuple[PromptRequest, str]],
+        requests: Sequence[tuple[PromptRequest, str]],
         texts: Sequence[str],
         task: str,
     ) -> AnswerBatch:
         frame_s = 1.0 / self.caches[0].frame_rate
-        tasks = (task,) * len(asked)
-        return CachedAnswerBatch(states, lengths, *self.prompter(asked), tuple(texts), tasks, frame_s=frame_s)
+        tasks = (task,) * len(requests)
+        return CachedAnswerBatch(states, lengths, *self.prompter(requests), tuple(texts), tasks, frame_s=frame_s)
 
 
 def _utterance(text: str) -> Utterance:

@@ -22,7 +22,7 @@ from redline.train.data.batches import BatchSource
 from redline.train.data.tasks import Asker, answer_of, tags_of
 from redline.train.extension import StageFunction
 from redline.train.loop.distributed import Say, is_first_process
-from redline.train.objectives.ar import AnswerObjective, AnswerStage, AskedSource, Prompter, dev_batches
+from redline.train.objectives.ar import AnswerObjective, AnswerSource, AnswerStage, Prompter, dev_batches
 from redline.train.objectives.nar import merge_adapters
 from redline.train.recipe import ArRecipe
 from redline.train.run import Materials, Run
@@ -95,7 +95,7 @@ class ArRun(Run):
         return Asker((row.text for row in self.train_set), self.recipe.tasks, self.recipe.kind)
 
     @cached_property
-    def known(self) -> dict[str, Utterance]:
+    def utterances(self) -> dict[str, Utterance]:
         """The utterances that can be asked about, by their ids."""
         rows = [answer_of(row) for row in (*self.train_set, *self.dev_set)]
         return {row.id: row for row in rows if self.asker.tasks_of(row)}
@@ -104,22 +104,22 @@ class ArRun(Run):
         """Renders prompts in the run's chat template."""
         return Prompter(PromptTemplate.from_source(TEMPLATE, self.recipe.kind), self.tokenizer())
 
-    def plain_source(self, stage: str) -> AskedSource:
+    def plain_source(self, stage: str) -> AnswerSource:
         options = self.recipe.answer_batches
-        rows = [row for row in self.train_set if row.id in self.known]
+        rows = [row for row in self.train_set if row.id in self.utterances]
         source = self.report(BatchSource(rows, self.views[0], options, self.recipe.spec_augment))
-        return AskedSource(source, self.known, self.asker, self.prompter(), options.seed)
+        return AnswerSource(source, self.utterances, self.asker, self.prompter(), options.seed)
 
     def plain_objective(self, stage: str, model: ArModel) -> nn.Module:
         return AnswerObjective(model, self.tokenizer(), self.recipe.answers)
 
     def train_answers(self) -> None:
-        if not any(row.id in self.known for row in self.train_set):
+        if not any(row.id in self.utterances for row in self.train_set):
             raise DataError("nothing can be asked about the training set: every share of [tasks] is 0")
         objective: Any = self.extension.objective(self, "answers", self.model())
         source = self.extension.source(self, "answers", objective.model)
-        rows = [row for row in self.dev_set if row.id in self.known]
-        dev = dev_batches(rows, self.views[1], self.known, self.asker, self.prompter())
+        rows = [row for row in self.dev_set if row.id in self.utterances]
+        dev = dev_batches(rows, self.views[1], self.utterances, self.asker, self.prompter())
         self.fit("answers", AnswerStage(objective, source, dev), self.recipe.answer_training)
 
     def export(self) -> None:

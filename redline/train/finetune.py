@@ -31,13 +31,13 @@ from redline.train.loop.distributed import Say, is_first_process, only_first, tr
 from redline.train.loop.loop import fit
 from redline.train.loop.optim import TrainingOptions, check_range
 from redline.train.loop.run_record import RUN_RECORD, checkpoint_digest, keep_record, run_record, write_record
-from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerStage, AskedSource, Prompter, dev_batches
+from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSource, AnswerStage, Prompter, dev_batches
 from redline.train.objectives.nar import EditOptions, EditorObjective, EditorStage, merge_adapters
 
 HELD_OUT = (4, 200)
 """Fewest and most utterances that are held out where the manifest names no dev split."""
 UNCERTAIN_POINTS = 5.0
-"""Where the error rate on dev is less certain than this, it is said."""
+"""Where the error rate on dev is less certain than this, it is reported."""
 LARGE = 500_000_000
 """Parameters from which a model learns through adapters (LoRA), its encoder frozen, unless asked otherwise."""
 
@@ -165,11 +165,11 @@ class ArTuning:
         self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
     ) -> AnswerStage:
         """Losses by task, and WER of plain transcription."""
-        known = {row.id: answer_of(row) for row in (*source.utterances, *dev)}
-        asker = Asker((row.text for row in known.values()), TaskOptions(tick_s=0.01), self.config.kind)
+        utterances = {row.id: answer_of(row) for row in (*source.utterances, *dev)}
+        asker = Asker((row.text for row in utterances.values()), TaskOptions(tick_s=0.01), self.config.kind)
         prompter = Prompter(self.template, self.tokenizer)
-        train = AskedSource(source, known, asker, prompter)
-        return AnswerStage(self.objective(plan), train, dev_batches(dev, dev_view, known, asker, prompter))
+        train = AnswerSource(source, utterances, asker, prompter)
+        return AnswerStage(self.objective(plan), train, dev_batches(dev, dev_view, utterances, asker, prompter))
 
     def save(self, target: Path) -> None:
         """Write it in the layout in which it came, with the chat template it had."""
@@ -201,7 +201,7 @@ def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utteran
 
 
 def _read_rows(data: Path, text: str, say: Say) -> tuple[list[Utterance], list[Utterance]]:
-    """The train and dev rows with the texts that are taught; what is left out is told."""
+    """The train and dev rows with the texts that are taught; what is left out is reported."""
     rows = training_rows(data, say=say)
     if text == "spoken":
         spoken = [spoken_form(row, letters_of(row.language)) for row in rows]

@@ -28,9 +28,9 @@ def check_shape(
     sections = {"encoder": parts["encoder"], "projector": parts["projector"], "language_model": parts["text"]}
     shape = {f"[{name}] {key}": value for name, values in sections.items() for key, value in values.items()}
     shape |= {"vocab_size": config.text.vocab_size, "encoder_layer_indices": config.encoder_layer_indices}
-    wanted = {f"[{name}] {key}": value for name, values in stated.items() for key, value in values.items()}
-    wanted |= {key: value for key, value in top.items() if value is not None}
-    for key, value in wanted.items():
+    settings = {f"[{name}] {key}": value for name, values in stated.items() for key, value in values.items()}
+    settings |= {key: value for key, value in top.items() if value is not None}
+    for key, value in settings.items():
         if (tuple(value) if isinstance(value, list) else value) != shape.get(key):
             raise ConfigError(
                 f"recipe {key} is {value!r}, but the model that it starts from, {start}, has {shape.get(key)!r}; "

@@ -217,10 +217,10 @@ def recipe_from_dict(values: Mapping[str, Any], where: str = "recipe") -> Recipe
     name = values.get("extension", "")
     check_value(f"{where}: extension", name, "")
     sections = load_extension(name).sections
-    theirs = {item.name for item in fields(sections)} & values.keys() if sections is not None else set()
-    if theirs:
-        sections = filled(sections, {key: values[key] for key in theirs}, where)
-    recipe = filled(recipe, {key: value for key, value in values.items() if key not in theirs}, where)
+    section_keys = {item.name for item in fields(sections)} & values.keys() if sections is not None else set()
+    if section_keys:
+        sections = filled(sections, {key: values[key] for key in section_keys}, where)
+    recipe = filled(recipe, {key: value for key, value in values.items() if key not in section_keys}, where)
     return replace(recipe, sections=sections)
 
 
@@ -253,6 +253,6 @@ def check_value(name: str, value: Any, default: Any) -> None:
         raise ConfigError(f"{name} is {value}; numbers of a recipe are finite")
     if type(default) not in KINDS:
         return
-    allowed, wanted = KINDS[type(default)]
+    allowed, description = KINDS[type(default)]
     if not isinstance(value, allowed) or (isinstance(value, bool) and not isinstance(default, bool)):
-        raise ConfigError(f"{name} is {value!r}; it is {wanted}, such as {default!r}")
+        raise ConfigError(f"{name} is {value!r}; it is {description}, such as {default!r}")

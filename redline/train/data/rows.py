@@ -18,14 +18,14 @@ def training_rows(
     language: str | Collection[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Utterance]:
-    """The utterances of a manifest that have text, each with an id of its own; `say` hears of those that have not.
+    """The utterances of a manifest that have text, each with an id of its own; `say` reports those that have not.
 
     Raises `DataError` for one that does not tell its duration.
     """
     languages = (language,) if isinstance(language, str) else language
-    given = read_manifest(path)
-    named = unique_ids(given)
-    if doubled := [row.id for row, before in zip(named, given, strict=True) if row.id != before.id]:
+    manifest = read_manifest(path)
+    named = unique_ids(manifest)
+    if doubled := [row.id for row, before in zip(named, manifest, strict=True) if row.id != before.id]:
         say(f"{len(doubled)} rows have the id of another and are told apart by a number, first {doubled[0]}")
     rows = [row for row in named if split in (None, row.split) and (languages is None or row.language in languages)]
     with_text = [row for row in rows if row.text]
@@ -40,14 +40,14 @@ def training_rows(
 
 def unique_ids(rows: Sequence[Utterance]) -> list[Utterance]:
     """Utterances of which no two have the same id: features are kept by it, and must never meet another's text."""
-    given = {row.id for row in rows}
-    taken: set[str] = set()
+    ids = {row.id for row in rows}
+    used: set[str] = set()
     named = []
     for row in rows:
         name, number = row.id, 2
-        while name in taken or (name != row.id and name in given):
+        while name in used or (name != row.id and name in ids):
             name, number = f"{row.id}#{number}", number + 1
-        taken.add(name)
+        used.add(name)
         named.append(row if name == row.id else replace(row, id=name))
     return named
 

@@ -102,7 +102,7 @@ def fit(
 
     def note(scores: dict[str, float]) -> None:
         log.write({"step": position.step, **scores})
-        say(f"{name} {position.step}  {_shown(scores, 2)}")
+        say(f"{name} {position.step}  {_formatted(scores, 2)}")
         if options.keep_best and _is_best(position, scores, options.keep_best):
             checkpointing.save_best(folder, ema, position.step, scores)
 
@@ -134,7 +134,7 @@ def fit(
                 log.write(row | {"seconds": round(elapsed, 1)} | {key: round(means[key], 4) for key in means})
                 left_min = elapsed / (step - first) * (options.steps - step) / 60
                 progress = f"{seconds / elapsed:.0f}/s  {left_min:.0f} min left"
-                say(f"{name} {step}/{options.steps}  epoch {position.epoch}  {_shown(means, 3)}  {progress}")
+                say(f"{name} {step}/{options.steps}  epoch {position.epoch}  {_formatted(means, 3)}  {progress}")
             if step % options.evaluate_every == 0 or is_last:
                 ema.swap(module)
                 with unsharded(module):
@@ -207,7 +207,7 @@ def _is_best(position: Position, scores: Mapping[str, float], key: str) -> bool:
     return better
 
 
-def _shown(values: Mapping[str, float], digits: int) -> str:
+def _formatted(values: Mapping[str, float], digits: int) -> str:
     return "  ".join(f"{key} {value:.{digits}f}" for key, value in values.items())
 
 
