@@ -56,7 +56,7 @@ class Count:
     words: int
     lost: int
     foreign: int
-    given: int
+    num_words: int
 
 
 def join(rows: Sequence[Utterance], minutes: float, seed: int) -> Joined:
@@ -160,9 +160,9 @@ def main() -> int:
     subprocess.run(command, check=True)
     count = compare(read_manifest(prepared), words)
     wrong = (count.lost + count.foreign) / max(1, count.words)
-    kept = count.words / count.given
+    kept = count.words / count.num_words
     print(
-        f"{joined.ends[-1] / 60:.1f} min, {count.given} words, {kept:.1%} kept; {count.lost} lost, "
+        f"{joined.ends[-1] / 60:.1f} min, {count.num_words} words, {kept:.1%} kept; {count.lost} lost, "
         f"{count.foreign} foreign: {wrong:.2%}"
     )
     print(json.dumps({**vars(count), "minutes": joined.ends[-1] / 60, "wrong": wrong}), file=sys.stderr)

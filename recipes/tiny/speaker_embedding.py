@@ -254,15 +254,15 @@ def read_pretrained(path: Path) -> dict[str, Tensor]:
 
     Only tensors are read; raises `CheckpointError` when the file holds something else.
     """
-    wanted = {name: own.shape for name, own in SpeakerEmbedder().state_dict().items() if name.startswith(PUBLISHED)}
+    shapes = {name: own.shape for name, own in SpeakerEmbedder().state_dict().items() if name.startswith(PUBLISHED)}
     weights: dict[str, Tensor] = {}
     seen = "other shapes"
     try:
         state = torch.load(path, map_location=lambda storage, location: storage, weights_only=True)["model_state"]
-        weights = {name: state[name].float() for name in wanted}
+        weights = {name: state[name].float() for name in shapes}
     except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         seen = type(error).__name__
-    if {name: own.shape for name, own in weights.items()} != wanted:
+    if {name: own.shape for name, own in weights.items()} != shapes:
         raise CheckpointError(
             f"{path} does not hold a network for voices ({seen}); expected is resemblyzer/pretrained.pt out of the "
             "wheel of the package Resemblyzer"

@@ -151,17 +151,17 @@ def festival_voices() -> list[str]:
     return [name for name in FESTIVAL_VOICES if name in {folder.name for folder in folders}]
 
 
-def engines(language: str, wanted: Sequence[str]) -> list[str]:
+def engines(language: str, names: Sequence[str]) -> list[str]:
     """The installed synthesisers that speak the language; exits with what to install when there is none."""
     installed = ["espeak-ng"] if shutil.which("espeak-ng") else []
     if language == "en":
         installed += ["flite"] if shutil.which("flite") else []
         installed += ["festival"] if shutil.which("text2wave") and festival_voices() else []
-    kept = [name for name in installed if not wanted or name in wanted]
-    if not kept:
-        asked = f" among {', '.join(wanted)}" if wanted else ""
-        sys.exit(f"synthesize: no synthesiser for {language!r} is installed{asked}; on Debian and Ubuntu: {INSTALL}")
-    return kept
+    engine_names = [name for name in installed if not names or name in names]
+    if not engine_names:
+        among = f" among {', '.join(names)}" if names else ""
+        sys.exit(f"synthesize: no synthesiser for {language!r} is installed{among}; on Debian and Ubuntu: {INSTALL}")
+    return engine_names
 
 
 def jobs(texts: Sequence[str], language: str, seed: int, sources: Sequence[str] | Voice) -> Iterator[Job]:

@@ -57,13 +57,13 @@ class UnitSelectionOptions:
 class UnitIndex:
     """Every run of tokens in the training set, and where it is spoken."""
 
-    def __init__(self, cache: EncoderCache, wanted: Collection[str], word_starts: Sequence[bool], longest: int) -> None:
-        """`wanted` are the utterances to cut, those of one language."""
+    def __init__(self, cache: EncoderCache, ids: Collection[str], word_starts: Sequence[bool], longest: int) -> None:
+        """`ids` are the utterances to cut, those of one language."""
         self.word_starts = word_starts
         self.longest = longest
         self.places: dict[tuple[int, ...], list[tuple[str, int]]] = {}
         for identity, entry in cache.utterances.items():
-            if not entry.cuts or identity not in wanted:
+            if not entry.cuts or identity not in ids:
                 continue
             for start in range(len(entry.tokens)):
                 for size in range(1, min(longest, len(entry.tokens) - start) + 1):
