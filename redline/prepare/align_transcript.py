@@ -159,13 +159,13 @@ def _pieces(
 ) -> list[_Piece]:
     """Cut words and frames together at anchors, at the wider of the two gaps between their words."""
     pieces: list[_Piece] = []
-    written = [number for number, word in enumerate(words) for _ in word.split()]
+    word_of = [number for number, word in enumerate(words) for _ in word.split()]
     first = start = 0
     for at, place in chain:
         inner = max((1, 2), key=lambda step: decoded[place + step].start - decoded[place + step - 1].end)
-        word, frame = written[at + inner], decoded[place + inner].start
+        word, frame = word_of[at + inner], decoded[place + inner].start
         # A written word that is said as several is never divided.
-        if frame - start >= least and word > first and written[at + inner - 1] != word:
+        if frame - start >= least and word > first and word_of[at + inner - 1] != word:
             pieces.append(_Piece(first, word, start, frame))
             first, start = word, frame
     return [*pieces, _Piece(first, len(words), start, frames)]

@@ -88,14 +88,14 @@ class PreparedCorpus:
         self.speakers.update(dict(material.speakers))
         words = list(transcript_words(material.lines, options.letters))
         result = segment_transcript(model, wave, words, options, lambda done: progress(done, wave.duration))
-        self.words += result.given
+        self.words += result.num_words
         self.kept_words += result.kept
         if abs(result.late_s) >= LATE_S:
             way = "late" if result.late_s > 0 else "early"
             self.notes.append(f"{text}: {abs(result.late_s):.1f} s {way}; placed by its words")
-        if not result.given:
+        if not result.num_words:
             self.failures.append(f"{text}: no words in it")
-        elif result.kept < LEAST_FITTING * result.given:
+        elif result.kept < LEAST_FITTING * result.num_words:
             self.failures.append(_unfitting(recording, text, result))
         for row in result.rows:
             rows = self.dropped if row.dropped else self.kept
@@ -104,8 +104,8 @@ class PreparedCorpus:
 
 def _unfitting(recording: Path, text: Path, result: SegmentedTranscript) -> str:
     """What is said where a text and a recording hardly belong together."""
-    line = f"{recording}: {result.kept} of {result.given} words of {text.name} fit what is said"
-    if result.anchored < LEAST_ANCHORED * result.given:
+    line = f"{recording}: {result.kept} of {result.num_words} words of {text.name} fit what is said"
+    if result.anchored < LEAST_ANCHORED * result.num_words:
         return (
             f"{line}, and only {result.anchored} are recognised in their order; is it the text of another recording, "
             "or in another language (--language)? Try `redline transcribe` on the recording to compare"

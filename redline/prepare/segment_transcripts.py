@@ -88,7 +88,7 @@ class SegmentedTranscript:
     """What became of a text."""
 
     rows: tuple[PreparedRow, ...]
-    given: int  # words of the text
+    num_words: int  # words of the text
     anchored: int  # words of the text that were recognised in their order, three in a row
     late_s: float = 0.0  # how much later than said captions are shown, in the median; below 0: earlier
 

@@ -80,10 +80,10 @@ def find_labels(lines: Sequence[str]) -> frozenset[str]:
         if len(key) > 1 and (proper if large or key in bracketed else len(words) <= 2):
             named.add(key)
     again = {key for key in named if counts[key] >= 2}
-    written = sum(bool(line.strip()) for line in lines)
+    num_lines = sum(bool(line.strip()) for line in lines)
     if (again and len(again | strong) >= 2) or any(counts[key] >= 3 for key in again - bracketed):
         strong |= again
-    if again and sum(begins[key] for key in named) * 2 >= written:
+    if again and sum(begins[key] for key in named) * 2 >= num_lines:
         strong |= named
     letters = {key for key in counts if key in ("q", "a", "f")}  # question and answer, written as such
     if len(letters) == 2 and all(counts[key] >= 2 for key in letters):

@@ -71,12 +71,12 @@ class TranscriptText:
 
 def read_transcript(path: Path) -> TranscriptText:
     """A transcript (.txt) or captions (.srt, .vtt); raises `DataError` where nothing in it can be read."""
-    written, notes = decode_text(path)
+    content, notes = decode_text(path)
     if path.suffix.lower() == ".txt":
-        texts = [(_STAMP.sub("", _MARKDOWN.sub("", line)), "") for line in written.splitlines()]
+        texts = [(_STAMP.sub("", _MARKDOWN.sub("", line)), "") for line in content.splitlines()]
         shown: dict[int, float] = {}
     else:
-        cues, more = parse_captions(written)
+        cues, more = parse_captions(content)
         if not cues:
             raise DataError(
                 f"{path}: no captions; an .srt or .vtt file has lines such as 00:00:01,000 --> 00:00:04,000"
@@ -124,11 +124,11 @@ def decode_text(path: Path) -> tuple[str, list[str]]:
         return data.decode("cp1252", errors="replace"), [note]
 
 
-def parse_captions(written: str) -> tuple[list[CaptionCue], list[str]]:
+def parse_captions(captions: str) -> tuple[list[CaptionCue], list[str]]:
     """The cues of an .srt or .vtt file in order of time, without tags, and what could not be read."""
     cues: list[CaptionCue] = []
     bad: list[str] = []
-    for block in re.split(r"\n[ \t]*\n", re.sub(r"\r\n?", "\n", written)):
+    for block in re.split(r"\n[ \t]*\n", re.sub(r"\r\n?", "\n", captions)):
         lines = block.split("\n")
         at = next((number for number, line in enumerate(lines) if "-->" in line), None)
         if at is None:

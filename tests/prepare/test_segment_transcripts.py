@@ -75,7 +75,7 @@ def test_every_row_holds_the_words_of_its_sound(model: NarModel, wave: Waveform)
 
 def test_a_true_transcript_is_kept_and_a_wrong_one_dropped(model: NarModel, wave: Waveform) -> None:
     true = segment_transcript(model, wave, spoken_words_of(SAID), SegmentationOptions())
-    assert [row.text for row in true.rows] == [" ".join(WORDS)] and true.kept == true.given == 22
+    assert [row.text for row in true.rows] == [" ".join(WORDS)] and true.kept == true.num_words == 22
     wrong = segment_transcript(model, wave, spoken_words_of(OTHER), SegmentationOptions())
     assert not kept(wrong) and wrong.anchored == 0
 

@@ -39,13 +39,13 @@ def score_cpwer(results: Sequence[Result]) -> dict[str, Any] | None:
 
     Raises `RedlineError` when there is something to count and meeteval is not installed.
     """
-    asked = [result for result in results if result.utterance.turns]
-    if not asked:
+    labelled = [result for result in results if result.utterance.turns]
+    if not labelled:
         return None
     # A model that names speakers and writes nothing loses every word; one that names none is not judged by its silence.
-    names_speakers = any(result.turns for result in asked)
+    names_speakers = any(result.turns for result in labelled)
     counts = Counter(dict.fromkeys(CPWER_COUNTS, 0))
-    for result in asked:
+    for result in labelled:
         text = result.edited.strip()
         if not result.turns and not (names_speakers and (result.task.speakers or not text)):
             counts["left_out"] += 1

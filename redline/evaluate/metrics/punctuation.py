@@ -70,10 +70,10 @@ def score_punctuation(results: Sequence[Result]) -> dict[str, Any] | None:
     return {**rates, **counts, "utterances": len(printed)}
 
 
-def _count(counts: Counter[str], prefix: str, same: bool, wanted: bool, given: bool) -> None:
-    counts[f"{prefix}hits"] += same and wanted
-    counts[f"{prefix}misses"] += wanted and not same
-    counts[f"{prefix}false_alarms"] += given and not same
+def _count(counts: Counter[str], prefix: str, same: bool, in_reference: bool, in_answer: bool) -> None:
+    counts[f"{prefix}hits"] += same and in_reference
+    counts[f"{prefix}misses"] += in_reference and not same
+    counts[f"{prefix}false_alarms"] += in_answer and not same
 
 
 def _f1(counts: Counter[str], prefix: str) -> float:

@@ -28,11 +28,11 @@ def score_word_times(results: Sequence[Result]) -> dict[str, Any] | None:
     times are compared, and the errors are None where there are none. `late_ms` is the mean error of ends with its sign,
     `shift_ms` the mean absolute error of starts and ends together. `left_out` are answers with text but no times.
     """
-    asked = [result for result in results if result.utterance.words]
-    if not asked:
+    timed = [result for result in results if result.utterance.words]
+    if not timed:
         return None
-    has_times = any(result.words for result in asked)
-    scored = [result for result in asked if result.words or (has_times and not result.edited.strip())]
+    has_times = any(result.words for result in timed)
+    scored = [result for result in timed if result.words or (has_times and not result.edited.strip())]
     pairs: list[tuple[Word, Word]] = []
     words = 0
     for result in scored:
@@ -57,7 +57,7 @@ def score_word_times(results: Sequence[Result]) -> dict[str, Any] | None:
             "late_ms": round(1000 * float(np.mean([answer.end - reference.end for reference, answer in pairs])), 3),
             **{f"within_{limit}_ms": float(np.mean(ends <= limit)) for limit in LIMITS_MS},
         }
-    left_out = len(asked) - len(scored)
+    left_out = len(timed) - len(scored)
     return {**errors, "matched": len(pairs), "words": words, "utterances": len(scored), "left_out": left_out}
 
 
