@@ -78,9 +78,9 @@ def json_ascii(text: str) -> str:
     return re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
 
 
-def debug(asked: bool = True) -> None:
+def debug(enabled: bool = True) -> None:
     """Print tracebacks and what the package logs, on standard error."""
-    if asked and not _log.isEnabledFor(logging.DEBUG):
+    if enabled and not _log.isEnabledFor(logging.DEBUG):
         logging.basicConfig(format="%(name)s: %(message)s")
         _log.setLevel(logging.DEBUG)
 

@@ -121,11 +121,11 @@ def _tell_what_is_not_scored(dataset: Dataset, options: EvaluationOptions, notes
         notes.say(f"{dataset.without_text} rows without text are left out")
     if any(row.turns for row in dataset.utterances) and not cpwer.is_meeteval_installed():
         notes.say(f"warning: speakers will not be scored; {cpwer.MISSING_MEETEVAL}", "yellow")
-    for asked, option, field in (
+    for is_asked, option, field in (
         (options.speakers, "--speakers", "turns"),
         (options.words, "--word-timestamps", "words"),
     ):
-        if asked and not any(getattr(row, field) for row in dataset.utterances):
+        if is_asked and not any(getattr(row, field) for row in dataset.utterances):
             notes.say(f"warning: no row has {field}, so what {option} asks for is not scored", "yellow")
 
 
@@ -151,7 +151,7 @@ def _evaluate_model(
             notes.say(message + "the other rows have no more keywords", "yellow")
         clock = Clock()
         results = run_over(transcriber, rows, clock, notes, dataset.load, each)
-        facts = [("asked for", asked)] if (asked := describe_tasks(each, rows)) else []
+        facts = [("asked for", description)] if (description := describe_tasks(each, rows)) else []
         facts += speed_facts(clock, loading_s, str(getattr(transcriber.recognizer, "device", "cpu")))
         suffix, baseline = (" with keywords", name) if runs else ("", None)
         run = SystemRun(name + suffix, results, clock, facts, baseline=baseline)

@@ -89,7 +89,7 @@ class Job:
                     delivered += 1
                     if isinstance(result, Transcript):
                         audio_s += result.duration
-                    meter.finish_one()
+                    meter.finish_recording()
                     if stopper.signal is not None:
                         results.throw(KeyboardInterrupt())
         except Interrupted as stop:

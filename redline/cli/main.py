@@ -99,8 +99,8 @@ def _advice(error: Any, arguments: list[str]) -> str | None:
 app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(enabled: bool) -> None:
+    if enabled:
         typer.echo(f"redline {__version__}")
         raise typer.Exit()
 

@@ -85,15 +85,15 @@ class Outputs:
 def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:
     """One name of at most `max_bytes` for each stem, all different also where case does not count: a, a-2, a-3."""
     stems = [shortened(stem, max_bytes) for stem in stems]
-    taken = {stem.casefold() for stem in stems}
+    used = {stem.casefold() for stem in stems}
     seen: set[str] = set()
     names = []
     for stem in stems:
         name = stem
         if stem.casefold() in seen:
             numbered = (f"{shortened(stem, max_bytes - len(f'-{n}'))}-{n}" for n in itertools.count(2))
-            name = next(free for free in numbered if free.casefold() not in taken)
-            taken.add(name.casefold())
+            name = next(free for free in numbered if free.casefold() not in used)
+            used.add(name.casefold())
         seen.add(stem.casefold())
         names.append(name)
     return names

@@ -53,14 +53,14 @@ def prepare(
     _check_out(out)
     use(threads)
     encoder, config, _ = nar.load_nar(model)
-    spoken = languages.code(language, config.languages)
-    if spoken is None and len(config.languages) == 1:
-        (spoken,) = config.languages
-    if spoken is None or spoken not in config.languages:
+    language_code = languages.code(language, config.languages)
+    if language_code is None and len(config.languages) == 1:
+        (language_code,) = config.languages
+    if language_code is None or language_code not in config.languages:
         known = ", ".join(config.languages)
-        why = "a text is placed in one language" if spoken is None else f"{model} does not know it"
+        why = "a text is placed in one language" if language_code is None else f"{model} does not know it"
         raise DataError(f"--language {language}: {why}; name one of {known}")
-    options = SegmentationOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(spoken))
+    options = SegmentationOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language_code))
     corpus = PreparedCorpus()
     columns = (
         TextColumn("{task.description}"),
@@ -69,11 +69,11 @@ def prepare(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        for recording, written in pairs:
+        for recording, transcript in pairs:
             task = bar.add_task(recording.name)
             printed = len(corpus.notes)
             try:
-                corpus.add(recording, written, encoder, spoken, options, partial(_advance, bar, task))
+                corpus.add(recording, transcript, encoder, language_code, options, partial(_advance, bar, task))
             except (RedlineError, OSError) as error:
                 corpus.failures.append(console.error_text(error))
             bar.remove_task(task)

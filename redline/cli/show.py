@@ -92,7 +92,7 @@ class Meter(Progress):
             state = f"{clock(audio_s)} of audio, {speed(audio_s, wall_s)}, {left} left"
             self.update(self._task, completed=fraction, total=1.0, state=state, refresh=True)
 
-    def finish_one(self) -> None:
+    def finish_recording(self) -> None:
         """One more recording is done."""
         self._finished += 1
         self.update(self._task, description=f"transcribing {self._finished}/{self._recordings}")
