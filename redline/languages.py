@@ -47,17 +47,17 @@ def code(name: str | None, known: Sequence[str] = ()) -> str | None:
     """
     if name is not None and not isinstance(name, str):
         raise UnsupportedTaskError(f"a language is text such as 'en', not {name!r}")
-    wanted = (name or "").strip().casefold()
-    if wanted in ("", AUTO):
+    folded = (name or "").strip().casefold()
+    if folded in ("", AUTO):
         return None
     for key in known:
-        if key.casefold() == wanted:
+        if key.casefold() == folded:
             return key
-    if wanted in _CODES:
-        return _CODES[wanted]
-    if (locale := _LOCALE.fullmatch(wanted)) is not None:
+    if folded in _CODES:
+        return _CODES[folded]
+    if (locale := _LOCALE.fullmatch(folded)) is not None:
         return _CODES.get(locale[1], locale[1])
-    near = difflib.get_close_matches(wanted, [key for key in _CODES if len(key) > 3], n=1)
+    near = difflib.get_close_matches(folded, [key for key in _CODES if len(key) > 3], n=1)
     hint = f" (did you mean {NAMES[_CODES[near[0]]]}?)" if near else ""
     allowed = ", ".join(f"{key} ({NAMES[key]})" if key in NAMES else key for key in known)
     allowed = allowed or "codes (en), names (English), locales (en-US)"

@@ -66,17 +66,17 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
             raise row
         rows.append(row)
     language = code(language)
-    wanted = [
+    chosen = [
         row for row in rows if (split is None or row.split == split) and (language is None or row.language == language)
     ]
-    if not wanted and (split is not None or language is not None):
+    if not chosen and (split is not None or language is not None):
         splits = ", ".join(sorted({row.split or "none" for row in rows})) or "none"
         languages = ", ".join(sorted({row.language or "none" for row in rows})) or "none"
         raise DataError(
             f"{path}: none of {len(rows)} rows has split {split or 'any'} and language {language or 'any'}; "
             f"it has splits {splits} and languages {languages}"
         )
-    return wanted
+    return chosen
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Utterance | DataError]]:
@@ -145,16 +145,16 @@ def _row(path: Path, number: int, line: str) -> Utterance:
     )
 
 
-def _keywords(where: str, given: Any) -> tuple[str, ...]:
+def _keywords(where: str, keywords: Any) -> tuple[str, ...]:
     """The keywords of a row: a list of texts, or of numbers that can only be meant as texts, or a text with commas."""
-    if isinstance(given, str) or given is None:
-        return listed(given or ())
-    if not isinstance(given, list) or not all(type(each) in (str, int, float) for each in given):
-        seen = json.dumps(given, ensure_ascii=False)[:200]
+    if isinstance(keywords, str) or keywords is None:
+        return listed(keywords or ())
+    if not isinstance(keywords, list) or not all(type(each) in (str, int, float) for each in keywords):
+        seen = json.dumps(keywords, ensure_ascii=False)[:200]
         raise DataError(
             f'{where}: keywords is {seen}; give a list of texts, such as ["cortado"], or a text with commas'
         )
-    return listed(map(str, given))
+    return listed(map(str, keywords))
 
 
 def _times(where: str, row: Mapping[str, Any]) -> tuple[float, float | None, float]:
@@ -189,8 +189,8 @@ def _not_finite(value: Any, name: str = "") -> str | None:
 def _timed(where: str, row: Mapping[str, Any], key: str) -> Iterator[tuple[Any, tuple[float, float]]]:
     """The turns or words of a row, each with its start and end."""
     keys = ("speaker", "text") if key == "turns" else ("text",)
-    given = row.get(key) or []
-    for each in given if isinstance(given, list) else [given]:
+    entries = row.get(key) or []
+    for each in entries if isinstance(entries, list) else [entries]:
         try:
             start, end = float(each["start"]), float(each["end"])
             usable = 0 <= start <= end and all(each[name].strip() for name in keys)

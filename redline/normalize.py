@@ -57,10 +57,12 @@ def spoken_words(text: str, letters: Letters) -> list[str]:
     if letters == "all":
         text = unicodedata.normalize("NFKC", text)
         # Vowel signs of many scripts are marks (M), not letters.
-        kept = (char if char.isalnum() or char == "'" or unicodedata.category(char)[0] == "M" else " " for char in text)
+        chars = (
+            char if char.isalnum() or char == "'" or unicodedata.category(char)[0] == "M" else " " for char in text
+        )
     else:
         text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-        kept = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
+        chars = (char if char.isascii() and (char.isalpha() or char == "'") else " " for char in text)
     # Apostrophes at the ends are quotation marks far more often than they are part of the word.
-    words = (word.strip("'") for word in "".join(kept).split())
+    words = (word.strip("'") for word in "".join(chars).split())
     return [word for word in words if word]

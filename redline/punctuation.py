@@ -75,12 +75,12 @@ def restore_casing(text: str, keywords: Sequence[str]) -> str:
     """
 
     def cased(match: re.Match[str]) -> str:
-        pairs = zip(match[0], wanted, strict=True)
+        pairs = zip(match[0], spelling, strict=True)
         return "".join(char.upper() if to.isupper() and len(char.upper()) == 1 else char for char, to in pairs)
 
     for keyword in keywords:
         if keyword != keyword.lower():
-            wanted = " ".join(keyword.split())
+            spelling = " ".join(keyword.split())
             text = _whole_words(keyword).sub(cased, text)
     return text
 

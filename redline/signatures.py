@@ -89,9 +89,11 @@ def checked(options: type | None = None) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            for given in kwargs:
-                if given not in known:
-                    raise UnknownArgumentError(f"{name}() has no argument {given!r}; {_advice(given, name, known)}")
+            for argument in kwargs:
+                if argument not in known:
+                    raise UnknownArgumentError(
+                        f"{name}() has no argument {argument!r}; {_advice(argument, name, known)}"
+                    )
             return function(*args, **kwargs)
 
         wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -100,20 +102,20 @@ def checked(options: type | None = None) -> Callable[[F], F]:
     return decorate
 
 
-def _advice(given: str, function: str, known: tuple[str, ...]) -> str:
-    elsewhere = [home for home, names in _HOMES.items() if given in names and home != function]
-    if elsewhere and given not in FOREIGN:
-        return f"it belongs to {elsewhere[0]}({given}=)"
-    if given in FOREIGN:
-        return f"here it is {FOREIGN[given].python}" if FOREIGN[given] != _LEAVE_OUT else _LEAVE_OUT.python
-    near = difflib.get_close_matches(given, known, n=1)
+def _advice(argument: str, function: str, known: tuple[str, ...]) -> str:
+    elsewhere = [home for home, names in _HOMES.items() if argument in names and home != function]
+    if elsewhere and argument not in FOREIGN:
+        return f"it belongs to {elsewhere[0]}({argument}=)"
+    if argument in FOREIGN:
+        return f"here it is {FOREIGN[argument].python}" if FOREIGN[argument] != _LEAVE_OUT else _LEAVE_OUT.python
+    near = difflib.get_close_matches(argument, known, n=1)
     hint = f"did you mean {near[0]}=? " if near else ""
     return f"{hint}allowed are {', '.join(known)}"
 
 
-def option(given: str) -> str | None:
+def option(argument: str) -> str | None:
     """What to say about an option of another package's command; None for one that the table does not know."""
-    ours = FOREIGN.get(given.lstrip("-").replace("-", "_"))
+    ours = FOREIGN.get(argument.lstrip("-").replace("-", "_"))
     if ours is None:
         return None
     if ours.option is not None:

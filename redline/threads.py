@@ -34,10 +34,10 @@ def use(threads: int | None = None) -> int:
 
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise ConfigError(f"threads is {threads!r}; allowed are 1 and above, or None for as many as are available")
-    wanted = threads or min(torch.get_num_threads(), available_threads())
-    if wanted != torch.get_num_threads():
-        torch.set_num_threads(wanted)
-    return wanted
+    count = threads or min(torch.get_num_threads(), available_threads())
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
+    return count
 
 
 def wait_without_spinning() -> None:
@@ -80,7 +80,7 @@ def _quota(root: Path, membership: Path) -> float:
             continue
         for mount in [root / controllers, root / "cpu"] if controllers else [root, root / "unified"]:
             folder = mount / place.strip("/")
-            groups |= {one for one in (folder, *folder.parents) if one == mount or mount in one.parents}
+            groups |= {group for group in (folder, *folder.parents) if group == mount or mount in group.parents}
     return min(map(_granted, groups))
 
 
