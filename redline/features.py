@@ -37,7 +37,7 @@ DYNAMIC_RANGE = 8.0
 Rule = Literal["nar", "native", "ar", "ctc"]
 """Whose front end. They disagree about the last encoder frame, and so about what counts for the loudest bin:
 
-    nar       the published NAR models: T // 320 frames, and the mel frames behind them are never heard of
+    nar       the published NAR models: T // 320 frames, and the mel frames behind them are not used
     native    the native port of NAR: a started frame counts, its missing mel frame is silence
     ar        2B and 2B-Plus: whole pairs of mel frames; one left over still counts for the loudest bin
     ctc       5.0 TurboCTC: as native, the clip itself filled up with silence; each mel frame with its delta
@@ -79,7 +79,7 @@ def _window() -> Tensor:
 def log_mel(samples: Tensor, count: int | None = None) -> Tensor:
     """Normalised log-mel energies of one clip: samples [N] -> [count, 80], about -1.5 to 1.5.
 
-    There are N // 160 + 1; with a smaller `count` the others are not heard of, with a larger one silence follows. The
+    There are N // 160 + 1; with a smaller `count` the others are not used, with a larger one silence follows. The
     clip must be longer than half an FFT window (256 samples), which the reflected edges need.
     """
     spectrum = torch.stft(

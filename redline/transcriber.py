@@ -190,7 +190,7 @@ class Transcriber:
         return Scheduler(self.recognizer, self.batch)
 
     def _task(self, options: TranscribeOptions) -> Task:
-        """What is asked of the recognizer; what it cannot do, and a missing package, is told before the work."""
+        """What is asked of the recognizer; what it cannot do, and a missing package, is reported before the work."""
         language = languages.code(options.get("language"), self.languages)
         if language is None and len(self.languages) == 1:
             (language,) = self.languages

@@ -43,7 +43,7 @@ def time_words(
 ) -> tuple[list[Utterance], dict[str, str]]:
     """The utterances with the times of their words in spoken form, in order, and the dropped ones: id -> reason.
 
-    Times are seconds from the start of the utterance. `progress` hears the seconds of each batch.
+    Times are seconds from the start of the utterance. `progress` gets the seconds of each batch.
     """
     weight = model.encoder.input_linear.weight
     frame_s = model.config.encoder.subsampling / FRAME_RATE

@@ -75,7 +75,7 @@ def evaluate(
     for path in filter(None, (json_path, report)):
         files.check_writable(path)
         files.sweep(path.parent)
-    normalizer("en")  # a missing package is told before the work, not after
+    normalizer("en")  # a missing package is reported before the work, not after
     dataset = _read(data, leaderboard, split, language, limit)
     _tell_what_is_not_scored(dataset, plain, notes)
     loading = {"device": device, "draft_lm": draft_lm, "threads": threads}

@@ -30,7 +30,7 @@ class Input:
 
     @property
     def size(self) -> int:
-        """Bytes, for an estimate of the work; 1 where they cannot be told."""
+        """Bytes, for an estimate of the work; 1 where they are not known."""
         try:
             return max(1, self.path.stat().st_size) if self.path is not None else 1
         except OSError:

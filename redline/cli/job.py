@@ -58,7 +58,7 @@ class Job:
                 self.work.append(PlannedRecording(source, name, [path for path in paths if path not in there]))
 
     def run(self, model: Transcriber, options: dict[str, Any], stopper: Stopper) -> None:
-        """Transcribe all recordings; one that fails is told and does not stop the others.
+        """Transcribe all recordings; one that fails is reported and does not stop the others.
 
         When it is interrupted, what is done is delivered, and the windows that are finished of a recording are kept.
         """

@@ -1,4 +1,4 @@
-"""What a model made of one utterance, beside what was said in it."""
+"""The hypothesis of a model for an utterance, beside its reference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Result:
     draft: str | None = None  # None for a model that writes none
     duration: float = 0.0
     confidence: float | None = None
-    words: tuple[Word, ...] = ()  # where times are told; seconds from the start of the utterance
+    words: tuple[Word, ...] = ()  # where times are known; seconds from the start of the utterance
     turns: tuple[Turn, ...] = ()  # where speakers are named
     language: str | None = None  # where it is identified
     tagged: str | None = None  # the answer as the model wrote it, where it writes tags

@@ -24,7 +24,7 @@ from redline.prepare.transcripts import read_transcript
 TRANSCRIPT_SUFFIXES = (".srt", ".vtt", ".txt")
 LEAST_FITTING = 0.5  # a text of which a smaller share of words is kept is said not to fit
 LEAST_ANCHORED = 0.03  # below is the text of another recording: a weak model finds 0.2 of the words, chance 0.01
-LATE_S = 1.0  # captions that are off by less are told nothing about
+LATE_S = 1.0  # captions that are off by less are not reported
 
 
 def recordings_with_texts(source: Path, text: Path | None) -> list[tuple[Path, Path]]:

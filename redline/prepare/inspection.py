@@ -92,7 +92,7 @@ def inspect(
 ) -> Inspection:
     """Look through a manifest and at the heads of its recordings; nothing is recognized.
 
-    `length_of` gives the seconds of a recording or raises `DataError`; `progress` is told how many are done. Raises
+    `length_of` gives the seconds of a recording or raises `DataError`; `progress` gets how many are done. Raises
     `DataError` for a file that is no manifest.
     """
     problems: list[tuple[int, Problem]] = []

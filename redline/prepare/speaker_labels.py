@@ -95,7 +95,7 @@ def without_labels(pieces: Iterable[tuple[str, str]], labels: frozenset[str]) ->
     """Lines with the speaker that the file names for them -> number of the line, text without labels, speaker, turn.
 
     A label holds until the next one; a name of the file's own (`<v Name>`) for its cue alone. `>>` is a change of
-    speakers whose names are not told.
+    speakers who are not named.
     """
     speaker, turn, tagged = "", 0, False
     spellings: dict[str, str] = {}

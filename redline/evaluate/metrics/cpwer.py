@@ -26,7 +26,7 @@ CPWER_COUNTS = (
 
 
 def is_meeteval_installed() -> bool:
-    """Whether meeteval is there, so that its lack can be told before the work."""
+    """Whether meeteval is there, so that its lack can be reported before the work."""
     return find_spec("meeteval") is not None
 
 

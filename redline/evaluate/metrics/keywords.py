@@ -17,7 +17,7 @@ from redline.normalize import normalised
 
 @dataclass(frozen=True)
 class KeywordCounts(Counts):
-    """What became of keywords; `distractors` are those of prompts that were not said, and are false alarms if heard."""
+    """What became of keywords; `distractors` were in a prompt but not said: false alarms if recognized."""
 
     hits: int = 0
     misses: int = 0

@@ -1,7 +1,7 @@
 """Errors of word times: how far the words that were recognized are from where the reference has them.
 
 AAS is the mean absolute error of word ends, as the reports of the Plus model give it (arXiv 2604.22817); elsewhere the
-name is also used for the mean of starts and ends together (arXiv 2301.12343), which is why both errors are told.
+name is also used for the mean of starts and ends together (arXiv 2301.12343), which is why both errors are reported.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def balanced(utterances: Sequence[Utterance], alpha: float, seed: int, epoch: in
     """One epoch of about as many hours as there are, drawn by `shares`; the same seed and epoch give the same draw.
 
     Within a source nothing comes again before everything came once, over the ends of epochs too. A source that gets
-    more than its own hours is therefore heard whole, and in part again.
+    more than its own hours is therefore seen whole, and in part again.
     """
     groups, hours = by_source(utterances), hours_of(utterances)
     total = sum(hours.values())
