@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,125 +14,7 @@ from redline.checkpoints import ar
 from redline.features import pad
 from redline.models.ar import ArModel
 from redline.models.granite import KVCache
-
-FRAMES = (1, 14, 15, 41, 67)
-"""Encoder frames of the clips: one, one less than a window, a window, more than two blocks of 20, and three."""
-AUDIO, STEPS = 95, 40
-KINDS = ("granite_speech", "granite_speech_plus")
-
-
-def referee(kind: str, **changes: Any) -> Any:
-    """A small random model of `transformers`."""
-    import transformers
-
-    encoder: dict[str, Any] = {
-        "input_dim": 160,
-        "num_layers": 4,
-        "hidden_dim": 32,
-        "num_heads": 2,
-        "dim_head": 16,
-        "output_dim": 30,
-        "context_size": 20,
-        "max_pos_emb": 32,
-        "conv_kernel_size": 7,
-    }
-    plus = kind == "granite_speech_plus"
-    if plus:
-        encoder["cat_hidden_layers"] = changes.pop("cat_hidden_layers", [1])
-    text = {
-        "model_type": "granite",
-        "vocab_size": 96,
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "attention_multiplier": 0.3,
-        "embedding_multiplier": 12.0,
-        "residual_multiplier": 0.22,
-        "logits_scaling": 8.0,
-        "rms_norm_eps": 1e-5,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 1,
-        "tie_word_embeddings": plus,
-        **changes.pop("text", {}),
-    }
-    projector = {
-        "model_type": "blip_2_qformer",
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "encoder_hidden_size": 32 * (len(encoder.get("cat_hidden_layers", ())) + 1),
-        "cross_attention_frequency": changes.pop("cross_attention_frequency", 1),
-    }
-    names = {
-        "granite_speech": ("GraniteSpeechConfig", "GraniteSpeechForConditionalGeneration"),
-        "granite_speech_plus": ("GraniteSpeechPlusConfig", "GraniteSpeechPlusForConditionalGeneration"),
-    }
-    config_name, model_name = names[kind]
-    config = getattr(transformers, config_name)(
-        encoder_config=encoder,
-        projector_config=projector,
-        text_config=text,
-        audio_token_index=AUDIO,
-        has_lora_adapter=False,
-        tie_word_embeddings=plus,
-        initializer_range=0.2,
-        **changes,
-    )
-    torch.manual_seed(3)
-    model = getattr(transformers, model_name)(config).eval()
-    with torch.no_grad():  # a fresh model says the same whatever it hears
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(3.0)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_()
-            if name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
-    return model
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, ArModel]]:
-    """The same weights twice: in `transformers`, and loaded here from what it saved."""
-    theirs = referee(request.param)
-    folder = tmp_path_factory.mktemp(request.param)
-    theirs.save_pretrained(folder)
-    ours = ar.load_ar(folder).model
-    assert ours.config.kind == request.param
-    yield theirs, ours
-
-
-def clips() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randn(frames, 160, generator=generator) for frames in FRAMES]
-
-
-def prompt(tokens: int, clip: int) -> list[int]:
-    return [7, 8 + clip, *[AUDIO] * tokens, 20, 21, *range(30, 30 + clip)]
-
-
-def prompts(model: ArModel) -> list[list[int]]:
-    return [prompt(model.projector.num_tokens(frames), clip) for clip, frames in enumerate(FRAMES)]
-
-
-@torch.no_grad()
-def generate(model: ArModel, features: Tensor, lengths: Tensor, asked: list[list[int]]) -> list[list[int]]:
-    """Forty greedy tokens of every row, the end of text like any other; the placeholder is never one."""
-    audio, _ = model.embed_audio(model.encode(features, lengths))
-    cache = model.cache(len(asked), max(map(len, asked)) + STEPS)
-    hidden = model.prefill(asked, audio, cache)
-    rows = range(len(asked))
-    logits = model.language_model.logits(hidden[rows, [len(prompt) - 1 for prompt in asked]])
-    ids = [logits[:, :AUDIO].argmax(dim=-1).tolist()]
-    while len(ids) < STEPS:
-        ids.append(model.step(ids[-1], rows, cache)[:, :AUDIO].argmax(dim=-1).tolist())
-    return [list(row) for row in zip(*ids, strict=True)]
+from tests.models.ar_referee import AUDIO, FRAMES, KINDS, STEPS, clips, generate, prompts, referee
 
 
 @pytest.mark.parametrize("clip", range(len(FRAMES)))

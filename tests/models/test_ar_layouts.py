@@ -18,7 +18,7 @@ from redline.features import FRAME_SAMPLES, num_frames, pad
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig
 from redline.models.conformer import ConformerEncoder
-from tests.models.test_ar import clips, prompts, referee
+from tests.models.ar_referee import clips, prompts, referee
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
