@@ -155,7 +155,7 @@ def _refusal(request: PromptRequest, kind: Kind) -> str | None:
     else:
         unlearned = {"speaker labels": request.speakers, "word timestamps": request.words, "a prefix": request.prefix}
         other = "granite_speech_plus model such as granite-speech-4.1-2b-plus"
-    if what := next((what for what, wanted in unlearned.items() if wanted), None):
+    if what := next((what for what, is_asked in unlearned.items() if is_asked), None):
         return f"{what}: a {kind} model has not learned it; leave it out, or take a {other}, which can"
     if request.speakers and request.words:
         return "speakers and words: the model card has one instruction for each; ask for them one after the other"
