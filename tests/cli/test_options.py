@@ -76,7 +76,14 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
     monkeypatch.setattr(Model, "transcribe_each", recorded(Model.transcribe_each, lambda: iter([Transcript("")])))
     load = recorded(load_module.load_model, lambda: Model(FakeRecognizer()))
     monkeypatch.setattr(load_module, "load_model", load)
-    given = {"--revision": "r", "--beams": "3", "--drafts": "none", "--draft-lm": "none", "--device": "cpu"}
+    given = {
+        "--revision": "r",
+        "--beams": "3",
+        "--drafts": "none",
+        "--draft-lm": "none",
+        "--device": "cpu",
+        "--effort": "full",
+    }
     given |= {"--threads": "2", "--language": "en", "--task": "translate", "--to": "de", "--keywords": "a, b"}
     given |= {"--prompt": "p", "--prefix": "so", "--channel": "1", "--track": "2"}
     flags = ["--speakers", "--no-vad", "--digits", "--no-punctuation", "--word-timestamps", "--format", "txt"]
@@ -85,7 +92,7 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
     (loading, loaded), (asking, asked) = calls
     assert loaded == {
         **{"revision": "r", "device": "cpu", "draft_lm": "none", "punctuate": False, "beams": 3, "drafts": "none"},
-        "threads": 2,
+        **{"threads": 2, "effort": "full"},
     }
     assert loading - set(loaded) == {"name", "dtype", "temperature", "seed"}
     del asked["progress"]

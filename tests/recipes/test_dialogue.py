@@ -277,7 +277,7 @@ def test_the_script_aligns_an_utterance_once(
         loads.append(name)
         return model(), None, None
 
-    monkeypatch.setattr(script.nar, "load", load)
+    monkeypatch.setattr(script.nar, "load_nar", load)
     monkeypatch.setattr(script, "AlignmentOptions", lambda: AlignmentOptions(least_score=-6.0))
     call = ["--data", str(data), "--count", "0", "--out", str(tmp_path / "words"), "--model", "mine"]
     assert script.main([*call, "--split", "dev"]) == 0
