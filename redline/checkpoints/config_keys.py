@@ -50,12 +50,11 @@ def _with_synonyms(rules: dict[str, ValueRule]) -> dict[str, ValueRule]:
     return rules | {other: rules[key] for key, others in SYNONYMS.items() if key in rules for other in others}
 
 
-PARTS_KEYS: dict[str, ValueRule] = dict.fromkeys(("encoder_config", "projector_config", "text_config"), part)
-TOP_KEYS = PARTS_KEYS | {
+TOP_KEYS: dict[str, ValueRule] = {
+    **dict.fromkeys(("encoder_config", "projector_config", "text_config"), part),
+    **dict.fromkeys(("window_size", "downsample_rate"), count(4096)),
     "model_type": name,
     "tie_word_embeddings": flag,
-    "window_size": count(4096),
-    "downsample_rate": count(4096),
 }
 ENCODER_KEYS = _with_synonyms(rules_of(EncoderConfig)) | {
     "cat_hidden_layers": items(count(256, 0), most=64),
@@ -199,35 +198,30 @@ def read_nar_config(values: Values, native: bool = False) -> NarConfig:
     _agree({"window_size of config.json": top.get("window_size"), "block_size": projector.get("block_size")})
     for key in ("downsample_rate", "encoder_layer_indices"):
         _agree({f"{key} of config.json": top.get(key), f"{key} of projector_config": projector.get(key)})
-    for values_of_part in (encoder, projector):
+    for stated in (encoder, projector):
         for key, others in SYNONYMS.items():
-            same = {name: values_of_part[name] for name in (key, *others) if name in values_of_part}
+            same = {name: stated[name] for name in (key, *others) if name in stated}
             _agree(same)
             if same:
-                values_of_part.setdefault(key, next(iter(same.values())))
-    config = LMConfig.from_dict(text)
-    if "hidden_dim" in encoder:
-        projector.setdefault("encoder_dim", encoder["hidden_dim"])
-    if "hidden_size" in text:
-        projector.setdefault("llm_dim", text["hidden_size"])
-    if "intermediate_size" in projector and "hidden_size" in projector:
-        projector.setdefault("mlp_ratio", projector["intermediate_size"] // projector["hidden_size"])
-    defaults: dict[str, Any] = {"frame_rule": "native", "min_edit_sequence_length": 1} if native else {}
-    if "eos_token_id" in text:
-        defaults["blank_token_id"] = config.eos_token_id
-    if "encoder_layer_indices" in projector:
-        defaults["encoder_layer_indices"] = projector["encoder_layer_indices"]
+                stated[key] = next(iter(same.values()))
+    lm = LMConfig.from_dict(text)
+    blank = top.get("blank_token_id", lm.eos_token_id)
+    layers = projector.get("encoder_layer_indices", NarConfig.encoder_layer_indices)
     if "cat_hidden_layers" in encoder:
-        defaults["encoder_layer_indices"] = [*ascending_layers(encoder["cat_hidden_layers"]), -1]
-        projector.setdefault("num_encoder_layers", len(encoder["cat_hidden_layers"]) + 1)
-    top = defaults | top
-    heads = {"bpe_output_dim": config.vocab_size, "blank_token_id": top.get("blank_token_id", NarConfig.blank_token_id)}
+        layers = [*ascending_layers(encoder["cat_hidden_layers"]), -1]
+    layers = top.get("encoder_layer_indices", layers)
+    conformer = known(EncoderConfig, encoder | {"bpe_output_dim": lm.vocab_size, "blank_token_id": blank})
+    derived = {"encoder_dim": conformer.hidden_dim, "llm_dim": lm.hidden_size, "num_encoder_layers": len(layers)}
+    if "intermediate_size" in projector and "hidden_size" in projector:
+        derived["mlp_ratio"] = projector["intermediate_size"] // projector["hidden_size"]
     joined = {
-        "encoder": known(EncoderConfig, encoder | heads),
-        "projector": known(ProjectorConfig, projector),
-        "text": config,
+        "encoder": conformer,
+        "projector": known(ProjectorConfig, derived | projector),
+        "text": lm,
+        "encoder_layer_indices": layers,
+        "blank_token_id": blank,
     }
-    return known(NarConfig, top | joined)
+    return known(NarConfig, ({"frame_rule": "native", "min_edit_sequence_length": 1} if native else {}) | top | joined)
 
 
 def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
@@ -245,11 +239,10 @@ def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
     lm = LMConfig.from_dict(text)
     if tied is None:
         tied = bool(top.get("tie_word_embeddings", lm.tie_word_embeddings))
+    conformer = known(EncoderConfig, {"pred_dropout": 0.0} | encoder)
     joined = {
         "kind": kind,
-        "encoder": replace(
-            known(EncoderConfig, {"pred_dropout": 0.0} | encoder), bpe_output_dim=encoder.get("bpe_output_dim")
-        ),
+        "encoder": replace(conformer, bpe_output_dim=encoder.get("bpe_output_dim")),
         "projector": known(QFormerConfig, projector),
         "text": replace(lm, tie_word_embeddings=tied),
         "export_layers": encoder.get("cat_hidden_layers") or (),
@@ -266,7 +259,6 @@ def check_preprocessor_keys(values: Values, window_size: int | None = None, down
     """Judge a `preprocessor_config.json` against the features that are made here; raises `ConfigError`."""
     check_keys(values, PREPROCESSOR_KEYS, "preprocessor_config.json")
     check_keys(values.get("melspec_kwargs") or {}, PREPROCESSOR_KEYS, "preprocessor_config.json")
-    if window_size is not None:
-        stated = {key: values.get(f"projector_{key}") for key in ("window_size", "downsample_rate")}
-        _agree({"projector_window_size": stated["window_size"], "window_size": window_size})
-        _agree({"projector_downsample_rate": stated["downsample_rate"], "downsample_rate": downsample_rate})
+    for key, needed in (("window_size", window_size), ("downsample_rate", downsample_rate)):
+        if needed is not None:
+            _agree({f"projector_{key}": values.get(f"projector_{key}"), key: needed})

@@ -35,8 +35,7 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
     A hub id is downloaded or taken from the cache (JSON, safetensors and text files only); `HF_HUB_OFFLINE` is
     respected. A `Path` is always a folder. Raises `CheckpointError`.
     """
-    name = str(source)
-    bundled = bundled_names()
+    name, bundled = str(source), bundled_names()
     is_bundled = isinstance(source, str) and name in bundled
     if is_bundled or Path(name).is_dir():
         if revision is not None:
@@ -63,9 +62,9 @@ def _download(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         wanted = f"{name} (revision {revision})" if revision else name
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{wanted}: not a local folder, and not to be had from the hub or its cache: {first_line} "
+            f"{wanted}: not a local folder, and not to be had from the hub or its cache: {reason} "
             "Check the name and the network, or download it once while online."
         ) from error
 

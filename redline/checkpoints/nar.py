@@ -116,7 +116,7 @@ def _settle_blank(tensors: dict[str, Tensor], config: NarConfig, folder: Path) -
 
 
 def _fill_norms(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """The projector norms that the native port leaves out: they were found to be the identity."""
+    """The projector norms that the native port leaves out, because they are the identity."""
     norms = [name for name in expected if PROJECTOR_NORM.match(name)]
     if not any(name in tensors for name in norms):
         dtype = tensors["projector.window_positions"].dtype

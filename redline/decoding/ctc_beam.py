@@ -41,7 +41,7 @@ class BeamOptions:
     keyword_boost: float = 3.0
     """What each token of a keyword is worth, in nats; 0 leaves keywords alone."""
     keep_bias: float = 0.0
-    """What the editor adds to the log probability of what stands in a slot, in nats: how sure an edit must be."""
+    """What the editor adds to the log probability of what stands in a slot, in nats: the margin that an edit needs."""
 
     def __post_init__(self) -> None:
         if not (1 <= self.width <= 4096 and 1 <= self.candidates <= 4096):

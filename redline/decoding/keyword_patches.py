@@ -62,7 +62,7 @@ def splice(plain: Sequence[int], drawn: Sequence[int], bias: KeywordBias) -> tup
 
 
 def overlaps(span: Stretch, keywords: Sequence[Stretch]) -> int:
-    """How many of the keywords that were found share an id with a stretch; an empty one is in those around it."""
+    """How many keywords of a text share an id with a stretch; an empty one is in those around it."""
     return sum(span[0] < last and first < span[1] for first, last in keywords)
 
 

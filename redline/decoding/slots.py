@@ -37,7 +37,7 @@ def choose(
 ) -> tuple[Tensor, Tensor]:
     """Keep what stands in each slot, or take the likeliest other id: all [B, K] -> ids, log probabilities [B, K].
 
-    `keep_bias` (nats) is added to the slot's own log probability: how sure an edit must be.
+    `keep_bias` (nats) is added to the slot's own log probability: the margin that an edit needs.
     """
     keeps = log_probs + keep_bias >= other_log_probs
     return torch.where(keeps, slots, other_ids), torch.where(keeps, log_probs, other_log_probs)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 CHAR_BLANK = 0
 """The blank's row of the encoder's character head."""
-LOGIT_ROWS = 512
-"""Positions of which the logits of a whole vocabulary exist at once; of 2B's they take 200 MB."""
+LOGIT_ROWS = 256
+"""Positions of which the logits of a whole vocabulary exist at once; of 2B's they take 100 MB."""
 
 
 def posterior_pool(hidden: Tensor, not_blank: Tensor, mask: Tensor, window: int) -> Tensor:

@@ -1,9 +1,8 @@
-"""Linear maps, activations and attention whose bits do not depend on the batch: a row alone == the row among others.
+"""Batch-invariant linear maps, activations and attention: a row alone == the row among others, to the bit.
 
-Kernels choose how they add up by the shape they are given, and a sum in another order has other last bits, which
-decide between two likely tokens. So each of these gives a kernel only shapes that cannot matter to one row. All
-layers of `models` go through here; `tests/test_invariance.py` lets no other one in. Where gradients are recorded,
-plain functions do: nobody compares texts there.
+Kernels choose how they add up by the shape they are given, and a sum in another order has other last bits, which decide
+between two likely tokens. So a kernel gets only shapes that cannot matter to one row. All layers of `models` go through
+here, as `tests/models/test_invariance.py` demands. Where gradients are recorded, plain functions do.
 """
 
 from __future__ import annotations

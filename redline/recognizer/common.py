@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from redline import features
 from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
@@ -25,7 +24,7 @@ Answers = list[Hypothesis | RedlineError]
 
 
 class Holder(Generic[_M]):
-    """What has a model, wherever that is and in whatever precision."""
+    """The device and precision of a recognizer's model."""
 
     model: _M
 
@@ -109,14 +108,6 @@ def overflow_error(dtype: torch.dtype) -> RecognitionError:
         f"the model calculates beyond the numbers of {str(dtype).removeprefix('torch.')} on this clip; take "
         "bfloat16 or float32, and if it does so in each of them, the checkpoint is damaged"
     )
-
-
-def characters(encoded: EncoderOutput, subsampling: int) -> tuple[Tensor, Tensor, float]:
-    """What words are aligned with: character logits [B, T, C], lengths [B], and the seconds of a frame.
-
-    Of `subsampling` frames of 20 ms the encoder makes one.
-    """
-    return encoded.char_logits, encoded.lengths, subsampling / features.FRAME_RATE
 
 
 def with_word_times(answers: Answers, encoded: EncoderOutput, frame_s: float, words: Sequence[bool]) -> Answers:

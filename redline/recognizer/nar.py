@@ -38,11 +38,7 @@ class Slot(NamedTuple):
 
 
 def edit_drafts(
-    model: NarModel,
-    audio: Tensor,
-    audio_lengths: Tensor,
-    drafts: Sequence[Sequence[int]],
-    keep_bias: float = 0.0,
+    model: NarModel, audio: Tensor, audio_lengths: Tensor, drafts: Sequence[Sequence[int]], keep_bias: float = 0.0
 ) -> list[list[Slot]]:
     """One editing pass over B drafts, whose audio embeddings are [B, S, H] with lengths [B]."""
     config = model.config
@@ -85,25 +81,22 @@ class NarRecognizer(Holder[NarModel]):
 
     def limits(self, task: Task) -> ClipLimits:
         """Clips of any task that it does; raises `UnsupportedTaskError` for another task or language."""
-        if task.name != "transcribe":
-            raise UnsupportedTaskError(
-                f"{self.name} can only transcribe, not {task.name}: it edits a draft in the language that is spoken; "
-                "granite_speech models such as granite-speech-4.1-2b translate"
-            )
-        if task.target_language is not None:
-            raise UnsupportedTaskError(
-                f"target_language is {task.target_language!r}, but {self.name} writes what is spoken; leave it out"
-            )
-        for wanted, what in (
-            (task.speakers, "tell speakers apart"),
-            (task.prompt, "follow a prompt"),
-            (task.prefix, "go on from a prefix"),
+        plus = "granite_speech_plus models can, such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
+        for unsupported, why in (
+            (
+                task.name != "transcribe",
+                "can only transcribe; granite_speech models such as granite-speech-4.1-2b translate",
+            ),
+            (
+                task.target_language,
+                f"writes what is spoken; leave it out, the target language {task.target_language!r}",
+            ),
+            (task.speakers, f"cannot tell speakers apart; {plus}"),
+            (task.prompt, f"cannot follow a prompt; {plus}"),
+            (task.prefix, f"cannot go on from a prefix; {plus}"),
         ):
-            if wanted:
-                raise UnsupportedTaskError(
-                    f"{self.name} edits a draft and cannot {what}; granite_speech_plus models can, "
-                    "such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
-                )
+            if unsupported:
+                raise UnsupportedTaskError(f"{self.name} edits a draft and {why}")
         check_language(self.name, task.language, self.languages)
         prompts.checked_keywords(task.keywords)
         return ClipLimits(self.max_clip_s)
