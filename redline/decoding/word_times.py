@@ -163,6 +163,7 @@ class LazyWordTimes:
             if alignment is not None and alignment.score > MIN_FIT:
                 words = _aligned_words(self.names, self.spelled, self.wild, alignment, self.log_probs, self.frame_s)
             self.words = tuple(words[self.skipped :])
+            self.log_probs = torch.empty(0)  # a transcript may be kept for long
         return self.words
 
 
