@@ -30,7 +30,7 @@ DIVERGED = "diverged"
 
 
 def fit(
-    stage: TrainingStage, options: TrainingOptions, folder: Path, say: Say, device: str | None = None
+    stage: TrainingStage[Any], options: TrainingOptions, folder: Path, say: Say, device: str | None = None
 ) -> dict[str, float]:
     """Train a stage's objective to its last step, going on from `folder` when it holds a state.
 
@@ -161,7 +161,7 @@ def fit(
 
 
 def _updates(
-    stage: TrainingStage, position: Position, processes: int, index: int, accumulate: int
+    stage: TrainingStage[Any], position: Position, processes: int, index: int, accumulate: int
 ) -> Iterator[Sequence[Any]]:
     """This process's batches of each update, epoch after epoch.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,25 +18,7 @@ if TYPE_CHECKING:
 
 DEV_BATCH = 8
 B_co = TypeVar("B_co", covariant=True)
-
-
-class TrainingStage(Protocol):
-    """An objective with its data."""
-
-    name: str
-
-    @property
-    def objective(self) -> nn.Module:
-        """Batch -> loss and its parts."""
-
-    def batches(self, epoch: int, skip: int) -> Iterator[Any]:
-        """Batches of one epoch after the first `skip`; the order depends on the epoch alone."""
-
-    def seconds(self, batch: Any) -> float:
-        """Seconds of audio in a batch (of text: that it would take to say), for the progress line."""
-
-    def evaluate(self) -> dict[str, float]:
-        """Scores of the objective as it stands, on data it does not train on."""
+M = TypeVar("M", bound=nn.Module)
 
 
 class EpochSource(Protocol[B_co]):
@@ -46,23 +28,37 @@ class EpochSource(Protocol[B_co]):
         """The batches of one epoch after the first `skip`; the order depends on the epoch alone."""
 
 
-class SpeechStage:
-    """Batches of a source, and a dev set in batches of similar length."""
+class TrainingStage(Generic[M]):
+    """An objective with its data, as the loop sees it."""
 
-    def __init__(self, source: EpochSource[Any], dev: Sequence[Utterance], dev_view: FeatureCache) -> None:
-        self.source = source
-        self.dev = sorted((row for row in dev if row.id in dev_view.offsets), key=lambda row: row.duration)
-        self.dev_view = dev_view
-        self.references = [row.text for row in self.dev]
-        self.languages = [row.language or "en" for row in self.dev]  # what has none is taken for English, as texts are
+    name: str
+    objective: M  # batch -> loss and its parts
+    source: EpochSource[Any]
 
     def batches(self, epoch: int, skip: int) -> Iterator[Any]:
         """Training batches of one epoch after the first `skip`."""
         return self.source.epoch(epoch, skip)
 
     def seconds(self, batch: Any) -> float:
-        """Seconds of audio in a batch."""
+        """Seconds of audio in a batch (of text: that it would take to say), for the progress line."""
         return float(batch.seconds)
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the objective as it stands, on data it does not train on."""
+        raise NotImplementedError
+
+
+class SpeechStage(TrainingStage[M]):
+    """A stage with a dev set in batches of similar length."""
+
+    def __init__(
+        self, objective: M, source: EpochSource[Any], dev: Sequence[Utterance], dev_view: FeatureCache
+    ) -> None:
+        self.objective, self.source = objective, source
+        self.dev = sorted((row for row in dev if row.id in dev_view.offsets), key=lambda row: row.duration)
+        self.dev_view = dev_view
+        self.references = [row.text for row in self.dev]
+        self.languages = [row.language or "en" for row in self.dev]  # what has none is taken for English, as texts are
 
     def dev_batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Features [B, T, 160] and lengths [B] of the dev set, in the order of `references`."""

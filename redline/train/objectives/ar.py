@@ -25,7 +25,7 @@ from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
 from redline.train.data.feature_cache import FeatureCache
 from redline.train.data.tasks import Asker, slower
-from redline.train.loop.stage import DEV_BATCH, EpochSource, rates
+from redline.train.loop.stage import DEV_BATCH, EpochSource, TrainingStage, rates
 from redline.train.objectives.losses import Terms, weighted
 from redline.train.objectives.nar import LoraOptions, set_encoder_mode, with_adapters
 from redline.types import SAMPLE_RATE
@@ -196,7 +196,7 @@ def dev_batches(
     return batches
 
 
-class AnswerStage:
+class AnswerStage(TrainingStage[AnswerObjective]):
     """Trains answers; scores their loss by task and the WER of plain transcription on dev."""
 
     name = "answers"
@@ -206,14 +206,6 @@ class AnswerStage:
     ) -> None:
         """`dev` are fixed batches, whose plain transcriptions are also written out."""
         self.objective, self.source, self.dev = objective, source, dev
-
-    def batches(self, epoch: int, skip: int) -> Iterator[AnswerBatch]:
-        """Training batches of one epoch after the first `skip`."""
-        return self.source.epoch(epoch, skip)
-
-    def seconds(self, batch: AnswerBatch) -> float:
-        """Seconds of audio in a batch."""
-        return batch.seconds
 
     def evaluate(self) -> dict[str, float]:
         """Loss of each task, and WER of plain transcription in percent."""

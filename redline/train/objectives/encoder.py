@@ -13,14 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
-from redline.manifest import Utterance
 from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.draft_head import CHAR_BLANK
 from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
-from redline.train.data.feature_cache import FeatureCache
-from redline.train.loop.stage import EpochSource, SpeechStage, rates
+from redline.train.loop.stage import SpeechStage, rates
 from redline.train.objectives.losses import Terms, ctc_loss, weighted
 
 
@@ -112,16 +110,10 @@ def encoder_terms(
     }
 
 
-class EncoderStage(SpeechStage):
+class EncoderStage(SpeechStage[EncoderObjective]):
     """Trains the encoder and scores both of its drafts."""
 
     name = "encoder"
-
-    def __init__(
-        self, objective: EncoderObjective, source: EpochSource[Batch], dev: Sequence[Utterance], dev_view: FeatureCache
-    ) -> None:
-        super().__init__(source, dev, dev_view)
-        self.objective = objective
 
     def evaluate(self) -> dict[str, float]:
         """Character and token drafts against the reference: CER and WER in percent."""

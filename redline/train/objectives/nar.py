@@ -16,14 +16,12 @@ from redline.decoding.ctc import collapse
 from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import slot_batch
 from redline.errors import ConfigError
-from redline.manifest import Utterance
 from redline.models.granite import GraniteLM
 from redline.models.nar import NarModel
 from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
-from redline.train.data.feature_cache import FeatureCache
-from redline.train.loop.stage import EpochSource, SpeechStage, rates
+from redline.train.loop.stage import SpeechStage, rates
 from redline.train.objectives.encoder import EncoderLossOptions, encoder_terms
 from redline.train.objectives.losses import Terms, nle_loss, weighted
 
@@ -156,16 +154,10 @@ def merge_adapters(model: nn.Module) -> None:
             setattr(model.get_submodule(parent), attribute, module.get_base_layer())
 
 
-class EditorStage(SpeechStage):
+class EditorStage(SpeechStage[EditorObjective]):
     """Trains the editor and compares draft and edited text."""
 
     name = "editor"
-
-    def __init__(
-        self, objective: EditorObjective, source: EpochSource[Any], dev: Sequence[Utterance], dev_view: FeatureCache
-    ) -> None:
-        super().__init__(source, dev, dev_view)
-        self.objective = objective
 
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
