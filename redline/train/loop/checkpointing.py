@@ -28,6 +28,8 @@ from redline.train.loop.sharding import full_tensors, placed_like
 
 STATE = "state.safetensors"
 BEST = "best.safetensors"
+LATEST = "latest"
+"""What runs of earlier versions point to their last save with, a folder of several files."""
 
 
 @dataclass
@@ -155,6 +157,11 @@ def load_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[O
     """Restore the last state; where there is none, the position is that of the start."""
     path = folder / STATE
     if not path.exists():
+        if (folder / LATEST).exists():
+            raise DataError(
+                f"{folder}: a run of an earlier version, whose saves ({LATEST}, step-*) cannot be gone on from; finish it "
+                "with that version, or begin in another folder"
+            )
         return Position()
     _load(path, "model.", module.state_dict())
     _load(path, "ema.", ema.tensors)

@@ -48,6 +48,13 @@ def test_a_state_of_another_model_is_refused(corpus: Path, tmp_path: Path) -> No
         build(other, Materials(corpus, tmp_path), ("encoder",), silent)
 
 
+def test_a_run_of_an_earlier_version_is_refused_and_never_begun_anew_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "latest").write_text("step-4")
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(DataError, match="a run of an earlier version"):
+        checkpointing.load_state(tmp_path, module, EMA(module, 0.5), [])
+
+
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for folder, reason in ((tmp_path / "file", "is no folder"), (tmp_path / "file" / "run", "is a file, not a folder")):
