@@ -159,8 +159,8 @@ def load_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[O
     if not path.exists():
         if (folder / LATEST).exists():
             raise DataError(
-                f"{folder}: a run of an earlier version, whose saves ({LATEST}, step-*) this version cannot read; finish "
-                "it with that one, or begin in another folder"
+                f"{folder}: a run of an earlier version, whose saves ({LATEST}, step-*) cannot be read here; finish it "
+                "with that version, or begin in another folder"
             )
         return Position()
     _load(path, "model.", module.state_dict())
