@@ -79,8 +79,8 @@ def finetune(
             rir_dir=str(rooms) if rooms else None,
             tensorboard=tensorboard,
         )
-        make_folder(out)
         rows = training_rows(data)
+        make_folder(out)
         sets = {"dev": split_rows(rows)[1], "test": [row for row in rows if row.split == "test"]}
         if test is not None:
             sets["test"] = read_dataset(str(test), DatasetOptions()).utterances

@@ -235,11 +235,11 @@ def finetune(
     after the best weights were written all the same.
     """
     say, place = only_first(say), training_device(device)
-    make_folder(out)
     folder = resolve(model)
     if is_ctc(folder):
         raise ConfigError(f"{model} is a CTC model; those that can be fine-tuned are NAR, AR and Plus models")
     train, dev = _read_rows(data, options.text, say)
+    make_folder(out)
     settings = asdict(options) | {"model_sha256": checkpoint_digest(folder)}
     record = run_record("finetune", str(model), settings, {"train": train, "dev": dev})
     if is_first_process():

@@ -115,9 +115,10 @@ def test_times_worked_out_later_are_those_that_are_asked_for() -> None:
     logits = torch.cat((says("so it is"), says(" no 2"))).clamp(min=-4.0)
     (words,) = word_times(["So it is, no 2!"], logits[None], torch.tensor([len(logits)]), 0.02)
     timing = LazyWordTimes("So it is, no 2!", logits, 0.02)
+    assert timing.log_probs.shape[1] < 12, "it holds more than its own letters"
     assert timing() == tuple(words) == timing() and pickle.loads(pickle.dumps(timing))() == tuple(words)
     assert LazyWordTimes("is, no 2!", logits, 0.02, before="So it")() == tuple(words[2:])
-    assert timing.log_probs.shape[1] < 12, "it holds more than its own letters"
+    assert timing.log_probs.numel() == 0, "it holds posteriors that nobody needs any more"
 
 
 def test_a_text_that_is_not_what_is_heard_is_told() -> None:
