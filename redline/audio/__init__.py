@@ -36,7 +36,7 @@ AudioSource = str | Path | bytes | BinaryIO | NDArray[Any] | Mapping[str, Any] |
 
 
 class BlockReader(Iterator[NDArray[np.float32]]):
-    """Mono float32 blocks [n] of a recording at 16 kHz, of 4 s but the last, decoded when they are asked for.
+    """Mono float32 blocks [n] of a recording at 16 kHz, of 2 s but the last, decoded when they are asked for.
 
     A context manager: leaving it frees what the recording takes, its worker process too. Raises `AudioError` and its
     kinds where they occur.
