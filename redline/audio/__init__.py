@@ -7,7 +7,7 @@ process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -42,12 +42,18 @@ class BlockReader(Iterator[NDArray[np.float32]]):
     kinds where they occur.
     """
 
-    def __init__(self, name: str, blocks: Blocks, stack: ExitStack) -> None:
+    def __init__(self, name: str, blocks: Blocks, stack: ExitStack, estimates: Sequence[float] = ()) -> None:
         self.name = name
         self.warnings: tuple[Notice, ...] = ()
         """What was lost and what was chosen; known when the last block has been given."""
         self._blocks = blocks
         self._stack = stack
+        self._estimates = estimates
+
+    @property
+    def duration_s(self) -> float | None:
+        """About how long it is, where its container tells; known from the first block on."""
+        return self._estimates[-1] if self._estimates else None
 
     def __next__(self) -> NDArray[np.float32]:
         try:
@@ -89,7 +95,8 @@ def open_blocks(
         if sample_rate is not None:
             raise AudioError(f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out")
         decode = decode_isolated if options.isolated else decode_blocks
-        return BlockReader(opened.name, decode(opened, options), stack.pop_all())
+        estimates: list[float] = []
+        return BlockReader(opened.name, decode(opened, options, estimates.append), stack.pop_all(), estimates)
 
 
 def load(

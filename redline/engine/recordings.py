@@ -26,6 +26,10 @@ class Sound(Protocol):
     name: str
     warnings: tuple[Notice, ...]
 
+    @property
+    def duration_s(self) -> float | None:
+        """About how long it is, where it tells."""
+
     def __iter__(self) -> Iterator[NDArray[np.float32]]: ...
 
 
@@ -33,7 +37,8 @@ class WaveformSound:
     """A `Waveform` as blocks."""
 
     def __init__(self, wave: Waveform) -> None:
-        self.name, self.warnings, self.duration_s = wave.source, wave.warnings, wave.duration
+        self.name, self.warnings = wave.source, wave.warnings
+        self.duration_s: float | None = wave.duration
         self._samples = wave.samples
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -76,7 +81,7 @@ class Recording:
     @property
     def known_s(self) -> float:
         """Seconds that were read, or, while it is read, that the recording claims to have where it claims any."""
-        claimed_s = None if self.ended else getattr(self._sound, "duration_s", None)
+        claimed_s = None if self.ended or self._sound is None else self._sound.duration_s
         return max(self.session.fed_s, claimed_s or 0.0)
 
     def read(self) -> None:

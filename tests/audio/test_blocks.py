@@ -195,3 +195,15 @@ def test_an_hour_is_read_in_flat_memory(isolated: bool, hour: Path, tmp_path: Pa
     assert (before[0], after[0]) == (20.0, 3600.0)
     for base, peak in zip(before[1:], after[1:], strict=True):
         assert peak - base < 12
+
+
+@pytest.mark.parametrize("isolated", BOTH)
+@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "opus"])
+def test_a_reader_says_from_the_first_block_on_about_how_long_the_recording_is(name: str, isolated: bool) -> None:
+    data = encode(np.tile(stereo_voice(), 3), name)
+    with audio.open_blocks(data, options=AudioOptions(isolated=isolated)) as reader:
+        samples = len(next(reader))
+        assert reader.duration_s is not None
+        estimate_s = reader.duration_s
+        samples += sum(map(len, reader))
+    assert estimate_s == pytest.approx(samples / SAMPLE_RATE, rel=0.1)
