@@ -105,21 +105,17 @@ class Scheduler:
         return [requests[index] for group in groups if oldest in group for index in sorted(group)]
 
     def _recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        """One answer per request; what fails in a batch, as for want of memory, is tried alone."""
+        """One answer per request, in order."""
         check_fork()
         answers = self.recognizer.recognize(requests)
         if len(answers) != len(requests):
             raise RecognitionError(
                 f"{self.recognizer.name} answered {len(requests)} requests with {len(answers)} hypotheses"
             )
-        outcomes: list[Hypothesis | RedlineError] = []
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, RedlineError):
                 _log.debug("request %d of %s failed", request.id, request.clip.source, exc_info=answer)
-            if isinstance(answer, RecognitionError) and len(requests) > 1:
-                (answer,) = self._recognize([request])
-            outcomes.append(answer)
-        return outcomes
+        return answers
 
 
 def batches_by_length(lengths: Sequence[int], most: float) -> list[list[int]]:

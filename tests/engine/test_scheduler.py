@@ -155,24 +155,6 @@ def test_a_session_that_is_withdrawn_is_not_recognized() -> None:
     assert not scheduler.step() and recognizer.batches == []
 
 
-class Small(FakeRecognizer):
-    """Has memory for so many clips at once."""
-
-    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        answers = super().recognize(requests)
-        return answers if len(requests) == 1 else [RecognitionError("out of memory") for _ in requests]
-
-
-def test_what_fails_in_a_batch_is_tried_alone(caplog: pytest.LogCaptureFixture) -> None:
-    recognizer = Small()
-    scheduler, made = Scheduler(recognizer), session(14.0)
-    scheduler.submit(made)
-    with caplog.at_level("DEBUG", logger="redline"):
-        scheduler.run()
-    assert made.finish().warnings == () and [len(batch) for batch in recognizer.batches][:1] == [len(made.windows)]
-    assert "out of memory" in caplog.text
-
-
 def test_a_bad_request_harms_only_itself_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def picky(clip: Waveform) -> str:
         if clip.duration < 2:
