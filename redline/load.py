@@ -62,11 +62,11 @@ def load_model(
     """
     computing.check_fork()
     computing.use(threads)
+    if effort not in ("full", "draft"):
+        raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     folder = resolve(name, revision)
-    if effort not in ("full", "draft"):
-        raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
     choices = (("beams", beams, 1), ("temperature", temperature, 0.0), ("seed", seed, 0), ("drafts", drafts, "own"))
     is_ctc = ctc.is_ctc(folder)
     if is_ctc or effort == "draft":

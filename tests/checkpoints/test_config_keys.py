@@ -127,8 +127,9 @@ def test_every_key_that_transformers_writes_is_known(kind: str) -> None:
     made = getattr(transformers, kind)(
         projector_config={"model_type": "blip_2_qformer", "encoder_hidden_size": 1024}, audio_token_index=5
     )
-    config_keys.read_ar_config(json.loads(made.to_json_string(use_diff=False)))
-    config_keys.read_ar_config(json.loads(made.to_json_string()))
+    whole = config_keys.read_ar_config(json.loads(made.to_json_string(use_diff=False)))
+    assert whole == config_keys.read_ar_config(json.loads(made.to_json_string())), "what is left out is the default"
+    assert whole.audio_token_index == 5 and whole.projector.encoder_hidden_size == 1024
 
 
 def test_every_key_that_peft_writes_is_known(tmp_path: Path) -> None:

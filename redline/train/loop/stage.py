@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -28,7 +29,7 @@ class EpochSource(Protocol[B_co]):
         """The batches of one epoch after the first `skip`; the order depends on the epoch alone."""
 
 
-class TrainingStage(Generic[M]):
+class TrainingStage(ABC, Generic[M]):
     """An objective with its data, as the loop sees it."""
 
     name: str
@@ -43,9 +44,9 @@ class TrainingStage(Generic[M]):
         """Seconds of audio in a batch (of text: that it would take to say), for the progress line."""
         return float(batch.seconds)
 
+    @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Scores of the objective as it stands, on data it does not train on."""
-        raise NotImplementedError
 
 
 class SpeechStage(TrainingStage[M]):
