@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-PATIENCE_S = 300.0
+PATIENCE_S = 120.0
 
 
 def run_processes(count: int, function: Callable[..., None], *arguments: Any, **variables: str) -> None:
@@ -48,6 +49,7 @@ def run_processes(count: int, function: Callable[..., None], *arguments: Any, **
 
 
 def _in_process(function: Callable[..., None], arguments: Any, variables: Mapping[str, str], errors: Any) -> None:
+    faulthandler.dump_traceback_later(PATIENCE_S / 2)
     os.environ.update(variables)
     torch.set_num_threads(1)  # a fork has no other
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -282,7 +282,7 @@ def test_hours_need_no_more_memory_than_minutes() -> None:
     block = tone(30.0).samples
 
     class Hours:
-        name, warnings = "hours", ()
+        name, warnings, duration_s = "hours", (), None
 
         def __iter__(self) -> Iterator[np.ndarray]:  # type: ignore[type-arg]
             for _ in range(120):
