@@ -129,6 +129,8 @@ class Session:
                 f"{1000 * self._fed / SAMPLE_RATE:g} ms of audio; at least {1000 * MIN_RECORDING_S:g} ms are needed"
             )
             self._notices.append(Notice("too-short", message))
+        self._incoming.clear()
+        del self._detector  # it holds half a minute of sound, and many sessions may wait for their answers
 
     def ready(self) -> list[Request]:
         """Requests that may be recognized now, each given out once."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -53,3 +55,16 @@ def listener() -> FakeRecognizer:
         return Hypothesis(f"{len(clip.samples)} {np.abs(clip.samples).sum(dtype=np.float64):.6f}")
 
     return FakeRecognizer(hear, max_clip_s=12.0)
+
+
+def reachable_bytes(thing: object) -> int:
+    """Bytes of all arrays that an object keeps alive."""
+    seen, left, total = set[int](), [thing], 0
+    while left:
+        item = left.pop()
+        if id(item) in seen or isinstance(item, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(item))
+        total += item.nbytes if isinstance(item, np.ndarray) and item.base is None else 0
+        left += [item.base] if isinstance(item, np.ndarray) else gc.get_referents(item)
+    return total

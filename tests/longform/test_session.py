@@ -28,7 +28,7 @@ from redline.types import (
     Waveform,
     Word,
 )
-from tests.longform.conftest import Samples
+from tests.longform.conftest import Samples, reachable_bytes
 
 Talk = Callable[..., Samples]
 LIMITS = ClipLimits(12.0)
@@ -116,6 +116,15 @@ def test_what_is_not_needed_any_more_is_dropped(loud_is_speech: None, talk: Talk
     session.close()
     answer_all(session, listener)
     assert most < 3 * VAD_BLOCK * 4 and len(session.segments()) == 6 * 60
+
+
+def test_a_closed_session_holds_no_sound_but_its_clips(jfk: Waveform) -> None:
+    session = Session(FakeRecognizer().limits(Task()), Task())
+    session.feed(jfk.samples)
+    session.close()
+    assert reachable_bytes(session) < 1.1 * jfk.samples.nbytes
+    answer_all(session, FakeRecognizer())
+    assert session.done and reachable_bytes(session) < 0.1 * jfk.samples.nbytes
 
 
 def test_less_than_20_ms_is_empty_with_a_warning() -> None:
