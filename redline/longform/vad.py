@@ -26,6 +26,7 @@ VAD_FRAME = 512
 """Samples per probability: 32 ms at 16 kHz."""
 _CONTEXT = 64  # samples of the previous frame in front of each frame
 _REFLECT = 64  # samples mirrored behind it
+_AT_ONCE = 256  # frames; oneDNN keeps memory for every number of them that it has met
 VAD_BLOCK = 1024 * VAD_FRAME
 """Samples that are judged together, 33 s: what bounds memory and look-ahead."""
 
@@ -118,9 +119,11 @@ class SileroVad:
         block[_CONTEXT : _CONTEXT + len(samples)] = samples
         self._before = block[-_CONTEXT:].copy()
         frames = torch.from_numpy(block * np.float32(gain)).unfold(0, _CONTEXT + VAD_FRAME, VAD_FRAME)  # [W, 576]
-        values, self._state = _network()(frames, self._state)
-        probabilities: NDArray[np.float32] = values.numpy()
-        return probabilities
+        parts = [np.zeros(0, dtype=np.float32)]
+        for some in frames.split(_AT_ONCE):
+            values, self._state = _network()(some, self._state)
+            parts.append(values.numpy())
+        return np.concatenate(parts)
 
 
 def frame_levels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
