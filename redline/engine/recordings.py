@@ -101,7 +101,9 @@ class Recording:
             self.close()
 
     def close(self) -> None:
+        """Close the sound and forget it; what was read stays with the session."""
         self._stack.close()
+        self._sound, self._blocks = None, iter(())
 
     def segments(self) -> list[Segment]:
         """New segments."""
