@@ -1,4 +1,8 @@
-"""Several processes that learn together, forked from the one that tests, so that none imports anything again."""
+"""Several processes that learn together, as a launcher starts them.
+
+They are forked from a server that has imported everything and computed nothing: what the process that tests has done
+before, with threads that a fork would not have, is none of their business.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 def run_processes(count: int, function: Callable[..., None], *arguments: Any, **variables: str) -> None:
@@ -24,7 +28,8 @@ def run_processes(count: int, function: Callable[..., None], *arguments: Any, **
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["redline.train.finetune", "lhotse", "accelerate"])
     errors = context.SimpleQueue()
     group = {
         "WORLD_SIZE": str(count),
@@ -49,9 +54,9 @@ def run_processes(count: int, function: Callable[..., None], *arguments: Any, **
 
 
 def _in_process(function: Callable[..., None], arguments: Any, variables: Mapping[str, str], errors: Any) -> None:
-    faulthandler.dump_traceback_later(PATIENCE_S / 2)
+    faulthandler.dump_traceback_later(0.8 * PATIENCE_S)
     os.environ.update(variables)
-    torch.set_num_threads(1)  # a fork has no other
+    torch.set_num_threads(1)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     try:
