@@ -11,19 +11,18 @@ import torch
 
 from redline.checkpoints import nar
 from redline.models.nar import NarModel
-from redline.tokenizer import Tokenizer
-from redline.train.data.bpe import train_tokenizer
 from redline.train.recipe import ArRecipe, recipe_from_dict
-from tests.corpus import make_corpus, small_recipe
+from redline_recipes.tiny.bpe import train_tokenizer
+from tests.corpus import LANGUAGE_MODEL, LOOP, make_corpus, small_recipe
 
 TEXTS = ["the zebra sat", "a giraffe ran to the house", "the zebra and the house", "the house"]
 
 
 def small_nar_checkpoint(folder: Path) -> Path:
     """A NAR checkpoint with random weights, on whose encoder AR models are built."""
-    train_tokenizer(TEXTS, 270, folder / "tokenizer.json")
+    tokenizer = train_tokenizer(TEXTS, 270, folder / "tokenizer.json")
     torch.manual_seed(0)
-    model = NarModel(small_recipe().config(Tokenizer.from_file(folder / "tokenizer.json")))
+    model = NarModel(small_recipe().config(tokenizer))
     return nar.save_nar(folder / "model", model, folder / "tokenizer.json")
 
 
@@ -47,7 +46,6 @@ def make_asked_corpus(folder: Path) -> Path:
 
 def small_ar_recipe(base: Path, more: Mapping[str, object] = MappingProxyType({}), **training: object) -> ArRecipe:
     """A Plus recipe small enough for seconds, with `more` keys and sections."""
-    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
     recipe = recipe_from_dict(
         {
             "kind": "granite_speech_plus",
@@ -62,20 +60,11 @@ def small_ar_recipe(base: Path, more: Mapping[str, object] = MappingProxyType({}
                 "intermediate_size": 16,
                 "hidden_dropout_prob": 0.0,
             },
-            "language_model": {
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "head_dim": 8,
-                "max_position_embeddings": 1024,
-                "attention_multiplier": 0.125,
-            },
+            "language_model": {**LANGUAGE_MODEL, "max_position_embeddings": 1024},
             "augment": {"views": 2},
             "tasks": {"rare_count": 3, "rare_letters": 3, "tick_s": 0.04},
             "answer_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
-            "answer_training": loop,
+            "answer_training": LOOP | training,
             **more,
         }
     )

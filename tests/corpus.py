@@ -13,10 +13,20 @@ import numpy as np
 import soundfile
 
 from redline.tokenizer import Tokenizer
-from redline.train.data.bpe import train_tokenizer
 from redline.train.recipe import NarRecipe, recipe_from_dict
 from redline.train.run import Materials, build
+from redline_recipes.tiny.bpe import train_tokenizer
 
+LOOP = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no"}
+LANGUAGE_MODEL = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "attention_multiplier": 0.125,
+}
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "red", "house", "by", "sea"]
 
 
@@ -48,10 +58,11 @@ def make_corpus(folder: Path, count: int = 24) -> Path:
 
 
 def small_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: object) -> NarRecipe:
-    """A NAR recipe small enough for seconds, with `more` keys and sections."""
-    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
+    """A recipe with the extension of the bundled ones, small enough for seconds, with `more` keys and sections."""
+    loop = LOOP | training
     recipe = recipe_from_dict(
         {
+            "extension": "redline_recipes.tiny.extension",
             "vocab_size": 270,
             "encoder_layer_indices": [1, -1],
             "encoder": {
@@ -68,18 +79,12 @@ def small_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: 
                 "dropout": 0.1,
             },
             "projector": {"downsample_rate": 2, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "block_size": 4},
-            "language_model": {
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "head_dim": 8,
-                "attention_multiplier": 0.125,
-            },
+            "language_model": LANGUAGE_MODEL,
             "augment": {"views": 2},
             "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
             "encoder_training": loop,
+            "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
+            "lm_training": {"steps": 0},
             "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
             "editor_training": loop,
             **more,
@@ -89,15 +94,26 @@ def small_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: 
     return recipe
 
 
+def editor_recipe(
+    start: str | Path, more: Mapping[str, object] = MappingProxyType({}), **training: object
+) -> NarRecipe:
+    """A recipe that goes on from a checkpoint as the library does it, with `more` keys and sections."""
+    batches = {"batch_s": 8, "buckets": 2, "curriculum": []}
+    loop = LOOP | training
+    sections = {"augment": {"views": 2}, "editor_batches": batches, "editor_training": loop, **more}
+    recipe = recipe_from_dict({"init_from": str(start), **sections})
+    assert isinstance(recipe, NarRecipe)
+    return recipe
+
+
 def small_tiny_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: object) -> NarRecipe:
-    """The small recipe with the extension of the bundled ones."""
-    loop = {"steps": 4, "warmup_steps": 1, "evaluate_every": 4, "log_every": 2, "precision": "no", **training}
-    sections = {
-        "extension": "redline_recipes.tiny.extension",
-        "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
-        "lm_training": loop,
-    }
-    return small_recipe({**sections, **more}, **training)
+    """The small recipe with a language model from books."""
+    return small_recipe({"lm_training": LOOP | training, **more}, **training)
+
+
+def changed(recipe: NarRecipe, **sections: object) -> NarRecipe:
+    """A recipe with other sections of its extension."""
+    return replace(recipe, sections=replace(recipe.sections, **sections))
 
 
 def learn(data: Path, out: Path, steps: int, accumulate: int, say: Callable[[str], None] | None = None) -> None:
@@ -115,5 +131,4 @@ def tokenizer_of(lines: list[str]) -> Tokenizer:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        train_tokenizer(lines, 270, Path(folder) / "tokenizer.json")
-        return Tokenizer.from_file(Path(folder) / "tokenizer.json")
+        return train_tokenizer(lines, 270, Path(folder) / "tokenizer.json")

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redline.errors import DataError
+from redline.errors import ConfigError, DataError
 from redline.features import pad
 from redline.manifest import Utterance
 from redline.models.ar import ArModel
+from redline.models.granite import INITIAL_STD
 from redline.prompts import PromptRequest
 from redline.tokenizer import Tokenizer
 from redline.train.data.tasks import Asker, slower
@@ -129,3 +130,26 @@ class CachedAnswerSource:
 def _utterance(text: str) -> Utterance:
     """A sentence of a book as a row of a manifest."""
     return Utterance("", Path(), text, 0.0)
+
+
+@torch.no_grad()
+def initialise_language_model(model: ArModel, known: Mapping[str, Tensor]) -> None:
+    """Give the language model the weights of another of its shape; its new tokens and the sound become as loud.
+
+    Raises `ConfigError` when the shapes differ.
+    """
+    for name, tensor in model.language_model.state_dict().items():
+        other = known.get(name)
+        embeddings = name.endswith("embed_tokens.weight")
+        if other is None or other.shape[1:] != tensor.shape[1:] or (len(other) != len(tensor) and not embeddings):
+            raise ConfigError(
+                f"language_model_from_base: {name} is {list(tensor.shape)} here and "
+                f"{list(other.shape) if other is not None else 'absent'} there; [language_model] must have its shape"
+            )
+        tensor[: len(other)] = other
+        if embeddings:
+            std = float(other.float().std())
+            tensor[len(other) :] *= std / INITIAL_STD
+            # Left as it is, the sound would drown the words in the residual stream.
+            weight = model.projector.linear.weight
+            weight *= std / float(weight.float().norm(dim=1).mean())

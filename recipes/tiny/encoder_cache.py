@@ -28,7 +28,7 @@ from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.tokenizer import Tokenizer
 from redline.train.data.augment import SpecAugmentOptions, augment_features
 from redline.train.data.feature_cache import FeatureCache
-from redline.train.objectives.encoder import draft_logits
+from redline_recipes.tiny.encoder import draft_logits
 
 BATCH = 12
 Progress = Callable[[float], None]

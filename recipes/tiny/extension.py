@@ -13,6 +13,7 @@ from redline.errors import ConfigError
 from redline.tokenizer import Tokenizer
 from redline.train.ar import ArRun
 from redline.train.data.augment import SpecAugmentOptions
+from redline.train.data.batches import SpeechBatchOptions
 from redline.train.extension import Extension, Parts, StageFunction
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.optim import TrainingOptions
@@ -20,10 +21,11 @@ from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
 from redline.train.run import Run
 from redline_recipes.tiny import stages
-from redline_recipes.tiny.aligned_mixing import MixedSource, MixingOptions
-from redline_recipes.tiny.answers import CachedAnswerObjective, CachedAnswerSource
+from redline_recipes.tiny.aligned_mixing import MixingOptions
+from redline_recipes.tiny.answers import CachedAnswerObjective, CachedAnswerSource, initialise_language_model
 from redline_recipes.tiny.corruption import CorruptionOptions
 from redline_recipes.tiny.editor import AuxiliaryOptions, CachedEditorObjective
+from redline_recipes.tiny.encoder import EncoderLossOptions
 from redline_recipes.tiny.encoder_cache import EncoderCacheOptions
 from redline_recipes.tiny.language_model import TextOptions
 from redline_recipes.tiny.ngram import NgramOptions, split_text
@@ -35,6 +37,10 @@ from redline_recipes.tiny.unit_selection import UnitSelectionOptions, UnitSelect
 class TinySections:
     """Further sections of a recipe; every one may be left out."""
 
+    encoder_batches: SpeechBatchOptions = SpeechBatchOptions()
+    encoder_loss: EncoderLossOptions = EncoderLossOptions()
+    encoder_training: TrainingOptions = TrainingOptions()
+    """The encoder learns by CTC; NAR recipes only."""
     aligned_mixing: MixingOptions = MixingOptions()
     draft_lm: NgramOptions = NgramOptions(order=0)
     """An n-gram LM for shallow fusion while drafts are searched; it needs --text."""
@@ -43,6 +49,8 @@ class TinySections:
     corruption: CorruptionOptions = CorruptionOptions()
     lm_training: TrainingOptions = TrainingOptions()
     """The language model learns to edit damaged books; NAR recipes only."""
+    language_model_from_base: bool = False
+    """Whether the language model of an AR recipe begins with that of `encoder_from`, whose shape it then has."""
     auxiliary: AuxiliaryOptions = AuxiliaryOptions()
     encoder_cache: EncoderCacheOptions = EncoderCacheOptions()
     cache_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
@@ -61,8 +69,13 @@ class TinyExtension(Extension):
         """The plain stages, and those for language models and the speaker embedding head."""
         every = {**plain, "draft_lm": lambda: stages.make_ngrams(run)}
         if isinstance(run, NarRun):
+            if not run.recipe.init_from and not run.recipe.sections.encoder_training.steps:
+                raise ConfigError(
+                    "[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train"
+                )
             order = ["tokenizer", "encoder", "draft_lm", "lm", "editor", "export"]
             every |= {"tokenizer": lambda: stages.make_tokenizer(run), "lm": lambda: stages.train_lm(run)}
+            every["encoder"] = lambda: stages.train_encoder(run)
         else:
             assert isinstance(run, ArRun)
             order = ["tokenizer", "draft_lm", "answers", "voices", "export"]
@@ -73,11 +86,13 @@ class TinyExtension(Extension):
         """Objectives that take batches of cached states too."""
         sections = run.recipe.sections
         if isinstance(run, ArRun):
+            if sections.language_model_from_base:
+                initialise_language_model(model, run.base.language_model.state_dict())
             return CachedAnswerObjective(model, run.tokenizer(), run.recipe.answers, sections.auxiliary)
         assert isinstance(run, NarRun)
-        if stage == "encoder":
-            return run.plain_objective(stage, model)
         edit = run.recipe.edit
+        if sections.encoder_training.steps:
+            run.load("encoder", stages.with_language_head(run, model))
         if sections.lm_training.steps and (run.out / "lm" / STATE).exists():
             run.load("lm", model)
         elif edit.lora_rank and run.init_from is None:
@@ -86,27 +101,14 @@ class TinyExtension(Extension):
         return CachedEditorObjective(model, run.tokenizer(), edit, sections.auxiliary, draft_lm)
 
     def source(self, run: Run, stage: str, model: Any) -> EpochSource[Any]:
-        """Mixed utterances for the encoder; cached states and units where there are to be renderings."""
+        """Cached states and units where there are to be renderings."""
         sections = run.recipe.sections
-        if isinstance(run, NarRun) and stage == "encoder":
-            return self._mixed(run)
         if not sections.encoder_cache.renderings:
             return run.plain_source(stage)
         if isinstance(run, NarRun):
             return self._units(run, model)
         assert isinstance(run, ArRun)
         return self._answers(run)
-
-    def _mixed(self, run: NarRun) -> MixedSource:
-        recipe, mixing = run.recipe, run.recipe.sections.aligned_mixing
-        source = MixedSource(run.train_set, run.views[0], recipe.encoder_batches, recipe.spec_augment, mixing)
-        run.report(source)
-        if mixing.share:
-            run.say(
-                f"mixed: {mixing.share:.0%} of the {source.timed} utterances whose word times the manifest tells "
-                "(python -m redline_recipes.tiny.dialogues --count 0 finds them)"
-            )
-        return source
 
     def _units(self, run: NarRun, model: Any) -> UnitSelectionSource:
         """Sentences of paragraphs that the n-grams have not read, and real utterances."""

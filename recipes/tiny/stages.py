@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
+from redline.checkpoints.nar import load_nar
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
 from redline.errors import DataError
 from redline.manifest import Utterance, read_manifest
+from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
@@ -20,11 +22,16 @@ from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.stage import share_done
 from redline.train.nar import NarRun
 from redline.train.run import Run
+from redline_recipes.tiny.aligned_mixing import MixedSource
 from redline_recipes.tiny.books import read_books
+from redline_recipes.tiny.bpe import train_tokenizer
+from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
 from redline_recipes.tiny.encoder_cache import EncoderCache, EncoderReader, build_encoder_cache
 from redline_recipes.tiny.language_model import LMObjective, LMStage
 from redline_recipes.tiny.ngram import make_draft_lm, split_text
 from redline_recipes.tiny.speaker_embedding import EmbeddingStage, Segments, read_pretrained
+
+VOCAB_SIZE = 768
 
 
 def books(run: Run) -> dict[str, list[str]]:
@@ -48,13 +55,48 @@ def books(run: Run) -> dict[str, list[str]]:
 
 def make_tokenizer(run: NarRun) -> None:
     """Byte-level BPE of the transcripts and every fourth paragraph, and more of what there is less of."""
-    lines: list[str] = []
-    if run.materials.text is not None and run.init_from is None and not run.tokenizer_path.exists():
-        paragraphs = books(run).values()
-        largest = max(map(len, paragraphs))
-        for own in paragraphs:
-            lines += [strip_punctuation(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
-    run.make_tokenizer(lines)
+    if run.init_from is not None:
+        run.make_tokenizer()
+    elif not run.tokenizer_path.exists():
+        lines = [row.text for row in run.train_set]
+        if run.materials.text is not None:
+            paragraphs = books(run).values()
+            largest = max(map(len, paragraphs))
+            for own in paragraphs:
+                lines += [strip_punctuation(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
+        if is_first_process():
+            tokenizer = train_tokenizer(lines, run.recipe.vocab_size or VOCAB_SIZE, run.tokenizer_path)
+            run.say(f"tokenizer: {tokenizer.vocab_size} tokens")
+
+
+def with_language_head(run: NarRun, model: NarModel) -> NarModel:
+    """The model with a head that tells the language, where several are learned."""
+    languages = run.recipe.languages
+    if len(languages) > 1 and model.language_head is None:
+        model.language_head = LanguageHead(model.config.encoder.hidden_dim, languages)
+    return model
+
+
+def train_encoder(run: NarRun) -> None:
+    """The encoder learns by CTC, from utterances some of which are mixed anew."""
+    recipe, sections = run.recipe, run.recipe.sections
+    options, mixing = sections.encoder_training, sections.aligned_mixing
+    if not options.steps:
+        return
+    torch.manual_seed(options.seed)
+    model = with_language_head(run, run.model())
+    if recipe.encoder_from:
+        new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
+        run.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
+    objective = EncoderObjective(model.encoder, run.tokenizer(), sections.encoder_loss, model.language_head)
+    source = MixedSource(run.train_set, run.views[0], sections.encoder_batches, recipe.spec_augment, mixing)
+    run.report(source)
+    if mixing.share:
+        run.say(
+            f"mixed: {mixing.share:.0%} of the {source.timed} utterances whose word times the manifest tells "
+            "(python -m redline_recipes.tiny.dialogues --count 0 finds them)"
+        )
+    run.fit("encoder", EncoderStage(objective, source, run.dev_set, run.views[1]), options)
 
 
 def make_ngrams(run: Run) -> None:

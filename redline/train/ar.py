@@ -8,22 +8,20 @@ from typing import Any
 
 import tokenizers
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from redline.checkpoints import ar, nar
-from redline.errors import ConfigError, DataError
+from redline.errors import DataError
 from redline.features import Rule
 from redline.manifest import Utterance
 from redline.models.ar import ArModel
 from redline.models.draft_head import DraftHead
-from redline.models.granite import INITIAL_STD
 from redline.prompts import AUDIO, PromptTemplate
 from redline.train.data.batches import BatchSource
 from redline.train.data.tasks import Asker, answer_of, tags_of
 from redline.train.extension import StageFunction
 from redline.train.loop.distributed import Say, is_first_process
 from redline.train.objectives.ar import AnswerObjective, AnswerSource, AnswerStage, Prompter, dev_batches
-from redline.train.objectives.nar import merge_adapters
 from redline.train.recipe import ArRecipe
 from redline.train.run import Materials, Run
 
@@ -40,6 +38,7 @@ class ArRun(Run):
     """One run of an AR or Plus recipe."""
 
     rule: Rule = "ar"
+    taught = "answers"
     recipe: ArRecipe
 
     def __init__(self, recipe: ArRecipe, materials: Materials, say: Say, device: str | None = None) -> None:
@@ -73,8 +72,6 @@ class ArRun(Run):
         known = self.base.encoder.state_dict()
         model.encoder.load_state_dict({name: known[name] for name in known if not name.startswith("out_bpe")})
         model.draft_head = self._draft_head(model)
-        if self.recipe.language_model_from_base:
-            initialise_language_model(model, self.base.language_model.state_dict())
         return model
 
     def _draft_head(self, model: ArModel) -> DraftHead:
@@ -113,28 +110,23 @@ class ArRun(Run):
     def plain_objective(self, stage: str, model: ArModel) -> nn.Module:
         return AnswerObjective(model, self.tokenizer(), self.recipe.answers)
 
+    def objective(self) -> Any:
+        return self.extension.objective(self, "answers", self.model())
+
     def train_answers(self) -> None:
         if not any(row.id in self.utterances for row in self.train_set):
             raise DataError("nothing can be asked about the training set: every share of [tasks] is 0")
-        objective: Any = self.extension.objective(self, "answers", self.model())
+        objective = self.objective()
         source = self.extension.source(self, "answers", objective.model)
         rows = [row for row in self.dev_set if row.id in self.utterances]
         dev = dev_batches(rows, self.views[1], self.utterances, self.asker, self.prompter())
         self.fit("answers", AnswerStage(objective, source, dev), self.recipe.answer_training)
 
-    def export(self) -> None:
-        """Write the averaged weights in the published layout, adapters merged, with the chat template."""
-        if not is_first_process():
-            return
-        objective: Any = self.extension.objective(self, "answers", self.model())
-        self.load("answers", objective)
-        model = objective.model
-        if self.recipe.answers.lora_rank:
-            merge_adapters(model.language_model)
-        parts = self.extension.parts(self, model)
-        target = ar.save_ar(
-            self.out / "model",
-            model,
+    def save(self, objective: Any) -> None:
+        parts, path = self.extension.parts(self, objective.model), self.out / "model"
+        ar.save_ar(
+            path,
+            objective.model,
             self.tokenizer_path,
             parts.draft_lm,
             parts.speaker_embedder,
@@ -142,27 +134,4 @@ class ArRun(Run):
             dtype=torch.float16,
             overwrite=True,
         )
-        self.record(target, self.recipe.encoder_from)
-
-
-@torch.no_grad()
-def initialise_language_model(model: ArModel, known: Mapping[str, Tensor]) -> None:
-    """Give the language model the weights of another of its shape; its new tokens and the sound become as loud.
-
-    Raises `ConfigError` when the shapes differ.
-    """
-    for name, tensor in model.language_model.state_dict().items():
-        other = known.get(name)
-        embeddings = name.endswith("embed_tokens.weight")
-        if other is None or other.shape[1:] != tensor.shape[1:] or (len(other) != len(tensor) and not embeddings):
-            raise ConfigError(
-                f"language_model_from_base: {name} is {list(tensor.shape)} here and "
-                f"{list(other.shape) if other is not None else 'absent'} there; [language_model] must have its shape"
-            )
-        tensor[: len(other)] = other
-        if embeddings:
-            std = float(other.float().std())
-            tensor[len(other) :] *= std / INITIAL_STD
-            # Left as it is, the sound would drown the words in the residual stream.
-            weight = model.projector.linear.weight
-            weight *= std / float(weight.float().norm(dim=1).mean())
+        self.record(path, self.recipe.encoder_from)

@@ -25,7 +25,6 @@ from redline.train.data.batches import BatchSource, SpeechBatchOptions
 from redline.train.data.feature_cache import AugmentOptions, FeatureCache, feature_caches, measured
 from redline.train.data.rows import spoken_form, training_rows
 from redline.train.data.tasks import Asker, TaskOptions, answer_of
-from redline.train.init_from import dtype_of
 from redline.train.loop.checkpointing import BEST, load_best, make_folder, write_errors
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
 from redline.train.loop.loop import fit
@@ -33,6 +32,7 @@ from redline.train.loop.optim import TrainingOptions, check_range
 from redline.train.loop.run_record import RUN_RECORD, checkpoint_digest, keep_record, run_record, write_record
 from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSource, AnswerStage, Prompter, dev_batches
 from redline.train.objectives.nar import EditOptions, EditorObjective, EditorStage, merge_adapters
+from redline.train.run import dtype_of
 
 HELD_OUT = (4, 200)
 """Fewest and most utterances that are held out where the manifest names no dev split."""

@@ -25,16 +25,15 @@ from redline.prompts import AUDIO
 from redline.tokenizer import Tokenizer
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions
-from redline.train.data.bpe import END, PAD
 from redline.train.data.feature_cache import AugmentOptions
 from redline.train.data.tasks import TaskOptions
 from redline.train.extension import load_extension
 from redline.train.loop.optim import TrainingOptions
 from redline.train.objectives.ar import AnswerOptions
-from redline.train.objectives.encoder import EncoderLossOptions
 from redline.train.objectives.nar import EditOptions
 
 _T = TypeVar("_T")
+PAD, END = "<|pad|>", "<|end_of_text|>"
 RECIPES = Path(__file__).parents[2] / "redline_recipes"
 """The bundled recipes, beside the package."""
 ENCODER_LAYERS = (2, 4, 6, -1)
@@ -47,6 +46,7 @@ FORMER = {
     "forms_weight": "[auxiliary] punctuation_weight",
     "scramble_rate": "[auxiliary] scramble_rate",
     "audio_ctc_weight": "[auxiliary] audio_ctc_weight",
+    "encoder_training": "of the extension, and left out where no encoder is trained",
 }
 DROPPED = ("conversations", "consistency", "guide_weight", "guide_layers", "objective")
 """Keys of earlier recipes, and those of what was tried and not kept."""
@@ -106,9 +106,6 @@ class NarRecipe(Recipe):
     vocab_size: int | None = None  # None: 768, or what `init_from` has
     encoder_layer_indices: tuple[int, ...] | None = None  # None: (2, 4, 6, -1), or what `init_from` has
     encoder: Mapping[str, Any] = field(default_factory=dict)
-    encoder_batches: SpeechBatchOptions = SpeechBatchOptions()
-    encoder_loss: EncoderLossOptions = EncoderLossOptions()
-    encoder_training: TrainingOptions = TrainingOptions()
     edit: EditOptions = EditOptions()
     editor_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
     editor_training: TrainingOptions = TrainingOptions()
@@ -117,8 +114,6 @@ class NarRecipe(Recipe):
         super().__post_init__()
         if self.init_from and self.encoder_from:
             raise ConfigError("init_from and encoder_from are both set; init_from already brings its encoder")
-        if not self.init_from and not self.encoder_training.steps:
-            raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train")
 
     def config(self, tokenizer: Tokenizer) -> NarConfig:
         """The model of the recipe's own sections, sized to its tokenizer."""
@@ -145,8 +140,6 @@ class ArRecipe(Recipe):
 
     kind: ArKind = "granite_speech_plus"
     encoder_from: str = "tiny"
-    language_model_from_base: bool = False
-    """Whether the language model begins with that of `encoder_from`, whose shape it then has; new tokens are added."""
     export_layers: tuple[int, ...] = ()
     trusts_draft: bool = False
     """Whether the encoder's draft is the text, words are aligned and speakers found by their embeddings."""

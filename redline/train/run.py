@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from redline import untrusted
 from redline.errors import ConfigError, DataError
 from redline.features import Rule
 from redline.manifest import Utterance
@@ -22,13 +23,16 @@ from redline.train.data.rows import spoken_form, training_rows
 from redline.train.data.sampling import sampling_weights
 from redline.train.extension import Parts, StageFunction, load_extension
 from redline.train.loop.checkpointing import STATE, load_average, make_folder
-from redline.train.loop.distributed import Say, only_first, training_device, wait_for_all
+from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
 from redline.train.loop.loop import fit
 from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.run_record import RUN_RECORD, run_record, write_record
 from redline.train.loop.sharding import sharding
 from redline.train.loop.stage import EpochSource
+from redline.train.objectives.nar import merge_adapters
 from redline.train.recipe import ArRecipe, Recipe
+
+CONFIG_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Run(ABC):
     """One run of a recipe: its data, its folder and its stages; derived for each kind of model."""
 
     rule: Rule  # the front end of its model
+    taught: str  # its last stage that trains
 
     def __init__(self, recipe: Recipe, materials: Materials, say: Say, device: str | None = None) -> None:
         """`device` is by default the fastest; raises `DataError` for data without utterances to train on."""
@@ -86,6 +91,14 @@ class Run(ABC):
     @abstractmethod
     def plain_objective(self, stage: str, model: Any) -> nn.Module:
         """What a stage learns by, on a model that has what earlier stages learned."""
+
+    @abstractmethod
+    def objective(self) -> Any:
+        """What the last stage learns by, as it begins."""
+
+    @abstractmethod
+    def save(self, objective: Any) -> None:
+        """Write a trained model and its other parts in the published layout."""
 
     def plain_parts(self) -> Parts:
         """What is written beside the model: nothing, unless the kind of run says so."""
@@ -126,11 +139,7 @@ class Run(ABC):
         return torch.bfloat16 if options.uses_bf16(self.device) else torch.float32
 
     def fit(self, name: str, stage: Any, options: TrainingOptions) -> None:
-        """Train a stage to its last step, in the folder of its name; raises `DataError` for a run of another layout."""
-        if (self.out / name / "latest").exists():
-            raise DataError(
-                f"{self.out / name} holds a run of an earlier version, whose state cannot be read; choose another --out"
-            )
+        """Train a stage to its last step, in the folder of its name."""
         options = replace(options, tensorboard=options.tensorboard or self.materials.tensorboard)
         fit(stage, options, self.out / name, self.say, self.asked_device)
 
@@ -140,12 +149,30 @@ class Run(ABC):
             raise DataError(f"{self.out} has no trained {name} yet: run the stage {name!r} first")
         load_average(self.out / name, module)
 
+    def export(self) -> None:
+        """Write the model with averaged weights, adapters merged."""
+        if is_first_process():
+            objective = self.objective()
+            self.load(self.taught, objective)
+            if objective.options.lora_rank:
+                merge_adapters(objective)
+            self.save(objective)
+
     def record(self, model: Path, base: str) -> None:
         """Write beside an exported model what made it."""
         data = {"train": self.train_set, "dev": self.dev_set}
         write_record(model / RUN_RECORD, run_record("train", base, asdict(self.recipe), data))
         size = sum(file.stat().st_size for file in model.iterdir()) / 1e6
         self.say(f"export: {model} ({size:.1f} MB), ready for `redline transcribe --model {model}`")
+
+
+def dtype_of(folder: Path) -> torch.dtype:
+    """The precision in which a checkpoint is kept, as its `config.json` tells; bfloat16 where it does not."""
+    config = untrusted.read_json(folder / "config.json")
+    name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    if not isinstance(name, str) or name not in CONFIG_DTYPES:
+        raise ConfigError(f"{folder / 'config.json'}: dtype is {name!r}; allowed are {', '.join(CONFIG_DTYPES)}")
+    return CONFIG_DTYPES[name]
 
 
 def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say, device: str | None = None) -> None:

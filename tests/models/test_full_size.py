@@ -11,11 +11,10 @@ from redline.errors import ConfigError
 from redline.models.config import EncoderConfig, NarConfig
 from redline.models.nar import NarModel
 from redline.tokenizer import Tokenizer
-from redline.train.data.bpe import END, PAD
-from redline.train.init_from import check_shape
 from redline.train.loop.optim import learning_rate
+from redline.train.nar import check_shape
 from redline.train.objectives.nar import EditorObjective
-from redline.train.recipe import NarRecipe, read_recipe
+from redline.train.recipe import END, PAD, NarRecipe, read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +112,8 @@ def test_the_recipe_makes_the_published_model(
 
 
 def test_the_recipe_fits_the_published_config(recipe: NarRecipe) -> None:
-    stated = {"encoder": recipe.encoder, "projector": recipe.projector, "language_model": recipe.language_model}
-    assert all(stated.values())
-    top = {"vocab_size": recipe.vocab_size, "encoder_layer_indices": recipe.encoder_layer_indices}
-    check_shape(recipe.init_from, NarConfig(), stated, top)
+    assert all((recipe.encoder, recipe.projector, recipe.language_model, recipe.vocab_size))
+    check_shape(recipe, NarConfig())
 
 
 def test_the_recipe_trains_what_the_paper_trains(recipe: NarRecipe, tokenizer: Tokenizer) -> None:
@@ -146,4 +143,4 @@ def test_the_recipe_makes_the_published_steps(recipe: NarRecipe) -> None:
     assert training.warmup_steps == 0.05 * training.steps
     assert (batches.balance, batches.max_utterance_s, batches.max_characters_per_frame) == (0.65, 80.0, 0.66)
     assert (recipe.augment.noise_probability, recipe.augment.noise_snr_db) == (0.25, (-5.0, 20.0))
-    assert not recipe.extension and not recipe.encoder_training.steps
+    assert not recipe.extension

@@ -18,7 +18,7 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.recipe import NarRecipe
 from redline.train.run import Materials, build
 from redline_recipes.tiny.encoder_cache import EncoderReader
-from tests.corpus import silent, small_tiny_recipe
+from tests.corpus import changed, silent, small_recipe, small_tiny_recipe
 
 
 def recipe(order: int = 0, **training: object) -> NarRecipe:
@@ -31,10 +31,6 @@ def recipe(order: int = 0, **training: object) -> NarRecipe:
         },
         **training,
     )
-
-
-def changed(recipe: NarRecipe, **sections: object) -> NarRecipe:
-    return replace(recipe, sections=replace(recipe.sections, **sections))
 
 
 def test_every_stage_leaves_a_log_and_the_model_has_every_part(corpus: Path, books: Path, tmp_path: Path) -> None:
@@ -72,7 +68,7 @@ def test_an_editor_learns_from_the_encoder_cache(corpus: Path, books: Path, tmp_
 
 
 def test_without_renderings_the_encoder_is_run_in_every_step(corpus: Path, tmp_path: Path) -> None:
-    build(small_tiny_recipe(steps=1), Materials(corpus, tmp_path), ("tokenizer", "encoder", "editor", "export"), silent)
+    build(small_recipe(steps=1), Materials(corpus, tmp_path), (), silent)
     assert not (tmp_path / "states").exists() and nar.load_nar(tmp_path / "model")
 
 

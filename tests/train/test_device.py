@@ -14,7 +14,7 @@ from redline import load_model
 from redline.train import run
 from redline.train.run import Materials, build
 from tests.ar_corpus import make_asked_corpus, small_ar_recipe, small_nar_checkpoint
-from tests.corpus import silent, small_recipe, small_tiny_recipe
+from tests.corpus import editor_recipe, silent, small_tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 PRECISION = {"redline/train/loop/optim.py", "redline/train/loop/muon.py"}
@@ -46,7 +46,8 @@ def test_the_device_of_a_run_reaches_every_stage(
         raise Reached
 
     monkeypatch.setattr(run, "fit", fit)
-    recipe = small_recipe() if kind == "nar" else small_ar_recipe(small_nar_checkpoint(tmp_path))
+    base = small_nar_checkpoint(tmp_path)
+    recipe = editor_recipe(base) if kind == "nar" else small_ar_recipe(base)
     with pytest.raises(Reached):
         build(recipe, Materials(corpus, tmp_path / "out"), (), silent, "cpu")
     assert devices == ["cpu"]
@@ -62,7 +63,8 @@ def test_two_steps_on_a_gpu_make_a_model(corpus: Path, books: Path, tmp_path: Pa
         "unit_selection": {"words": [1, 3], "batch_s": 4, "text_batch_s": 8, "epoch_batches": 6},
     }
     if kind == "nar":
-        recipe: Any = small_tiny_recipe(sections, **training) if extension else small_recipe(**training)
+        base = small_nar_checkpoint(tmp_path)
+        recipe: Any = small_tiny_recipe(sections, **training) if extension else editor_recipe(base, **training)
     else:
         more = {"extension": "redline_recipes.tiny.extension", **sections} if extension else {}
         recipe = small_ar_recipe(small_nar_checkpoint(tmp_path), more, **training)

@@ -17,13 +17,11 @@ from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline.models.heads import PunctuationHead
 from redline.models.nar import NarModel
-from redline.tokenizer import Tokenizer
-from redline.train.data.bpe import train_tokenizer
-from redline.train.objectives.nar import EditOptions
-from redline.train.recipe import NarRecipe, recipe_from_dict
+from redline.train.recipe import NarRecipe
 from redline.train.run import Materials, build
+from redline_recipes.tiny.bpe import train_tokenizer
 from redline_recipes.tiny.ngram import NgramOptions, estimate
-from tests.corpus import WORDS, silent, small_recipe, small_tiny_recipe
+from tests.corpus import LOOP, WORDS, editor_recipe, silent, small_recipe
 
 STAGES = ()
 """All of them."""
@@ -33,8 +31,7 @@ STAGES = ()
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with everything that one may hold, in the precision of the published ones."""
     folder = tmp_path_factory.mktemp("start")
-    train_tokenizer(WORDS, 270, folder / "tokenizer.json")
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    tokenizer = train_tokenizer(WORDS, 270, folder / "tokenizer.json")
     torch.manual_seed(7)
     model = NarModel(small_recipe().config(tokenizer))
     model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
@@ -44,28 +41,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nar.save_nar(folder / "model", model, folder / "tokenizer.json", lm, dtype=torch.bfloat16)
 
 
-def from_start(start: str | Path, **edit: object) -> NarRecipe:
-    """The small recipe without its shape, which the checkpoint tells."""
-    made = small_tiny_recipe()
-    return replace(
-        made,
-        init_from=str(start),
-        vocab_size=None,
-        encoder_layer_indices=None,
-        encoder={},
-        projector={},
-        language_model={},
-        encoder_training=replace(made.encoder_training, steps=0),
-        edit=EditOptions(**edit),  # type: ignore[arg-type]
-        sections=replace(made.sections, lm_training=replace(made.sections.lm_training, steps=0)),
-    )
+def from_start(start: Path, encoder: object, lm: object, **sections: object) -> NarRecipe:
+    """A recipe of the bundled ones' extension that goes on from a checkpoint."""
+    training = {"encoder_training": encoder, "lm_training": lm}
+    return editor_recipe(start, {"extension": "redline_recipes.tiny.extension", **training, **sections})
 
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Path, tmp_path: Path, rank: int) -> None:
-    recipe, materials = from_start(start, lora_rank=rank), Materials(corpus, tmp_path)
+    recipe, materials = editor_recipe(start, {"edit": {"lora_rank": rank}}), Materials(corpus, tmp_path)
     build(recipe, materials, STAGES, silent)
-    assert not (tmp_path / "encoder").exists() and not (tmp_path / "lm").exists()
     said: list[str] = []
     longer = replace(recipe, editor_training=replace(recipe.editor_training, steps=6))
     build(longer, materials, STAGES, said.append)
@@ -88,11 +73,9 @@ def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Pa
 
 def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, start: Path, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
-    recipe = from_start(start)
     # At no learning rate everything stays as it began.
-    still = replace(small_recipe().encoder_training, lr=0.0, weight_decay=0.0)
-    sections = replace(recipe.sections, lm_training=still)
-    recipe = replace(recipe, encoder_training=still, editor_training=still, sections=sections)
+    still = {**LOOP, "lr": 0.0, "weight_decay": 0.0}
+    recipe = from_start(start, still, still, editor_training=still)
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
     assert (tmp_path / "out/encoder/log.jsonl").exists() and (tmp_path / "out/lm/log.jsonl").exists()
     old, new = (nar.load_nar(folder)[0].state_dict() for folder in (start, tmp_path / "out/model"))
@@ -103,9 +86,9 @@ def test_encoder_and_language_model_begin_with_the_checkpoint(corpus: Path, star
 
 def test_a_recipe_makes_its_own_draft_lm_and_forms(corpus: Path, start: Path, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(14)) * 2)
-    recipe = from_start(start)
-    recipe = replace(recipe, sections=replace(recipe.sections, draft_lm=NgramOptions(order=3, held_out=2)))
+    recipe = from_start(start, {"steps": 0}, {"steps": 0}, draft_lm={"order": 3, "held_out": 2})
     build(recipe, Materials(corpus, tmp_path / "out", tmp_path / "book.txt"), STAGES, silent)
+    assert not (tmp_path / "out" / "encoder").exists() and not (tmp_path / "out" / "lm").exists()
     _, config, folder = nar.load_nar(tmp_path / "out/model")
     assert load_draft_lm(folder / DRAFT_LM, config.text.vocab_size).order == 3
 
@@ -124,7 +107,7 @@ def test_a_recipe_must_mean_the_model_that_it_starts_from(
     corpus: Path, start: Path, tmp_path: Path, key: str, change: dict[str, object]
 ) -> None:
     with pytest.raises(ConfigError, match=key):
-        build(replace(from_start(start), **change), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)  # type: ignore[arg-type]
+        build(replace(editor_recipe(start), **change), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)  # type: ignore[arg-type]
 
 
 def test_a_recipe_may_repeat_the_shape_of_the_model_that_it_starts_from(
@@ -132,7 +115,7 @@ def test_a_recipe_may_repeat_the_shape_of_the_model_that_it_starts_from(
 ) -> None:
     small = small_recipe()
     repeated = replace(
-        from_start(start),
+        editor_recipe(start),
         encoder={**small.encoder, "subsample_layers": [1]},
         projector=small.projector,
         language_model=small.language_model,
@@ -146,19 +129,14 @@ def test_a_recipe_may_repeat_the_shape_of_the_model_that_it_starts_from(
 def test_the_tokenizer_must_be_that_of_the_checkpoint(corpus: Path, start: Path, tmp_path: Path) -> None:
     build(small_recipe(), Materials(corpus, tmp_path), ("tokenizer",), silent)
     with pytest.raises(DataError, match="is not the tokenizer of"):
-        build(from_start(start), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)
-
-
-def test_no_steps_for_the_encoder_need_a_checkpoint() -> None:
-    with pytest.raises(ConfigError, match="name a checkpoint with an encoder as init_from"):
-        recipe_from_dict({"encoder_training": {"steps": 0}})
+        build(editor_recipe(start), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)
 
 
 def test_a_start_that_is_not_there_is_an_error_for_people(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
-        build(from_start("nothing"), Materials(corpus, tmp_path), ("tokenizer",), silent)
+        build(editor_recipe("nothing"), Materials(corpus, tmp_path), ("tokenizer",), silent)
 
 
 def test_the_bundled_model_can_be_gone_on_from(corpus: Path, tmp_path: Path) -> None:
-    build(from_start("tiny"), Materials(corpus, tmp_path), ("tokenizer", "encoder"), silent)
+    build(editor_recipe("tiny"), Materials(corpus, tmp_path), ("tokenizer",), silent)
     assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "tiny/tokenizer.json").read_bytes()

@@ -1,4 +1,4 @@
-"""A NAR recipe as the library runs it: to a checkpoint that loads, resumed, and without any extension."""
+"""A NAR recipe as the library runs it: from a checkpoint to one that loads, without any extension."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ from redline.models.config import LMConfig
 from redline.models.granite import GraniteLM
 from redline.train.objectives.nar import EditOptions, merge_adapters, with_adapters
 from redline.train.run import Materials, build
-from tests.corpus import silent, small_recipe
+from tests.corpus import editor_recipe, silent, small_recipe
 
 
-def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, tmp_path: Path) -> None:
-    build(small_recipe(), Materials(corpus, tmp_path), (), silent)
-    model, config, _ = nar.load_nar(tmp_path / "model")
+def test_a_recipe_makes_a_checkpoint_that_loads(corpus: Path, model: Path, tmp_path: Path) -> None:
+    build(editor_recipe(model), Materials(corpus, tmp_path), (), silent)
+    network, config, _ = nar.load_nar(tmp_path / "model")
     assert config.languages == ("en",)
     assert config.encoder.subsample_layers == (1,)
-    logits = model(torch.randn(1, 60, FEATURE_DIM), torch.tensor([60]), *slot_batch([[]], config.blank_token_id))
+    logits = network(torch.randn(1, 60, FEATURE_DIM), torch.tensor([60]), *slot_batch([[]], config.blank_token_id))
     assert logits.shape == (1, 8, config.text.vocab_size)
-    for stage in ("encoder", "editor"):
-        rows = [json.loads(line) for line in (tmp_path / stage / "log.jsonl").read_text().splitlines()]
-        assert any("loss" in row for row in rows) and any("loss" not in row for row in rows)
-        assert (tmp_path / stage / "log.png").stat().st_size > 1000
+    rows = [json.loads(line) for line in (tmp_path / "editor" / "log.jsonl").read_text().splitlines()]
+    assert any("loss" in row for row in rows) and any("loss" not in row for row in rows)
+    assert (tmp_path / "editor" / "log.png").stat().st_size > 1000
+
+
+def test_a_recipe_without_an_encoder_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"init_from is empty.*redline_recipes.tiny.extension"):
+        build(editor_recipe(""), Materials(corpus, tmp_path), (), silent)
+    with pytest.raises(ConfigError, match="name a checkpoint with an encoder as init_from"):
+        build(small_recipe(steps=0), Materials(corpus, tmp_path), ("tokenizer",), silent)
 
 
 def test_training_without_a_dev_split_says_so(corpus: Path, tmp_path: Path) -> None:
@@ -73,18 +79,13 @@ def test_adapters_need_a_language_model_that_has_read(corpus: Path, tmp_path: Pa
         build(recipe, Materials(corpus, tmp_path), ("tokenizer", "encoder", "editor"), silent)
 
 
-def test_stages_that_are_not_there_are_named(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"stages of this recipe are tokenizer, encoder, editor, export"):
-        build(small_recipe(), Materials(corpus, tmp_path), ("answers",), silent)
+def test_stages_that_are_not_there_are_named(corpus: Path, model: Path, tmp_path: Path) -> None:
+    recipe, materials = editor_recipe(model), Materials(corpus, tmp_path)
+    with pytest.raises(ConfigError, match=r"stages of this recipe are tokenizer, editor, export"):
+        build(recipe, materials, ("answers",), silent)
     with pytest.raises(DataError, match="run the stage 'tokenizer' first"):
-        build(small_recipe(), Materials(corpus, tmp_path), ("encoder",), silent)
+        build(small_recipe(), materials, ("encoder",), silent)
+    with pytest.raises(DataError, match="no trained editor yet"):
+        build(recipe, materials, ("tokenizer", "export"), silent)
     with pytest.raises(DataError, match="no trained encoder yet"):
-        build(small_recipe(), Materials(corpus, tmp_path), ("tokenizer", "editor"), silent)
-
-
-def test_a_run_of_an_earlier_version_is_refused(corpus: Path, tmp_path: Path) -> None:
-    build(small_recipe(), Materials(corpus, tmp_path), ("tokenizer",), silent)
-    (tmp_path / "encoder").mkdir()
-    (tmp_path / "encoder" / "latest").write_text("step-4", encoding="utf-8")
-    with pytest.raises(DataError, match=r"run of an earlier version.*choose another --out"):
-        build(small_recipe(), Materials(corpus, tmp_path), ("encoder",), silent)
+        build(small_recipe(), materials, ("editor",), silent)

@@ -13,7 +13,7 @@ from redline.errors import ConfigError
 from redline.train.nar import NarRun
 from redline.train.recipe import ArRecipe, NarRecipe, read_recipe, recipe_from_dict
 from redline.train.run import Materials, build
-from tests.corpus import WORDS, silent, small_recipe, tokenizer_of
+from tests.corpus import WORDS, editor_recipe, silent, tokenizer_of
 
 
 def test_unknown_recipe_keys_are_refused() -> None:
@@ -46,7 +46,8 @@ def test_a_recipe_with_a_kind_is_that_of_a_model_that_answers() -> None:
     [
         ({"start": "tiny"}, "start is now init_from"),
         ({"states": {"renderings": 1}}, r"states is now \[encoder_cache\].*redline_recipes.tiny.extension"),
-        ({"encoder_loss": {"consistency": 0.2}}, "consistency was tried and not kept"),
+        ({"edit": {"consistency": 0.2}}, "consistency was tried and not kept"),
+        ({"encoder_training": {"steps": 3}}, "left out where no encoder is trained.*tiny.extension"),
         ({"kind": "granite_speech", "conversations": {"share": 0.5}}, "conversations was tried and not kept"),
         ({"sections": {}}, "sections is unknown"),
         (
@@ -105,18 +106,19 @@ def test_an_extension_that_is_none_is_refused_by_name(name: str) -> None:
         recipe_from_dict({"extension": name})
 
 
-def test_the_extension_of_the_guide_trains(corpus: Path, tmp_path: Path) -> None:
+def test_the_extension_of_the_guide_trains(corpus: Path, model: Path, tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     (tmp_path / "louder.py").write_text(code, encoding="utf-8")
     (tmp_path / "louder.toml").write_text('extension = "louder.py"\nlouder_db = 20.0\n', encoding="utf-8")
     told = read_recipe(tmp_path / "louder.toml")
     assert told.sections.louder_db == 20.0
-    recipe = replace(small_recipe(steps=1), extension=told.extension, sections=told.sections)
+    plain = editor_recipe(model, steps=1)
+    recipe = replace(plain, extension=told.extension, sections=told.sections)
     seen: list[torch.Tensor] = []
-    for chosen, name in ((recipe, "louder"), (small_recipe(steps=1), "plain")):
+    for chosen, name in ((recipe, "louder"), (plain, "plain")):
         materials = Materials(corpus, tmp_path / name)
-        build(chosen, materials, ("tokenizer", "encoder"), silent)
+        build(chosen, materials, ("tokenizer", "editor"), silent)
         run = NarRun(chosen, materials, silent)
-        seen.append(next(run.extension.source(run, "encoder", None).epoch(0)).features)
+        seen.append(next(run.extension.source(run, "editor", None).epoch(0)).features)
     torch.testing.assert_close(seen[0], torch.where(seen[1] == 0, seen[0], seen[1] + 0.5))

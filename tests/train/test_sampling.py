@@ -142,11 +142,9 @@ def test_long_clips_and_impossible_texts_are_left_out_and_counted() -> None:
 
 
 def test_a_run_tells_what_it_leaves_out_and_how_it_balances(tmp_path: Path) -> None:
-    made = small_recipe()
-    options = replace(made.encoder_batches, max_utterance_s=0.95, balance=0.65)
+    made = small_recipe({"encoder_batches": {"batch_s": 8, "max_utterance_s": 0.95, "balance": 0.65}})
     said: list[str] = []
-    manifest = make_corpus(tmp_path)
-    build(replace(made, encoder_batches=options), Materials(manifest, tmp_path), ("tokenizer", "encoder"), said.append)
+    build(made, Materials(make_corpus(tmp_path), tmp_path), ("tokenizer", "encoder"), said.append)
     assert any("utterances do not train" in line and "over 0.95 s" in line for line in said)
     assert any("source en:" in line and "100.0% of an epoch" in line for line in said)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from redline.models.conformer import ConformerEncoder, EncoderOutput
+from redline.models.draft_head import CHAR_BLANK
+from redline.tokenizer import Tokenizer
 
 Terms = dict[str, tuple[float, Tensor]]
 """Parts of a loss by name, each with its weight."""
@@ -52,3 +57,30 @@ def _ctc_sum(log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]
     sizes = torch.tensor([len(row) for row in targets], device=device)
     flat = torch.tensor([symbol for row in targets for symbol in row], dtype=torch.long, device=device)
     return F.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, blank=blank, reduction="sum", zero_infinity=True)
+
+
+@dataclass(frozen=True)
+class CtcWeights:
+    """Weights of an encoder's three CTC losses."""
+
+    top: float = 1.0
+    middle: float = 0.3
+    tokens: float = 0.4
+
+
+def encoder_terms(
+    encoder: ConformerEncoder, out: EncoderOutput, texts: Sequence[str], tokenizer: Tokenizer, weights: CtcWeights
+) -> Terms:
+    """CTC over characters at the top and the middle, and over tokens on pooled frames, of the texts of B clips.
+
+    A row of the character head is a code point; characters without a row are left out.
+    """
+    assert encoder.out_bpe is not None
+    chars = [[ord(char) for char in text if 0 < ord(char) < encoder.config.output_dim] for text in texts]
+    tokens = [tokenizer.encode(text) for text in texts]
+    token_logits, windows = encoder.out_bpe(out)  # [B, W, V], [B]
+    return {
+        "top": (weights.top, ctc_loss(out.char_logits, out.lengths, chars, CHAR_BLANK)),
+        "middle": (weights.middle, ctc_loss(out.mid_logits, out.lengths, chars, CHAR_BLANK)),
+        "tokens": (weights.tokens, ctc_loss(token_logits, windows, tokens, encoder.config.blank_token_id)),
+    }

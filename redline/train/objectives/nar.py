@@ -22,8 +22,7 @@ from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
 from redline.train.loop.stage import SpeechStage, rates
-from redline.train.objectives.encoder import EncoderLossOptions, encoder_terms
-from redline.train.objectives.losses import Terms, nle_loss, weighted
+from redline.train.objectives.losses import CtcWeights, Terms, encoder_terms, nle_loss, weighted
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -114,7 +113,7 @@ class EditorObjective(nn.Module):
         nle = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
         terms = {"edit": (1.0, nle)}
         if options.encoder_weight:
-            own = encoder_terms(editor.encoder, encoded, batch.texts, self.tokenizer, EncoderLossOptions())
+            own = encoder_terms(editor.encoder, encoded, batch.texts, self.tokenizer, CtcWeights())
             terms |= {name: (options.encoder_weight * weight, part) for name, (weight, part) in own.items()}
         terms |= self.more_terms(batch, EditingPass(embeds, audio_lengths, hidden, logits, slot_lengths, targets))
         return weighted(terms)

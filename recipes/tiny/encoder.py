@@ -5,7 +5,6 @@ Where several languages are learned, a language identification head on its last 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,22 +18,14 @@ from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
 from redline.train.loop.stage import SpeechStage, rates
-from redline.train.objectives.losses import Terms, ctc_loss, weighted
+from redline.train.objectives.losses import CtcWeights, encoder_terms, weighted
 
 
 @dataclass(frozen=True)
-class EncoderLossOptions:
+class EncoderLossOptions(CtcWeights):
     """Weights of the three CTC losses, and of language identification where there are several languages."""
 
-    top: float = 1.0
-    middle: float = 0.3
-    tokens: float = 0.4
     language: float = 0.2
-
-
-def character_targets(text: str, rows: int) -> list[int]:
-    """Labels of the character head: row i is code point i; what has no row is left out."""
-    return [ord(char) for char in text if 0 < ord(char) < rows]
 
 
 class EncoderObjective(nn.Module):
@@ -91,23 +82,6 @@ def draft_logits(encoder: ConformerEncoder, out: EncoderOutput) -> tuple[Tensor,
     logits: Tensor
     logits, lengths = encoder.out_bpe(out)
     return logits, lengths
-
-
-def encoder_terms(
-    encoder: ConformerEncoder,
-    out: EncoderOutput,
-    texts: Sequence[str],
-    tokenizer: Tokenizer,
-    weights: EncoderLossOptions,
-) -> Terms:
-    """The three CTC losses of an encoder's output for B texts, with their weights."""
-    chars = [character_targets(text, encoder.config.output_dim) for text in texts]
-    tokens = [tokenizer.encode(text) for text in texts]
-    return {
-        "top": (weights.top, ctc_loss(out.char_logits, out.lengths, chars, CHAR_BLANK)),
-        "middle": (weights.middle, ctc_loss(out.mid_logits, out.lengths, chars, CHAR_BLANK)),
-        "tokens": (weights.tokens, ctc_loss(*draft_logits(encoder, out), tokens, encoder.config.blank_token_id)),
-    }
 
 
 class EncoderStage(SpeechStage[EncoderObjective]):
