@@ -9,37 +9,27 @@ import pytest
 import torch
 
 from redline import load_model
-from redline.checkpoints import ar
+from redline.checkpoints import ar, nar
 from redline.decoding.ctc_beam import BeamOptions
 from redline.diarize.embedder import SpeakerEmbedder
-from redline.errors import DataError
+from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest, write_manifest
 from redline.recognizer import ArRecognizer
 from redline.train.recipe import ArRecipe
 from redline.train.run import Materials, build
 from redline.types import Task
-from tests.ar_corpus import make_asked_corpus, small_ar_recipe, small_nar_checkpoint
+from tests.ar_corpus import small_ar_recipe
 from tests.corpus import silent
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_nar_checkpoint(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_asked_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-def recipe(base: Path, more: dict[str, object]) -> ArRecipe:
+def recipe(base: Path, more: dict[str, object], **training: object) -> ArRecipe:
     sections: dict[str, object] = {
         "extension": "redline_recipes.tiny.extension",
         "auxiliary": {"audio_ctc_weight": 0.5},
         "encoder_cache": {"renderings": 1, "least_score": -100.0},
         "unit_selection": {"share": 0.5, "words": [1, 3], "batch_s": 4, "epoch_batches": 6},
     }
-    return small_ar_recipe(base, {**sections, **more})
+    return small_ar_recipe(base, {**sections, **more}, **training)
 
 
 def test_answers_are_learned_from_cached_states_units_and_n_grams(base: Path, manifest: Path, tmp_path: Path) -> None:
@@ -84,3 +74,17 @@ def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: P
     assert not recognizer.limits(Task(speakers=True)).needs_previous
     with pytest.raises(DataError, match="no trained voices yet"):
         build(made, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)
+
+
+def test_the_language_model_may_begin_with_that_of_the_base(base: Path, manifest: Path, tmp_path: Path) -> None:
+    still = {"lr": 0.0, "weight_decay": 0.0, "steps": 1}
+    made = recipe(base, {"language_model_from_base": True, "encoder_cache": {"renderings": 0}}, **still)
+    build(made, Materials(manifest, tmp_path), (), silent)
+    old, new = (
+        part.language_model.state_dict() for part in (nar.load_nar(base)[0], ar.load_ar(tmp_path / "model").model)
+    )
+    for name, tensor in old.items():
+        torch.testing.assert_close(new[name][: len(tensor)], tensor, atol=1e-3, rtol=1e-3)
+    wider = recipe(base, {"language_model_from_base": True, "language_model": {"hidden_size": 32}})
+    with pytest.raises(ConfigError, match="must have its shape"):
+        build(wider, Materials(manifest, tmp_path), ["answers"], silent)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from redline.train.run import Materials, build
+from tests.ar_corpus import make_asked_corpus, small_nar_checkpoint
 from tests.corpus import WORDS, make_corpus, silent, small_recipe
 
 
@@ -33,3 +34,15 @@ def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model")
     build(small_recipe(steps=1), Materials(corpus, out), (), silent)
     return out / "model"
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NAR checkpoint with random weights."""
+    return small_nar_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus with word times and speakers; nothing of it may be changed."""
+    return make_asked_corpus(tmp_path_factory.mktemp("asked"))

@@ -18,18 +18,8 @@ from redline.tokenizer import Tokenizer
 from redline.train.data.tasks import tags_of
 from redline.train.recipe import recipe_from_dict
 from redline.train.run import Materials, build
-from tests.ar_corpus import make_asked_corpus, small_ar_recipe, small_nar_checkpoint
+from tests.ar_corpus import small_ar_recipe
 from tests.corpus import silent
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_nar_checkpoint(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_asked_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_every_tag_is_one_token_and_decodes_to_what_is_parsed(base: Path, manifest: Path, tmp_path: Path) -> None:
@@ -106,17 +96,3 @@ def test_a_training_set_that_nothing_can_be_asked_about_is_refused(base: Path, m
     recipe = small_ar_recipe(base, {"tasks": never})
     with pytest.raises(DataError, match=r"every share of \[tasks\] is 0"):
         build(recipe, Materials(manifest, tmp_path), ["tokenizer", "answers"], silent)
-
-
-def test_the_language_model_may_begin_with_that_of_the_base(base: Path, manifest: Path, tmp_path: Path) -> None:
-    still = {"lr": 0.0, "weight_decay": 0.0, "steps": 1}
-    recipe = small_ar_recipe(base, {"language_model_from_base": True}, **still)
-    build(recipe, Materials(manifest, tmp_path), (), silent)
-    old, new = (
-        part.language_model.state_dict() for part in (nar.load_nar(base)[0], ar.load_ar(tmp_path / "model").model)
-    )
-    for name, tensor in old.items():
-        torch.testing.assert_close(new[name][: len(tensor)], tensor, atol=1e-3, rtol=1e-3)
-    wider = small_ar_recipe(base, {"language_model_from_base": True, "language_model": {"hidden_size": 32}})
-    with pytest.raises(ConfigError, match="must have its shape"):
-        build(wider, Materials(manifest, tmp_path), ["answers"], silent)

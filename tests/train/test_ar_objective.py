@@ -23,17 +23,7 @@ from redline.train.finetune import ArTuning, FinetuneOptions, finetune
 from redline.train.objectives.ar import AnswerOptions, Prompter
 from redline_recipes.tiny.answers import CachedAnswerBatch, CachedAnswerObjective
 from redline_recipes.tiny.editor import AuxiliaryOptions
-from tests.ar_corpus import make_asked_corpus, small_ar_recipe, small_nar_checkpoint
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_nar_checkpoint(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_asked_corpus(tmp_path_factory.mktemp("corpus"))
+from tests.ar_corpus import small_ar_recipe
 
 
 def test_answers_are_learned(base: Path, tmp_path: Path) -> None:

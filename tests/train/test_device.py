@@ -13,7 +13,7 @@ import torch
 from redline import load_model
 from redline.train import run
 from redline.train.run import Materials, build
-from tests.ar_corpus import make_asked_corpus, small_ar_recipe, small_nar_checkpoint
+from tests.ar_corpus import small_ar_recipe
 from tests.corpus import editor_recipe, silent, small_tiny_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Reached(Exception):
 
 @pytest.mark.parametrize("kind", ["nar", "ar"])
 def test_the_device_of_a_run_reaches_every_stage(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    corpus: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     devices: list[Any] = []
 
@@ -46,7 +46,6 @@ def test_the_device_of_a_run_reaches_every_stage(
         raise Reached
 
     monkeypatch.setattr(run, "fit", fit)
-    base = small_nar_checkpoint(tmp_path)
     recipe = editor_recipe(base) if kind == "nar" else small_ar_recipe(base)
     with pytest.raises(Reached):
         build(recipe, Materials(corpus, tmp_path / "out"), (), silent, "cpu")
@@ -56,19 +55,20 @@ def test_the_device_of_a_run_reaches_every_stage(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("extension", [False, True])
 @pytest.mark.parametrize("kind", ["nar", "ar"])
-def test_two_steps_on_a_gpu_make_a_model(corpus: Path, books: Path, tmp_path: Path, kind: str, extension: bool) -> None:
+def test_two_steps_on_a_gpu_make_a_model(
+    corpus: Path, manifest: Path, books: Path, base: Path, tmp_path: Path, kind: str, extension: bool
+) -> None:
     training = {"steps": 2, "evaluate_every": 2, "log_every": 1, "precision": "bf16"}
     sections: dict[str, object] = {
         "encoder_cache": {"renderings": 1, "least_score": -100.0},
         "unit_selection": {"words": [1, 3], "batch_s": 4, "text_batch_s": 8, "epoch_batches": 6},
     }
     if kind == "nar":
-        base = small_nar_checkpoint(tmp_path)
         recipe: Any = small_tiny_recipe(sections, **training) if extension else editor_recipe(base, **training)
     else:
         more = {"extension": "redline_recipes.tiny.extension", **sections} if extension else {}
-        recipe = small_ar_recipe(small_nar_checkpoint(tmp_path), more, **training)
-        corpus = make_asked_corpus(tmp_path)
+        recipe = small_ar_recipe(base, more, **training)
+        corpus = manifest
     build(recipe, Materials(corpus, tmp_path / "out", books), (), silent)
     stage = "editor" if kind == "nar" else "answers"
     rows = [json.loads(line) for line in (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()]
