@@ -84,7 +84,7 @@ def draft_logits(encoder: ConformerEncoder, out: EncoderOutput) -> tuple[Tensor,
     return logits, lengths
 
 
-class EncoderStage(SpeechStage[EncoderObjective]):
+class EncoderStage(SpeechStage):
     """Trains the encoder and scores both of its drafts."""
 
     name = "encoder"

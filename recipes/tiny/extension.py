@@ -100,7 +100,7 @@ class TinyExtension(Extension):
         draft_lm = stages.load_ngrams(run, model.config.text.vocab_size)
         return CachedEditorObjective(model, run.tokenizer(), edit, sections.auxiliary, draft_lm)
 
-    def source(self, run: Run, stage: str, model: Any) -> EpochSource[Any]:
+    def source(self, run: Run, stage: str, model: Any) -> EpochSource:
         """Cached states and units where there are to be renderings."""
         sections = run.recipe.sections
         if not sections.encoder_cache.renderings:

@@ -47,6 +47,11 @@ class TextBatch:
     texts: tuple[str, ...]
     drafts: tuple[str, ...]
 
+    @property
+    def seconds(self) -> float:
+        """How long it would take to say it, at 15 letters a second."""
+        return sum(map(len, self.texts)) / 15
+
 
 class LMObjective(nn.Module):
     """Batch of text -> NLE loss on slots without audio."""
@@ -79,14 +84,13 @@ class LMStage:
     name = "language model"
 
     def __init__(self, objective: LMObjective, paragraphs: Sequence[str], corruption: CorruptionOptions) -> None:
-        self.objective = objective
-        self.corruption = corruption
+        self.source, self.objective, self.corruption = self, objective, corruption
         order = np.random.default_rng(objective.options.seed).permutation(len(paragraphs))
         held = min(objective.options.held_out_excerpts, len(paragraphs) // 10)
         self.held_out = [paragraphs[index] for index in order[:held]]
         self.paragraphs = [paragraphs[index] for index in order[held:]]
 
-    def batches(self, epoch: int, skip: int) -> Iterator[TextBatch]:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[TextBatch]:
         """The batches of one epoch after the first `skip`."""
         options = self.objective.options
         draw = random.Random(options.seed * 7919 + epoch)
@@ -111,10 +115,6 @@ class LMStage:
                 if number >= skip:
                     yield TextBatch(tuple(group), drafts)
                 number += 1
-
-    def seconds(self, batch: TextBatch) -> float:
-        """Seconds it would take to say the batch, at 15 letters a second."""
-        return sum(map(len, batch.texts)) / 15
 
     def evaluate(self) -> dict[str, float]:
         """Loss on damaged held-out text, and its word errors before and after editing, in percent."""

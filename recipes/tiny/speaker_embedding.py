@@ -191,7 +191,7 @@ class EmbeddingStage:
         for name, own in (("train", segments), ("dev", dev)):
             if own.speakers < 2:
                 raise DataError(f"{own.speakers} speakers in the {name} split; voices need two, told by `speaker`")
-        self.segments, self.dev, self.options, self.seed = segments, dev, options, seed
+        self.source, self.segments, self.dev, self.options, self.seed = self, segments, dev, options, seed
         self.voices = [(voice, tract) for voice in segments.voices for tract in options.tracts]
         torch.manual_seed(seed)
         self.objective = EmbeddingObjective(options)
@@ -200,14 +200,10 @@ class EmbeddingStage:
             for name, weight in self.objective.head.named_parameters():
                 weight.requires_grad_(name not in pretrained)
 
-    def batches(self, epoch: int, skip: int) -> Iterator[EmbeddingBatch]:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[EmbeddingBatch]:
         """So many batches of pieces of random voices."""
         for number in range(skip, self.epoch_batches):
             yield self._batch(random.Random(f"{self.seed}/{epoch}/{number}"))
-
-    def seconds(self, batch: EmbeddingBatch) -> float:
-        """Seconds of audio in a batch."""
-        return batch.seconds
 
     def _batch(self, draw: random.Random) -> EmbeddingBatch:
         options, head = self.options, self.objective.head

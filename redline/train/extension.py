@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -37,8 +37,7 @@ class Parts:
     """Of AR and Plus models."""
 
 
-@runtime_checkable
-class Extension(Protocol):
+class Extension:
     """Derive from it and override what is to be different; as it stands it changes nothing."""
 
     sections: Any = None
@@ -48,7 +47,7 @@ class Extension(Protocol):
         """The stages of a run in their order, given those it has without the extension."""
         return plain
 
-    def source(self, run: Run, stage: str, model: Any) -> EpochSource[Any]:
+    def source(self, run: Run, stage: str, model: Any) -> EpochSource:
         """Where the batches come from that the model of a stage learns from."""
         return run.plain_source(stage)
 
@@ -61,14 +60,10 @@ class Extension(Protocol):
         return run.plain_parts()
 
 
-class NoExtension(Extension):
-    """A run as the library makes it."""
-
-
 def load_extension(name: str) -> Extension:
     """The extension that a recipe names, a path of a .py file or a module; raises `ConfigError` where there is none."""
     if not name:
-        return NoExtension()
+        return Extension()
     try:
         module = _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
     except (ModuleNotFoundError, FileNotFoundError) as error:

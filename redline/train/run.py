@@ -85,7 +85,7 @@ class Run(ABC):
         """The stages in their order, without those of an extension."""
 
     @abstractmethod
-    def plain_source(self, stage: str) -> EpochSource[Any]:
+    def plain_source(self, stage: str) -> EpochSource:
         """Batches of the training set for a stage; the encoder still has to read them."""
 
     @abstractmethod

@@ -112,7 +112,7 @@ def test_a_lost_band_is_lost_to_a_whole_batch(material: tuple[list[Utterance], F
     pieces = Segments(rows, [view])
     for share in (0.0, 1.0):
         stage = EmbeddingStage(pieces, pieces, replace(OPTIONS, band_share=share, noise_share=0.0))
-        for batch in itertools.islice(stage.batches(0, 0), 5):
+        for batch in itertools.islice(stage.epoch(0), 5):
             level = batch.mel.log10().mean(dim=2)  # [V, P, 40]
             faint = level < level.amax(dim=-1, keepdim=True) - 4.0
             assert bool(faint.all(dim=0).all(dim=0).any()) == bool(share) and not faint.all(dim=-1).any()
@@ -157,7 +157,7 @@ def test_how_alike_voices_are_counts_and_not_only_which_is_most(
     rows, view = material
     pieces = Segments(rows, [view])
     stage = EmbeddingStage(pieces, pieces, OPTIONS)
-    (batch,) = itertools.islice(stage.batches(0, 0), 1)
+    (batch,) = itertools.islice(stage.epoch(0), 1)
     apart = torch.eye(4, OPTIONS.size).repeat_interleave(6, dim=0)  # each voice in a direction of its own
     found = []
     for shared in (0.0, 1.0):  # what all voices have in common, as in a telephone's band

@@ -30,7 +30,7 @@ DIVERGED = "diverged"
 
 
 def fit(
-    stage: TrainingStage[Any], options: TrainingOptions, folder: Path, say: Say, device: str | None = None
+    stage: TrainingStage, options: TrainingOptions, folder: Path, say: Say, device: str | None = None
 ) -> dict[str, float]:
     """Train a stage's objective to its last step, going on from `folder` when it holds a state.
 
@@ -126,7 +126,7 @@ def fit(
             update(batches)
             position.step += 1
             position.batch += processes * len(batches)
-            seconds += processes * sum(map(stage.seconds, batches))
+            seconds += processes * sum(batch.seconds for batch in batches)
             step, is_last = position.step, position.step == options.steps
             if step % options.log_every == 0 or is_last:
                 elapsed, means = time.monotonic() - started, log.means()
@@ -161,14 +161,14 @@ def fit(
 
 
 def _updates(
-    stage: TrainingStage[Any], position: Position, processes: int, index: int, accumulate: int
+    stage: TrainingStage, position: Position, processes: int, index: int, accumulate: int
 ) -> Iterator[Sequence[Any]]:
     """This process's batches of each update, epoch after epoch.
 
     A last incomplete round of an epoch is left out, so that all processes step together.
     """
     while True:
-        batches = iter(stage.batches(position.epoch, position.batch))
+        batches = iter(stage.source.epoch(position.epoch, position.batch))
         for group in zip(*[batches] * (processes * accumulate), strict=False):
             yield group[index::processes]
         if position.batch == 0:

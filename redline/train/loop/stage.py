@@ -3,61 +3,46 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from redline.features import pad
 from redline.manifest import Utterance
-from redline.normalize import normalizer
+from redline.normalize import normalised
 
 if TYPE_CHECKING:
     from redline.train.data.feature_cache import FeatureCache
 
 DEV_BATCH = 8
-B_co = TypeVar("B_co", covariant=True)
-M = TypeVar("M", bound=nn.Module)
 
 
-class EpochSource(Protocol[B_co]):
-    """Where batches come from."""
+class EpochSource(Protocol):
+    """Where batches come from; each has `seconds`, of its audio or of what it would take to say it."""
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[B_co]:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Any]:
         """The batches of one epoch after the first `skip`; the order depends on the epoch alone."""
 
 
-class TrainingStage(ABC, Generic[M]):
+class TrainingStage(Protocol):
     """An objective with its data, as the loop sees it."""
 
     name: str
-    objective: M  # batch -> loss and its parts
-    source: EpochSource[Any]
+    objective: Any  # a module: batch -> loss and its parts
+    source: EpochSource
 
-    def batches(self, epoch: int, skip: int) -> Iterator[Any]:
-        """Training batches of one epoch after the first `skip`."""
-        return self.source.epoch(epoch, skip)
-
-    def seconds(self, batch: Any) -> float:
-        """Seconds of audio in a batch (of text: that it would take to say), for the progress line."""
-        return float(batch.seconds)
-
-    @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Scores of the objective as it stands, on data it does not train on."""
 
 
-class SpeechStage(TrainingStage[M]):
+class SpeechStage:
     """A stage with a dev set in batches of similar length."""
 
-    def __init__(
-        self, objective: M, source: EpochSource[Any], dev: Sequence[Utterance], dev_view: FeatureCache
-    ) -> None:
-        self.objective, self.source = objective, source
+    def __init__(self, objective: Any, source: EpochSource, dev: Sequence[Utterance], dev_view: FeatureCache) -> None:
+        self.objective, self.source, self.dev_view = objective, source, dev_view
         self.dev = sorted((row for row in dev if row.id in dev_view.offsets), key=lambda row: row.duration)
-        self.dev_view = dev_view
         self.references = [row.text for row in self.dev]
         self.languages = [row.language or "en" for row in self.dev]  # what has none is taken for English, as texts are
 
@@ -73,9 +58,9 @@ def rates(references: Sequence[str], hypotheses: Sequence[str], languages: Seque
     import jiwer
 
     pairs = [
-        (words, normalizer(language)(hypothesis))
+        (words, normalised(hypothesis, language))
         for reference, hypothesis, language in zip(references, hypotheses, languages, strict=True)
-        if (words := normalizer(language)(reference).strip())
+        if (words := normalised(reference, language))
     ]
     if not pairs:
         return 100.0, 100.0

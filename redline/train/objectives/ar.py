@@ -22,10 +22,9 @@ from redline.manifest import Utterance
 from redline.models.ar import ArModel
 from redline.prompts import PromptRequest, PromptTemplate
 from redline.tokenizer import Tokenizer
-from redline.train.data.batches import Batch
 from redline.train.data.feature_cache import FeatureCache
 from redline.train.data.tasks import Asker, slower
-from redline.train.loop.stage import DEV_BATCH, EpochSource, TrainingStage, rates
+from redline.train.loop.stage import DEV_BATCH, EpochSource, rates
 from redline.train.objectives.losses import Terms, weighted
 from redline.train.objectives.nar import LoraOptions, set_encoder_mode, with_adapters
 from redline.types import SAMPLE_RATE
@@ -151,7 +150,7 @@ class AnswerSource:
 
     def __init__(
         self,
-        source: EpochSource[Batch],
+        source: EpochSource,
         utterances: Mapping[str, Utterance],
         asker: Asker,
         prompter: Prompter,
@@ -196,14 +195,12 @@ def dev_batches(
     return batches
 
 
-class AnswerStage(TrainingStage[AnswerObjective]):
+class AnswerStage:
     """Trains answers; scores their loss by task and the WER of plain transcription on dev."""
 
     name = "answers"
 
-    def __init__(
-        self, objective: AnswerObjective, source: EpochSource[AnswerBatch], dev: Sequence[AnswerBatch]
-    ) -> None:
+    def __init__(self, objective: AnswerObjective, source: EpochSource, dev: Sequence[AnswerBatch]) -> None:
         """`dev` are fixed batches, whose plain transcriptions are also written out."""
         self.objective, self.source, self.dev = objective, source, dev
 

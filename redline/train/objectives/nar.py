@@ -153,7 +153,7 @@ def merge_adapters(model: nn.Module) -> None:
             setattr(model.get_submodule(parent), attribute, module.get_base_layer())
 
 
-class EditorStage(SpeechStage[EditorObjective]):
+class EditorStage(SpeechStage):
     """Trains the editor and compares draft and edited text."""
 
     name = "editor"

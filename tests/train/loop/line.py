@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ class Line:
     name = "line"
 
     def __init__(self, scores: list[float], bad_from: int = 10**6) -> None:
-        self.objective = torch.nn.Linear(1, 1)
+        self.source, self.objective = self, torch.nn.Linear(1, 1)
         torch.nn.init.constant_(self.objective.weight, 1.0)
         self.objective.forward = self.loss  # type: ignore[method-assign]
         self.scores, self.bad_from, self.seen = iter(scores), bad_from, 0
@@ -28,16 +30,13 @@ class Line:
     def weight(self) -> float:
         return self.objective.weight.item()
 
-    def loss(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         self.seen += 1
         factor = math.nan if self.seen >= self.bad_from else 1.0
-        return (self.objective.weight * batch).sum() * factor, {}
+        return (self.objective.weight * batch.ones).sum() * factor, {}
 
-    def batches(self, epoch: int, skip: int) -> list[torch.Tensor]:
-        return [torch.ones(1, 1)] * (50 - skip)
-
-    def seconds(self, batch: torch.Tensor) -> float:
-        return 1.0
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Any]:
+        return iter([SimpleNamespace(ones=torch.ones(1, 1), seconds=1.0)] * (50 - skip))
 
     def evaluate(self) -> dict[str, float]:
         self.evaluated.append(self.weight)

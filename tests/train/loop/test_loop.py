@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path, optimizer: s
 
 def test_a_run_that_is_asked_to_stop_is_saved_first(tmp_path: Path) -> None:
     class Stopped(Line):
-        def loss(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             if self.seen == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().loss(batch)
