@@ -17,8 +17,8 @@ from redline.models.ar import ArModel
 from redline.models.granite import INITIAL_STD
 from redline.prompts import PromptRequest
 from redline.tokenizer import Tokenizer
-from redline.train.data.tasks import Asker, slower
-from redline.train.objectives.ar import AnswerBatch, AnswerObjective, AnswerOptions, Prompter
+from redline.train.data.tasks import slower
+from redline.train.objectives.ar import AnswerBatch, AnswerObjective, AnswerOptions, Questions
 from redline.train.objectives.losses import Terms
 from redline_recipes.tiny.editor import AuxiliaryOptions, audio_ctc
 from redline_recipes.tiny.encoder_cache import EncoderCache
@@ -64,19 +64,17 @@ class CachedAnswerSource:
     def __init__(
         self,
         caches: Sequence[EncoderCache],
-        utterances: Mapping[str, Utterance],
+        questions: Questions,
         sentences: UnitSelectionSource | None,
-        asker: Asker,
-        prompter: Prompter,
         options: UnitSelectionOptions,
     ) -> None:
-        self.caches, self.utterances, self.sentences = caches, utterances, sentences
-        self.asker, self.prompter, self.options = asker, prompter, options
+        self.caches, self.questions, self.sentences, self.options = caches, questions, sentences, options
+        self.utterances, self.asker = questions.utterances, questions.asker
         self.by_task: dict[str, list[str]] = {}
         self.weights: dict[str, float] = {}
-        cached = [identity for identity in utterances if identity in caches[0].utterances]
+        cached = [identity for identity in self.utterances if identity in caches[0].utterances]
         for identity in sorted(cached, key=caches[0].seconds):
-            for task, share in asker.tasks_of(utterances[identity]).items():
+            for task, share in self.asker.tasks_of(self.utterances[identity]).items():
                 self.by_task.setdefault(task, []).append(identity)
                 self.weights[task] = share
         if not self.by_task:
@@ -122,9 +120,8 @@ class CachedAnswerSource:
         texts: Sequence[str],
         task: str,
     ) -> AnswerBatch:
-        frame_s = 1.0 / self.caches[0].frame_rate
-        tasks = (task,) * len(requests)
-        return CachedAnswerBatch(states, lengths, *self.prompter(requests), tuple(texts), tasks, frame_s=frame_s)
+        seconds, tasks = float(lengths.sum()) / self.caches[0].frame_rate, (task,) * len(requests)
+        return CachedAnswerBatch(states, lengths, *self.questions.ids(requests), tuple(texts), tasks, seconds=seconds)
 
 
 def _utterance(text: str) -> Utterance:

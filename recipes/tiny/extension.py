@@ -134,7 +134,7 @@ class TinyExtension(Extension):
             texts = {row.id: (row.language, row.text) for row in run.train_set}
             blank, paragraphs = base.config.blank_token_id, stages.books(run)
             sentences = UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options)
-        source = CachedAnswerSource(caches, run.utterances, sentences, run.asker, run.prompter(), options)
+        source = CachedAnswerSource(caches, run.questions, sentences, options)
         for task, share in sorted(source.weights.items()):
             run.say(f"task {task}: {len(source.by_task[task])} utterances, weight {share:g}")
         return source

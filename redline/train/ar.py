@@ -13,15 +13,14 @@ from torch import nn
 from redline.checkpoints import ar, nar
 from redline.errors import DataError
 from redline.features import Rule
-from redline.manifest import Utterance
 from redline.models.ar import ArModel
 from redline.models.draft_head import DraftHead
 from redline.prompts import AUDIO, PromptTemplate
 from redline.train.data.batches import BatchSource
-from redline.train.data.tasks import Asker, answer_of, tags_of
+from redline.train.data.tasks import Asker, tags_of
 from redline.train.extension import StageFunction
 from redline.train.loop.distributed import Say, is_first_process
-from redline.train.objectives.ar import AnswerObjective, AnswerSource, AnswerStage, Prompter, dev_batches
+from redline.train.objectives.ar import AnswerObjective, AnswerSource, AnswerStage, Questions
 from redline.train.recipe import ArRecipe
 from redline.train.run import Materials, Run
 
@@ -87,25 +86,17 @@ class ArRun(Run):
         return head
 
     @cached_property
-    def asker(self) -> Asker:
-        """Draws what is asked about an utterance."""
-        return Asker((row.text for row in self.train_set), self.recipe.tasks, self.recipe.kind)
-
-    @cached_property
-    def utterances(self) -> dict[str, Utterance]:
-        """The utterances that can be asked about, by their ids."""
-        rows = [answer_of(row) for row in (*self.train_set, *self.dev_set)]
-        return {row.id: row for row in rows if self.asker.tasks_of(row)}
-
-    def prompter(self) -> Prompter:
-        """Renders prompts in the run's chat template."""
-        return Prompter(PromptTemplate.from_source(TEMPLATE, self.recipe.kind), self.tokenizer())
+    def questions(self) -> Questions:
+        """What can be asked about the utterances, in the run's chat template."""
+        asker = Asker((row.text for row in self.train_set), self.recipe.tasks, self.recipe.kind)
+        template = PromptTemplate.from_source(TEMPLATE, self.recipe.kind)
+        return Questions((*self.train_set, *self.dev_set), asker, template, self.tokenizer())
 
     def plain_source(self, stage: str) -> AnswerSource:
         options = self.recipe.answer_batches
-        rows = [row for row in self.train_set if row.id in self.utterances]
-        source = self.report(BatchSource(rows, self.views[0], options, self.recipe.spec_augment))
-        return AnswerSource(source, self.utterances, self.asker, self.prompter(), options.seed)
+        rows = [row for row in self.train_set if row.id in self.questions.utterances]
+        source = BatchSource(rows, self.views[0], options, self.recipe.spec_augment)
+        return AnswerSource(self.report(source), self.questions, options.seed)
 
     def plain_objective(self, stage: str, model: ArModel) -> nn.Module:
         return AnswerObjective(model, self.tokenizer(), self.recipe.answers)
@@ -114,13 +105,12 @@ class ArRun(Run):
         return self.extension.objective(self, "answers", self.model())
 
     def train_answers(self) -> None:
-        if not any(row.id in self.utterances for row in self.train_set):
+        if not any(row.id in self.questions.utterances for row in self.train_set):
             raise DataError("nothing can be asked about the training set: every share of [tasks] is 0")
         objective = self.objective()
         source = self.extension.source(self, "answers", objective.model)
-        rows = [row for row in self.dev_set if row.id in self.utterances]
-        dev = dev_batches(rows, self.views[1], self.utterances, self.asker, self.prompter())
-        self.fit("answers", AnswerStage(objective, source, dev), self.recipe.answer_training)
+        stage = AnswerStage(objective, source, self.questions, self.dev_set, self.views[1])
+        self.fit("answers", stage, self.recipe.answer_training)
 
     def save(self, objective: Any) -> None:
         parts, path = self.extension.parts(self, objective.model), self.out / "model"

@@ -24,13 +24,14 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import BatchSource, SpeechBatchOptions
 from redline.train.data.feature_cache import AugmentOptions, FeatureCache, feature_caches, measured
 from redline.train.data.rows import spoken_form, training_rows
-from redline.train.data.tasks import Asker, TaskOptions, answer_of
+from redline.train.data.tasks import Asker, TaskOptions
 from redline.train.loop.checkpointing import BEST, load_best, make_folder, write_errors
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
 from redline.train.loop.loop import fit
-from redline.train.loop.optim import TrainingOptions, check_range
+from redline.train.loop.optim import TrainingOptions, check_ranges
 from redline.train.loop.run_record import RUN_RECORD, checkpoint_digest, keep_record, run_record, write_record
-from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSource, AnswerStage, Prompter, dev_batches
+from redline.train.loop.stage import TrainingStage
+from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSource, AnswerStage, Questions
 from redline.train.objectives.nar import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.run import dtype_of
 
@@ -68,17 +69,10 @@ class FinetuneOptions:
     def __post_init__(self) -> None:
         if self.text not in ("as-is", "spoken"):
             raise ConfigError(f"text is {self.text!r}; allowed are 'as-is' and 'spoken'")
-        check_range("passes", self.passes, 0, above=True)
-        check_range("batch_s", self.batch_s, 0, above=True)
-        check_range("patience", self.patience, 0)
-        for name, least, most in (
-            ("lr", 0, math.inf),
-            ("blend", 0, 1),
-            ("steps", 1, math.inf),
-            ("lora_rank", 0, math.inf),
-        ):
-            if (value := getattr(self, name)) is not None:
-                check_range(name, value, least, most, above=name in ("lr", "blend"))
+        check_ranges(self, "passes batch_s lr", 0, above=True)
+        check_ranges(self, "blend", 0, 1, above=True)
+        check_ranges(self, "lora_rank patience", 0)
+        check_ranges(self, "steps", 1)
 
 
 @dataclass(frozen=True)
@@ -121,26 +115,21 @@ class NarTuning:
     keep_best = "edited_wer"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder = folder
         self.model, config, _ = nar.load_nar(folder, device=device)
         self.rule: Rule = config.frame_rule
         self.tokenizer = vocabulary.load_tokenizer(folder, config)
         self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, device)
 
     def objective(self, plan: FinetunePlan) -> EditorObjective:
-        weight = 1.0 if plan.train_encoder else 0.0
-        options = EditOptions(lora_rank=plan.lora_rank, encoder_weight=weight)
+        options = EditOptions(lora_rank=plan.lora_rank, encoder_weight=float(plan.train_encoder))
         return EditorObjective(self.model, self.tokenizer, options, self.draft_lm)
 
     def stage(
         self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
-    ) -> EditorStage:
-        """WER of drafts and of edited texts."""
+    ) -> TrainingStage:
         return EditorStage(self.objective(plan), source, dev, dev_view)
 
-    def save(self, target: Path) -> None:
-        """Write it in the layout in which it came."""
-        tokenizer, dtype = self.folder / "tokenizer.json", dtype_of(self.folder)
+    def save(self, target: Path, tokenizer: Path, dtype: torch.dtype) -> None:
         nar.save_nar(target, self.model, tokenizer, self.draft_lm, dtype=dtype, overwrite=True)
 
 
@@ -151,11 +140,9 @@ class ArTuning:
     rule: Rule = "ar"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder = folder
-        self.checkpoint = ar.load_ar(folder, device=device)
+        self.folder, self.checkpoint = folder, ar.load_ar(folder, device=device)
         self.model, self.config = self.checkpoint.model, self.checkpoint.model.config
         self.tokenizer = vocabulary.load_tokenizer(folder, self.config)
-        self.template = PromptTemplate.from_folder(folder, self.config.kind, self.config.names_language)
 
     def objective(self, plan: FinetunePlan) -> AnswerObjective:
         options = AnswerOptions(lora_rank=plan.lora_rank, train_encoder=plan.train_encoder)
@@ -163,21 +150,18 @@ class ArTuning:
 
     def stage(
         self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
-    ) -> AnswerStage:
-        """Losses by task, and WER of plain transcription."""
-        utterances = {row.id: answer_of(row) for row in (*source.utterances, *dev)}
-        asker = Asker((row.text for row in utterances.values()), TaskOptions(tick_s=0.01), self.config.kind)
-        prompter = Prompter(self.template, self.tokenizer)
-        train = AnswerSource(source, utterances, asker, prompter)
-        return AnswerStage(self.objective(plan), train, dev_batches(dev, dev_view, utterances, asker, prompter))
+    ) -> TrainingStage:
+        rows = (*source.utterances, *dev)
+        asker = Asker((row.text for row in rows), TaskOptions(tick_s=0.01), self.config.kind)
+        template = PromptTemplate.from_folder(self.folder, self.config.kind, self.config.names_language)
+        questions = Questions(rows, asker, template, self.tokenizer)
+        return AnswerStage(self.objective(plan), AnswerSource(source, questions), questions, dev, dev_view)
 
-    def save(self, target: Path) -> None:
-        """Write it in the layout in which it came, with the chat template it had."""
+    def save(self, target: Path, tokenizer: Path, dtype: torch.dtype) -> None:
         template = self.folder / "chat_template.jinja"
         text = template.read_text(encoding="utf-8") if template.is_file() else None
-        tokenizer, dtype = self.folder / "tokenizer.json", dtype_of(self.folder)
-        lm, embedder = self.checkpoint.draft_lm, self.checkpoint.speaker_embedder
-        ar.save_ar(target, self.model, tokenizer, lm, embedder, chat_template=text, dtype=dtype, overwrite=True)
+        parts = self.checkpoint.draft_lm, self.checkpoint.speaker_embedder
+        ar.save_ar(target, self.model, tokenizer, *parts, chat_template=text, dtype=dtype, overwrite=True)
 
 
 def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
@@ -234,8 +218,7 @@ def finetune(
     disk that is full, `ConfigError` for options, also where those of the run in `out` were others, and `DivergedError`
     after the best weights were written all the same.
     """
-    say, place = only_first(say), training_device(device)
-    folder = resolve(model)
+    say, place, folder = only_first(say), training_device(device), resolve(model)
     if is_ctc(folder):
         raise ConfigError(f"{model} is a CTC model; those that can be fine-tuned are NAR, AR and Plus models")
     train, dev = _read_rows(data, options.text, say)
@@ -294,7 +277,7 @@ def finetune(
                 if tensor.is_floating_point():
                     tensor.lerp_(start[name], 1 - plan.blend)
         with write_errors(out / "model", f"the best weights are kept in {out / 'finetune'}"):
-            tuned.save(out / "model")
+            tuned.save(out / "model", folder / "tokenizer.json", dtype_of(folder))
             write_record(out / "model" / RUN_RECORD, record | {"plan": asdict(plan), "best": best})
     wait_for_all()
     if failure is not None:

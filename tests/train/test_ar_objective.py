@@ -20,7 +20,7 @@ from redline.tokenizer import Tokenizer
 from redline.train.ar import TEMPLATE
 from redline.train.data.tasks import Asker, TaskOptions
 from redline.train.finetune import ArTuning, FinetuneOptions, finetune
-from redline.train.objectives.ar import AnswerOptions, Prompter
+from redline.train.objectives.ar import AnswerOptions, Questions
 from redline_recipes.tiny.answers import CachedAnswerBatch, CachedAnswerObjective
 from redline_recipes.tiny.editor import AuxiliaryOptions
 from tests.ar_corpus import small_ar_recipe
@@ -34,12 +34,12 @@ def test_answers_are_learned(base: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
     torch.manual_seed(1)
     model = ArModel(small_ar_recipe(base).config(nar.load_nar(base)[0].encoder.config, tokenizer))
-    prompter = Prompter(PromptTemplate.from_source(TEMPLATE, "granite_speech_plus"), tokenizer)
     texts = ("the zebra", "a house", "sat")
     asker = Asker(texts, TaskOptions())
+    questions = Questions((), asker, PromptTemplate.from_source(TEMPLATE, "granite_speech_plus"), tokenizer)
     asked = [asker.ask("transcribe", Utterance("", Path(), text, 0.0), random.Random(0)) for text in texts]
     batch = CachedAnswerBatch(
-        torch.randn(3, 12, 32), torch.tensor([12, 9, 6]), *prompter(asked), texts, ("transcribe",) * 3
+        torch.randn(3, 12, 32), torch.tensor([12, 9, 6]), *questions.ids(asked), texts, ("transcribe",) * 3
     )
     objective = CachedAnswerObjective(model, tokenizer, AnswerOptions(), AuxiliaryOptions(audio_ctc_weight=0.3)).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.03)

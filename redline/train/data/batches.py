@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from redline.errors import ConfigError, DataError
+from redline.errors import DataError
 from redline.features import FRAME_RATE, FRAME_SAMPLES, pad
 from redline.manifest import Utterance
 from redline.train.data.augment import SpecAugmentOptions, augment_features
 from redline.train.data.feature_cache import FeatureCache
 from redline.train.data.sampling import balanced
+from redline.train.loop.optim import check_ranges
 from redline.types import SAMPLE_RATE
 
 
@@ -53,12 +54,8 @@ class SpeechBatchOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.balance <= 1:
-            raise ConfigError(f"balance is {self.balance}; allowed are 0 (all sources alike) to 1 (each as it is)")
-        if self.max_characters_per_frame < 0:
-            raise ConfigError(
-                f"max_characters_per_frame is {self.max_characters_per_frame}; allowed are 0 (no limit) and above"
-            )
+        check_ranges(self, "balance", 0, 1)
+        check_ranges(self, "max_characters_per_frame", 0)
 
 
 class BatchSource:

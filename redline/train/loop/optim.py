@@ -16,12 +16,14 @@ NOT_HIDDEN = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "qu
 """Parts of the names of matrices at the ends of a model, which Muon does not suit."""
 
 
-def check_range(name: str, value: float, least: float, most: float = math.inf, *, above: bool = False) -> None:
-    """Raise `ConfigError` for a number that is not finite, or not from `least` (or above it) to `most`."""
-    if not math.isfinite(value) or not least <= value <= most or (above and value == least):
-        allowed = f"above {least:g}" if above else f"{least:g} and above"
-        upper = f" up to {most:g}" if math.isfinite(most) else ""
-        raise ConfigError(f"{name} is {value}; allowed are finite numbers, {allowed}{upper}")
+def check_ranges(options: object, names: str, least: float, most: float = math.inf, *, above: bool = False) -> None:
+    """Raise `ConfigError` for a field that is not finite, or not from `least` (or above it) to `most`; None is fine."""
+    for name in names.split():
+        value = getattr(options, name)
+        if value is not None and (not math.isfinite(value) or not least <= value <= most or (above and value == least)):
+            allowed = f"above {least:g}" if above else f"{least:g} and above"
+            upper = f" up to {most:g}" if math.isfinite(most) else ""
+            raise ConfigError(f"{name} is {value}; allowed are finite numbers, {allowed}{upper}")
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,10 @@ class TrainingOptions:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed are {allowed[0]!r} and {allowed[1]!r}")
-        for name in ("steps", "lr", "warmup_steps", "patience", "weight_decay", "floor"):
-            check_range(name, getattr(self, name), 0)
-        for name in ("accumulate", "log_every", "evaluate_every"):
-            check_range(name, getattr(self, name), 1)
-        for name in ("decay_share", "average_decay"):
-            check_range(name, getattr(self, name), 0, 1)
-        check_range("clip", self.clip, 0, above=True)
+        check_ranges(self, "steps lr warmup_steps patience weight_decay floor", 0)
+        check_ranges(self, "accumulate log_every evaluate_every", 1)
+        check_ranges(self, "decay_share average_decay", 0, 1)
+        check_ranges(self, "clip", 0, above=True)
         if self.patience and not self.keep_best:
             raise ConfigError("patience needs keep_best, the name of the score that should fall")
 

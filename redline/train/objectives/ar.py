@@ -6,7 +6,8 @@ Loss: the next token of the answer. The encoder stays, so that its draft can sti
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,17 +18,16 @@ from torch import Tensor, nn
 
 from redline import prompts
 from redline.decoding.generate import GenerateOptions, generate, token_budget
-from redline.features import FRAME_RATE, FRAME_SAMPLES, pad
+from redline.features import FRAME_RATE, pad
 from redline.manifest import Utterance
 from redline.models.ar import ArModel
 from redline.prompts import PromptRequest, PromptTemplate
 from redline.tokenizer import Tokenizer
 from redline.train.data.feature_cache import FeatureCache
-from redline.train.data.tasks import Asker, slower
+from redline.train.data.tasks import Asker, answer_of, slower
 from redline.train.loop.stage import DEV_BATCH, EpochSource, rates
 from redline.train.objectives.losses import Terms, weighted
 from redline.train.objectives.nar import LoraOptions, set_encoder_mode, with_adapters
-from redline.types import SAMPLE_RATE
 
 MAX_DEV = 64
 """Dev utterances of each task that are scored."""
@@ -44,11 +44,7 @@ class AnswerBatch:
     texts: tuple[str, ...]
     tasks: tuple[str, ...]
     languages: tuple[str, ...] = ()  # of the texts, where they are known
-    frame_s: float = FRAME_SAMPLES / SAMPLE_RATE
-
-    @property
-    def seconds(self) -> float:
-        return float(self.lengths.sum()) * self.frame_s
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,7 @@ class AnswerObjective(nn.Module):
 
     def __init__(self, model: ArModel, tokenizer: Tokenizer, options: AnswerOptions) -> None:
         super().__init__()
-        self.model = model
-        self.tokenizer = tokenizer
-        self.options = options
+        self.model, self.tokenizer, self.options = model, tokenizer, options
         model.encoder.requires_grad_(options.train_encoder)
         if model.draft_head is not None:
             model.draft_head.requires_grad_(False)
@@ -79,16 +73,12 @@ class AnswerObjective(nn.Module):
         return self
 
     def forward(self, batch: AnswerBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        model = self.model
-        end = model.config.text.eos_token_id
+        model, end = self.model, self.model.config.text.eos_token_id
         audio, counts = self.embed_audio(batch)
-        prompted = self.with_audio(batch, counts)
-        whole = [[*prompt, *answer] for prompt, answer in zip(prompted, batch.answers, strict=True)]
-        hidden = model.language_model.hidden(*model.embed(whole, audio))  # [B, L, H]
-        places = [
-            (row, len(prompt) - 1 + at)
-            for row, (prompt, answer) in enumerate(zip(prompted, batch.answers, strict=True))
-            for at in range(len(answer) + 1)
+        pairs = list(zip(self.with_audio(batch, counts), batch.answers, strict=True))
+        hidden = model.language_model.hidden(*model.embed([[*prompt, *answer] for prompt, answer in pairs], audio))
+        places = [  # of the states [B, L, H] that tell the next token of an answer, or its end
+            (row, len(prompt) - 1 + at) for row, (prompt, answer) in enumerate(pairs) for at in range(len(answer) + 1)
         ]
         rows, positions = torch.tensor(places, device=hidden.device).T
         targets = torch.tensor([id for answer in batch.answers for id in (*answer, end)], device=hidden.device)
@@ -132,66 +122,61 @@ class AnswerObjective(nn.Module):
         return [self.tokenizer.decode(result.ids).strip() for result in results]
 
 
-class Prompter:
-    """Requests -> prompt ids; equal requests are rendered once."""
+class Questions:
+    """Utterances that can be asked about, by their ids, and what is asked and answered as ids."""
 
-    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._ids = lru_cache(lambda request: tuple(prompts.encode(tokenizer, template.render(request))))
+    def __init__(self, rows: Iterable[Utterance], asker: Asker, template: PromptTemplate, tokenizer: Tokenizer) -> None:
+        self.asker, self.tokenizer = asker, tokenizer
+        self.utterances = {row.id: row for row in map(answer_of, rows) if asker.tasks_of(row)}
+        # Equal requests are rendered once.
+        self._prompt = lru_cache(lambda request: tuple(prompts.encode(tokenizer, template.render(request))))
 
-    def __call__(self, requests: Sequence[tuple[PromptRequest, str]]) -> tuple[Any, Any]:
+    def ids(self, asked: Sequence[tuple[PromptRequest, str]]) -> tuple[Any, Any]:
         """Prompt ids and answer ids of some requests with their answers."""
-        answers = tuple(tuple(self.tokenizer.encode(answer)) for _, answer in requests)
-        return tuple(self._ids(request) for request, _ in requests), answers
+        answers = tuple(tuple(self.tokenizer.encode(answer)) for _, answer in asked)
+        return tuple(self._prompt(request) for request, _ in asked), answers
 
 
+@dataclass(frozen=True)
 class AnswerSource:
     """Batches of utterances, each asked for one of the tasks that it allows."""
 
-    def __init__(
-        self,
-        source: EpochSource,
-        utterances: Mapping[str, Utterance],
-        asker: Asker,
-        prompter: Prompter,
-        seed: int = 0,
-    ) -> None:
-        self.source, self.utterances, self.asker, self.prompter, self.seed = source, utterances, asker, prompter, seed
+    source: EpochSource
+    questions: Questions
+    seed: int = 0
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[AnswerBatch]:
         """The batches of one epoch after the first `skip`."""
+        asker = self.questions.asker
         for number, batch in enumerate(self.source.epoch(epoch, skip), start=skip):
             draw = random.Random((self.seed * 7919 + epoch) * 100_003 + number)
-            requests, tasks = [], []
+            asked, tasks = [], []
             for identity, length in zip(batch.ids, batch.lengths.tolist(), strict=True):
-                utterance = self.utterances[identity]
-                shares = self.asker.tasks_of(utterance)
-                (task,) = draw.choices(list(shares), list(shares.values()))
-                factor = length / FRAME_RATE / utterance.duration if utterance.duration else 1.0
-                requests.append(self.asker.ask(task, slower(utterance, factor), draw))
-                tasks.append(task)
-            rendered = self.prompter(requests)
-            yield AnswerBatch(batch.features, batch.lengths, *rendered, batch.texts, tuple(tasks), batch.languages)
+                row = self.questions.utterances[identity]
+                shares = asker.tasks_of(row)
+                tasks += draw.choices(list(shares), list(shares.values()))
+                factor = length / FRAME_RATE / row.duration if row.duration else 1.0
+                asked.append(asker.ask(tasks[-1], slower(row, factor), draw))
+            sound, ids = (batch.features, batch.lengths), self.questions.ids(asked)
+            yield AnswerBatch(*sound, *ids, batch.texts, tuple(tasks), batch.languages, batch.seconds)
 
 
-def dev_batches(
-    rows: Sequence[Utterance], view: FeatureCache, utterances: Mapping[str, Utterance], asker: Asker, prompter: Prompter
-) -> list[AnswerBatch]:
+def dev_batches(dev: Sequence[Utterance], view: FeatureCache, questions: Questions) -> list[AnswerBatch]:
     """Fixed questions about dev utterances, batch by batch of one task, at most `MAX_DEV` for each."""
-    by_task: dict[str, list[Utterance]] = {}
-    for row in sorted(rows, key=lambda row: row.duration):
-        if row.id in view.offsets:
-            for task in asker.tasks_of(utterances[row.id]):
-                by_task.setdefault(task, []).append(row)
+    asker, by_task = questions.asker, defaultdict[str, list[Utterance]](list)
+    known = [questions.utterances[row.id] for row in dev if row.id in view.offsets and row.id in questions.utterances]
+    for row in sorted(known, key=lambda row: row.duration):
+        for task in asker.tasks_of(row):
+            by_task[task].append(row)
     batches = []
     for task, task_rows in sorted(by_task.items()):
         chosen = task_rows[:: -(-len(task_rows) // MAX_DEV)]
         for start in range(0, len(chosen), DEV_BATCH):
             part, draw = chosen[start : start + DEV_BATCH], random.Random(start)
-            rendered = prompter([asker.ask(task, utterances[row.id], draw) for row in part])
-            texts, languages = tuple(utterances[row.id].text for row in part), tuple(row.language for row in part)
+            ids = questions.ids([asker.ask(task, row, draw) for row in part])
+            texts, languages = tuple(row.text for row in part), tuple(row.language for row in part)
             features = pad([view[row.id] for row in part])
-            batches.append(AnswerBatch(*features, *rendered, texts, (task,) * len(part), languages))
+            batches.append(AnswerBatch(*features, *ids, texts, (task,) * len(part), languages))
     return batches
 
 
@@ -200,9 +185,15 @@ class AnswerStage:
 
     name = "answers"
 
-    def __init__(self, objective: AnswerObjective, source: EpochSource, dev: Sequence[AnswerBatch]) -> None:
-        """`dev` are fixed batches, whose plain transcriptions are also written out."""
-        self.objective, self.source, self.dev = objective, source, dev
+    def __init__(
+        self,
+        objective: AnswerObjective,
+        source: EpochSource,
+        questions: Questions,
+        dev: Sequence[Utterance],
+        view: FeatureCache,
+    ) -> None:
+        self.objective, self.source, self.dev = objective, source, dev_batches(dev, view, questions)
 
     def evaluate(self) -> dict[str, float]:
         """Loss of each task, and WER of plain transcription in percent."""

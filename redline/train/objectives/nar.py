@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from redline.decoding.ctc import collapse
 from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import slot_batch
-from redline.errors import ConfigError
 from redline.models.granite import GraniteLM
 from redline.models.nar import NarModel
 from redline.recognizer.drafts import beam_options, search_drafts
 from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
+from redline.train.loop.optim import check_ranges
 from redline.train.loop.stage import SpeechStage, rates
 from redline.train.objectives.losses import CtcWeights, Terms, encoder_terms, nle_loss, weighted
 
@@ -35,8 +35,7 @@ class LoraOptions:
     lora_alpha: int = 0  # 0 takes the rank
 
     def __post_init__(self) -> None:
-        if self.lora_rank < 0:
-            raise ConfigError(f"lora_rank is {self.lora_rank}; allowed are 0 (train everything) and above")
+        check_ranges(self, "lora_rank", 0)
 
 
 @dataclass(frozen=True)
