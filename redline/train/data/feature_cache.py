@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class FeatureCache:
     """Memory-mapped features of one view: rows of [T_i, 160] in half precision, found by utterance id."""
 
     frames: NDArray[np.float16]
-    offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    offsets: dict[str, tuple[int, int]]
 
     def __getitem__(self, identity: str) -> Tensor:
         start, end = self.offsets[identity]
@@ -80,42 +81,37 @@ def utterance_cut(utterance: Utterance) -> Any:
         raise DataError(f"{utterance.audio}: {reason}") from error
     # A row without an end is the whole recording, however long it says that it is.
     end = recording.duration if utterance.end is None else min(utterance.end, recording.duration)
-    length = end - utterance.start
-    if length <= 0:
+    if end <= utterance.start:
         raise DataError(f"{utterance.audio}: starts at {utterance.start:g} s but lasts {recording.duration:g} s")
-    cut = recording.to_cut().truncate(offset=utterance.start, duration=length)
+    cut = recording.to_cut().truncate(offset=utterance.start, duration=end - utterance.start)
     cut.id = utterance.id
-    return cut.resample(SAMPLE_RATE) if recording.sampling_rate != SAMPLE_RATE else cut
+    return cut.resample(SAMPLE_RATE)
 
 
 def _recordings(folder: str | None) -> list[Any]:
     from lhotse import Recording
 
-    if folder is None:
-        return []
-    files = [file for file in sorted(Path(folder).rglob("*")) if file.suffix in NOISE_SUFFIXES]
-    if not files:
+    files = [] if folder is None else [file for file in Path(folder).rglob("*") if file.suffix in NOISE_SUFFIXES]
+    if folder is not None and not files:
         raise DataError(f"{folder}: no .flac, .wav, .opus or .ogg in it; name a folder of recordings, or leave it out")
-    return [Recording.from_file(file) for file in files]
+    return [Recording.from_file(file) for file in sorted(files)]
 
 
-def perturbed(cut: Any, view: int, options: AugmentOptions, noises: list[Any], rooms: list[Any]) -> NDArray[np.float32]:
-    """Samples [N] of one cut in one view; the draw depends on the cut's id and the view alone."""
-    if view > 0:
-        draw = random.Random(int.from_bytes(hashlib.sha256(f"{cut.id}/{view}".encode()).digest()[:4], "big"))
-        speed = draw.choice(options.speeds)
-        if speed != 1.0:
-            cut = cut.perturb_speed(speed)
-        if rooms and draw.random() < options.reverb_probability:
-            cut = cut.reverb_rir(draw.choice(rooms), normalize_output=True)
-        if noises and draw.random() < options.noise_probability:
-            noise = draw.choice(noises).to_cut()
-            noise = noise.truncate(offset=draw.uniform(0.0, noise.duration / 2))
-            noise = noise.resample(SAMPLE_RATE) if noise.sampling_rate != SAMPLE_RATE else noise
-            while noise.duration < cut.duration:
-                noise = noise.append(noise)
-            cut = cut.mix(noise.truncate(duration=cut.duration), snr=draw.uniform(*options.noise_snr_db))
-    return np.asarray(cut.load_audio().mean(axis=0), dtype=np.float32)
+def perturbed(cut: Any, view: int, options: AugmentOptions, noises: list[Any], rooms: list[Any]) -> Any:
+    """A cut in one view after the first; the draw depends on the cut's id and the view alone."""
+    draw = random.Random(int.from_bytes(hashlib.sha256(f"{cut.id}/{view}".encode()).digest()[:4], "big"))
+    speed = draw.choice(options.speeds)
+    if speed != 1.0:
+        cut = cut.perturb_speed(speed)
+    if rooms and draw.random() < options.reverb_probability:
+        cut = cut.reverb_rir(draw.choice(rooms), normalize_output=True)
+    if noises and draw.random() < options.noise_probability:
+        noise = draw.choice(noises).to_cut()
+        noise = noise.truncate(offset=draw.uniform(0.0, noise.duration / 2)).resample(SAMPLE_RATE)
+        while noise.duration < cut.duration:
+            noise = noise.append(noise)
+        cut = cut.mix(noise.truncate(duration=cut.duration), snr=draw.uniform(*options.noise_snr_db))
+    return cut
 
 
 def build_feature_cache(
@@ -140,7 +136,7 @@ def build_feature_cache(
     if stem.with_suffix(".json").exists():
         return FeatureCache.open(stem)
     folder.mkdir(parents=True, exist_ok=True)
-    noises, rooms = (_recordings(options.noise_dir), _recordings(options.rir_dir)) if view else ([], [])
+    noises, rooms = (_recordings(path if view else None) for path in (options.noise_dir, options.rir_dir))
     offsets: dict[str, tuple[int, int]] = {}
     position = 0
     partial = stem.with_suffix(".partial")
@@ -148,7 +144,9 @@ def build_feature_cache(
         for utterance in utterances:
             progress(utterance.duration)
             try:
-                samples = perturbed(utterance_cut(utterance), view, options, noises, rooms)
+                cut = utterance_cut(utterance)
+                cut = perturbed(cut, view, options, noises, rooms) if view else cut
+                samples = np.asarray(cut.load_audio().mean(axis=0), dtype=np.float32)
             except (DataError, AudioLoadingError, DurationMismatchError) as error:
                 skipped(str(error).splitlines()[0])
                 continue
@@ -166,11 +164,9 @@ def build_feature_cache(
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of a file, which change with what is in it; zeros where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+    with suppress(OSError):
+        return path.stat().st_size, path.stat().st_mtime_ns
+    return 0, 0
 
 
 def feature_caches(
@@ -185,16 +181,14 @@ def feature_caches(
 
     `say` reports how far it is and which recordings are left out. `rule` is the model's own front end.
     """
-    reasons: dict[str, None] = {}
+    reasons = set[str]()
 
     def left_out(reason: str) -> None:
         if reason not in reasons and len(reasons) < MAX_NAMED:
             say(f"left out: {reason}")
-        reasons.setdefault(reason)
+        reasons.add(reason)
 
-    seconds = sum(row.duration for row in train)
-    views = []
-    first = 0 if options.recorded_view else 1
+    seconds, first, views = sum(row.duration for row in train), int(not options.recorded_view), []
     for number in range(first, first + options.views):
         progress = share_done(say, f"features, view {number - first + 1}/{options.views}", seconds)
         with first_process_first():
