@@ -11,8 +11,10 @@ import torch
 
 from redline.checkpoints import nar
 from redline.models.nar import NarModel
-from redline.train.recipe import ArRecipe, recipe_from_dict
+from redline.train.recipe import recipe_from_dict
+from redline_recipes.tiny.ar import ArRecipe
 from redline_recipes.tiny.bpe import train_tokenizer
+from redline_recipes.tiny.nar import nar_config
 from tests.corpus import LANGUAGE_MODEL, LOOP, make_corpus, small_recipe
 
 TEXTS = ["the zebra sat", "a giraffe ran to the house", "the zebra and the house", "the house"]
@@ -22,7 +24,7 @@ def small_nar_checkpoint(folder: Path) -> Path:
     """A NAR checkpoint with random weights, on whose encoder AR models are built."""
     tokenizer = train_tokenizer(TEXTS, 270, folder / "tokenizer.json")
     torch.manual_seed(0)
-    model = NarModel(small_recipe().config(tokenizer))
+    model = NarModel(nar_config(small_recipe(), tokenizer))
     return nar.save_nar(folder / "model", model, folder / "tokenizer.json")
 
 
@@ -48,6 +50,7 @@ def small_ar_recipe(base: Path, more: Mapping[str, object] = MappingProxyType({}
     """A Plus recipe small enough for seconds, with `more` keys and sections."""
     recipe = recipe_from_dict(
         {
+            "extension": "redline_recipes.tiny.extension",
             "kind": "granite_speech_plus",
             "encoder_from": str(base),
             "export_layers": [1],

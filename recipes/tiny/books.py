@@ -11,6 +11,9 @@ from redline.errors import DataError
 from redline.files import settle
 from redline.normalize import Letters, spoken_words
 from redline.punctuation import ENDS, MARKS
+from redline.train.loop.distributed import first_process_first
+from redline.train.loop.stage import share_done
+from redline.train.run import Run
 
 
 def written(line: str, letters: Letters = "a-z") -> str:
@@ -51,6 +54,25 @@ def read_books(
                 progress(1.0)
         settle(partial, kept)
     return kept.read_text(encoding="utf-8").splitlines()
+
+
+def books_of(run: Run) -> dict[str, list[str]]:
+    """The paragraphs of each language in written form; several languages have a folder each."""
+    folder, languages = run.materials.text, run.recipe.languages
+    if folder is None:
+        raise DataError("the language model needs text: name a folder of .txt files with --text")
+    folders = {language: folder / language if len(languages) > 1 else folder for language in languages}
+    if absent := [language for language, place in folders.items() if not place.exists()]:
+        raise DataError(
+            f"{folder}: no folder {' or '.join(absent)} in it; the text of several languages is in folders named "
+            f"like them: {', '.join(languages)}"
+        )
+    paragraphs = {}
+    for language, place in folders.items():
+        progress = share_done(run.say, f"text {language}", len(list(place.rglob("*.txt"))) or 1)
+        with first_process_first():
+            paragraphs[language] = read_books(place, run.out / "text", progress, run.recipe.letters)
+    return paragraphs
 
 
 def excerpt(text: str, words: tuple[int, int], draw: random.Random, sentences: float = 0.0) -> str:

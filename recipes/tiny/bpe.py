@@ -9,7 +9,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from redline.tokenizer import Tokenizer
-from redline.train.recipe import END, PAD
+
+PAD, END = "<|pad|>", "<|end_of_text|>"
 
 
 def train_tokenizer(lines: Iterable[str], vocab_size: int, path: Path) -> Tokenizer:

@@ -11,7 +11,6 @@ from torch import nn
 from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import ConfigError
 from redline.tokenizer import Tokenizer
-from redline.train.ar import ArRun
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions
 from redline.train.extension import Extension, Parts, StageFunction
@@ -19,15 +18,19 @@ from redline.train.loop.checkpointing import STATE
 from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
+from redline.train.recipe import Recipe
 from redline.train.run import Run
 from redline_recipes.tiny import stages
 from redline_recipes.tiny.aligned_mixing import MixingOptions
 from redline_recipes.tiny.answers import CachedAnswerObjective, CachedAnswerSource, initialise_language_model
+from redline_recipes.tiny.ar import ArRecipe, ArRun
+from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.corruption import CorruptionOptions
 from redline_recipes.tiny.editor import AuxiliaryOptions, CachedEditorObjective
 from redline_recipes.tiny.encoder import EncoderLossOptions
 from redline_recipes.tiny.encoder_cache import EncoderCacheOptions
 from redline_recipes.tiny.language_model import TextOptions
+from redline_recipes.tiny.nar import ScratchRecipe, ScratchRun
 from redline_recipes.tiny.ngram import NgramOptions, split_text
 from redline_recipes.tiny.speaker_embedding import EmbeddingOptions
 from redline_recipes.tiny.unit_selection import UnitSelectionOptions, UnitSelectionSource
@@ -37,6 +40,8 @@ from redline_recipes.tiny.unit_selection import UnitSelectionOptions, UnitSelect
 class TinySections:
     """Further sections of a recipe; every one may be left out."""
 
+    encoder_from: str = ""
+    """A NAR checkpoint (a bundled name, a folder or a hub id) whose encoder this model begins with; AR: "tiny"."""
     encoder_batches: SpeechBatchOptions = SpeechBatchOptions()
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: TrainingOptions = TrainingOptions()
@@ -65,17 +70,24 @@ class TinyExtension(Extension):
 
     sections = TinySections()
 
+    def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
+        """That of an AR model where it has a `kind`, that of a NAR model from scratch where it has no checkpoint."""
+        if "kind" in values:
+            return ArRecipe()
+        return None if values.get("init_from") else ScratchRecipe()
+
     def stages(self, run: Run, plain: Mapping[str, StageFunction]) -> Mapping[str, StageFunction]:
         """The plain stages, and those for language models and the speaker embedding head."""
         every = {**plain, "draft_lm": lambda: stages.make_ngrams(run)}
         if isinstance(run, NarRun):
+            if run.recipe.init_from and run.recipe.sections.encoder_from:
+                raise ConfigError("init_from and encoder_from are both set; init_from already brings its encoder")
             if not run.recipe.init_from and not run.recipe.sections.encoder_training.steps:
                 raise ConfigError(
                     "[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train"
                 )
             order = ["tokenizer", "encoder", "draft_lm", "lm", "editor", "export"]
-            every |= {"tokenizer": lambda: stages.make_tokenizer(run), "lm": lambda: stages.train_lm(run)}
-            every["encoder"] = lambda: stages.train_encoder(run)
+            every |= {"encoder": lambda: stages.train_encoder(run), "lm": lambda: stages.train_lm(run)}
         else:
             assert isinstance(run, ArRun)
             order = ["tokenizer", "draft_lm", "answers", "voices", "export"]
@@ -95,7 +107,7 @@ class TinyExtension(Extension):
             run.load("encoder", stages.with_language_head(run, model))
         if sections.lm_training.steps and (run.out / "lm" / STATE).exists():
             run.load("lm", model)
-        elif edit.lora_rank and run.init_from is None:
+        elif edit.lora_rank and isinstance(run, ScratchRun):
             raise ConfigError("adapters need a pretrained language model: run the stage 'lm', or set lora_rank = 0")
         draft_lm = stages.load_ngrams(run, model.config.text.vocab_size)
         return CachedEditorObjective(model, run.tokenizer(), edit, sections.auxiliary, draft_lm)
@@ -115,7 +127,7 @@ class TinyExtension(Extension):
         sections, tokenizer, config = run.recipe.sections, run.tokenizer(), model.config
         layers = config.encoder_layer_indices
         caches = stages.encoder_caches(run, model, layers, tokenizer, run.recipe.editor_training)
-        paragraphs = stages.books(run)
+        paragraphs = books_of(run)
         draft_lm = stages.load_ngrams(run, config.text.vocab_size)
         if draft_lm is not None:
             paragraphs = {name: split_text(own, sections.draft_lm)[1] for name, own in paragraphs.items()}
@@ -132,7 +144,7 @@ class TinyExtension(Extension):
         options = sections.unit_selection
         if run.materials.text is not None and options.share:
             texts = {row.id: (row.language, row.text) for row in run.train_set}
-            blank, paragraphs = base.config.blank_token_id, stages.books(run)
+            blank, paragraphs = base.config.blank_token_id, books_of(run)
             sentences = UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options)
         source = CachedAnswerSource(caches, run.questions, sentences, options)
         for task, share in sorted(source.weights.items()):

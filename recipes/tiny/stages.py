@@ -16,57 +16,19 @@ from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
-from redline.train.ar import ArRun
 from redline.train.loop.distributed import first_process_first, is_first_process
 from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.stage import share_done
 from redline.train.nar import NarRun
 from redline.train.run import Run
 from redline_recipes.tiny.aligned_mixing import MixedSource
-from redline_recipes.tiny.books import read_books
-from redline_recipes.tiny.bpe import train_tokenizer
+from redline_recipes.tiny.ar import ArRun
+from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
 from redline_recipes.tiny.encoder_cache import EncoderCache, EncoderReader, build_encoder_cache
 from redline_recipes.tiny.language_model import LMObjective, LMStage
 from redline_recipes.tiny.ngram import make_draft_lm, split_text
 from redline_recipes.tiny.speaker_embedding import EmbeddingStage, Segments, read_pretrained
-
-VOCAB_SIZE = 768
-
-
-def books(run: Run) -> dict[str, list[str]]:
-    """The paragraphs of each language in written form; several languages have a folder each."""
-    folder, languages = run.materials.text, run.recipe.languages
-    if folder is None:
-        raise DataError("the language model needs text: name a folder of .txt files with --text")
-    folders = {language: folder / language if len(languages) > 1 else folder for language in languages}
-    if absent := [language for language, place in folders.items() if not place.exists()]:
-        raise DataError(
-            f"{folder}: no folder {' or '.join(absent)} in it; the text of several languages is in folders named "
-            f"like them: {', '.join(languages)}"
-        )
-    paragraphs = {}
-    for language, place in folders.items():
-        progress = share_done(run.say, f"text {language}", len(list(place.rglob("*.txt"))) or 1)
-        with first_process_first():
-            paragraphs[language] = read_books(place, run.out / "text", progress, run.recipe.letters)
-    return paragraphs
-
-
-def make_tokenizer(run: NarRun) -> None:
-    """Byte-level BPE of the transcripts and every fourth paragraph, and more of what there is less of."""
-    if run.init_from is not None:
-        run.make_tokenizer()
-    elif not run.tokenizer_path.exists():
-        lines = [row.text for row in run.train_set]
-        if run.materials.text is not None:
-            paragraphs = books(run).values()
-            largest = max(map(len, paragraphs))
-            for own in paragraphs:
-                lines += [strip_punctuation(line) for line in own[:: max(1, round(4 * len(own) / largest))]]
-        if is_first_process():
-            tokenizer = train_tokenizer(lines, run.recipe.vocab_size or VOCAB_SIZE, run.tokenizer_path)
-            run.say(f"tokenizer: {tokenizer.vocab_size} tokens")
 
 
 def with_language_head(run: NarRun, model: NarModel) -> NarModel:
@@ -85,9 +47,9 @@ def train_encoder(run: NarRun) -> None:
         return
     torch.manual_seed(options.seed)
     model = with_language_head(run, run.model())
-    if recipe.encoder_from:
-        new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
-        run.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
+    if sections.encoder_from:
+        new = transfer_encoder(model.encoder, load_nar(sections.encoder_from)[0].encoder)
+        run.say(f"encoder: begins with that of {sections.encoder_from}; new are {', '.join(new)}")
     objective = EncoderObjective(model.encoder, run.tokenizer(), sections.encoder_loss, model.language_head)
     source = MixedSource(run.train_set, run.views[0], sections.encoder_batches, recipe.spec_augment, mixing)
     run.report(source)
@@ -104,7 +66,7 @@ def make_ngrams(run: Run) -> None:
     options, folder = run.recipe.sections.draft_lm, run.out / "draft_lm"
     if not options.order or (folder / DRAFT_LM).exists():
         return
-    paragraphs = books(run)
+    paragraphs = books_of(run)
     if not is_first_process():
         return
     if isinstance(run, ArRun):
@@ -134,7 +96,7 @@ def train_lm(run: NarRun) -> None:
     if sections.lm_training.steps:
         torch.manual_seed(sections.lm_training.seed)
         model = run.model()
-        lines = [strip_punctuation(line) for own in books(run).values() for line in own]
+        lines = [strip_punctuation(line) for own in books_of(run).values() for line in own]
         objective = LMObjective(model.language_model, run.tokenizer(), sections.text, model.config.blank_token_id)
         run.fit("lm", LMStage(objective, lines, sections.corruption), sections.lm_training)
 

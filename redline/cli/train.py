@@ -59,12 +59,12 @@ def train(
     """
     with training_errors(out):
         from redline.threads import use
-        from redline.train.recipe import ArRecipe, read_recipe
+        from redline.train.recipe import read_recipe
         from redline.train.run import Materials, build
 
         use(threads)
         chosen = read_recipe(recipe)
-        if (voices or voice_weights) and not isinstance(chosen, ArRecipe):
+        if (voices or voice_weights) and not hasattr(chosen, "kind"):
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         materials = Materials(data, out, text, noise, rooms, voices, voice_weights, tensorboard)
         build(chosen, materials, stage or (), console.Notes().print, device)

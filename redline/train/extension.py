@@ -23,6 +23,7 @@ from redline.errors import ConfigError
 from redline.train.loop.stage import EpochSource
 
 if TYPE_CHECKING:
+    from redline.train.recipe import Recipe
     from redline.train.run import Run
 
 StageFunction = Callable[[], None]
@@ -42,6 +43,10 @@ class Extension:
 
     sections: Any = None
     """A frozen dataclass whose fields are further keys and sections of the recipe; `run.recipe.sections` has them."""
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
+        """The recipe with defaults that a file's keys and sections fill, where it is not that of a NAR model."""
+        return None
 
     def stages(self, run: Run, plain: Mapping[str, StageFunction]) -> Mapping[str, StageFunction]:
         """The stages of a run in their order, given those it has without the extension."""

@@ -1,11 +1,10 @@
-"""The run of a NAR recipe: it goes on from a checkpoint, or from the encoder that its extension trains."""
+"""The run of a NAR recipe: tokenizer, editor, export; it goes on from a checkpoint."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,30 +33,27 @@ class NarRun(Run):
     recipe: NarRecipe
 
     def __init__(self, recipe: NarRecipe, materials: Materials, say: Say, device: str | None = None) -> None:
+        """Raises `ConfigError` for a recipe without a checkpoint."""
+        if not recipe.init_from:
+            raise ConfigError(
+                "init_from is empty: name a checkpoint with an encoder, or an extension that trains one, such as "
+                'extension = "redline_recipes.tiny.extension"'
+            )
         super().__init__(recipe, materials, say, device)
-        self.init_from: Path | None = None
-        if recipe.init_from:
-            with first_process_first():
-                self.init_from = resolve(recipe.init_from)
+        with first_process_first():
+            self.init_from = resolve(recipe.init_from)
 
     def plain_stages(self) -> Mapping[str, StageFunction]:
         return {"tokenizer": self.make_tokenizer, "editor": self.train_editor, "export": self.export}
 
     def make_tokenizer(self) -> None:
-        """That of the initial checkpoint; raises `ConfigError` where there is none."""
-        if self.init_from is None:
-            raise ConfigError(
-                "init_from is empty: name a checkpoint with an encoder, or an extension that trains one, such as "
-                'extension = "redline_recipes.tiny.extension"'
-            )
+        """That of the checkpoint."""
         if not self.tokenizer_path.exists() and is_first_process():
             shutil.copyfile(self.init_from / "tokenizer.json", self.tokenizer_path)
 
     def model(self) -> NarModel:
-        """The model as training begins: with random weights, or those of the checkpoint it is initialised from."""
+        """The model as training begins, with the weights of the checkpoint."""
         recipe = self.recipe
-        if self.init_from is None:
-            return NarModel(recipe.config(self.tokenizer()))
         if (self.init_from / "tokenizer.json").read_bytes() != self.tokenizer_path.read_bytes():
             raise DataError(
                 f"{self.tokenizer_path} is not the tokenizer of {recipe.init_from}, which the recipe goes on "
@@ -82,9 +78,7 @@ class NarRun(Run):
         return Parts(self.draft_lm())
 
     def draft_lm(self) -> NgramLM | None:
-        """The n-gram LM of the initial checkpoint, where there is one."""
-        if self.init_from is None:
-            return None
+        """The n-gram LM of the checkpoint, where there is one."""
         return find_draft_lm(self.init_from, "own", self.tokenizer().vocab_size, self.device)
 
     def objective(self) -> Any:
@@ -97,11 +91,14 @@ class NarRun(Run):
         stage = EditorStage(objective, source, self.dev_set, self.views[1])
         self.fit("editor", stage, self.recipe.editor_training)
 
+    def precision(self) -> torch.dtype:
+        """In which weights are kept."""
+        return dtype_of(self.init_from)
+
     def save(self, objective: Any) -> None:
-        dtype = torch.float16 if self.init_from is None else dtype_of(self.init_from)
         draft_lm = self.extension.parts(self, objective.editor).draft_lm
         path = self.out / "model"
-        nar.save_nar(path, objective.editor, self.tokenizer_path, draft_lm, dtype=dtype, overwrite=True)
+        nar.save_nar(path, objective.editor, self.tokenizer_path, draft_lm, dtype=self.precision(), overwrite=True)
         self.record(path, self.recipe.init_from)
 
 

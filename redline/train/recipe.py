@@ -7,36 +7,24 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redline.errors import ConfigError
-from redline.models.config import (
-    SPEECH_KINDS,
-    ArConfig,
-    ArKind,
-    EncoderConfig,
-    LMConfig,
-    NarConfig,
-    ProjectorConfig,
-    QFormerConfig,
-)
 from redline.normalize import Letters
-from redline.prompts import AUDIO
-from redline.tokenizer import Tokenizer
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions
 from redline.train.data.feature_cache import AugmentOptions
-from redline.train.data.tasks import TaskOptions
 from redline.train.extension import load_extension
 from redline.train.loop.optim import TrainingOptions
-from redline.train.objectives.ar import AnswerOptions
 from redline.train.objectives.nar import EditOptions
 
+if TYPE_CHECKING:
+    from redline.train.loop.distributed import Say
+    from redline.train.run import Materials, Run
+
 _T = TypeVar("_T")
-PAD, END = "<|pad|>", "<|end_of_text|>"
 RECIPES = Path(__file__).parents[2] / "redline_recipes"
 """The bundled recipes, beside the package."""
-ENCODER_LAYERS = (2, 4, 6, -1)
 FORMER = {
     "start": "init_from",
     "recombine": "[aligned_mixing]",
@@ -68,14 +56,16 @@ class Recipe:
     language: str | tuple[str, ...] = "en"  # one language or several; utterances of others are not looked at
     letters: Letters = "a-z"
     """What texts are made of: `a-z` for English, `all` for the letters, accents and digits of every language."""
-    encoder_from: str = ""
-    """A NAR checkpoint (a bundled name, a folder or a hub id) whose encoder this model begins with."""
     extension: str = ""  # a .py file beside the recipe or an installed module, see `redline.train.extension`
     projector: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, Any] = field(default_factory=dict)
     augment: AugmentOptions = AugmentOptions()
     spec_augment: SpecAugmentOptions = SpecAugmentOptions()
     sections: Any = None  # the keys and sections that the extension reads; a file has them beside the others
+
+    def run(self, materials: Materials, say: Say, device: str | None = None) -> Run:
+        """The run of such a recipe, of another kind in a recipe that derives from this one."""
+        raise NotImplementedError
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -103,86 +93,17 @@ class NarRecipe(Recipe):
     `vocab_size`, `encoder_layer_indices` and the sections `encoder`, `projector` and `language_model` may be left out
     then; what they say must be what the checkpoint has.
     """
-    vocab_size: int | None = None  # None: 768, or what `init_from` has
-    encoder_layer_indices: tuple[int, ...] | None = None  # None: (2, 4, 6, -1), or what `init_from` has
+    vocab_size: int | None = None
+    encoder_layer_indices: tuple[int, ...] | None = None
     encoder: Mapping[str, Any] = field(default_factory=dict)
     edit: EditOptions = EditOptions()
     editor_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
     editor_training: TrainingOptions = TrainingOptions()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.init_from and self.encoder_from:
-            raise ConfigError("init_from and encoder_from are both set; init_from already brings its encoder")
+    def run(self, materials: Materials, say: Say, device: str | None = None) -> Run:
+        from redline.train.nar import NarRun
 
-    def config(self, tokenizer: Tokenizer) -> NarConfig:
-        """The model of the recipe's own sections, sized to its tokenizer."""
-        ids = _special_ids(tokenizer)
-        end, rows = ids["eos_token_id"], tokenizer.vocab_size
-        encoder_values = {**self.encoder, "bpe_output_dim": rows, "blank_token_id": end}
-        encoder = filled(EncoderConfig(), encoder_values, "recipe [encoder]")
-        text = filled(LMConfig(), {**self.language_model, **ids}, "recipe [language_model]")
-        layers = self.encoder_layer_indices or ENCODER_LAYERS
-        widths = {"encoder_dim": encoder.hidden_dim, "llm_dim": text.hidden_size, "num_encoder_layers": len(layers)}
-        return NarConfig(
-            encoder=encoder,
-            projector=filled(ProjectorConfig(), {**self.projector, **widths}, "recipe [projector]"),
-            text=text,
-            encoder_layer_indices=layers,
-            blank_token_id=end,
-            languages=self.languages,
-        )
-
-
-@dataclass(frozen=True)
-class ArRecipe(Recipe):
-    """A recipe of an AR or Plus model around the encoder of a NAR checkpoint, `encoder_from`, which stays as it is."""
-
-    kind: ArKind = "granite_speech_plus"
-    encoder_from: str = "tiny"
-    export_layers: tuple[int, ...] = ()
-    trusts_draft: bool = False
-    """Whether the encoder's draft is the text, words are aligned and speakers found by their embeddings."""
-    longest_clip_s: Mapping[str, float] = field(default_factory=dict)
-    """The longest clips to give it, for "plain", "words" and "speakers"; longer recordings are cut at pauses."""
-    window_size: int = 15
-    downsample_rate: int = 5
-    tasks: TaskOptions = TaskOptions()
-    answers: AnswerOptions = AnswerOptions()
-    answer_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
-    answer_training: TrainingOptions = TrainingOptions()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kind not in SPEECH_KINDS:
-            raise ConfigError(f"kind is {self.kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
-
-    def config(self, encoder: EncoderConfig, tokenizer: Tokenizer) -> ArConfig:
-        """The model of the recipe's sections around an encoder, sized to its tokenizer."""
-        audio = tokenizer.id_of(AUDIO)
-        assert audio is not None
-        width = {"encoder_hidden_size": encoder.hidden_dim * (len(self.export_layers) + 1)}
-        text = {**self.language_model, **_special_ids(tokenizer)}
-        return ArConfig(
-            kind=self.kind,
-            encoder=replace(encoder, bpe_output_dim=None),
-            projector=filled(QFormerConfig(), {**self.projector, **width}, "recipe [projector]"),
-            text=filled(LMConfig(), text, "recipe [language_model]"),
-            export_layers=self.export_layers,
-            audio_token_index=audio,
-            window_size=self.window_size,
-            downsample_rate=self.downsample_rate,
-            languages=self.languages,
-            trusts_draft=self.trusts_draft,
-            longest_clip_s=self.longest_clip_s,
-        )
-
-
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The fields of a language model's configuration that the tokenizer decides."""
-    end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
-    assert end is not None and pad is not None
-    return {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}
+        return NarRun(self, materials, say, device)
 
 
 def read_recipe(name: str | Path) -> Recipe:
@@ -205,11 +126,11 @@ def read_recipe(name: str | Path) -> Recipe:
 
 
 def recipe_from_dict(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe of plain data: of an AR or Plus model where it has a `kind`; raises `ConfigError` for an unknown key."""
-    recipe: Recipe = ArRecipe() if "kind" in values else NarRecipe()
+    """A recipe of plain data; raises `ConfigError` for an unknown key."""
     name = values.get("extension", "")
     check_value(f"{where}: extension", name, "")
-    sections = load_extension(name).sections
+    extension = load_extension(name)
+    recipe, sections = extension.recipe(values) or NarRecipe(), extension.sections
     section_keys = {item.name for item in fields(sections)} & values.keys() if sections is not None else set()
     if section_keys:
         sections = filled(sections, {key: values[key] for key in section_keys}, where)

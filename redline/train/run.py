@@ -30,7 +30,7 @@ from redline.train.loop.run_record import RUN_RECORD, run_record, write_record
 from redline.train.loop.sharding import sharding
 from redline.train.loop.stage import EpochSource
 from redline.train.objectives.nar import merge_adapters
-from redline.train.recipe import ArRecipe, Recipe
+from redline.train.recipe import Recipe
 
 CONFIG_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -180,12 +180,8 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say,
 
     Raises `ConfigError` for a stage that does not exist.
     """
-    from redline.train.ar import ArRun
-    from redline.train.nar import NarRun
-
     make_folder(materials.out)
-    kind: type[Run] = ArRun if isinstance(recipe, ArRecipe) else NarRun
-    run = kind(recipe, materials, only_first(say), device)
+    run = recipe.run(materials, only_first(say), device)
     known = run.extension.stages(run, run.plain_stages())
     if unknown := set(stages) - set(known):
         raise ConfigError(f"no stage {sorted(unknown)}; stages of this recipe are {', '.join(known)}")

@@ -14,7 +14,9 @@ from redline.tokenizer import Tokenizer
 from redline.train.loop.optim import learning_rate
 from redline.train.nar import check_shape
 from redline.train.objectives.nar import EditorObjective
-from redline.train.recipe import END, PAD, NarRecipe, read_recipe
+from redline.train.recipe import NarRecipe, read_recipe
+from redline_recipes.tiny.bpe import END, PAD
+from redline_recipes.tiny.nar import nar_config
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def tokenizer() -> Tokenizer:
 def test_the_recipe_makes_the_published_model(
     recipe: NarRecipe, tokenizer: Tokenizer, tensors: dict[str, Tensor]
 ) -> None:
-    config = recipe.config(tokenizer)
+    config = nar_config(recipe, tokenizer)
     assert config == NarConfig(languages=config.languages)
     with torch.device("meta"):
         made = NarModel(config).state_dict()
@@ -118,7 +120,7 @@ def test_the_recipe_fits_the_published_config(recipe: NarRecipe) -> None:
 
 def test_the_recipe_trains_what_the_paper_trains(recipe: NarRecipe, tokenizer: Tokenizer) -> None:
     with torch.device("meta"):
-        objective = EditorObjective(NarModel(recipe.config(tokenizer)), tokenizer, recipe.edit)
+        objective = EditorObjective(NarModel(nar_config(recipe, tokenizer)), tokenizer, recipe.edit)
     trained = {name: tensor.numel() for name, tensor in objective.named_parameters() if tensor.requires_grad}
     adapters = sum(count for name, count in trained.items() if "lora_" in name)
     assert adapters / 1e6 == pytest.approx(162.5, abs=0.1)

@@ -15,16 +15,15 @@ from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest, write_manifest
 from redline.recognizer import ArRecognizer
-from redline.train.recipe import ArRecipe
 from redline.train.run import Materials, build
 from redline.types import Task
+from redline_recipes.tiny.ar import ArRecipe
 from tests.ar_corpus import small_ar_recipe
 from tests.corpus import silent
 
 
 def recipe(base: Path, more: dict[str, object], **training: object) -> ArRecipe:
     sections: dict[str, object] = {
-        "extension": "redline_recipes.tiny.extension",
         "auxiliary": {"audio_ctc_weight": 0.5},
         "encoder_cache": {"renderings": 1, "least_score": -100.0},
         "unit_selection": {"share": 0.5, "words": [1, 3], "batch_s": 4, "epoch_batches": 6},

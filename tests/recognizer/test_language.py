@@ -24,7 +24,7 @@ from redline.train.run import Materials, build
 from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Task, Waveform
 from redline_recipes.tiny.encoder import transfer_encoder
-from tests.corpus import WORDS, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
+from tests.corpus import WORDS, changed, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
 
 
 def test_padding_does_not_change_the_language() -> None:
@@ -105,7 +105,7 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
     with pytest.raises(DataError, match="no folder de in it"):
         build(spliced, Materials(data, tmp_path / "both", books), ("lm",), silent)
 
-    further = replace(recipe, encoder_from=str(tmp_path / "run" / "model"), vocab_size=280)
+    further = changed(replace(recipe, vocab_size=280), encoder_from=str(tmp_path / "run" / "model"))
     said: list[str] = []
     build(further, Materials(data, tmp_path / "more"), ("tokenizer", "encoder"), said.append)
     assert any("new are out_bpe.weight, out_bpe.bias" in line for line in said)

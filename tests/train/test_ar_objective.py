@@ -17,11 +17,11 @@ from redline.models.config import ArKind
 from redline.prompts import PromptTemplate
 from redline.testing import tiny_ar_checkpoint
 from redline.tokenizer import Tokenizer
-from redline.train.ar import TEMPLATE
 from redline.train.data.tasks import Asker, TaskOptions
 from redline.train.finetune import ArTuning, FinetuneOptions, finetune
 from redline.train.objectives.ar import AnswerOptions, Questions
 from redline_recipes.tiny.answers import CachedAnswerBatch, CachedAnswerObjective
+from redline_recipes.tiny.ar import TEMPLATE
 from redline_recipes.tiny.editor import AuxiliaryOptions
 from tests.ar_corpus import small_ar_recipe
 

@@ -17,7 +17,7 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import BatchSource, SpeechBatchOptions, bucketed
 from redline.train.data.feature_cache import AugmentOptions, build_feature_cache
 from redline.train.data.rows import training_rows
-from redline.train.recipe import END
+from redline_recipes.tiny.bpe import END
 from redline_recipes.tiny.word_alignment import samples_of
 from tests.corpus import WORDS, tokenizer_of
 

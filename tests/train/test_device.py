@@ -66,8 +66,7 @@ def test_two_steps_on_a_gpu_make_a_model(
     if kind == "nar":
         recipe: Any = small_tiny_recipe(sections, **training) if extension else editor_recipe(base, **training)
     else:
-        more = {"extension": "redline_recipes.tiny.extension", **sections} if extension else {}
-        recipe = small_ar_recipe(base, more, **training)
+        recipe = small_ar_recipe(base, sections if extension else {}, **training)
         corpus = manifest
     build(recipe, Materials(corpus, tmp_path / "out", books), (), silent)
     stage = "editor" if kind == "nar" else "answers"

@@ -20,6 +20,7 @@ from redline.models.nar import NarModel
 from redline.train.recipe import NarRecipe
 from redline.train.run import Materials, build
 from redline_recipes.tiny.bpe import train_tokenizer
+from redline_recipes.tiny.nar import nar_config
 from redline_recipes.tiny.ngram import NgramOptions, estimate
 from tests.corpus import LOOP, WORDS, editor_recipe, silent, small_recipe
 
@@ -33,7 +34,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     tokenizer = train_tokenizer(WORDS, 270, folder / "tokenizer.json")
     torch.manual_seed(7)
-    model = NarModel(small_recipe().config(tokenizer))
+    model = NarModel(nar_config(small_recipe(), tokenizer))
     model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
     blank = model.config.blank_token_id
     stream = np.array([id for word in WORDS * 3 for id in (blank, *tokenizer.encode(word))])

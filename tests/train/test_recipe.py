@@ -11,8 +11,10 @@ import torch
 
 from redline.errors import ConfigError
 from redline.train.nar import NarRun
-from redline.train.recipe import ArRecipe, NarRecipe, read_recipe, recipe_from_dict
+from redline.train.recipe import NarRecipe, read_recipe, recipe_from_dict
 from redline.train.run import Materials, build
+from redline_recipes.tiny.ar import ArRecipe
+from redline_recipes.tiny.nar import nar_config
 from tests.corpus import WORDS, editor_recipe, silent, tokenizer_of
 
 
@@ -20,7 +22,7 @@ def test_unknown_recipe_keys_are_refused() -> None:
     with pytest.raises(ConfigError, match="hidden_dimension"):
         small = recipe_from_dict({"encoder": {"hidden_dimension": 3}})
         assert isinstance(small, NarRecipe)
-        small.config(tokenizer_of(["a b"]))
+        nar_config(small, tokenizer_of(["a b"]))
     with pytest.raises(ConfigError, match="encoder_steps"):
         recipe_from_dict({"encoder_steps": 3})
     with pytest.raises(ConfigError, match="no such recipe"):
@@ -31,7 +33,7 @@ def test_unknown_recipe_keys_are_refused() -> None:
 def test_the_bundled_recipes_are_valid(name: str) -> None:
     recipe = read_recipe(name)
     assert isinstance(recipe, NarRecipe)
-    config = recipe.config(tokenizer_of(WORDS))
+    config = nar_config(recipe, tokenizer_of(WORDS))
     assert config.encoder.subsampling == (1 if name == "nle-2b" else 2) and config.languages == recipe.languages
 
 
@@ -48,12 +50,9 @@ def test_a_recipe_with_a_kind_is_that_of_a_model_that_answers() -> None:
         ({"states": {"renderings": 1}}, r"states is now \[encoder_cache\].*redline_recipes.tiny.extension"),
         ({"edit": {"consistency": 0.2}}, "consistency was tried and not kept"),
         ({"encoder_training": {"steps": 3}}, "left out where no encoder is trained.*tiny.extension"),
-        ({"kind": "granite_speech", "conversations": {"share": 0.5}}, "conversations was tried and not kept"),
+        ({"conversations": {"share": 0.5}}, "conversations was tried and not kept"),
         ({"sections": {}}, "sections is unknown"),
-        (
-            {"kind": "granite_speech_plus", "draft_lm": {"order": 3}},
-            "draft_lm is unknown.*redline_recipes.tiny",
-        ),
+        ({"kind": "granite_speech_plus"}, "kind is unknown.*redline_recipes.tiny"),
     ],
 )
 def test_keys_of_earlier_recipes_are_explained(values: dict[str, object], message: str) -> None:

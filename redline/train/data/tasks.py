@@ -134,9 +134,3 @@ def slower(row: Utterance, factor: float) -> Utterance:
     return replace(
         row, words=tuple(replace(word, start=word.start * factor, end=word.end * factor) for word in row.words)
     )
-
-
-def tags_of(tick_s: float, speakers: int = 4) -> list[str]:
-    """The tags that answers hold, each of which a small tokenizer keeps as one token."""
-    times = [f"[T:{time}]" for time in range(0, tags.ROLLOVER, round(tick_s * 100))]
-    return [*times, *(f"[Speaker {number}]:" for number in range(1, speakers + 1))]

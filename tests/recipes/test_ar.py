@@ -1,4 +1,4 @@
-"""An AR or Plus recipe as the library runs it: its encoder is run in every step."""
+"""An AR or Plus recipe whose encoder is run in every step."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest
 from redline.recognizer import ArRecognizer
 from redline.tokenizer import Tokenizer
-from redline.train.data.tasks import tags_of
 from redline.train.recipe import recipe_from_dict
 from redline.train.run import Materials, build
+from redline_recipes.tiny.ar import tags_of
 from tests.ar_corpus import small_ar_recipe
 from tests.corpus import silent
 
@@ -79,7 +79,7 @@ def test_the_draft_is_that_of_the_base(base: Path, manifest: Path, tmp_path: Pat
 )
 def test_a_recipe_that_contradicts_itself_is_told(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        recipe_from_dict({"kind": "granite_speech_plus", **changes})
+        recipe_from_dict({"extension": "redline_recipes.tiny.extension", "kind": "granite_speech_plus", **changes})
 
 
 def test_stages_out_of_order_are_told(base: Path, manifest: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,19 +12,25 @@ import torch
 from torch import nn
 
 from redline.checkpoints import ar, nar
-from redline.errors import DataError
+from redline.decoding import tags
+from redline.errors import ConfigError, DataError
 from redline.features import Rule
 from redline.models.ar import ArModel
+from redline.models.config import SPEECH_KINDS, ArConfig, ArKind, EncoderConfig, LMConfig, QFormerConfig
 from redline.models.draft_head import DraftHead
 from redline.prompts import AUDIO, PromptTemplate
-from redline.train.data.batches import BatchSource
-from redline.train.data.tasks import Asker, tags_of
+from redline.tokenizer import Tokenizer
+from redline.train.data.batches import BatchSource, SpeechBatchOptions
+from redline.train.data.tasks import Asker, TaskOptions
 from redline.train.extension import StageFunction
 from redline.train.loop.distributed import Say, is_first_process
-from redline.train.objectives.ar import AnswerObjective, AnswerSource, AnswerStage, Questions
-from redline.train.recipe import ArRecipe
+from redline.train.loop.optim import TrainingOptions
+from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSource, AnswerStage, Questions
+from redline.train.recipe import Recipe, filled
 from redline.train.run import Materials, Run
+from redline_recipes.tiny.nar import special_ids
 
+BASE = "tiny"
 ROLES = ("<|start_of_role|>", "<|end_of_role|>")
 TEMPLATE = (
     "{% for message in messages if message['role'] == 'user' %}"
@@ -31,6 +38,52 @@ TEMPLATE = (
     "{% endfor %}<|start_of_role|>assistant<|end_of_role|>"
 )
 """The chat of models trained here: that of the cards without its system text, which would only cost positions."""
+
+
+@dataclass(frozen=True)
+class ArRecipe(Recipe):
+    """A recipe of an AR or Plus model around the encoder of a NAR checkpoint, `encoder_from`, which stays as it is."""
+
+    kind: ArKind = "granite_speech_plus"
+    export_layers: tuple[int, ...] = ()
+    trusts_draft: bool = False
+    """Whether the encoder's draft is the text, words are aligned and speakers found by their embeddings."""
+    longest_clip_s: Mapping[str, float] = field(default_factory=dict)
+    """The longest clips to give it, for "plain", "words" and "speakers"; longer recordings are cut at pauses."""
+    window_size: int = 15
+    downsample_rate: int = 5
+    tasks: TaskOptions = TaskOptions()
+    answers: AnswerOptions = AnswerOptions()
+    answer_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
+    answer_training: TrainingOptions = TrainingOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in SPEECH_KINDS:
+            raise ConfigError(f"kind is {self.kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
+
+    def run(self, materials: Materials, say: Say, device: str | None = None) -> ArRun:
+        return ArRun(self, materials, say, device)
+
+    def config(self, encoder: EncoderConfig, tokenizer: Tokenizer) -> ArConfig:
+        """The model of the recipe's sections around an encoder, sized to its tokenizer."""
+        audio = tokenizer.id_of(AUDIO)
+        assert audio is not None
+        width = {"encoder_hidden_size": encoder.hidden_dim * (len(self.export_layers) + 1)}
+        text = {**self.language_model, **special_ids(tokenizer)}
+        return ArConfig(
+            kind=self.kind,
+            encoder=replace(encoder, bpe_output_dim=None),
+            projector=filled(QFormerConfig(), {**self.projector, **width}, "recipe [projector]"),
+            text=filled(LMConfig(), text, "recipe [language_model]"),
+            export_layers=self.export_layers,
+            audio_token_index=audio,
+            window_size=self.window_size,
+            downsample_rate=self.downsample_rate,
+            languages=self.languages,
+            trusts_draft=self.trusts_draft,
+            longest_clip_s=self.longest_clip_s,
+        )
 
 
 class ArRun(Run):
@@ -42,7 +95,7 @@ class ArRun(Run):
 
     def __init__(self, recipe: ArRecipe, materials: Materials, say: Say, device: str | None = None) -> None:
         super().__init__(recipe, materials, say, device)
-        self.base, _, self.base_folder = nar.load_nar(recipe.encoder_from)
+        self.base, _, self.base_folder = nar.load_nar(recipe.sections.encoder_from or BASE)
         turns, words = (sum(bool(getattr(row, key)) for row in self.train_set) for key in ("turns", "words"))
         say(f"{turns} of the utterances to train on have turns, {words} word times")
 
@@ -124,4 +177,10 @@ class ArRun(Run):
             dtype=torch.float16,
             overwrite=True,
         )
-        self.record(path, self.recipe.encoder_from)
+        self.record(path, self.recipe.sections.encoder_from or BASE)
+
+
+def tags_of(tick_s: float, speakers: int = 4) -> list[str]:
+    """The tags that answers hold, each of which a small tokenizer keeps as one token."""
+    times = [f"[T:{time}]" for time in range(0, tags.ROLLOVER, round(tick_s * 100))]
+    return [*times, *(f"[Speaker {number}]:" for number in range(1, speakers + 1))]
