@@ -111,11 +111,6 @@ def small_tiny_recipe(more: Mapping[str, object] = MappingProxyType({}), **train
     return small_recipe({"lm_training": LOOP | training, **more}, **training)
 
 
-def changed(recipe: NarRecipe, **sections: object) -> NarRecipe:
-    """A recipe with other sections of its extension."""
-    return replace(recipe, sections=replace(recipe.sections, **sections))
-
-
 def learn(data: Path, out: Path, steps: int, accumulate: int, say: Callable[[str], None] | None = None) -> None:
     """Train a small encoder without dropout (every process draws its own) at a constant rate (the decay counts)."""
     made = small_recipe(steps=steps, accumulate=accumulate, floor=1.0, evaluate_every=2)

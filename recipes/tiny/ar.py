@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import tokenizers
 import torch
-from torch import nn
 
 from redline.checkpoints import ar, nar
 from redline.decoding import tags
@@ -22,15 +20,19 @@ from redline.prompts import AUDIO, PromptTemplate
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import BatchSource, SpeechBatchOptions
 from redline.train.data.tasks import Asker, TaskOptions
-from redline.train.extension import StageFunction
 from redline.train.loop.distributed import Say, is_first_process
 from redline.train.loop.optim import TrainingOptions
-from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSource, AnswerStage, Questions
+from redline.train.loop.stage import EpochSource
+from redline.train.objectives.ar import AnswerOptions, AnswerSource, AnswerStage, Questions
 from redline.train.recipe import Recipe, filled
-from redline.train.run import Materials, Run
-from redline_recipes.tiny.nar import special_ids
+from redline.train.run import Materials, Run, StageFunction
+from redline_recipes.tiny.answers import CachedAnswerObjective, CachedAnswerSource, initialise_language_model
+from redline_recipes.tiny.books import books_of
+from redline_recipes.tiny.bpe import special_ids
+from redline_recipes.tiny.sections import TinySections
+from redline_recipes.tiny.stages import encoder_caches, load_embedding, load_ngrams, make_ngrams, train_embedding
+from redline_recipes.tiny.unit_selection import UnitSelectionSource
 
-BASE = "tiny"
 ROLES = ("<|start_of_role|>", "<|end_of_role|>")
 TEMPLATE = (
     "{% for message in messages if message['role'] == 'user' %}"
@@ -41,10 +43,11 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class ArRecipe(Recipe):
+class ArRecipe(TinySections, Recipe):
     """A recipe of an AR or Plus model around the encoder of a NAR checkpoint, `encoder_from`, which stays as it is."""
 
     kind: ArKind = "granite_speech_plus"
+    encoder_from: str = "tiny"
     export_layers: tuple[int, ...] = ()
     trusts_draft: bool = False
     """Whether the encoder's draft is the text, words are aligned and speakers found by their embeddings."""
@@ -95,12 +98,21 @@ class ArRun(Run):
 
     def __init__(self, recipe: ArRecipe, materials: Materials, say: Say, device: str | None = None) -> None:
         super().__init__(recipe, materials, say, device)
-        self.base, _, self.base_folder = nar.load_nar(recipe.sections.encoder_from or BASE)
+        self.base, _, self.base_folder = nar.load_nar(recipe.encoder_from)
         turns, words = (sum(bool(getattr(row, key)) for row in self.train_set) for key in ("turns", "words"))
         say(f"{turns} of the utterances to train on have turns, {words} word times")
 
-    def plain_stages(self) -> Mapping[str, StageFunction]:
-        return {"tokenizer": self.make_tokenizer, "answers": self.train_answers, "export": self.export}
+    def stages(self) -> Mapping[str, StageFunction]:
+        return {
+            "tokenizer": self.make_tokenizer,
+            "draft_lm": lambda: make_ngrams(self, self.base_tokenizer(), self.base.config.blank_token_id, False),
+            "answers": self.train_answers,
+            "voices": lambda: train_embedding(self),
+            "export": self.export,
+        }
+
+    def base_tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_file(self.base_folder / "tokenizer.json")
 
     def make_tokenizer(self) -> None:
         """That of the encoder's checkpoint, with control tokens and one token for every tag; its ids stay."""
@@ -145,39 +157,54 @@ class ArRun(Run):
         template = PromptTemplate.from_source(TEMPLATE, self.recipe.kind)
         return Questions((*self.train_set, *self.dev_set), asker, template, self.tokenizer())
 
-    def plain_source(self, stage: str) -> AnswerSource:
-        options = self.recipe.answer_batches
-        rows = [row for row in self.train_set if row.id in self.questions.utterances]
-        source = BatchSource(rows, self.views[0], options, self.recipe.spec_augment)
-        return AnswerSource(self.report(source), self.questions, options.seed)
+    def source(self, model: ArModel) -> EpochSource:
+        """Where there are to be renderings: cached states, and sentences in units where there are books."""
+        recipe, options, questions = self.recipe, self.recipe.unit_selection, self.questions
+        if not recipe.encoder_cache.renderings:
+            rows = [row for row in self.train_set if row.id in questions.utterances]
+            source = BatchSource(rows, self.views[0], recipe.answer_batches, recipe.spec_augment)
+            return AnswerSource(self.report(source), questions, recipe.answer_batches.seed)
+        layers, tokenizer = (*recipe.export_layers, -1), self.base_tokenizer()
+        caches = encoder_caches(self, self.base, layers, tokenizer, recipe.answer_training)
+        sentences = None
+        if self.materials.text is not None and options.share:
+            texts = {row.id: (row.language, row.text) for row in self.train_set}
+            blank, paragraphs = self.base.config.blank_token_id, books_of(self)
+            sentences = UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options)
+        cached = CachedAnswerSource(caches, questions, sentences, options)
+        for task, share in sorted(cached.weights.items()):
+            self.say(f"task {task}: {len(cached.by_task[task])} utterances, weight {share:g}")
+        return cached
 
-    def plain_objective(self, stage: str, model: ArModel) -> nn.Module:
-        return AnswerObjective(model, self.tokenizer(), self.recipe.answers)
-
-    def objective(self) -> Any:
-        return self.extension.objective(self, "answers", self.model())
+    def objective(self) -> CachedAnswerObjective:
+        """An objective that takes batches of cached states too."""
+        recipe, model = self.recipe, self.model()
+        if recipe.language_model_from_base:
+            initialise_language_model(model, self.base.language_model.state_dict())
+        return CachedAnswerObjective(model, self.tokenizer(), recipe.answers, recipe.auxiliary)
 
     def train_answers(self) -> None:
         if not any(row.id in self.questions.utterances for row in self.train_set):
             raise DataError("nothing can be asked about the training set: every share of [tasks] is 0")
         objective = self.objective()
-        source = self.extension.source(self, "answers", objective.model)
+        source = self.source(objective.model)
         stage = AnswerStage(objective, source, self.questions, self.dev_set, self.views[1])
         self.fit("answers", stage, self.recipe.answer_training)
 
-    def save(self, objective: Any) -> None:
-        parts, path = self.extension.parts(self, objective.model), self.out / "model"
+    def save(self, objective: CachedAnswerObjective) -> None:
+        path, model = self.out / "model", objective.model
+        assert model.draft_head is not None
         ar.save_ar(
             path,
-            objective.model,
+            model,
             self.tokenizer_path,
-            parts.draft_lm,
-            parts.speaker_embedder,
+            load_ngrams(self, model.draft_head.rows - 1),
+            load_embedding(self),
             chat_template=TEMPLATE,
             dtype=torch.float16,
             overwrite=True,
         )
-        self.record(path, self.recipe.sections.encoder_from or BASE)
+        self.record(path, self.recipe.encoder_from)
 
 
 def tags_of(tick_s: float, speakers: int = 4) -> list[str]:

@@ -26,3 +26,10 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int, path: Path) -> Tokeni
     path.parent.mkdir(parents=True, exist_ok=True)
     core.save(str(path))
     return Tokenizer.from_file(path)
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The fields of a language model's configuration that the tokenizer decides."""
+    end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
+    assert end is not None and pad is not None
+    return {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}

@@ -1,36 +1,160 @@
-"""The run of a NAR recipe from scratch: a tokenizer and a model of its own, in place of a checkpoint's."""
+"""The runs of NAR recipes of small models: an encoder, n-grams and a language model of their own, cached states."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from redline.checkpoints.draft_lm import DRAFT_LM
+from redline.checkpoints.nar import load_nar
+from redline.decoding.ngram import NgramLM
+from redline.errors import ConfigError
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
+from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
+from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import Say, is_first_process
+from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
 from redline.train.recipe import NarRecipe, filled
-from redline.train.run import Materials, Run
+from redline.train.run import Materials, Run, StageFunction
+from redline_recipes.tiny.aligned_mixing import MixedSource
 from redline_recipes.tiny.books import books_of
-from redline_recipes.tiny.bpe import END, PAD, train_tokenizer
+from redline_recipes.tiny.bpe import special_ids, train_tokenizer
+from redline_recipes.tiny.editor import CachedEditorObjective
+from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
+from redline_recipes.tiny.language_model import LMObjective, LMStage
+from redline_recipes.tiny.ngram import split_text
+from redline_recipes.tiny.sections import TinySections
+from redline_recipes.tiny.stages import encoder_caches, load_ngrams, make_ngrams
+from redline_recipes.tiny.unit_selection import UnitSelectionSource
 
 VOCAB_SIZE = 768
 ENCODER_LAYERS = (2, 4, 6, -1)
 
 
 @dataclass(frozen=True)
-class ScratchRecipe(NarRecipe):
+class TinyNarRecipe(TinySections, NarRecipe):
+    """A recipe of a small model that edits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init_from and self.encoder_from:
+            raise ConfigError("init_from and encoder_from are both set; init_from already brings its encoder")
+
+    def run(self, materials: Materials, say: Say, device: str | None = None) -> TinyNarRun:
+        return TinyNarRun(self, materials, say, device)
+
+
+class TinyNarRun(NarRun):
+    """One run of such a recipe."""
+
+    recipe: TinyNarRecipe
+
+    def stages(self) -> Mapping[str, StageFunction]:
+        return {
+            "tokenizer": self.make_tokenizer,
+            "encoder": self.train_encoder,
+            "draft_lm": self.make_draft_lm,
+            "lm": self.train_lm,
+            "editor": self.train_editor,
+            "export": self.export,
+        }
+
+    def with_language_head(self, model: NarModel) -> NarModel:
+        """The model with a head that tells the language, where several are learned."""
+        languages = self.recipe.languages
+        if len(languages) > 1 and model.language_head is None:
+            model.language_head = LanguageHead(model.config.encoder.hidden_dim, languages)
+        return model
+
+    def train_encoder(self) -> None:
+        """The encoder learns by CTC, from utterances some of which are mixed anew."""
+        recipe, options, mixing = self.recipe, self.recipe.encoder_training, self.recipe.aligned_mixing
+        if not options.steps:
+            return
+        torch.manual_seed(options.seed)
+        model = self.with_language_head(self.model())
+        if recipe.encoder_from:
+            new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
+            self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
+        objective = EncoderObjective(model.encoder, self.tokenizer(), recipe.encoder_loss, model.language_head)
+        source = MixedSource(self.train_set, self.views[0], recipe.encoder_batches, recipe.spec_augment, mixing)
+        self.report(source)
+        if mixing.share:
+            self.say(
+                f"mixed: {mixing.share:.0%} of the {source.timed} utterances whose word times the manifest tells "
+                "(python -m redline_recipes.tiny.dialogues --count 0 finds them)"
+            )
+        self.fit("encoder", EncoderStage(objective, source, self.dev_set, self.views[1]), options)
+
+    def make_draft_lm(self) -> None:
+        """The n-gram LM of the drafts; an editor learns on the paragraphs that are kept from it."""
+        if self.recipe.draft_lm.order and not (self.out / "draft_lm" / DRAFT_LM).exists():
+            make_ngrams(self, self.tokenizer(), self.model().config.blank_token_id, hold_out=True)
+
+    def train_lm(self) -> None:
+        """The language model learns to edit damaged books."""
+        recipe, options = self.recipe, self.recipe.lm_training
+        if options.steps:
+            torch.manual_seed(options.seed)
+            model = self.model()
+            lines = [strip_punctuation(line) for own in books_of(self).values() for line in own]
+            objective = LMObjective(model.language_model, self.tokenizer(), recipe.text, model.config.blank_token_id)
+            self.fit("lm", LMStage(objective, lines, recipe.corruption), options)
+
+    def draft_lm(self) -> NgramLM | None:
+        return load_ngrams(self, self.tokenizer().vocab_size) or super().draft_lm()
+
+    def objective(self) -> CachedEditorObjective:
+        """An objective that takes batches of cached states too."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.editor_training.seed)
+        model = self.model()
+        if recipe.encoder_training.steps:
+            self.load("encoder", self.with_language_head(model))
+        if recipe.lm_training.steps and (self.out / "lm" / STATE).exists():
+            self.load("lm", model)
+        elif recipe.edit.lora_rank and not recipe.init_from:
+            raise ConfigError("adapters need a pretrained language model: run the stage 'lm', or set lora_rank = 0")
+        return CachedEditorObjective(model, self.tokenizer(), recipe.edit, recipe.auxiliary, self.draft_lm())
+
+    def source(self, model: NarModel) -> EpochSource:
+        """Where there are to be renderings: sentences that the n-grams have not read in units, and real utterances."""
+        recipe, tokenizer, blank = self.recipe, self.tokenizer(), model.config.blank_token_id
+        if not recipe.encoder_cache.renderings:
+            return super().source(model)
+        layers = model.config.encoder_layer_indices
+        caches = encoder_caches(self, model, layers, tokenizer, recipe.editor_training)
+        paragraphs, draft_lm = books_of(self), self.draft_lm()
+        if draft_lm is not None:
+            paragraphs = {name: split_text(own, recipe.draft_lm)[1] for name, own in paragraphs.items()}
+        texts = {row.id: (row.language, row.text) for row in self.train_set}
+        options = recipe.unit_selection
+        return UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options, draft_lm)
+
+
+@dataclass(frozen=True)
+class ScratchRecipe(TinyNarRecipe):
     """A recipe of a model that begins with random weights, of the shape that its sections tell."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.encoder_training.steps:
+            raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train")
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> ScratchRun:
         return ScratchRun(self, materials, say, device)
 
 
-class ScratchRun(NarRun):
-    """One run of such a recipe."""
+class ScratchRun(TinyNarRun):
+    """A run with a tokenizer and a model of its own, in place of a checkpoint's."""
+
+    precision = torch.float16
 
     def __init__(self, recipe: ScratchRecipe, materials: Materials, say: Say, device: str | None = None) -> None:
         Run.__init__(self, recipe, materials, say, device)  # there is no checkpoint
@@ -52,11 +176,8 @@ class ScratchRun(NarRun):
     def model(self) -> NarModel:
         return NarModel(nar_config(self.recipe, self.tokenizer()))
 
-    def draft_lm(self) -> None:
-        return None
-
-    def precision(self) -> torch.dtype:
-        return torch.float16
+    def draft_lm(self) -> NgramLM | None:
+        return load_ngrams(self, self.tokenizer().vocab_size)
 
 
 def nar_config(recipe: NarRecipe, tokenizer: Tokenizer) -> NarConfig:
@@ -76,10 +197,3 @@ def nar_config(recipe: NarRecipe, tokenizer: Tokenizer) -> NarConfig:
         blank_token_id=end,
         languages=recipe.languages,
     )
-
-
-def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The fields of a language model's configuration that the tokenizer decides."""
-    end, pad = tokenizer.id_of(END), tokenizer.id_of(PAD)
-    assert end is not None and pad is not None
-    return {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}

@@ -1,7 +1,9 @@
-"""What a module named by a recipe may change in its run: further sections and stages, batches and losses of its own.
+"""The extension that a recipe names: keys and sections, stages, batches and losses of its own.
 
 `extension = "mixing.py"` in a recipe is a file beside it, `extension = "package.module"` one that is installed; either
-has an object named `EXTENSION`. It is the user's own code: nothing of a checkpoint ever names one.
+has a function `recipe(values)`, which returns the recipe that the keys and sections of a file fill, with its defaults:
+of a class derived from `NarRecipe`, whose `run` is of a class derived from `NarRun`. It is the user's own code: nothing
+of a checkpoint ever names one.
 """
 
 from __future__ import annotations
@@ -10,77 +12,29 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from redline.decoding.ngram import NgramLM
-from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import ConfigError
-from redline.train.loop.stage import EpochSource
 
 if TYPE_CHECKING:
     from redline.train.recipe import Recipe
-    from redline.train.run import Run
-
-StageFunction = Callable[[], None]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a checkpoint has beside its model."""
-
-    draft_lm: NgramLM | None = None
-    speaker_embedder: SpeakerEmbedder | None = None
-    """Of AR and Plus models."""
-
-
-class Extension:
-    """Derive from it and override what is to be different; as it stands it changes nothing."""
-
-    sections: Any = None
-    """A frozen dataclass whose fields are further keys and sections of the recipe; `run.recipe.sections` has them."""
-
-    def recipe(self, values: Mapping[str, Any]) -> Recipe | None:
-        """The recipe with defaults that a file's keys and sections fill, where it is not that of a NAR model."""
-        return None
-
-    def stages(self, run: Run, plain: Mapping[str, StageFunction]) -> Mapping[str, StageFunction]:
-        """The stages of a run in their order, given those it has without the extension."""
-        return plain
-
-    def source(self, run: Run, stage: str, model: Any) -> EpochSource:
-        """Where the batches come from that the model of a stage learns from."""
-        return run.plain_source(stage)
-
-    def objective(self, run: Run, stage: str, model: Any) -> nn.Module:
-        """What a stage learns by, on a model that has what earlier stages learned."""
-        return run.plain_objective(stage, model)
-
-    def parts(self, run: Run, model: Any) -> Parts:
-        """What is written beside the trained model."""
-        return run.plain_parts()
-
-
-def load_extension(name: str) -> Extension:
-    """The extension that a recipe names, a path of a .py file or a module; raises `ConfigError` where there is none."""
-    if not name:
-        return Extension()
+def load_extension(name: str) -> Callable[[Mapping[str, Any]], Recipe]:
+    """The function of an extension, a .py file or a module by name; raises `ConfigError` where there is none."""
+    advice = "name a .py file beside the recipe, or a module"
     try:
         module = _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
     except (ModuleNotFoundError, FileNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and not name.startswith(error.name or name):
             raise  # a package that the extension needs
-        raise _unusable(name, "there is no such file or module") from error
-    extension = getattr(module, "EXTENSION", None)
-    if not isinstance(extension, Extension):
-        raise _unusable(
-            name, "it has no object EXTENSION of a class that derives from redline.train.extension.Extension"
-        )
-    return extension
+        raise ConfigError(f"recipe extension is {name!r}: there is no such file or module; {advice}") from error
+    function: Callable[[Mapping[str, Any]], Recipe] | None = getattr(module, "recipe", None)
+    if function is None:
+        raise ConfigError(f"recipe extension is {name!r}: it has no function recipe(values); {advice}")
+    return function
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -91,7 +45,3 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
-
-
-def _unusable(name: str, reason: str) -> ConfigError:
-    return ConfigError(f"recipe extension is {name!r}: {reason}; name a .py file beside the recipe, or a module")

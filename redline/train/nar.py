@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 
@@ -18,11 +17,11 @@ from redline.features import Rule
 from redline.models.config import NarConfig
 from redline.models.nar import NarModel
 from redline.train.data.batches import BatchSource
-from redline.train.extension import Parts, StageFunction
 from redline.train.loop.distributed import Say, first_process_first, is_first_process
+from redline.train.loop.stage import EpochSource
 from redline.train.objectives.nar import EditorObjective, EditorStage
 from redline.train.recipe import NarRecipe
-from redline.train.run import Materials, Run, dtype_of
+from redline.train.run import Materials, Run, StageFunction, dtype_of
 
 
 class NarRun(Run):
@@ -42,8 +41,9 @@ class NarRun(Run):
         super().__init__(recipe, materials, say, device)
         with first_process_first():
             self.init_from = resolve(recipe.init_from)
+        self.precision = dtype_of(self.init_from)
 
-    def plain_stages(self) -> Mapping[str, StageFunction]:
+    def stages(self) -> Mapping[str, StageFunction]:
         return {"tokenizer": self.make_tokenizer, "editor": self.train_editor, "export": self.export}
 
     def make_tokenizer(self) -> None:
@@ -66,55 +66,39 @@ class NarRun(Run):
             model.language_head = None  # its rows mean other languages
         return model
 
-    def plain_source(self, stage: str) -> BatchSource:
-        return self.report(
-            BatchSource(self.train_set, self.views[0], self.recipe.editor_batches, self.recipe.spec_augment)
-        )
-
-    def plain_objective(self, stage: str, model: NarModel) -> EditorObjective:
-        return EditorObjective(model, self.tokenizer(), self.recipe.edit, self.draft_lm())
-
-    def plain_parts(self) -> Parts:
-        return Parts(self.draft_lm())
-
     def draft_lm(self) -> NgramLM | None:
-        """The n-gram LM of the checkpoint, where there is one."""
+        """The n-gram LM of the drafts: that of the checkpoint, where there is one."""
         return find_draft_lm(self.init_from, "own", self.tokenizer().vocab_size, self.device)
 
-    def objective(self) -> Any:
+    def objective(self) -> EditorObjective:
+        tokenizer = self.tokenizer()
         torch.manual_seed(self.recipe.editor_training.seed)
-        return self.extension.objective(self, "editor", self.model())
+        return EditorObjective(self.model(), tokenizer, self.recipe.edit, self.draft_lm())
+
+    def source(self, model: NarModel) -> EpochSource:
+        options, spec_augment = self.recipe.editor_batches, self.recipe.spec_augment
+        return self.report(BatchSource(self.train_set, self.views[0], options, spec_augment))
 
     def train_editor(self) -> None:
         objective = self.objective()
-        source = self.extension.source(self, "editor", objective.editor)
-        stage = EditorStage(objective, source, self.dev_set, self.views[1])
+        stage = EditorStage(objective, self.source(objective.editor), self.dev_set, self.views[1])
         self.fit("editor", stage, self.recipe.editor_training)
 
-    def precision(self) -> torch.dtype:
-        """In which weights are kept."""
-        return dtype_of(self.init_from)
-
-    def save(self, objective: Any) -> None:
-        draft_lm = self.extension.parts(self, objective.editor).draft_lm
-        path = self.out / "model"
-        nar.save_nar(path, objective.editor, self.tokenizer_path, draft_lm, dtype=self.precision(), overwrite=True)
+    def save(self, objective: EditorObjective) -> None:
+        path, editor, tokenizer = self.out / "model", objective.editor, self.tokenizer_path
+        nar.save_nar(path, editor, tokenizer, self.draft_lm(), dtype=self.precision, overwrite=True)
         self.record(path, self.recipe.init_from)
 
 
 def check_shape(recipe: NarRecipe, config: NarConfig) -> None:
     """Refuse a recipe that states another shape than the checkpoint it starts from; raises `ConfigError`."""
-    parts = asdict(config) | {"language_model": asdict(config.text)}
-    sections = ("encoder", "projector", "language_model")
-    stated = {f"[{name}] {key}": value for name in sections for key, value in getattr(recipe, name).items()}
-    shape = {f"[{name}] {key}": value for name in sections for key, value in parts[name].items()}
-    shape |= {"vocab_size": config.text.vocab_size, "encoder_layer_indices": config.encoder_layer_indices}
-    for key in ("vocab_size", "encoder_layer_indices"):
-        if (value := getattr(recipe, key)) is not None:
-            stated[key] = value
-    for key, value in stated.items():
-        if (tuple(value) if isinstance(value, list) else value) != shape.get(key):
+    shape = asdict(config) | {"language_model": asdict(config.text), "vocab_size": config.text.vocab_size}
+    stated = {key: (getattr(recipe, key), shape[key]) for key in ("vocab_size", "encoder_layer_indices")}
+    for name in ("encoder", "projector", "language_model"):
+        stated |= {f"[{name}] {key}": (value, shape[name].get(key)) for key, value in getattr(recipe, name).items()}
+    for key, (value, own) in stated.items():
+        if value is not None and (tuple(value) if isinstance(value, list) else value) != own:
             raise ConfigError(
-                f"recipe {key} is {value!r}, but the model that it starts from, {recipe.init_from}, has "
-                f"{shape.get(key)!r}; leave the key out, or start from another model"
+                f"recipe {key} is {value!r}, but the model that it starts from, {recipe.init_from}, has {own!r}; "
+                "leave the key out, or start from another model"
             )

@@ -61,10 +61,9 @@ class Recipe:
     language_model: Mapping[str, Any] = field(default_factory=dict)
     augment: AugmentOptions = AugmentOptions()
     spec_augment: SpecAugmentOptions = SpecAugmentOptions()
-    sections: Any = None  # the keys and sections that the extension reads; a file has them beside the others
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> Run:
-        """The run of such a recipe, of another kind in a recipe that derives from this one."""
+        """A run of such a recipe."""
         raise NotImplementedError
 
     @property
@@ -129,18 +128,12 @@ def recipe_from_dict(values: Mapping[str, Any], where: str = "recipe") -> Recipe
     """A recipe of plain data; raises `ConfigError` for an unknown key."""
     name = values.get("extension", "")
     check_value(f"{where}: extension", name, "")
-    extension = load_extension(name)
-    recipe, sections = extension.recipe(values) or NarRecipe(), extension.sections
-    section_keys = {item.name for item in fields(sections)} & values.keys() if sections is not None else set()
-    if section_keys:
-        sections = filled(sections, {key: values[key] for key in section_keys}, where)
-    recipe = filled(recipe, {key: value for key, value in values.items() if key not in section_keys}, where)
-    return replace(recipe, sections=sections)
+    return filled(load_extension(name)(values) if name else NarRecipe(), values, where)
 
 
 def filled(default: _T, values: Mapping[str, Any], where: str) -> _T:
     """A dataclass with plain data in place of its defaults, section by section; `ConfigError` for unknown keys."""
-    known = sorted(item.name for item in fields(default) if item.name != "sections")  # type: ignore[arg-type]
+    known = sorted(item.name for item in fields(default))  # type: ignore[arg-type]
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         if key in DROPPED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,6 @@ from redline.train.data.batches import BatchSource
 from redline.train.data.feature_cache import FeatureCache, feature_caches
 from redline.train.data.rows import spoken_form, training_rows
 from redline.train.data.sampling import sampling_weights
-from redline.train.extension import Parts, StageFunction, load_extension
 from redline.train.loop.checkpointing import STATE, load_average, make_folder
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
 from redline.train.loop.loop import fit
@@ -32,6 +31,7 @@ from redline.train.loop.stage import EpochSource
 from redline.train.objectives.nar import merge_adapters
 from redline.train.recipe import Recipe
 
+StageFunction = Callable[[], None]
 CONFIG_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -59,7 +59,6 @@ class Run(ABC):
         """`device` is by default the fastest; raises `DataError` for data without utterances to train on."""
         self.recipe, self.materials, self.say, self.out = recipe, materials, say, materials.out
         self.asked_device, self.device = device, training_device(device)
-        self.extension = load_extension(recipe.extension)
         self.train_set, self.dev_set = self._rows("train"), self._rows("dev")
         if silent := sorted(set(recipe.languages) - {row.language for row in self.train_set}):
             raise DataError(
@@ -81,28 +80,20 @@ class Run(ABC):
         return rows
 
     @abstractmethod
-    def plain_stages(self) -> Mapping[str, StageFunction]:
-        """The stages in their order, without those of an extension."""
-
-    @abstractmethod
-    def plain_source(self, stage: str) -> EpochSource:
-        """Batches of the training set for a stage; the encoder still has to read them."""
-
-    @abstractmethod
-    def plain_objective(self, stage: str, model: Any) -> nn.Module:
-        """What a stage learns by, on a model that has what earlier stages learned."""
+    def stages(self) -> Mapping[str, StageFunction]:
+        """The stages in their order."""
 
     @abstractmethod
     def objective(self) -> Any:
         """What the last stage learns by, as it begins."""
 
     @abstractmethod
-    def save(self, objective: Any) -> None:
-        """Write a trained model and its other parts in the published layout."""
+    def source(self, model: Any) -> EpochSource:
+        """Where the batches of the last stage come from."""
 
-    def plain_parts(self) -> Parts:
-        """What is written beside the model: nothing, unless the kind of run says so."""
-        return Parts()
+    @abstractmethod
+    def save(self, objective: Any) -> None:
+        """Write what was trained in the published layout."""
 
     @property
     def tokenizer_path(self) -> Path:
@@ -182,12 +173,12 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say,
     """
     make_folder(materials.out)
     run = recipe.run(materials, only_first(say), device)
-    known = run.extension.stages(run, run.plain_stages())
+    known = run.stages()
     if unknown := set(stages) - set(known):
         raise ConfigError(f"no stage {sorted(unknown)}; stages of this recipe are {', '.join(known)}")
     chosen = {name: stage for name, stage in known.items() if name in stages or not stages}
     prefixes = tuple(name.rstrip("s") for name in chosen)  # answers -> answer_training
-    for key, options in {**vars(recipe), **(vars(recipe.sections) if recipe.sections else {})}.items():
+    for key, options in vars(recipe).items():
         if isinstance(options, TrainingOptions) and options.steps and key.startswith(prefixes):
             sharding(options)  # what cannot be split is refused before hours of preparation
     for stage in chosen.values():

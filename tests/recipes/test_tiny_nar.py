@@ -18,7 +18,7 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.recipe import NarRecipe
 from redline.train.run import Materials, build
 from redline_recipes.tiny.encoder_cache import EncoderReader
-from tests.corpus import changed, silent, small_recipe, small_tiny_recipe
+from tests.corpus import silent, small_recipe, small_tiny_recipe
 
 
 def recipe(order: int = 0, **training: object) -> NarRecipe:
@@ -55,14 +55,14 @@ def test_an_editor_learns_from_the_encoder_cache(corpus: Path, books: Path, tmp_
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     if order:
         search = BeamOptions(width=3, keep_bias=2.0)
-        build(changed(first, draft_search=search), materials, ("export",), silent)
+        build(replace(first, draft_search=search), materials, ("export",), silent)
         assert load_draft_lm(path, config.text.vocab_size).options == search
     longer = replace(first, editor_training=replace(first.editor_training, steps=6))
     lines: list[str] = []
     build(longer, materials, ("editor",), lines.append)
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     assert any("going on from step 4 of 6" in line for line in lines)
-    warped = changed(first, cache_augment=SpecAugmentOptions(time_warp_frames=80))
+    warped = replace(first, cache_augment=SpecAugmentOptions(time_warp_frames=80))
     with pytest.raises(DataError, match="time_warp_frames must be 0"):
         build(warped, materials, ("editor",), silent)
 

@@ -24,7 +24,7 @@ from redline.train.run import Materials, build
 from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Task, Waveform
 from redline_recipes.tiny.encoder import transfer_encoder
-from tests.corpus import WORDS, changed, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
+from tests.corpus import WORDS, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
 
 
 def test_padding_does_not_change_the_language() -> None:
@@ -91,21 +91,22 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
         lines = [" ".join(words[at % 7 :] + words[: at % 7]).capitalize() + "." for at in range(40)]
         (books / name / "book.txt").write_text("\n".join(lines), encoding="utf-8")
     units = {"words": [2, 3], "batch_s": 4, "text_batch_s": 8, "text_share": 0.5, "epoch_batches": 4}
-    sections = small_tiny_recipe(
+    spliced = small_tiny_recipe(
         {
+            "language": ["en", "de"],
+            "letters": "all",
             "draft_lm": {"order": 2, "held_out": 2},
             "encoder_cache": {"renderings": 1, "least_score": -100.0},
             "unit_selection": units,
         }
     )
-    spliced = replace(recipe, extension=sections.extension, sections=sections.sections)
     build(spliced, Materials(data, tmp_path / "both", books), ("tokenizer", "encoder", "draft_lm", "editor"), silent)
     (books / "de" / "book.txt").unlink()
     (books / "de").rmdir()
     with pytest.raises(DataError, match="no folder de in it"):
         build(spliced, Materials(data, tmp_path / "both", books), ("lm",), silent)
 
-    further = changed(replace(recipe, vocab_size=280), encoder_from=str(tmp_path / "run" / "model"))
+    further = replace(recipe, vocab_size=280, encoder_from=str(tmp_path / "run" / "model"))
     said: list[str] = []
     build(further, Materials(data, tmp_path / "more"), ("tokenizer", "encoder"), said.append)
     assert any("new are out_bpe.weight, out_bpe.bias" in line for line in said)

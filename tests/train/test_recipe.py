@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from redline.errors import ConfigError
-from redline.train.nar import NarRun
 from redline.train.recipe import NarRecipe, read_recipe, recipe_from_dict
 from redline.train.run import Materials, build
 from redline_recipes.tiny.ar import ArRecipe
-from redline_recipes.tiny.nar import nar_config
+from redline_recipes.tiny.nar import TinyNarRecipe, nar_config
 from tests.corpus import WORDS, editor_recipe, silent, tokenizer_of
 
 
@@ -51,7 +49,6 @@ def test_a_recipe_with_a_kind_is_that_of_a_model_that_answers() -> None:
         ({"edit": {"consistency": 0.2}}, "consistency was tried and not kept"),
         ({"encoder_training": {"steps": 3}}, "left out where no encoder is trained.*tiny.extension"),
         ({"conversations": {"share": 0.5}}, "conversations was tried and not kept"),
-        ({"sections": {}}, "sections is unknown"),
         ({"kind": "granite_speech_plus"}, "kind is unknown.*redline_recipes.tiny"),
     ],
 )
@@ -63,7 +60,8 @@ def test_keys_of_earlier_recipes_are_explained(values: dict[str, object], messag
 def test_sections_of_an_extension_are_as_strict_as_the_others() -> None:
     extension = {"extension": "redline_recipes.tiny.extension"}
     recipe = recipe_from_dict({**extension, "unit_selection": {"words": [2, 4]}, "letters": "a-z"})
-    assert recipe.sections.unit_selection.words == (2, 4) and recipe.sections.encoder_cache.renderings == 0
+    assert isinstance(recipe, TinyNarRecipe)
+    assert recipe.unit_selection.words == (2, 4) and recipe.encoder_cache.renderings == 0
     for values, message in (
         ({"unit_selection": {"word": 3}}, r"\[unit_selection\]: word is unknown"),
         ({"unit_selection": 3}, "it is a section"),
@@ -75,23 +73,21 @@ def test_sections_of_an_extension_are_as_strict_as_the_others() -> None:
 
 OWN = """
 from dataclasses import dataclass
-from redline.train.extension import Extension
+from redline.train.recipe import NarRecipe
 
 @dataclass(frozen=True)
-class Sections:
+class Own(NarRecipe):
     loudness: float = 1.0
 
-class Own(Extension):
-    sections = Sections()
-
-EXTENSION = Own()
+def recipe(values):
+    return Own()
 """
 
 
 def test_an_extension_may_be_a_file_beside_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
     (tmp_path / "own.toml").write_text('extension = "own.py"\nloudness = 0.5\n', encoding="utf-8")
-    assert read_recipe(tmp_path / "own.toml").sections.loudness == 0.5
+    assert vars(read_recipe(tmp_path / "own.toml"))["loudness"] == 0.5
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "own.toml").write_text('extension = "../own.py"\n', encoding="utf-8")
@@ -109,15 +105,10 @@ def test_the_extension_of_the_guide_trains(corpus: Path, model: Path, tmp_path: 
     guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     (tmp_path / "louder.py").write_text(code, encoding="utf-8")
-    (tmp_path / "louder.toml").write_text('extension = "louder.py"\nlouder_db = 20.0\n', encoding="utf-8")
-    told = read_recipe(tmp_path / "louder.toml")
-    assert told.sections.louder_db == 20.0
-    plain = editor_recipe(model, steps=1)
-    recipe = replace(plain, extension=told.extension, sections=told.sections)
+    louder = {"extension": str(tmp_path / "louder.py"), "louder_db": 20.0}
     seen: list[torch.Tensor] = []
-    for chosen, name in ((recipe, "louder"), (plain, "plain")):
-        materials = Materials(corpus, tmp_path / name)
-        build(chosen, materials, ("tokenizer", "editor"), silent)
-        run = NarRun(chosen, materials, silent)
-        seen.append(next(run.extension.source(run, "editor", None).epoch(0)).features)
+    for name, more in (("louder", louder), ("plain", {})):
+        recipe, materials = editor_recipe(model, more, steps=1), Materials(corpus, tmp_path / name)
+        build(recipe, materials, ("tokenizer", "editor"), silent)
+        seen.append(next(recipe.run(materials, silent).source(None).epoch(0)).features)
     torch.testing.assert_close(seen[0], torch.where(seen[1] == 0, seen[0], seen[1] + 0.5))

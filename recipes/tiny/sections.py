@@ -1,0 +1,55 @@
+"""What the recipes of small models say beside the others: keys and sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redline.decoding.ctc_beam import BeamOptions
+from redline.train.data.augment import SpecAugmentOptions
+from redline.train.data.batches import SpeechBatchOptions
+from redline.train.loop.optim import TrainingOptions
+from redline.train.run import Run
+from redline_recipes.tiny.aligned_mixing import MixingOptions
+from redline_recipes.tiny.corruption import CorruptionOptions
+from redline_recipes.tiny.editor import AuxiliaryOptions
+from redline_recipes.tiny.encoder import EncoderLossOptions
+from redline_recipes.tiny.encoder_cache import EncoderCacheOptions
+from redline_recipes.tiny.language_model import TextOptions
+from redline_recipes.tiny.ngram import NgramOptions
+from redline_recipes.tiny.speaker_embedding import EmbeddingOptions
+from redline_recipes.tiny.unit_selection import UnitSelectionOptions
+
+
+@dataclass(frozen=True)
+class TinySections:
+    """Further sections of a recipe; every one may be left out."""
+
+    encoder_from: str = ""
+    """A NAR checkpoint (a bundled name, a folder or a hub id) whose encoder this model begins with."""
+    encoder_batches: SpeechBatchOptions = SpeechBatchOptions()
+    encoder_loss: EncoderLossOptions = EncoderLossOptions()
+    encoder_training: TrainingOptions = TrainingOptions()
+    """The encoder learns by CTC; NAR recipes only."""
+    aligned_mixing: MixingOptions = MixingOptions()
+    draft_lm: NgramOptions = NgramOptions(order=0)
+    """An n-gram LM for shallow fusion while drafts are searched; it needs --text."""
+    draft_search: BeamOptions = BeamOptions()
+    text: TextOptions = TextOptions()
+    corruption: CorruptionOptions = CorruptionOptions()
+    lm_training: TrainingOptions = TrainingOptions()
+    """The language model learns to edit damaged books; NAR recipes only."""
+    language_model_from_base: bool = False
+    """Whether the language model of an AR recipe begins with that of `encoder_from`, whose shape it then has."""
+    auxiliary: AuxiliaryOptions = AuxiliaryOptions()
+    encoder_cache: EncoderCacheOptions = EncoderCacheOptions()
+    cache_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
+    unit_selection: UnitSelectionOptions = UnitSelectionOptions()
+    voices: EmbeddingOptions = EmbeddingOptions()
+    voice_training: TrainingOptions = TrainingOptions(steps=0)
+    """The speaker embedding head; without it the language model alone says who speaks. AR recipes only."""
+
+
+def sections_of(run: Run) -> TinySections:
+    """The sections of a run's recipe."""
+    assert isinstance(run.recipe, TinySections)
+    return run.recipe
