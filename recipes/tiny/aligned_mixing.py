@@ -19,6 +19,7 @@ from redline.manifest import Utterance
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import BatchSource, SpeechBatchOptions
 from redline.train.data.feature_cache import FeatureCache
+from redline.train.loop.distributed import Say
 
 EDGE_S = 0.2
 """Silence kept before the first word and after the last."""
@@ -70,8 +71,9 @@ class MixedSource(BatchSource):
         options: SpeechBatchOptions,
         spec_augment: SpecAugmentOptions | None,
         mixing: MixingOptions,
+        say: Say = lambda line: None,
     ) -> None:
-        super().__init__(utterances, views, options, spec_augment)
+        super().__init__(utterances, views, options, spec_augment, say)
         self.mixing = mixing
         self.by_speaker: dict[str, list[Utterance]] = {}
         for item in self.utterances:

@@ -57,7 +57,7 @@ class ArRecipe(TinySections, Recipe):
     downsample_rate: int = 5
     tasks: TaskOptions = TaskOptions()
     answers: AnswerOptions = AnswerOptions()
-    answer_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
+    answer_batches: SpeechBatchOptions = SpeechBatchOptions()
     answer_training: TrainingOptions = TrainingOptions()
 
     def __post_init__(self) -> None:
@@ -162,8 +162,8 @@ class ArRun(Run):
         recipe, options, questions = self.recipe, self.recipe.unit_selection, self.questions
         if not recipe.encoder_cache.renderings:
             rows = [row for row in self.train_set if row.id in questions.utterances]
-            source = BatchSource(rows, self.views[0], recipe.answer_batches, recipe.spec_augment)
-            return AnswerSource(self.report(source), questions, recipe.answer_batches.seed)
+            source = BatchSource(rows, self.views[0], recipe.answer_batches, recipe.spec_augment, self.say)
+            return AnswerSource(source, questions, recipe.answer_batches.seed)
         layers, tokenizer = (*recipe.export_layers, -1), self.base_tokenizer()
         caches = encoder_caches(self, self.base, layers, tokenizer, recipe.answer_training)
         sentences = None

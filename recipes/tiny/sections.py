@@ -26,7 +26,7 @@ class TinySections:
 
     encoder_from: str = ""
     """A NAR checkpoint (a bundled name, a folder or a hub id) whose encoder this model begins with."""
-    encoder_batches: SpeechBatchOptions = SpeechBatchOptions()
+    encoder_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(0.34, 0.67), augment_from_epoch=2)
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: TrainingOptions = TrainingOptions()
     """The encoder learns by CTC; NAR recipes only."""

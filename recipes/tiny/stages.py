@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
@@ -49,10 +51,9 @@ def encoder_caches(
     run: Run, model: NarModel, layers: tuple[int, ...], tokenizer: Tokenizer, training: TrainingOptions
 ) -> list[EncoderCache]:
     """The training set encoded by a model's encoder, on the run's device; done once and kept."""
-    sections = sections_of(run)
-    total = sum(row.duration for row in run.train_set)
-    blank = model.config.blank_token_id
-    reader = EncoderReader(model.encoder, layers, tokenizer, blank, run.device, run.dtype(training))
+    sections, total = sections_of(run), sum(row.duration for row in run.train_set)
+    dtype = torch.bfloat16 if training.uses_bf16(run.device) else torch.float32
+    reader = EncoderReader(model.encoder, layers, tokenizer, model.config.blank_token_id, run.device, dtype)
     with first_process_first():
         return build_encoder_cache(
             reader,

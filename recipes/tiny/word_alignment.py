@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from redline import audio
 from redline.decoding.word_times import scored_word_times
+from redline.engine.scheduler import batches_by_length
 from redline.errors import RedlineError
 from redline.features import FRAME_RATE, FRAME_SAMPLES, batch_features
 from redline.manifest import Utterance
@@ -49,7 +50,7 @@ def time_words(
     frame_s = model.config.encoder.subsampling / FRAME_RATE
     timed: dict[int, Utterance] = {}
     dropped: dict[str, str] = {}
-    for group in _batches([row.duration for row in utterances], options.batch_s):
+    for group in batches_by_length([row.duration for row in utterances], options.batch_s):
         clips: dict[int, tuple[str, Waveform]] = {}
         for index in group:
             row = utterances[index]
@@ -76,14 +77,3 @@ def time_words(
                     dropped[row.id] = f"does not fit the sound: {score:.2f}, allowed is {options.least_score:g}"
         progress(sum(utterances[index].duration for index in group))
     return [timed[index] for index in sorted(timed)], dropped
-
-
-def _batches(durations: Sequence[float], batch_s: float) -> list[list[int]]:
-    """Indices of clips of similar length, each batch of at most `batch_s` seconds with its padding."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(durations)), key=lambda index: -durations[index]):
-        if groups and (len(groups[-1]) + 1) * durations[groups[-1][0]] <= batch_s:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups

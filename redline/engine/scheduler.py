@@ -118,7 +118,7 @@ class Scheduler:
         return answers
 
 
-def batches_by_length(lengths: Sequence[int], most: float) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[float], most: float) -> list[list[int]]:
     """Indices of clips grouped by length, longest first; a group's count times its longest is at most `most`.
 
     A clip that is longer than `most` is a group of its own.

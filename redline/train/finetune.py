@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -35,6 +34,7 @@ from redline.train.objectives.ar import AnswerObjective, AnswerOptions, AnswerSo
 from redline.train.objectives.nar import EditOptions, EditorObjective, EditorStage, merge_adapters
 from redline.train.run import dtype_of
 
+Rows = list[Utterance]
 HELD_OUT = (4, 200)
 """Fewest and most utterances that are held out where the manifest names no dev split."""
 UNCERTAIN_POINTS = 5.0
@@ -124,10 +124,8 @@ class NarTuning:
         options = EditOptions(lora_rank=plan.lora_rank, encoder_weight=float(plan.train_encoder))
         return EditorObjective(self.model, self.tokenizer, options, self.draft_lm)
 
-    def stage(
-        self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
-    ) -> TrainingStage:
-        return EditorStage(self.objective(plan), source, dev, dev_view)
+    def stage(self, objective: EditorObjective, source: BatchSource, dev: Rows, view: FeatureCache) -> TrainingStage:
+        return EditorStage(objective, source, dev, view)
 
     def save(self, target: Path, tokenizer: Path, dtype: torch.dtype) -> None:
         nar.save_nar(target, self.model, tokenizer, self.draft_lm, dtype=dtype, overwrite=True)
@@ -148,14 +146,12 @@ class ArTuning:
         options = AnswerOptions(lora_rank=plan.lora_rank, train_encoder=plan.train_encoder)
         return AnswerObjective(self.model, self.tokenizer, options)
 
-    def stage(
-        self, source: BatchSource, dev: list[Utterance], dev_view: FeatureCache, plan: FinetunePlan
-    ) -> TrainingStage:
+    def stage(self, objective: AnswerObjective, source: BatchSource, dev: Rows, view: FeatureCache) -> TrainingStage:
         rows = (*source.utterances, *dev)
         asker = Asker((row.text for row in rows), TaskOptions(tick_s=0.01), self.config.kind)
         template = PromptTemplate.from_folder(self.folder, self.config.kind, self.config.names_language)
         questions = Questions(rows, asker, template, self.tokenizer)
-        return AnswerStage(self.objective(plan), AnswerSource(source, questions), questions, dev, dev_view)
+        return AnswerStage(objective, AnswerSource(source, questions), questions, dev, view)
 
     def save(self, target: Path, tokenizer: Path, dtype: torch.dtype) -> None:
         template = self.folder / "chat_template.jinja"
@@ -164,7 +160,7 @@ class ArTuning:
         ar.save_ar(target, self.model, tokenizer, *parts, chat_template=text, dtype=dtype, overwrite=True)
 
 
-def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+def split_rows(rows: Rows) -> tuple[Rows, Rows]:
     """Utterances to train on and to evaluate: the splits train and dev, or a tenth held out by its id.
 
     Rows of any other named split, such as test, are never trained on.
@@ -184,7 +180,7 @@ def split_rows(rows: Sequence[Utterance]) -> tuple[list[Utterance], list[Utteran
     return train, dev
 
 
-def _read_rows(data: Path, text: str, say: Say) -> tuple[list[Utterance], list[Utterance]]:
+def _read_rows(data: Path, text: str, say: Say) -> tuple[Rows, Rows]:
     """The train and dev rows with the texts that are taught; what is left out is reported."""
     rows = training_rows(data, say=say)
     if text == "spoken":
@@ -230,7 +226,7 @@ def finetune(
         write_manifest(out / "dev.jsonl", (row.to_dict() for row in dev))
     wait_for_all()
     torch.manual_seed(options.seed)
-    tuning: type[ArTuning] | type[NarTuning] = ArTuning if ar.is_ar(folder) else NarTuning
+    tuning: Any = ArTuning if ar.is_ar(folder) else NarTuning
     tuned = tuning(folder, place)
     augment = AugmentOptions(views=3, noise_dir=options.noise_dir, rir_dir=options.rir_dir)
     views, dev_view = feature_caches(train, dev, augment, out / "views", say, tuned.rule)
@@ -238,11 +234,9 @@ def finetune(
     seconds = sum(row.duration for row in train)
     plan = FinetunePlan.choose(options, sum(tensor.numel() for tensor in tuned.model.parameters()), seconds)
     say(f"{len(train)} utterances, {seconds / 60:.1f} min to learn from; {len(dev)} to watch; {plan}")
-    batches = SpeechBatchOptions(batch_s=options.batch_s, curriculum=(), augment_from_epoch=0, seed=options.seed)
-    source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0))
-    if source.left_out:
-        say(f"left out: {source.why_left_out}")
-    stage = tuned.stage(source, dev, dev_view, plan)
+    batches = SpeechBatchOptions(batch_s=options.batch_s, seed=options.seed)
+    source = BatchSource(train, views, batches, SpecAugmentOptions(tract_warp=0.03, colour_db=1.0), say)
+    stage = tuned.stage(tuned.objective(plan), source, dev, dev_view)
     stage.name = "finetune"
     often = max(1, min(200, plan.steps // 10))
     training = TrainingOptions(

@@ -77,7 +77,7 @@ class NarRun(Run):
 
     def source(self, model: NarModel) -> EpochSource:
         options, spec_augment = self.recipe.editor_batches, self.recipe.spec_augment
-        return self.report(BatchSource(self.train_set, self.views[0], options, spec_augment))
+        return BatchSource(self.train_set, self.views[0], options, spec_augment, self.say)
 
     def train_editor(self) -> None:
         objective = self.objective()

@@ -96,7 +96,7 @@ class NarRecipe(Recipe):
     encoder_layer_indices: tuple[int, ...] | None = None
     encoder: Mapping[str, Any] = field(default_factory=dict)
     edit: EditOptions = EditOptions()
-    editor_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(), augment_from_epoch=0)
+    editor_batches: SpeechBatchOptions = SpeechBatchOptions()
     editor_training: TrainingOptions = TrainingOptions()
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> Run:

@@ -17,10 +17,8 @@ from redline.errors import ConfigError, DataError
 from redline.features import Rule
 from redline.manifest import Utterance
 from redline.tokenizer import Tokenizer
-from redline.train.data.batches import BatchSource
 from redline.train.data.feature_cache import FeatureCache, feature_caches
 from redline.train.data.rows import spoken_form, training_rows
-from redline.train.data.sampling import sampling_weights
 from redline.train.loop.checkpointing import STATE, load_average, make_folder
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
 from redline.train.loop.loop import fit
@@ -115,19 +113,6 @@ class Run(ABC):
         noise, rooms = (str(folder) if folder else None for folder in (self.materials.noise, self.materials.rooms))
         options = replace(self.recipe.augment, noise_dir=noise, rir_dir=rooms)
         return feature_caches(rows, self.dev_set, options, self.out / "views", self.say, self.rule)
-
-    def report(self, source: BatchSource) -> BatchSource:
-        """Say which utterances of a source do not train, and the sampling weights of the others."""
-        if source.left_out:
-            count = source.left_out.total()
-            self.say(f"{count} of {len(self.train_set)} utterances do not train: {source.why_left_out}")
-        for line in sampling_weights(source.utterances, source.options.balance):
-            self.say(line)
-        return source
-
-    def dtype(self, options: TrainingOptions) -> torch.dtype:
-        """What is computed in on the run's device."""
-        return torch.bfloat16 if options.uses_bf16(self.device) else torch.float32
 
     def fit(self, name: str, stage: Any, options: TrainingOptions) -> None:
         """Train a stage to its last step, in the folder of its name."""

@@ -131,14 +131,15 @@ def test_long_clips_and_impossible_texts_are_left_out_and_counted() -> None:
     view = view_of(rows)
     del view.offsets[rows[4].id]
     options = SpeechBatchOptions(max_utterance_s=80.0, max_characters_per_frame=0.66)
-    source = BatchSource(rows, [view], options, None)
+    said: list[str] = []
+    source = BatchSource(rows, [view], options, None, said.append)
     assert {row.id for row in source.utterances} == {rows[number].id for number in (0, 2, 5)}
-    assert source.why_left_out == (
-        "1 over 80 s, 1 under 20 ms or not readable, 1 with over 0.66 characters a frame of 20 ms"
-    )
+    why = "1 over 80 s, 1 under 20 ms or not readable, 1 with over 0.66 characters a frame of 20 ms"
+    assert said == [f"3 of 6 utterances do not train: {why}"]
     with pytest.raises(DataError, match=r"none of 1 utterances can be trained on: 1 over 80 s"):
         BatchSource(rows[3:4], [view], options, None)
-    assert BatchSource(rows[5:], [view], options, None).why_left_out == ""
+    BatchSource(rows[5:], [view], options, None, said.append)
+    assert len(said) == 1
 
 
 def test_a_run_tells_what_it_leaves_out_and_how_it_balances(tmp_path: Path) -> None:

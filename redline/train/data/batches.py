@@ -15,7 +15,8 @@ from redline.features import FRAME_RATE, FRAME_SAMPLES, pad
 from redline.manifest import Utterance
 from redline.train.data.augment import SpecAugmentOptions, augment_features
 from redline.train.data.feature_cache import FeatureCache
-from redline.train.data.sampling import balanced
+from redline.train.data.sampling import balanced, sampling_weights
+from redline.train.loop.distributed import Say
 from redline.train.loop.optim import check_ranges
 from redline.types import SAMPLE_RATE
 
@@ -41,8 +42,8 @@ class SpeechBatchOptions:
 
     batch_s: float = 80.0
     buckets: int = 12
-    curriculum: tuple[float, ...] = (0.34, 0.67)
-    augment_from_epoch: int = 2
+    curriculum: tuple[float, ...] = ()
+    augment_from_epoch: int = 0
     max_utterance_s: float = 30.0
     max_characters_per_frame: float = 0.0
     """Utterances with more characters of text for each 20 ms are left out, their text can hardly be true; 0: none."""
@@ -67,21 +68,21 @@ class BatchSource:
         views: Sequence[FeatureCache],
         options: SpeechBatchOptions,
         spec_augment: SpecAugmentOptions | None,
+        say: Say = lambda line: None,
     ) -> None:
-        """Raises `DataError` when no utterance can be trained on."""
+        """`say` reports what does not train and sampling weights; raises `DataError` when no utterance can train."""
         reasons = [_why_not(item, views[0], options) for item in utterances]
         kept = [item for item, reason in zip(utterances, reasons, strict=True) if not reason]
-        self.left_out = Counter(reason for reason in reasons if reason)
-        """How many utterances do not train, by reason."""
+        left_out = Counter(filter(None, reasons))
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
         if not kept:
-            raise DataError(f"none of {len(utterances)} utterances can be trained on: {self.why_left_out}")
+            raise DataError(f"none of {len(utterances)} utterances can be trained on: {why}")
         self.utterances = sorted(kept, key=lambda item: item.duration)
         self.views, self.options, self.spec_augment = views, options, spec_augment
-
-    @property
-    def why_left_out(self) -> str:
-        """The reasons for which utterances do not train, with the number of each; empty when all do."""
-        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+        if why:
+            say(f"{left_out.total()} of {len(utterances)} utterances do not train: {why}")
+        for line in sampling_weights(self.utterances, options.balance):
+            say(line)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch after the first `skip`."""

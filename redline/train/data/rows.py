@@ -15,19 +15,18 @@ def training_rows(
     path: Path,
     *,
     split: str | None = None,
-    language: str | Collection[str] | None = None,
+    language: Collection[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Utterance]:
     """The utterances of a manifest that have text, each with an id of its own; `say` reports those that have not.
 
     Raises `DataError` for one that does not tell its duration.
     """
-    languages = (language,) if isinstance(language, str) else language
     manifest = read_manifest(path)
     named = unique_ids(manifest)
     if doubled := [row.id for row, before in zip(named, manifest, strict=True) if row.id != before.id]:
         say(f"{len(doubled)} rows have the id of another and are told apart by a number, first {doubled[0]}")
-    rows = [row for row in named if split in (None, row.split) and (languages is None or row.language in languages)]
+    rows = [row for row in named if split in (None, row.split) and (language is None or row.language in language)]
     with_text = [row for row in rows if row.text]
     if empty := len(rows) - len(with_text):
         say(f"{empty} of {len(rows)} rows have no text and are left out")

@@ -16,6 +16,7 @@ from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance
 from redline.models.config import ArKind
 from redline.prompts import PromptRequest
+from redline.train.loop.optim import check_ranges
 from redline.types import Word
 
 FIELDS = {
@@ -45,8 +46,7 @@ class TaskOptions:
     min_silence_s: float = 0.12  # shorter silences are given to the word after them
 
     def __post_init__(self) -> None:
-        if min(self.transcribe, self.keywords, self.words, self.speakers, self.translate) < 0:
-            raise ConfigError("the shares of tasks are 0 (never) and above")
+        check_ranges(self, "transcribe keywords words speakers translate", 0)
         if self.tick_s <= 0 or abs(round(self.tick_s * 100) - self.tick_s * 100) > 1e-9:
             raise ConfigError(f"tick_s is {self.tick_s}; allowed are whole centiseconds, such as 0.01 or 0.04")
 

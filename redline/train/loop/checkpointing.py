@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -132,14 +133,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
 @torch.no_grad()
 def _load(path: Path, part: str, into: Mapping[str, Tensor]) -> None:
     """Copy tensors to where they were saved from; raises `DataError` when they do not fit."""
-    tensors = _read(path, part)
-    wrong = [name for name, tensor in tensors.items() if name not in into or into[name].shape != tensor.shape]
-    if wrong:
-        raise DataError(
-            f"{path.parent} holds the state of a model of another shape (first: {wrong[0]}); "
-            "go on with the recipe it was trained with, or choose another --out"
-        )
-    for name, tensor in tensors.items():
+    for name, tensor in _read(path, part).items():
+        if name not in into or into[name].shape != tensor.shape:
+            raise DataError(
+                f"{path.parent} holds the state of a model of another shape (first: {name}); "
+                "go on with the recipe it was trained with, or choose another --out"
+            )
         into[name].copy_(placed_like(tensor, into[name]))
 
 
@@ -167,13 +166,12 @@ def load_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[O
     _load(path, "ema.", ema.tensors)
     for number, optimizer in enumerate(optimizers):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments = defaultdict[int, dict[str, Tensor]](dict)
         for name, tensor in _read(path, f"optimizer{number}.").items():
             index, key = name.split(".", 1)
             like = parameters[int(index)]
-            placed = placed_like(tensor, like) if tensor.shape == like.shape else tensor
-            moments.setdefault(int(index), {})[key] = placed
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+            moments[int(index)][key] = placed_like(tensor, like) if tensor.shape == like.shape else tensor
+        optimizer.load_state_dict({"state": dict(moments), "param_groups": optimizer.state_dict()["param_groups"]})
     return Position(**read_metadata(path))
 
 
