@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redline.errors import ConfigError
@@ -14,7 +17,6 @@ from redline.normalize import Letters
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions
 from redline.train.data.feature_cache import AugmentOptions
-from redline.train.extension import load_extension
 from redline.train.loop.optim import TrainingOptions
 from redline.train.objectives.nar import EditOptions
 
@@ -56,7 +58,7 @@ class Recipe:
     language: str | tuple[str, ...] = "en"  # one language or several; utterances of others are not looked at
     letters: Letters = "a-z"
     """What texts are made of: `a-z` for English, `all` for the letters, accents and digits of every language."""
-    extension: str = ""  # a .py file beside the recipe or an installed module, see `redline.train.extension`
+    extension: str = ""  # a .py file beside the recipe or an installed module, see `load_extension`
     projector: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, Any] = field(default_factory=dict)
     augment: AugmentOptions = AugmentOptions()
@@ -163,3 +165,33 @@ def check_value(name: str, value: Any, default: Any) -> None:
     allowed, description = KINDS[type(default)]
     if not isinstance(value, allowed) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise ConfigError(f"{name} is {value!r}; it is {description}, such as {default!r}")
+
+
+def load_extension(name: str) -> Callable[[Mapping[str, Any]], Recipe]:
+    """The function `recipe(values)` of an extension, a .py file or a module; raises `ConfigError` where there is none.
+
+    It returns the recipe that the keys and sections of a file fill, with its defaults: of a class derived from
+    `NarRecipe`, whose `run` is of a class derived from `NarRun`. An extension is the user's own code: nothing of a
+    checkpoint ever names one.
+    """
+    advice = "name a .py file beside the recipe, or a module"
+    try:
+        module = _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and not name.startswith(error.name or name):
+            raise  # a package that the extension needs
+        raise ConfigError(f"recipe extension is {name!r}: there is no such file or module; {advice}") from error
+    function: Callable[[Mapping[str, Any]], Recipe] | None = getattr(module, "recipe", None)
+    if function is None:
+        raise ConfigError(f"recipe extension is {name!r}: it has no function recipe(values); {advice}")
+    return function
+
+
+def _from_file(path: Path) -> ModuleType:
+    name = f"redline_extension_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

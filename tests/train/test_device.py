@@ -17,7 +17,7 @@ from tests.ar_corpus import small_ar_recipe
 from tests.corpus import editor_recipe, silent, small_tiny_recipe
 
 ROOT = Path(__file__).parents[2]
-PRECISION = {"redline/train/loop/optim.py", "redline/train/loop/muon.py"}
+PRECISION = {"redline/train/loop/optim.py"}
 """What a CPU has instructions for is asked here."""
 
 

@@ -17,9 +17,8 @@ from redline.features import FEATURE_DIM
 from redline.manifest import Utterance
 from redline.train.data import batches as data
 from redline.train.data.augment import SpecAugmentOptions
-from redline.train.data.batches import BatchSource, SpeechBatchOptions
+from redline.train.data.batches import BatchSource, SpeechBatchOptions, balanced, hours_of, shares
 from redline.train.data.feature_cache import AugmentOptions, FeatureCache, build_feature_cache
-from redline.train.data.sampling import balanced, hours_of, shares
 from redline.train.recipe import recipe_from_dict
 from redline.train.run import Materials, build
 from tests.corpus import make_corpus, silent, small_recipe

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from redline.errors import ConfigError
-from redline.train.loop.muon import Muon, orthogonal
-from redline.train.loop.optim import TrainingOptions, learning_rate
+from redline.train.loop.optim import Muon, TrainingOptions, learning_rate, orthogonal
 
 
 def test_muon_steps_as_that_of_torch_does() -> None:
