@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +17,7 @@ from torch import Tensor
 from redline.errors import ConfigError
 from redline.features import FRAME_RATE
 from redline.manifest import Utterance
-from redline.train.data.augment import SpecAugmentOptions
-from redline.train.data.batches import BatchSource, SpeechBatchOptions
-from redline.train.data.feature_cache import FeatureCache
-from redline.train.loop.distributed import Say
+from redline.train.data.batches import BatchSource
 
 EDGE_S = 0.2
 """Silence kept before the first word and after the last."""
@@ -64,16 +62,9 @@ def word_borders(utterance: Utterance, row: Tensor) -> list[int]:
 class MixedSource(BatchSource):
     """Batches in which some utterances make room for new ones of the same speaker."""
 
-    def __init__(
-        self,
-        utterances: Sequence[Utterance],
-        views: Sequence[FeatureCache],
-        options: SpeechBatchOptions,
-        spec_augment: SpecAugmentOptions | None,
-        mixing: MixingOptions,
-        say: Say = lambda line: None,
-    ) -> None:
-        super().__init__(utterances, views, options, spec_augment, say)
+    def __init__(self, mixing: MixingOptions, *source: Any) -> None:
+        """`source` are the arguments of a `BatchSource`."""
+        super().__init__(*source)
         self.mixing = mixing
         self.by_speaker: dict[str, list[Utterance]] = {}
         for item in self.utterances:

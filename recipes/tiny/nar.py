@@ -83,8 +83,8 @@ class TinyNarRun(NarRun):
             new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
             self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
         objective = EncoderObjective(model.encoder, self.tokenizer(), recipe.encoder_loss, model.language_head)
-        data = self.train_set, self.views[0], recipe.encoder_batches, recipe.spec_augment
-        source = MixedSource(*data, mixing, self.say)
+        batches, spec_augment = recipe.encoder_batches, recipe.spec_augment
+        source = MixedSource(mixing, self.train_set, self.views[0], batches, spec_augment, self.say)
         if mixing.share:
             self.say(
                 f"mixed: {mixing.share:.0%} of the {source.timed} utterances whose word times the manifest tells "

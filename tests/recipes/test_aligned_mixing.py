@@ -63,7 +63,7 @@ FEATURES = [row(item, said) for item, said in zip(ROWS, SAID, strict=True)]
 
 def mixed(mixing: MixingOptions, rows: list[Utterance] = ROWS) -> MixedSource:
     options = SpeechBatchOptions(batch_s=3, buckets=2, curriculum=())
-    return MixedSource(rows, [cache(FEATURES)], options, None, mixing)
+    return MixedSource(mixing, rows, [cache(FEATURES)], options, None)
 
 
 def test_new_utterances_say_what_their_pieces_said() -> None:
