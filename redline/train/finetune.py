@@ -22,7 +22,7 @@ from redline.prompts import PromptTemplate
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import BatchSource, SpeechBatchOptions
 from redline.train.data.feature_cache import AugmentOptions, FeatureCache, feature_caches, measured
-from redline.train.data.rows import spoken_form, training_rows
+from redline.train.data.rows import training_rows
 from redline.train.data.tasks import Asker, TaskOptions
 from redline.train.loop.checkpointing import BEST, load_best, make_folder, write_errors
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
@@ -182,13 +182,7 @@ def split_rows(rows: Rows) -> tuple[Rows, Rows]:
 
 def _read_rows(data: Path, text: str, say: Say) -> tuple[Rows, Rows]:
     """The train and dev rows with the texts that are taught; what is left out is reported."""
-    rows = training_rows(data, say=say)
-    if text == "spoken":
-        spoken = [spoken_form(row, letters_of(row.language)) for row in rows]
-        rows = [row for row in spoken if row.text]
-        if empty := len(spoken) - len(rows):
-            say(f"{empty} of {len(spoken)} rows have no words that are spoken (signs or digits only) and are left out")
-    train, dev = split_rows(rows)
+    train, dev = split_rows(training_rows(data, letters=letters_of if text == "spoken" else None, say=say))
     if dev[0].split != "dev":
         say(f"no split named dev: {len(dev)} utterances are held out to watch progress")
     words = sum(len(row.text.split()) for row in dev)

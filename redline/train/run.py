@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from redline import untrusted
+from redline.checkpoints.folder import headers
 from redline.errors import ConfigError, DataError
 from redline.features import Rule
 from redline.manifest import Utterance
 from redline.tokenizer import Tokenizer
 from redline.train.data.feature_cache import FeatureCache, feature_caches
-from redline.train.data.rows import spoken_form, training_rows
+from redline.train.data.rows import training_rows
 from redline.train.loop.checkpointing import STATE, load_average, make_folder
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
 from redline.train.loop.loop import fit
@@ -30,7 +30,6 @@ from redline.train.objectives.nar import merge_adapters
 from redline.train.recipe import Recipe
 
 StageFunction = Callable[[], None]
-CONFIG_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Run(ABC):
 
     def _rows(self, split: str) -> list[Utterance]:
         data, languages = self.materials.data, self.recipe.languages
-        rows = training_rows(data, split=split, language=languages, say=self.say)
-        rows = [row for row in (spoken_form(row, self.recipe.letters) for row in rows) if row.text]
+        letters = self.recipe.letters
+        rows = training_rows(data, split=split, language=languages, letters=lambda language: letters, say=self.say)
         if not rows:
             raise DataError(
                 f"{data}: no utterance with language {' or '.join(languages)} and split {split!r}; "
@@ -143,12 +142,8 @@ class Run(ABC):
 
 
 def dtype_of(folder: Path) -> torch.dtype:
-    """The precision in which a checkpoint is kept, as its `config.json` tells; bfloat16 where it does not."""
-    config = untrusted.read_json(folder / "config.json")
-    name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
-    if not isinstance(name, str) or name not in CONFIG_DTYPES:
-        raise ConfigError(f"{folder / 'config.json'}: dtype is {name!r}; allowed are {', '.join(CONFIG_DTYPES)}")
-    return CONFIG_DTYPES[name]
+    """The precision in which a checkpoint is kept: that of its largest tensor."""
+    return max((tensor for file in headers(folder).values() for tensor in file.values()), key=torch.Tensor.numel).dtype
 
 
 def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say, device: str | None = None) -> None:

@@ -16,11 +16,13 @@ def training_rows(
     *,
     split: str | None = None,
     language: Collection[str] | None = None,
+    letters: Callable[[str], Letters] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Utterance]:
     """The utterances of a manifest that have text, each with an id of its own; `say` reports those that have not.
 
-    Raises `DataError` for one that does not tell its duration.
+    With `letters`, of which the texts of a language are made, they are in spoken form. Raises `DataError` for one that
+    does not tell its duration.
     """
     manifest = read_manifest(path)
     named = unique_ids(manifest)
@@ -34,7 +36,12 @@ def training_rows(
         raise DataError(
             f"{path}: {len(timeless)} rows have no duration, first {timeless[0].id}; training needs it (seconds)"
         )
-    return with_text
+    if letters is None:
+        return with_text
+    spoken_rows = [row for row in (spoken_form(row, letters(row.language)) for row in with_text) if row.text]
+    if empty := len(with_text) - len(spoken_rows):
+        say(f"{empty} of {len(with_text)} rows have no words that are spoken (signs or digits only) and are left out")
+    return spoken_rows
 
 
 def unique_ids(rows: Sequence[Utterance]) -> list[Utterance]:

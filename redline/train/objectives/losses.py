@@ -28,8 +28,8 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], 
 
     An utterance whose targets do not fit its frames counts as zero.
     """
-    sizes = torch.tensor([len(row) for row in targets], device=logits.device)
-    return _ctc_sum(logits.float().log_softmax(dim=-1), lengths, targets, blank) / sizes.sum().clamp(min=1)
+    symbols = max(1, sum(map(len, targets)))
+    return _ctc_sum(logits.float().log_softmax(dim=-1), lengths, targets, blank) / symbols
 
 
 def nle_loss(
