@@ -54,18 +54,18 @@ class CachedEditorObjective(EditorObjective):
 
     def __init__(
         self,
-        editor: NarModel,
+        model: NarModel,
         tokenizer: Tokenizer,
         options: EditOptions,
         auxiliary: AuxiliaryOptions,
         draft_lm: NgramLM | None = None,
     ) -> None:
-        if auxiliary.punctuation_weight and editor.punctuation_head is None:
-            editor.punctuation_head = PunctuationHead(editor.config.text.hidden_size)
-        super().__init__(editor, tokenizer, options, draft_lm)
+        if auxiliary.punctuation_weight and model.punctuation_head is None:
+            model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
+        super().__init__(model, tokenizer, options, draft_lm)
         self.auxiliary = auxiliary
-        if editor.punctuation_head is not None:
-            editor.punctuation_head.requires_grad_(auxiliary.punctuation_weight > 0)
+        if model.punctuation_head is not None:
+            model.punctuation_head.requires_grad_(auxiliary.punctuation_weight > 0)
         special = tokenizer.special_ids
         self.vocabulary = [index for index in range(256, tokenizer.vocab_size) if index not in special]
 
@@ -73,7 +73,7 @@ class CachedEditorObjective(EditorObjective):
         """The encoder's output for a batch, or what the cache has of it, on the model's device."""
         if not isinstance(batch, CachedBatch):
             return super().encode(batch)
-        device = self.editor.projector.query.device
+        device = self.model.projector.query.device
         exports = tuple(states.to(device) for states in batch.exports)
         return replace(batch, exports=exports, lengths=batch.lengths.to(device))
 
@@ -91,17 +91,17 @@ class CachedEditorObjective(EditorObjective):
         if encoded.exports[0].shape[1]:
             return super().embed_audio(encoded)
         # With a gradient, as of sound: shards are summed in the order in which the layers' gradients come.
-        shape = len(encoded.lengths), 0, self.editor.config.text.hidden_size
-        return self.editor.projector.query.new_zeros(shape, requires_grad=True), encoded.lengths
+        shape = len(encoded.lengths), 0, self.model.config.text.hidden_size
+        return self.model.projector.query.new_zeros(shape, requires_grad=True), encoded.lengths
 
     def more_terms(self, batch: Any, seen: EditingPass) -> Terms:
         """CTC on the audio embeddings, and the loss of capitals and marks."""
-        editor, auxiliary, blank = self.editor, self.auxiliary, self.editor.config.blank_token_id
+        model, auxiliary, blank = self.model, self.auxiliary, self.model.config.blank_token_id
         terms: Terms = {}
         if auxiliary.audio_ctc_weight and seen.embeds.shape[1]:
-            ctc = audio_ctc(editor.language_model, seen.embeds, seen.audio_lengths, seen.targets, blank)
+            ctc = audio_ctc(model.language_model, seen.embeds, seen.audio_lengths, seen.targets, blank)
             terms["audio"] = (auxiliary.audio_ctc_weight, ctc)
-        head = editor.punctuation_head
+        head = model.punctuation_head
         if head is not None and auxiliary.punctuation_weight and isinstance(batch, CachedBatch):
             logits, head_logits = seen.logits.detach(), head(seen.hidden)
             loss = punctuation_loss(head_logits, logits, seen.slot_lengths, batch.written, self.tokenizer, blank)

@@ -81,11 +81,11 @@ class NarRun(Run):
 
     def train_editor(self) -> None:
         objective = self.objective()
-        stage = EditorStage(objective, self.source(objective.editor), self.dev_set, self.views[1])
+        stage = EditorStage(objective, self.source(objective.model), self.dev_set, self.views[1])
         self.fit("editor", stage, self.recipe.editor_training)
 
     def save(self, objective: EditorObjective) -> None:
-        path, editor, tokenizer = self.out / "model", objective.editor, self.tokenizer_path
+        path, editor, tokenizer = self.out / "model", objective.model, self.tokenizer_path
         nar.save_nar(path, editor, tokenizer, self.draft_lm(), dtype=self.precision, overwrite=True)
         self.record(path, self.recipe.init_from)
 

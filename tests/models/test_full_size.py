@@ -125,7 +125,7 @@ def test_the_recipe_trains_what_the_paper_trains(recipe: NarRecipe, tokenizer: T
     adapters = sum(count for name, count in trained.items() if "lora_" in name)
     assert adapters / 1e6 == pytest.approx(162.5, abs=0.1)
     assert sum(trained.values()) / 1e6 == pytest.approx(242.3, abs=0.1)
-    assert all("lora_" in name or name.startswith("editor.projector.") for name in trained)
+    assert all("lora_" in name or name.startswith("model.projector.") for name in trained)
     assert (recipe.edit.copy_weight, recipe.edit.encoder_weight) == (0.02, 0.0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from redline import prompts
 from redline.decoding.generate import GenerateOptions, generate, token_budget
@@ -27,7 +27,7 @@ from redline.train.data.feature_cache import FeatureCache
 from redline.train.data.tasks import Asker, answer_of, slower
 from redline.train.loop.stage import DEV_BATCH, EpochSource, rates
 from redline.train.objectives.losses import Terms, weighted
-from redline.train.objectives.nar import LoraOptions, set_encoder_mode, with_adapters
+from redline.train.objectives.nar import LoraOptions, TunedObjective
 
 MAX_DEV = 64
 """Dev utterances of each task that are scored."""
@@ -55,22 +55,15 @@ class AnswerOptions(LoraOptions):
     """Whether the encoder learns too; its own draft, which nothing then teaches, may get worse."""
 
 
-class AnswerObjective(nn.Module):
-    """Batch -> cross-entropy of the answers; a frozen encoder never changes, nor do its normalisation's statistics."""
+class AnswerObjective(TunedObjective):
+    """Batch -> cross-entropy of the answers."""
+
+    model: ArModel
 
     def __init__(self, model: ArModel, tokenizer: Tokenizer, options: AnswerOptions) -> None:
-        super().__init__()
-        self.model, self.tokenizer, self.options = model, tokenizer, options
-        model.encoder.requires_grad_(options.train_encoder)
+        super().__init__(model, tokenizer, options, options.train_encoder)
         if model.draft_head is not None:
             model.draft_head.requires_grad_(False)
-        if options.lora_rank:
-            model.language_model = with_adapters(model.language_model, options)
-
-    def train(self, mode: bool = True) -> AnswerObjective:
-        super().train(mode)
-        set_encoder_mode(self.model.encoder, mode and self.options.train_encoder)
-        return self
 
     def forward(self, batch: AnswerBatch) -> tuple[Tensor, dict[str, Tensor]]:
         model, end = self.model, self.model.config.text.eos_token_id
@@ -96,10 +89,7 @@ class AnswerObjective(nn.Module):
 
     def embed_audio(self, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
         """Audio embeddings [B, S, H] and lengths [B] of a batch; a recipe's extension may read them from elsewhere."""
-        device = self.model.projector.query.device
-        with torch.set_grad_enabled(self.options.train_encoder and torch.is_grad_enabled()):
-            encoded = self.model.encode(batch.features.to(device), batch.lengths.to(device))
-        return self.model.embed_audio(encoded)
+        return self.model.embed_audio(self.encode(batch))
 
     def with_audio(self, batch: AnswerBatch, counts: Tensor) -> list[list[int]]:
         """The prompts of a batch, each with as many placeholders as its clip has embeddings [B]."""

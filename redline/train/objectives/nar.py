@@ -57,62 +57,73 @@ class EditingPass(NamedTuple):
     targets: list[list[int]]
 
 
-class EditorObjective(nn.Module):
-    """Batch -> NLE loss; a frozen encoder never changes, and no encoder changes the statistics of its normalisation.
+class TunedObjective(nn.Module):
+    """A language model that learns, as a whole or through adapters, behind an encoder that may learn too.
 
-    A recipe's extension may derive from it: `encode` and `draft` alone know what a batch holds.
+    A frozen encoder never changes, and no encoder changes the statistics of its normalisation.
     """
 
-    def __init__(
-        self, editor: NarModel, tokenizer: Tokenizer, options: EditOptions, draft_lm: NgramLM | None = None
-    ) -> None:
-        """`draft_lm` is the n-gram LM of the drafts' shallow fusion."""
+    def __init__(self, model: Any, tokenizer: Tokenizer, options: LoraOptions, train_encoder: bool) -> None:
         super().__init__()
-        self.draft_lm = draft_lm
-        self.editor = editor
-        self.tokenizer = tokenizer
-        self.options = options
-        editor.encoder.requires_grad_(options.encoder_weight > 0)
+        self.model, self.tokenizer, self.options, self.train_encoder = model, tokenizer, options, train_encoder
+        model.encoder.requires_grad_(train_encoder)
         if options.lora_rank:
-            editor.language_model = with_adapters(editor.language_model, options)
-        for head in (editor.language_head, editor.punctuation_head):
-            if head is not None:
-                head.requires_grad_(False)
+            model.language_model = with_adapters(model.language_model, options)
 
-    def train(self, mode: bool = True) -> EditorObjective:
+    def train(self, mode: bool = True) -> TunedObjective:
         super().train(mode)
-        set_encoder_mode(self.editor.encoder, mode and self.options.encoder_weight > 0)
+        self.model.encoder.train(mode and self.train_encoder)
+        for part in self.model.encoder.modules():
+            if isinstance(part, nn.BatchNorm1d):
+                part.eval()
         return self
 
     def encode(self, batch: Any) -> Any:
         """The encoder's output for a batch, on the model's device: `exports` [B, T, D] each and `lengths` [B]."""
-        device = self.editor.projector.query.device
-        with torch.set_grad_enabled(self.options.encoder_weight > 0 and torch.is_grad_enabled()):
-            return self.editor.encode(batch.features.to(device), batch.lengths.to(device))
+        device = self.model.projector.query.device
+        with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
+            return self.model.encode(batch.features.to(device), batch.lengths.to(device))
+
+
+class EditorObjective(TunedObjective):
+    """Batch -> NLE loss; an extension may derive from it: `encode` and `draft` alone know what a batch holds."""
+
+    model: NarModel
+    options: EditOptions
+
+    def __init__(
+        self, model: NarModel, tokenizer: Tokenizer, options: EditOptions, draft_lm: NgramLM | None = None
+    ) -> None:
+        """`draft_lm` is the n-gram LM of the drafts' shallow fusion."""
+        super().__init__(model, tokenizer, options, options.encoder_weight > 0)
+        self.draft_lm = draft_lm
+        for head in (model.language_head, model.punctuation_head):
+            if head is not None:
+                head.requires_grad_(False)
 
     def draft(self, batch: Any, encoded: Any) -> Sequence[Sequence[int]]:
         """The token ids that are edited, for each utterance."""
         biases = [None] * len(encoded.hidden)
-        return [draft.ids for draft in search_drafts(self.editor.draft_head, encoded, self.draft_lm, biases)]
+        return [draft.ids for draft in search_drafts(self.model.draft_head, encoded, self.draft_lm, biases)]
 
     def embed_audio(self, encoded: Any) -> tuple[Tensor, Tensor]:
         """Audio embeddings [B, S, H] and lengths [B]."""
-        return self.editor.embed_audio(encoded.exports, encoded.lengths)
+        return self.model.embed_audio(encoded.exports, encoded.lengths)
 
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        editor, options = self.editor, self.options
+        model, options = self.model, self.options
         encoded = self.encode(batch)
         embeds, audio_lengths = self.embed_audio(encoded)
-        blank, minimum = editor.config.blank_token_id, editor.config.min_edit_sequence_length
+        blank, minimum = model.config.blank_token_id, model.config.min_edit_sequence_length
         batch_slots = slot_batch(self.draft(batch, encoded), blank, minimum)
         slots, slot_lengths = (part.to(embeds.device) for part in batch_slots)
-        hidden = editor.read(embeds, audio_lengths, slots, slot_lengths)
-        logits = editor.language_model.logits(hidden)
+        hidden = model.read(embeds, audio_lengths, slots, slot_lengths)
+        logits = model.language_model.logits(hidden)
         targets = [self.tokenizer.encode(text) for text in batch.texts]
         nle = nle_loss(logits, slots, slot_lengths, targets, blank, options.copy_weight)
         terms = {"edit": (1.0, nle)}
         if options.encoder_weight:
-            own = encoder_terms(editor.encoder, encoded, batch.texts, self.tokenizer, CtcWeights())
+            own = encoder_terms(model.encoder, encoded, batch.texts, self.tokenizer, CtcWeights())
             terms |= {name: (options.encoder_weight * weight, part) for name, (weight, part) in own.items()}
         terms |= self.more_terms(batch, EditingPass(embeds, audio_lengths, hidden, logits, slot_lengths, targets))
         return weighted(terms)
@@ -120,14 +131,6 @@ class EditorObjective(nn.Module):
     def more_terms(self, batch: Any, seen: EditingPass) -> Terms:
         """Further losses, for objectives that derive from this one."""
         return {}
-
-
-def set_encoder_mode(encoder: nn.Module, training: bool) -> None:
-    """Dropout as in training or not; the statistics of batch norms stay as they are."""
-    encoder.train(training)
-    for part in encoder.modules():
-        if isinstance(part, nn.BatchNorm1d):
-            part.eval()
 
 
 def with_adapters(model: GraniteLM, options: LoraOptions) -> GraniteLM:
@@ -159,16 +162,16 @@ class EditorStage(SpeechStage):
 
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
-        objective, editor, decode = self.objective, self.objective.editor, self.objective.tokenizer.decode
+        objective, model, decode = self.objective, self.objective.model, self.objective.tokenizer.decode
         keep_bias = beam_options(objective.draft_lm).keep_bias
         drafts: list[str] = []
         edited: list[str] = []
-        for features, lengths in self.dev_batches(editor.projector.query.device):
-            encoded = editor.encode(features, lengths)
+        for features, lengths in self.dev_batches(model.projector.query.device):
+            encoded = model.encode(features, lengths)
             ids = EditorObjective.draft(objective, None, encoded)
-            audio, audio_lengths = editor.embed_audio(encoded.exports, encoded.lengths)
-            slots = edit_drafts(editor, audio, audio_lengths, ids, keep_bias)
-            finals = [collapse([slot.label for slot in row], editor.config.blank_token_id) for row in slots]
+            audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
+            slots = edit_drafts(model, audio, audio_lengths, ids, keep_bias)
+            finals = [collapse([slot.label for slot in row], model.config.blank_token_id) for row in slots]
             drafts += [decode(row).strip() for row in ids]
             edited += [decode(row).strip() for row in finals]
         before, after = (rates(self.references, texts, self.languages)[1] for texts in (drafts, edited))
