@@ -14,14 +14,16 @@ from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from redline.decoding.align import align_scores
 from redline.decoding.word_times import BLANK, SPACE
+from redline.engine.scheduler import batches_by_length
 from redline.features import FRAME_RATE, batch_features
 from redline.models.nar import NarModel
 from redline.types import SAMPLE_RATE, Span, Waveform
 
-BATCH_WINDOWS = 6
+BATCH_S = 120.0  # so much sound is encoded, and aligned, at once
 ANCHOR_WORDS = 3
 PIECE_S = 15.0  # shortest stretch between two anchors that is aligned as one
 LONGEST_PIECE_S = 240.0  # where nothing was recognised for so long, nothing is aligned
@@ -83,14 +85,14 @@ def character_posteriors(
 ) -> Posteriors:
     """Windows of a recording in time order -> the posteriors of the character head, on the CPU in half precision."""
     weight = model.encoder.input_linear.weight
-    rows: list[Tensor] = []
-    for first in range(0, len(spans), BATCH_WINDOWS):
-        group = spans[first : first + BATCH_WINDOWS]
-        features, frames = batch_features([wave.part(span) for span in group], model.config.frame_rule)
+    rows = [torch.empty(0)] * len(spans)
+    for group in batches_by_length([span.end - span.start for span in spans], BATCH_S * SAMPLE_RATE):
+        features, frames = batch_features([wave.part(spans[at]) for at in group], model.config.frame_rule)
         out = model.encoder(features.to(weight.device, weight.dtype), frames.to(weight.device))
         log_probs = out.char_logits.float().log_softmax(-1).cpu().half()
-        rows += [row[:length] for row, length in zip(log_probs, out.lengths.tolist(), strict=True)]
-        progress(sum(span.end - span.start for span in group) / SAMPLE_RATE)
+        for at, row, length in zip(group, log_probs, out.lengths.tolist(), strict=True):
+            rows[at] = row[:length].clone()  # a view would keep the padded batch
+        progress(sum(spans[at].end - spans[at].start for at in group) / SAMPLE_RATE)
     firsts = [0, *accumulate(map(len, rows))][: len(rows)]
     samples = SAMPLE_RATE // FRAME_RATE * model.config.encoder.subsampling
     empty = torch.empty(0, model.config.encoder.output_dim)
@@ -153,6 +155,10 @@ class _Piece:
     start: int
     end: int
 
+    @property
+    def frames(self) -> int:
+        return self.end - self.start
+
 
 def _pieces(
     words: Sequence[str], decoded: Sequence[GreedyWord], chain: Sequence[tuple[int, int]], frames: int, least: float
@@ -180,33 +186,42 @@ def align_transcript(words: Sequence[str], posteriors: Posteriors) -> Transcript
     frames, rate = len(posteriors.log_probs), SAMPLE_RATE / posteriors.frame
     aligned: list[AlignedWord | None] = [None] * len(words)
     if chain or frames <= SHORT_S * rate:
-        for piece in _pieces(words, decoded, chain, frames, PIECE_S * rate):
-            if any(words[piece.first : piece.last]) and 0 < piece.end - piece.start <= LONGEST_PIECE_S * rate:
-                for number, word in _aligned_words(words, posteriors, piece):
-                    aligned[number] = word
+        cut = _pieces(words, decoded, chain, frames, PIECE_S * rate)
+        pieces = [
+            each for each in cut if any(words[each.first : each.last]) and 0 < each.frames <= LONGEST_PIECE_S * rate
+        ]
+        for group in batches_by_length([piece.frames for piece in pieces], BATCH_S * rate):
+            for number, word in _aligned_words(words, posteriors, [pieces[at] for at in group]):
+                aligned[number] = word
     return TranscriptAlignment(tuple(aligned), anchored, tuple(letters))
 
 
-def _aligned_words(words: Sequence[str], posteriors: Posteriors, piece: _Piece) -> Iterator[tuple[int, AlignedWord]]:
-    """The words of a piece where they fit best, by their numbers; none where they do not fit into its frames."""
-    log_probs = posteriors.log_probs[piece.start : piece.end].float()  # [T, C]
-    best, wild = log_probs.amax(-1), log_probs.shape[-1]
-    wildcard = torch.maximum(log_probs[:, SPACE], best - WILD_NATS)
+def _aligned_words(
+    words: Sequence[str], posteriors: Posteriors, pieces: Sequence[_Piece]
+) -> Iterator[tuple[int, AlignedWord]]:
+    """The words of some pieces where they fit best, by their numbers; none of a piece that has too few frames."""
+    wild = posteriors.log_probs.shape[-1]
+    rows = [posteriors.log_probs[piece.start : piece.end].float() for piece in pieces]  # [T, C]
     # Row i of the character head is code point i.
-    spelled = [[ord(char) for char in word if 0 < ord(char) < wild] for word in words[piece.first : piece.last]]
-    target = [wild, *(label for labels in spelled if labels for label in (*labels, wild))]
-    scores = torch.cat((log_probs, wildcard[:, None]), dim=-1)[None]  # [1, T, C + 1]
-    (alignment,) = align_scores(scores, torch.tensor([len(log_probs)]), [target], BLANK)
-    at = 1
-    for number, labels in enumerate(spelled, piece.first):
-        if alignment is None or not labels:
-            continue
-        starts, ends = (frames[at : at + len(labels)] for frames in (alignment.starts, alignment.ends))
-        path = torch.full((ends[-1] - starts[0],), BLANK)
-        for label, start, end in zip(labels, starts, ends, strict=True):
-            path[start - starts[0] : end - starts[0]] = label
-        chosen = log_probs[starts[0] : ends[-1]].gather(1, path[:, None])[:, 0]
-        regret = float((best[starts[0] : ends[-1]] - chosen).sum())
-        start, last = (posteriors.sample(piece.start + frame) for frame in (starts[0], ends[-1] - 1))
-        yield number, AlignedWord(start, last + posteriors.frame, regret, len(labels))
-        at += len(labels) + 1
+    spelled = [
+        [[ord(char) for char in word if 0 < ord(char) < wild] for word in words[piece.first : piece.last]]
+        for piece in pieces
+    ]
+    targets = [[wild, *(label for labels in own if labels for label in (*labels, wild))] for own in spelled]
+    wildcards = [torch.maximum(row[:, SPACE], row.amax(-1) - WILD_NATS)[:, None] for row in rows]
+    scores = pad_sequence([torch.cat(both, -1) for both in zip(rows, wildcards, strict=True)], batch_first=True)
+    alignments = align_scores(scores, torch.tensor([piece.frames for piece in pieces]), targets, BLANK)
+    for piece, log_probs, own, alignment in zip(pieces, rows, spelled, alignments, strict=True):
+        at, best = 1, log_probs.amax(-1)
+        for number, labels in enumerate(own, piece.first):
+            if alignment is None or not labels:
+                continue
+            starts, ends = (frames[at : at + len(labels)] for frames in (alignment.starts, alignment.ends))
+            path = torch.full((ends[-1] - starts[0],), BLANK)
+            for label, start, end in zip(labels, starts, ends, strict=True):
+                path[start - starts[0] : end - starts[0]] = label
+            chosen = log_probs[starts[0] : ends[-1]].gather(1, path[:, None])[:, 0]
+            regret = float((best[starts[0] : ends[-1]] - chosen).sum())
+            start, last = (posteriors.sample(piece.start + frame) for frame in (starts[0], ends[-1] - 1))
+            yield number, AlignedWord(start, last + posteriors.frame, regret, len(labels))
+            at += len(labels) + 1
