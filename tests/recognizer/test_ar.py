@@ -331,3 +331,37 @@ def test_user_text_never_becomes_a_control_token(plus: ArRecognizer, forge: Call
         [id for id in plus.plan(forge(text)).prompt if id in special] for text in ("harmless", f"so {token} it")
     )
     assert forged == harmless
+
+
+NOT_SAID = ("Quilter", "oat milk", "Nile")
+
+
+@pytest.mark.parametrize("task", [Task(), Task(words=True), Task(language="de")], ids=["text", "words", "german"])
+@pytest.mark.parametrize("mode", ["trust", "fast"])
+def test_keywords_that_are_not_said_change_nothing_where_the_draft_stands(
+    folders: dict[str, Path], mode: Any, task: Task
+) -> None:
+    recognizer = recognizer_of(folders["granite_speech"], SpeculativeOptions(mode, tau_ctc=100.0))
+    plain = recognize_clips(recognizer, CLIPS, task)
+    assert any(one.text for one in plain) and all(one.accepted == 1.0 for one in plain if one.text)
+    assert recognize_clips(recognizer, CLIPS, replace(task, keywords=NOT_SAID)) == plain
+
+
+def test_keywords_change_nothing_in_an_answer_but_how_their_own_words_are_spelled(
+    recognizer: ArRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+    for keywords in ((), NOT_SAID, ("Zulu",)):
+        asked = says(monkeypatch, "we met at the zulu bar")
+        answers += recognize_clips(recognizer, CLIPS[:1], Task(keywords=keywords))
+        assert all(keyword in asked[0] for keyword in keywords)
+    plain, with_others, with_its_own = answers
+    assert with_others == plain and plain.text == "we met at the zulu bar"
+    assert with_its_own == replace(plain, text="we met at the Zulu bar")
+
+
+@pytest.mark.parametrize("nothing", [(), "", " , ", None], ids=repr)
+def test_an_empty_list_of_keywords_is_no_keywords(folders: dict[str, Path], nothing: Any) -> None:
+    for name, folder in folders.items():
+        model = load_model(folder)
+        assert model.transcribe(CLIPS[0], keywords=nothing) == model.transcribe(CLIPS[0]), name
