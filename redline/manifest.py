@@ -33,7 +33,7 @@ class Utterance:
     split: str = ""
     start: float = 0.0
     end: float | None = None
-    keywords: tuple[str, ...] = ()  # words that must be recognized; a text is a list with commas
+    keywords: tuple[str, ...] = ()  # words that must be recognized, each once; a text is a list with commas
     turns: tuple[Turn, ...] = ()  # where the manifest tells who says what; names count within this utterance only
     words: tuple[Word, ...] = ()  # where the manifest tells when each word is said
     task: str = ""  # what a model that answers prompts is taught with it; empty: whatever the other fields allow
@@ -41,7 +41,7 @@ class Utterance:
     target_language: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keywords", listed(self.keywords))
+        object.__setattr__(self, "keywords", tuple(dict.fromkeys(map(str.strip, listed(self.keywords)))))
 
     def to_dict(self) -> dict[str, Any]:
         """The utterance as a row of a manifest, its recording named from the root."""

@@ -61,7 +61,7 @@ def prepare(
         why = "a text is placed in one language" if language_code is None else f"{model} does not know it"
         raise DataError(f"--language {language}: {why}; name one of {known}")
     options = SegmentationOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language_code))
-    corpus = PreparedCorpus()
+    corpus = PreparedCorpus(encoder, language_code, options)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,7 +73,7 @@ def prepare(
             task = bar.add_task(recording.name)
             printed = len(corpus.notes)
             try:
-                corpus.add(recording, transcript, encoder, language_code, options, partial(_advance, bar, task))
+                corpus.add(recording, transcript, partial(_advance, bar, task))
             except (RedlineError, OSError) as error:
                 corpus.failures.append(console.error_text(error))
             bar.remove_task(task)

@@ -45,8 +45,7 @@ class Result:
     @property
     def distractors(self) -> tuple[str, ...]:
         """Keywords of the prompt that are not the utterance's own."""
-        own = {keyword.strip() for keyword in self.utterance.keywords}
-        return tuple(keyword for keyword in self.task.keywords if keyword not in own)
+        return tuple(keyword for keyword in self.task.keywords if keyword not in self.utterance.keywords)
 
     @property
     def key(self) -> tuple[str, Path, float]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from redline import audio
 from redline.engine.recordings import Recording, Sound, WaveformSound
@@ -17,46 +17,36 @@ from redline.errors import RedlineError
 from redline.evaluate.result import DEFAULT_LANGUAGE, Result
 from redline.manifest import Utterance
 from redline.transcriber import Transcriber
-from redline.types import SAMPLE_RATE, Segment, Span, Task, Transcript, Turn, Waveform, Word
+from redline.types import SAMPLE_RATE, Segment, Span, Task, Transcript, Waveform
 
 
 @dataclass
 class Clock:
-    """Seconds that the recognizer worked, that files took to read, and that the audio lasts."""
+    """Seconds that all took, that files took to read, that the first result took (warming up too), and of audio."""
 
-    busy_s: float = 0.0
-    audio_s: float = 0.0
+    wall_s: float = 0.0
     reading_s: float = 0.0
     first_s: float = 0.0
-    """Seconds to the first result, in which the recognizer warms up, too."""
+    audio_s: float = 0.0
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Count the time inside the block as work, but for what is counted as reading."""
-        started, reading_s = time.perf_counter(), self.reading_s
-        yield
-        took = time.perf_counter() - started - (self.reading_s - reading_s)
-        self.first_s = self.first_s or took
-        self.busy_s += took
-
-    @property
-    def rtfx(self) -> float:
-        """Times faster than real time, without reading files."""
-        return self.audio_s / self.busy_s if self.busy_s > 0 else 0.0
-
-    @property
-    def rtfx_with_reading(self) -> float:
-        """Times faster than real time when reading and decoding files counts."""
-        return self.audio_s / (self.busy_s + self.reading_s) if self.busy_s > 0 else 0.0
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Count the time inside the block as reading."""
+    def counting(self, what: Literal["wall_s", "reading_s"]) -> Iterator[None]:
+        """Add the time inside the block."""
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.reading_s += time.perf_counter() - started
+            setattr(self, what, getattr(self, what) + time.perf_counter() - started)
+
+    @property
+    def rtfx(self) -> float:
+        """Times faster than real time, without reading files."""
+        return self.audio_s / (self.wall_s - self.reading_s) if self.wall_s > self.reading_s else 0.0
+
+    @property
+    def rtfx_with_reading(self) -> float:
+        """Times faster than real time when reading and decoding files counts."""
+        return self.audio_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
 def task_of(utterance: Utterance) -> Task:
@@ -82,15 +72,16 @@ def run(
 
     @contextmanager
     def opened(utterance: Utterance) -> Iterator[Sound]:
-        with clock.reading():
+        with clock.counting("reading_s"):
             wave = clip(load(utterance.audio), utterance)
         yield WaveformSound(wave)
 
     recordings = (Recording(partial(opened, utterance), transcriber.session(task)) for utterance, task in pairs)
     results = transcriber.run(recordings)
     for utterance, task in pairs:
-        with clock.working():
+        with clock.counting("wall_s"):
             answer = next(results)
+        clock.first_s = clock.first_s or clock.wall_s - clock.reading_s
         result = _result(utterance, answer, task)
         clock.audio_s += result.duration
         yield result
@@ -116,7 +107,7 @@ def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task)
         duration=answer.duration,
         confidence=_confidence(answer.segments),
         words=answer.words,
-        turns=transcript_turns(answer),
+        turns=answer.turns,
         language=_language(answer.segments),
         tagged=" ".join(tagged) if tagged else None,
         warnings=answer.warnings,
@@ -125,9 +116,7 @@ def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task)
 
 def _confidence(segments: Sequence[Segment]) -> float | None:
     """The recognizer's confidence, weighed by the length of segments where there are several."""
-    known = [
-        (segment.confidence, segment.end - segment.start) for segment in segments if segment.confidence is not None
-    ]
+    known = [(each.confidence, each.end - each.start) for each in segments if each.confidence is not None]
     total_s = sum(length for _, length in known)
     return round(sum(confidence * length for confidence, length in known) / total_s, 3) if total_s else None
 
@@ -138,21 +127,4 @@ def _language(segments: Sequence[Segment]) -> str | None:
     for segment in segments:
         if segment.language is not None:
             milliseconds[segment.language] += round(1000 * (segment.end - segment.start))
-    return milliseconds.most_common(1)[0][0] if milliseconds else None
-
-
-def transcript_turns(answer: Transcript) -> tuple[Turn, ...]:
-    """The turns of an answer: its own, or those its words or its segments tell; none where no speaker is named."""
-    if answer.turns:
-        return answer.turns
-    pieces: list[Word | Segment] = []
-    for segment in answer.segments:
-        pieces += segment.words if any(word.speaker for word in segment.words) else [segment]
-    if not any(piece.speaker for piece in pieces):
-        return ()
-    turns = []
-    # What the recognizer gives to nobody stays nobody's, and costs errors: to guess a speaker here would flatter it.
-    for speaker, group in groupby(pieces, key=lambda piece: piece.speaker or ""):
-        same = list(group)
-        turns.append(Turn(speaker, same[0].start, same[-1].end, " ".join(piece.text.strip() for piece in same)))
-    return tuple(turns)
+    return max(milliseconds, key=milliseconds.__getitem__, default=None)

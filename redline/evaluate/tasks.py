@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redline.errors import ConfigError, DataError
@@ -11,7 +12,7 @@ from redline.evaluate.metrics.keywords import longest_keyword, phrases
 from redline.evaluate.run import task_of
 from redline.manifest import Utterance
 from redline.normalize import normalised
-from redline.types import Recognizer, Task
+from redline.types import Task
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,12 @@ def tasks_of(utterances: Sequence[Utterance], options: EvaluationOptions) -> lis
             "no row has keywords to ask for; in a manifest they are a list, such as "
             '"keywords": ["Quilter"], and scripts/rare_keywords.py makes them of rare words'
         )
-    pools: dict[str, dict[str, str]] = {}  # of each language, by their normalised words
+    pools: dict[str | None, dict[str, str]] = defaultdict(dict)  # of each language, by their normalised words
     for row, task in zip(utterances, plain, strict=True):
-        pool, language = pools.setdefault(task.language or "", {}), task.language or ""
-        pool.update((words, key) for key in row.keywords if (words := normalised(key, language)))
+        pools[task.language].update((normalised(key, task.language or ""), key) for key in row.keywords)
     pools = {language: dict(sorted(pool.items())) for language, pool in pools.items()}
     return [
-        replace(task, keywords=_prompt_keywords(row, task.language or "", pools[task.language or ""], options))
+        replace(task, keywords=_prompt_keywords(row, task.language or "", pools[task.language], options))
         for row, task in zip(utterances, plain, strict=True)
     ]
 
@@ -55,34 +55,21 @@ def tasks_of(utterances: Sequence[Utterance], options: EvaluationOptions) -> lis
 def _prompt_keywords(
     utterance: Utterance, language: str, pool: Mapping[str, str], options: EvaluationOptions
 ) -> tuple[str, ...]:
-    own = own_keywords(utterance)
+    own = utterance.keywords
     if not options.distractors:
         return own
     spoken = phrases(utterance.text, language, longest_keyword(pool)) | {normalised(k, language) for k in own}
-    others = [keyword for words, keyword in pool.items() if words not in spoken]
+    others = [keyword for words, keyword in pool.items() if words and words not in spoken]
     draw = random.Random(f"{options.seed} {utterance.id}")  # of its own, so that leaving out rows changes no order
     mixed = [*own, *draw.sample(others, min(options.distractors, len(others)))]
     draw.shuffle(mixed)  # the place in the list must not tell which are said
     return tuple(mixed)
 
 
-def own_keywords(utterance: Utterance) -> tuple[str, ...]:
-    """The keywords of an utterance as a prompt holds them, each once."""
-    return tuple(dict.fromkeys(keyword.strip() for keyword in utterance.keywords))
-
-
 def count_short_prompts(tasks: Sequence[Task], utterances: Sequence[Utterance], options: EvaluationOptions) -> int:
     """Prompts with fewer distractors than were wanted, because there are no more."""
-    if not options.distractors:
-        return 0
-    distractors = [len(task.keywords) - len(own_keywords(row)) for task, row in zip(tasks, utterances, strict=True)]
+    distractors = [len(task.keywords) - len(row.keywords) for task, row in zip(tasks, utterances, strict=True)]
     return sum(count < options.distractors for count in distractors)
-
-
-def check_tasks(recognizer: Recognizer, tasks: Iterable[Task]) -> None:
-    """Raises `UnsupportedTaskError` before hours of work, where a model cannot do what one of the tasks asks."""
-    for task in dict.fromkeys(tasks):
-        recognizer.limits(task)
 
 
 def describe_tasks(tasks: Sequence[Task], utterances: Sequence[Utterance]) -> str:
@@ -90,7 +77,7 @@ def describe_tasks(tasks: Sequence[Task], utterances: Sequence[Utterance]) -> st
     parts = ["speakers"] if any(task.speakers for task in tasks) else []
     parts += ["word times"] if any(task.words for task in tasks) else []
     if prompted := sum(len(task.keywords) for task in tasks):
-        own = sum(len(own_keywords(row)) for row in utterances)
+        own = sum(len(row.keywords) for row in utterances)
         line = f"{own / len(tasks):.1f} keywords a prompt"
         parts.append(line + (f" and {(prompted - own) / len(tasks):.1f} that are not said" if prompted > own else ""))
     return ", ".join(parts)

@@ -59,8 +59,11 @@ def _beside(recording: Path) -> Path | None:
 
 @dataclass
 class PreparedCorpus:
-    """What became of all recordings so far."""
+    """What became of all recordings so far, with the model that aligns them."""
 
+    model: NarModel
+    language: str
+    options: SegmentationOptions
     kept: list[dict[str, Any]] = field(default_factory=list)  # rows of the manifest
     dropped: list[dict[str, Any]] = field(default_factory=list)  # rows that do not fit their sound, with the reason
     words: int = 0  # of all texts
@@ -69,15 +72,7 @@ class PreparedCorpus:
     notes: list[str] = field(default_factory=list)  # what was odd about a recording or a text, each with its file
     failures: list[str] = field(default_factory=list)  # texts of which less than half fits, with what to try
 
-    def add(
-        self,
-        recording: Path,
-        text: Path,
-        model: NarModel,
-        language: str,
-        options: SegmentationOptions,
-        progress: Callable[[float, float], None],
-    ) -> None:
+    def add(self, recording: Path, text: Path, progress: Callable[[float, float], None]) -> None:
         """Segment one recording by its text; `progress` gets seconds that are done, and of the whole recording.
 
         Raises `AudioError`, `DataError` or `OSError` for a recording or text that cannot be read.
@@ -86,8 +81,8 @@ class PreparedCorpus:
         self.notes += [f"{recording}: {notice.message}" for notice in wave.warnings]
         self.notes += [f"{text}: {note}" for note in material.notes]
         self.speakers.update(dict(material.speakers))
-        words = list(transcript_words(material.lines, options.letters))
-        result = segment_transcript(model, wave, words, options, lambda done: progress(done, wave.duration))
+        words = list(transcript_words(material.lines, self.options.letters))
+        result = segment_transcript(self.model, wave, words, self.options, lambda done: progress(done, wave.duration))
         self.words += result.num_words
         self.kept_words += result.kept
         if abs(result.late_s) >= LATE_S:
@@ -99,7 +94,7 @@ class PreparedCorpus:
             self.failures.append(_unfitting(recording, text, result))
         for row in result.rows:
             rows = self.dropped if row.dropped else self.kept
-            rows.append(row.to_dict(recording.resolve(), language, recording.stem))
+            rows.append(row.to_dict(recording.resolve(), self.language, recording.stem))
 
 
 def _unfitting(recording: Path, text: Path, result: SegmentedTranscript) -> str:

@@ -138,7 +138,7 @@ def segment_transcript(
         for word, place in zip(words, alignment.words, strict=True)
         if word.shown is not None and place is not None
     ]
-    rows = [_row(words, alignment, phrases, options) for phrases in _joined(words, alignment, wave, options)]
+    rows = _Segmenter(words, alignment, _silent_frames(frame_levels(wave.samples)), len(wave.samples), options).rows()
     return SegmentedTranscript(tuple(rows), len(words), alignment.anchored, float(np.median(late)) if late else 0.0)
 
 
@@ -153,53 +153,96 @@ class _Phrase:
     reason: str  # why it is not to be trusted; empty where it is
 
 
-def _joined(
-    words: Sequence[TranscriptWord], alignment: TranscriptAlignment, wave: Waveform, options: SegmentationOptions
-) -> list[list[_Phrase]]:
-    """Phrases of each row: neighbours that are all good, near each other and of one turn, or that are all bad."""
-    rows: list[list[_Phrase]] = []
-    for phrase in _phrases(words, alignment, wave, options):
-        last = rows[-1][-1] if rows else None
-        fits = last is not None and bool(phrase.reason) == bool(last.reason)
-        if last is not None and fits and not phrase.reason:
-            turns = {words[at].turn for each in (last, phrase) for at in (each.first, each.last - 1)}
-            near = phrase.start - last.end <= LONGEST_PAUSE_S * SAMPLE_RATE - 2 * MARGIN
-            fits = len(turns) == 1 and near and phrase.end - rows[-1][0].start <= options.longest_s * SAMPLE_RATE
-        if fits:
-            rows[-1].append(phrase)
-        else:
-            rows.append([phrase])
-    return rows
+@dataclass(frozen=True)
+class _Segmenter:
+    """Cuts an aligned text into rows; `silent` tells which frames of the recording are silence, [T]."""
 
+    words: Sequence[TranscriptWord]
+    alignment: TranscriptAlignment
+    silent: NDArray[np.bool_]
+    samples: int  # of the recording
+    options: SegmentationOptions
 
-def _row(
-    words: Sequence[TranscriptWord],
-    alignment: TranscriptAlignment,
-    phrases: Sequence[_Phrase],
-    options: SegmentationOptions,
-) -> PreparedRow:
-    """One row of phrases that are all good or all bad."""
-    first, last, start, end = phrases[0].first, phrases[-1].last, phrases[0].start, phrases[-1].end
-    own, places = words[first:last], [place for place in alignment.words[first:last] if place is not None]
-    regret = sum(place.regret for place in places) / max(1, sum(place.letters for place in places))
-    seconds = (end - start) / SAMPLE_RATE
-    reason = "; ".join(dict.fromkeys(phrase.reason for phrase in phrases if phrase.reason))
-    if not reason and regret > options.most_regret:
-        reason = f"does not fit the sound: {regret:.2f} nats a character, allowed are {options.most_regret:g}"
-    if not reason and seconds > options.longest_s:
-        reason = f"{seconds:.1f} s without a pause that is certain, longer than {options.longest_s:g} s"
-    if not reason and seconds < options.shortest_s:
-        reason = f"{seconds:.2f} s, shorter than {options.shortest_s:g} s"
-    speakers = {word.speaker for word in own}
-    return PreparedRow(
-        start / SAMPLE_RATE,
-        end / SAMPLE_RATE,
-        " ".join(word.written for word in own),
-        regret if places else float("inf"),
-        reason,
-        own[0].speaker if len(speakers) == 1 else "",
-        tuple(_turns(own, places, start)) if len(speakers) > 1 and not reason else (),
-    )
+    def rows(self) -> Iterator[PreparedRow]:
+        """Rows of phrases that are all good, near each other and of one turn, or that are all bad."""
+        row: list[_Phrase] = []
+        for phrase in self._phrases():
+            if row and not self._fits(row, phrase):
+                yield self._row(row)
+                row = []
+            row.append(phrase)
+        yield self._row(row)
+
+    def _fits(self, row: Sequence[_Phrase], phrase: _Phrase) -> bool:
+        """Whether a row can go on with the next phrase."""
+        last = row[-1]
+        if phrase.reason or last.reason:
+            return bool(phrase.reason and last.reason)
+        turns = {self.words[at].turn for each in (last, phrase) for at in (each.first, each.last - 1)}
+        near = phrase.start - last.end <= LONGEST_PAUSE_S * SAMPLE_RATE - 2 * MARGIN
+        return len(turns) == 1 and near and phrase.end - row[0].start <= self.options.longest_s * SAMPLE_RATE
+
+    def _row(self, phrases: Sequence[_Phrase]) -> PreparedRow:
+        """One row of phrases that are all good or all bad."""
+        first, last, start, end = phrases[0].first, phrases[-1].last, phrases[0].start, phrases[-1].end
+        own, places = self.words[first:last], [each for each in self.alignment.words[first:last] if each is not None]
+        regret = sum(place.regret for place in places) / max(1, sum(place.letters for place in places))
+        seconds, options = (end - start) / SAMPLE_RATE, self.options
+        reason = "; ".join(dict.fromkeys(phrase.reason for phrase in phrases if phrase.reason))
+        if not reason and regret > options.most_regret:
+            reason = f"does not fit the sound: {regret:.2f} nats a character, allowed are {options.most_regret:g}"
+        if not reason and seconds > options.longest_s:
+            reason = f"{seconds:.1f} s without a pause that is certain, longer than {options.longest_s:g} s"
+        if not reason and seconds < options.shortest_s:
+            reason = f"{seconds:.2f} s, shorter than {options.shortest_s:g} s"
+        speakers = {word.speaker for word in own}
+        return PreparedRow(
+            start / SAMPLE_RATE,
+            end / SAMPLE_RATE,
+            " ".join(word.written for word in own),
+            regret if places else float("inf"),
+            reason,
+            own[0].speaker if len(speakers) == 1 else "",
+            tuple(_turns(own, places, start)) if len(speakers) > 1 and not reason else (),
+        )
+
+    def _phrases(self) -> Iterator[_Phrase]:
+        """Cut the words at every certain pause, and judge what stands between two of them."""
+        known = [(number, place) for number, place in enumerate(self.alignment.words) if place is not None]
+        # First word after a pause, where the sound before it ends and where it begins again.
+        borders = [(0, 0, _onset(known[0][1], self.silent))]
+        for (left, before), (right, after) in pairwise(known):
+            pause = _pause(before, after, self.silent) if right == left + 1 else None
+            if pause and self._is_certain(left, -1) and self._is_certain(right, 1):
+                borders.append((right, *pause))
+        borders.append((len(self.words), _offset(known[-1][1], self.silent, self.samples), 0))
+        for (first, _, start), (last, end, _) in pairwise(borders):
+            yield _Phrase(first, last, start, end, self._distrust(first, last, start, end))
+
+    def _is_certain(self, at: int, step: int) -> bool:
+        """Whether a word at a border fits well, with its neighbour where it is short."""
+        regret, letters, places = 0.0, 0, self.alignment.words
+        while letters < 4 and 0 <= at < len(places) and (place := places[at]) is not None:
+            regret, letters, at = regret + place.regret, letters + place.letters, at + step
+        return letters > 0 and regret <= self.options.most_border_regret * letters
+
+    def _distrust(self, first: int, last: int, start: int, end: int) -> str:
+        """Why words [first, last) between pauses at two samples are not to be trusted; empty where they are."""
+        words, options, foreign = self.words[first:last], self.options, self.alignment.letters_between
+        if numbers := [word.written for word in words if not word.spoken]:
+            return f"{', '.join(numbers[:3])}: how a number in digits is said is not known; write it in words"
+        at, name = start, ""
+        for word, place in zip(words, self.alignment.words[first:last], strict=True):
+            if place is None:
+                return f"no place was found for {word.written!r}"
+            if place.letters >= 3 and place.regret > options.most_word_regret * place.letters:
+                return f"{word.written!r} at {place.start / SAMPLE_RATE:.1f} s does not fit the sound"
+            if foreign(at, place.start) >= options.foreign_letters:
+                return f"before {word.written!r} at {place.start / SAMPLE_RATE:.1f} s more is said than is written"
+            at, name = place.end, word.written
+        if foreign(at, end) >= options.foreign_letters:
+            return f"after {name!r} at {at / SAMPLE_RATE:.1f} s more is said than is written"
+        return ""
 
 
 def _turns(words: Sequence[TranscriptWord], places: Sequence[AlignedWord], start: int) -> Iterator[Turn]:
@@ -207,56 +250,6 @@ def _turns(words: Sequence[TranscriptWord], places: Sequence[AlignedWord], start
         pairs = list(run)
         times = [round(max(0, at - start) / SAMPLE_RATE, 3) for at in (pairs[0][1].start, pairs[-1][1].end)]
         yield Turn(speaker or "?", times[0], times[1], " ".join(word.written for word, _ in pairs))
-
-
-def _phrases(
-    words: Sequence[TranscriptWord], alignment: TranscriptAlignment, wave: Waveform, options: SegmentationOptions
-) -> Iterator[_Phrase]:
-    """Cut the words at every certain pause, and judge what stands between two of them."""
-    silent = _silent_frames(frame_levels(wave.samples))
-    known = [(number, place) for number, place in enumerate(alignment.words) if place is not None]
-    # First word after a pause, where the sound before it ends and where it begins again.
-    borders = [(0, 0, _onset(known[0][1], silent))]
-    for (left, before), (right, after) in pairwise(known):
-        pause = _pause(before, after, silent) if right == left + 1 else None
-        if pause and all(_is_certain(alignment.words, at, step, options) for at, step in ((left, -1), (right, 1))):
-            borders.append((right, *pause))
-    borders.append((len(words), _offset(known[-1][1], silent, len(wave.samples)), 0))
-    for (first, _, start), (last, end, _) in pairwise(borders):
-        pairs = list(zip(words[first:last], alignment.words[first:last], strict=True))
-        yield _Phrase(first, last, start, end, _distrust(pairs, start, end, alignment, options))
-
-
-def _is_certain(places: Sequence[AlignedWord | None], at: int, step: int, options: SegmentationOptions) -> bool:
-    """Whether a word at a border fits well, with its neighbour where it is short."""
-    regret, letters = 0.0, 0
-    while letters < 4 and 0 <= at < len(places) and (place := places[at]) is not None:
-        regret, letters, at = regret + place.regret, letters + place.letters, at + step
-    return letters > 0 and regret <= options.most_border_regret * letters
-
-
-def _distrust(
-    pairs: Sequence[tuple[TranscriptWord, AlignedWord | None]],
-    start: int,
-    end: int,
-    alignment: TranscriptAlignment,
-    options: SegmentationOptions,
-) -> str:
-    """Why the words between pauses at two samples are not to be trusted; empty where they are."""
-    if numbers := [word.written for word, _ in pairs if not word.spoken]:
-        return f"{', '.join(numbers[:3])}: how a number in digits is said is not known; write it in words"
-    at, name = start, ""
-    for word, place in pairs:
-        if place is None:
-            return f"no place was found for {word.written!r}"
-        if place.letters >= 3 and place.regret > options.most_word_regret * place.letters:
-            return f"{word.written!r} at {place.start / SAMPLE_RATE:.1f} s does not fit the sound"
-        if alignment.letters_between(at, place.start) >= options.foreign_letters:
-            return f"before {word.written!r} at {place.start / SAMPLE_RATE:.1f} s more is said than is written"
-        at, name = place.end, word.written
-    if alignment.letters_between(at, end) >= options.foreign_letters:
-        return f"after {name!r} at {at / SAMPLE_RATE:.1f} s more is said than is written"
-    return ""
 
 
 def _silent_frames(levels: NDArray[np.float32]) -> NDArray[np.bool_]:

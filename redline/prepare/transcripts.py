@@ -102,24 +102,19 @@ def decode_text(path: Path) -> tuple[str, list[str]]:
     Raises `DataError` for a file that is no text.
     """
     data = path.read_bytes()
-    for mark, name in _BOMS:
-        if data.startswith(mark):
-            try:
-                return data.decode(name), []
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}: begins as {name} but is damaged ({error}); save it as UTF-8") from error
+    name, notes = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8"), list[str]()
     even, odd = data[0:4096:2].count(0), data[1:4096:2].count(0)
-    if max(even, odd) > len(data[:4096]) // 4 > 0:
+    if name == "utf-8" and max(even, odd) > len(data[:4096]) // 4 > 0:
         name = "utf-16-be" if even > odd else "utf-16-le"
-        try:
-            return data.decode(name), [f"read as {name.upper()}"]
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: this is no text; save the transcript as UTF-8") from None
-    if b"\0" in data:
+        notes = [f"read as {name.upper()}"]
+    if name == "utf-8" and b"\0" in data:
         raise DataError(f"{path}: this is no text (it holds zero bytes); save the transcript as UTF-8")
     try:
-        return data.decode("utf-8"), []
+        return data.decode(name), notes
     except UnicodeDecodeError as error:
+        if name != "utf-8":
+            reason = f"this is no text, or it is damaged: {name.upper()} ends at byte {error.start}"
+            raise DataError(f"{path}: {reason}; save the transcript as UTF-8") from error
         note = f"not UTF-8 (byte {error.start}); read as Windows-1252, save it as UTF-8 if letters come out wrong"
         return data.decode("cp1252", errors="replace"), [note]
 

@@ -17,8 +17,8 @@ from redline.longform.session import SessionOptions
 from redline.manifest import Utterance, read_manifest, write_manifest
 from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
-from redline.types import Hypothesis, Notice, Request, Segment, Task, Transcript, Turn, Waveform, Word
-from tests.evaluate.results import SPEAKERS, load_tone, prompted, timed, utterance
+from redline.types import Hypothesis, Notice, Request, Task, Waveform
+from tests.evaluate.results import load_tone, prompted, timed, utterance
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
 WHOLE = SessionOptions(vad=None)
@@ -128,13 +128,3 @@ def test_an_answer_keeps_what_it_was_asked() -> None:
     asked = prompted("other", "own")
     (result,) = results(FakeRecognizer(lambda clip: "a"), [utterance("a", "1", keywords=("own",))], [asked])
     assert result.task == asked and result.distractors == ("other",)
-
-
-def test_turns_come_from_the_answer_its_words_or_its_segments() -> None:
-    words = (Word(0, 1, "a", speaker="x"), Word(1, 2, " b", speaker="x"), Word(2, 3, "c"), Word(3, 4, "d", speaker="x"))
-    expected = (Turn("x", 0, 2, "a b"), Turn("", 2, 3, "c"), Turn("x", 3, 4, "d"))
-    first = Segment(0, 0, 4, "a b c d", words=words)
-    segments = (first, Segment(1, 4, 6, "e f", speaker="y", words=(Word(4, 5, "e"),)))
-    assert run.transcript_turns(Transcript("a b c d e f", segments)) == (*expected, Turn("y", 4, 6, "e f"))
-    assert run.transcript_turns(Transcript("a", segments, turns=SPEAKERS)) == SPEAKERS
-    assert run.transcript_turns(Transcript("a", (Segment(0, 0, 1, "a"),))) == ()

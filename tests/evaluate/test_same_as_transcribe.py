@@ -1,4 +1,4 @@
-"""What is scored is what users run: `redline evaluate` of a row is `redline transcribe` of its file, with real models."""
+"""What is scored is what users run: `redline evaluate` of a row is `redline transcribe` of its file."""
 
 from __future__ import annotations
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from redline.errors import ConfigError, DataError, UnsupportedTaskError
+from redline.errors import ConfigError, DataError
 from redline.evaluate import run
-from redline.evaluate.tasks import EvaluationOptions, check_tasks, count_short_prompts, describe_tasks, tasks_of
+from redline.evaluate.tasks import EvaluationOptions, count_short_prompts, describe_tasks, tasks_of
 from redline.manifest import Utterance
-from redline.testing import FakeRecognizer
-from redline.types import ClipLimits, Task
+from redline.types import Task
 from tests.evaluate.results import utterance
 
 
@@ -64,15 +63,3 @@ def test_what_is_asked_is_described() -> None:
     asked = tasks_of(rows, EvaluationOptions(True, True, True, distractors=1))
     expected = "speakers, word times, 1.0 keywords a prompt and 1.0 that are not said"
     assert describe_tasks(asked, rows) == expected
-
-
-def test_a_task_that_a_model_cannot_do_is_refused_before_the_work() -> None:
-    class Plain(FakeRecognizer):
-        def limits(self, task: Task) -> ClipLimits:
-            if task.speakers:
-                raise UnsupportedTaskError("speakers")
-            return super().limits(task)
-
-    check_tasks(Plain(), [Task(language="en"), Task(language="en", words=True)])
-    with pytest.raises(UnsupportedTaskError):
-        check_tasks(Plain(), [Task(language="en"), Task(language="en", speakers=True)])

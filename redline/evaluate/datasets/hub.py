@@ -75,22 +75,24 @@ def pinned(address: HubAddress) -> HubAddress:
 
 @dataclass(frozen=True)
 class HubSounds:
-    """Loads the recordings of data sets, by the paths that their utterances have: address / number of the row."""
+    """Loads the recordings of data sets, by the paths that their utterances have: address / number of the row.
 
-    sets: Mapping[Path, Any]
-    folders: Mapping[Path, Sequence[Path]]
-    """Where the files of each set lie; a row may name no other, whoever wrote it."""
+    `sets` has the rows of each, and the folders in which its files lie; a row may name no other, whoever wrote it.
+    """
+
+    sets: Mapping[Path, tuple[Any, Sequence[Path]]]
 
     def __call__(self, path: Path) -> Waveform:
         """Decode the sound of one row; raises `AudioError` naming it."""
-        sound = self.sets[path.parent][int(path.name)]["audio"] or {}
+        rows, folders = self.sets[path.parent]
+        sound = rows[int(path.name)]["audio"] or {}
         if data := sound.get("bytes"):
             stream = BytesIO(data)
             stream.name = str(path)  # for errors
             return audio.load(stream)
         if not (file := sound.get("path")):
             raise AudioError(f"{path}: the row holds neither the bytes nor the path of a recording")
-        for folder in self.folders[path.parent]:
+        for folder in folders:
             inside = (folder / file).resolve()
             if inside.is_relative_to(folder.resolve()):
                 return audio.load(inside)
@@ -98,10 +100,6 @@ class HubSounds:
             f"{path}: the row names {file!r}, which is no file of the data set, and is not opened; a row holds the "
             "bytes of its recording, or names a file in the folder of the set"
         )
-
-    def __or__(self, other: HubSounds) -> HubSounds:
-        """The recordings of both."""
-        return HubSounds({**self.sets, **other.sets}, {**self.folders, **other.folders})
 
 
 def read_hub(name: str, options: DatasetOptions) -> Dataset | None:
@@ -145,7 +143,7 @@ def read_address(
         utterances.append(Utterance(id, path, transcript, seconds, language, source=source or address.name))
     if not utterances:
         raise DataError(f"{address}: none of its {without_text} rows has a text that can be scored")
-    return utterances, without_text, HubSounds({root: rows}, {root: _folders(address)})
+    return utterances, without_text, HubSounds({root: (rows, _folders(address))})
 
 
 def _folders(address: HubAddress) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from redline.errors import DataError
@@ -35,7 +36,7 @@ def read_leaderboard(limit: int | None = None) -> Dataset:
     Raises `DataError` when one of the sets cannot be read: a mean of the others would be a different number.
     """
     utterances: list[Utterance] = []
-    without_text, sounds = 0, HubSounds({}, {})
+    without_text, sounds = 0, dict[Path, Any]()
     revision = hub.pinned(SETS["ami"]).revision
     for name, address in SETS.items():
         rows, skipped, more = hub.read_address(
@@ -43,9 +44,9 @@ def read_leaderboard(limit: int | None = None) -> Dataset:
         )
         utterances += rows
         without_text += skipped
-        sounds |= more
+        sounds |= more.sets
     metric = Metric("mean of sets", "mean_of_sets", partial(mean_of_sets, limit=limit), describe_mean)
-    return Dataset("leaderboard", utterances, without_text, "the Open ASR leaderboard", sounds, (metric,))
+    return Dataset("leaderboard", utterances, without_text, "the Open ASR leaderboard", HubSounds(sounds), (metric,))
 
 
 def mean_of_sets(results: Sequence[Result], limit: int | None = None) -> dict[str, Any] | None:

@@ -7,13 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from redline import languages
+from redline.errors import DataError
 from redline.evaluate.datasets.cuts import read_cuts
 from redline.evaluate.datasets.dataset import Dataset, DatasetOptions
 from redline.evaluate.datasets.folder import read_folder
 from redline.evaluate.datasets.hub import read_hub
-from redline.evaluate.datasets.manifest import read_rows
+from redline.manifest import read_manifest
+
+
+def read_rows(name: str, options: DatasetOptions) -> Dataset:
+    """The utterances of a manifest, of one split and one language where they are named."""
+    path = Path(name)
+    rows = read_manifest(path, split=options.split, language=options.language)
+    if not rows:
+        raise DataError(f"{path}: there is nothing in it; a manifest has one JSON object a line")
+    with_text = [row for row in rows if row.text]
+    title = path.name + (f", {options.split}" if options.split else "")
+    return Dataset(path.name, with_text[: options.limit], len(rows) - len(with_text), title)
+
 
 READERS: tuple[Callable[[str, DatasetOptions], Dataset | None], ...] = (read_hub, read_folder, read_cuts, read_rows)
 """Each reads what a name stands for, or gives None where it is of another kind; the first that can is taken."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import zip_longest
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,18 +14,9 @@ from redline.errors import DataError, RedlineError
 
 DRAWS = 1000  # bootstrap samples of an interval
 
-CountsT = TypeVar("CountsT", bound="Counts")
-
-
-class Counts:
-    """Base of frozen dataclasses of counts, which add up field by field."""
-
-    def __add__(self: CountsT, other: CountsT) -> CountsT:
-        return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
 
 @dataclass(frozen=True)
-class Errors(Counts):
+class Errors:
     """Counts of errors against `length` reference units (words or characters)."""
 
     insertions: int = 0
@@ -108,7 +99,7 @@ def second_opinion(reference: str, hypothesis: str) -> Errors | None:
 
 def total(errors: Iterable[Errors]) -> Errors:
     """The sum: a corpus error rate weighs every reference word alike, not every utterance."""
-    return sum(errors, Errors())
+    return Errors(*map(sum, zip(*map(astuple, errors), strict=True)))
 
 
 def bootstrap_interval(counts: Sequence[int], lengths: Sequence[int], seed: int = 0) -> tuple[float, float]:

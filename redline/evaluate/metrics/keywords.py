@@ -7,37 +7,29 @@ looked for in every text of its language: recognized where it was not said, it i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
-from redline.evaluate.metrics.alignment import Counts, Errors, compare_errors
+from redline.evaluate.metrics.alignment import Errors, compare_errors
 from redline.evaluate.result import Result
 from redline.normalize import normalised
 
-
-@dataclass(frozen=True)
-class KeywordCounts(Counts):
-    """What became of keywords; `distractors` were in a prompt but not said: false alarms if recognized."""
-
-    hits: int = 0
-    misses: int = 0
-    false_alarms: int = 0
-    distractors: int = 0
-    distractors_heard: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts and rates, JSON-ready."""
-        recall = self.hits / max(1, self.hits + self.misses)
-        precision = self.hits / max(1, self.hits + self.false_alarms)
-        f1 = 2 * precision * recall / (precision + recall) if self.hits else 0.0
-        return {**asdict(self), "recall": recall, "precision": precision, "f1": f1}
+KEYWORD_COUNTS = ("hits", "misses", "false_alarms", "distractors", "distractors_heard")
+"""Keywords by what became of them; distractors were in a prompt but not said: false alarms if recognized."""
+KeywordCounts = dict[str, int]
 
 
 def score_keywords(results: Sequence[Result]) -> dict[str, Any] | None:
     """Counts and rates of the keywords of all results; None where no reference has any."""
-    if not any(result.utterance.keywords for result in results):
-        return None
-    return sum(count_keywords(results), KeywordCounts()).to_dict()
+    return keyword_rates(count_keywords(results)) if any(result.utterance.keywords for result in results) else None
+
+
+def keyword_rates(counts: Sequence[KeywordCounts]) -> dict[str, Any]:
+    """The sums of counts, with recall, precision and F1."""
+    sums = {name: sum(each[name] for each in counts) for name in KEYWORD_COUNTS}
+    recall = sums["hits"] / max(1, sums["hits"] + sums["misses"])
+    precision = sums["hits"] / max(1, sums["hits"] + sums["false_alarms"])
+    f1 = 2 * precision * recall / (precision + recall) if sums["hits"] else 0.0
+    return {**sums, "recall": recall, "precision": precision, "f1": f1}
 
 
 def count_keywords(results: Sequence[Result]) -> list[KeywordCounts]:
@@ -56,8 +48,8 @@ def count_keywords(results: Sequence[Result]) -> list[KeywordCounts]:
         spoken = candidates & (own | phrases(result.utterance.text, language, most))
         recognized = candidates & phrases(result.edited, language, most)
         distractors -= spoken
-        hits, misses, false_alarms = len(spoken & recognized), len(spoken - recognized), len(recognized - spoken)
-        counts.append(KeywordCounts(hits, misses, false_alarms, len(distractors), len(distractors & recognized)))
+        groups = (spoken & recognized, spoken - recognized, recognized - spoken, distractors, distractors & recognized)
+        counts.append(dict(zip(KEYWORD_COUNTS, map(len, groups), strict=True)))
     return counts
 
 
@@ -97,8 +89,10 @@ def compare_keywords(first: Sequence[Result], second: Sequence[Result]) -> dict[
     if not any(result.utterance.keywords for result in first):
         return None
     counts = [count_keywords(results) for results in (first, second)]
-    before, after = (sum(each, KeywordCounts()).to_dict() for each in counts)
-    missed = [[Errors(deletions=item.misses, length=item.hits + item.misses) for item in each] for each in counts]
+    before, after = map(keyword_rates, counts)
+    missed = [
+        [Errors(deletions=item["misses"], length=item["hits"] + item["misses"]) for item in each] for each in counts
+    ]
     misses = compare_errors(*missed)
     significant = misses["significant"]
     difference, (low, high) = 0.0 - misses["difference"], (0.0 - bound for bound in reversed(misses["interval"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +11,6 @@ from redline.punctuation import ENDS, MARKS
 
 _QUIET = "\"'()[]\u201c\u201d\u2018\u2019\u00ab\u00bb-\u2013\u2014\u2026"
 _MARKS = "".join(MARKS)
-PUNCTUATION_COUNTS = (
-    "hits",
-    "misses",
-    "false_alarms",
-    "end_hits",
-    "end_misses",
-    "end_false_alarms",
-    "same_case",
-    "words",
-)
 
 PrintedWord = tuple[str, bool, str]
 """A word in small letters without marks, whether it has a capital, and the mark behind it."""
@@ -53,32 +42,32 @@ def score_punctuation(results: Sequence[Result]) -> dict[str, Any] | None:
     ]
     if not printed:
         return None
-    counts = Counter(dict.fromkeys(PUNCTUATION_COUNTS, 0))
+    marks: list[tuple[str, str]] = []  # behind each word of the reference, and of the answer beside it
+    same_case: list[bool] = []
     for result in printed:
         reference, hypothesis = printed_words(result.utterance.text), printed_words(result.edited)
         left, right = iter(reference), iter(hypothesis)
         for pair in align_words(*(" ".join(word for word, _, _ in words) for words in (reference, hypothesis))):
             _, capital, mark = next(left) if pair.reference else NO_WORD
             _, answer_capital, answer_mark = next(right) if pair.hypothesis else NO_WORD
-            _count(counts, "", mark == answer_mark, bool(mark), bool(answer_mark))
-            end, answer_end = mark in ENDS and bool(mark), answer_mark in ENDS and bool(answer_mark)
-            _count(counts, "end_", end == answer_end, end, answer_end)
+            marks.append((mark, answer_mark))
             if pair.kind == "equal":
-                counts.update(words=1, same_case=capital == answer_capital)
-    case_accuracy = counts["same_case"] / max(1, counts["words"])
-    rates = {"f1": _f1(counts, ""), "end_f1": _f1(counts, "end_"), "case_accuracy": case_accuracy}
-    return {**rates, **counts, "utterances": len(printed)}
+                same_case.append(capital == answer_capital)
+    ends = [("." if mark and mark in ENDS else "", "." if answer and answer in ENDS else "") for mark, answer in marks]
+    counts = {**_counts("", marks), **_counts("end_", ends), "same_case": sum(same_case), "words": len(same_case)}
+    return {"case_accuracy": sum(same_case) / max(1, len(same_case)), **counts, "utterances": len(printed)}
 
 
-def _count(counts: Counter[str], prefix: str, same: bool, in_reference: bool, in_answer: bool) -> None:
-    counts[f"{prefix}hits"] += same and in_reference
-    counts[f"{prefix}misses"] += in_reference and not same
-    counts[f"{prefix}false_alarms"] += in_answer and not same
-
-
-def _f1(counts: Counter[str], prefix: str) -> float:
-    hits, misses, false_alarms = (counts[f"{prefix}{name}"] for name in ("hits", "misses", "false_alarms"))
-    return 2 * hits / max(1, 2 * hits + misses + false_alarms)
+def _counts(prefix: str, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """What became of the marks in the first places of pairs, false alarms of those in the second, and F1."""
+    hits = sum(mark == answer for mark, answer in pairs if mark)
+    misses = sum(bool(mark) for mark, _ in pairs) - hits
+    false_alarms = sum(bool(answer) for _, answer in pairs) - hits
+    f1 = 2 * hits / max(1, 2 * hits + misses + false_alarms)
+    return {
+        f"{prefix}{name}": value
+        for name, value in (("f1", f1), ("hits", hits), ("misses", misses), ("false_alarms", false_alarms))
+    }
 
 
 def describe_punctuation(score: dict[str, Any]) -> str:

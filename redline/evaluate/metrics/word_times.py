@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from redline.evaluate.metrics.alignment import align_words
 from redline.evaluate.result import Result
@@ -19,6 +18,7 @@ from redline.normalize import normalised
 from redline.types import Word
 
 LIMITS_MS = (20, 50, 100, 200)
+ANY = Word(0.0, 0.0, "")
 
 
 def score_word_times(results: Sequence[Result]) -> dict[str, Any] | None:
@@ -41,24 +41,8 @@ def score_word_times(results: Sequence[Result]) -> dict[str, Any] | None:
         words += len({number for number, _ in reference})
         matches = match_words(reference, _tokens(result.words, result.spoken_language))
         pairs += [(result.utterance.words[at], result.words[there]) for at, there in matches]
-    errors: dict[str, Any] = dict.fromkeys(
-        ("aas_ms", "median_end_ms", "mean_start_ms", "median_start_ms", "shift_ms", "late_ms")
-        + tuple(f"within_{limit}_ms" for limit in LIMITS_MS)
-    )
-    if pairs:
-        starts = _milliseconds([(answer.start - reference.start) for reference, answer in pairs])
-        ends = _milliseconds([(answer.end - reference.end) for reference, answer in pairs])
-        errors = {
-            "aas_ms": float(np.mean(ends)),
-            "median_end_ms": float(np.median(ends)),
-            "mean_start_ms": float(np.mean(starts)),
-            "median_start_ms": float(np.median(starts)),
-            "shift_ms": float(np.mean([*starts, *ends])),
-            "late_ms": round(1000 * float(np.mean([answer.end - reference.end for reference, answer in pairs])), 3),
-            **{f"within_{limit}_ms": float(np.mean(ends <= limit)) for limit in LIMITS_MS},
-        }
     left_out = len(timed) - len(scored)
-    return {**errors, "matched": len(pairs), "words": words, "utterances": len(scored), "left_out": left_out}
+    return {**_errors(pairs), "matched": len(pairs), "words": words, "utterances": len(scored), "left_out": left_out}
 
 
 def match_words(reference: Sequence[tuple[int, str]], hypothesis: Sequence[tuple[int, str]]) -> list[tuple[int, int]]:
@@ -81,8 +65,20 @@ def _tokens(words: Sequence[Word], language: str) -> list[tuple[int, str]]:
     return [(number, token) for number, word in enumerate(words) for token in normalised(word.text, language).split()]
 
 
-def _milliseconds(seconds: Sequence[float]) -> NDArray[np.float64]:
-    return np.array([round(1000 * abs(error), 3) for error in seconds])
+def _errors(pairs: Sequence[tuple[Word, Word]]) -> dict[str, Any]:
+    """Errors of the second word of each pair against the first, in milliseconds; None where there is no pair."""
+    differences = [(answer.start - word.start, answer.end - word.end) for word, answer in pairs or [(ANY, ANY)]]
+    starts, ends = np.round(1000 * np.array(differences), 3).T
+    numbers = {
+        "aas_ms": np.mean(abs(ends)),
+        "median_end_ms": np.median(abs(ends)),
+        "mean_start_ms": np.mean(abs(starts)),
+        "median_start_ms": np.median(abs(starts)),
+        "shift_ms": np.mean(abs(np.concatenate((starts, ends)))),
+        "late_ms": np.round(np.mean(ends), 3),
+        **{f"within_{limit}_ms": np.mean(abs(ends) <= limit) for limit in LIMITS_MS},
+    }
+    return {name: float(number) if pairs else None for name, number in numbers.items()}
 
 
 def describe_word_times(score: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ def test_rows_become_utterances_and_their_sound_is_decoded_when_asked_for(librar
         (f"{root}/2", f"{root}/2", "three", 0.0),
     ]
     assert {(row.source, row.language) for row in utterances} == {("owner/name", "en")} and without_text == 1
-    (kept,) = load.sets.values()
+    ((kept, _),) = load.sets.values()
     assert kept.read == [], "reading the texts decodes and keeps no sound"
     assert [load(row.audio).duration for row in utterances] == [1.0, 3.0]
     assert kept.read == [0, 2]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from redline.evaluate.metrics.keywords import KeywordCounts, compare_keywords, describe_keywords, score_keywords
+from redline.evaluate.metrics.keywords import (
+    KEYWORD_COUNTS,
+    compare_keywords,
+    describe_keywords,
+    keyword_rates,
+    score_keywords,
+)
 from redline.evaluate.result import Result
 from redline.types import Task
 from tests.evaluate.results import prompted, result
@@ -20,33 +26,37 @@ def score(*results: Result) -> dict[str, Any]:
     return numbers
 
 
+def rates(**counts: int) -> dict[str, Any]:
+    return keyword_rates([dict.fromkeys(KEYWORD_COUNTS, 0) | counts])
+
+
 def test_keywords_are_found_as_whole_words_and_false_alarms_count() -> None:
     numbers = score(
         item("a flat white please", "a flat white please", "flat white"),
         item("one latte", "one flat white", "latte"),
         item("flatness", "flatness"),
     )
-    assert numbers == KeywordCounts(hits=1, misses=1, false_alarms=1).to_dict()
+    assert numbers == rates(hits=1, misses=1, false_alarms=1)
     assert numbers["f1"] == 0.5
     assert score_keywords([item("a", "a")]) is None
 
 
 def test_keywords_are_normalised_like_texts() -> None:
     german = item("Gute Äpfel!", "gute äpfel", "Äpfel!", language="de")
-    assert score(german, item("the colour", "the color", "Colour")) == KeywordCounts(hits=2).to_dict()
+    assert score(german, item("the colour", "the color", "Colour")) == rates(hits=2)
 
 
 def test_a_keyword_of_one_row_is_looked_for_in_all() -> None:
     numbers = score(item("quilter", "quilter", "Quilter"), item("mister quilter", "mister quilt"))
-    assert numbers == KeywordCounts(hits=1, misses=1).to_dict()
+    assert numbers == rates(hits=1, misses=1)
 
 
 def test_distractors_that_are_recognized_are_false_alarms() -> None:
     task = prompted("Ruggedo", "Brion", "Kaliko", "Quilter")
     numbers = score(item("mister quilter", "mister ruggedo kaliko", "Quilter", task=task))
-    assert numbers == KeywordCounts(0, 1, 2, distractors=3, distractors_heard=2).to_dict()
+    assert numbers == rates(misses=1, false_alarms=2, distractors=3, distractors_heard=2)
     assert describe_keywords(numbers).endswith("; 2 of 3 distractors heard")
-    assert "distractors" not in describe_keywords(KeywordCounts(1).to_dict()) and numbers["recall"] == 0.0
+    assert "distractors" not in describe_keywords(rates(hits=1)) and numbers["recall"] == 0.0
 
 
 def test_a_result_knows_which_keywords_of_its_prompt_are_not_its_own() -> None:
