@@ -69,7 +69,7 @@ def _prompt_keywords(
 def count_short_prompts(tasks: Sequence[Task], utterances: Sequence[Utterance], options: EvaluationOptions) -> int:
     """Prompts with fewer distractors than were wanted, because there are no more."""
     distractors = [len(task.keywords) - len(row.keywords) for task, row in zip(tasks, utterances, strict=True)]
-    return sum(count < options.distractors for count in distractors)
+    return sum(0 <= count < options.distractors for count in distractors)
 
 
 def describe_tasks(tasks: Sequence[Task], utterances: Sequence[Utterance]) -> str:

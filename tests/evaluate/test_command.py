@@ -214,11 +214,10 @@ def test_cpwer_is_told_in_all_three_places(
 ) -> None:
     text = "good morning good evening well"
     data = corpus(tmp_path, {"text": text, "duration": 1, "turns": [turn.to_dict() for turn in SPEAKERS]})
-    spoken = ["good", "morning", "well", "good", "evening"]
-    named = tuple(Word(n, n + 1, word, speaker="1") for n, word in enumerate(spoken))
+    named = (Turn("1", 0.0, 1.0, "good morning well good evening"),)
 
     def model(name: str) -> FakeRecognizer:
-        return FakeRecognizer(lambda clip: Hypothesis(text, words=named if name == "plus" else ()), name=name)
+        return FakeRecognizer(lambda clip: Hypothesis(text, turns=named if name == "plus" else ()), name=name)
 
     out, page = tmp_path / "scores.json", tmp_path / "report.html"
     arguments = ("--data", data, "--model", "plus")
