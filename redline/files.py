@@ -15,7 +15,7 @@ import select
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -222,12 +222,23 @@ def describe_os_error(error: OSError) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Raise the `OSError` that writing a file would end in, as far as it can be told before."""
-    number, where = errno.EACCES, path
+    """Raise the `OSError` that writing a file would end in: a temporary file is made beside it, and removed."""
     if path.is_dir():
-        number = errno.EISDIR
-    elif not path.parent.is_dir():
-        number, where = errno.ENOENT, path.parent
-    elif os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a pipe or a device
         return
-    raise OSError(number, os.strerror(number), str(where))
+    try:
+        with _temporary(path.parent):
+            sweep(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path.parent)) from None
+
+
+def identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """What tells files from others, however they are named; of those that are there."""
+    known = set()
+    for path in paths:
+        with suppress(OSError, ValueError):  # ValueError: a name with a zero byte
+            status = path.stat()
+            known.add((status.st_dev, status.st_ino))
+    return known

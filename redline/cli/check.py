@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeRemainingColumn
 from rich.table import Table
 
 from redline.cli import console
-from redline.errors import RedlineError
 
 if TYPE_CHECKING:
     from redline.prepare.inspection import Inspection
@@ -33,13 +31,11 @@ def check(
     come twice, speakers and texts in several splits, texts too long for their sound, and with --model characters that
     it does not know. Exit status 1 where something cannot be trained on, 2 for a file that is no manifest.
     """
-    notes = console.Notes()
     try:
         from redline.prepare.inspection import inspect, recording_length, vocabulary_of
 
         vocabulary = vocabulary_of(model) if model is not None else None
-        columns = (TextColumn("looking at recordings"), BarColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
+        with console.progress(console.Notes(), "looking at recordings", BarColumn(), TimeRemainingColumn()) as bar:
             task = bar.add_task("")
             inspection = inspect(
                 manifest,
@@ -47,8 +43,6 @@ def check(
                 vocabulary,
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
-    except (RedlineError, OSError) as error:
-        raise console.refused(error) from error
     except ImportError as error:
         raise console.lacking(error, "train") from error
     if as_json:
@@ -60,7 +54,7 @@ def check(
 
 
 def _print(inspection: Inspection) -> None:
-    out = Console(markup=False, highlight=False, soft_wrap=True)
+    out = console.results()
     table = Table("split", "utterances", "hours", "speakers", "languages (hours)", box=None, pad_edge=False)
     for name, split in inspection.splits.items():
         languages = ", ".join(f"{key or 'not said'} {value:.2f}" for key, value in split["hours_by_language"].items())

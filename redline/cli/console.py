@@ -8,13 +8,16 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 
 from redline import files
+from redline.errors import RedlineError
 
 INTERRUPTED, INTERNAL_ERROR = 130, 70
 """Exit statuses of a command that Ctrl-C stopped, and of one that has a fault."""
@@ -46,6 +49,26 @@ class Notes(Console):
     def say(self, message: str, style: str | None = None) -> None:
         """A message of the program, in one line."""
         self.print(f"redline: {one_line(message)}", style=style)
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
+    """Refuse before the work what cannot be written, and what would replace a file that is read, or another output."""
+    for path in outputs:
+        files.check_writable(path)
+        if path.is_file() and files.identities([path]) & files.identities(inputs):
+            raise RedlineError(f"{path}: is read by this command, which would replace it; choose another name")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise RedlineError(f"{outputs[0]}: two files would be written under this name; choose another for one of them")
+
+
+def results() -> Console:
+    """Standard output, for results: names and texts are printed as they are, and lines are not folded."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def progress(notes: Console, *columns: str | ProgressColumn) -> Progress:
+    """A progress bar of these columns, gone when it is done; nothing where standard error is no terminal."""
+    return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
 
 
 def complain(message: str) -> None:

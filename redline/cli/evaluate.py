@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from redline import audio, files
 from redline.cli import console
+from redline.cli.stopping import Stopper
 from redline.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,17 +74,30 @@ def evaluate(
     plain = EvaluationOptions(speakers, word_times)
     prompted = replace(plain, keywords=True, distractors=distractors)
     asks = [plain, prompted] if compare else [prompted if keywords else plain]
-    for path in filter(None, (json_path, report)):
-        files.check_writable(path)
-        files.sweep(path.parent)
     normalizer("en")  # a missing package is reported before the work, not after
     dataset = _read(data, leaderboard, split, language, limit)
+    read = [Path(data or ""), Path(draft_lm), *(row.audio for row in dataset.utterances)]
+    console.check_outputs([path for path in (json_path, report) if path is not None], read)
     _tell_what_is_not_scored(dataset, plain, notes)
     loading = {"device": device, "draft_lm": draft_lm, "threads": threads}
-    runs = [run for name in model or ["tiny"] for run in _evaluate_model(name, dataset, asks, loading, notes)]
-    rows = comparisons(runs)
-    out = Console(highlight=False, markup=False, soft_wrap=True)
-    for row in rows:
+    chosen = {"data": dataset.name, "split": split, "language": language, "without_text": dataset.without_text}
+    runs: list[SystemRun] = []
+    names = model or ["tiny"]
+    with Stopper() as stopper:
+        try:
+            for name in names:
+                for run in _evaluate_model(name, dataset, asks, loading, notes):
+                    runs.append(run)
+        except KeyboardInterrupt:
+            done = sum(len(run.results) for run in runs)
+            notes.say(f"interrupted; {done} of {len(names) * len(asks) * len(dataset.utterances)} are done", "yellow")
+            if runs and json_path is not None:
+                json_path = json_path.with_name(f"{json_path.name}.partial")
+                _write_scores(json_path, runs, chosen)
+                notes.say(f"what was done is in {json_path}", "yellow")
+            raise typer.Exit(stopper.status) from None
+    out = console.results()
+    for row in comparisons(runs):
         out.print(row["text"])
         if row["keywords"] is not None:
             out.print(f"{row['second']} against {row['first']}: {row['keywords']['text']}")
@@ -92,12 +106,19 @@ def evaluate(
         write_report(report, runs, title, dataset.load, sound_minutes)
         notes.say(f"report written to {report}")
     if json_path is not None:
-        chosen = {"data": dataset.name, "split": split, "language": language, "without_text": dataset.without_text}
-        values = [{**chosen, **run.to_dict(), "comparison": row} for run, row in zip(runs, [None, *rows], strict=True)]
-        text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
-        files.write_text(json_path, text + "\n")
+        _write_scores(json_path, runs, chosen)
     if any(result.failure for run in runs for result in run.results):
         raise typer.Exit(1 if all(run.scored for run in runs) else 2)
+
+
+def _write_scores(path: Path, runs: Sequence[SystemRun], chosen: dict[str, Any]) -> None:
+    """Scores and every text as JSON: an object, or a list where there are several runs."""
+    from redline.evaluate.systems import comparisons
+
+    pairs = zip(runs, [None, *comparisons(runs)], strict=True)
+    values = [{**chosen, **run.to_dict(), "comparison": comparison} for run, comparison in pairs]
+    text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
+    files.write_text(path, text + "\n")
 
 
 def _read(data: str | None, leaderboard: bool, split: str | None, language: str | None, limit: int | None) -> Dataset:
@@ -122,18 +143,17 @@ def _tell_what_is_not_scored(dataset: Dataset, options: EvaluationOptions, notes
         notes.say(f"{dataset.without_text} rows without text are left out")
     if any(row.turns for row in dataset.utterances) and not cpwer.is_meeteval_installed():
         notes.say(f"warning: speakers will not be scored; {cpwer.MISSING_MEETEVAL}", "yellow")
-    for is_asked, option, field in (
-        (options.speakers, "--speakers", "turns"),
-        (options.words, "--word-timestamps", "words"),
-    ):
+    asked = (("--speakers", options.speakers, "turns"), ("--word-timestamps", options.words, "words"))
+    for option, is_asked, field in asked:
         if is_asked and not any(getattr(row, field) for row in dataset.utterances):
             notes.say(f"warning: no row has {field}, so what {option} asks for is not scored", "yellow")
 
 
 def _evaluate_model(
     name: str, dataset: Dataset, asks: Sequence[EvaluationOptions], loading: dict[str, Any], notes: console.Notes
-) -> list[SystemRun]:
-    """One run over the data set for each way to ask, each with its table."""
+) -> Iterator[SystemRun]:
+    """One run over the data set for each way to ask, each with its table; an interrupted one is the last."""
+    from redline.evaluate.result import Result
     from redline.evaluate.run import Clock
     from redline.evaluate.systems import SystemRun, speed_facts
     from redline.evaluate.tasks import count_short_prompts, describe_tasks, tasks_of
@@ -146,21 +166,29 @@ def _evaluate_model(
     loading_s = time.perf_counter() - started
     for task in dict.fromkeys(chain(*tasks)):
         transcriber.recognizer.limits(task)  # what it cannot do is refused before hours of work
-    runs: list[SystemRun] = []
-    for options, each in zip(asks, tasks, strict=True):
+    for number, (options, each) in enumerate(zip(asks, tasks, strict=True)):
         if short := count_short_prompts(each, rows, options):
             message = f"warning: {short} prompts have fewer than {options.distractors} distractors; "
             notes.say(message + "the other rows have no more keywords", "yellow")
         clock = Clock()
-        results = run_over(transcriber, rows, clock, notes, dataset.load, each)
+        results, interruption = list[Result](), None
+        try:
+            for result in run_over(transcriber, rows, clock, notes, dataset.load, each):
+                results.append(result)
+        except KeyboardInterrupt as stop:
+            interruption = stop
         facts = [("asked for", description)] if (description := describe_tasks(each, rows)) else []
         facts += speed_facts(clock, loading_s, str(getattr(transcriber.recognizer, "device", "cpu")))
-        suffix, baseline = (" with keywords", name) if runs else ("", None)
+        if interruption is not None:
+            facts.append(("interrupted", f"the scores are of {len(results)} of {len(rows)} utterances, longest first"))
+        suffix, baseline = (" with keywords", name) if number else ("", None)
         run = SystemRun(name + suffix, results, clock, facts, baseline=baseline)
-        run.add_scores(dataset.metrics)
-        _print_run(run, f"{transcriber.name}{suffix} on {dataset.title or dataset.name}", notes)
-        runs.append(run)
-    return runs
+        if results:
+            run.add_scores(dataset.metrics)
+            _print_run(run, f"{transcriber.name}{suffix} on {dataset.title or dataset.name}", notes)
+            yield run
+        if interruption is not None:
+            raise interruption
 
 
 def _print_run(run: SystemRun, title: str, notes: console.Notes) -> None:
@@ -184,24 +212,16 @@ def run_over(
     notes: Console,
     load: Callable[[Path], Waveform] = audio.load,
     tasks: Sequence[Task] | None = None,
-) -> list[Result]:
+) -> Iterator[Result]:
     """The results of a model on a data set, with a progress bar; `tasks` is None for the text only."""
     from redline.evaluate import run
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} utterances"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    results: list[Result] = []
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
+    bars = (BarColumn(), "{task.completed} of {task.total} utterances", TimeElapsedColumn(), TimeRemainingColumn())
+    with console.progress(notes, "{task.description}", *bars) as bar:
         task = bar.add_task("recognizing", total=len(utterances))
         for result in run.run(transcriber, utterances, clock, load, tasks):
-            results.append(result)
+            yield result
             bar.update(task, advance=1, description=f"{clock.rtfx:.0f} x real time")
-    return results
 
 
 def wer_table(reports: Sequence[dict[str, Any]], title: str) -> Table:
@@ -210,7 +230,7 @@ def wer_table(reports: Sequence[dict[str, Any]], title: str) -> Table:
 
     table = Table(title=title, caption="in brackets the 95 % bootstrap interval")
     table.add_column("source", no_wrap=True)
-    for heading in ("utterances", "hours", "WER draft", "WER edited", "reduction", "CER", "ins/del/sub"):
+    for heading in "utterances", "hours", "WER draft", "WER edited", "reduction", "CER", "ins/del/sub":
         table.add_column(heading, justify="right")
     for report in reports:
         edited, reduction = report["edited"], report["relative_reduction"]

@@ -111,7 +111,7 @@ def _score(model: str, sets: Mapping[str, list[Utterance]], device: str | None, 
     from redline.load import load_model
 
     transcriber = load_model(model, device=device)
-    runs = {name: run_over(transcriber, rows, Clock(), notes) for name, rows in sets.items() if rows}
+    runs = {name: list(run_over(transcriber, rows, Clock(), notes)) for name, rows in sets.items() if rows}
     return {name: SystemRun(model, results) for name, results in runs.items()}
 
 
@@ -130,7 +130,7 @@ def _print_gain(before: dict[str, SystemRun], after: dict[str, SystemRun]) -> No
     from redline.evaluate.metrics.wer import ALL_HUMAN, describe_wer
     from redline.evaluate.systems import compare_systems
 
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    out = console.results()
     for name, old in before.items():
         new = after[name]
         for left, right in zip(old.reports, new.reports, strict=True):

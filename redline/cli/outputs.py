@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from redline import files, formats
@@ -112,7 +111,7 @@ class Printer:
     def __init__(self, outputs: Outputs, notes: console.Notes) -> None:
         self._outputs = outputs
         self._notes = notes
-        self._out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._out = console.results()
         self._warned = False
 
     def title(self, label: str, *, first: bool) -> None:

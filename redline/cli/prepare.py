@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeRemainingColumn
 
 from redline import files, languages
 from redline.cli import console
+from redline.cli.stopping import Stopper
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
 
@@ -50,7 +52,7 @@ def prepare(
 
     notes = console.Notes()
     pairs = recordings_with_texts(source, text)
-    _check_out(out)
+    _check_out(out, [file for pair in pairs for file in pair])
     use(threads)
     encoder, config, _ = nar.load_nar(model)
     language_code = languages.code(language, config.languages)
@@ -62,28 +64,30 @@ def prepare(
         raise DataError(f"--language {language}: {why}; name one of {known}")
     options = SegmentationOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language_code))
     corpus = PreparedCorpus(encoder, language_code, options)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        for recording, transcript in pairs:
-            task = bar.add_task(recording.name)
-            printed = len(corpus.notes)
-            try:
-                corpus.add(recording, transcript, partial(_advance, bar, task))
-            except (RedlineError, OSError) as error:
-                corpus.failures.append(console.error_text(error))
-            bar.remove_task(task)
-            for note in corpus.notes[printed:]:
-                notes.print(note, style="yellow")
+    columns = ("{task.description}", BarColumn(), "{task.percentage:.0f} %", TimeRemainingColumn())
+    with Stopper() as stopper:
+        try:
+            for recording, transcript in pairs:
+                printed = len(corpus.notes)
+                with console.progress(notes, *columns) as bar:
+                    try:
+                        corpus.add(recording, transcript, partial(bar.update, bar.add_task(recording.name)))
+                    except (RedlineError, OSError) as error:
+                        corpus.failures.append(console.error_text(error))
+                for note in corpus.notes[printed:]:
+                    notes.print(note, style="yellow")
+        except KeyboardInterrupt:
+            where = ""
+            if corpus.kept:
+                write_manifest(partial_out := out.with_name(f"{out.name}.partial"), corpus.kept)
+                where = f"; {len(corpus.kept)} utterances are in {partial_out}"
+            notes.say(f"interrupted; {corpus.recordings} of {len(pairs)} recordings are done{where}", "yellow")
+            raise typer.Exit(stopper.status) from None
     if corpus.speakers:
         named = ", ".join(f"{name} ({turns})" for name, turns in corpus.speakers.most_common(20))
         more = f" and {len(corpus.speakers) - 20} more" if len(corpus.speakers) > 20 else ""
         notes.print(f"labels taken for speakers, with their turns: {named}{more}")
-    rest = out.with_suffix(".dropped.jsonl")
+    rest = _dropped(out)
     if corpus.dropped:
         write_manifest(rest, corpus.dropped)
     elif corpus.kept:
@@ -103,15 +107,16 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, inputs: Sequence[Path]) -> None:
     """Refuse a place where no manifest can be written before any work is done."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        files.check_writable(out)
+        console.check_outputs([out, _dropped(out)], inputs)
     except OSError as error:
         seen = files.advice(error).partition(";")[0]
         raise DataError(f"{out}: cannot be written, {seen}; choose another --out") from error
 
 
-def _advance(bar: Progress, task: TaskID, seconds: float, total: float) -> None:
-    bar.update(task, advance=seconds, total=max(1.0, total))
+def _dropped(out: Path) -> Path:
+    """Where the rows are listed that are not in a manifest."""
+    return out.with_suffix(".dropped.jsonl")

@@ -64,6 +64,7 @@ class PreparedCorpus:
     model: NarModel
     language: str
     options: SegmentationOptions
+    recordings: int = 0  # that are done
     kept: list[dict[str, Any]] = field(default_factory=list)  # rows of the manifest
     dropped: list[dict[str, Any]] = field(default_factory=list)  # rows that do not fit their sound, with the reason
     words: int = 0  # of all texts
@@ -72,8 +73,8 @@ class PreparedCorpus:
     notes: list[str] = field(default_factory=list)  # what was odd about a recording or a text, each with its file
     failures: list[str] = field(default_factory=list)  # texts of which less than half fits, with what to try
 
-    def add(self, recording: Path, text: Path, progress: Callable[[float, float], None]) -> None:
-        """Segment one recording by its text; `progress` gets seconds that are done, and of the whole recording.
+    def add(self, recording: Path, text: Path, progress: Callable[..., None]) -> None:
+        """Segment one recording by its text; `progress` gets the seconds by which to `advance`, of a `total`.
 
         Raises `AudioError`, `DataError` or `OSError` for a recording or text that cannot be read.
         """
@@ -82,7 +83,9 @@ class PreparedCorpus:
         self.notes += [f"{text}: {note}" for note in material.notes]
         self.speakers.update(dict(material.speakers))
         words = list(transcript_words(material.lines, self.options.letters))
-        result = segment_transcript(self.model, wave, words, self.options, lambda done: progress(done, wave.duration))
+        result = segment_transcript(
+            self.model, wave, words, self.options, lambda seconds: progress(advance=seconds, total=wave.duration)
+        )
         self.words += result.num_words
         self.kept_words += result.kept
         if abs(result.late_s) >= LATE_S:
@@ -95,6 +98,7 @@ class PreparedCorpus:
         for row in result.rows:
             rows = self.dropped if row.dropped else self.kept
             rows.append(row.to_dict(recording.resolve(), self.language, recording.stem))
+        self.recordings += 1
 
 
 def _unfitting(recording: Path, text: Path, result: SegmentedTranscript) -> str:

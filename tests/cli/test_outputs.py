@@ -116,3 +116,12 @@ def test_a_name_that_is_too_long_with_its_ending_is_shortened_and_told(run: Run,
     result = run(tmp_path, "--output-dir", tmp_path / "out", "--format", "json")
     assert result.exit_code == 0 and f"is written to {'n' * 250}.*" in result.stderr
     assert output_names(["ä" * 9, "ä" * 8, "ä" * 9], 16) == ["ä" * 8, "ä" * 7 + "-2", "ä" * 7 + "-3"]
+
+
+def test_no_transcript_replaces_a_recording(run: Run, tmp_path: Path) -> None:
+    misnamed = recording(tmp_path / "talk.txt")
+    other = recording(tmp_path / "other.wav")
+    before = misnamed.read_bytes()
+    result = run(misnamed, other, "--output-dir", tmp_path, "--overwrite")
+    assert result.exit_code == 1 and "talk.txt is a recording, and is not replaced" in result.stderr
+    assert misnamed.read_bytes() == before and (tmp_path / "other.txt").is_file()

@@ -257,3 +257,72 @@ def test_word_times_are_told_and_synthetic_speech_is_kept_apart(tmp_path: Path, 
     assert written["word_times"]["aas_ms"] == 50.0 and written["word_times_synthetic"]["within_100_ms"] == 0.0
     assert written["speakers"] is None and line in written["facts"]["word times"]
     assert line in page.read_text(encoding="utf-8")
+
+
+def test_what_is_done_is_kept_where_it_is_interrupted(tmp_path: Path, evaluate_with: Command) -> None:
+    rows = [{"text": f"{seconds}.00 seconds", "duration": seconds} for seconds in (70, 80, 90)]
+
+    def hear(clip: Waveform) -> str:
+        if clip.duration == 70:
+            raise KeyboardInterrupt
+        return f"{clip.duration:.2f} seconds"
+
+    data, out, page = corpus(tmp_path, *rows), tmp_path / "scores.json", tmp_path / "page.html"
+    out.write_text("of an earlier run")
+    models = ("--model", "a", "--model", "b")
+    recognizer = FakeRecognizer(hear, max_clip_s=100.0)
+    done = evaluate_with(recognizer, "--data", data, *models, "--json", out, "--report", page)
+    assert done.exit_code == 130, done.output
+    assert "interrupted; 2 of 6 are done" in done.stderr and f"is in {out}.partial" in done.stderr.replace("\n", "")
+    assert "interrupted: the scores are of 2 of 3 utterances, longest first" in done.stdout
+    written = json.loads((tmp_path / "scores.json.partial").read_text())
+    assert [row["edited"] for row in written["utterances"]] == ["90.00 seconds", "80.00 seconds"]
+    assert "interrupted" in written["facts"]
+    assert out.read_text() == "of an earlier run" and not page.exists()
+
+
+def test_nothing_that_is_done_is_nothing_to_keep(tmp_path: Path, evaluate_with: Command) -> None:
+    def hear(clip: Waveform) -> str:
+        raise KeyboardInterrupt
+
+    data = corpus(tmp_path, {"text": "a", "duration": 1})
+    done = evaluate_with(FakeRecognizer(hear), "--data", data, "--json", tmp_path / "scores.json")
+    assert done.exit_code == 130 and "interrupted; 0 of 1 are done" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"1.wav", "m.jsonl"}
+
+
+def test_no_output_replaces_what_is_read(tmp_path: Path, evaluate_with: Command) -> None:
+    data, recognizer = corpus(tmp_path, {"text": "a", "duration": 1}), FakeRecognizer()
+    (tmp_path / "link.jsonl").symlink_to(data)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("m.jsonl", "1.wav", "link.jsonl"):
+        for option in ("--json", "--report"):
+            done = evaluate_with(recognizer, "--data", data, option, tmp_path / name)
+            assert done.exit_code == 2 and f"{name}: is read by this command" in done.stderr
+    done = evaluate_with(recognizer, "--data", data, "--json", tmp_path / "x", "--report", tmp_path / "x")
+    assert done.exit_code == 2 and "two files would be written under this name" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before and not recognizer.batches
+
+
+def test_a_place_that_takes_no_file_is_told_before_the_work(tmp_path: Path, evaluate_with: Command) -> None:
+    data, recognizer = corpus(tmp_path, {"text": "a", "duration": 1}), FakeRecognizer()
+    places = {tmp_path: "is a folder", tmp_path / "no" / "x": "no such file or folder", data / "x": "is a file, not a"}
+    for place, message in {**places, Path("/proc/x"): "/proc: no such file or folder"}.items():
+        done = evaluate_with(recognizer, "--data", data, "--json", place)
+        assert done.exit_code == 2 and message in done.stderr and not recognizer.batches
+    assert {path.name for path in tmp_path.iterdir()} == {"1.wav", "m.jsonl"}
+
+
+def test_data_without_any_text_is_refused(tmp_path: Path, evaluate_with: Command) -> None:
+    data = corpus(tmp_path, {"text": "", "duration": 1})
+    done = evaluate_with(FakeRecognizer(), "--data", data)
+    assert done.exit_code == 2 and "none of 1 rows has a text" in done.stderr
+    (tmp_path / "1.txt").write_text(" ")
+    done = evaluate_with(FakeRecognizer(), "--data", tmp_path, "--language", "de")
+    assert done.exit_code == 2 and "none of 1 rows in language de has a text" in done.stderr
+
+
+def test_a_split_of_what_has_none_is_refused(tmp_path: Path, evaluate_with: Command) -> None:
+    for name in (tmp_path, tmp_path / "cuts.jsonl.gz"):
+        done = evaluate_with(FakeRecognizer(), "--data", name, "--split", "dev")
+        assert done.exit_code == 2 and "has no splits, but split dev is asked for" in done.stderr

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from redline import audio
 from redline.cli.main import app
+from redline.types import Waveform
 from tests.prepare.speech import JFK, OTHER, SAID, WORDS
 
 
@@ -86,3 +87,35 @@ def test_late_captions_are_placed_by_their_words(tmp_path: Path) -> None:
     (tmp_path / "talk.srt").write_text(srt([(at + 6.5, at + 8.5, text) for at, text in parts]))
     code, told, (row,) = prepare(tmp_path)
     assert code == 0 and "s late; placed by its words" in told and row["text"] == " ".join(WORDS)
+
+
+def test_no_output_replaces_what_is_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "talk.wav", audio.load(JFK).samples, 16_000)
+    (tmp_path / "talk.txt").write_text(SAID)
+    (tmp_path / "a.dropped.jsonl").hardlink_to(tmp_path / "talk.txt")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out in ("talk.wav", "talk.txt", "a.jsonl"):
+        result = CliRunner().invoke(app, ["prepare", str(tmp_path / "talk.wav"), "--out", str(tmp_path / out)])
+        assert result.exit_code == 2 and "is read by this command, which would replace it" in result.output
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_is_done_is_kept_where_it_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        soundfile.write(tmp_path / f"{name}.wav", audio.load(JFK).samples, 16_000)
+        (tmp_path / f"{name}.txt").write_text(SAID)
+    load = audio.load
+
+    def interrupted(path: Path) -> Waveform:
+        if path.name == "b.wav":
+            raise KeyboardInterrupt
+        return load(path)
+
+    monkeypatch.setattr(audio, "load", interrupted)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.jsonl").write_text("{}")
+    code, told, rows = prepare(tmp_path)
+    assert code == 130 and rows == [{}], "a manifest of an earlier run stays"
+    assert "interrupted; 1 of 3 recordings are done" in told
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "mine.jsonl.partial").read_text().splitlines()]
+    assert row["audio"] == str(tmp_path / "a.wav")

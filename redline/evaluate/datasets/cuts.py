@@ -6,9 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from redline import languages
+from redline import files, languages
 from redline.errors import DataError
-from redline.evaluate.datasets.dataset import Dataset, DatasetOptions
+from redline.evaluate.datasets.dataset import Dataset, DatasetOptions, no_splits
 from redline.manifest import Utterance
 
 CUTS_SUFFIX = ".jsonl.gz"
@@ -19,19 +19,18 @@ def read_cuts(name: str, options: DatasetOptions) -> Dataset | None:
     path = Path(name)
     if not path.name.endswith(CUTS_SUFFIX):
         return None
+    no_splits(name, options)
     try:
         from lhotse import load_manifest_lazy
     except ImportError as error:
         reason = f"{path}: lhotse cuts need lhotse, which is not installed: pip install 'redline[train]'"
         raise DataError(reason) from error
     try:
-        rows = [_utterance(cut, path) for cut in islice(load_manifest_lazy(path), options.limit)]
+        every = (_utterance(cut, path) for cut in load_manifest_lazy(path))
+        rows = list(islice((row for row in every if options.language in (None, row.language)), options.limit))
     except (OSError, ValueError, TypeError, AttributeError, AssertionError) as error:
-        raise DataError(f"{path}: cannot be read as lhotse cuts ({error})") from error
-    rows = [row for row in rows if options.language in (None, row.language)]
+        raise DataError(f"{path}: cannot be read as lhotse cuts ({files.advice(error)})") from error
     with_text = [row for row in rows if row.text]
-    if not with_text:
-        raise DataError(f"{path}: no cut has text" + (f" in language {options.language}" if options.language else ""))
     return Dataset(path.name, with_text, len(rows) - len(with_text))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redline import audio
+from redline.errors import DataError
 from redline.evaluate.metrics.registry import Metric
 from redline.manifest import Utterance
 from redline.types import Waveform
@@ -31,3 +32,9 @@ class Dataset:
     title: str = ""  # in headings, where it is not the name
     load: Callable[[Path], Waveform] = audio.load
     metrics: tuple[Metric, ...] = ()  # of this data set alone, such as the mean of the sets of a leaderboard
+
+
+def no_splits(name: str, options: DatasetOptions) -> None:
+    """Raise `DataError` where a split is asked for of what has none."""
+    if options.split is not None:
+        raise DataError(f"{name}: has no splits, but split {options.split} is asked for; leave it out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from redline.errors import DataError
-from redline.evaluate.datasets.dataset import Dataset, DatasetOptions
+from redline.evaluate.datasets.dataset import Dataset, DatasetOptions, no_splits
 from redline.manifest import Utterance
 
 TEXT_SUFFIXES = (".txt", ".lab")
@@ -16,6 +16,7 @@ def read_folder(name: str, options: DatasetOptions) -> Dataset | None:
     folder = Path(name)
     if not folder.is_dir():
         return None
+    no_splits(name, options)
     texts = {file.with_suffix(""): file for suffix in TEXT_SUFFIXES for file in sorted(folder.rglob(f"*{suffix}"))}
     others = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix not in TEXT_SUFFIXES]
     pairs = [(file, texts[file.with_suffix("")]) for file in others if file.with_suffix("") in texts][: options.limit]

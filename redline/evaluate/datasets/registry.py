@@ -34,6 +34,10 @@ READERS: tuple[Callable[[str, DatasetOptions], Dataset | None], ...] = (read_hub
 
 
 def read_dataset(name: str, options: DatasetOptions) -> Dataset:
-    """The data set of a name; raises `DataError` when nothing can be read or nothing matches."""
+    """The data set of a name; raises `DataError` when nothing can be read, nothing matches, or nothing has a text."""
     options = replace(options, language=languages.code(options.language))
-    return next(dataset for reader in READERS if (dataset := reader(name, options)) is not None)
+    dataset = next(dataset for reader in READERS if (dataset := reader(name, options)) is not None)
+    if not dataset.utterances:
+        spoken = f" in language {options.language}" if options.language else ""
+        raise DataError(f"{name}: none of {dataset.without_text} rows{spoken} has a text, so there is nothing to score")
+    return dataset

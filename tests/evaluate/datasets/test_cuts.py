@@ -27,7 +27,7 @@ def test_lhotse_cuts_are_a_data_set(tmp_path: Path) -> None:
     (row,) = dataset.utterances
     assert (row.text, row.speaker, row.start, row.end) == ("hello there", "x", 1.0, 2.5)
     assert dataset.without_text == 1
-    with pytest.raises(DataError, match="no cut has text in language de"):
+    with pytest.raises(DataError, match="none of 0 rows in language de has a text"):
         read_dataset(str(path), DatasetOptions(language="German"))
     (tmp_path / "bad.jsonl.gz").write_bytes(b"nonsense")
     with pytest.raises(DataError, match="cannot be read as lhotse cuts"):
