@@ -234,6 +234,15 @@ def check_writable(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path.parent)) from None
 
 
+def files_under(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it, sorted; raises the `OSError` of a folder that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    return sorted(Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
 def identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
     """What tells files from others, however they are named; of those that are there."""
     known = set()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from redline import audio, files
+from redline.cli.main import app
 from redline.errors import AudioError, DataError
 from redline.manifest import read_manifest, write_manifest
 
@@ -148,3 +152,26 @@ def test_a_folder_that_a_killed_run_was_making_goes_when_the_next_has_made_it(tm
 def test_a_full_disk_is_told_in_words_whichever_library_met_it() -> None:
     rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert files.advice(rust) == files.advice(OSError(28, "No space left on device"))
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b/x.wav", "a/y/z.wav", "c.txt", "closed/w.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    names = [str(file.relative_to(tmp_path)) for file in files.files_under(tmp_path)]
+    assert names == ["a/y/z.wav", "b/x.wav", "c.txt", "closed/w.wav"]
+    scan = os.scandir
+
+    def closed(path: str) -> Iterator[os.DirEntry[str]]:  # root may read everything, so it is not left to permissions
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match="closed"):
+        files.files_under(tmp_path)
+    for arguments in (("evaluate", "--data", tmp_path), ("prepare", tmp_path, "--out", tmp_path / "m.jsonl")):
+        done = CliRunner().invoke(app, list(map(str, arguments)))
+        assert done.exit_code == 2 and "closed: not permitted; check whose it is" in done.output

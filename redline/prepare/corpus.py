@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redline import audio
+from redline import audio, files
 from redline.audio.containers import SUFFIXES
 from redline.errors import DataError
 from redline.models.nar import NarModel
@@ -34,7 +34,7 @@ def recordings_with_texts(source: Path, text: Path | None) -> list[tuple[Path, P
             raise DataError(
                 "--text belongs to a single recording; in a folder each recording has its own text beside it"
             )
-        recordings = [file for file in sorted(source.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        recordings = [file for file in files.files_under(source) if file.suffix.lower() in SUFFIXES]
         pairs = [(recording, beside) for recording in recordings if (beside := _beside(recording)) is not None]
         if not pairs:
             raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from redline import files
 from redline.errors import DataError
 from redline.evaluate.datasets.dataset import Dataset, DatasetOptions, no_splits
 from redline.manifest import Utterance
@@ -17,8 +18,9 @@ def read_folder(name: str, options: DatasetOptions) -> Dataset | None:
     if not folder.is_dir():
         return None
     no_splits(name, options)
-    texts = {file.with_suffix(""): file for suffix in TEXT_SUFFIXES for file in sorted(folder.rglob(f"*{suffix}"))}
-    others = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix not in TEXT_SUFFIXES]
+    every = files.files_under(folder)
+    texts = {file.with_suffix(""): file for suffix in TEXT_SUFFIXES for file in every if file.suffix == suffix}
+    others = [file for file in every if file.is_file() and file.suffix not in TEXT_SUFFIXES]
     pairs = [(file, texts[file.with_suffix("")]) for file in others if file.with_suffix("") in texts][: options.limit]
     if not pairs:
         raise DataError(f"{folder}: no recording has a text beside it; a.wav needs a.txt with what is said in it")
