@@ -60,7 +60,8 @@ def evaluate(
 ) -> None:
     """Word error rates of the draft and of the edited text, per source, for one model or several.
 
-    Where the reference names speakers, times words or has keywords, how well the model does that is scored too.
+    Where the reference names speakers, times words or has keywords, how well the model does that is scored too. Ctrl-C
+    scores what is done, and writes it to FILE.partial beside the file of --json.
     """
     # Scoring needs packages that transcription does not.
     from redline.evaluate.report import write_report
