@@ -41,8 +41,8 @@ def prepare(
 
     In a folder, talk.mp3 goes with talk.srt, talk.vtt or talk.txt. A transcript needs no times, and those of captions
     are not believed: words are placed by forced alignment. Labels such as `JANE DOE:` become the speaker of a row. What
-    is dropped is written beside the manifest, with the reason. Ctrl-C keeps what is done, in OUT.partial. Exit status 1:
-    less than half of the words of some recording fit.
+    is dropped is written beside the manifest, with the reason. Ctrl-C keeps what is done, in OUT.partial. Exit status
+    1: less than half of the words of some recording fit.
     """
     from redline.checkpoints import nar
     from redline.normalize import letters_of

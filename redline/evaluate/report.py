@@ -9,10 +9,12 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +30,6 @@ PAGE = Path(__file__).with_name("report.html")
 DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 LIST_LENGTH = 25  # of the lists of words
 TENTHS = np.linspace(0.0, 1.0, 11)[1:-1]  # where one bin of confidence ends and the next begins
-
-Key = TypeVar("Key")
 
 
 def gather_report(
@@ -62,16 +62,16 @@ def gather_report(
                 "sound": _sound(row.utterance, load) if left_s > 0 else None,
             }
         )
-    by_length = sorted(main, key=lambda row: row.duration)
-    speakers = _grouped((row.utterance.speaker, row) for row in main if row.utterance.speaker)
-    by_speaker = _bars(speakers) if 1 < len(speakers) < len(main) else []  # else the utterances themselves tell more
+    by_speaker = _bars([row for row in main if row.utterance.speaker], lambda row: row.utterance.speaker)
+    if not 1 < len(by_speaker) < len(main):  # else the utterances themselves tell more
+        by_speaker = []
     return {
         "title": title,
         "systems": [{"name": run.name, "facts": run.facts, "scores": run.reports} for run in runs],
         "comparisons": comparisons(runs),
         "failures": [result.failure for run in runs for result in run.results if result.failure],
         "utterances": utterances,
-        "by_duration": _bars(_grouped((_duration_class(row.duration), row) for row in by_length)),
+        "by_duration": _bars(sorted(main, key=lambda row: row.duration), lambda row: _duration_class(row.duration)),
         "by_speaker": sorted(by_speaker, key=lambda bar: -(bar["wer"] or 0.0)),
         "calibration": _calibration(main),
         "words": frequent_errors(main),
@@ -86,23 +86,16 @@ def _percent(alignments: Sequence[Sequence[AlignedPair] | None]) -> float | None
     return round(100 * rate, 1) if len(known) == len(alignments) and np.isfinite(rate) else None
 
 
-def _grouped(rows: Iterable[tuple[Key, Result]]) -> dict[Key, list[Result]]:
-    groups: dict[Key, list[Result]] = {}
-    for key, row in rows:
-        groups.setdefault(key, []).append(row)
-    return groups
-
-
-def _bars(groups: Mapping[str, Sequence[Result]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "utterances": len(rows),
-            "wer": _percent([row.pairs for row in rows]),
-            "draft": _percent([row.draft_pairs for row in rows]),
-        }
-        for name, rows in groups.items()
-    ]
+def _bars(rows: Sequence[Result], name_of: Callable[[Result], str]) -> list[dict[str, Any]]:
+    """The error rates of groups of utterances by their names, in the order in which names are met."""
+    groups: dict[str, list[Result]] = {}
+    for row in rows:
+        groups.setdefault(name_of(row), []).append(row)
+    bars = []
+    for name, group in groups.items():
+        wer, draft = (_percent(pairs) for pairs in ([row.pairs for row in group], [row.draft_pairs for row in group]))
+        bars.append({"name": name, "utterances": len(group), "wer": wer, "draft": draft})
+    return bars
 
 
 def _duration_class(seconds: float) -> str:
@@ -113,14 +106,13 @@ def _duration_class(seconds: float) -> str:
 
 def _calibration(rows: Sequence[Result]) -> list[dict[str, Any]]:
     """Mean confidence of the utterances of each tenth of confidence, and which share of their words is right."""
-    known = sorted(((row.confidence, row) for row in rows if row.confidence is not None), key=lambda each: each[0])
+    known = sorted(((row.confidence, row.errors) for row in rows if row.confidence is not None), key=itemgetter(0))
     points = []
-    for members in _grouped((int(np.digitize(confidence, TENTHS)), row) for confidence, row in known).values():
-        errors = total(row.errors for row in members)
-        if errors.length:
-            confidence = float(np.mean([row.confidence for row in members if row.confidence is not None]))
-            right = max(0.0, 1.0 - errors.rate)
-            points.append({"confidence": round(confidence, 3), "right": round(right, 3), "utterances": len(members)})
+    for _, group in groupby(known, key=lambda each: int(np.digitize(each[0], TENTHS))):
+        confidences, errors = zip(*group, strict=True)
+        if (together := total(errors)).length:
+            mean, right = float(np.mean(confidences)), max(0.0, 1.0 - together.rate)
+            points.append({"confidence": round(mean, 3), "right": round(right, 3), "utterances": len(errors)})
     return points
 
 

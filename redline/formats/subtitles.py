@@ -17,8 +17,9 @@ LINE_CHARS = 42
 """Characters in one line of a cue."""
 CUE_LINES = 2
 """Lines in one cue."""
-_TIMESTAMP = r"(?:(\d\d+):)?(\d\d):(\d\d)[.,](\d{3})"
-_CUE = re.compile(rf"(?:[^\n]*\n)?{_TIMESTAMP} --> {_TIMESTAMP}[^\n]*(?:\n(.*))?", re.DOTALL)
+TIMESTAMP = r"(?:(\d{1,6}):)?(\d{1,6}):(\d{1,6})(?:[.,](\d{1,9}))?"
+"""Hours, minutes, seconds and their fraction, as captions have them; a number of more digits is none."""
+_CUE = re.compile(rf"(?:[^\n]*\n)?{TIMESTAMP} --> {TIMESTAMP}[^\n]*(?:\n(.*))?", re.DOTALL)
 _SRT_SPEAKER = re.compile(r"Speaker ([^:\n]+): ")
 _VTT_SPEAKER = re.compile(r"<v Speaker ([^>]+)>")
 
@@ -68,7 +69,7 @@ def _parse_cues(blocks: Iterable[str], speaker: re.Pattern[str], unescape: Calla
         if (cue := _CUE.fullmatch(block.strip("\n"))) is None:
             raise ValueError(f"{block[:60]!r} is no cue")
         *times, text = cue.groups(default="")
-        start, end = _seconds(*times[:4]), _seconds(*times[4:])
+        start, end = timestamp_seconds(times[:4]), timestamp_seconds(times[4:])
         if (named := speaker.match(text)) is not None:
             text = text[named.end() :]
         name = unescape(named[1]) if named else None
@@ -84,8 +85,10 @@ def timestamp(ms: int, point: str = ".") -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}{point}{ms:03}"
 
 
-def _seconds(hours: str, minutes: str, seconds: str, ms: str) -> float:
-    return (int(hours or 0) * 3_600_000 + int(minutes) * 60_000 + int(seconds) * 1000 + int(ms)) / 1000
+def timestamp_seconds(numbers: Sequence[str | None]) -> float:
+    """The four groups of a `TIMESTAMP` -> seconds."""
+    hours, minutes, seconds, fraction = numbers
+    return round(3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0) + float(f"0.{fraction or 0}"), 3)
 
 
 def transcript_cues(transcript: Transcript) -> list[SubtitleCue]:

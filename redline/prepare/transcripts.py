@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from redline.errors import DataError
+from redline.formats.subtitles import TIMESTAMP, timestamp_seconds
 from redline.prepare.speaker_labels import find_labels, without_labels
 
 _BOMS = (
@@ -23,8 +24,7 @@ _BOMS = (
 )
 ROLLING = 0.3  # share of cues that begin with the end of the one before, from which captions are taken to roll
 LONGEST_REPEAT = 40  # words of a cue that may come again in the next
-_NUMBERS = r"(?:(\d+):)?(\d+):(\d+)(?:[.,](\d+))?"
-_TIMES = re.compile(rf"{_NUMBERS}\s*-->\s*{_NUMBERS}")
+_TIMES = re.compile(rf"{TIMESTAMP}\s*-->\s*{TIMESTAMP}")
 _STAMP = re.compile(r"^\s*[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?[\])]?\s*")
 _MARKDOWN = re.compile(
     r"^\s*#{1,6}\s+|^\s*[*+]\s+|(?<![\w*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w*])"
@@ -129,7 +129,7 @@ def parse_captions(captions: str) -> tuple[list[CaptionCue], list[str]]:
         if at is None:
             continue
         times = _TIMES.search(lines[at])
-        start, end = map(_seconds, (times.groups()[:4], times.groups()[4:])) if times else (0.0, 0.0)
+        start, end = map(timestamp_seconds, (times.groups()[:4], times.groups()[4:])) if times else (0.0, 0.0)
         own = lines[at + 1 :]
         bare = (" ".join(html.unescape(re.sub(r"<[^>]*>|\{\\[^}]*\}", "", line)).split()) for line in own)
         if end <= start:
@@ -139,11 +139,6 @@ def parse_captions(captions: str) -> tuple[list[CaptionCue], list[str]]:
             cues.append(CaptionCue(start, end, text, html.unescape(" ".join(voice[1].split())) if voice else ""))
     notes = [f"{len(bad)} captions cannot be read, first {bad[0]!r}"] if bad else []
     return sorted(cues, key=lambda cue: cue.start), notes
-
-
-def _seconds(numbers: Sequence[str | None]) -> float:
-    hours, minutes, seconds, fraction = numbers
-    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0) + float(f"0.{fraction or 0}")
 
 
 def without_repeats(cues: Sequence[CaptionCue]) -> tuple[list[CaptionCue], int]:

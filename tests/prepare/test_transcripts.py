@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from redline.errors import DataError
+from redline.formats import parse_transcript
 from redline.prepare.transcripts import CaptionCue, parse_captions, read_transcript, without_repeats
 
 
@@ -86,3 +87,13 @@ def test_captions_that_roll_say_everything_once() -> None:
         CaptionCue(4, 5, "ah"),
     ]
     assert without_repeats(said) == (said, 0), "what is said twice stays"
+
+
+def test_a_time_of_thousands_of_digits_is_a_caption_that_cannot_be_read(tmp_path: Path) -> None:
+    endless = "1" * 5000
+    path = tmp_path / "a.srt"
+    for times in (f"{endless}:00:01,0 --> {endless}:00:02,0", f"00:00:01,{endless} --> 00:00:02,0"):
+        path.write_text(f"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n{times}\nlost\n\n")
+        assert read_transcript(path).lines[0].text == "Hello"
+        with pytest.raises(DataError, match="not a whole srt file"):
+            parse_transcript(path.read_text(), "srt")
