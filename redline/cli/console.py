@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +49,17 @@ class Notes(Console):
     def say(self, message: str, style: str | None = None) -> None:
         """A message of the program, in one line."""
         self.print(f"redline: {one_line(message)}", style=style)
+
+
+def choice_of(*allowed: str) -> Callable[[str], str]:
+    """The callback of an option that takes one of a few words."""
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise typer.BadParameter(f"{value!r}; allowed are {', '.join(allowed)}")
+        return value
+
+    return check
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:

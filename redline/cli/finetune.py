@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from redline.evaluate.systems import SystemRun
     from redline.manifest import Utterance
 
-TEXT_STYLES = ("auto", "as-is", "spoken")
+_TEXT_HELP = "as-is, spoken (lower-case words), or auto: spoken where the model writes so."
 
 
 def finetune(
@@ -38,9 +38,7 @@ def finetune(
         float | None,
         typer.Option(help="How far to go from the old weights to the new; default 0.5 below an hour, else 1."),
     ] = None,
-    text: Annotated[
-        str, typer.Option(help="as-is, spoken (lower-case words), or auto: spoken where the model writes so.")
-    ] = "auto",
+    text: Annotated[str, typer.Option(callback=console.choice_of("auto", "as-is", "spoken"), help=_TEXT_HELP)] = "auto",
     noise: Noise = None,
     rooms: Rooms = None,
     test: Annotated[
@@ -65,8 +63,6 @@ def finetune(
         from redline.train.loop.checkpointing import make_folder
         from redline.train.loop.distributed import is_first_process
 
-        if text not in TEXT_STYLES:
-            raise typer.BadParameter(f"{text!r}; allowed are {', '.join(TEXT_STYLES)}", param_hint="--text")
         use(threads)
         options = FinetuneOptions(
             passes=passes,

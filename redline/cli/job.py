@@ -50,14 +50,10 @@ class Job:
         recordings = files.identities(source.path for source in inputs if source.path is not None)
         for source, name in zip(inputs, self.outputs.names([source.stem for source in inputs]), strict=True):
             paths = self.outputs.paths(name)
-            there = [path for path in paths if os.path.lexists(path)]
-            if files.identities(there) & recordings:
-                self._fail(
-                    f"{source.label}: {there[0]} is a recording, and is not replaced; choose another --output-dir"
-                )
-                continue
-            there = [] if self.outputs.overwrite else there
-            if there and not self.outputs.skip_existing:
+            there = [] if self.outputs.overwrite else [path for path in paths if os.path.lexists(path)]
+            if own := [path for path in paths if files.identities([path]) & recordings]:
+                self._fail(f"{source.label}: {own[0]} is a recording, and is not replaced; choose another --output-dir")
+            elif there and not self.outputs.skip_existing:
                 self._fail(f"{source.label}: {there[0]} is there already; {HOW_TO_GO_ON}")
             elif there and len(there) == len(paths):
                 self.skipped += 1

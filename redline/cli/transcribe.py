@@ -28,15 +28,6 @@ _DRAFTS_HELP = """Speculative decoding: the CTC draft is verified (exact, fast),
 _EDITS_HELP = "Print the draft as tracked changes instead of the text; in json, every edit."
 
 
-def _choice_of(*allowed: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value not in allowed:
-            raise typer.BadParameter(f"{value!r}; allowed are {', '.join(allowed)}")
-        return value
-
-    return check
-
-
 def transcribe(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="Recordings, folders of them, patterns, or - for standard input.")],
@@ -50,7 +41,7 @@ def transcribe(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
     language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
     task: Annotated[
-        str, typer.Option(callback=_choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
+        str, typer.Option(callback=console.choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
     ] = "transcribe",
     target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
     speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
@@ -59,7 +50,7 @@ def transcribe(
     prompt: Annotated[str | None, typer.Option(help="An instruction in place of the model's own.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Text of the beginning of the recording, to go on from.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,
-    drafts: Annotated[str, typer.Option(callback=_choice_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
+    drafts: Annotated[str, typer.Option(callback=console.choice_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
     effort: Annotated[str, typer.Option(help="full, or draft: the encoder's draft is the text, fast.")] = "full",
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the fastest.")] = None,
