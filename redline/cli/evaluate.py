@@ -19,6 +19,7 @@ from rich.table import Table
 from redline import audio, files
 from redline.cli import console
 from redline.cli.stopping import Stopper
+from redline.cli.train import Device, Threads
 from redline.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write a page with all errors, sound and plots here.")] = None,
     sound_minutes: Annotated[float, typer.Option(min=0, help="Sound in the page, worst utterances first.")] = 15.0,
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: all it may use.")] = None,
+    device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Word error rates of the draft and of the edited text, per source, for one model or several.
 
@@ -94,11 +95,11 @@ def evaluate(
             notes.say(f"interrupted; {done} of {len(names) * len(asks) * len(dataset.utterances)} are done", "yellow")
             if runs and json_path is not None:
                 json_path = json_path.with_name(f"{json_path.name}.partial")
-                _write_scores(json_path, runs, chosen)
+                _write_scores(json_path, runs, comparisons(runs), chosen)
                 notes.say(f"what was done is in {json_path}", "yellow")
             raise typer.Exit(stopper.status) from None
-    out = console.results()
-    for row in comparisons(runs):
+    out, rows = console.results(), comparisons(runs)
+    for row in rows:
         out.print(row["text"])
         if row["keywords"] is not None:
             out.print(f"{row['second']} against {row['first']}: {row['keywords']['text']}")
@@ -107,17 +108,16 @@ def evaluate(
         write_report(report, runs, title, dataset.load, sound_minutes)
         notes.say(f"report written to {report}")
     if json_path is not None:
-        _write_scores(json_path, runs, chosen)
+        _write_scores(json_path, runs, rows, chosen)
     if any(result.failure for run in runs for result in run.results):
         raise typer.Exit(1 if all(run.scored for run in runs) else 2)
 
 
-def _write_scores(path: Path, runs: Sequence[SystemRun], chosen: dict[str, Any]) -> None:
-    """Scores and every text as JSON: an object, or a list where there are several runs."""
-    from redline.evaluate.systems import comparisons
-
-    pairs = zip(runs, [None, *comparisons(runs)], strict=True)
-    values = [{**chosen, **run.to_dict(), "comparison": comparison} for run, comparison in pairs]
+def _write_scores(
+    path: Path, runs: Sequence[SystemRun], rows: Sequence[dict[str, Any]], chosen: dict[str, Any]
+) -> None:
+    """Scores, comparisons and every text as JSON: an object, or a list where there are several runs."""
+    values = [{**chosen, **run.to_dict(), "comparison": row} for run, row in zip(runs, [None, *rows], strict=True)]
     text = json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False)
     files.write_text(path, text + "\n")
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TimeRemainingColumn
 from redline import files, languages
 from redline.cli import console
 from redline.cli.stopping import Stopper
+from redline.cli.train import Threads
 from redline.errors import DataError, RedlineError
 from redline.manifest import write_manifest
 
@@ -21,21 +22,17 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings with texts beside them.")],
     out: Annotated[Path, typer.Option("--out", help="The manifest to write (.jsonl).")],
     text: Annotated[
-        Path | None, typer.Option("--text", help="Transcript (.txt) or captions (.srt, .vtt) of a single recording.")
+        Path | None, typer.Option(help="Transcript (.txt) or captions (.srt, .vtt) of a single recording.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="The model that aligns text and sound.")] = "tiny",
-    language: Annotated[
-        str, typer.Option("--language", help="Language of the recordings: en, English or en-US.")
-    ] = "en",
+    model: Annotated[str, typer.Option(help="The model that aligns text and sound.")] = "tiny",
+    language: Annotated[str, typer.Option(help="Language of the recordings: en, English or en-US.")] = "en",
     longest_s: Annotated[
         float, typer.Option("--longest", min=2, max=30, help="Seconds of the longest utterance.")
     ] = 20.0,
     most_regret: Annotated[
         float, typer.Option("--tolerance", min=0, help="How badly a text may fit, in nats a character.")
     ] = 1.5,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads that compute; default: the CPUs it may use.")
-    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Cut recordings into utterances with the text said in them; what does not fit the sound is dropped and listed.
 
@@ -52,7 +49,6 @@ def prepare(
 
     notes = console.Notes()
     pairs = recordings_with_texts(source, text)
-    _check_out(out, [file for pair in pairs for file in pair])
     use(threads)
     encoder, config, _ = nar.load_nar(model)
     language_code = languages.code(language, config.languages)
@@ -63,6 +59,7 @@ def prepare(
         why = "a text is placed in one language" if language_code is None else f"{model} does not know it"
         raise DataError(f"--language {language}: {why}; name one of {known}")
     options = SegmentationOptions(longest_s=longest_s, most_regret=most_regret, letters=letters_of(language_code))
+    _check_out(out, [file for pair in pairs for file in pair])  # makes the folder, so all that is refused came before
     corpus = PreparedCorpus(encoder, language_code, options)
     columns = ("{task.description}", BarColumn(), "{task.percentage:.0f} %", TimeRemainingColumn())
     with Stopper() as stopper:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,10 +59,12 @@ def test_a_language_is_named_as_people_name_it(tmp_path: Path, monkeypatch: pyte
         _, _, (row,) = prepare(tmp_path, "--language", name, "--threads", "1")
         assert row["language"] == "en"
     assert used == [1, 1, 1]
+    shutil.rmtree(tmp_path / "out")
     code, told, _ = prepare(tmp_path, "--language", "klingon")
     assert code == 2 and "no language is called 'klingon'; allowed are en (English)" in told
     code, told, _ = prepare(tmp_path, "--language", "German")
     assert code == 2 and "tiny does not know it; name one of en" in told
+    assert not (tmp_path / "out").exists(), "what is refused leaves no folder behind"
 
 
 def test_a_text_that_fits_nowhere_is_told_and_nothing_is_overwritten(tmp_path: Path) -> None:
