@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from redline import audio, files
+from redline import files
 from redline.cli import console
 from redline.cli.stopping import Stopper
 from redline.cli.train import Device, Threads
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from redline.evaluate.run import Clock
     from redline.evaluate.systems import SystemRun
     from redline.evaluate.tasks import EvaluationOptions
-    from redline.manifest import Utterance
     from redline.transcriber import Transcriber
-    from redline.types import Task, Waveform
+    from redline.types import Task
 
 TABLE_WIDTH = 150
 """Columns of a table that is not printed to a wider terminal."""
@@ -174,7 +173,7 @@ def _evaluate_model(
         clock = Clock()
         results, interruption = list[Result](), None
         try:
-            for result in run_over(transcriber, rows, clock, notes, dataset.load, each):
+            for result in run_over(transcriber, dataset, clock, notes, each):
                 results.append(result)
         except KeyboardInterrupt as stop:
             interruption = stop
@@ -207,20 +206,15 @@ def _print_run(run: SystemRun, title: str, notes: console.Notes) -> None:
 
 
 def run_over(
-    transcriber: Transcriber,
-    utterances: list[Utterance],
-    clock: Clock,
-    notes: Console,
-    load: Callable[[Path], Waveform] = audio.load,
-    tasks: Sequence[Task] | None = None,
+    transcriber: Transcriber, dataset: Dataset, clock: Clock, notes: Console, tasks: Sequence[Task] | None = None
 ) -> Iterator[Result]:
     """The results of a model on a data set, with a progress bar; `tasks` is None for the text only."""
     from redline.evaluate import run
 
     bars = (BarColumn(), "{task.completed} of {task.total} utterances", TimeElapsedColumn(), TimeRemainingColumn())
     with console.progress(notes, "{task.description}", *bars) as bar:
-        task = bar.add_task("recognizing", total=len(utterances))
-        for result in run.run(transcriber, utterances, clock, load, tasks):
+        task = bar.add_task("recognizing", total=len(dataset.utterances))
+        for result in run.run(transcriber, dataset.utterances, clock, dataset.load, tasks):
             yield result
             bar.update(task, advance=1, description=f"{clock.rtfx:.0f} x real time")
 

@@ -102,13 +102,14 @@ def finetune(
 def _score(model: str, sets: Mapping[str, list[Utterance]], device: str | None, notes: Console) -> dict[str, SystemRun]:
     """What a model makes of rows that it does not learn from, by the name of their set; empty sets are left out."""
     from redline.cli.evaluate import run_over
+    from redline.evaluate.datasets.dataset import Dataset
     from redline.evaluate.run import Clock
     from redline.evaluate.systems import SystemRun
     from redline.load import load_model
 
     transcriber = load_model(model, device=device)
-    runs = {name: list(run_over(transcriber, rows, Clock(), notes)) for name, rows in sets.items() if rows}
-    return {name: SystemRun(model, results) for name, results in runs.items()}
+    filled = [Dataset(name, rows) for name, rows in sets.items() if rows]
+    return {each.name: SystemRun(model, list(run_over(transcriber, each, Clock(), notes))) for each in filled}
 
 
 def _writes_lower_case(runs: dict[str, SystemRun]) -> bool:
