@@ -76,10 +76,10 @@ def finetune(
             tensorboard=tensorboard,
         )
         rows = training_rows(data)
-        make_folder(out)
         sets = {"dev": split_rows(rows)[1], "test": [row for row in rows if row.split == "test"]}
         if test is not None:
             sets["test"] = read_dataset(str(test), DatasetOptions()).utterances
+        make_folder(out)
         first = is_first_process()
         notes = console.Notes() if first else Console(quiet=True)
         before = _score(model, sets, device, notes)

@@ -151,8 +151,8 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say,
 
     Raises `ConfigError` for a stage that does not exist.
     """
-    make_folder(materials.out)
     run = recipe.run(materials, only_first(say), device)
+    make_folder(materials.out)
     known = run.stages()
     if unknown := set(stages) - set(known):
         raise ConfigError(f"no stage {sorted(unknown)}; stages of this recipe are {', '.join(known)}")

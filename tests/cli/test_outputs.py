@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from redline import formats
+from redline.cli.main import app
 from redline.cli.outputs import output_names
 from redline.types import Waveform
 from tests.cli.commands import Run, recording
@@ -125,3 +127,15 @@ def test_no_transcript_replaces_a_recording(run: Run, tmp_path: Path) -> None:
     result = run(misnamed, other, "--output-dir", tmp_path, "--overwrite")
     assert result.exit_code == 1 and "talk.txt is a recording, and is not replaced" in result.stderr
     assert misnamed.read_bytes() == before and (tmp_path / "other.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "tiny"], ["finetune", "--model", "tiny"], ["prepare"], ["evaluate", "--model", "tiny"]]
+)
+def test_a_command_that_is_refused_leaves_no_folder_behind(command: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    data = [str(tmp_path / "missing.jsonl")] if command[0] == "prepare" else ["--data", str(tmp_path / "missing.jsonl")]
+    target = ["--json", str(out / "report.json")] if command[0] == "evaluate" else ["--out", str(out)]
+    result = CliRunner().invoke(app, [*command, *data, *target])
+    assert result.exit_code == 2 and "missing.jsonl" in result.stderr
+    assert list(tmp_path.iterdir()) == []
