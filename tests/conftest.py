@@ -12,8 +12,8 @@ import pytest
 
 import redline
 from redline.checkpoints.folder import ASSETS
-from redline.testing import tiny_checkpoint
 from redline.types import Transcript
+from tests.builders import tiny_checkpoint
 
 TESTS = Path(__file__).parent
 SCHEMA = json.loads((TESTS.parent / "docs" / "transcript.schema.json").read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from redline.models.ar import ArModel
 from redline.models.draft_head import DraftHead
 from redline.models.heads import LanguageHead, PunctuationHead
 from redline.models.nar import NarModel
-from redline.testing import tiny_ar_checkpoint, tiny_checkpoint
+from tests.builders import tiny_ar_checkpoint, tiny_checkpoint
 
 VALUES: tuple[Any, ...] = (
     None, "x", "", [], [1], {}, {"a": 1}, True, False, -1, 0, 1, 2, 3, 7, 1000, 10**6, 10**8, 10**30,

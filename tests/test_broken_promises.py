@@ -20,9 +20,9 @@ from redline.cli.main import app
 from redline.decoding import tags
 from redline.decoding.repetition import RepetitionOptions, repetition_start, repetitions
 from redline.errors import CheckpointError, ConfigError, RecognitionError
-from redline.testing import recognize_clips
 from redline.types import Task, Waveform
 from tests import hostile
+from tests.builders import recognize_clips
 
 MAKERS: dict[str, Callable[[Path], Path]] = {"editing": hostile.editing, "answering": hostile.answering}
 

@@ -20,10 +20,11 @@ from redline.errors import DataError, RedlineError, UnsupportedTaskError
 from redline.load import load_model
 from redline.manifest import Utterance, read_manifest
 from redline.prompts import PromptRequest, checked_keywords
-from redline.testing import FakeRecognizer, tiny_ar_checkpoint, tiny_checkpoint, tone
+from redline.testing import FakeRecognizer, tone
 from redline.tokenizer import Tokenizer
 from redline.transcriber import Model
 from redline.types import Hypothesis, Request, Task, Waveform, listed
+from tests.builders import letter_tokenizer, tiny_ar_checkpoint, tiny_checkpoint
 
 PAIR = ("oat milk", "cortado")
 
@@ -49,9 +50,7 @@ INSIDE = re.compile(
 
 
 def letters() -> Tokenizer:
-    from redline.testing import _letters
-
-    return Tokenizer(_letters(["<|end_of_text|>"]))
+    return Tokenizer(letter_tokenizer(["<|end_of_text|>"]))
 
 
 def signatures() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import torch
 
 from redline.errors import CheckpointError, RedlineError
 from redline.load import load_model, pick_dtype
-from redline.testing import tiny_checkpoint
+from tests.builders import tiny_checkpoint
 
 JFK = Path(__file__).parent / "data" / "jfk.flac"
 

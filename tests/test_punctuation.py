@@ -26,11 +26,12 @@ from redline.punctuation import (
 )
 from redline.recognizer import NarRecognizer
 from redline.tensor_file import save_head
-from redline.testing import recognize_clips, tiny_config, tone
+from redline.testing import tone
 from redline.tokenizer import Tokenizer
 from redline.types import Task
 from redline_recipes.tiny.books import written
 from redline_recipes.tiny.punctuation import UNKNOWN, punctuation_labels, punctuation_loss
+from tests.builders import recognize_clips, tiny_config
 from tests.corpus import WORDS, tokenizer_of
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import redline
 from redline.recognizer import ArRecognizer
-from redline.testing import recognize_clips
 from redline.types import Task, Waveform
+from tests.builders import recognize_clips
 
 jiwer = pytest.importorskip("jiwer")
 

@@ -17,9 +17,10 @@ from redline.engine.recordings import Recording, WaveformSound
 from redline.engine.scheduler import BatchOptions
 from redline.errors import AudioError, RecognitionError, UnsupportedTaskError
 from redline.longform.session import SessionOptions
-from redline.testing import FakeRecognizer, silence, tiny_checkpoint, tone
+from redline.testing import FakeRecognizer, silence, tone
 from redline.transcriber import Interrupted, Transcriber
 from redline.types import SAMPLE_RATE, Hypothesis, Notice, Request, Task, Transcript, Waveform
+from tests.builders import tiny_checkpoint
 
 JFK = Path(__file__).parent / "data" / "jfk.flac"
 

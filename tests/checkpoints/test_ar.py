@@ -22,9 +22,9 @@ from redline.models.config import ArConfig, ArKind, LMConfig
 from redline.models.rope import Yarn
 from redline.prompts import PromptRequest, PromptTemplate, instruction
 from redline.recognizer import ArRecognizer
-from redline.testing import recognize_clips, tiny_ar_checkpoint
 from redline.tokenizer import Tokenizer
 from redline.types import Task, Waveform
+from tests.builders import recognize_clips, tiny_ar_checkpoint
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 10_000}
 CLIP = Waveform(np.random.default_rng(1).normal(0, 0.1, 24_000).astype(np.float32))

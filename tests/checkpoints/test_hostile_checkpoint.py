@@ -18,11 +18,11 @@ from redline import tensor_file, untrusted
 from redline.checkpoints import ar, nar
 from redline.errors import AudioError, CheckpointError, ConfigError, RedlineError
 from redline.load import load_model
-from redline.testing import recognize_clips
 from redline.tokenizer import Tokenizer
 from redline.transcriber import Model
 from redline.types import SAMPLE_RATE, Task, Waveform
 from tests import hostile
+from tests.builders import recognize_clips
 
 MANY = 500
 WEIGHTS = "model.safetensors"

@@ -21,9 +21,9 @@ from redline.errors import CheckpointError, ConfigError
 from redline.features import batch_features
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
-from redline.testing import recognize_clips
 from redline.tokenizer import Tokenizer
 from redline.types import Task, Waveform
+from tests.builders import recognize_clips
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 LATER = GOLDEN / "nar-tiny"

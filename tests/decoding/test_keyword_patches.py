@@ -23,9 +23,10 @@ from redline.decoding.speculative import SpeculativeOptions
 from redline.load import load_model
 from redline.punctuation import keyword_spans
 from redline.recognizer import ArRecognizer, NarRecognizer
-from redline.testing import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint, tone
+from redline.testing import tone
 from redline.types import Hypothesis, Task, Waveform
 from redline_recipes.tiny.ngram import NgramOptions, estimate
+from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
 # Ids 0 to 5 begin words, 6 to 8 go on within them.

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from redline.cli.main import app
 from redline.manifest import write_manifest
-from redline.testing import tiny_ar_checkpoint, tiny_checkpoint
 from redline.types import Transcript
+from tests.builders import tiny_ar_checkpoint, tiny_checkpoint
 
 PARTS = ((0.0, 2.2, "fellow americans"), (3.2, 6.0, "country"), (7.6, 11.0, ""))  # seconds of the recording, a keyword
 CHECKPOINTS: dict[str, Callable[[Path], Path | str]] = {

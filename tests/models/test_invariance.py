@@ -21,8 +21,8 @@ from redline.models import invariant
 from redline.models.ar import ArModel
 from redline.models.granite import KVCache
 from redline.models.nar import NarModel
-from redline.testing import recognize_clips, tiny_ar_checkpoint, tiny_ar_config, tiny_config
 from redline.types import SAMPLE_RATE, Task, Waveform
+from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_ar_config, tiny_config
 
 PACKAGE = Path(redline.__file__).parent
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -17,13 +17,13 @@ from redline.decoding.word_times import scored_word_times, word_times
 from redline.errors import ConfigError, DataError
 from redline.manifest import Utterance, read_manifest, write_manifest
 from redline.models.nar import NarModel
-from redline.testing import tiny_config
 from redline.train.data.rows import training_rows
 from redline.types import SAMPLE_RATE, Word
 from redline_recipes.tiny import dialogues as script
 from redline_recipes.tiny.dialogue import Dialogue, DialogueOptions, DialogueTurn, Placed, pieces, plan, render
 from redline_recipes.tiny.microphone import mean_spectrum, through_one_microphone
 from redline_recipes.tiny.word_alignment import AlignmentOptions, samples_of, time_words
+from tests.builders import tiny_config
 from tests.corpus import make_corpus
 
 WORD_S, PAUSE_S, LEAD_S = 0.4, 0.4, 0.3

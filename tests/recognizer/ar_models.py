@@ -20,8 +20,9 @@ from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, save_embedde
 from redline.features import clip_features
 from redline.recognizer import ArRecognizer
 from redline.recognizer.ar_batch import ArBatch, ArRow
-from redline.testing import tiny_ar_checkpoint, tone
+from redline.testing import tone
 from redline.types import SAMPLE_RATE, Waveform
+from tests.builders import tiny_ar_checkpoint
 from tests.diarize.networks import hearing_all_bands
 
 NO_LOOPS = RepetitionOptions(max_n=0)

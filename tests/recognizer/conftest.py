@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from redline.models.config import ArKind
-from redline.testing import tiny_ar_checkpoint, tiny_checkpoint
+from tests.builders import tiny_ar_checkpoint, tiny_checkpoint
 from tests.recognizer.ar_models import with_speaker_embedder
 
 KINDS: tuple[ArKind, ...] = ("granite_speech", "granite_speech_plus")

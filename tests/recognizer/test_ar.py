@@ -18,9 +18,10 @@ from redline.models.ar import ArModel
 from redline.models.config import ArConfig
 from redline.prompts import PromptTemplate
 from redline.recognizer import ArRecognizer, NarRecognizer
-from redline.testing import recognize_clips, silence
+from redline.testing import silence
 from redline.tokenizer import Tokenizer
 from redline.types import Recognizer, Task
+from tests.builders import recognize_clips
 from tests.recognizer.ar_models import CLIPS, Script, hears, noise, recognizer_of, says
 
 

@@ -14,8 +14,8 @@ from redline.decoding.speculative import SpeculativeOptions
 from redline.decoding.word_times import share
 from redline.errors import UnsupportedTaskError
 from redline.recognizer import ArRecognizer
-from redline.testing import recognize_clips
 from redline.types import SAMPLE_RATE, Request, Task, Waveform, Word
+from tests.builders import recognize_clips
 from tests.recognizer.ar_models import hears, recognizer_of, two_sounds
 
 

@@ -17,8 +17,9 @@ from redline.errors import RedlineError, UnsupportedTaskError
 from redline.load import load_model
 from redline.models.ctc import CtcConfig, CtcModel, TurboConfig
 from redline.recognizer import CtcRecognizer
-from redline.testing import silence, tiny_ar_checkpoint, tone
+from redline.testing import silence, tone
 from redline.types import Hypothesis, Request, Task, Waveform
+from tests.builders import tiny_ar_checkpoint, tiny_checkpoint
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
 
@@ -32,7 +33,7 @@ def turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = CtcModel(CtcConfig(config)).eval()
     model.encoder.out.weight.data.mul_(20)
     folder = tmp_path_factory.mktemp("turbo")
-    source = redline.testing.tiny_checkpoint(folder / "letters")
+    source = tiny_checkpoint(folder / "letters")
     save_ctc(folder / "model", model, source / "tokenizer.json")
     return folder / "model"
 

@@ -19,11 +19,12 @@ from redline.models.conformer import ConformerEncoder
 from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
-from redline.testing import FakeRecognizer, recognize_clips, tiny_config, tone
+from redline.testing import FakeRecognizer, tone
 from redline.train.run import Materials, build
 from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Task, Waveform
 from redline_recipes.tiny.encoder import transfer_encoder
+from tests.builders import recognize_clips, tiny_config
 from tests.corpus import WORDS, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
 
 

@@ -16,10 +16,11 @@ from redline.features import FEATURE_DIM
 from redline.recognizer import NarRecognizer
 from redline.recognizer.common import memory_errors
 from redline.recognizer.drafts import search_drafts
-from redline.testing import recognize_clips, tiny_checkpoint, tone
+from redline.testing import tone
 from redline.tokenizer import Tokenizer
 from redline.types import Recognizer, Task, Waveform
 from redline_recipes.tiny.ngram import NgramOptions, estimate
+from tests.builders import recognize_clips, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from redline import audio, load_model
 from redline.errors import AudioError, RecognitionError, UnsupportedTaskError
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
-from redline.testing import tiny_checkpoint
 from redline.types import SAMPLE_RATE, Hypothesis, Request, Task, Waveform
+from tests.builders import tiny_checkpoint
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
 TASKS = (

@@ -15,7 +15,6 @@ from redline.manifest import Utterance, read_manifest
 from redline.models.ar import ArModel
 from redline.models.config import ArKind
 from redline.prompts import PromptTemplate
-from redline.testing import tiny_ar_checkpoint
 from redline.tokenizer import Tokenizer
 from redline.train.data.tasks import Asker, TaskOptions
 from redline.train.finetune import ArTuning, FinetuneOptions, finetune
@@ -24,6 +23,7 @@ from redline_recipes.tiny.answers import CachedAnswerBatch, CachedAnswerObjectiv
 from redline_recipes.tiny.ar import TEMPLATE
 from redline_recipes.tiny.editor import AuxiliaryOptions
 from tests.ar_corpus import small_ar_recipe
+from tests.builders import tiny_ar_checkpoint
 
 
 def test_answers_are_learned(base: Path, tmp_path: Path) -> None:
