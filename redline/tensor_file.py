@@ -10,7 +10,7 @@ A tensor of the header alone is one on the device "meta": it has everything but 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,8 +134,10 @@ def load_head(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     return tensors, tuple(metadata.get("rows", "").split())
 
 
-def fill(head: _M, tensors: Mapping[str, Tensor], path: Path) -> _M:
-    """A head built on "meta" with these tensors in float32, in eval mode; raises `CheckpointError` where one is off."""
+def fill(build: Callable[[], _M], tensors: Mapping[str, Tensor], path: Path) -> _M:
+    """A head with these tensors in float32, in eval mode; raises `CheckpointError` where one is off."""
+    with torch.device("meta"):
+        head = build()
     expected = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if shapes != expected or not all(tensor.is_floating_point() for tensor in tensors.values()):

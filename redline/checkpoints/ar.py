@@ -11,18 +11,16 @@ LoRA adapters found among the weights, in `adapter_model.safetensors` or in both
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from redline import tensor_file, untrusted
 from redline.checkpoints import folder as folders
-from redline.checkpoints.config_keys import check_adapter_keys, read_ar_config
+from redline.checkpoints.config_keys import ADAPTER_KEYS, check_keys, check_preprocessor, read_ar_config
 from redline.checkpoints.draft_lm import find_draft_lm, save_draft_lm
 from redline.checkpoints.heads import DRAFT_HEAD, load_draft_head, save_draft_head
 from redline.checkpoints.layouts import AR_LAYOUT, EMBEDDINGS, LM_HEAD
@@ -36,12 +34,10 @@ GENERATION = "generation_config.json"
 LORA, LORA_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-@dataclass(frozen=True)
-class ArCheckpoint:
-    """What a checkpoint of an AR or Plus model holds."""
+class ArCheckpoint(NamedTuple):
+    """What a checkpoint of an AR or Plus model holds: the model in eval mode, whose config describes it as loaded."""
 
     model: ArModel
-    """In eval mode; its config describes it as loaded."""
     draft_lm: NgramLM | None
     """The n-gram LM by which drafts are searched; without one they are greedy."""
     speaker_embedder: SpeakerEmbedder | None
@@ -55,7 +51,6 @@ def is_ar(folder: Path) -> bool:
 
 def load_ar(
     source: str | Path,
-    revision: str | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     draft_lm: str | Path = "own",
@@ -65,11 +60,9 @@ def load_ar(
     `draft_lm` is the checkpoint's "own" n-gram LM if it has one, "none", or a file. Raises `CheckpointError` when it is
     not an AR or Plus layout, or `ConfigError` when its numbers do not fit.
     """
-    folder = folders.resolve(source, revision)
+    folder = folders.resolve(source)
     files = folders.headers(folder)
-    promised = AR_LAYOUT.canonical(
-        {name: tensor for tensors in files.values() for name, tensor in tensors.items()}, folder
-    )
+    promised = AR_LAYOUT.canonical(folders.merged(files), folder)
     values = _read_config(folder)
     if LM_HEAD not in promised and values.get("tie_word_embeddings") is False:
         raise CheckpointError(f"{folder}: config.json does not tie the word embeddings, but there is no {LM_HEAD}")
@@ -79,29 +72,25 @@ def load_ar(
     model = _fit(tensors, values, folder, model)
     config = model.config
     model.load_state_dict(folders.to_dtype(tensors, dtype, folder), assign=True)
-    folders.check_preprocessor(folder, config.window_size, config.downsample_rate)
-    embedder = None
+    check_preprocessor(folder, window_size=config.window_size, downsample_rate=config.downsample_rate)
+    embedder = lm = None
     if untrusted.is_there(folder / SPEAKER_HEAD):
         embedder = load_embedder(folder / SPEAKER_HEAD).to(device, dtype)
-    lm = None
     if untrusted.is_there(folder / DRAFT_HEAD):
         encoder, most_rows = config.encoder, config.text.vocab_size + 1
-        head = load_draft_head(folder, encoder.hidden_dim, most_rows, encoder.bpe_pooling_window)
-        model.draft_head = head.to(dtype=dtype)
-        lm = find_draft_lm(folder, draft_lm, head.blank, device)
+        model.draft_head = load_draft_head(folder, encoder.hidden_dim, most_rows, encoder.bpe_pooling_window)
+        lm = find_draft_lm(folder, draft_lm, model.draft_head.blank, device)
     elif draft_lm not in ("own", "none"):
         raise CheckpointError(f"{folder}: no {DRAFT_HEAD}, so there is no draft for the n-grams of {draft_lm}")
-    return ArCheckpoint(model.eval().to(device), lm, embedder, folder)
+    return ArCheckpoint(model.eval().to(device, dtype), lm, embedder, folder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The config, whose texts end at the tokens of a `generation_config.json`, too, where there is one."""
-    values = untrusted.read_json(folder / "config.json")
+    values, path = untrusted.read_json(folder / "config.json"), folder / GENERATION
     text = values.get("text_config")
-    if not untrusted.is_there(folder / GENERATION) or not isinstance(text, Mapping):
-        return values
-    more = untrusted.read_json(folder / GENERATION).get("eos_token_id")
-    if more is None:
+    more = untrusted.read_json(path).get("eos_token_id") if untrusted.is_there(path) else None
+    if more is None or not isinstance(text, Mapping):
         return values
     given = [ids for ids in (text.get("eos_token_id"), more) if ids is not None]
     ends = [id for ids in given for id in (ids if isinstance(ids, list) else [ids])]
@@ -132,13 +121,10 @@ def _fit(
         "projector.qformer.encoder.layer.": config.projector.num_hidden_layers,
         "language_model.model.layers.": config.text.num_hidden_layers,
     }
-    folders.check_layers(tensors, layers, folder)
-    with torch.device("meta"):
-        model = planned if planned is not None and planned.config == config else ArModel(config)
-    expected = model.state_dict()
-    folders.fill_counters(tensors, expected)
-    folders.check_tensors(tensors, expected, folder)
-    return model
+    if planned is None or planned.config != config:
+        planned = folders.planned(ArModel, config, tensors, layers, folder)
+    folders.check_tensors(tensors, planned, folder)
+    return planned
 
 
 def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
@@ -161,7 +147,7 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
     if not untrusted.is_there(folder / LORA_CONFIG):
         raise CheckpointError(f"{folder}: adapters among the weights, but no {LORA_CONFIG} that tells their scale")
     settings = untrusted.read_json(folder / LORA_CONFIG)
-    check_adapter_keys(settings)
+    check_keys(settings, ADAPTER_KEYS, LORA_CONFIG)
     for name in downs:
         stem = name.removesuffix(".lora_A.weight")
         target, up = f"{stem}.weight", f"{stem}.lora_B.weight"
@@ -199,26 +185,23 @@ def save_ar(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model, its `tokenizer.json` and what belongs to it in the published layout; all at once, or nothing.
-
-    A folder that is there already is refused, or with `overwrite` replaced as a whole if it is a checkpoint. Raises
-    `CheckpointError`, also when a number is beyond the range of `dtype`.
-    """
-    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
-    window, rate = model.config.window_size, model.config.downsample_rate
-    preprocessor = AR_LAYOUT.preprocessor | {"projector_window_size": window, "projector_downsample_rate": rate}
-    described: dict[str, dict[str, object] | str] = {"config.json": config, "preprocessor_config.json": preprocessor}
-    if chat_template is not None:
-        described["chat_template.jinja"] = chat_template
+    """Write a model, its `tokenizer.json` and what belongs to it in the published layout, as `folder.write` does."""
 
     def extra(new: Path) -> None:
+        if chat_template is not None:
+            (new / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         if model.draft_head is not None:
             save_draft_head(model.draft_head, new, dtype)
         if draft_lm is not None:
             save_draft_lm(draft_lm, new)
         if speaker_embedder is not None:
             save_embedder(speaker_embedder, new / SPEAKER_HEAD)
-        shutil.copyfile(tokenizer, new / "tokenizer.json")
 
-    tensors = folders.weights(model, dtype, without=("draft_head.",))
-    return folders.write(folder, tensors, described, extra, overwrite=overwrite)
+    window, rate = model.config.window_size, model.config.downsample_rate
+    configs = {
+        "config.json": model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")},
+        "preprocessor_config.json": {"feature_extractor_type": "GraniteSpeechFeatureExtractor"}
+        | folders.FEATURES
+        | {"projector_window_size": window, "projector_downsample_rate": rate},
+    }
+    return folders.write(folder, model, configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from redline import untrusted
 from redline.errors import ConfigError
 from redline.models.config import (
     AR_LANGUAGES,
@@ -139,10 +141,9 @@ def check_keys(values: Values, used: Mapping[str, ValueRule], where: str) -> Non
     harmless = HARMLESS | HARMLESS_IN.get(where, set())
     for key, value in values.items():
         if key in used:
-            allowed = None if value is None else used[key](value)
-            if allowed:
+            if value is not None and (allowed := used[key](value)):
                 raise ConfigError(f"{where}: {key} is {shown(value)}; allowed are {allowed}")
-        elif key not in harmless and not _asks_nothing(value) and not _is_default(key, value):
+        elif key not in harmless and not _asks_nothing(key, value):
             plain = key.isidentifier() and len(key) <= 80
             raise ConfigError(
                 f"{where}: {key if plain else shown(key)} is {shown(value)}, which is not supported; a model that was "
@@ -156,12 +157,9 @@ def _used(values: Values, used: Mapping[str, ValueRule], where: str) -> dict[str
     return {key: value for key, value in values.items() if key in used and value is not None}
 
 
-def _asks_nothing(value: Any) -> bool:
-    return value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value)
-
-
-def _is_default(key: str, value: Any) -> bool:
-    return not isinstance(value, bool) and value == GENERATION_DEFAULTS.get(key)
+def _asks_nothing(key: str, value: Any) -> bool:
+    empty = value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value)
+    return empty or (not isinstance(value, bool) and value == GENERATION_DEFAULTS.get(key))
 
 
 def _agree(synonyms: Values) -> None:
@@ -250,15 +248,14 @@ def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
     return known(ArConfig, {"languages": AR_LANGUAGES[kind]} | top | joined)
 
 
-def check_adapter_keys(values: Values) -> None:
-    """Judge an `adapter_config.json`; raises `ConfigError` for what is not plain LoRA."""
-    check_keys(values, ADAPTER_KEYS, "adapter_config.json")
+def check_preprocessor(folder: Path, used: Mapping[str, ValueRule] = PREPROCESSOR_KEYS, **sizes: int) -> None:
+    """Whether a checkpoint's `preprocessor_config.json` asks for the features that are made here.
 
-
-def check_preprocessor_keys(values: Values, window_size: int | None = None, downsample_rate: int | None = None) -> None:
-    """Judge a `preprocessor_config.json` against the features that are made here; raises `ConfigError`."""
-    check_keys(values, PREPROCESSOR_KEYS, "preprocessor_config.json")
-    check_keys(values.get("melspec_kwargs") or {}, PREPROCESSOR_KEYS, "preprocessor_config.json")
-    for key, needed in (("window_size", window_size), ("downsample_rate", downsample_rate)):
-        if needed is not None:
-            _agree({f"projector_{key}": values.get(f"projector_{key}"), key: needed})
+    `sizes` are those of the projector, which it may state, too. Raises `ConfigError`.
+    """
+    path = folder / "preprocessor_config.json"
+    values = untrusted.read_json(path) if untrusted.is_there(path) else {}
+    check_keys(values, used, path.name)
+    check_keys(values.get("melspec_kwargs") or {}, used, path.name)
+    for key, needed in sizes.items():
+        _agree({f"projector_{key}": values.get(f"projector_{key}"), key: needed})

@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from redline import tensor_file, untrusted
-from redline.checkpoints.config_keys import check_preprocessor_keys
 from redline.errors import CheckpointError, ConfigError
 from redline.files import folder_beside, settle
 
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PREPROCESSOR_FILE = "preprocessor_config.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 """What is downloaded from a hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+EXTRA_HEADS = ("draft_head.", "punctuation_head.", "language_head.")
+"""Parts of models that have files of their own beside the weights."""
+FEATURES = {"sampling_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 80}
+"""What every `preprocessor_config.json` that is written says."""
+_M = TypeVar("_M", bound=nn.Module)
+_C = TypeVar("_C")
 
 
 def resolve(source: str | Path, revision: str | None = None) -> Path:
@@ -114,12 +119,14 @@ def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
     return files
 
 
+def merged(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of all files."""
+    return {name: tensor for tensors in headers.values() for name, tensor in tensors.items()}
+
+
 def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Every tensor of `headers`; raises `CheckpointError` when one cannot be read or is not finite."""
-    tensors: dict[str, Tensor] = {}
-    for path, header in headers.items():
-        tensors |= tensor_file.read_tensors(path, header)
-    return tensors
+    return merged({path: tensor_file.read_tensors(path, header) for path, header in headers.items()})
 
 
 def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> dict[str, Tensor]:
@@ -136,42 +143,36 @@ def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) ->
     return converted
 
 
-def check_layers(tensors: Iterable[str], promised: Mapping[str, int], folder: Path) -> None:
-    """Whether there are as many layers as the config promises, by the prefix of their tensors; raises `ConfigError`.
+def planned(
+    build: Callable[[_C], _M], config: _C, tensors: Mapping[str, Tensor], layers: Mapping[str, int], folder: Path
+) -> _M:
+    """A model on "meta", if there are as many layers as its config promises, by the prefix of their tensors.
 
-    To be asked before a model is built: one of a million layers is never made.
+    Raises `ConfigError` before anything is built: a model of a million layers is never made.
     """
-    names = list(tensors)
-    for prefix, count in promised.items():
-        seen = {name[len(prefix) :].split(".", 1)[0] for name in names if name.startswith(prefix)}
+    for prefix, count in layers.items():
+        seen = {name[len(prefix) :].split(".", 1)[0] for name in tensors if name.startswith(prefix)}
         if len(seen) != count:
             raise ConfigError(f"{folder}: config.json promises {count} layers {prefix}*, the weights have {len(seen)}")
+    with torch.device("meta"):
+        return build(config)
 
 
-def check_preprocessor(folder: Path, window_size: int | None = None, downsample_rate: int | None = None) -> None:
-    """Whether the features that a checkpoint asks for are those that are made here; raises `ConfigError`."""
-    if untrusted.is_there(folder / PREPROCESSOR_FILE):
-        check_preprocessor_keys(untrusted.read_json(folder / PREPROCESSOR_FILE), window_size, downsample_rate)
+def check_tensors(tensors: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
+    """Strictness: every tensor is there, no other, each of the right shape; raises `CheckpointError`.
 
-
-def fill_counters(tensors: dict[str, Tensor], expected: Iterable[str]) -> None:
-    """Add the counters of batch norms, which a file may leave out."""
-    for name in expected:
+    The counters of batch norms, which a file may leave out, are added.
+    """
+    needs = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in needs:
         if name.endswith(".num_batches_tracked"):
             tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
-
-
-def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:
-    """Strictness: every tensor is there, no other, each of the right shape; raises `CheckpointError`."""
-    shapes = {
-        name: (list(tensors[name].shape), list(expected[name].shape)) for name in tensors.keys() & expected.keys()
-    }
+    has = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    differ = (name for name in needs.keys() & has.keys() if needs[name] != has[name])
     problems = {
-        "missing": expected.keys() - tensors.keys(),
-        "unexpected": tensors.keys() - expected.keys(),
-        "of another shape": {
-            f"{name} {has} instead of {needs}" for name, (has, needs) in shapes.items() if has != needs
-        },
+        "missing": needs.keys() - has.keys(),
+        "unexpected": has.keys() - needs.keys(),
+        "of another shape": {f"{name} {has[name]} instead of {needs[name]}" for name in differ},
     }
     messages = [
         f"{len(names)} {kind}: {', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}"
@@ -184,36 +185,39 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
 
 def write(
     folder: str | Path,
-    tensors: Mapping[str, Tensor],
-    files: Mapping[str, Mapping[str, Any] | str],
+    model: nn.Module,
+    configs: Mapping[str, Mapping[str, Any]],
+    tokenizer: str | Path,
     extra: Callable[[Path], None],
     *,
-    overwrite: bool = False,
+    dtype: torch.dtype,
+    overwrite: bool,
 ) -> Path:
-    """Make a checkpoint of tensors, JSON objects or texts by file name, and what `extra` puts beside them.
+    """Make a checkpoint of a model, JSON objects by file name, a tokenizer, and what `extra` puts beside them.
 
     All of it appears at once, or nothing. A folder that is there already is refused, or with `overwrite` replaced as a
-    whole if it is a checkpoint. Raises `CheckpointError`, also when a number is not finite.
+    whole if it is a checkpoint. Raises `CheckpointError`, also when a number is beyond the range of `dtype`.
     """
     target = Path(folder)
     occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if occupied and not (overwrite and (target / "config.json").is_file() and (target / WEIGHTS).is_file()):
-        raise CheckpointError(
-            f"{target}: already there; choose another folder"
-            + (" (only a checkpoint is ever replaced)" if overwrite else " or allow overwriting")
-        )
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        dtype = tensors[broken[0]].dtype
+        remedy = " (only a checkpoint is ever replaced)" if overwrite else " or allow overwriting"
+        raise CheckpointError(f"{target}: already there; choose another folder{remedy}")
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(EXTRA_HEADS)
+    }
+    if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise CheckpointError(f"{target}: not finite as {dtype}: {', '.join(broken[:5])}; nothing was written")
     target.parent.mkdir(parents=True, exist_ok=True)
     with folder_beside(target) as temporary:
         new = temporary / "new"
         new.mkdir()
-        save_file(dict(tensors), new / WEIGHTS, metadata={"format": "pt"})
-        for name, values in files.items():
-            text = values if isinstance(values, str) else json.dumps(values, indent=2) + "\n"
-            (new / name).write_text(text, encoding="utf-8")
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        for name, values in configs.items():
+            (new / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        shutil.copyfile(tokenizer, new / "tokenizer.json")
         extra(new)
         for file in new.iterdir():  # safetensors lets only the owner read what it writes
             file.chmod(new.stat().st_mode & 0o666)
@@ -225,12 +229,3 @@ def write(
                 old.rename(target)
             raise
     return target
-
-
-def weights(model: nn.Module, dtype: torch.dtype, without: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """A model's tensors on the CPU in one precision, those left out whose names begin with one of `without`."""
-    return {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-        if not name.startswith(without)
-    }

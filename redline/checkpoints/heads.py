@@ -29,9 +29,7 @@ def load_punctuation_head(folder: Path, hidden_size: int) -> PunctuationHead:
     tensors, rows = tensor_file.load_head(path)
     if rows != MARKS[1:]:
         raise CheckpointError(f"{path}: its rows are the marks {' '.join(rows)}; {' '.join(MARKS[1:])} can be read")
-    with torch.device("meta"):
-        head = PunctuationHead(hidden_size)
-    return tensor_file.fill(head, tensors, path)
+    return tensor_file.fill(lambda: PunctuationHead(hidden_size), tensors, path)
 
 
 def save_language_head(head: LanguageHead, folder: Path) -> Path:
@@ -45,9 +43,7 @@ def load_language_head(folder: Path, hidden_dim: int) -> LanguageHead:
     tensors, rows = tensor_file.load_head(path)
     if not rows or len(set(rows)) != len(rows):
         raise CheckpointError(f"{path}: its rows are the languages {' '.join(rows)!r:.80}; each must be there once")
-    with torch.device("meta"):
-        head = LanguageHead(hidden_dim, rows)
-    return tensor_file.fill(head, tensors, path)
+    return tensor_file.fill(lambda: LanguageHead(hidden_dim, rows), tensors, path)
 
 
 def save_draft_head(head: DraftHead, folder: Path, dtype: torch.dtype) -> Path:
@@ -62,18 +58,14 @@ def load_draft_head(folder: Path, hidden_dim: int, most_rows: int, window: int) 
     """Read the published draft head of an AR model, whose blank becomes the last row; raises `CheckpointError`."""
     path = folder / DRAFT_HEAD
     header, _ = tensor_file.read_header(path)
-    shapes = {name: list(tensor.shape) for name, tensor in header.items()}
-    rows = next(iter(shapes.get("weight", [])), 0)
-    floats = all(tensor.is_floating_point() for tensor in header.values())
-    if shapes != {"weight": [rows, hidden_dim], "bias": [rows]} or not floats:
-        raise CheckpointError(
-            f"{path}: holds {shapes}; allowed are weight [tokens + 1, {hidden_dim}] and bias [tokens + 1]"
-        )
+    rows = next(iter(header["bias"].shape), 0) if "bias" in header else 0
     # The published head leaves out the placeholder of audio, which comes after the last token.
     if not 2 <= rows <= most_rows:
         raise CheckpointError(f"{path}: {rows} rows; allowed are the blank and up to {most_rows - 1} tokens")
-    with torch.device("meta"):
-        head = DraftHead(hidden_dim, rows, blank=rows - 1, window=window)
+
+    def build() -> DraftHead:
+        return DraftHead(hidden_dim, rows, blank=rows - 1, window=window)
+
+    tensor_file.fill(build, header, path)  # what does not fit is not read
     tensors = tensor_file.read_tensors(path, header)
-    head.load_state_dict({name: tensor.roll(-1, 0) for name, tensor in tensors.items()}, assign=True)
-    return head.eval()
+    return tensor_file.fill(build, {name: tensor.roll(-1, 0) for name, tensor in tensors.items()}, path)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -27,19 +26,11 @@ class Layout:
     """Present, after renaming, in every layout that can be read."""
     known: str
     """The layouts, for an error message."""
-    feature_extractor: str
-
-    @property
-    def preprocessor(self) -> dict[str, Any]:
-        """The `preprocessor_config.json` that is written beside the weights."""
-        rates = {"sampling_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 80}
-        return {"feature_extractor_type": self.feature_extractor} | rates
 
     def rename(self, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
         """Tensors under the names of the model; raises `CheckpointError` where two get one name."""
         renamed: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            new = name
+        for new, tensor in tensors.items():
             for pattern, replacement in self.renames:
                 new = re.sub(pattern, replacement, new)
             if new in renamed:
@@ -81,7 +72,6 @@ NAR_LAYOUT = Layout(
     markers=("encoder.out_bpe.weight", "projector.window_positions", EMBEDDINGS),
     known="the published NAR layouts: llm.* (first revision), language_model.* (later revision) and "
     "model.language_model.* (native port), each with a BPE head and a projector with window_positions",
-    feature_extractor="GraniteSpeechNarFeatureExtractor",
 )
 AR_LAYOUT = Layout(
     "an AR or Plus",
@@ -97,5 +87,24 @@ AR_LAYOUT = Layout(
     markers=("encoder.input_linear.weight", "projector.qformer.layernorm.weight", EMBEDDINGS),
     known="encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
     "language_model.model.model.*",
-    feature_extractor="GraniteSpeechFeatureExtractor",
+)
+CTC_LAYOUT = Layout(
+    "a TurboCTC",
+    renames=(
+        (r"\.feed_forward(\d)\.linear1\.", r".ff\1.up_proj."),
+        (r"\.feed_forward(\d)\.linear2\.", r".ff\1.down_proj."),
+        (r"\.norm_feed_forward(\d)\.", r".ff\1.pre_norm."),
+        (r"\.self_attn\.([qkv])_proj\.", r".attn.to_\1."),
+        (r"\.self_attn\.o_proj\.", ".attn.to_out."),
+        (r"\.self_attn\.rel_pos_emb\.", ".attn.rel_pos_emb."),
+        (r"\.norm_self_att\.", ".attn.pre_norm."),
+        (r"\.conv\.norm\.", ".conv.batch_norm."),
+        (r"\.norm_conv\.", ".conv.norm."),
+        (r"\.conv\.pointwise_lin1\.", ".conv.up_conv."),
+        (r"\.conv\.depthwise_conv\.", ".conv.depth_conv.conv."),
+        (r"\.conv\.pointwise_lin2\.", ".conv.down_conv."),
+        (r"\.norm_out\.", ".post_norm."),
+    ),
+    markers=("encoder.out.weight",),
+    known="encoder.* of Granite Speech 5.0 TurboCTC",
 )

@@ -14,8 +14,6 @@ JSON and safetensors are read: no pickle, no code, and `auto_map` is ignored.
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,7 +22,7 @@ from torch import Tensor
 from redline import untrusted
 from redline.checkpoints import folder as folders
 from redline.checkpoints import heads
-from redline.checkpoints.config_keys import read_nar_config
+from redline.checkpoints.config_keys import check_preprocessor, read_nar_config
 from redline.checkpoints.draft_lm import save_draft_lm
 from redline.checkpoints.layouts import EMBEDDINGS, LM_HEAD, NAR_LAYOUT
 from redline.decoding.ngram import NgramLM
@@ -42,7 +40,6 @@ PROJECTOR_NORM = re.compile(
 
 def load_nar(
     source: str | Path,
-    revision: str | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[NarModel, NarConfig, Path]:
@@ -51,14 +48,14 @@ def load_nar(
     The config describes the model as loaded, so a first revision's BPE head is reported with vocabulary rows. Raises
     `CheckpointError` when it is not one of the known layouts, or `ConfigError` when its numbers do not fit.
     """
-    folder = folders.resolve(source, revision)
+    folder = folders.resolve(source)
     if untrusted.is_there(folder / ADAPTER):
         raise CheckpointError(
             f"{folder}: {ADAPTER} beside the weights of a NAR model would count for nothing; merge it into them "
             "(peft: merge_and_unload), or take it away"
         )
-    headers = folders.headers(folder)
-    header = {name: tensor for tensors in headers.values() for name, tensor in tensors.items()}
+    files = folders.headers(folder)
+    header = folders.merged(files)
     promised = NAR_LAYOUT.canonical(header, folder)
     config = read_nar_config(untrusted.read_json(folder / "config.json"), native=NATIVE in header)
     layers = {
@@ -66,34 +63,29 @@ def load_nar(
         "projector.qformer.layers.": config.projector.num_layers,
         "language_model.model.layers.": config.text.num_hidden_layers,
     }
-    folders.check_layers(promised, layers, folder)
-    with torch.device("meta"):
-        model = NarModel(config)
+    model = folders.planned(NarModel, config, promised, layers, folder)
     # What the headers promise is looked at first, as if it were the tensors: nothing is read that does not fit.
     _fit(promised, model, folder)
-    tensors = folders.to_dtype(NAR_LAYOUT.canonical(folders.read_weights(headers), folder), dtype, folder)
+    tensors = NAR_LAYOUT.canonical(folders.read_weights(files), folder)
     _fit(tensors, model, folder)
-    model.load_state_dict(tensors, assign=True)
-    folders.check_preprocessor(folder)
+    model.load_state_dict(folders.to_dtype(tensors, dtype, folder), assign=True)
+    check_preprocessor(folder)
     if untrusted.is_there(folder / heads.PUNCTUATION_HEAD):
-        model.punctuation_head = heads.load_punctuation_head(folder, config.text.hidden_size).to(dtype=dtype)
+        model.punctuation_head = heads.load_punctuation_head(folder, config.text.hidden_size)
     if untrusted.is_there(folder / heads.LANGUAGE_HEAD):
-        model.language_head = heads.load_language_head(folder, config.encoder.hidden_dim).to(dtype=dtype)
-    model.eval().to(device)
-    return model, config, folder
+        model.language_head = heads.load_language_head(folder, config.encoder.hidden_dim)
+    return model.eval().to(device, dtype), config, folder
 
 
 def _fit(tensors: dict[str, Tensor], model: NarModel, folder: Path) -> None:
     """Bring tensors to the later layout, shape by shape that of the model; raises `CheckpointError`."""
-    expected = model.state_dict()
     _settle_blank(tensors, model.config, folder)
-    folders.fill_counters(tensors, expected)
-    _fill_norms(tensors, expected)
+    _fill_norms(tensors, model)
     copy = tensors.pop(LM_HEAD, None) if model.config.text.tie_word_embeddings else None
     embeddings = tensors[EMBEDDINGS]
     if copy is not None and (copy.shape != embeddings.shape or not (copy.is_meta or torch.equal(copy, embeddings))):
         raise CheckpointError(f"{folder}: config.json ties the word embeddings, but {LM_HEAD} differs from them")
-    folders.check_tensors(tensors, expected, folder)
+    folders.check_tensors(tensors, model, folder)
 
 
 def _settle_blank(tensors: dict[str, Tensor], config: NarConfig, folder: Path) -> None:
@@ -115,14 +107,14 @@ def _settle_blank(tensors: dict[str, Tensor], config: NarConfig, folder: Path) -
             tensors[name][config.blank_token_id] = old[0]
 
 
-def _fill_norms(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def _fill_norms(tensors: dict[str, Tensor], model: NarModel) -> None:
     """The projector norms that the native port leaves out, because they are the identity."""
-    norms = [name for name in expected if PROJECTOR_NORM.match(name)]
-    if not any(name in tensors for name in norms):
+    norms = {name: tensor for name, tensor in model.state_dict().items() if PROJECTOR_NORM.match(name)}
+    if not norms.keys() & tensors.keys():
         dtype = tensors["projector.window_positions"].dtype
-        for name in norms:
+        for name, norm in norms.items():
             fill = torch.ones if name.endswith("weight") else torch.zeros
-            tensors[name] = fill(expected[name].shape, dtype=dtype)
+            tensors[name] = fill(norm.shape, dtype=dtype)
 
 
 def save_nar(
@@ -134,11 +126,9 @@ def save_nar(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model and its `tokenizer.json` in the later published layout; all of it appears at once, or nothing.
+    """Write a model and its `tokenizer.json` in the later published layout, as `folder.write` does.
 
-    Its extra heads and its n-gram LM, where there are some, go into files of their own beside the weights. A folder
-    that is there already is refused, or with `overwrite` replaced as a whole if it is a checkpoint. Raises
-    `CheckpointError`, also when a number is beyond the range of `dtype`.
+    Its extra heads and its n-gram LM, where there are some, go into files of their own beside the weights.
     """
 
     def extra(new: Path) -> None:
@@ -148,9 +138,9 @@ def save_nar(
             heads.save_language_head(model.language_head, new)
         if draft_lm is not None:
             save_draft_lm(draft_lm, new)
-        shutil.copyfile(tokenizer, new / "tokenizer.json")
 
-    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
-    described = {"config.json": config, "preprocessor_config.json": NAR_LAYOUT.preprocessor}
-    tensors = folders.weights(model, dtype, without=("punctuation_head.", "language_head."))
-    return folders.write(folder, tensors, described, extra, overwrite=overwrite)
+    configs = {
+        "config.json": model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")},
+        "preprocessor_config.json": {"feature_extractor_type": "GraniteSpeechNarFeatureExtractor"} | folders.FEATURES,
+    }
+    return folders.write(folder, model, configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)

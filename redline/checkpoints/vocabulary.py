@@ -11,16 +11,13 @@ from redline.tokenizer import Tokenizer
 
 def load_tokenizer(folder: Path, config: NarConfig | ArConfig | CtcConfig) -> Tokenizer:
     """Read `tokenizer.json`; raises `CheckpointError` when it is none, or that of another model."""
-    if isinstance(config, CtcConfig):
-        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-        tokenizer.check(config.turbo.vocab_size, [("pad_token_id", config.pad_token_id)])
-        return tokenizer
     audio = config.audio_token_index if isinstance(config, ArConfig) else None
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json", audio)
-    control = [("eos_token_id", end) for end in config.text.eos_token_ids]
-    if isinstance(config, NarConfig):
-        control = [("blank_token_id", config.blank_token_id)]
-    elif audio is not None:
-        control.append(("audio_token_index", audio))
-    tokenizer.check(config.text.vocab_size, control, audio)
+    if isinstance(config, CtcConfig):
+        tokenizer.check(config.turbo.vocab_size, [("pad_token_id", config.pad_token_id)])
+    elif isinstance(config, NarConfig):
+        tokenizer.check(config.text.vocab_size, [("blank_token_id", config.blank_token_id)])
+    else:
+        control = [("eos_token_id", end) for end in config.text.eos_token_ids]
+        tokenizer.check(config.text.vocab_size, [*control, ("audio_token_index", config.audio_token_index)], audio)
     return tokenizer

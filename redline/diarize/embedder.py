@@ -130,6 +130,4 @@ def load_embedder(path: Path) -> SpeakerEmbedder:
             tensor = tensor.float() * scale.float()[:, None]
         if not name.endswith(SCALE):
             whole[name] = tensor
-    with torch.device("meta"):
-        embedder = SpeakerEmbedder(int(rows[0]))
-    return tensor_file.fill(embedder, whole, path)
+    return tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), whole, path)

@@ -32,6 +32,16 @@ def answering(sound: tuple[Path, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound[1], tmp_path / "answering"))
 
 
+@pytest.fixture
+def folder(golden: Path, tmp_path: Path) -> Path:
+    """A copy of the golden NAR checkpoint that a test may break."""
+    target = tmp_path / "checkpoint"
+    target.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copyfile(golden / "nar-tiny" / name, target / name)
+    return target
+
+
 @pytest.fixture(autouse=True)
 def alarm() -> Iterator[None]:
     """Whatever waits for ever fails instead."""

@@ -135,11 +135,14 @@ def test_every_key_that_transformers_writes_is_known(kind: str) -> None:
 def test_every_key_that_peft_writes_is_known(tmp_path: Path) -> None:
     import peft
 
+    def check(values: dict[str, Any]) -> None:
+        config_keys.check_keys(values, config_keys.ADAPTER_KEYS, "adapter_config.json")
+
     peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"]).save_pretrained(str(tmp_path))
-    config_keys.check_adapter_keys(json.loads((tmp_path / "adapter_config.json").read_text()))
+    check(json.loads((tmp_path / "adapter_config.json").read_text()))
     for key, value in (("use_dora", True), ("rank_pattern", {"q": 2}), ("bias", "all"), ("lora_alpha", -1), ("r", 0)):
         with pytest.raises(ConfigError, match=f"{key} is"):
-            config_keys.check_adapter_keys({"peft_type": "LORA", key: value})
+            check({"peft_type": "LORA", key: value})
 
 
 def every_key(values: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
@@ -246,15 +249,20 @@ def test_a_list_of_end_tokens_is_used() -> None:
         read({**AR, "text_config": TEXT | {"eos_token_id": [1, 100352]}})
 
 
-def test_features_that_are_not_made_here_are_refused() -> None:
+def test_features_that_are_not_made_here_are_refused(tmp_path: Path) -> None:
     sound = {"sampling_rate": 16000, "n_mels": 80, "melspec_kwargs": {"n_fft": 512}, "projector_window_size": 15,
              "projector_downsample_rate": 5, "processor_class": "GraniteSpeechProcessor", "feature_size": 80,
              "return_attention_mask": True, "padding_side": "right", "padding_value": 0.0}  # fmt: skip
-    config_keys.check_preprocessor_keys(sound, 15, 5)
+
+    def check(values: dict[str, Any]) -> None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+        config_keys.check_preprocessor(tmp_path, window_size=15, downsample_rate=5)
+
+    check(sound)
     for key, value in (("sampling_rate", 8000), ("n_mels", 128), ("melspec_kwargs", {"hop_length": 80}),
                        ("projector_window_size", 10), ("dither", 0.1), ("melspec_kwargs", 3)):  # fmt: skip
         with pytest.raises(ConfigError, match=next(iter(value)) if isinstance(value, dict) else key):
-            config_keys.check_preprocessor_keys({**sound, key: value}, 15, 5)
+            check({**sound, key: value})
 
 
 @pytest.mark.parametrize("name", ["2b-plus v2610", "5.0-2b"])

@@ -20,16 +20,6 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the golden checkpoint that a test may break."""
-    target = tmp_path / "checkpoint"
-    target.mkdir()
-    for name in ("config.json", WEIGHTS, "tokenizer.json"):
-        shutil.copyfile(LATER / name, target / name)
-    return target
-
-
 def same(a: NarModel, b: NarModel) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
@@ -71,7 +61,7 @@ def test_a_hub_id_that_is_not_cached_is_refused_offline(tmp_path: Path, monkeypa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"owner/name \(revision v1\): not a local folder.*while online"):
-        nar.load_nar("owner/name", revision="v1")
+        places.resolve("owner/name", revision="v1")
 
 
 def test_a_cached_hub_id_is_read_offline(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

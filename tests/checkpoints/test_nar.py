@@ -32,16 +32,6 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the golden checkpoint that a test may break."""
-    target = tmp_path / "checkpoint"
-    target.mkdir()
-    for name in ("config.json", WEIGHTS, "tokenizer.json"):
-        shutil.copyfile(LATER / name, target / name)
-    return target
-
-
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor] | None]) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file(change(tensors) or tensors, folder / WEIGHTS)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import GraniteSpeech5CTCConfig, GraniteSpeech5EncoderConfig, GraniteSpeech5ForCTC
 from typer.testing import CliRunner
 
 import redline
-from redline.checkpoints.ctc import save_ctc
 from redline.cli.main import app
 from redline.errors import RedlineError, UnsupportedTaskError
 from redline.load import load_model
-from redline.models.ctc import CtcConfig, CtcModel, TurboConfig
+from redline.models.ctc import CtcConfig, TurboConfig
 from redline.recognizer import CtcRecognizer
 from redline.testing import silence, tone
 from redline.types import Hypothesis, Request, Task, Waveform
@@ -26,16 +26,19 @@ DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
 
 @pytest.fixture(scope="module")
 def turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A TurboCTC checkpoint with random weights and the tokens of a golden model."""
+    """A TurboCTC checkpoint with random weights and a token per letter, as transformers writes it."""
     torch.manual_seed(1)
     rows = 54
-    config = TurboConfig(rows, 32, 64, 4, 2, max_position_embeddings=32, context_size=16, conv_kernel_size=5)
-    model = CtcModel(CtcConfig(config)).eval()
+    encoder = GraniteSpeech5EncoderConfig(
+        vocab_size=rows, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2,
+        max_position_embeddings=32, context_size=16, conv_kernel_size=5,
+    )  # fmt: skip
+    model = GraniteSpeech5ForCTC(GraniteSpeech5CTCConfig(vocab_size=rows, encoder_config=encoder)).eval()
     model.encoder.out.weight.data.mul_(20)
     folder = tmp_path_factory.mktemp("turbo")
-    source = tiny_checkpoint(folder / "letters")
-    save_ctc(folder / "model", model, source / "tokenizer.json")
-    return folder / "model"
+    model.save_pretrained(folder)
+    shutil.copyfile(tiny_checkpoint(folder / "letters") / "tokenizer.json", folder / "tokenizer.json")
+    return folder
 
 
 def clips() -> list[Waveform]:
