@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,8 @@ from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
+from redline.models.ar import ArModel
+from redline.models.nar import NarModel
 from redline.prompts import PromptTemplate
 from redline.recognizer import ArRecognizer, CtcRecognizer, NarRecognizer
 from redline.recognizer.clip_budget import MAX_DRAFT_CLIP_S
@@ -66,17 +67,13 @@ def load_model(
         raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
-    folder = resolve(name, revision)
-    choices = (("beams", beams, 1), ("temperature", temperature, 0.0), ("seed", seed, 0), ("drafts", drafts, "own"))
-    is_ctc = ctc.is_ctc(folder)
-    if is_ctc or effort == "draft":
-        _refuse(name, choices, "here the encoder's draft is the text")
-        recognizer: Recognizer = (_load_turbo if is_ctc else _load_draft)(folder, str(name), place, precision, draft_lm)
-        return Transcriber(recognizer, _OPTIONS)
-    if ar.is_ar(folder):
-        checkpoint = ar.load_ar(folder, device=place, dtype=precision, draft_lm=draft_lm)
-        ar_config = checkpoint.model.config
-        if drafts in ("fast", "trust") and checkpoint.model.draft_head is None:
+    folder, label = resolve(name, revision), str(name)
+    is_draft = effort == "draft" or ctc.is_ctc(folder)
+    recognizer: Recognizer
+    if ar.is_ar(folder) and not is_draft:
+        model, lm, embedder, _ = ar.load_ar(folder, place, precision, draft_lm)
+        config = model.config
+        if drafts in ("fast", "trust") and model.draft_head is None:
             raise RedlineError(f"{name}: drafts is {drafts!r}, but it has no {DRAFT_HEAD} to write them; leave it out")
         if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
             raise RedlineError(
@@ -84,43 +81,41 @@ def load_model(
                 "decoding: leave one or the other out"
             )
         if drafts == "own":
-            drafts = "trust" if ar_config.trusts_draft else "exact"
+            drafts = "trust" if config.trusts_draft else "exact"
+        ends, audio = config.text, config.audio_token_index
         recognizer = ArRecognizer(
-            checkpoint.model,
-            vocabulary.load_tokenizer(folder, ar_config),
-            PromptTemplate.from_folder(folder, ar_config.kind, ar_config.names_language),
-            name=str(name),
+            model,
+            vocabulary.load_tokenizer(folder, config),
+            PromptTemplate.from_folder(folder, config.kind, config.names_language),
+            name=label,
             options=GenerateOptions(
-                ar_config.text.eos_token_id,
-                other_eos_ids=ar_config.text.other_eos_token_ids,
-                beams=beams,
-                temperature=temperature,
-                suppress=(ar_config.audio_token_index,),
+                ends.eos_token_id, beams, temperature, (audio,), other_eos_ids=ends.other_eos_token_ids
             ),
             drafts=None if drafts == "none" else SpeculativeOptions(drafts),
-            draft_lm=checkpoint.draft_lm,
-            speaker_embedder=checkpoint.speaker_embedder,
+            draft_lm=lm,
+            speaker_embedder=embedder,
             punctuate=punctuate,
             seed=seed,
         )
         return Transcriber(recognizer, _OPTIONS)
-    _refuse(name, choices, "this model edits all places at once")
-    model, config, folder = nar.load_nar(folder, device=place, dtype=precision)
-    tokenizer = vocabulary.load_tokenizer(folder, config)
-    lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, place)
-    return Transcriber(NarRecognizer(model, tokenizer, lm, name=str(name), punctuate=punctuate), _OPTIONS)
-
-
-def _refuse(name: str | Path, choices: Sequence[tuple[str, object, object]], why: str) -> None:
-    for option, value, default in choices:
+    why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
+    choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
+    for option, (value, default) in choices.items():
         if value != default:
             raise RedlineError(f"{name}: {option} is {value}, but {why}; leave it out")
+    if is_draft:
+        load = _load_turbo if ctc.is_ctc(folder) else _load_draft
+        return Transcriber(load(folder, label, place, precision, draft_lm), _OPTIONS)
+    editor, nar_config, _ = nar.load_nar(folder, place, precision)
+    lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
+    tokenizer = vocabulary.load_tokenizer(folder, nar_config)
+    return Transcriber(NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate), _OPTIONS)
 
 
 def _load_turbo(
     folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
 ) -> CtcRecognizer:
-    model, config, _ = ctc.load_ctc(folder, device=device, dtype=dtype)
+    model, config, _ = ctc.load_ctc(folder, device, dtype)
     lm = find_draft_lm(folder, draft_lm, config.turbo.vocab_size, device)
     # Whole attention blocks, so that no full window ends in a block with less context.
     max_clip_s = max(1, int(MAX_DRAFT_CLIP_S / config.block_s + 0.5)) * config.block_s
@@ -141,23 +136,15 @@ def _load_draft(
     folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
 ) -> CtcRecognizer:
     """The encoder of a NAR, AR or Plus model; the rest of the model is not kept."""
+    model: ArModel | NarModel
     if ar.is_ar(folder):
-        checkpoint = ar.load_ar(folder, device=device, dtype=dtype, draft_lm=draft_lm)
-        model, lm = checkpoint.model, checkpoint.draft_lm
-        tokenizer, languages = vocabulary.load_tokenizer(folder, model.config), model.config.languages
-        return CtcRecognizer(model.encoder, model.draft_head, tokenizer, lm, name=name, languages=languages, rule="ar")
-    nar_model, config, _ = nar.load_nar(folder, device=device, dtype=dtype)
-    lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, device)
-    tokenizer = vocabulary.load_tokenizer(folder, config)
-    return CtcRecognizer(
-        nar_model.encoder,
-        nar_model.draft_head,
-        tokenizer,
-        lm,
-        name=name,
-        languages=config.languages,
-        rule=config.frame_rule,
-    )
+        model, lm, _, _ = ar.load_ar(folder, device, dtype, draft_lm)
+    else:
+        model, config, _ = nar.load_nar(folder, device, dtype)
+        lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, device)
+    tokenizer, languages = vocabulary.load_tokenizer(folder, model.config), model.config.languages
+    rule = model.config.frame_rule if isinstance(model, NarModel) else "ar"
+    return CtcRecognizer(model.encoder, model.draft_head, tokenizer, lm, name=name, languages=languages, rule=rule)
 
 
 def pick_device(device: str | None) -> torch.device:
