@@ -1,7 +1,6 @@
 """Loudness of a recording: level in dBFS, gain normalization of clips, silence, clipping and declipping.
 
 Log-mel features move with the level, and below a floor all of them are one value, so no model is deaf to loudness.
-The meters are fed a recording block by block, of any sizes; the functions take it whole.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ STEADY_DB = 6.0
 CLIPPED = 0.001
 """The share of clipped samples from which on a notice is given."""
 _LEVEL_BLOCK = round(0.2 * SAMPLE_RATE)
+_SETTLED = 6  # blocks from which on the loudest two do not count
 _FRAME = 512  # 32 ms
 _CLIPPING_FRAME = 1 << 19  # 33 s, within which the peak is known before samples are compared with it
 _LSB = 1 / 32768
@@ -38,107 +38,6 @@ Samples = NDArray[np.float32]
 _NOTHING: Samples = np.zeros(0, np.float32)
 
 
-class _Frames:
-    """Frames [n, size] of a signal that comes in blocks of any length."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.rest = _NOTHING
-        """The samples behind the last whole frame, fewer than a frame."""
-
-    def feed(self, samples: Samples) -> Samples:
-        """The frames that samples [N] complete."""
-        joined = np.concatenate((self.rest, samples)) if len(self.rest) else samples
-        whole = len(joined) // self.size * self.size
-        self.rest = joined[whole:].copy()
-        return joined[:whole].reshape(-1, self.size)
-
-
-class LevelMeter:
-    """Level of the loudest speech in dBFS; a click of a moment does not count."""
-
-    def __init__(self, samples: Samples = _NOTHING) -> None:
-        self._frames = _Frames(_LEVEL_BLOCK)
-        self._loudest = np.zeros(0)  # powers of the three loudest blocks, falling
-        self._count = 0
-        self.feed(samples)
-
-    def feed(self, samples: Samples) -> None:
-        """Measure the next samples [N]."""
-        powers = _powers(self._frames.feed(samples))
-        self._count += len(powers)
-        self._loudest = np.sort(np.append(self._loudest, powers))[:-4:-1]
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the level can only rise."""
-        return self._count >= 6
-
-    @property
-    def level_db(self) -> float:
-        """Of all that was fed: the third loudest fifth of a second, of less than 1.2 s the loudest."""
-        powers = self._loudest if self._count else _powers(self._frames.rest[np.newaxis])
-        return 10 * math.log10(max(float(powers[2 if self.is_settled else 0]), 1e-20))
-
-
-class SteadinessMeter:
-    """Whether the level hardly changes where samples are not zero: noise and hum do so, speech never."""
-
-    def __init__(self, samples: Samples = _NOTHING) -> None:
-        self._frames = _Frames(_FRAME)
-        self._last = _NOTHING
-        self._powers = [np.zeros(0)]  # 8 bytes for each 32 ms
-        self.feed(samples)
-
-    def feed(self, samples: Samples) -> None:
-        """Measure the next samples [N]."""
-        # Differences, because the slow drift of a converter is no sound and would hide how steady its noise is.
-        joined = np.concatenate((self._last, samples))
-        self._last = joined[-1:].copy()
-        self._powers.append(_powers(self._frames.feed(np.diff(joined))))
-
-    @property
-    def is_steady(self) -> bool:
-        powers = np.concatenate(self._powers)
-        powers = powers if len(powers) else _powers(self._frames.rest[np.newaxis])
-        powers = powers[powers > 0]
-        if not len(powers):
-            return True
-        low, high = np.percentile(10 * np.log10(powers), [10, 95])
-        return bool(high - low < STEADY_DB)
-
-
-class SilenceMeter:
-    """Digital silence and the noise of a converter, told from speech however quiet.
-
-    Such noise is the last two steps of 16 bits, or below -70 dBFS and steady. Sound that is louder ends the measuring.
-    """
-
-    def __init__(self, samples: Samples = _NOTHING) -> None:
-        self._level = LevelMeter()
-        self._steadiness = SteadinessMeter()
-        self._is_in_last_bits = True
-        self._is_loud = False
-        self.feed(samples)
-
-    def feed(self, samples: Samples) -> None:
-        """Measure the next samples [N]."""
-        if self._is_loud:
-            return
-        self._level.feed(samples)
-        self._is_loud = self._level.is_settled and self._level.level_db > NOISE_DB
-        if not self._is_loud:
-            self._steadiness.feed(samples)
-            steps = samples / np.float32(_LSB)
-            self._is_in_last_bits &= bool((np.abs(steps) <= 2).all() and (steps == np.round(steps)).all())
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether there is nothing else in all that was fed."""
-        is_noise = self._is_in_last_bits or (self._level.level_db <= NOISE_DB and self._steadiness.is_steady)
-        return not self._is_loud and is_noise
-
-
 class ClippingMeter:
     """Share of samples that stand in a row at full scale, or at the recording's own peak: tops are cut off.
 
@@ -146,21 +45,24 @@ class ClippingMeter:
     """
 
     def __init__(self, samples: Samples = _NOTHING) -> None:
-        self._frames = _Frames(_CLIPPING_FRAME)
+        self._rest = _NOTHING  # fewer than a frame
         self._peak = 0.0
         self._samples = self._clipped = self._beyond = 0
         self.feed(samples)
 
     def feed(self, samples: Samples) -> None:
         """Measure the next samples [N]."""
-        for frame in self._frames.feed(samples):
+        joined = np.concatenate((self._rest, samples)) if len(self._rest) else samples
+        whole = len(joined) // _CLIPPING_FRAME * _CLIPPING_FRAME
+        for frame in joined[:whole].reshape(-1, _CLIPPING_FRAME):
             self._measure(frame)
+        self._rest = joined[whole:].copy()
 
     @property
     def share(self) -> float:
         """Of all that was fed, 0 to 1."""
         meter = copy(self)
-        meter._measure(self._frames.rest)
+        meter._measure(self._rest)
         # Floats go on beyond full scale where nothing is cut off.
         is_clipped = meter._clipped and meter._beyond <= _FEW * meter._clipped
         return meter._clipped / meter._samples if is_clipped else 0.0
@@ -180,13 +82,36 @@ class ClippingMeter:
 
 
 def level_db(samples: Samples) -> float:
-    """Level in dBFS of the loudest speech in samples [N]."""
-    return LevelMeter(samples).level_db
+    """Level in dBFS of the loudest speech in samples [N]: the third loudest fifth of a second, as clicks do not count.
+
+    Of less than 1.2 s it is the loudest.
+    """
+    powers = np.sort(_powers(samples, _LEVEL_BLOCK))
+    return 10 * math.log10(max(float(powers[-3 if len(powers) >= _SETTLED else -1]), 1e-20))
+
+
+def is_steady(samples: Samples) -> bool:
+    """Whether the level hardly changes where samples [N] are not zero: noise and hum do so, speech never."""
+    # Differences, because the slow drift of a converter is no sound and would hide how steady its noise is.
+    powers = _powers(np.diff(samples), _FRAME)
+    powers = powers[powers > 0]
+    if not len(powers):
+        return True
+    low, high = np.percentile(10 * np.log10(powers), [10, 95])
+    return bool(high - low < STEADY_DB)
 
 
 def is_silent(samples: Samples) -> bool:
-    """Whether samples [N] hold nothing but digital silence or the noise of a converter."""
-    return SilenceMeter(samples).is_silent
+    """Whether samples [N] hold nothing but digital silence or the noise of a converter, told from speech however quiet.
+
+    Such noise is the last two steps of 16 bits, or below -70 dBFS and steady.
+    """
+    is_quiet = level_db(samples) <= NOISE_DB
+    if not is_quiet and len(samples) >= _SETTLED * _LEVEL_BLOCK:
+        return False
+    steps = samples / np.float32(_LSB)
+    in_last_bits = bool((np.abs(steps) <= 2).all() and (steps == np.round(steps)).all())
+    return in_last_bits or (is_quiet and is_steady(samples))
 
 
 def clipped_share(samples: Samples) -> float:
@@ -200,7 +125,7 @@ def gain(samples: Samples) -> float:
     1 for ordinary speech and for quiet noise: raised, a model would make words of it.
     """
     level = level_db(samples)
-    if QUIET_DB <= level <= LOUD_DB or (level < QUIET_DB and SteadinessMeter(samples).is_steady):
+    if QUIET_DB <= level <= LOUD_DB or (level < QUIET_DB and is_steady(samples)):
         return 1.0
     return 2.0 ** round((USUAL_DB - level) / (20 * math.log10(2)))
 
@@ -257,9 +182,11 @@ def _peak(samples: Samples) -> float:
     return float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))
 
 
-def _powers(frames: Samples) -> NDArray[np.float64]:
-    """Mean power of each frame [n, size] -> [n]; 0 of an empty one."""
+def _powers(samples: Samples, size: int) -> NDArray[np.float64]:
+    """Mean power of each whole frame of samples [N]; where there is none, of all of them, 0 of nothing."""
+    whole = len(samples) // size * size
+    frames = samples[:whole].reshape(-1, size) if whole else samples[np.newaxis]
     if not frames.size:
-        return np.zeros(len(frames))
+        return np.zeros(1)
     powers: NDArray[np.float64] = np.square(frames, dtype=np.float64).mean(axis=1)
     return powers
