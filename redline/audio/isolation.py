@@ -66,15 +66,9 @@ def decode_isolated(source: Bytes, options: AudioOptions, estimate: Callable[[fl
             warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
         return (yield from decode.decode_blocks(source, options, estimate))
     try:
-        notices = yield from worker.decode_blocks(source, options, estimate)
-    except RedlineError as error:
+        return (yield from worker.decode_blocks(source, options, estimate))
+    finally:
         _give_back(worker)
-        raise error from None
-    except BaseException:
-        worker.end()
-        raise
-    _give_back(worker)
-    return notices
 
 
 def prepare() -> None:
@@ -97,8 +91,9 @@ def _borrow() -> _Worker:
 
 
 def _give_back(worker: _Worker) -> None:
+    """Keep a worker for the next recording, or end it where it has not answered."""
     with _lock:
-        if worker.is_running() and len(_idle) < _MOST_IDLE:
+        if worker.is_running() and not worker.is_busy and len(_idle) < _MOST_IDLE:
             return _idle.append(worker)
     worker.end()
 
@@ -160,17 +155,15 @@ class _Worker:
         except OSError as error:
             raise _NoWorkerError(f"no process can be started ({error})") from error
         self.socket.settimeout(SILENT_S)
-        self._is_ready = False
+        self.is_busy = self._is_ready = False
 
     def is_running(self) -> bool:
         return self.process.poll() is None
 
     def wait_for_start(self) -> None:
         """Wait until its libraries are loaded."""
-        try:
+        with suppress(OSError, EOFError, ValueError):
             self._is_ready = self._is_ready or self._message()[0] == READY
-        except (OSError, EOFError, ValueError):
-            self._is_ready = False
         if not self._is_ready:
             self.end()
             raise _NoWorkerError(f"{sys.executable} could not load the decoder")
@@ -180,6 +173,7 @@ class _Worker:
         request = {"name": source.name, "span": source.span, "options": asdict(options)}
         text = json.dumps(request, default=lambda number: number.item()).encode()
         most_samples = (options.max_duration_s + 1) * SAMPLE_RATE
+        self.is_busy = True
         try:
             socket.send_fds(self.socket, [HEAD.pack(REQUEST, 0, len(text))], [source.descriptor])
             self.socket.sendall(text)
@@ -194,12 +188,15 @@ class _Worker:
                 if len(samples):
                     yield samples
                 if kind == DONE:
-                    return tuple(Notice(*fields) for fields in json.loads(answer))
+                    notices = tuple(Notice(*fields) for fields in json.loads(answer))
+                    self.is_busy = False
+                    return notices
                 if kind == FAILED:
-                    fields = json.loads(answer)
-                    raise _KINDS[fields["kind"]](fields["message"])
+                    name, message = json.loads(answer)
+                    error = _KINDS[name](message)
+                    self.is_busy = False
+                    raise error
         except TimeoutError:
-            self.end()
             what = f"decoding it hangs, {SILENT_S:g} s without a sign of life"
             raise AudioLimitError(f"{source.name}: {what}; {_REMEDY}") from None
         except (OSError, EOFError, ValueError, LookupError, TypeError):
@@ -222,7 +219,6 @@ class _Worker:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=2)
         code = self.process.returncode
-        self.end()
         if code == -signal.SIGXCPU:
             what = "decoding it takes far longer than a recording of its length should"
             return AudioLimitError(f"{name}: {what}; it is broken, or made to do harm: {_REMEDY}")

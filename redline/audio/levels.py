@@ -6,7 +6,6 @@ Log-mel features move with the level, and below a floor all of them are one valu
 from __future__ import annotations
 
 import math
-from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,11 @@ STEADY_DB = 6.0
 """Between the 10th and the 95th percentile of its frames; speech has 20 dB and more."""
 CLIPPED = 0.001
 """The share of clipped samples from which on a notice is given."""
+CLIPPING_BLOCK = 1 << 19
+"""33 s, within which the peak is known before samples are compared with it."""
 _LEVEL_BLOCK = round(0.2 * SAMPLE_RATE)
 _SETTLED = 6  # blocks from which on the loudest two do not count
 _FRAME = 512  # 32 ms
-_CLIPPING_FRAME = 1 << 19  # 33 s, within which the peak is known before samples are compared with it
 _LSB = 1 / 32768
 _FULL = 0.999  # of full scale; resamplers and lossy coders leave their ripple on what was cut off
 _HIGHEST = 8.0  # times what is left of a top: 18 dB
@@ -35,39 +35,27 @@ _RUN = 3  # samples in a row at the limit: a peak touches it with one or two
 _LOUD_ENOUGH = 0.05  # below it a step of 16 bits is no small part of the peak
 
 Samples = NDArray[np.float32]
-_NOTHING: Samples = np.zeros(0, np.float32)
 
 
 class ClippingMeter:
     """Share of samples that stand in a row at full scale, or at the recording's own peak: tops are cut off.
 
-    The peak is that of all up to now and of the half minute in which a sample stands.
+    It is fed blocks of `CLIPPING_BLOCK` samples, the last one shorter, and the peak is that of all up to now.
     """
 
-    def __init__(self, samples: Samples = _NOTHING) -> None:
-        self._rest = _NOTHING  # fewer than a frame
+    def __init__(self) -> None:
         self._peak = 0.0
         self._samples = self._clipped = self._beyond = 0
-        self.feed(samples)
-
-    def feed(self, samples: Samples) -> None:
-        """Measure the next samples [N]."""
-        joined = np.concatenate((self._rest, samples)) if len(self._rest) else samples
-        whole = len(joined) // _CLIPPING_FRAME * _CLIPPING_FRAME
-        for frame in joined[:whole].reshape(-1, _CLIPPING_FRAME):
-            self._measure(frame)
-        self._rest = joined[whole:].copy()
 
     @property
     def share(self) -> float:
         """Of all that was fed, 0 to 1."""
-        meter = copy(self)
-        meter._measure(self._rest)
         # Floats go on beyond full scale where nothing is cut off.
-        is_clipped = meter._clipped and meter._beyond <= _FEW * meter._clipped
-        return meter._clipped / meter._samples if is_clipped else 0.0
+        is_clipped = self._clipped and self._beyond <= _FEW * self._clipped
+        return self._clipped / self._samples if is_clipped else 0.0
 
-    def _measure(self, samples: Samples) -> None:
+    def feed(self, samples: Samples) -> None:
+        """Measure the next block [N]."""
         before, peak = self._peak, _peak(samples)
         self._peak = max(before, peak)
         self._samples += len(samples)
@@ -116,7 +104,10 @@ def is_silent(samples: Samples) -> bool:
 
 def clipped_share(samples: Samples) -> float:
     """Share of clipped samples in samples [N], 0 to 1."""
-    return ClippingMeter(samples).share
+    meter = ClippingMeter()
+    for start in range(0, len(samples), CLIPPING_BLOCK):
+        meter.feed(samples[start : start + CLIPPING_BLOCK])
+    return meter.share
 
 
 def gain(samples: Samples) -> float:

@@ -99,7 +99,7 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base_
         what = f"{type(raised).__name__}: {str(raised)[:200]}, {Path(where.filename).name} line {where.lineno}"
         remedy = "convert it with another program, and please report this"
         error = AudioError(f"{name}: decoding it failed in a way nobody thought of ({what}); {remedy}")
-    _send(link, FAILED, pending, {"kind": type(error).__name__, "message": str(error)})
+    _send(link, FAILED, pending, (type(error).__name__, str(error)))
 
 
 def _send(link: socket.socket, kind: bytes, samples: NDArray[np.float32] = _NOTHING, answer: Any = None) -> None:
