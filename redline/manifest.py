@@ -66,9 +66,7 @@ def read_manifest(path: Path, *, split: str | None = None, language: str | None 
             raise row
         rows.append(row)
     language = code(language)
-    chosen = [
-        row for row in rows if (split is None or row.split == split) and (language is None or row.language == language)
-    ]
+    chosen = [row for row in rows if split in (None, row.split) and language in (None, row.language)]
     if not chosen and (split is not None or language is not None):
         splits = ", ".join(sorted({row.split or "none" for row in rows})) or "none"
         languages = ", ".join(sorted({row.language or "none" for row in rows})) or "none"
