@@ -169,7 +169,7 @@ def open_binary(path: str | Path, wait_s: float = FIFO_WAIT_S) -> BinaryIO:
     """Open a file or a named pipe for reading; raises `OSError`, and `TimeoutError` where nobody writes to a pipe."""
     mode = Path(path).stat().st_mode
     if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
-        raise OSError(f"{path}: is a device; give a file, or pipe it in")
+        raise OSError(errno.ENODEV, "is a device; give a file, or pipe it in", str(path))
     if not stat.S_ISFIFO(mode):
         return Path(path).open("rb")
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening waits for a writer

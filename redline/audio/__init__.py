@@ -7,7 +7,7 @@ process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -19,7 +19,7 @@ from redline.audio import arrays
 from redline.audio.decode import Blocks, decode_blocks, too_large
 from redline.audio.isolation import decode_isolated
 from redline.audio.options import LOUDEST, AudioOptions, safe_repr
-from redline.audio.source import open_source
+from redline.audio.source import Bytes, open_source
 from redline.errors import AudioError
 from redline.types import Notice, Waveform
 
@@ -42,18 +42,16 @@ class BlockReader(Iterator[NDArray[np.float32]]):
     kinds where they occur.
     """
 
-    def __init__(self, name: str, blocks: Blocks, stack: ExitStack, estimates: Sequence[float] = ()) -> None:
+    def __init__(self, name: str, blocks: Blocks, stack: ExitStack, source: Bytes | None = None) -> None:
         self.name = name
         self.warnings: tuple[Notice, ...] = ()
         """What was lost and what was chosen; known when the last block has been given."""
-        self._blocks = blocks
-        self._stack = stack
-        self._estimates = estimates
+        self._blocks, self._stack, self._source = blocks, stack, source
 
     @property
     def duration_s(self) -> float | None:
         """About how long it is, where its container tells; known from the first block on."""
-        return self._estimates[-1] if self._estimates else None
+        return self._source.stated_s if self._source else None
 
     def __next__(self) -> NDArray[np.float32]:
         try:
@@ -95,8 +93,7 @@ def open_blocks(
         if sample_rate is not None:
             raise AudioError(f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out")
         decode = decode_isolated if options.isolated else decode_blocks
-        estimates: list[float] = []
-        return BlockReader(opened.name, decode(opened, options, estimates.append), stack.pop_all(), estimates)
+        return BlockReader(opened.name, decode(opened, options), stack.pop_all(), opened)
 
 
 def load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -36,12 +36,9 @@ _SAFE_PLANES = 7
 with more planes than this it reads what lies behind them."""
 
 
-def decode_blocks(source: Bytes, options: AudioOptions, estimate: Callable[[float], None]) -> Blocks:
-    """Decode one audio track, block by block; raises `AudioError` and its kinds where they occur.
-
-    `estimate` gets the seconds that the container says or seems to hold, before the first block, where it tells.
-    """
-    return (yield from _Decoder(source, options, estimate).blocks())
+def decode_blocks(source: Bytes, options: AudioOptions) -> Blocks:
+    """Decode one audio track, block by block; raises `AudioError` and its kinds where they occur."""
+    return (yield from _Decoder(source, options).blocks())
 
 
 def too_large(name: str) -> AudioLimitError:
@@ -53,9 +50,9 @@ def too_large(name: str) -> AudioLimitError:
 class _Decoder:
     """Decoding of one file: joined recordings one after the other, each of parts between damages."""
 
-    def __init__(self, source: Bytes, options: AudioOptions, estimate: Callable[[float], None]) -> None:
+    def __init__(self, source: Bytes, options: AudioOptions) -> None:
+        self.whole, self.options = source, options
         self.form, self.source = sniff(source)
-        self.options, self.estimate = options, estimate
         self.output = MonoResampler(source.name, options)
         self.timeline = Timeline()
         self.notices: list[Notice] = []
@@ -119,7 +116,7 @@ class _Decoder:
             stream = demux.choose_track(container, output.name, self.options.track)
             output.check(stream.rate, stream.channels)
             if number == 0 and container.duration:
-                self.estimate(container.duration / 1e6)
+                self.whole.stated_s = container.duration / 1e6
             if number == 0 and self.options.track is None and len(container.streams.audio) > 1:
                 self.notices.append(demux.several_tracks(container, stream))
             started_s = output.seconds

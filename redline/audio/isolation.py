@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -53,7 +52,7 @@ class _NoWorkerError(Exception):
     """No worker can be started here."""
 
 
-def decode_isolated(source: Bytes, options: AudioOptions, estimate: Callable[[float], None]) -> Blocks:
+def decode_isolated(source: Bytes, options: AudioOptions) -> Blocks:
     """`redline.audio.decode.decode_blocks` in a worker process; `AudioError`, too, where decoding ends that process.
 
     Where no process can be started (frozen programs, systems without Unix sockets) it is decoded here, with a warning.
@@ -64,9 +63,9 @@ def decode_isolated(source: Bytes, options: AudioOptions, estimate: Callable[[fl
         if not _lacking:
             _lacking.append(str(error))
             warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
-        return (yield from decode.decode_blocks(source, options, estimate))
+        return (yield from decode.decode_blocks(source, options))
     try:
-        return (yield from worker.decode_blocks(source, options, estimate))
+        return (yield from worker.decode_blocks(source, options))
     finally:
         _give_back(worker)
 
@@ -168,7 +167,7 @@ class _Worker:
             self.end()
             raise _NoWorkerError(f"{sys.executable} could not load the decoder")
 
-    def decode_blocks(self, source: Bytes, options: AudioOptions, estimate: Callable[[float], None]) -> Blocks:
+    def decode_blocks(self, source: Bytes, options: AudioOptions) -> Blocks:
         """Have one file decoded; raises `AudioError`, also where the process has ended over it."""
         request = {"name": source.name, "span": source.span, "options": asdict(options)}
         text = json.dumps(request, default=lambda number: number.item()).encode()
@@ -182,9 +181,8 @@ class _Worker:
                 most_samples -= len(samples)
                 if most_samples < 0:
                     raise ValueError("more samples than are allowed")
-                if kind == SAMPLES:
-                    for seconds in json.loads(answer):
-                        estimate(float(seconds))
+                if kind == SAMPLES and (seconds := json.loads(answer)) is not None:
+                    source.stated_s = float(seconds)
                 if len(samples):
                     yield samples
                 if kind == DONE:

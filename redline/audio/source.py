@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +33,8 @@ class Bytes:
         self._starts = [0, *accumulate(sizes)]
         self.size = self._starts[-1]
         self._position = 0
+        self.stated_s: float | None = None
+        """About how long the recording in it is, where its container tells, once its decoding has begun."""
 
     def at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset` on, fewer only at the end."""
@@ -42,18 +43,18 @@ class Bytes:
             number = bisect_right(self._starts, offset) - 1
             piece, inside = self.pieces[number], offset - self._starts[number]
             some = min(end, self._starts[number + 1]) - offset
-            data = self._pread(some, piece[0] + inside) if isinstance(piece, tuple) else piece[inside : inside + some]
+            if isinstance(piece, bytes):
+                data = piece[inside : inside + some]
+            else:
+                try:
+                    data = os.pread(self.descriptor, some, piece[0] + inside)
+                except OSError as error:
+                    raise _failed(self.name, error) from error
             if not data:
                 break
             parts.append(data)
             offset += len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _pread(self, count: int, place: int) -> bytes:
-        try:
-            return os.pread(self.descriptor, count, place)
-        except OSError as error:
-            raise _failed(self.name, error) from error
 
     def read(self, count: int) -> bytes:
         data = self.at(self._position, count)
@@ -152,12 +153,9 @@ def _chunks(stream: Any, name: str, most_bytes: int) -> Iterator[bytes]:
 
 def _open_path(name: str, max_wait_s: float) -> BinaryIO:
     try:
-        mode = Path(name).stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise AudioError(f"{name}: is a folder; give the recordings in it")
-        if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
-            raise AudioError(f"{name}: is a device; give a recording, or pipe it into the standard input")
         return files.open_binary(name, max_wait_s)
+    except IsADirectoryError as error:
+        raise AudioError(f"{name}: is a folder; give the recordings in it") from error
     except FileNotFoundError as error:
         hint = "addresses are not opened, download it first" if "://" in name else "check the spelling and the folder"
         raise AudioError(f"{name}: no such file; {hint}") from error

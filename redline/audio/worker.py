@@ -76,15 +76,14 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base_
     most_cpu_s = time.process_time() + _CPU_S + _CPU_S_PER_BYTE * source.size
     _limit(resource.RLIMIT_CPU, int(most_cpu_s) + 1)
     pending = _NOTHING
-    estimates: list[float] = []
     try:
-        blocks = decode_blocks(source, options, estimates.append)
+        blocks = decode_blocks(source, options)
         while True:
             samples = next(blocks)
             most_cpu_s += _CPU_S_PER_S * len(samples) / SAMPLE_RATE
             _limit(resource.RLIMIT_CPU, int(most_cpu_s) + 1)
             if len(pending):
-                _send(link, SAMPLES, pending, estimates)
+                _send(link, SAMPLES, pending, source.stated_s)
             pending = samples
     except StopIteration as end:
         return _send(link, DONE, pending, [astuple(notice) for notice in end.value])

@@ -102,10 +102,10 @@ import sys
 sys.path[:] = sys.argv[2:]
 from redline.audio import worker
 usual = worker.decode_blocks
-def decode_blocks(source, options, estimate):
+def decode_blocks(source, options):
     if source.at(0, 4) == b"HARM":
         {harm}
-    return (yield from usual(source, options, estimate))
+    return (yield from usual(source, options))
 worker.decode_blocks, worker._CPU_S = decode_blocks, 0.0
 worker.main(int(sys.argv[1]))
 """
