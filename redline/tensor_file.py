@@ -50,34 +50,23 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise CheckpointError(f"{path}: not a whole safetensors file ({size} bytes, a header of {length})")
-            if length > MAX_HEADER:
+            if MAX_HEADER < length <= size - 8:
                 raise CheckpointError(f"{path}: a header of {length} bytes; at most {MAX_HEADER} are read")
-            header = untrusted.parse_json_object(file.read(length).decode("utf-8"), path)
+            with _opened(path):  # it judges every entry, where the tensors lie, and whether the file ends with the last
+                header = untrusted.parse_json_object(file.read(length).decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    metadata = header.pop("__metadata__", None)
-    tensors = {name: _tensor(name, entry, path) for name, entry in header.items()}
-    with _opened(path):  # it judges where the tensors lie, and whether the file ends with the last one
-        return tensors, metadata or {}
+    metadata = header.pop("__metadata__", None) or {}
+    return {name: _tensor(name, entry["dtype"], entry["shape"], path) for name, entry in header.items()}, metadata
 
 
-def _tensor(name: str, entry: Any, path: Path) -> Tensor:
+def _tensor(name: str, dtype: str, shape: list[int], path: Path) -> Tensor:
     if not 0 < len(name) <= MAX_NAME:
         raise CheckpointError(f"{path}: a tensor's name of {len(name)} characters; 1 to {MAX_NAME} are allowed")
-    stated: dict[str, Any] = entry if isinstance(entry, dict) else {}
-    dtype, shape = stated.get("dtype"), stated.get("shape")
-    if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
-        raise CheckpointError(
-            f"{path}: {name} has numbers of type {str(dtype)[:32]!r}; known are {', '.join(SAFETENSORS_DTYPES)}"
-        )
-    if (
-        not isinstance(shape, list)
-        or len(shape) > MAX_DIMS
-        or not all(type(size) is int and 0 <= size < 2**62 for size in shape)
-        or math.prod(shape) >= 2**62
-    ):
+    if dtype not in SAFETENSORS_DTYPES:
+        known = ", ".join(SAFETENSORS_DTYPES)
+        raise CheckpointError(f"{path}: {name} has numbers of type {dtype[:32]!r}; known are {known}")
+    if len(shape) > MAX_DIMS or math.prod(max(size, 1) for size in shape) >= 2**62:
         raise CheckpointError(f"{path}: {name} has the shape {str(shape)[:80]}; up to {MAX_DIMS} sizes are allowed")
     return torch.empty(shape, dtype=SAFETENSORS_DTYPES[dtype], device="meta")
 
@@ -88,7 +77,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
+        raise CheckpointError(f"{path}: not a whole safetensors file ({str(error)[:200]})") from error
 
 
 def read_tensors(path: Path, header: Mapping[str, Tensor]) -> dict[str, Tensor]:

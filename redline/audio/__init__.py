@@ -32,6 +32,7 @@ class _GivesArray(Protocol):
     def __array__(self) -> NDArray[Any]: ...
 
 
+_USUAL = AudioOptions()
 AudioSource = str | Path | bytes | BinaryIO | NDArray[Any] | Mapping[str, Any] | _GivesArray
 
 
@@ -74,16 +75,11 @@ class BlockReader(Iterator[NDArray[np.float32]]):
         self._stack.close()
 
 
-def open_blocks(
-    source: AudioSource,
-    *,
-    sample_rate: int | None = None,
-    options: AudioOptions = AudioOptions(),  # noqa: B008
-) -> BlockReader:
+def open_blocks(source: AudioSource, *, sample_rate: int | None = None, options: AudioOptions = _USUAL) -> BlockReader:
     """Open what `load` loads, to be read block by block in bounded memory."""
     if not isinstance(options, AudioOptions):
         raise AudioError(
-            f"options is {safe_repr(options)}; allowed is an AudioOptions, for example AudioOptions(channel=0)"
+            f"options is {safe_repr(options)}; allowed is an AudioOptions, such as AudioOptions(channel=0)"
         )
     inner, sample_rate = arrays.unwrap(source, sample_rate)
     with ExitStack() as stack:
@@ -96,12 +92,7 @@ def open_blocks(
         return BlockReader(opened.name, decode(opened, options), stack.pop_all(), opened)
 
 
-def load(
-    source: AudioSource,
-    *,
-    sample_rate: int | None = None,
-    options: AudioOptions = AudioOptions(),  # noqa: B008
-) -> Waveform:
+def load(source: AudioSource, *, sample_rate: int | None = None, options: AudioOptions = _USUAL) -> Waveform:
     """Read a recording from a path, bytes, a binary stream (from where it stands) or an array.
 
     An array or tensor is [N] or [N, channels] of float16/32/64 (full scale 1), int16, int32 or uint8 (scaled to that)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio.decode import Blocks
-from redline.audio.options import AudioOptions, check_rate
+from redline.audio.options import AudioOptions, is_whole, safe_repr
 from redline.audio.resample import MonoResampler, to_float
 from redline.errors import AudioError, AudioLimitError, EmptyAudioError
 
@@ -68,13 +68,15 @@ def convert_array(array: NDArray[Any], sample_rate: Any, options: AudioOptions) 
     """Check, mix down and resample an array [N] or [N, channels]; raises `AudioError` and its kinds."""
     if sample_rate is None:
         raise AudioError(f"{NAME}: no sample rate; say it with sample_rate=, for example sample_rate=16000")
-    rate = check_rate(sample_rate, NAME)
+    if not is_whole(sample_rate) or abs(sample_rate) >= 2**63:
+        allowed = "allowed is a whole number, for example 16000"
+        raise AudioError(f"{NAME}: sample_rate is {safe_repr(sample_rate)}; {allowed}")
     if options.track:
         raise AudioError(f"{NAME}: track {options.track} asked for, but an array is one track; leave it out")
     rows = _checked(array, options)
     output = MonoResampler(NAME, options)
     for start in range(0, len(rows), _BLOCK):
-        output.add(to_float(rows[start : start + _BLOCK].T), rate)
+        output.add(to_float(rows[start : start + _BLOCK].T), int(sample_rate))
         yield from output.blocks()
     yield from output.finish()
     return tuple(output.notices())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from redline.errors import AudioError, ConfigError
+from redline.errors import ConfigError
 from redline.files import FIFO_WAIT_S
 
 LOUDEST = 1000.0
@@ -39,25 +39,18 @@ class AudioOptions:
         for name in ("channel", "track", "min_rate_hz", "max_rate_hz", "max_channels", "max_stream_bytes"):
             value, is_optional = getattr(self, name), name in ("channel", "track")
             least = 0 if is_optional else 1
-            if not (is_optional and value is None) and not (_is_whole(value) and least <= value < 2**63):
+            if not (is_optional and value is None) and not (is_whole(value) and least <= value < 2**63):
                 none = ", or None" if is_optional else ""
                 raise ConfigError(f"{name} is {safe_repr(value)}; allowed are whole numbers from {least} on{none}")
         for name in ("max_duration_s", "max_wait_s"):
             seconds: Any = getattr(self, name)
-            is_number = isinstance(seconds, float | np.floating) or _is_whole(seconds)
+            is_number = isinstance(seconds, float | np.floating) or is_whole(seconds)
             if not is_number or (not 0 < seconds < 2**63 and seconds != math.inf):
                 raise ConfigError(f"{name} is {safe_repr(seconds)}; allowed are seconds above 0, math.inf for no limit")
         if self.min_rate_hz > self.max_rate_hz:
             raise ConfigError(f"sample rates from {self.min_rate_hz} to {self.max_rate_hz} Hz allow nothing")
         if not isinstance(self.isolated, bool):
             raise ConfigError(f"isolated is {safe_repr(self.isolated)}; allowed are True and False")
-
-
-def check_rate(rate: Any, name: str) -> int:
-    """The sample rate that a caller gave, as a number; raises `AudioError`."""
-    if not _is_whole(rate) or abs(rate) >= 2**63:
-        raise AudioError(f"{name}: sample_rate is {safe_repr(rate)}; allowed is a whole number, for example 16000")
-    return int(rate)
 
 
 def safe_repr(value: Any) -> str:
@@ -68,5 +61,6 @@ def safe_repr(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python's or of numpy's."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
