@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio.demux import too_long
-from redline.audio.downmix import Downmix
+from redline.audio.downmix import WINDOW_SAMPLES, Downmix
 from redline.audio.options import LOUDEST, AudioOptions
 from redline.errors import AudioError, AudioLimitError
 from redline.types import SAMPLE_RATE, Notice
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 15
 """Samples in every block that is given out but the last: 2 s."""
-_BATCH = 1 << 14  # samples of all channels that are converted together
+_BATCH = 1 << 14  # samples of one channel that are converted together
 _LONG_SILENCE_S = 2.0
 
 
@@ -46,8 +46,8 @@ class MonoResampler:
         """Nothing came out so far."""
         self._options = options
         self._pending: list[NDArray[np.float32]] = []
-        self._pending_samples = 0
-        self._kind = (0, 0)  # rate and channels of what is pending
+        self._waiting = 0  # frames in these blocks
+        self._kind = (0, 0)  # rate and channels that they came with
         self._downmix = Downmix()
         self._resampler: soxr.ResampleStream | None = None
         self._rate = 0  # of what is resampled
@@ -69,25 +69,25 @@ class MonoResampler:
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
         """Take one block [channels, n]; it may not change afterwards."""
-        channels, n = block.shape
-        if (rate, channels) != self._kind:
-            self._convert()
-            self.check(rate, channels)
-            self._kind = rate, channels
-        self._spend(n / rate)
-        self._pending.append(block)
-        self._pending_samples += block.size
-        if self._pending_samples >= _BATCH:
-            self._convert()
+        if not block.size:
+            return
+        if (rate, len(block)) != self._kind:
+            self._convert(last=True)
+            self.check(rate, len(block))
+            self._kind = rate, len(block)
+        channel = self._options.channel
+        self._pending.append(block if channel is None else block[channel, np.newaxis])
+        self._waiting += block.shape[1]
+        self._spend(block.shape[1] / rate)
+        self._convert()
 
     def add_silence(self, seconds: float, rate: int) -> None:
         """Stand in for `seconds` that the recording lacks, at its sample rate."""
         if seconds <= _LONG_SILENCE_S:
             channels = self._kind[1] or (self._options.channel or 0) + 1
             return self.add(np.zeros((channels, round(seconds * rate)), np.float32), rate)
-        self._spend(seconds)
         self._end()  # all that came before is finished, so that nothing has to be computed
-        self._downmix.skip(seconds)
+        self._spend(seconds)
         self._give(np.zeros(round(seconds * SAMPLE_RATE), np.float32))
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -114,25 +114,37 @@ class MonoResampler:
         if self.seconds > self._options.max_duration_s:
             raise too_long(self.name, self._options.max_duration_s)
 
-    def _convert(self) -> None:
-        """Mix and resample what is pending."""
+    def _convert(self, last: bool = False) -> None:
+        """Mix and resample what is pending, once there is enough; the last window of a downmix must not be short."""
         if not self._pending:
             return
-        rate, channels = self._kind
-        joined = np.empty((channels, self._pending_samples // channels), np.float32)
+        channels = len(self._pending[0])
+        size = max(WINDOW_SAMPLES // channels, 1)
+        if not last and self._waiting < (_BATCH if channels == 1 else 2 * size):
+            return
+        rate, _ = self._kind
+        joined = np.empty((channels, self._waiting), np.float32)
         np.concatenate(self._pending, axis=1, out=joined)
-        self._pending, self._pending_samples = [], 0
-        if self._options.channel is not None:
-            joined = joined[self._options.channel, np.newaxis]
-        peak = max(float(joined.max(initial=0.0)), -float(joined.min(initial=0.0)))
-        if not peak <= LOUDEST:
-            at = f"near {self.seconds - joined.shape[1] / rate:.3f} s"
-            if not np.isfinite(peak):
-                raise AudioError(f"{self.name}: NaN or infinite samples {at}; repair or convert the recording")
+        start_s = max(self.seconds - self._waiting / rate, 0.0)
+        borders = range(size, self._waiting - size + 1, size) if channels > 1 else ()
+        windows = np.split(joined, borders, axis=1)
+        self._pending = [] if last or channels == 1 else [windows.pop()]
+        self._waiting = sum(block.shape[1] for block in self._pending)
+        for window in windows:
+            self._check_loudness(window, start_s)
+            end_s = start_s + window.shape[1] / rate
+            self._resample(window[0] if channels == 1 else self._downmix.mix(window, start_s, end_s), rate)
+            start_s = end_s
+
+    def _check_loudness(self, window: NDArray[np.float32], start_s: float) -> None:
+        peak = max(float(window.max(initial=0.0)), -float(window.min(initial=0.0)))
+        if not np.isfinite(peak):
+            raise AudioError(
+                f"{self.name}: NaN or infinite samples near {start_s:.3f} s; repair or convert the recording"
+            )
+        if peak > LOUDEST:
             allowed = f"full scale is 1, allowed is {LOUDEST:g}; divide integers by their full scale (16 bits: 32768)"
-            raise AudioError(f"{self.name}: a sample of {peak:g} {at}; {allowed}")
-        for mono, its_rate in self._downmix.add(joined, rate):
-            self._resample(mono, its_rate)
+            raise AudioError(f"{self.name}: a sample of {peak:g} near {start_s:.3f} s; {allowed}")
 
     def _resample(self, mono: NDArray[np.float32], rate: int) -> None:
         import soxr
@@ -146,9 +158,7 @@ class MonoResampler:
 
     def _end(self) -> None:
         """Finish all that waits for more; what comes next is resampled by itself."""
-        self._convert()
-        for mono, rate in self._downmix.flush():
-            self._resample(mono, rate)
+        self._convert(last=True)
         self._flush_resampler()
         self._rate = 0
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from redline import audio
 from redline.audio import AudioOptions
-from redline.audio.downmix import Downmix
+from redline.audio.resample import MonoResampler
 from redline.errors import AudioError
 from redline.types import SAMPLE_RATE
 from tests.audio.audio_files import codes, encode, written
@@ -136,12 +136,12 @@ def test_the_mix_does_not_depend_on_the_size_of_blocks() -> None:
     array[200_000:500_000, 1] = -array[200_000:500_000, 0]
 
     def mixed(sizes: int) -> NDArray[np.float32]:
-        mixdown, parts, start = Downmix(), [], 0
+        output, start = MonoResampler("noise", AudioOptions()), 0
         while start < len(array):
             count = int(rng.integers(1, sizes))
-            parts += [mono for mono, _ in mixdown.add(array[start : start + count].T, SAMPLE_RATE)]
+            output.add(array[start : start + count].T, SAMPLE_RATE)
             start += count
-        return np.concatenate(parts + [mono for mono, _ in mixdown.flush()])
+        return np.concatenate(list(output.finish()))
 
     whole = mixed(len(array) * 2)
     assert len(whole) == len(array)
@@ -150,13 +150,13 @@ def test_the_mix_does_not_depend_on_the_size_of_blocks() -> None:
 
 
 def test_inverted_phase_is_heard_behind_a_change_of_rate() -> None:
-    mixdown = Downmix()
-    s = voice()
-    blocks = [(stereo(s, -s), 16_000), (s[:, np.newaxis], 16_000), (stereo(s, -s), 8_000)]
-    parts = [part for block, rate in blocks for part in mixdown.add(block.T, rate)] + list(mixdown.flush())
-    assert [rate for _, rate in parts] == [16_000, 16_000, 8_000]
-    assert all(np.array_equal(mono, s) for mono, _ in parts)
-    assert mixdown.notices()[0].end == pytest.approx(4 * len(s) / SAMPLE_RATE, abs=0.01)
+    output, s = MonoResampler("voice", AudioOptions()), voice()
+    for block, rate in ((stereo(s, -s), 16_000), (s[:, np.newaxis], 16_000), (stereo(s, -s), 8_000)):
+        output.add(block.T, rate)
+    mono = np.concatenate(list(output.finish()))
+    assert np.array_equal(mono[: 2 * len(s)], np.tile(s, 2)) and len(mono) == 4 * len(s)
+    assert np.std(mono[2 * len(s) :]) > 0.9 * np.std(s)
+    assert output.notices()[0].end == pytest.approx(4 * len(s) / SAMPLE_RATE, abs=0.01)
 
 
 def test_channels_are_judged_one_by_one() -> None:
