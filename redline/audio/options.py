@@ -37,10 +37,9 @@ class AudioOptions:
 
     def __post_init__(self) -> None:
         for name in ("channel", "track", "min_rate_hz", "max_rate_hz", "max_channels", "max_stream_bytes"):
-            value, is_optional = getattr(self, name), name in ("channel", "track")
-            least = 0 if is_optional else 1
-            if not (is_optional and value is None) and not (is_whole(value) and least <= value < 2**63):
-                none = ", or None" if is_optional else ""
+            least, none = (0, ", or None") if name in ("channel", "track") else (1, "")
+            value = getattr(self, name)
+            if not (none and value is None) and not (is_whole(value) and least <= value < 2**63):
                 raise ConfigError(f"{name} is {safe_repr(value)}; allowed are whole numbers from {least} on{none}")
         for name in ("max_duration_s", "max_wait_s"):
             seconds: Any = getattr(self, name)

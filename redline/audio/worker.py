@@ -67,7 +67,7 @@ def main(number: int) -> None:
 
 
 def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base_bytes: int | None) -> None:
-    """Send the samples of one file, and with the last of them its notices or the error."""
+    """Send the samples of one file, and behind the last of them its notices or the error."""
     name, options = request["name"], AudioOptions(**request["options"])
     if base_bytes is not None:
         hours = min(max(options.max_duration_s / 3600, 12.0), 10_000.0)
@@ -75,18 +75,15 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base_
     source = Bytes(descriptor, name, [tuple(request["span"])])
     most_cpu_s = time.process_time() + _CPU_S + _CPU_S_PER_BYTE * source.size
     _limit(resource.RLIMIT_CPU, int(most_cpu_s) + 1)
-    pending = _NOTHING
     try:
         blocks = decode_blocks(source, options)
         while True:
             samples = next(blocks)
             most_cpu_s += _CPU_S_PER_S * len(samples) / SAMPLE_RATE
             _limit(resource.RLIMIT_CPU, int(most_cpu_s) + 1)
-            if len(pending):
-                _send(link, SAMPLES, pending, source.stated_s)
-            pending = samples
+            _send(link, SAMPLES, samples, source.stated_s)
     except StopIteration as end:
-        return _send(link, DONE, pending, [astuple(notice) for notice in end.value])
+        return _send(link, DONE, answer=[astuple(notice) for notice in end.value])
     except MemoryError:
         error: RedlineError = too_large(name)
     except RedlineError as raised:
@@ -98,7 +95,7 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptor: int, base_
         what = f"{type(raised).__name__}: {str(raised)[:200]}, {Path(where.filename).name} line {where.lineno}"
         remedy = "convert it with another program, and please report this"
         error = AudioError(f"{name}: decoding it failed in a way nobody thought of ({what}); {remedy}")
-    _send(link, FAILED, pending, (type(error).__name__, str(error)))
+    _send(link, FAILED, answer=(type(error).__name__, str(error)))
 
 
 def _send(link: socket.socket, kind: bytes, samples: NDArray[np.float32] = _NOTHING, answer: Any = None) -> None:
