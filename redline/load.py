@@ -12,7 +12,6 @@ from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
-from redline.decoding.generate import GenerateOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
@@ -21,10 +20,8 @@ from redline.models.ar import ArModel
 from redline.models.nar import NarModel
 from redline.prompts import PromptTemplate
 from redline.recognizer import ArRecognizer, CtcRecognizer, NarRecognizer
-from redline.recognizer.clip_budget import MAX_DRAFT_CLIP_S
 from redline.signatures import checked
 from redline.transcriber import Transcriber
-from redline.types import Recognizer
 
 Effort = Literal["full", "draft"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
@@ -69,7 +66,6 @@ def load_model(
     precision = pick_dtype(dtype, place)
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
-    recognizer: Recognizer
     if ar.is_ar(folder) and not is_draft:
         model, lm, embedder, _ = ar.load_ar(folder, place, precision, draft_lm)
         config = model.config
@@ -82,15 +78,13 @@ def load_model(
             )
         if drafts == "own":
             drafts = "trust" if config.trusts_draft else "exact"
-        ends, audio = config.text, config.audio_token_index
         recognizer = ArRecognizer(
             model,
             vocabulary.load_tokenizer(folder, config),
             PromptTemplate.from_folder(folder, config.kind, config.names_language),
             name=label,
-            options=GenerateOptions(
-                ends.eos_token_id, beams, temperature, (audio,), other_eos_ids=ends.other_eos_token_ids
-            ),
+            beams=beams,
+            temperature=temperature,
             drafts=None if drafts == "none" else SpeculativeOptions(drafts),
             draft_lm=lm,
             speaker_embedder=embedder,
@@ -104,38 +98,22 @@ def load_model(
         if value != default:
             raise RedlineError(f"{name}: {option} is {value}, but {why}; leave it out")
     if is_draft:
-        load = _load_turbo if ctc.is_ctc(folder) else _load_draft
-        return Transcriber(load(folder, label, place, precision, draft_lm), _OPTIONS)
+        return Transcriber(_load_draft(folder, label, place, precision, draft_lm), _OPTIONS)
     editor, nar_config, _ = nar.load_nar(folder, place, precision)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
     return Transcriber(NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate), _OPTIONS)
 
 
-def _load_turbo(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
-) -> CtcRecognizer:
-    model, config, _ = ctc.load_ctc(folder, device, dtype)
-    lm = find_draft_lm(folder, draft_lm, config.turbo.vocab_size, device)
-    # Whole attention blocks, so that no full window ends in a block with less context.
-    max_clip_s = max(1, int(MAX_DRAFT_CLIP_S / config.block_s + 0.5)) * config.block_s
-    return CtcRecognizer(
-        model.encoder,
-        model,
-        vocabulary.load_tokenizer(folder, config),
-        lm,
-        name=name,
-        languages=config.languages,
-        rule="ctc",
-        max_clip_s=max_clip_s,
-        has_characters=False,
-    )
-
-
 def _load_draft(
     folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
 ) -> CtcRecognizer:
-    """The encoder of a NAR, AR or Plus model; the rest of the model is not kept."""
+    """The encoder of any model; the rest of it is not kept."""
+    if ctc.is_ctc(folder):
+        turbo = ctc.load_ctc(folder, device, dtype)
+        tokenizer = vocabulary.load_tokenizer(folder, turbo.config)
+        lm = find_draft_lm(folder, draft_lm, turbo.config.output_dim, device)
+        return CtcRecognizer(turbo, turbo, tokenizer, lm, name=name, languages=turbo.config.languages, rule="ctc")
     model: ArModel | NarModel
     if ar.is_ar(folder):
         model, lm, _, _ = ar.load_ar(folder, device, dtype, draft_lm)

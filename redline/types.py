@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -132,6 +133,14 @@ class Turn(JsonRecord):
     start: float
     end: float
     text: str
+
+
+def joined_turns(turns: Iterable[Turn]) -> tuple[Turn, ...]:
+    """Turns in order, neighbours of one speaker as one."""
+    groups = [(speaker, list(own)) for speaker, own in groupby(turns, key=lambda turn: turn.speaker)]
+    return tuple(
+        Turn(speaker, own[0].start, own[-1].end, " ".join(turn.text for turn in own)) for speaker, own in groups
+    )
 
 
 @dataclass(frozen=True)

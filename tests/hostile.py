@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from redline.checkpoints import ar, nar
 from redline.checkpoints.config_keys import read_ar_config, read_nar_config
 from redline.checkpoints.draft_lm import save_draft_lm
-from redline.decoding.ctc_beam import BeamOptions
-from redline.decoding.ngram import Grams, NgramLM, bits_for
+from redline.decoding.ngram import DraftOptions, Grams, NgramLM, bits_for
 from redline.models.ar import ArModel
 from redline.models.draft_head import DraftHead
 from redline.models.heads import LanguageHead, PunctuationHead
@@ -39,7 +38,7 @@ def bigrams(vocab_size: int) -> NgramLM:
     twos = np.array([(one << bits) | (one + 1) for one in range(4)], dtype=np.int64)
     first = Grams(ones, np.full(len(ones), -2.0, np.float32), np.where(ones < 4, -0.5, 0.0).astype(np.float32))
     second = Grams(twos, np.full(len(twos), -1.0, np.float32), np.zeros(len(twos), np.float32))
-    return NgramLM([first, second], vocab_size, 0, BeamOptions(width=4, candidates=4))
+    return NgramLM([first, second], vocab_size, 0, DraftOptions(width=4, candidates=4))
 
 
 def editing(folder: Path) -> Path:

@@ -151,7 +151,7 @@ def test_progress_tells_seconds_done_and_seconds_known(jfk: Waveform) -> None:
 def test_what_the_model_cannot_do_is_refused_before_reading(tiny: Transcriber) -> None:
     with pytest.raises(UnsupportedTaskError, match="knows en"):
         tiny.transcribe("never read.wav", language="fr")
-    with pytest.raises(UnsupportedTaskError, match="only transcribe"):
+    with pytest.raises(UnsupportedTaskError, match="cannot translate; granite_speech models can"):
         tiny.stream("never read.wav", task="translate")
     assert tiny.transcribe(silence(1), language="EN").language == "en"
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from redline.decoding.align import Alignment, ctc_align
+from redline.decoding.align import Alignment, align_scores
 from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
 from redline.errors import DataError
 from redline.features import FRAME_RATE, pad
@@ -181,7 +181,7 @@ def align_tokens(
     for rows, features in _batches(utterances, view):
         _, logits, counts = reader(features)
         targets = [reader.tokenizer.encode(row.text) for row in rows]
-        results = ctc_align(logits, counts, targets, reader.blank)
+        results = align_scores(logits.float().log_softmax(dim=-1), counts, targets, reader.blank)
         for row, result, windows in zip(rows, results, counts.tolist(), strict=True):
             aligned[row.id] = (result, windows)
         progress(sum(row.duration for row in rows))

@@ -27,7 +27,7 @@ import torch
 
 from redline import audio
 from redline.checkpoints import nar
-from redline.decoding.word_times import word_times
+from redline.decoding.word_times import scored_word_times
 from redline.evaluate.metrics.alignment import align_words
 from redline.features import FRAME_RATE, batch_features
 from redline.manifest import Utterance, read_manifest
@@ -91,7 +91,7 @@ def true_words(joined: Joined, referee: str, language: str) -> list[Word]:
     for start, end, text in zip(joined.starts, joined.ends, joined.texts, strict=True):
         samples = joined.samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
         out = model.encoder(*batch_features([samples]))
-        (words,) = word_times([spoken(text, letters_of(language))], out.char_logits, out.lengths, frame_s)
+        ((words, _),) = scored_word_times([spoken(text, letters_of(language))], out.char_logits, out.lengths, frame_s)
         timed += [Word(start + word.start, start + word.end, word.text) for word in words]
     return timed
 

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.checkpoints.draft_lm import save_draft_lm
-from redline.decoding.ctc_beam import BeamOptions
-from redline.decoding.ngram import Grams, NgramLM, bits_for
+from redline.decoding.ngram import DraftOptions, Grams, NgramLM, bits_for
 from redline.errors import ConfigError, DataError
 from redline.tokenizer import Tokenizer
 from redline.train.loop.stage import share_done
@@ -58,7 +57,7 @@ def token_stream(lines: Sequence[str], tokenizer: Tokenizer, boundary: int, prog
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def estimate(stream: Keys, vocab_size: int, boundary: int, options: NgramOptions, search: BeamOptions) -> NgramLM:
+def estimate(stream: Keys, vocab_size: int, boundary: int, options: NgramOptions, search: DraftOptions) -> NgramLM:
     """The model of a row of ids in which `boundary` begins each text; raises `DataError` when there are too few."""
     counts = [_count(stream, order, boundary, bits_for(vocab_size, options.order)) for order in _upto(options.order)]
     if not all(len(keys) for keys, _ in counts):
@@ -88,7 +87,7 @@ def make_draft_lm(
     tokenizer: Tokenizer,
     boundary: int,
     options: NgramOptions,
-    search: BeamOptions,
+    search: DraftOptions,
     folder: Path,
     say: Callable[[str], None],
 ) -> None:

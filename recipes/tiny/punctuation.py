@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redline.decoding.align import ctc_align
+from redline.decoding.align import align_scores
 from redline.models.heads import CASES
 from redline.punctuation import MARKS, Punctuation, strip_punctuation, word_pieces
 from redline.tokenizer import Tokenizer
@@ -52,7 +52,8 @@ def punctuation_labels(
     targets = [tokenizer.encode(strip_punctuation(text)) for text in texts]
     if not rows:
         return labels
-    aligned = ctc_align(slot_logits[rows], slot_lengths[rows], targets, blank)
+    log_probs = slot_logits[rows].float().log_softmax(dim=-1)
+    aligned = align_scores(log_probs, slot_lengths[rows], targets, blank)
     for row, text, tokens, alignment in zip(rows, texts, targets, aligned, strict=True):
         words = word_pieces(tokenizer.pieces(tokens))
         if alignment is None or len(words) != len(text.split()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import DraftOptions
 from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions
 from redline.train.loop.optim import TrainingOptions
@@ -33,7 +33,7 @@ class TinySections:
     aligned_mixing: MixingOptions = MixingOptions()
     draft_lm: NgramOptions = NgramOptions(order=0)
     """An n-gram LM for shallow fusion while drafts are searched; it needs --text."""
-    draft_search: BeamOptions = BeamOptions()
+    draft_search: DraftOptions = DraftOptions()
     text: TextOptions = TextOptions()
     corruption: CorruptionOptions = CorruptionOptions()
     lm_training: TrainingOptions = TrainingOptions()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from redline.decoding import ctc_beam
+from redline.decoding.ctc import collapse
 from redline.decoding.ctc_beam import FrameCandidates
 from redline.decoding.ngram import NgramLM
 from redline.errors import DataError
@@ -201,7 +202,10 @@ class UnitSelectionSource:
         probs = [torch.from_numpy(np.concatenate([span.log_probs for span in row])).float() for row in rows]
         all_ids, lengths = pad(ids)
         log_probs, _ = pad(probs)
-        candidates = FrameCandidates(all_ids, log_probs[..., :-1], log_probs[..., -1], lengths)
-        if self.draft_lm is None:
-            return candidates.greedy(self.blank)
-        return ctc_beam.search(candidates, self.draft_lm, self.draft_lm.options)
+        likely, blank = log_probs[..., :-1], log_probs[..., -1]
+        if self.draft_lm is not None:
+            candidates = FrameCandidates(all_ids, likely, blank, lengths)
+            return ctc_beam.search(candidates, self.draft_lm, self.draft_lm.options)
+        best, place = likely.max(dim=-1)
+        paths = torch.where(best > blank, all_ids.gather(-1, place[..., None])[..., 0], self.blank).tolist()
+        return [collapse(path[:length], self.blank) for path, length in zip(paths, lengths.tolist(), strict=True)]

@@ -162,7 +162,7 @@ def _asks_nothing(key: str, value: Any) -> bool:
     return empty or (not isinstance(value, bool) and value == GENERATION_DEFAULTS.get(key))
 
 
-def _agree(synonyms: Values) -> None:
+def agree(synonyms: Values) -> None:
     """Refuse keys of one meaning with different values."""
     there = {key: value for key, value in synonyms.items() if value is not None}
     if any(value != next(iter(there.values())) for value in there.values()):
@@ -193,13 +193,13 @@ def read_nar_config(values: Values, native: bool = False) -> NarConfig:
     the blank, where none is named.
     """
     top, encoder, projector, text = _parts(values, NAR_KEYS, NAR_PROJECTOR_KEYS)
-    _agree({"window_size of config.json": top.get("window_size"), "block_size": projector.get("block_size")})
+    agree({"window_size of config.json": top.get("window_size"), "block_size": projector.get("block_size")})
     for key in ("downsample_rate", "encoder_layer_indices"):
-        _agree({f"{key} of config.json": top.get(key), f"{key} of projector_config": projector.get(key)})
+        agree({f"{key} of config.json": top.get(key), f"{key} of projector_config": projector.get(key)})
     for stated in (encoder, projector):
         for key, others in SYNONYMS.items():
             same = {name: stated[name] for name in (key, *others) if name in stated}
-            _agree(same)
+            agree(same)
             if same:
                 stated[key] = next(iter(same.values()))
     lm = LMConfig.from_dict(text)
@@ -231,7 +231,7 @@ def read_ar_config(values: Values, tied: bool | None = None) -> ArConfig:
     kind = top.get("model_type")
     if kind not in SPEECH_KINDS:
         raise ConfigError(f"model_type is {kind!r}; allowed are {', '.join(SPEECH_KINDS)}")
-    _agree({key: top.get(key) for key in ("audio_token_index", "audio_token_id")})
+    agree({key: top.get(key) for key in ("audio_token_index", "audio_token_id")})
     if "audio_token_id" in top:
         top["audio_token_index"] = top["audio_token_id"]
     lm = LMConfig.from_dict(text)
@@ -258,4 +258,4 @@ def check_preprocessor(folder: Path, used: Mapping[str, ValueRule] = PREPROCESSO
     check_keys(values, used, path.name)
     check_keys(values.get("melspec_kwargs") or {}, used, path.name)
     for key, needed in sizes.items():
-        _agree({f"projector_{key}": values.get(f"projector_{key}"), key: needed})
+        agree({f"projector_{key}": values.get(f"projector_{key}"), key: needed})

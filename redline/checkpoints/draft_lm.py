@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from redline import tensor_file, untrusted
-from redline.decoding.ctc_beam import BeamOptions
-from redline.decoding.ngram import Grams, NgramLM, bits_for
+from redline.decoding.ngram import DraftOptions, Grams, NgramLM, bits_for
 from redline.errors import CheckpointError, ConfigError
 from redline.files import settle
 
@@ -64,8 +63,8 @@ def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
             "make one with the model's own tokenizer"
         )
     try:
-        defaults = asdict(BeamOptions())
-        options = BeamOptions(**{key: type(value)(about.get(key, value)) for key, value in defaults.items()})
+        defaults = asdict(DraftOptions())
+        options = DraftOptions(**{key: type(value)(about.get(key, value)) for key, value in defaults.items()})
         order, boundary = int(about["order"]), int(about["boundary"])
         _demand(0 <= boundary < vocab_size, f"boundary {boundary}")
         _demand(1 <= order <= 63, f"order {order}")

@@ -91,6 +91,7 @@ AR_LAYOUT = Layout(
 CTC_LAYOUT = Layout(
     "a TurboCTC",
     renames=(
+        (r"^encoder\.", ""),
         (r"\.feed_forward(\d)\.linear1\.", r".ff\1.up_proj."),
         (r"\.feed_forward(\d)\.linear2\.", r".ff\1.down_proj."),
         (r"\.norm_feed_forward(\d)\.", r".ff\1.pre_norm."),
@@ -105,6 +106,6 @@ CTC_LAYOUT = Layout(
         (r"\.conv\.pointwise_lin2\.", ".conv.down_conv."),
         (r"\.norm_out\.", ".post_norm."),
     ),
-    markers=("encoder.out.weight",),
+    markers=("out.weight",),
     known="encoder.* of Granite Speech 5.0 TurboCTC",
 )

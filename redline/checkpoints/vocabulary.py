@@ -14,7 +14,7 @@ def load_tokenizer(folder: Path, config: NarConfig | ArConfig | CtcConfig) -> To
     audio = config.audio_token_index if isinstance(config, ArConfig) else None
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json", audio)
     if isinstance(config, CtcConfig):
-        tokenizer.check(config.turbo.vocab_size, [("pad_token_id", config.pad_token_id)])
+        tokenizer.check(config.output_dim, [("pad_token_id", config.blank_token_id)])
     elif isinstance(config, NarConfig):
         tokenizer.check(config.text.vocab_size, [("blank_token_id", config.blank_token_id)])
     else:

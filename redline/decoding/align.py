@@ -22,18 +22,14 @@ class Alignment:
     """Mean log probability of a frame on the best path; 0 is certainty."""
 
 
-def ctc_align(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int) -> list[Alignment | None]:
-    """The best CTC path through each text: logits [B, T, V], lengths [B], B targets -> B alignments.
-
-    None stands for a text that has more symbols (and repeats) than the utterance has frames.
-    """
-    return align_scores(logits.float().log_softmax(dim=-1), lengths, targets, blank)
-
-
 def align_scores(
     log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]], blank: int
 ) -> list[Alignment | None]:
-    """`ctc_align` where each symbol's log probability [B, T, V] is known, whether or not they add up to one."""
+    """The best CTC path through each text: log probabilities [B, T, V], lengths [B], B targets -> B alignments.
+
+    Those of a frame need not add up to one. None stands for a text that has more symbols (and repeats) than the
+    utterance has frames.
+    """
     B, T, _ = log_probs.shape
     device = log_probs.device
     sizes = [2 * len(target) + 1 for target in targets]

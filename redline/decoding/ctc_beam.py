@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from redline.decoding.biasing import KeywordTrie
-from redline.decoding.ctc import collapse
 from redline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _MIX = 6364136223846793005  # an odd multiplier spreads the texts over 64 bits (
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """How widely the search looks and how far it trusts the language model, as a checkpoint's n-gram file states it."""
+    """How widely the search looks and how far it trusts the language model."""
 
     width: int = 32
     """Hypotheses kept per utterance."""
@@ -38,21 +37,13 @@ class BeamOptions:
     """A label whose log probability is this much below the frame's best is not considered."""
     lm_weight: float = 0.7
     token_bonus: float = 3.0
-    keyword_boost: float = 3.0
-    """What each token of a keyword is worth, in nats; 0 leaves keywords alone."""
-    keep_bias: float = 0.0
-    """What the editor adds to the log probability of what stands in a slot, in nats: the margin that an edit needs."""
 
     def __post_init__(self) -> None:
         if not (1 <= self.width <= 4096 and 1 <= self.candidates <= 4096):
             raise ConfigError(f"width is {self.width} and candidates {self.candidates}; allowed are 1 to 4096")
-        for name in ("margin", "lm_weight", "token_bonus", "keyword_boost", "keep_bias"):
-            if not abs(getattr(self, name)) <= 1e6:
-                raise ConfigError(f"{name} is {getattr(self, name)}; allowed are finite numbers up to 1e6")
-
-
-ALONE = BeamOptions(lm_weight=0.0, token_bonus=0.0)
-"""For a search without a language model."""
+        for name, value in asdict(self).items():
+            if not abs(value) <= 1e6:
+                raise ConfigError(f"{name} is {value}; allowed are finite numbers up to 1e6")
 
 
 @dataclass(frozen=True)
@@ -86,16 +77,8 @@ class FrameCandidates:
         """Those of some utterances."""
         return FrameCandidates(*(part[list(rows)] for part in vars(self).values()))
 
-    def greedy(self, blank: int) -> list[list[int]]:
-        """The collapsed best path of each row."""
-        likeliest, place = self.log_probs.max(dim=-1)
-        best = self.ids.gather(-1, place[..., None])[..., 0]
-        paths = torch.where(likeliest > self.blank, best, blank).tolist()
-        return [collapse(row[:length], blank) for row, length in zip(paths, self.lengths.tolist(), strict=True)]
 
-
-@dataclass
-class _Beam:
+class _Beam(NamedTuple):
     """Hypotheses [B, W] that compete for each of B utterances; a dead one has the probability 0."""
 
     text: Tensor  # hash of the tokens
@@ -104,7 +87,7 @@ class _Beam:
     ends_blank: Tensor  # log probability of the paths that end in a blank
     ends_token: Tensor  # and of those that end in the last token
     lm_score: Tensor  # log probability of the language model
-    count: Tensor  # tokens
+    size: Tensor  # tokens
     history: Tensor  # for the language model
     bias_score: Tensor  # what keywords have given
     trie_state: Tensor  # how far into a keyword
@@ -118,9 +101,6 @@ class _Beam:
         zero = whole.float()
         state = whole if bias is None else whole + bias.start[:, None]
         return cls(whole, whole - 1, whole - 1, first, never, zero, zero, whole + history, zero, state)
-
-    def parts(self) -> tuple[Tensor, ...]:
-        return tuple(vars(self).values())
 
 
 def log_add(a: Tensor, b: Tensor) -> Tensor:
@@ -138,20 +118,20 @@ def search(
     """The best text of each utterance as ids; without a language model the likeliest by CTC alone."""
     B, T, _ = candidates.ids.shape
     device = candidates.ids.device
-    beam = _Beam.empty((B, options.width), device, lm.start() if lm else 0, bias)
+    beam = _Beam.empty((B, options.width), device, lm.boundary if lm else 0, bias)
     parents = torch.zeros(T, B, options.width, dtype=torch.int64, device=device)
     tokens = torch.full((T, B, options.width), -1, dtype=torch.int64, device=device)
     for frame in range(T):
         going = (frame < candidates.lengths)[:, None]  # [B, 1]
         ids, log_probs, blank = (part[:, frame] for part in (candidates.ids, candidates.log_probs, candidates.blank))
         new, parent, token = _step(beam, ids, log_probs, blank[:, None], lm, bias, options)
-        beam = _Beam(*(torch.where(going, a, b) for a, b in zip(new.parts(), beam.parts(), strict=True)))
+        beam = _Beam(*(torch.where(going, a, b) for a, b in zip(new, beam, strict=True)))
         parents[frame] = torch.where(going, parent, torch.arange(options.width, device=device))
         tokens[frame] = torch.where(going, token, -1)
+    total, bias_score = log_add(beam.ends_blank, beam.ends_token), beam.bias_score
     if bias is not None:
-        beam.bias_score = beam.bias_score + bias.end(beam.trie_state.flatten()).view_as(beam.trie_state)
-    total = log_add(beam.ends_blank, beam.ends_token)
-    best = _score(total, beam.lm_score, beam.count, beam.bias_score, options).argmax(dim=-1)  # [B]
+        bias_score = bias_score + bias.end(beam.trie_state.flatten()).view_as(beam.trie_state)
+    best = _score(total, beam.lm_score, beam.size, bias_score, options).argmax(dim=-1)  # [B]
     return _trace(best, parents, tokens)
 
 
@@ -197,8 +177,8 @@ def _step(
         trie_state[alive], gain = bias.step(beam.trie_state[row, text], tokens)
         bias_score[alive] += gain
 
-    stay = _score(log_add(stay_blank, stay_token), beam.lm_score, beam.count, beam.bias_score, options)
-    grow = _score(grown, lm_score, beam.count[:, :, None] + 1, bias_score, options)
+    stay = _score(log_add(stay_blank, stay_token), beam.lm_score, beam.size, beam.bias_score, options)
+    grow = _score(grown, lm_score, beam.size[:, :, None] + 1, bias_score, options)
     ranked = torch.cat((stay, grow.flatten(1)), dim=1).topk(W, dim=1).indices  # [B, W]
     is_grown = ranked >= W
     parent = torch.where(is_grown, (ranked - W) // C, ranked)
@@ -219,7 +199,7 @@ def _step(
         ends_blank=of(stay_blank).masked_fill(is_grown, _NEVER),
         ends_token=grown_or(grown, stay_token),
         lm_score=grown_or(lm_score, beam.lm_score),
-        count=of(beam.count) + is_grown,
+        size=of(beam.size) + is_grown,
         history=torch.where(is_grown, lm.advance(history, token), history) if lm else history,
         bias_score=grown_or(bias_score, beam.bias_score),
         trie_state=grown_or(trie_state, beam.trie_state),

@@ -18,6 +18,20 @@ from redline.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class DraftOptions(BeamOptions):
+    """How drafts are searched for, drawn towards keywords and edited, as a checkpoint's n-gram file states it."""
+
+    keyword_boost: float = 3.0
+    """What each token of a keyword is worth, in nats; 0 leaves keywords alone."""
+    keep_bias: float = 0.0
+    """What the editor adds to the log probability of what stands in a slot, in nats: the margin that an edit needs."""
+
+
+ALONE = DraftOptions(lm_weight=0.0, token_bonus=0.0)
+"""Without a language model."""
+
+
+@dataclass(frozen=True)
 class Grams:
     """The n-grams of one order, sorted by key."""
 
@@ -31,7 +45,7 @@ class Grams:
 class NgramLM:
     """A back-off model over the tokens of a draft; a history is an int64 that only the model can read."""
 
-    def __init__(self, orders: Sequence[Grams], vocab_size: int, boundary: int, options: BeamOptions) -> None:
+    def __init__(self, orders: Sequence[Grams], vocab_size: int, boundary: int, options: DraftOptions) -> None:
         """`boundary` is the token before each text; `options` suit the encoder that the model was made for."""
         self.bits = bits_for(vocab_size, len(orders))
         self.vocab_size = vocab_size
@@ -57,10 +71,6 @@ class NgramLM:
         for tables in (self.keys, self.probs, self.backoffs):
             tables[:] = [table.to(device) for table in tables]
         return self
-
-    def start(self) -> int:
-        """The history before the first token."""
-        return self.boundary
 
     def advance(self, histories: Tensor, tokens: Tensor) -> Tensor:
         """The histories after one more token each, both [N]."""

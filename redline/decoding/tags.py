@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise, zip_longest
 
-from redline.types import Notice, Turn, Word
+from redline.types import Notice, Turn, Word, joined_turns
 
 NOBODY = ""
 """The speaker of a turn that no tag gives to anybody; the `speaker` of its words is None."""
@@ -137,11 +137,8 @@ def parse_tagged(text: str, duration_s: float | None = None) -> Tagged:
 
 def speaker_turns(words: Sequence[Word]) -> tuple[Turn, ...]:
     """Words in order -> the turns of their speakers; none where no word has a speaker."""
-    turns = []
-    for speaker, group in groupby(words, key=lambda word: word.speaker or NOBODY):
-        own = list(group)
-        turns.append(Turn(speaker, own[0].start, own[-1].end, " ".join(word.text for word in own)))
-    return tuple(turns) if any(turn.speaker for turn in turns) else ()
+    turns = joined_turns(Turn(word.speaker or NOBODY, word.start, word.end, word.text) for word in words)
+    return turns if any(turn.speaker for turn in turns) else ()
 
 
 def render_words(words: Sequence[Word], min_silence_s: float = 0.01) -> str:

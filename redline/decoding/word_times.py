@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from redline.decoding.align import Alignment, align_scores
+from redline.punctuation import word_pieces
 from redline.types import Notice, Word
 
 BLANK, SPACE = 0, ord(" ")
@@ -31,6 +32,8 @@ MIN_FIT = -1.7
 """A text whose mean log probability of a frame is lower does not belong to the sound."""
 DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Scripts without spaces: kana, Han, Thai, Lao, Burmese, Khmer."""
+Labels = Sequence[Sequence[int]]
+"""The labels of each word."""
 UNALIGNED = Notice(
     "unaligned",
     "the words could not be aligned with the sound, because the text does not fit it; their times are guesses",
@@ -104,28 +107,24 @@ def timing_notices(text: str, score: float) -> tuple[Notice, ...]:
     return (UNALIGNED,) if text.strip() and score <= MIN_FIT else ()
 
 
-def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
+def scored_word_times(
+    texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float
+) -> list[tuple[list[Word], float]]:
     """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
 
     Times are seconds from the start of the clip and never decrease. The confidence of a word is the mean probability of
     its characters where they are aligned; None for a word without letters of its own. A word of punctuation alone gets
-    the time between its neighbours; a text that cannot be aligned at all shares its clip by its characters.
+    the time between its neighbours; a text that cannot be aligned at all shares its clip by its characters. Beside them
+    stands how well the text fits: the mean log probability of a frame, -inf where nothing fits.
     """
-    return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
-
-
-def scored_word_times(
-    texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float
-) -> list[tuple[list[Word], float]]:
-    """`word_times`, each with how well the text fits: the mean log probability of a frame, -inf where nothing fits."""
     rows = logits.shape[-1]
-    spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], _space(rows)
+    spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], (_space(rows),)
     log_probs = with_wildcard(logits)
     alignments = align_scores(log_probs, lengths, [_joined(words, space) for words in spelled], BLANK)
     clips = zip(texts, spelled, alignments, log_probs, lengths.tolist(), strict=True)
     return [
         (
-            _aligned_words(text.split(), words, rows, alignment, row[:length], frame_s),
+            _aligned_words(text.split(), words, space, rows, alignment, row[:length], frame_s),
             alignment.score if alignment else -math.inf,
         )
         for text, words, alignment, row, length in clips
@@ -140,31 +139,44 @@ class LazyWordTimes:
 
     def __init__(self, text: str, logits: Tensor, frame_s: float, before: str = "") -> None:
         """A text with the character logits [T, C] of its clip, which begins with the words of `before`."""
-        rows = logits.shape[-1]
-        self.skipped = len(_units(before))
-        self.names = [*_units(before), *_units(text)]
-        spelled = [spell(word, rows) for word in self.names]
-        space = _space(rows)
-        columns = sorted({BLANK, space, *(label for word in spelled for label in word)})
-        self.log_probs = with_wildcard(logits)[:, columns].cpu()  # [T, K]
+        rows, given = logits.shape[-1], _units(before)
+        self.names, self.skipped, self.least_score, self.frame_s = [*given, *_units(text)], len(given), MIN_FIT, frame_s
+        self._hold([spell(word, rows) for word in self.names], with_wildcard(logits), BLANK, (_space(rows),), rows)
+
+    def _hold(self, spelled: Labels, log_probs: Tensor, blank: int, space: Sequence[int] = (), wild: int = -1) -> None:
+        """Keep the columns of log probabilities [T, C] that spell the words."""
+        columns = sorted({blank, *space, *(label for word in spelled for label in word)})
+        self.log_probs = log_probs[:, columns].cpu()  # [T, K]
         self.spelled = [[columns.index(label) for label in word] for word in spelled]
-        self.space = columns.index(space)
-        self.wild = columns.index(rows) if rows in columns else -1
-        self.frame_s = frame_s
+        self.blank, self.space = columns.index(blank), [columns.index(label) for label in space]
+        self.wild = columns.index(wild) if wild in columns else -1
         self.words: tuple[Word, ...] | None = None
 
     def __call__(self) -> tuple[Word, ...]:
         """All words in seconds from the start of the clip; none where the text does not fit the sound."""
         if self.words is None:
-            length = torch.tensor([len(self.log_probs)])
-            targets = [_joined(self.spelled, self.space)]
-            (alignment,) = align_scores(self.log_probs[None], length, targets, BLANK)
             words: list[Word] = []
-            if alignment is not None and alignment.score > MIN_FIT:
-                words = _aligned_words(self.names, self.spelled, self.wild, alignment, self.log_probs, self.frame_s)
+            if self.names:
+                length, targets = torch.tensor([len(self.log_probs)]), [_joined(self.spelled, self.space)]
+                (alignment,) = align_scores(self.log_probs[None], length, targets, self.blank)
+                if alignment is not None and alignment.score > self.least_score:
+                    words = _aligned_words(
+                        self.names, self.spelled, self.space, self.wild, alignment, self.log_probs, self.frame_s
+                    )
             self.words = tuple(words[self.skipped :])
             self.log_probs = torch.empty(0)  # a transcript may be kept for long
         return self.words
+
+
+class TokenTimes(LazyWordTimes):
+    """Those of a text's own tokens, for encoders without a character head."""
+
+    def __init__(self, ids: Sequence[int], pieces: Sequence[str], logits: Tensor, blank: int, frame_s: float) -> None:
+        """Token ids and how each is written, with the token logits [T, V] of their clip."""
+        places = word_pieces(pieces)
+        self.names = ["".join(pieces[at] for at in word).strip() for word in places]
+        self.skipped, self.least_score, self.frame_s = 0, -math.inf, frame_s
+        self._hold([[ids[at] for at in word] for word in places], logits.float().log_softmax(dim=-1), blank)
 
 
 def _units(text: str) -> list[str]:
@@ -189,18 +201,19 @@ def _space(rows: int) -> int:
     return SPACE if rows > SPACE else rows
 
 
-def _joined(words: Sequence[Sequence[int]], space: int) -> list[int]:
-    """The labels of the words with a space between each two."""
+def _joined(words: Labels, space: Sequence[int]) -> list[int]:
+    """The labels of the words with those of a space, which may be none, between each two."""
     labels: list[int] = []
     for word in words:
         if word:
-            labels += [space, *word] if labels else word
+            labels += [*space, *word] if labels else word
     return labels
 
 
 def _aligned_words(
     names: Sequence[str],
-    spelled: Sequence[Sequence[int]],
+    spelled: Labels,
+    space: Sequence[int],
     wild: int,
     alignment: Alignment | None,
     log_probs: Tensor,
@@ -213,7 +226,7 @@ def _aligned_words(
     length = len(log_probs)
     if alignment is None or not any(spelled):
         return share(names, 0.0, length * frame_s)
-    labels = torch.tensor(_joined(spelled, BLANK), device=log_probs.device)
+    labels = torch.tensor(_joined(spelled, space), device=log_probs.device)
     likely = log_probs[:, labels].exp().T.tolist()  # [symbols][T]
     words: list[Word] = []
     waiting: list[str] = []
@@ -234,5 +247,5 @@ def _aligned_words(
         confidence = round(sum(certain) / len(certain), 3) if certain else None
         words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name, confidence))
         waiting, now = [], end
-        at += len(own) + 1  # and the space
+        at += len(own) + len(space)
     return words + share(waiting, round(now * frame_s, 3), round(length * frame_s, 3))

@@ -11,7 +11,6 @@ N windows, F mel frames (10 ms), T feature frames (20 ms), E dimensions of an em
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline import tensor_file
+from redline.diarize.cluster import TimeSpan, Track
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models.invariant import Linear
@@ -60,35 +60,29 @@ class SpeakerEmbedder(nn.Module):
         return F.normalize(self.out(hidden - self.centre), dim=-1)
 
     @torch.no_grad()
-    def track(self, features: Tensor) -> EmbeddingTrack:
-        """The embeddings along one clip's features [T, 160], as recorded."""
+    def track(self, features: Tensor) -> Track:
+        """The embeddings along one clip's features [T, 160], as recorded: of a span the mean of those in it.
+
+        A window is in a span if its middle is; where there is none the nearest counts.
+        """
         mel = self.mel(features).to(self.out.weight)
         length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, HOP_S))
         windows = mel.unfold(0, min(length, len(mel)), hop).transpose(1, 2)  # [N, F, 40]
-        embeddings = torch.cat([self(part) for part in windows.split(WINDOWS_AT_ONCE)]).float().cpu()
-        middles = (torch.arange(len(embeddings)) * hop + windows.shape[1] / 2) / STACK
-        return EmbeddingTrack(middles, embeddings, len(features))
+        embeddings = torch.cat([self(part) for part in windows.split(WINDOWS_AT_ONCE)]).float().cpu()  # [N, E]
+        middles = (torch.arange(len(embeddings)) * hop + windows.shape[1] / 2) / STACK  # [N], in frames
 
+        def frames(start_s: float, end_s: float) -> tuple[int, int]:
+            first = min(len(features) - 1, max(0, int(start_s * FRAME_RATE)))
+            return first, max(first + 1, min(len(features), int(end_s * FRAME_RATE)))
 
-@dataclass(frozen=True)
-class EmbeddingTrack:
-    """One clip's speaker embeddings [N, E], and the middles [N] of their windows in frames."""
+        def mean_embeddings(spans: Sequence[TimeSpan]) -> Tensor:
+            starts, ends = torch.tensor([frames(*span) for span in spans]).T[..., None]  # [M, 1] each
+            inside = (middles >= starts) & (middles <= ends)  # [M, N]
+            nearest = F.one_hot((middles - (starts + ends) / 2).abs().argmin(dim=1), len(middles)).bool()
+            chosen = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
+            return F.normalize(chosen.to(embeddings) @ embeddings, dim=-1)
 
-    middles: Tensor
-    embeddings: Tensor
-    frames: int
-
-    def __call__(self, spans: Sequence[tuple[float, float]]) -> Tensor:
-        """Mean embeddings [M, E] of the windows whose middles lie in each of M spans in seconds, or the nearest."""
-        starts, ends = torch.tensor([self._frames(*span) for span in spans]).T[..., None]  # [M, 1] each
-        inside = (self.middles >= starts) & (self.middles <= ends)  # [M, N]
-        nearest = F.one_hot((self.middles - (starts + ends) / 2).abs().argmin(dim=1), len(self.middles)).bool()
-        chosen = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
-        return F.normalize(chosen.to(self.embeddings) @ self.embeddings, dim=-1)
-
-    def _frames(self, start_s: float, end_s: float) -> tuple[int, int]:
-        first = min(self.frames - 1, max(0, int(start_s * FRAME_RATE)))
-        return first, max(first + 1, min(self.frames, int(end_s * FRAME_RATE)))
+        return mean_embeddings
 
 
 def is_narrow(features: Tensor) -> bool:

@@ -6,10 +6,10 @@ What is known so far is held by the caller, so a recording may come window by wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from redline.types import Hypothesis, SpeakerEmbedding, Turn
+from redline.types import Hypothesis, SpeakerEmbedding, joined_turns
 
 SAME_SPEAKER = 0.6
 """A speaker that is more similar than this to a speaker of an earlier window is the same."""
@@ -38,20 +38,8 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
             names[voice.speaker] = speakers[best].speaker
     words = tuple(replace(word, speaker=names.get(word.speaker or "", word.speaker)) for word in hypothesis.words)
     voices = tuple(replace(voice, speaker=names[voice.speaker]) for voice in hypothesis.speaker_embeddings)
-    turns = _renamed_turns(hypothesis.turns, names)
-    return tuple(speakers), replace(hypothesis, turns=turns, words=words, speaker_embeddings=voices)
-
-
-def _renamed_turns(turns: Sequence[Turn], names: Mapping[str, str]) -> tuple[Turn, ...]:
-    """Turns under other names; neighbouring turns that get one name are joined."""
-    renamed: list[Turn] = []
-    for turn in turns:
-        speaker = names.get(turn.speaker, turn.speaker)
-        if renamed and renamed[-1].speaker == speaker:
-            renamed[-1] = replace(renamed[-1], end=turn.end, text=f"{renamed[-1].text} {turn.text}")
-        else:
-            renamed.append(replace(turn, speaker=speaker))
-    return tuple(renamed)
+    turns = (replace(turn, speaker=names.get(turn.speaker, turn.speaker)) for turn in hypothesis.turns)
+    return tuple(speakers), replace(hypothesis, turns=joined_turns(turns), words=words, speaker_embeddings=voices)
 
 
 def _cosine(a: SpeakerEmbedding, b: SpeakerEmbedding) -> float:

@@ -64,13 +64,13 @@ class Session:
         predecessor's audio in front and that one's tagged answer as prefix. A prefix of the task begins the first
         window only.
         """
-        self.limits, self.task, self.source, self._model = limits, task, source, model
+        self.limits, self.task, self.source = limits, task, source
         self.closed = False
         self.windows: list[Span] = []
         """All windows so far; the `id` of a request is its window's place."""
         self._detector = SpeechDetector(options.vad)
         self._cutter = WindowCutter(options.window, limits.max_s / (2 if limits.needs_previous else 1))
-        self._stitcher = Stitcher()
+        self._stitcher = Stitcher(model, task)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
         self._fed = self._base = self._needed = 0  # samples: all, before those that are kept, before the next window
         self._samples = np.zeros(0, dtype=np.float32)
@@ -167,7 +167,7 @@ class Session:
         refused."""
         if not self.done:
             raise ValueError(f"{self.source}: {len(self.windows) - self._stitched} windows wait for answers")
-        return self._transcript()
+        return self._stitcher.transcript(self.source, self.fed_s, self._notices)
 
     def interrupted(self) -> Transcript | None:
         """What is done, with notices of the code "interrupted" for what is missing; None where nothing is done.
@@ -191,7 +191,11 @@ class Session:
             notices.append(Notice("interrupted", message, start_s, self.fed_s))
         self._notices += notices
         try:
-            return self._transcript() if self._stitcher.windows or self.done else None
+            return (
+                self._stitcher.transcript(self.source, self.fed_s, self._notices)
+                if self._stitcher.windows or self.done
+                else None
+            )
         except RecognitionError:
             return None
 
@@ -229,8 +233,3 @@ class Session:
         new = items[self._reported[kind] :]
         self._reported[kind] = len(items)
         return new
-
-    def _transcript(self) -> Transcript:
-        return self._stitcher.transcript(
-            source=self.source, duration=self.fed_s, model=self._model, task=self.task, warnings=self._notices
-        )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
 
 from redline.diarize import link
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
-from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn
+from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn, joined_turns
 
 _SAME = ("draft", "edits", "confidence", "words", "accepted", "language", "tagged", "timing")  # in both
 
@@ -17,7 +16,8 @@ _SAME = ("draft", "edits", "confidence", "words", "accepted", "language", "tagge
 class Stitcher:
     """The segments and notices of the windows so far; speakers keep their names from window to window."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str, task: Task) -> None:
+        self._model, self._task = model, task
         self.segments: list[Segment] = []
         self.notices: list[Notice] = []
         self.windows = self._failures = 0
@@ -40,28 +40,26 @@ class Stitcher:
             self.segments += segments_of(span, outcome, len(self.segments))
         self.notices += notices_of(span, outcome)
 
-    def transcript(
-        self, *, source: str, duration: float, model: str, task: Task, warnings: Sequence[Notice] = ()
-    ) -> Transcript:
-        """Texts joined by single spaces; `warnings` come before those of the windows.
+    def transcript(self, source: str, duration_s: float, warnings: Sequence[Notice]) -> Transcript:
+        """Texts joined by single spaces; `warnings` come before those of the windows, `source` is for messages.
 
         Raises `RecognitionError` when every window failed, and `UnsupportedTaskError` when one was refused.
         """
         if isinstance(self._error, UnsupportedTaskError):
             raise self._error
         if self._error is not None and self._failures == self.windows:
-            raise RecognitionError(
-                f"{source}: the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
-            ) from self._error
-        spoken = max(self._languages, key=lambda language: self._languages[language]) if self._languages else None
+            failed = f"the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
+            raise RecognitionError(f"{source}: {failed}") from self._error
+        task, spoken = self._task, next((language for language, _ in self._languages.most_common(1)), None)
+        turns = (Turn(segment.speaker or "", segment.start, segment.end, segment.text) for segment in self.segments)
         return Transcript(
             text=" ".join(segment.text for segment in self.segments),
             segments=tuple(self.segments),
             language=(task.target_language if task.name == "translate" else None) or task.language or spoken,
-            duration=duration,
-            model=model,
+            duration=duration_s,
+            model=self._model,
             task=task.name,
-            turns=tuple(segment_turns(self.segments)),
+            turns=tuple(turn for turn in joined_turns(turns) if turn.speaker),  # the segments of nobody are none
             warnings=(*warnings, *self.notices),
         )
 
@@ -95,16 +93,6 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
         )
         first = last
     return segments or [whole]
-
-
-def segment_turns(segments: Sequence[Segment]) -> list[Turn]:
-    """Who speaks when: neighbouring segments of one speaker are one turn; those of nobody are none."""
-    turns: list[Turn] = []
-    for speaker, group in groupby(segments, key=lambda segment: segment.speaker):
-        same = list(group)
-        if speaker is not None:
-            turns.append(Turn(speaker, same[0].start, same[-1].end, " ".join(segment.text for segment in same)))
-    return turns
 
 
 def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:

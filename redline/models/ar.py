@@ -34,15 +34,12 @@ class ArModel(nn.Module):
 
     def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""
-        encoded: EncoderOutput = self.encoder(features, lengths, self.config.export_layers)
-        return encoded
+        return self.encoder(features, lengths, self.config.export_layers)
 
     def embed_audio(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Encoder output -> audio embeddings [B, S, H] and lengths [B]."""
         states = torch.cat((*encoded.exports, encoded.hidden), dim=-1)  # [B, T, layers * D]
-        embeds: Tensor
-        embeds, lengths = self.projector(states, encoded.lengths)
-        return embeds, lengths
+        return self.projector(states, encoded.lengths)
 
     def embed(self, prompts: Sequence[Sequence[int]], audio: Tensor) -> tuple[Tensor, Tensor]:
         """Prompts whose placeholders stand for the audio embeddings [B, S, H] in order -> [B, L, H] and lengths [B].

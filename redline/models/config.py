@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from redline.features import FRAME_RATE
 from redline.models import rope
-from redline.models.config_rules import count, either, flag, items, name, number, only, require
+from redline.models.config_rules import check, count, either, flag, items, name, number, only, require
 
 _C = TypeVar("_C")
 Width = Annotated[int, count(65_536)]
@@ -107,6 +108,11 @@ class EncoderConfig:
         """Input frames (20 ms) per encoder output frame."""
         return 1 << len(self.subsample_layers)
 
+    @property
+    def frame_s(self) -> float:
+        """Seconds per encoder output frame."""
+        return self.subsampling / FRAME_RATE
+
 
 @dataclass(frozen=True)
 class ProjectorConfig:
@@ -185,10 +191,7 @@ class LMConfig:
             f"yarn is {self.yarn!r}; rotary positions are stretched by rope_parameters in a config.json only",
         )
         require(self.head_dim % 2 == 0, f"head_dim is {self.head_dim}; it must be even, because positions turn pairs")
-        require(
-            all(0 <= id < self.vocab_size for id in self.eos_token_ids),
-            f"eos_token_id is {list(self.eos_token_ids)}; allowed are 0 to {self.vocab_size - 1}",
-        )
+        check("eos_token_id", list(self.eos_token_ids), items(count(self.vocab_size - 1, 0), most=64))
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -246,18 +249,16 @@ class NarConfig:
 
     def __post_init__(self) -> None:
         layers, blocks = list(self.encoder_layer_indices), self.encoder.num_layers
-        around = {
-            "num_encoder_layers": len(layers),
-            "encoder_dim": self.encoder.hidden_dim,
-            "llm_dim": self.text.hidden_size,
-        }
-        for key, needed in around.items():
-            stated = getattr(self.projector, key)
-            require(stated == needed, f"projector {key} is {stated}; encoder and language model make it {needed}")
-        require(
-            all(-blocks - 1 <= layer <= blocks for layer in layers),
-            f"encoder_layer_indices is {layers}; the encoder has blocks 1 to {blocks}",
-        )
+        for part, key, needed in (
+            ("projector", "num_encoder_layers", len(layers)),
+            ("projector", "encoder_dim", self.encoder.hidden_dim),
+            ("projector", "llm_dim", self.text.hidden_size),
+            ("encoder", "bpe_output_dim", self.text.vocab_size),  # the draft is written in its tokens
+        ):
+            stated = getattr(getattr(self, part), key)
+            require(stated == needed, f"{part} {key} is {stated}; encoder and language model make it {needed}")
+        check("blank_token_id", self.blank_token_id, count(self.text.vocab_size - 1, 0))
+        check("encoder_layer_indices", layers, items(count(blocks, -blocks - 1), most=64))
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the later published NAR layout."""
@@ -306,21 +307,16 @@ class ArConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "export_layers", ascending_layers(self.export_layers))
-        allowed, audio = _seconds_by_kind(self.longest_clip_s), self.audio_token_index
-        require(allowed is None, f"longest_clip_s is {dict(self.longest_clip_s)}; allowed are {allowed}")
+        check("longest_clip_s", dict(self.longest_clip_s), _seconds_by_kind)
         _require_multiple(self, "window_size", "downsample_rate")
-        exports, last, width = self.export_layers, self.encoder.num_layers - 1, self.projector.encoder_hidden_size
+        check("cat_hidden_layers", list(self.export_layers), items(count(self.encoder.num_layers - 1, 0), most=64))
+        width, layers, audio = self.encoder.hidden_dim, len(self.export_layers) + 1, self.audio_token_index
+        stated, needed = self.projector.encoder_hidden_size, width * layers
         require(
-            all(0 <= layer <= last for layer in exports),
-            f"cat_hidden_layers is {list(exports)}; allowed are 0 to {last}",
+            stated == needed,
+            f"projector encoder_hidden_size is {stated}; {layers} encoder layers of width {width} make {needed}",
         )
-        require(
-            width == self.encoder.hidden_dim * (len(exports) + 1),
-            f"projector encoder_hidden_size is {width}; {len(exports) + 1} encoder layers of width "
-            f"{self.encoder.hidden_dim} make {self.encoder.hidden_dim * (len(exports) + 1)}",
-        )
-        last = self.text.vocab_size - 1
-        require(0 <= audio <= last, f"audio_token_index is {audio}; allowed are 0 to {last}")
+        check("audio_token_index", audio, count(self.text.vocab_size - 1, 0))
         require(
             audio not in self.text.eos_token_ids,
             f"audio_token_index is {audio}, which is an eos_token_id too; audio ends no text",
@@ -330,17 +326,6 @@ class ArConfig:
     def names_language(self) -> bool:
         """Whether it is asked as granite-speech-5.0-2b, which differs from 2B by its stretched positions alone."""
         return self.kind == "granite_speech" and self.text.yarn is not None
-
-    @classmethod
-    def plus(cls) -> ArConfig:
-        """The published 2B-Plus model."""
-        return cls(
-            kind="granite_speech_plus",
-            projector=QFormerConfig(encoder_hidden_size=2048),
-            text=LMConfig(vocab_size=100_353),
-            export_layers=(3,),
-            languages=AR_LANGUAGES["granite_speech_plus"],
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the published layout."""

@@ -26,6 +26,12 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def check(name: str, value: Any, rule: ValueRule) -> None:
+    """Raise `ConfigError` for a value that a rule does not allow."""
+    allowed = rule(value)
+    require(allowed is None, f"{name} is {shown(value)}; allowed are {allowed}")
+
+
 def rules_of(config: type) -> dict[str, ValueRule]:
     """The rules with which the fields of a config dataclass are annotated, by name."""
     hints = get_type_hints(config, include_extras=True)

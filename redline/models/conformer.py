@@ -10,7 +10,7 @@ B batch, T encoder frames, D width, c frames of an attention block, h heads, C c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from redline.models.config import EncoderConfig
 from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
-from redline.models.invariant import Linear, glu, linear, silu
+from redline.models.invariant import Layer, Linear, glu, linear, silu
 
 
 @dataclass
@@ -44,7 +44,7 @@ def valid_frames(lengths: Tensor, total: int) -> Tensor:
     return torch.arange(total, device=lengths.device)[None, :] < lengths[:, None]
 
 
-class FeedForward(nn.Module):
+class FeedForward(Layer):
     """Half of a Macaron pair."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(silu(self.up_proj(self.pre_norm(x))))
-        return self.dropout(self.down_proj(x))  # type: ignore[no-any-return]
+        return self.dropout(self.down_proj(x))
 
 
 def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
     return square
 
 
-class BlockAttention(nn.Module):
+class BlockAttention(Layer):
     """Self-attention inside blocks of `context` frames; padded frames are never keys (Shaw: arXiv 1803.02155)."""
 
     def __init__(self, config: EncoderConfig, context: int) -> None:
@@ -111,7 +111,7 @@ class BlockAttention(nn.Module):
         v = v.masked_fill(~keys.transpose(-1, -2), 0.0)
         y = scores.softmax(dim=-1).to(v.dtype) @ v  # [B * blocks, h, c, d]
         y = y.transpose(1, 2).reshape(B, -1, self.to_out.in_features)[:, :T]
-        return self.dropout(self.to_out(y))  # type: ignore[no-any-return]
+        return self.dropout(self.to_out(y))
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -137,7 +137,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         return x * scale.to(x.dtype) + (self.bias - mean * scale).to(x.dtype)
 
 
-class DepthConv(nn.Module):
+class DepthConv(Layer):
     """Depthwise convolution over time, [B, T, C] -> [B, ceil(T / stride), C]."""
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
@@ -154,7 +154,7 @@ class DepthConv(nn.Module):
         return y.squeeze(2).transpose(1, 2)
 
 
-class ConvModule(nn.Module):
+class ConvModule(Layer):
     """Pointwise, gated, depthwise, normalised, pointwise; stride 2 halves the frame rate."""
 
     def __init__(self, config: EncoderConfig, stride: int) -> None:
@@ -173,8 +173,7 @@ class ConvModule(nn.Module):
         x = self.depth_conv(x)[:, : out_mask.shape[1]]
         x = silu(self.batch_norm(x, out_mask))
         x = linear(x, self.down_conv.weight.squeeze(-1), self.down_conv.bias)
-        dropped: Tensor = self.dropout(x)
-        return dropped  # [B, ceil(T / stride), D]
+        return self.dropout(x)  # [B, ceil(T / stride), D]
 
 
 def halve(x: Tensor, mask: Tensor) -> Tensor:
@@ -187,7 +186,7 @@ def halve(x: Tensor, mask: Tensor) -> Tensor:
     return mean
 
 
-class ConformerBlock(nn.Module):
+class ConformerBlock(Layer):
     """One Macaron block; with `stride` 2 its convolution halves the frame rate and its residual is mean-pooled."""
 
     def __init__(self, config: EncoderConfig, context: int, stride: int) -> None:
@@ -210,6 +209,8 @@ class ConformerBlock(nn.Module):
 
 class ConformerEncoder(nn.Module):
     """Features [B, T, 160] with lengths [B] -> `EncoderOutput`; tensor names are the published ones."""
+
+    __call__: Callable[..., EncoderOutput]
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -237,8 +238,10 @@ class ConformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor, export_layers: Sequence[int] = ()) -> EncoderOutput:
         wanted = [layer % (self.config.num_layers + 1) for layer in export_layers]  # -1 is the last block
-        mask = valid_frames(lengths, x.shape[1])
         odd = 0 if self.config.turbo else 1
+        if not odd:  # at least one frame of the output, even where no clip is that long
+            x = F.pad(x, (0, 0, 0, max(0, self.config.subsampling - x.shape[1])))
+        mask = valid_frames(lengths, x.shape[1])
         x = self.input_linear(x.masked_fill(~mask[..., None], 0.0))
         states: dict[int, Tensor] = {0: x} if 0 in wanted else {}
         for number, block in enumerate(self.layers, start=1):

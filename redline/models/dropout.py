@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from redline.models.invariant import Layer
+
 LEVELS = 1 << 16
 
 
-class Dropout(nn.Dropout):
+class Dropout(Layer, nn.Dropout):
     """`nn.Dropout`; on CPUs a mask takes 16 bits an element of a fast generator, so that `p` is exact to 1/65,536.
 
     The generator is seeded by torch's, so `torch.manual_seed` decides the masks as before.

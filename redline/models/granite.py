@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from redline.models.config import LMConfig
-from redline.models.invariant import KEYS, Linear, Mask, attend, linear, silu
+from redline.models.invariant import KEYS, Layer, Linear, Mask, attend, linear, silu
 from redline.models.rope import rotation
 
 INITIAL_STD = 0.02
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Layer):
     """Divide by the root mean square in float32, then scale: [..., H] -> [..., H]."""
 
     def __init__(self, width: int, eps: float) -> None:
@@ -76,7 +76,7 @@ Past = tuple[Tensor, Tensor, Tensor, int]
 """One layer's keys and values in the cache, the place of each new position [B, L], and how many places to look at."""
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Grouped-query attention with rotary positions."""
 
     def __init__(self, config: LMConfig) -> None:
@@ -106,11 +106,10 @@ class Attention(nn.Module):
             values[rows, :, places] = v.transpose(1, 2).to(values.dtype)
             k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, kv heads, seen, head_dim]
         mixed = attend(q, k, v, mask, self.scale, grouped=True)
-        projected: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))
-        return projected  # [B, L, H]
+        return self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))  # [B, L, H]
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(Layer):
     """The gated feed-forward part: [..., H] -> [..., H]."""
 
     def __init__(self, config: LMConfig) -> None:
@@ -120,11 +119,10 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
-        return y
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class Block(nn.Module):
+class Block(Layer):
     """One layer: attention and feed-forward, each on a normalised copy, each scaled into the residual stream."""
 
     def __init__(self, config: LMConfig) -> None:
@@ -213,8 +211,7 @@ class GraniteLM(nn.Module):
         cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta, self.config.yarn)
         for number, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, pasts[number] if pasts else None)
-        normed: Tensor = self.model.norm(x)
-        return normed  # [B, L, H]
+        return self.model.norm(x)  # [B, L, H]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token (or same-slot) logits: hidden [..., H] -> [..., V]."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from redline.models.invariant import Linear
+from redline.models.invariant import Layer, Linear
 from redline.punctuation import MARKS
 
 CASES = 2
 
 
-class PunctuationHead(nn.Module):
+class PunctuationHead(Layer):
     """States of slots [..., H] -> logits [..., 2 + marks]: small letter or capital, then the mark behind the word."""
 
     def __init__(self, hidden_size: int) -> None:
@@ -21,11 +21,10 @@ class PunctuationHead(nn.Module):
         self.out = Linear(hidden_size, CASES + len(MARKS))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.out(hidden)
-        return logits
+        return self.out(hidden)
 
 
-class LanguageHead(nn.Module):
+class LanguageHead(Layer):
     """Language identification: encoder states [B, T, D], averaged over its frames -> logits [B, languages]."""
 
     def __init__(self, hidden_dim: int, languages: Sequence[str]) -> None:
@@ -37,5 +36,4 @@ class LanguageHead(nn.Module):
         # Clip by clip: the order of a sum depends on its length, padding included.
         sums = [row[:length].float().sum(dim=0) for row, length in zip(hidden, lengths.tolist(), strict=True)]
         mean = torch.stack(sums) / lengths.clamp(min=1)[:, None]  # [B, D]
-        logits: Tensor = self.out(mean.to(hidden.dtype))
-        return logits
+        return self.out(mean.to(hidden.dtype))

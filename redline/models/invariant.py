@@ -27,7 +27,13 @@ LANES = 64
 """A multiple of what an elementwise function takes at once; what is left over is computed by other instructions."""
 
 
-class Linear(nn.Linear):
+class Layer(nn.Module):
+    """A module that gives one tensor."""
+
+    __call__: Callable[..., Tensor]
+
+
+class Linear(Layer, nn.Linear):
     """`nn.Linear`, the same for a row whatever the other rows are."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -98,6 +104,12 @@ def _whole_vectors(function: Callable[..., Tensor], x: Tensor) -> Tensor:
 
 Mask = Tensor | list[int]
 """True where a key may be seen, [B, 1, 1 or L, S], or how many of the first keys (and queries) each row has."""
+
+
+def attend_heads(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """`attend` without a mask, all heads in one dimension: q [W, Q, P], k and v [W, K, P] -> [W, Q, P]."""
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))  # [W, h, Q or K, P / h]
+    return attend(q, k, v).transpose(1, 2).flatten(2)
 
 
 def attend(

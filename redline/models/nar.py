@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from redline.models.config import NarConfig
-from redline.models.config_rules import require
 from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.draft_head import LOGIT_ROWS, DraftHead
 from redline.models.granite import GraniteLM
@@ -36,16 +35,6 @@ class NarModel(nn.Module):
 
     def __init__(self, config: NarConfig) -> None:
         super().__init__()
-        vocabulary = config.text.vocab_size
-        require(
-            config.encoder.bpe_output_dim == vocabulary,
-            f"encoder bpe_output_dim is {config.encoder.bpe_output_dim}; it must be the vocabulary size, {vocabulary}, "
-            "because the draft is written in the language model's tokens",
-        )
-        require(
-            0 <= config.blank_token_id < vocabulary,
-            f"blank_token_id is {config.blank_token_id}; allowed are 0 to {vocabulary - 1}",
-        )
         self.config = config
         self.encoder = ConformerEncoder(config.encoder)
         self.projector = Projector(config.projector)
@@ -61,8 +50,7 @@ class NarModel(nn.Module):
 
     def encode(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """Features [B, T, 160] with lengths [B] -> encoder output with the states that the projector reads."""
-        encoded: EncoderOutput = self.encoder(features, lengths, self.config.encoder_layer_indices)
-        return encoded
+        return self.encoder(features, lengths, self.config.encoder_layer_indices)
 
     def embed_audio(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states, one [B, T, D] per exported layer -> audio embeddings [B, S, H] and lengths [B]."""

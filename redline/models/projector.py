@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from redline.models.config import ProjectorConfig
 from redline.models.conformer import valid_frames
 from redline.models.dropout import Dropout
-from redline.models.invariant import Linear, attend, gelu, silu
+from redline.models.invariant import Layer, Linear, attend_heads, gelu, silu
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Layer):
     """The queries of a window look at the frames of that window."""
 
     def __init__(self, config: ProjectorConfig) -> None:
@@ -28,16 +28,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
         """queries [W, Q, P], frames [W, block, P] -> [W, Q, P]."""
-        q, k, v = (
-            states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)  # [W, h, Q or block, P / h]
-            for states in (self.q_proj(queries), self.k_proj(frames), self.v_proj(frames))
-        )
-        mixed = attend(q, k, v).transpose(1, 2).flatten(2)
-        projected: Tensor = self.o_proj(mixed)
-        return projected
+        return self.o_proj(attend_heads(self.q_proj(queries), self.k_proj(frames), self.v_proj(frames), self.num_heads))
 
 
-class ProjectorFeedForward(nn.Module):
+class ProjectorFeedForward(Layer):
     """Two linear maps with a SiLU between them."""
 
     def __init__(self, config: ProjectorConfig) -> None:
@@ -47,8 +41,7 @@ class ProjectorFeedForward(nn.Module):
         self.fc2 = Linear(inner, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(silu(self.fc1(x)))
-        return y
+        return self.fc2(silu(self.fc1(x)))
 
 
 class ProjectorBlock(nn.Module):

@@ -9,6 +9,7 @@ W windows, Q queries, K keys, P width of the projector, D of the encoder's state
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -18,12 +19,12 @@ from torch import Tensor, nn
 from redline.models.config import ArConfig, QFormerConfig
 from redline.models.conformer import valid_frames
 from redline.models.dropout import Dropout
-from redline.models.invariant import Linear, attend, gelu
+from redline.models.invariant import Layer, Linear, attend_heads, gelu
 
 Size = TypeVar("Size", int, Tensor)
 
 
-class QFormerHeads(nn.Module):
+class QFormerHeads(Layer):
     """Multi-head attention without its output projection: x [W, Q, P], source [W, K, D] -> [W, Q, P]."""
 
     def __init__(self, config: QFormerConfig, source_width: int) -> None:
@@ -34,14 +35,10 @@ class QFormerHeads(nn.Module):
         self.value = Linear(source_width, config.hidden_size)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        q, k, v = (
-            states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [W, h, Q or K, P / h]
-            for states in (self.query(x), self.key(source), self.value(source))
-        )
-        return attend(q, k, v).transpose(1, 2).flatten(2)
+        return attend_heads(self.query(x), self.key(source), self.value(source), self.heads)
 
 
-class Residual(nn.Module):
+class Residual(Layer):
     """Project y [W, Q, inner], add x [W, Q, P], normalise."""
 
     def __init__(self, config: QFormerConfig, inner: int) -> None:
@@ -55,7 +52,7 @@ class Residual(nn.Module):
         return normed
 
 
-class QFormerAttention(nn.Module):
+class QFormerAttention(Layer):
     """Attention of the queries to themselves or to the frames of their window."""
 
     def __init__(self, config: QFormerConfig, source_width: int) -> None:
@@ -64,11 +61,10 @@ class QFormerAttention(nn.Module):
         self.output = Residual(config, config.hidden_size)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        y: Tensor = self.output(self.attention(x, source), x)
-        return y
+        return self.output(self.attention(x, source), x)
 
 
-class QFormerLayer(nn.Module):
+class QFormerLayer(Layer):
     """Self-attention, cross-attention (every `cross_attention_frequency`-th layer) and feed-forward."""
 
     def __init__(self, config: QFormerConfig, index: int) -> None:
@@ -85,11 +81,10 @@ class QFormerLayer(nn.Module):
         queries = self.attention(queries, queries)
         if self.crossattention is not None:
             queries = self.crossattention(queries, frames)
-        y: Tensor = self.output_query(gelu(self.intermediate_query["dense"](queries)), queries)
-        return y
+        return self.output_query(gelu(self.intermediate_query["dense"](queries)), queries)
 
 
-class QFormer(nn.Module):
+class QFormer(Layer):
     """A norm on the queries [1, Q, P], then the layers over frames [W, window, D] -> [W, Q, P]."""
 
     def __init__(self, config: QFormerConfig) -> None:
@@ -108,6 +103,8 @@ class QFormer(nn.Module):
 
 class WindowQFormer(nn.Module):
     """Turn each window of `window_size` frames into `window_size / downsample_rate` audio embeddings."""
+
+    __call__: Callable[..., tuple[Tensor, Tensor]]
 
     def __init__(self, config: ArConfig) -> None:
         super().__init__()

@@ -11,50 +11,42 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from redline.errors import ConfigError
-from redline.models.config_rules import ValueRule, flag, number, shown
+from redline.models.config_rules import check, flag, number, rules_of
 
 ROPE_KEYS = ("rope_parameters", "rope_scaling")
 ROPE_TYPES = ("default", "yarn")
 _POSITIVE = number(1e12, 1e-6, above=False)
-YARN_RULES: dict[str, ValueRule] = {
-    "factor": number(1e12, 1, above=False),
-    "original_max_position_embeddings": _POSITIVE,
-    "attention_factor": _POSITIVE,
-    "beta_fast": _POSITIVE,
-    "beta_slow": _POSITIVE,
-    "mscale": _POSITIVE,
-    "mscale_all_dim": _POSITIVE,
-    "truncate": flag,
-}
+Positive = Annotated[float, _POSITIVE]
+OptionalPositive = Annotated[float | None, _POSITIVE]
 
 
 @dataclass(frozen=True)
 class Yarn:
     """How far positions are stretched: fast angles stay as they were, slow ones turn `factor` times slower."""
 
-    factor: float
-    original_max_position_embeddings: int
-    attention_factor: float | None = None
+    factor: Annotated[float, number(1e12, 1, above=False)]
+    original_max_position_embeddings: Annotated[int, _POSITIVE]
+    attention_factor: OptionalPositive = None
     """What cosines and sines are multiplied by; by default from `factor`, or from both mscales where they are given."""
-    beta_fast: float = 32.0
+    beta_fast: Positive = 32.0
     """Angles that turn more often than this within the original positions stay as they were."""
-    beta_slow: float = 1.0
+    beta_slow: Positive = 1.0
     """Angles that turn less often than this are stretched whole; between the two the share grows evenly."""
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    truncate: bool = True
+    mscale: OptionalPositive = None
+    mscale_all_dim: OptionalPositive = None
+    truncate: Annotated[bool, flag] = True
     """Whether the ends of that ramp are moved outwards to whole dimensions."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None:
-                _check(name, value, YARN_RULES[name])
+                check(name, value, _RULES[name])
         if self.beta_fast < self.beta_slow:
             raise ConfigError(
                 f"yarn: beta_fast is {self.beta_fast} and beta_slow {self.beta_slow}; beta_fast may not be the smaller"
@@ -75,13 +67,11 @@ class Yarn:
         return _attention_scale(self.factor)
 
 
+_RULES = rules_of(Yarn)
+
+
 def _attention_scale(factor: float, weight: float = 1.0) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-
-def _check(name: str, value: Any, rule: ValueRule) -> None:
-    if allowed := rule(value):
-        raise ConfigError(f"{name} is {shown(value)}; allowed are {allowed}")
 
 
 def rope_from_dict(
@@ -102,7 +92,7 @@ def rope_from_dict(
             seen = " and ".join(dict.fromkeys(map(repr, types)))
             raise ConfigError(f"{key}: rope_type is {seen}; supported are {' and '.join(ROPE_TYPES)}")
         is_yarn = types[0] == "yarn"
-        known = ("rope_type", "type", "rope_theta", "partial_rotary_factor", *(YARN_RULES if is_yarn else ()))
+        known = ("rope_type", "type", "rope_theta", "partial_rotary_factor", *(_RULES if is_yarn else ()))
         for name, value in rope.items():
             if name not in known and value is not None:
                 raise ConfigError(
@@ -112,7 +102,7 @@ def rope_from_dict(
         if rope.get("partial_rotary_factor") not in (None, 1):
             raise ConfigError(f"{key}: partial_rotary_factor is {rope['partial_rotary_factor']!r}; only 1 is supported")
         theta = _unambiguous("rope_theta", key, rope, values, default_theta)
-        _check("rope_theta", theta, number(1e12, 1))
+        check("rope_theta", theta, number(1e12, 1))
         read.append((float(theta), _yarn(key, rope, values, default_positions) if is_yarn else None))
     if read[0] != read[-1]:
         raise ConfigError(
@@ -125,15 +115,15 @@ def rope_from_dict(
 def _yarn(key: str, rope: Mapping[str, Any], values: Mapping[str, Any], default_positions: int) -> Yarn:
     """The settings as `transformers` reads them: a 0 among these is the default, and null does not truncate."""
     zero_is_default = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
-    given = {name: rope[name] for name in YARN_RULES if rope.get(name) is not None}
+    given = {name: rope[name] for name in _RULES if rope.get(name) is not None}
     settings = {name: value for name, value in given.items() if value or name not in zero_is_default}
     if "truncate" in rope and rope["truncate"] is None:
         settings["truncate"] = False
     positions = values.get("max_position_embeddings") or default_positions
-    _check("max_position_embeddings", positions, _POSITIVE)
+    check("max_position_embeddings", positions, _POSITIVE)
     original = "original_max_position_embeddings"
     settings[original] = _unambiguous(original, key, rope, values, positions)
-    _check(original, settings[original], _POSITIVE)
+    check(original, settings[original], _POSITIVE)
     return Yarn(**{"factor": positions / settings[original]} | settings)
 
 

@@ -22,20 +22,21 @@ from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import UnsupportedTaskError
 from redline.models.ar import ArModel
 from redline.prompts import PromptRequest, PromptTemplate
-from redline.recognizer.ar_batch import ArBatch, ArRow, TaskPlan
-from redline.recognizer.clip_budget import (
-    MAX_DRAFT_CLIP_S,
+from redline.recognizer.ar_batch import (
     MIN_CLIP_S,
     PLAIN_BUDGET,
     SPEAKERS_BUDGET,
     WORDS_BUDGET,
+    ArBatch,
+    ArRow,
+    TaskPlan,
 )
-from redline.recognizer.common import Answers, Holder, answer_requests, check_language
+from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
 
-class ArRecognizer(Holder[ArModel]):
+class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
     """AR and Plus: the language model answers a prompt that holds the audio."""
 
     def __init__(
@@ -45,29 +46,27 @@ class ArRecognizer(Holder[ArModel]):
         template: PromptTemplate,
         *,
         name: str,
-        options: GenerateOptions | None = None,
+        beams: int = 1,
+        temperature: float = 0.0,
         drafts: SpeculativeOptions | None = SpeculativeOptions(),  # noqa: B008
         draft_lm: NgramLM | None = None,
         speaker_embedder: SpeakerEmbedder | None = None,
         punctuate: bool = True,
         seed: int = 0,
     ) -> None:
-        """`options` say how tokens are chosen (greedily, by default), `drafts` how a draft by the encoder is verified.
+        """`beams` and `temperature` say how tokens are chosen (greedily, by default), `drafts` how one is verified.
 
         Drafts are for greedy transcription only; None writes every token. `draft_lm` reads along while a draft is
         searched for; without one it is greedy. `seed` is for sampling: with the sound of a clip it decides what is
         drawn for it, so the same clip gets the same text alone, in a batch and in any order.
         """
+        super().__init__(model, tokenizer, name, model.config.languages)
         text, audio = model.config.text, model.config.audio_token_index
-        self.model = model.eval()
-        self.tokenizer = tokenizer
         self.template = template
-        self.name = name
-        self.languages = model.config.languages
-        self.options = options or GenerateOptions(
-            text.eos_token_id, other_eos_ids=text.other_eos_token_ids, suppress=(audio,)
+        self.options = GenerateOptions(
+            text.eos_token_id, beams, temperature, suppress=(audio,), other_eos_ids=text.other_eos_token_ids
         )
-        self.drafts = drafts if self.options.beams == 1 and self.options.temperature == 0 else None
+        self.drafts = drafts if beams == 1 and temperature == 0 else None
         self.draft_lm = draft_lm
         self.speaker_embedder = speaker_embedder
         self.punctuate = punctuate
@@ -84,14 +83,13 @@ class ArRecognizer(Holder[ArModel]):
 
     def plan(self, task: Task) -> TaskPlan:
         """How a task is done; raises `UnsupportedTaskError` for what the model has not learned."""
-        check_language(self.name, task.language, self.languages)
+        self.check_language(task.language)
         if task.name == "translate" and task.words:
             raise UnsupportedTaskError("word times of a translation: nobody said its words; ask for one or the other")
-        config = self.model.config
-        plus = config.kind == "granite_speech_plus"
-        writes_times = task.words and not task.speakers and plus and not config.trusts_draft
-        speaks = task.name == "transcribe" and task.prompt is None and self.model.draft_head is not None
+        plus = self.model.config.kind == "granite_speech_plus"
         trusts = self.drafts is not None and self.drafts.mode == "trust"
+        writes_times = task.words and not task.speakers and plus and not self.model.config.trusts_draft
+        speaks = task.name == "transcribe" and task.prompt is None and self.model.draft_head is not None
         by_embedding = task.speakers and speaks and trusts and self.speaker_embedder is not None
         request = PromptRequest(
             verb=task.name,
@@ -133,23 +131,16 @@ class ArRecognizer(Holder[ArModel]):
         longest = budget.max_yarn_clip_s if config.text.yarn else budget.max_clip_s
         return min(longest, math.floor(fits), config.longest_clip_s.get(budget.name, math.inf))
 
-    def recognize(self, requests: Sequence[Request]) -> Answers:
-        """One answer per request; one encoder pass, one prefill and one decode loop for all of them.
-
-        `AudioError` for samples that are no numbers, `UnsupportedTaskError` for what the model has not learned, and
-        `RecognitionError` where the model leaves the numbers of its precision or memory runs out.
-        """
-        return answer_requests(requests, self._row, self._answer)
-
-    def _row(self, request: Request) -> ArRow | None:
-        """What a batch needs of a request; None for digital silence, for which a language model makes up words."""
+    def prepare(self, request: Request) -> ArRow | None:
+        """None for digital silence, for which a language model makes up words."""
         clip, plan = checked_waveform(request.clip), self.plan(request.task)
         if is_silent(clip.samples):
             return None
         return ArRow(clip, plan, features.clip_features(levelled(clip), "ar"))
 
     @torch.inference_mode()
-    def _answer(self, requests: Sequence[Request], rows: Sequence[ArRow | None]) -> Answers:
+    def answer(self, requests: Sequence[Request], rows: Sequence[ArRow | None]) -> Answers:
+        """The answers to a batch; one encoder pass, one prefill and one decode loop for all of them."""
         spoken = [row for row in rows if row is not None]
         answers = iter(ArBatch(self, spoken).answers() if spoken else ())
         return [Hypothesis("") if row is None else next(answers) for row in rows]

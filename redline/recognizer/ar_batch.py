@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from redline import features, prompts
-from redline.decoding import ctc, speculative
+from redline import prompts
+from redline.decoding import speculative
 from redline.decoding.generate import Generation, Search, clip_seed, decode, token_budget
 from redline.decoding.repetition import repetitions
 from redline.decoding.tags import NO_SPEAKER, parse_tagged, speaker_turns, strip_cyclic, strip_tags
-from redline.decoding.word_times import BLANK, LazyWordTimes, decode_characters, scored_word_times, timing_notices
+from redline.decoding.word_times import LazyWordTimes, decode_characters, scored_word_times, timing_notices
 from redline.diarize.cluster import assign_speakers, name_speakers
 from redline.diarize.embedder import is_narrow
 from redline.models.conformer import EncoderOutput
 from redline.models.draft_head import LOGIT_ROWS
 from redline.punctuation import restore_casing
-from redline.recognizer.clip_budget import ClipBudget
-from redline.recognizer.common import Answers, check_numbers, overflow_error
-from redline.recognizer.drafts import beam_options, search_drafts
-from redline.recognizer.keyword_bias import keyword_bias
+from redline.recognizer.common import Answers, overflow_error
+from redline.recognizer.drafts import draft_ids
 from redline.types import Hypothesis, Notice, SpeakerEmbedding, Task, Waveform, Word
 
 if TYPE_CHECKING:
@@ -37,6 +35,27 @@ NARROW = Notice(
 TRUNCATED = "the answer was cut off after {} tokens; text is missing"
 LOOP_DRAFTED = Notice("loop", "the model repeated itself; the encoder's draft is given instead")
 LOOP_CUT = Notice("loop", "the model repeated itself; the repetition was cut off, check the text")
+
+
+@dataclass(frozen=True)
+class ClipBudget:
+    """What one kind of answer costs."""
+
+    name: str
+    expected_per_s: float
+    """Tokens a second of audio that are to be expected."""
+    max_per_s: float
+    max_clip_s: float
+    max_yarn_clip_s: float
+    """The longest clip of a model whose positions are stretched by YaRN."""
+
+
+# Of the published models: 3 to 10 tokens a second with speakers, 16 with times; speakers are lost in short clips.
+# With YaRN: 2 minutes are IBM's advice for 5.0, 9 and 5 minutes what the card of 2B-Plus calls good.
+PLAIN_BUDGET = ClipBudget("plain", 4.0, 8.0, 60.0, 120.0)
+SPEAKERS_BUDGET = ClipBudget("speakers", 10.0, 16.0, 120.0, 540.0)
+WORDS_BUDGET = ClipBudget("words", 16.0, 24.0, 150.0, 300.0)
+MIN_CLIP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +101,8 @@ class ArBatch:
         self.recognizer, self.model, self.tokenizer = recognizer, recognizer.model, recognizer.tokenizer
         self.device, self.dtype = recognizer.device, recognizer.dtype
         self.rows = [replace(row, place=place) for place, row in enumerate(rows)]
-        x, lengths = features.pad([row.features for row in self.rows])  # [B, T, 160], [B]
-        self.encoded = self.model.encode(x.to(self.device, self.dtype), lengths.to(self.device))
-        check_numbers(self.encoded.char_logits.masked_fill(~self.encoded.mask[..., None], 0.0), self.dtype)
+        self.encoded = self.model.encode(*recognizer.padded([row.features for row in self.rows]))
+        recognizer.check_numbers(self.encoded)
 
     def answers(self) -> Answers:
         """The answer to each row."""
@@ -116,18 +134,11 @@ class ArBatch:
         """The encoder's transcripts: by its draft head, with keywords in mind, or by its characters without one."""
         if not rows:
             return
-        encoded, head, lm = self._encoded(rows), self.model.draft_head, self.recognizer.draft_lm
-        if head is None:
-            texts = [decode_characters(ids) for ids in ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)]
-        else:
-            boost, most = beam_options(lm).keyword_boost, self.recognizer.template.most_keywords
-            biases = [keyword_bias(self.tokenizer, row.plan.task.keywords, boost, most) for row in rows]
-            drafts = search_drafts(head, encoded, lm, biases)
-            if not all(draft.is_finite for draft in drafts):
-                raise overflow_error(self.dtype)
-            texts = [self.tokenizer.decode(draft.biased_ids).strip() for draft in drafts]
-        for row, text in zip(rows, texts, strict=True):
-            row.transcript = text
+        head, keywords = self.model.draft_head, [row.plan.task.keywords for row in rows]
+        most = self.recognizer.template.most_keywords
+        drafts = draft_ids(head, self._encoded(rows), self.tokenizer, self.recognizer.draft_lm, keywords, most)
+        for row, ids in zip(rows, drafts, strict=True):
+            row.transcript = decode_characters(ids) if head is None else self.tokenizer.decode(ids).strip()
 
     def _transcript(self, row: ArRow) -> str:
         if row.transcript is None:
@@ -230,7 +241,7 @@ class ArBatch:
 
     def _timed(self, answers: Answers) -> Answers:
         """Answers with the times that were asked for, where the model has not written them itself, or will be."""
-        frame_s = self.model.config.encoder.subsampling / features.FRAME_RATE
+        frame_s = self.model.config.encoder.frame_s
         frames: list[int] = self.encoded.lengths.tolist()
         texts: dict[int, str] = {}
         for row, answer in zip(self.rows, answers, strict=True):

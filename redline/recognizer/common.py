@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -11,22 +12,75 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from redline import features, prompts
 from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
 from redline.threads import check_fork
-from redline.types import Hypothesis, Request, Waveform
+from redline.tokenizer import Tokenizer
+from redline.types import ClipLimits, Hypothesis, Request, Task, Waveform
 
 _log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=nn.Module)
 _P = TypeVar("_P")
 Answers = list[Hypothesis | RedlineError]
+MAX_DRAFT_CLIP_S = 30.0
+"""The longest clip of which the encoder's draft is the text, or is edited."""
 
 
-class Holder(Generic[_M]):
-    """The device and precision of a recognizer's model."""
+class ModelRecognizer(ABC, Generic[_M, _P]):
+    """A `Recognizer` of one model, which prepares requests one by one and answers those it can as one batch."""
 
-    model: _M
+    def __init__(self, model: _M, tokenizer: Tokenizer, name: str, languages: Sequence[str]) -> None:
+        self.model: _M = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.languages = tuple(languages)
+
+    @abstractmethod
+    def limits(self, task: Task) -> ClipLimits:
+        """How long a clip may be; raises `UnsupportedTaskError` for what the model has not learned."""
+
+    @abstractmethod
+    def prepare(self, request: Request) -> _P:
+        """What a batch needs of a request; raises the error of one that cannot be answered."""
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request], prepared: Sequence[_P]) -> Answers:
+        """The answers to a batch."""
+
+    def recognize(self, requests: Sequence[Request]) -> Answers:
+        """One answer per request, in order, and one pass of each network for all of them.
+
+        `AudioError` for samples that are no numbers, `UnsupportedTaskError` for a task that `limits` refuses, and
+        `RecognitionError` where the model leaves the numbers of its precision or memory runs out: a batch that fails
+        is halved until the error is that of one request.
+        """
+        answers: dict[int, Hypothesis | RedlineError] = {}
+        prepared: dict[int, _P] = {}
+        for place, request in enumerate(requests):
+            try:
+                check_fork()
+                prepared[place] = self.prepare(request)
+            except RedlineError as error:
+                answers[place] = error
+
+        def attempt(places: list[int]) -> None:
+            batch = [requests[place] for place in places]
+            try:
+                with memory_errors([request.clip for request in batch]):
+                    answers.update(zip(places, self.answer(batch, [prepared[at] for at in places]), strict=True))
+            except RedlineError as error:
+                _log.debug("%d clips failed", len(places), exc_info=error)
+                if len(places) == 1:
+                    answers[places[0]] = error
+                else:
+                    attempt(places[: len(places) // 2])
+                    attempt(places[len(places) // 2 :])
+
+        if prepared:
+            attempt(list(prepared))
+        return [answers[place] for place in range(len(requests))]
 
     @property
     def device(self) -> torch.device:
@@ -38,47 +92,36 @@ class Holder(Generic[_M]):
         """The precision of the weights."""
         return next(self.model.parameters()).dtype
 
+    def padded(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Features [T_i, D] of B clips -> [B, T, D] and lengths [B], as the model takes them."""
+        x, lengths = features.pad(rows)
+        return x.to(self.device, self.dtype), lengths.to(self.device)
 
-def check_language(name: str, language: str | None, known: Sequence[str]) -> None:
-    """Raises `UnsupportedTaskError` for a language that a model does not know."""
-    if language is not None and language not in known:
-        raise UnsupportedTaskError(f"{name} does not know the language {language!r}; it knows {', '.join(known)}")
+    def check_numbers(self, encoded: EncoderOutput) -> None:
+        """Raises `RecognitionError` where an encoder has left the numbers: the best would still be called a token."""
+        if not bool(encoded.char_logits.masked_fill(~encoded.mask[..., None], 0.0).isfinite().all()):
+            raise overflow_error(self.dtype)
 
+    def check_language(self, language: str | None) -> None:
+        """Raises `UnsupportedTaskError` for a language that the model does not know."""
+        if language is not None and language not in self.languages:
+            known = ", ".join(self.languages)
+            raise UnsupportedTaskError(f"{self.name} does not know the language {language!r}; it knows {known}")
 
-def answer_requests(
-    requests: Sequence[Request],
-    prepare: Callable[[Request], _P],
-    answer: Callable[[list[Request], list[_P]], Answers],
-) -> Answers:
-    """One answer per request, in order: what `prepare` refuses is its own error, the others are one batch.
-
-    A batch that fails as a whole, because memory runs out, is halved until the error is that of one request.
-    """
-    answers: dict[int, Hypothesis | RedlineError] = {}
-    prepared: dict[int, _P] = {}
-    for place, request in enumerate(requests):
-        try:
-            check_fork()
-            prepared[place] = prepare(request)
-        except RedlineError as error:
-            answers[place] = error
-
-    def attempt(places: list[int]) -> None:
-        batch = [requests[place] for place in places]
-        try:
-            with memory_errors([request.clip for request in batch]):
-                answers.update(zip(places, answer(batch, [prepared[place] for place in places]), strict=True))
-        except RedlineError as error:
-            _log.debug("%d clips failed", len(places), exc_info=error)
-            if len(places) == 1:
-                answers[places[0]] = error
-            else:
-                attempt(places[: len(places) // 2])
-                attempt(places[len(places) // 2 :])
-
-    if prepared:
-        attempt(list(prepared))
-    return [answers[place] for place in range(len(requests))]
+    def check_plain(self, task: Task, does: str, how: str = "") -> None:
+        """Raises `UnsupportedTaskError` for what only models that answer prompts can, and for what is not known."""
+        plus = f"granite_speech_plus models can{how}, such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
+        for what, asked, who in (
+            ("translate", task.name != "transcribe", f"granite_speech models can{how}, such as granite-speech-4.1-2b"),
+            ("translate", task.target_language, f"leave the target language {task.target_language!r} out"),
+            ("tell speakers apart", task.speakers, plus),
+            ("follow a prompt", task.prompt, plus),
+            ("go on from a prefix", task.prefix, plus),
+        ):
+            if asked:
+                raise UnsupportedTaskError(f"{self.name} {does} and cannot {what}; {who}")
+        self.check_language(task.language)
+        prompts.checked_keywords(task.keywords)
 
 
 @contextmanager
@@ -96,12 +139,6 @@ def memory_errors(clips: Sequence[Waveform]) -> Iterator[None]:
         ) from error
 
 
-def check_numbers(values: Tensor, dtype: torch.dtype) -> None:
-    """Raises `RecognitionError` where a model has left the numbers: the best of them would still be called a token."""
-    if not bool(values.isfinite().all()):
-        raise overflow_error(dtype)
-
-
 def overflow_error(dtype: torch.dtype) -> RecognitionError:
     """The error of a model that has left the numbers of its precision."""
     return RecognitionError(
@@ -110,19 +147,19 @@ def overflow_error(dtype: torch.dtype) -> RecognitionError:
     )
 
 
-def with_word_times(answers: Answers, encoded: EncoderOutput, frame_s: float, words: Sequence[bool]) -> Answers:
-    """Answers with word times by the encoder's characters: now where `words` says so, elsewhere once somebody asks."""
-    logits, lengths = encoded.char_logits, encoded.lengths  # [B, T, C], [B]
-    frames, timed = lengths.tolist(), list(answers)
+def with_word_times(answers: Answers, encoded: EncoderOutput, frame_s: float, tasks: Sequence[Task]) -> Answers:
+    """Answers with word times by the encoder's characters: now where they are asked for, else once somebody asks."""
+    timed = list(answers)
     now: dict[int, Hypothesis] = {}
-    for row, answer in enumerate(answers):
-        if isinstance(answer, Hypothesis) and words[row]:
+    for row, (answer, length) in enumerate(zip(answers, encoded.lengths.tolist(), strict=True)):
+        if isinstance(answer, Hypothesis) and tasks[row].words:
             now[row] = answer
         elif isinstance(answer, Hypothesis):
-            timed[row] = replace(answer, timing=LazyWordTimes(answer.text, logits[row, : frames[row]], frame_s))
+            timing = LazyWordTimes(answer.text, encoded.char_logits[row, :length], frame_s)
+            timed[row] = replace(answer, timing=timing)
     if now:
-        texts = [answer.text for answer in now.values()]
-        times = scored_word_times(texts, logits[list(now)], lengths[list(now)], frame_s)
+        at, texts = list(now), [answer.text for answer in now.values()]
+        times = scored_word_times(texts, encoded.char_logits[at], encoded.lengths[at], frame_s)
         for (row, answer), (aligned, score) in zip(now.items(), times, strict=True):
             notices = answer.warnings + timing_notices(answer.text, score)
             timed[row] = replace(answer, words=tuple(aligned), warnings=notices)

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
 
 import torch
-from torch import Tensor
 
-from redline.decoding import ctc_beam
+from redline import prompts
+from redline.decoding import ctc, ctc_beam
 from redline.decoding.biasing import KeywordTrie
-from redline.decoding.ctc import collapse
-from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
+from redline.decoding.ctc_beam import FrameCandidates
 from redline.decoding.keyword_patches import KeywordBias, Patch, splice
-from redline.decoding.ngram import NgramLM
+from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
+from redline.decoding.word_times import BLANK
 from redline.models.conformer import EncoderOutput
-from redline.models.draft_head import LOGIT_ROWS
-
-
-class TokenHead(Protocol):
-    """A CTC head whose row i writes token i, and row `blank` nothing."""
-
-    blank: int
-
-    def pool(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
-        """Encoder output -> the states [B, W, D] that it reads and lengths [B]."""
-        ...
-
-    def logits(self, pooled: Tensor) -> Tensor:
-        """States [..., D] -> logits [..., rows]."""
-        ...
+from redline.models.ctc import CtcModel
+from redline.models.draft_head import LOGIT_ROWS, DraftHead
+from redline.punctuation import keyword_spans
+from redline.recognizer.common import overflow_error
+from redline.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -46,17 +36,37 @@ class Draft:
     """Whether all logits are numbers: the best of others would still be called a token."""
 
 
-def beam_options(draft_lm: NgramLM | None) -> BeamOptions:
+def draft_options(draft_lm: NgramLM | None) -> DraftOptions:
     """How drafts are searched for: as the checkpoint's n-gram LM says."""
-    return draft_lm.options if draft_lm else ctc_beam.ALONE
+    return draft_lm.options if draft_lm else ALONE
+
+
+def keyword_biases(
+    tokenizer: Tokenizer, requests: Sequence[Sequence[str]], draft_lm: NgramLM | None, most: int = prompts.MAX_KEYWORDS
+) -> list[KeywordBias | None]:
+    """For the keywords of each request what draws a search towards them, as given and in small letters, or None.
+
+    Raises `UnsupportedTaskError` for more than `most`, or too long ones.
+    """
+    boost = draft_options(draft_lm).keyword_boost
+    checked = [prompts.checked_keywords(keywords, most) for keywords in requests]
+    return [_keyword_bias(tokenizer, keywords, boost) if keywords and boost else None for keywords in checked]
+
+
+@lru_cache(maxsize=64)
+def _keyword_bias(tokenizer: Tokenizer, keywords: tuple[str, ...], boost: float) -> KeywordBias:
+    words = [form for word in keywords for form in dict.fromkeys((word, word.lower()))]
+    inside, first = ([tokenizer.encode(space + word) for word in words] for space in (" ", ""))
+    trie = KeywordTrie.build(inside, first, tokenizer.word_starts, boost)
+    return KeywordBias(trie, tokenizer.word_starts, lambda ids: keyword_spans(tokenizer.pieces(ids), keywords))
 
 
 @torch.no_grad()
 def search_drafts(
-    head: TokenHead, encoded: EncoderOutput, draft_lm: NgramLM | None, biases: Sequence[KeywordBias | None]
+    head: DraftHead | CtcModel, encoded: EncoderOutput, draft_lm: NgramLM | None, biases: Sequence[KeywordBias | None]
 ) -> list[Draft]:
     """The draft of each of B clips, and what the keywords of each, where it has some, change in it."""
-    options = beam_options(draft_lm)
+    options = draft_options(draft_lm)
     if draft_lm is not None:
         draft_lm.to(encoded.hidden.device)
     drawn = [row for row, bias in enumerate(biases) if bias is not None]
@@ -71,7 +81,7 @@ def search_drafts(
             candidates.append(FrameCandidates.of(logits, lengths, head.blank, options))
     if draft_lm is None:
         rows = torch.cat(paths, dim=1).tolist()
-        plain = [collapse(row[:length], head.blank) for row, length in zip(rows, lengths.tolist(), strict=True)]
+        plain = [ctc.collapse(row[:length], head.blank) for row, length in zip(rows, lengths.tolist(), strict=True)]
     else:
         plain = ctc_beam.search(FrameCandidates.join(candidates), draft_lm, options)
     are_finite = torch.stack(finite).all(dim=0).tolist()
@@ -83,3 +93,23 @@ def search_drafts(
         for row, bias, other in zip(drawn, present, others, strict=True):
             drafts[row] = Draft(plain[row], *splice(plain[row], other, bias), are_finite[row])
     return drafts
+
+
+def draft_ids(
+    head: DraftHead | CtcModel | None,
+    encoded: EncoderOutput,
+    tokenizer: Tokenizer,
+    draft_lm: NgramLM | None,
+    keywords: Sequence[Sequence[str]],
+    most: int = prompts.MAX_KEYWORDS,
+) -> list[list[int]]:
+    """What an encoder alone writes, keywords in mind: token ids, or rows of its characters where it has no token head.
+
+    Raises `RecognitionError` where the head leaves the numbers of its precision.
+    """
+    if head is None:
+        return ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)
+    drafts = search_drafts(head, encoded, draft_lm, keyword_biases(tokenizer, keywords, draft_lm, most))
+    if not all(draft.is_finite for draft in drafts):
+        raise overflow_error(encoded.hidden.dtype)
+    return [draft.biased_ids for draft in drafts]

@@ -9,18 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from redline import features, prompts
 from redline.audio.check import checked_waveform
 from redline.audio.levels import levelled
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
 from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch
-from redline.errors import RecognitionError, UnsupportedTaskError
+from redline.features import clip_features
 from redline.models.nar import NarModel
 from redline.punctuation import Punctuation, restore_keywords, restore_pieces
-from redline.recognizer.common import Answers, Holder, answer_requests, check_language, check_numbers, with_word_times
-from redline.recognizer.drafts import beam_options, search_drafts
-from redline.recognizer.keyword_bias import keyword_bias
+from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, overflow_error, with_word_times
+from redline.recognizer.drafts import draft_options, keyword_biases, search_drafts
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
@@ -54,10 +52,8 @@ def edit_drafts(
     return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
 
 
-class NarRecognizer(Holder[NarModel]):
+class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
     """NAR: a draft by the encoder, then one editing pass by the language model."""
-
-    max_clip_s = 30.0
 
     def __init__(
         self,
@@ -72,63 +68,37 @@ class NarRecognizer(Holder[NarModel]):
 
         With `punctuate` words get capitals and marks, where the model has learned them.
         """
-        self.model = model.eval()
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer, name, model.config.languages)
         self.draft_lm = draft_lm
-        self.name = name
-        self.languages = model.config.languages
         self.punctuate = punctuate
 
     def limits(self, task: Task) -> ClipLimits:
         """Clips of any task that it does; raises `UnsupportedTaskError` for another task or language."""
-        plus = "granite_speech_plus models can, such as granite-speech-4.1-2b-plus or, in English, tiny-plus"
-        for unsupported, why in (
-            (
-                task.name != "transcribe",
-                "can only transcribe; granite_speech models such as granite-speech-4.1-2b translate",
-            ),
-            (
-                task.target_language,
-                f"writes what is spoken; leave it out, the target language {task.target_language!r}",
-            ),
-            (task.speakers, f"cannot tell speakers apart; {plus}"),
-            (task.prompt, f"cannot follow a prompt; {plus}"),
-            (task.prefix, f"cannot go on from a prefix; {plus}"),
-        ):
-            if unsupported:
-                raise UnsupportedTaskError(f"{self.name} edits a draft and {why}")
-        check_language(self.name, task.language, self.languages)
-        prompts.checked_keywords(task.keywords)
-        return ClipLimits(self.max_clip_s)
+        self.check_plain(task, "edits a draft")
+        return ClipLimits(MAX_DRAFT_CLIP_S)
 
-    def recognize(self, requests: Sequence[Request]) -> Answers:
-        """One answer per request, with its draft and its edits; one encoder pass and one editing pass for all of them.
-
-        `AudioError` for samples that are no numbers, `UnsupportedTaskError` for a task that `limits` refuses, and
-        `RecognitionError` where the model leaves the numbers of its precision or memory runs out.
-        """
-        return answer_requests(requests, self._features, self._answer)
-
-    def _features(self, request: Request) -> Tensor:
+    def prepare(self, request: Request) -> Tensor:
         """The features [T, 160] of a request's clip."""
         self.limits(request.task)
-        return features.clip_features(levelled(checked_waveform(request.clip)), self.model.config.frame_rule)
+        return clip_features(levelled(checked_waveform(request.clip)), self.model.config.frame_rule)
 
     @torch.inference_mode()
-    def _answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:
-        model, options = self.model, beam_options(self.draft_lm)
-        x, lengths = features.pad(rows)  # [B, T, 160], [B]
-        encoded = model.encode(x.to(self.device, self.dtype), lengths.to(self.device))
+    def answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:
+        """The edited drafts of the clips; one encoder pass and one editing pass for all of them."""
+        model, tasks = self.model, [request.task for request in requests]
+        encoded = model.encode(*self.padded(rows))
         audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
-        keywords = [request.task.keywords for request in requests]
-        biases = [keyword_bias(self.tokenizer, words, options.keyword_boost) for words in keywords]
+        keywords = [task.keywords for task in tasks]
+        biases = keyword_biases(self.tokenizer, keywords, self.draft_lm)
         drafts = search_drafts(model.draft_head, encoded, self.draft_lm, biases)
         # Drafts in which keywords change something are edited twice, in the same pass: with and without them.
         jobs = [(row, draft.ids) for row, draft in enumerate(drafts)]
         jobs += [(row, draft.biased_ids) for row, draft in enumerate(drafts) if draft.patches]
         sources = torch.tensor([row for row, _ in jobs], device=audio.device)
         texts = [ids for _, ids in jobs]
-        edited = edit_drafts(model, audio[sources], audio_lengths[sources], texts, options.keep_bias)
+        edited = edit_drafts(
+            model, audio[sources], audio_lengths[sources], texts, draft_options(self.draft_lm).keep_bias
+        )
         for (row, _), other in list(zip(jobs, edited, strict=True))[len(rows) :]:
             edited[row] = self._with_keywords(edited[row], other, drafts[row].patches, biases[row])
         languages: list[str | None] = [None] * len(rows)
@@ -137,13 +107,9 @@ class NarRecognizer(Holder[NarModel]):
             languages = [model.language_head.languages[index] for index in best.tolist()]
         answers: Answers = []
         for slots, language, words in zip(edited[: len(rows)], languages, keywords, strict=True):
-            try:
-                check_numbers(torch.tensor([slot.log_prob for slot in slots]), self.dtype)
-                answers.append(self._hypothesis(slots, language, words))
-            except RecognitionError as error:
-                answers.append(error)
-        frame_s = model.config.encoder.subsampling / features.FRAME_RATE
-        return with_word_times(answers, encoded, frame_s, [request.task.words for request in requests])
+            finite = all(math.isfinite(slot.log_prob) for slot in slots)
+            answers.append(self._hypothesis(slots, language, words) if finite else overflow_error(self.dtype))
+        return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks)
 
     def _with_keywords(
         self, plain: list[Slot], other: list[Slot], patches: Sequence[Patch], bias: KeywordBias | None

@@ -25,6 +25,7 @@ from redline.recognizer import ArRecognizer
 from redline.tokenizer import Tokenizer
 from redline.types import Task, Waveform
 from tests.builders import recognize_clips, tiny_ar_checkpoint
+from tests.model_configs import plus_config
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 10_000}
 CLIP = Waveform(np.random.default_rng(1).normal(0, 0.1, 24_000).astype(np.float32))
@@ -134,7 +135,7 @@ def test_what_is_no_published_layout_is_refused_by_name(
     "config",
     [
         replace(ArConfig(), text=replace(ArConfig().text, yarn=Yarn(4.0, 4096))),
-        replace(ArConfig.plus(), text=replace(ArConfig.plus().text, yarn=Yarn(4.0, 4096))),
+        replace(plus_config(), text=replace(plus_config().text, yarn=Yarn(4.0, 4096))),
     ],
     ids=["5.0-2b", "2b-plus v2610"],
 )
@@ -215,7 +216,7 @@ def test_windows_grow_with_the_positions(tokenizer: Tokenizer) -> None:
     """IBM advises two minutes for 5.0; the card of 2B-Plus calls nine minutes good with speakers, five with times."""
     fifth = full_size(replace(ArConfig(), text=stretched(ArConfig().text)), tokenizer)
     assert fifth.limits(Task()).max_s == fifth.limits(Task(words=True)).max_s == 120.0
-    plus = ArConfig.plus()
+    plus = plus_config()
     old, new = (full_size(one, tokenizer) for one in (plus, replace(plus, text=stretched(plus.text))))
     tasks = (Task(), Task(speakers=True), Task(words=True))
     assert [new.limits(task).max_s for task in tasks] == [120.0, 540.0, 300.0]

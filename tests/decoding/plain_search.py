@@ -22,7 +22,7 @@ def log_add(a: float, b: float) -> float:
 
 def lm_score(lm: NgramLM, text: Sequence[int]) -> float:
     """Log probability of a text, token by token."""
-    history, total = torch.tensor([lm.start()]), 0.0
+    history, total = torch.tensor([lm.boundary]), 0.0
     for token in text:
         last = torch.tensor([token])
         total += float(lm.score(history, last))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from redline.decoding.biasing import KeywordTrie
-from redline.decoding.ctc_beam import ALONE, BeamOptions, FrameCandidates, search
+from redline.decoding.ctc_beam import BeamOptions, FrameCandidates, search
+from redline.decoding.ngram import ALONE
 from redline.errors import ConfigError
 from tests.decoding.plain_search import bias_score, search_plain
 

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 import redline
 from redline.decoding.biasing import KeywordTrie
 from redline.decoding.ctc import collapse
-from redline.decoding.ctc_beam import BeamOptions
 from redline.decoding.keyword_patches import KeywordBias, Patch, patched, splice, zones
-from redline.decoding.ngram import NgramLM
+from redline.decoding.ngram import DraftOptions, NgramLM
 from redline.decoding.speculative import SpeculativeOptions
 from redline.load import load_model
 from redline.punctuation import keyword_spans
@@ -115,7 +114,7 @@ def reader(vocabulary: int, blank: int) -> NgramLM:
     torch.manual_seed(0)
     stream = torch.randint(0, vocabulary, (500,))
     stream[::10] = blank
-    return estimate(stream.numpy(), vocabulary, blank, NgramOptions(order=3), BeamOptions(width=6, keep_bias=1e4))
+    return estimate(stream.numpy(), vocabulary, blank, NgramOptions(order=3), DraftOptions(width=6, keep_bias=1e4))
 
 
 @pytest.fixture(scope="module", params=["nar", "nar with n-grams", "trusted", "trusted with n-grams"])

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm, save_draft_lm
-from redline.decoding.ctc_beam import BeamOptions
-from redline.decoding.ngram import NgramLM
+from redline.decoding.ngram import DraftOptions, NgramLM
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline_recipes.tiny.ngram import NgramOptions, estimate, split_text
 
@@ -32,12 +31,12 @@ def _stream(size: int = 3000, seed: int = 0) -> np.ndarray:  # type: ignore[type
 
 def _model(kept: int = 10**6, order: int = 4) -> NgramLM:
     options = NgramOptions(order=order, kept=kept)
-    return estimate(_stream(), VOCABULARY, BOUNDARY, options, BeamOptions(lm_weight=0.9))
+    return estimate(_stream(), VOCABULARY, BOUNDARY, options, DraftOptions(lm_weight=0.9))
 
 
 def _after(model: NgramLM, text: list[int]) -> torch.Tensor:
     """Probability of every token after a text."""
-    history = torch.tensor([model.start()])
+    history = torch.tensor([model.boundary])
     for token in text:
         history = model.advance(history, torch.tensor([token]))
     return model.score(history.expand(VOCABULARY), torch.arange(VOCABULARY)).exp()
@@ -61,7 +60,7 @@ def _discounts(counts: list[int]) -> list[float]:
 
 def test_bigrams_are_kneser_ney_by_hand() -> None:
     stream = _stream(400)
-    model = estimate(stream, VOCABULARY, BOUNDARY, NgramOptions(order=2), BeamOptions())
+    model = estimate(stream, VOCABULARY, BOUNDARY, NgramOptions(order=2), DraftOptions())
     pairs: dict[tuple[int, int], int] = {}
     for a, b in itertools.pairwise(stream.tolist()):
         if b != BOUNDARY:
@@ -82,10 +81,10 @@ def test_longer_histories_know_more() -> None:
     held_out = _stream(600, seed=4)
 
     def log_prob(model: NgramLM) -> float:
-        history, total = torch.tensor([model.start()]), 0.0
+        history, total = torch.tensor([model.boundary]), 0.0
         for token in held_out.tolist():
             if token == BOUNDARY:
-                history = torch.tensor([model.start()])
+                history = torch.tensor([model.boundary])
                 continue
             total += float(model.score(history, torch.tensor([token])))
             history = model.advance(history, torch.tensor([token]))
@@ -137,12 +136,12 @@ def test_files_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path) -> No
 
 def test_an_order_beyond_the_key_is_refused() -> None:
     with pytest.raises(ConfigError, match="at most 3 tokens"):
-        estimate(_stream(), 100_352, BOUNDARY, NgramOptions(order=4), BeamOptions())
+        estimate(_stream(), 100_352, BOUNDARY, NgramOptions(order=4), DraftOptions())
 
 
 def test_too_little_text_is_an_error_for_people() -> None:
     with pytest.raises(DataError, match="too few"):
-        estimate(_stream(3)[:2], VOCABULARY, BOUNDARY, NgramOptions(order=5), BeamOptions())
+        estimate(_stream(3)[:2], VOCABULARY, BOUNDARY, NgramOptions(order=5), DraftOptions())
 
 
 def test_held_out_paragraphs_are_not_read() -> None:

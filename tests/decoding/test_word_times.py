@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -17,11 +18,14 @@ from redline.decoding.word_times import (
     share,
     spell,
     timing_notices,
-    word_times,
 )
 from redline.types import Word
 
 ROWS = 128
+
+
+def word_times(texts: Sequence[str], logits: Tensor, lengths: Tensor, frame_s: float) -> list[list[Word]]:
+    return [words for words, _ in scored_word_times(texts, logits, lengths, frame_s)]
 
 
 def says(text: str, per_char: int = 2, rows: int = ROWS) -> Tensor:

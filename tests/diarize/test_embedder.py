@@ -28,7 +28,6 @@ def test_a_clip_no_longer_than_a_window_has_one_embedding(head: SpeakerEmbedder)
         row = torch.randn(length, FEATURE_DIM)
         track = head.track(row)
         spans = [(0.0, length / 50), (length / 150, length / 100), ((length - 1) / 50, length / 50)]
-        assert track.frames == length
         torch.testing.assert_close(track(spans), head(head.mel(row)[None]).expand(3, -1), atol=1e-5, rtol=1e-4)
 
 
@@ -37,7 +36,6 @@ def test_a_span_has_the_mean_embedding_of_the_windows_in_it(head: SpeakerEmbedde
     track = head.track(row)
     mel = head.mel(row)
     windows = torch.stack([head(mel[20 * at : 20 * at + 160][None])[0] for at in range(13)])  # 1.6 s every 0.2 s
-    assert track.middles.tolist() == [40.0 + 10.0 * at for at in range(13)]
     wanted = [windows.mean(dim=0), windows[2:5].mean(dim=0), windows[0], windows[12], windows[6]]
     found = track([(start / 50, end / 50) for start, end in ((0, 200), (55, 85), (0, 3), (190, 200), (97, 102))])
     torch.testing.assert_close(found, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)

@@ -18,6 +18,7 @@ from redline.features import FRAME_SAMPLES, num_frames, pad
 from redline.models.ar import ArModel
 from redline.models.config import ArConfig
 from redline.models.conformer import ConformerEncoder
+from tests.model_configs import plus_config
 from tests.models.ar_referee import clips, prompts, referee
 
 
@@ -122,7 +123,7 @@ def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) 
         ar.load_ar(tmp_path)
 
 
-@pytest.mark.parametrize(("config", "tensors", "projector"), [(ArConfig(), 938, 35.7), (ArConfig.plus(), 937, 39.9)])
+@pytest.mark.parametrize(("config", "tensors", "projector"), [(ArConfig(), 938, 35.7), (plus_config(), 937, 39.9)])
 def test_full_size_models_have_the_published_tensors(config: ArConfig, tensors: int, projector: float) -> None:
     with torch.device("meta"):
         made = ArModel(config).state_dict()
@@ -149,7 +150,7 @@ def test_full_size_models_have_the_published_tensors(config: ArConfig, tensors: 
     assert ("language_model.lm_head.weight" in made) is not config.text.tie_word_embeddings
 
 
-@pytest.mark.parametrize("config", [ArConfig(), ArConfig.plus()], ids=["2b", "2b-plus"])
+@pytest.mark.parametrize("config", [ArConfig(), plus_config()], ids=["2b", "2b-plus"])
 def test_full_size_models_have_the_referees_names_and_shapes(config: ArConfig) -> None:
     import transformers
 

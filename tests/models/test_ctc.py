@@ -13,7 +13,7 @@ from redline.checkpoints.ctc import load_ctc
 from redline.decoding import ctc
 from redline.errors import CheckpointError, ConfigError
 from redline.features import HOP, STACK, clip_features, log_mel
-from redline.models.ctc import CtcConfig, CtcModel, TurboConfig
+from redline.models.ctc import CtcConfig, CtcModel
 from redline.testing import tone
 
 
@@ -56,19 +56,20 @@ def published(model: GraniteSpeech5ForCTC, folder: Path) -> Path:
 @pytest.mark.parametrize("seed", range(20))
 def test_logits_and_ids_are_those_of_transformers(seed: int, tmp_path: Path) -> None:
     theirs = referee(seed)
-    ours, config, _ = load_ctc(published(theirs, tmp_path / "model"))
+    ours = load_ctc(published(theirs, tmp_path / "model"))
     lengths = torch.randint(9, 60, (3,))
     x = torch.randn(3, int(lengths.max()), 320)
     mask = torch.arange(x.shape[1])[None] < lengths[:, None]
     with torch.no_grad():
         expected = theirs(input_features=x, attention_mask=mask.long()).logits
         ids = theirs.generate(input_features=x, attention_mask=mask.long())
-        logits, frames = ours(x, lengths)
+        encoded = ours(x, lengths)
+    logits, frames = encoded.char_logits, encoded.lengths
     for row, count in enumerate(frames.tolist()):
         torch.testing.assert_close(logits[row, :count], expected[row, :count], atol=1e-4, rtol=0)
         assert (
-            ctc.collapse(ids[row, :count].tolist(), config.pad_token_id)
-            == ctc.greedy(logits[row : row + 1], frames[row : row + 1], config.pad_token_id)[0]
+            ctc.collapse(ids[row, :count].tolist(), ours.blank)
+            == ctc.greedy(logits[row : row + 1], frames[row : row + 1], ours.blank)[0]
         )
 
 
@@ -110,17 +111,17 @@ def test_features_hold_each_mel_frame_with_its_delta() -> None:
 
 
 def test_windows_of_whole_attention_blocks_are_encoded_as_in_the_whole_recording() -> None:
-    turbo = TurboConfig(
-        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, context_size=8,
-        max_position_embeddings=16, conv_kernel_size=1,
+    config = CtcConfig(
+        output_dim=20, hidden_dim=16, feedforward_mult=2, num_layers=4, num_heads=2, dim_head=8, context_size=8,
+        max_pos_emb=16, conv_kernel_size=1, self_conditioning_layer=2,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = CtcModel(CtcConfig(turbo)).eval()
+    model = CtcModel(config).eval()
     block = 8 * 4  # input frames: the last layers see a quarter of them
     x = torch.randn(1, 3 * block, 320)
     with torch.no_grad():
-        whole, _ = model(x, torch.tensor([3 * block]))
-        parts = [model(part, torch.tensor([block]))[0] for part in x.split(block, dim=1)]
-        shifted, _ = model(x[:, 4:], torch.tensor([3 * block - 4]))
+        whole = model(x, torch.tensor([3 * block])).char_logits
+        parts = [model(part, torch.tensor([block])).char_logits for part in x.split(block, dim=1)]
+        shifted = model(x[:, 4:], torch.tensor([3 * block - 4])).char_logits
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
     assert not torch.allclose(shifted, whole[:, 1:], atol=1e-3), "elsewhere the blocks, and so the context, are others"

@@ -19,10 +19,12 @@ from redline.decoding.slots import slot_batch
 from redline.errors import RedlineError
 from redline.models import invariant
 from redline.models.ar import ArModel
+from redline.models.ctc import CtcModel
 from redline.models.granite import KVCache
 from redline.models.nar import NarModel
 from redline.types import SAMPLE_RATE, Task, Waveform
 from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_ar_config, tiny_config
+from tests.model_configs import tiny_ctc_config
 
 PACKAGE = Path(redline.__file__).parent
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -276,6 +278,15 @@ def test_every_module_of_a_model_that_answers_gives_the_same_bits_alone_as_in_a_
         model.language_model.logits(hidden)
 
     assert check(model, clips, "ar", call) > 500
+
+
+@PRECISIONS
+def test_every_module_of_a_ctc_model_gives_the_same_bits_alone_as_in_a_batch(
+    dtype: torch.dtype, clips: list[Waveform]
+) -> None:
+    torch.manual_seed(0)
+    model = CtcModel(tiny_ctc_config()).eval().to(dtype)
+    assert check(model, clips, "ctc", model) > 500
 
 
 @PRECISIONS

@@ -10,7 +10,7 @@ import torch
 
 from redline import load_model
 from redline.checkpoints import ar, nar
-from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import DraftOptions
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest, write_manifest
@@ -40,7 +40,7 @@ def test_answers_are_learned_from_cached_states_units_and_n_grams(base: Path, ma
     assert any(line.startswith("task speakers") for line in lines) and any("words_loss" in line for line in lines)
     assert any("n-grams" in line for line in lines) and list((tmp_path / "out" / "states").glob("*.f16"))
     checkpoint = ar.load_ar(tmp_path / "out" / "model")
-    assert checkpoint.draft_lm is not None and checkpoint.draft_lm.options == BeamOptions(width=4, lm_weight=0.5)
+    assert checkpoint.draft_lm is not None and checkpoint.draft_lm.options == DraftOptions(width=4, lm_weight=0.5)
     assert ar.load_ar(tmp_path / "out" / "model", draft_lm="none").draft_lm is None
 
 

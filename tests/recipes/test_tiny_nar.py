@@ -11,7 +11,7 @@ import torch
 
 from redline.checkpoints import nar
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
-from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import DraftOptions
 from redline.errors import DataError
 from redline.train import run
 from redline.train.data.augment import SpecAugmentOptions
@@ -54,7 +54,7 @@ def test_an_editor_learns_from_the_encoder_cache(corpus: Path, books: Path, tmp_
     assert path.exists() == bool(order)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     if order:
-        search = BeamOptions(width=3, keep_bias=2.0)
+        search = DraftOptions(width=3, keep_bias=2.0)
         build(replace(first, draft_search=search), materials, ("export",), silent)
         assert load_draft_lm(path, config.text.vocab_size).options == search
     longer = replace(first, editor_training=replace(first.editor_training, steps=6))

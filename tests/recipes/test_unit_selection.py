@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from redline.decoding.align import Alignment, ctc_align
+from redline.decoding.align import Alignment, align_scores
 from redline.decoding.ctc import collapse
-from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import DraftOptions
 from redline.errors import DataError
 from redline_recipes.tiny.encoder_cache import CachedUtterance, EncoderCache, token_cuts
 from redline_recipes.tiny.ngram import NgramOptions, estimate
@@ -32,7 +32,7 @@ def test_alignment_is_the_best_of_all_paths_alone_and_in_a_batch(target: list[in
     logits = torch.randn(3, 6, 4) * 2
     lengths = torch.tensor([6, 5, 4])
     targets = [target, target[:1], target]
-    found = ctc_align(logits, lengths, targets, blank=0)
+    found = align_scores(logits.log_softmax(-1), lengths, targets, blank=0)
     for row, length, wanted, result in zip(logits, lengths.tolist(), targets, found, strict=True):
         score, path = _best_path(row[:length].log_softmax(-1), wanted, 0)
         assert result is not None
@@ -41,12 +41,14 @@ def test_alignment_is_the_best_of_all_paths_alone_and_in_a_batch(target: list[in
         said = [run for label, run in runs if label]
         assert result.starts == tuple(run[0] for run in said)
         assert result.ends == tuple(run[-1] + 1 for run in said)
-        (alone,) = ctc_align(row[None, :length], torch.tensor([length]), [wanted], blank=0)
+        (alone,) = align_scores(row[None, :length].log_softmax(-1), torch.tensor([length]), [wanted], blank=0)
         assert alone == result
 
 
 def test_a_text_that_does_not_fit_has_no_alignment() -> None:
-    long, doubled, fits = ctc_align(torch.randn(3, 3, 4), torch.tensor([2, 2, 2]), [[1, 2, 3], [1, 1], [1, 2]], blank=0)
+    long, doubled, fits = align_scores(
+        torch.randn(3, 3, 4).log_softmax(-1), torch.tensor([2, 2, 2]), [[1, 2, 3], [1, 1], [1, 2]], blank=0
+    )
     assert long is None and doubled is None and fits is not None
 
 
@@ -130,7 +132,7 @@ def test_drafts_of_pieces_are_read_by_the_draft_model(heard: tuple[EncoderCache,
     greedy = [batch.drafts for batch in source.epoch(1)]
     wrong = [token + 1 for token in tokens]
     stream = np.array([source.blank, *wrong] * 40, dtype=np.int64)
-    options = BeamOptions(lm_weight=20.0, token_bonus=60.0)
+    options = DraftOptions(lm_weight=20.0, token_bonus=60.0)
     source.draft_lm = estimate(stream, source.tokenizer.vocab_size, source.blank, NgramOptions(order=3), options)
     read = [batch.drafts for batch in source.epoch(1)]
     assert greedy != read and [len(rows) for rows in greedy] == [len(rows) for rows in read]

@@ -22,6 +22,7 @@ from redline.testing import silence
 from redline.tokenizer import Tokenizer
 from redline.types import Recognizer, Task
 from tests.builders import recognize_clips
+from tests.model_configs import plus_config
 from tests.recognizer.ar_models import CLIPS, Script, hears, noise, recognizer_of, says
 
 
@@ -91,8 +92,8 @@ def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
         ("nar", Task(keywords=("a",) * 101), "allowed are 100"),
         ("nar", Task(prompt="a"), "cannot follow a prompt"),
         ("nar", Task(prefix="a"), "cannot go on from a prefix"),
-        ("nar", Task("translate", "en", "de"), "granite_speech models such as"),
-        ("nar", Task(target_language="de"), "writes what is spoken; leave it out"),
+        ("nar", Task("translate", "en", "de"), "granite_speech models can, such as"),
+        ("nar", Task(target_language="de"), "cannot translate; leave the target language 'de' out"),
         ("granite_speech", Task(target_language="de"), "leave it out or translate"),
         ("granite_speech", Task(speakers=True), "granite_speech_plus model such as"),
         ("granite_speech", Task(prefix="so"), "granite_speech_plus model such as"),
@@ -283,7 +284,7 @@ def test_windows_of_the_full_size_model_are_as_long_as_fits(
     folders: dict[str, Path], task: Task, least: float, most: float
 ) -> None:
     tokenizer = Tokenizer.from_file(folders["granite_speech_plus"] / "tokenizer.json")  # a token per letter: the worst
-    config = ArConfig.plus()
+    config = plus_config()
     recognizer = full_size(replace(config, audio_token_index=1), tokenizer)
     assert least <= recognizer.limits(task).max_s <= most
     frames = recognizer.limits(task).max_s * 50

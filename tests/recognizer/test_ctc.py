@@ -15,11 +15,11 @@ import redline
 from redline.cli.main import app
 from redline.errors import RedlineError, UnsupportedTaskError
 from redline.load import load_model
-from redline.models.ctc import CtcConfig, TurboConfig
 from redline.recognizer import CtcRecognizer
 from redline.testing import silence, tone
 from redline.types import Hypothesis, Request, Task, Waveform
 from tests.builders import tiny_ar_checkpoint, tiny_checkpoint
+from tests.model_configs import tiny_ctc_config
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
 
@@ -69,9 +69,18 @@ def test_six_requests_of_different_tasks_are_answered_as_each_alone(turbo: Path)
     assert starts == sorted(starts) and words.words[-1].end <= sounds[1].duration + 0.08
 
 
+def test_a_clip_shorter_than_an_output_frame_has_no_text(turbo: Path) -> None:
+    recognizer = load_model(turbo).recognizer
+    blip, tasks = Waveform(clips()[0].samples[:320]), (Task(), Task(words=True))
+    together = recognizer.recognize([Request(clips()[0]), *(Request(blip, task) for task in tasks)])
+    for task, answer in zip(tasks, together[1:], strict=True):
+        assert isinstance(answer, Hypothesis) and not (answer.text or answer.words)
+        assert recognizer.recognize([Request(blip, task)]) == [answer]
+
+
 def test_a_window_is_whole_attention_blocks(turbo: Path) -> None:
     limits = load_model(turbo).recognizer.limits(Task())
-    blocks = limits.max_s / CtcConfig(TurboConfig(context_size=16)).block_s
+    blocks = limits.max_s / tiny_ctc_config().block_s
     assert blocks == round(blocks) and 29 < limits.max_s < 31
 
 
@@ -93,7 +102,7 @@ def test_an_encoder_without_a_token_head_writes_its_characters(tmp_path: Path) -
 
 def test_what_a_draft_cannot_do_is_refused_with_a_way_out() -> None:
     model = load_model("tiny", effort="draft")
-    with pytest.raises(UnsupportedTaskError, match="take a model that can with full effort"):
+    with pytest.raises(UnsupportedTaskError, match="granite_speech_plus models can with full effort"):
         model.transcribe(tone(1.0), prompt="who speaks?")
     with pytest.raises(RedlineError, match="beams is 3, but here the encoder's draft is the text"):
         load_model("tiny", effort="draft", beams=3)

@@ -13,7 +13,7 @@ import torch
 from redline.checkpoints import nar
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.checkpoints.folder import ASSETS
-from redline.decoding.ctc_beam import BeamOptions
+from redline.decoding.ngram import DraftOptions
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline.models.heads import PunctuationHead
 from redline.models.nar import NarModel
@@ -38,7 +38,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
     blank = model.config.blank_token_id
     stream = np.array([id for word in WORDS * 3 for id in (blank, *tokenizer.encode(word))])
-    lm = estimate(stream, tokenizer.vocab_size, blank, NgramOptions(order=2), BeamOptions())
+    lm = estimate(stream, tokenizer.vocab_size, blank, NgramOptions(order=2), DraftOptions())
     return nar.save_nar(folder / "model", model, folder / "tokenizer.json", lm, dtype=torch.bfloat16)
 
 

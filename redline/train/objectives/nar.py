@@ -17,7 +17,7 @@ from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import slot_batch
 from redline.models.granite import GraniteLM
 from redline.models.nar import NarModel
-from redline.recognizer.drafts import beam_options, search_drafts
+from redline.recognizer.drafts import draft_options, search_drafts
 from redline.recognizer.nar import edit_drafts
 from redline.tokenizer import Tokenizer
 from redline.train.loop.optim import check_ranges
@@ -163,7 +163,7 @@ class EditorStage(SpeechStage):
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
         objective, model, decode = self.objective, self.objective.model, self.objective.tokenizer.decode
-        keep_bias = beam_options(objective.draft_lm).keep_bias
+        keep_bias = draft_options(objective.draft_lm).keep_bias
         drafts: list[str] = []
         edited: list[str] = []
         for features, lengths in self.dev_batches(model.projector.query.device):
