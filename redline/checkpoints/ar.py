@@ -204,4 +204,4 @@ def save_ar(
         | folders.FEATURES
         | {"projector_window_size": window, "projector_downsample_rate": rate},
     }
-    return folders.write(folder, model, configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)
+    return folders.write(folder, model.state_dict(), configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)

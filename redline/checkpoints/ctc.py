@@ -1,4 +1,4 @@
-"""CTC-only checkpoints: the published layout of Granite Speech 5.0 TurboCTC -> `CtcModel`."""
+"""CTC-only checkpoints: the published layout of Granite Speech 5.0 TurboCTC <-> `CtcModel`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from redline import untrusted
 from redline.checkpoints import config_keys
 from redline.checkpoints import folder as folders
-from redline.checkpoints.layouts import CTC_LAYOUT
+from redline.checkpoints.layouts import CTC_LAYOUT, CTC_PARTS
 from redline.errors import CheckpointError, ConfigError
 from redline.models.config import EncoderConfig, known
 from redline.models.config_rules import ValueRule, count, flag, items, name, only, part, rules_of
@@ -112,3 +112,43 @@ def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
         if values is not None and values.dim() == 2 and values.shape == ours[key].shape:
             ours[key.replace("to_k", "to_kv")] = torch.cat((ours.pop(key), ours.pop(key.replace("to_k", "to_v"))))
     return {key: tensor.unsqueeze(-1) if key.endswith(POINTWISE) else tensor for key, tensor in ours.items()}
+
+
+def save_ctc(
+    folder: str | Path,
+    model: CtcModel,
+    tokenizer: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model and its `tokenizer.json` in the published layout, as `folder.write` does."""
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in model.state_dict().items():
+        if key.endswith(".attn.to_kv.weight"):
+            for part, half in zip(("to_k", "to_v"), tensor.chunk(2), strict=True):
+                tensors[key.replace("to_kv", part)] = half
+        else:
+            tensors[key] = tensor.squeeze(-1) if key.endswith(POINTWISE) else tensor
+    for theirs, ours in reversed(CTC_PARTS):
+        tensors = {name.replace(ours, theirs): tensor for name, tensor in tensors.items()}
+    config = model.config
+    encoder = {theirs: getattr(config, ours) for theirs, ours in CONFIG_NAMES.items()} | {
+        "intermediate_size": config.feedforward_mult * config.hidden_dim,
+        "subsample_layers": [layer - 1 for layer in config.subsample_layers],
+        "num_key_value_heads": config.num_heads,
+    }
+    configs = {
+        "config.json": {
+            **{"model_type": MODEL_TYPE, "architectures": ["GraniteSpeech5ForCTC"], "tie_word_embeddings": True},
+            **{"vocab_size": config.output_dim, "pad_token_id": config.blank_token_id, "encoder_config": encoder},
+            **{"languages": list(config.languages), "dtype": str(dtype).removeprefix("torch.")},
+        },
+        "preprocessor_config.json": {
+            "feature_extractor_type": "GraniteSpeech5FeatureExtractor",
+            **{"sampling_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160},
+            **{"num_mel_bins": 80, "delta_win_length": 3},
+        },
+    }
+    published = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
+    return folders.write(folder, published, configs, tokenizer, lambda new: None, dtype=dtype, overwrite=overwrite)

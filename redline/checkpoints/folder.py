@@ -185,7 +185,7 @@ def check_tensors(tensors: dict[str, Tensor], model: nn.Module, folder: Path) ->
 
 def write(
     folder: str | Path,
-    model: nn.Module,
+    weights: Mapping[str, Tensor],
     configs: Mapping[str, Mapping[str, Any]],
     tokenizer: str | Path,
     extra: Callable[[Path], None],
@@ -193,7 +193,7 @@ def write(
     dtype: torch.dtype,
     overwrite: bool,
 ) -> Path:
-    """Make a checkpoint of a model, JSON objects by file name, a tokenizer, and what `extra` puts beside them.
+    """Make a checkpoint of weights by name, JSON objects by file name, a tokenizer, and what `extra` puts beside them.
 
     All of it appears at once, or nothing. A folder that is there already is refused, or with `overwrite` replaced as a
     whole if it is a checkpoint. Raises `CheckpointError`, also when a number is beyond the range of `dtype`.
@@ -205,7 +205,7 @@ def write(
         raise CheckpointError(f"{target}: already there; choose another folder{remedy}")
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in weights.items()
         if not name.startswith(EXTRA_HEADS)
     }
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:

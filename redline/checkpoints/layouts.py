@@ -88,24 +88,25 @@ AR_LAYOUT = Layout(
     known="encoder.*, projector.* and language_model.*, with or without a leading model., and with the decoder in "
     "language_model.model.model.*",
 )
+CTC_PARTS = (
+    *((f".feed_forward{half}.linear1.", f".ff{half}.up_proj.") for half in "12"),
+    *((f".feed_forward{half}.linear2.", f".ff{half}.down_proj.") for half in "12"),
+    *((f".norm_feed_forward{half}.", f".ff{half}.pre_norm.") for half in "12"),
+    *((f".self_attn.{part}_proj.", f".attn.to_{part}.") for part in "qkv"),
+    (".self_attn.o_proj.", ".attn.to_out."),
+    (".self_attn.rel_pos_emb.", ".attn.rel_pos_emb."),
+    (".norm_self_att.", ".attn.pre_norm."),
+    (".conv.norm.", ".conv.batch_norm."),
+    (".norm_conv.", ".conv.norm."),
+    (".conv.pointwise_lin1.", ".conv.up_conv."),
+    (".conv.depthwise_conv.", ".conv.depth_conv.conv."),
+    (".conv.pointwise_lin2.", ".conv.down_conv."),
+    (".norm_out.", ".post_norm."),
+)
+"""Of the names within a layer: published, and ours. Applied in order, and backwards to write."""
 CTC_LAYOUT = Layout(
     "a TurboCTC",
-    renames=(
-        (r"^encoder\.", ""),
-        (r"\.feed_forward(\d)\.linear1\.", r".ff\1.up_proj."),
-        (r"\.feed_forward(\d)\.linear2\.", r".ff\1.down_proj."),
-        (r"\.norm_feed_forward(\d)\.", r".ff\1.pre_norm."),
-        (r"\.self_attn\.([qkv])_proj\.", r".attn.to_\1."),
-        (r"\.self_attn\.o_proj\.", ".attn.to_out."),
-        (r"\.self_attn\.rel_pos_emb\.", ".attn.rel_pos_emb."),
-        (r"\.norm_self_att\.", ".attn.pre_norm."),
-        (r"\.conv\.norm\.", ".conv.batch_norm."),
-        (r"\.norm_conv\.", ".conv.norm."),
-        (r"\.conv\.pointwise_lin1\.", ".conv.up_conv."),
-        (r"\.conv\.depthwise_conv\.", ".conv.depth_conv.conv."),
-        (r"\.conv\.pointwise_lin2\.", ".conv.down_conv."),
-        (r"\.norm_out\.", ".post_norm."),
-    ),
+    renames=(("^encoder[.]", ""), *((re.escape(theirs), ours) for theirs, ours in CTC_PARTS)),
     markers=("out.weight",),
     known="encoder.* of Granite Speech 5.0 TurboCTC",
 )

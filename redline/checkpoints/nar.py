@@ -143,4 +143,4 @@ def save_nar(
         "config.json": model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")},
         "preprocessor_config.json": {"feature_extractor_type": "GraniteSpeechNarFeatureExtractor"} | folders.FEATURES,
     }
-    return folders.write(folder, model, configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)
+    return folders.write(folder, model.state_dict(), configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GraniteSpeech5CTCConfig, GraniteSpeech5EncoderConfig, GraniteSpeech5ForCTC
 
-from redline.checkpoints.ctc import load_ctc
+from redline.checkpoints.ctc import load_ctc, save_ctc
 from redline.decoding import ctc
 from redline.errors import CheckpointError, ConfigError
 from redline.features import HOP, STACK, clip_features, log_mel
@@ -71,6 +71,20 @@ def test_logits_and_ids_are_those_of_transformers(seed: int, tmp_path: Path) -> 
             ctc.collapse(ids[row, :count].tolist(), ours.blank)
             == ctc.greedy(logits[row : row + 1], frames[row : row + 1], ours.blank)[0]
         )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_checkpoint_round_trips_through_the_published_layout(seed: int, tmp_path: Path, golden: Path) -> None:
+    theirs = referee(seed)
+    ours = load_ctc(published(theirs, tmp_path / "theirs"))
+    written = save_ctc(tmp_path / "ours", ours, golden / "nar-tiny" / "tokenizer.json")
+    again = load_ctc(written)
+    assert again.config == ours.config
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), again.state_dict().values(), strict=True))
+    back = GraniteSpeech5ForCTC.from_pretrained(written).eval()
+    x = torch.randn(1, 40, 320)
+    with torch.no_grad():
+        assert torch.equal(back(input_features=x).logits, theirs(input_features=x).logits)
 
 
 def test_what_is_not_built_is_refused_by_name(tmp_path: Path) -> None:
