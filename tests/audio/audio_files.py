@@ -175,8 +175,8 @@ class Files(dict[str, bytes]):
 def recordings() -> dict[str, bytes]:
     """That voice in every one of FILES."""
     voice = stereo_voice()
-    made = {name: encode(voice, name) for name in ENCODINGS}
-    return Files(made, vorbis=written(voice.T, SAMPLE_RATE, "OGG", "VORBIS"))
+    encoded = {name: encode(voice, name) for name in ENCODINGS}
+    return Files(encoded, vorbis=written(voice.T, SAMPLE_RATE, "OGG", "VORBIS"))
 
 
 def likeness(got: NDArray[np.float32], want: NDArray[np.float32]) -> tuple[float, int]:

@@ -194,12 +194,12 @@ def _page(head: bytes, lacing: bytes, body: bytes, number: int) -> bytes:
 def ogg_granule_jumps(jump_s: float) -> bytes:
     """Opus whose pages are each `jump_s` later than the one before."""
     pages = ogg_pages(encode(stereo_voice(), "opus"))
-    made = pages[:2]
+    stream = pages[:2]
     for number, page in enumerate(pages[2:], 2):
         (granule,) = struct.unpack("<q", page[6:14])
         head = page[:6] + struct.pack("<q", granule + round((number - 2) * jump_s * 48_000)) + page[14:18]
-        made.append(_page(head, page[27 : 27 + page[26]], page[27 + page[26] :], number))
-    return b"".join(made)
+        stream.append(_page(head, page[27 : 27 + page[26]], page[27 + page[26] :], number))
+    return b"".join(stream)
 
 
 def matroska_tags(count: int) -> bytes:
@@ -208,7 +208,7 @@ def matroska_tags(count: int) -> bytes:
 
     data = encode(stereo_voice(), "mkv-flac")
     fields = (element(b"\x45\xa3", b"K%d" % number) + element(b"\x44\x87", b"v") for number in range(count))
-    tags = element(b"\x12\x54\xc3\x67", element(b"\x73\x73", b"".join(element(b"\x67\xc8", one) for one in fields)))
+    tags = element(b"\x12\x54\xc3\x67", element(b"\x73\x73", b"".join(element(b"\x67\xc8", field) for field in fields)))
     start = data.find(b"\x18\x53\x80\x67") + 4
     width = 9 - data[start].bit_length()
     size = int.from_bytes(data[start : start + width], "big") & (1 << 7 * width) - 1

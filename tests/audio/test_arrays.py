@@ -23,7 +23,7 @@ WANT = sine(0.5)
 LEFT, RIGHT = WANT, sine(0.5, hertz=1000.0)
 
 
-def heard(source: Any, **options: Any) -> Any:
+def samples_of(source: Any, **options: Any) -> Any:
     return audio.load(source, **{"sample_rate": SAMPLE_RATE, **options}).samples
 
 
@@ -41,7 +41,7 @@ def heard(source: Any, **options: Any) -> Any:
     ],
 )
 def test_a_tensor_sounds_like_its_array(make: Any) -> None:
-    assert np.abs(heard(make(WANT)) - WANT).max() < 4e-3
+    assert np.abs(samples_of(make(WANT)) - WANT).max() < 4e-3
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.from_numpy])
@@ -49,9 +49,9 @@ def test_two_columns_are_two_channels(kind: Any) -> None:
     source = kind(np.stack([LEFT, RIGHT], axis=1))
     assert source.shape == (8000, 2)
     for channel, want in ((None, (LEFT + RIGHT) / 2), (0, LEFT), (1, RIGHT)):
-        assert np.abs(heard(source, options=AudioOptions(channel=channel)) - want).max() < 1e-6
+        assert np.abs(samples_of(source, options=AudioOptions(channel=channel)) - want).max() < 1e-6
     with pytest.raises(AudioError, match=r"shape \(2, 8000\) has 8000 channels.*transpose"):
-        heard(source.T)
+        samples_of(source.T)
 
 
 def test_a_row_of_a_data_set_is_a_recording() -> None:
@@ -93,12 +93,12 @@ def test_int32_that_holds_16_bit_values_is_refused_and_never_silent() -> None:
     narrow = (32767 * WANT).astype(np.int16)
     for source in (narrow.astype(np.int32), torch.from_numpy(narrow.astype(np.int32)), narrow.astype(">i4")):
         with pytest.raises(AudioError, match=r"look like 16-bit values.*astype\(numpy.int16\)"):
-            heard(source)
-    assert np.abs(heard(narrow) - WANT).max() < 1e-4
-    assert not heard(np.zeros(1000, np.int32)).any()
-    assert np.abs(heard(narrow.astype(np.int32) << 16) - WANT).max() < 1e-4
+            samples_of(source)
+    assert np.abs(samples_of(narrow) - WANT).max() < 1e-4
+    assert not samples_of(np.zeros(1000, np.int32)).any()
+    assert np.abs(samples_of(narrow.astype(np.int32) << 16) - WANT).max() < 1e-4
     hiss = np.random.default_rng(0).integers(-200, 200, 8000).astype(np.int32) << 8
-    assert heard(hiss).any(), "the silence of a 24-bit converter"
+    assert samples_of(hiss).any(), "the silence of a 24-bit converter"
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_int32_that_holds_16_bit_values_is_refused_and_never_silent() -> None:
 )
 def test_an_array_of_another_kind_is_refused_with_the_reason(source: Any, message: str | None) -> None:
     if message is None:
-        assert np.abs(heard(source) - WANT).max() < 1e-6
+        assert np.abs(samples_of(source) - WANT).max() < 1e-6
         return
     with pytest.raises(AudioError, match=message):
-        heard(source)
+        samples_of(source)
 
 
 TYPES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", ">i2", ">f4", "?", "c8"]
@@ -163,7 +163,7 @@ def test_a_model_takes_what_a_data_set_gives() -> None:
     model = Model(FakeRecognizer(lambda clip: f"{clip.duration:.2f}"))
     row = {"array": WANT, "sampling_rate": SAMPLE_RATE}
     tensor: Any = torch.from_numpy(WANT)
-    one = model.transcribe(row, vad=False)
-    assert one.text == model.transcribe(WANT, sample_rate=SAMPLE_RATE, vad=False).text
-    assert one.text == model.transcribe(tensor, sample_rate=SAMPLE_RATE, vad=False).text
-    assert [each.text for each in model.transcribe([row, row], vad=False)] == [one.text, one.text]
+    transcript = model.transcribe(row, vad=False)
+    assert transcript.text == model.transcribe(WANT, sample_rate=SAMPLE_RATE, vad=False).text
+    assert transcript.text == model.transcribe(tensor, sample_rate=SAMPLE_RATE, vad=False).text
+    assert [each.text for each in model.transcribe([row, row], vad=False)] == [transcript.text, transcript.text]

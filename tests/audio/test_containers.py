@@ -76,12 +76,12 @@ def test_a_cut_container_is_told_or_refused(name: str) -> None:
 
 
 def test_every_container_of_the_tests_is_listed_and_every_other_has_no_encoder_here() -> None:
-    told = set()
+    names = set()
     for name in (*ENCODINGS, *FURTHER, *OTHERS):
         with opened(file(name)) as source:
-            told.add(sniff(source)[0])
+            names.add(sniff(source)[0])
     without_encoder = {"ilbc", "qcp", "dss", "dts", "ape", "mpc", "mpc8", "tak", "shn", "mxf"}
-    assert told == set(CONTAINER_NAMES) - without_encoder
+    assert names == set(CONTAINER_NAMES) - without_encoder
 
 
 def test_the_table_names_what_ffmpeg_has() -> None:
@@ -98,8 +98,8 @@ def test_a_folder_is_searched_for_every_container(tmp_path: Path) -> None:
     for number, suffix in enumerate((*SUFFIXES, ".WMA", ".3GP")):
         (tmp_path / f"{number}{suffix}").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("not heard")
-    found = expand([str(tmp_path)])[0]
-    assert len(found) == len(SUFFIXES) + 2
+    inputs = expand([str(tmp_path)])[0]
+    assert len(inputs) == len(SUFFIXES) + 2
 
 
 @pytest.mark.parametrize("name", ["avi", "mov", "mka", "ts"])

@@ -72,13 +72,13 @@ def test_ordinary_levels_are_left_to_the_bit(speech: Samples) -> None:
 def test_any_level_is_brought_to_a_usual_one_without_rounding(db: float) -> None:
     speech = audio.load(JFK).samples[: 3 * SAMPLE_RATE]
     wave = Waveform(at(speech, db))
-    made = levels.levelled(wave)
-    assert levels.QUIET_DB - 0.1 <= levels.level_db(made.samples) <= levels.LOUD_DB + 0.1
+    levelled = levels.levelled(wave)
+    assert levels.QUIET_DB - 0.1 <= levels.level_db(levelled.samples) <= levels.LOUD_DB + 0.1
     factor = levels.gain(levels.restored(wave.samples))
     assert np.log2(factor) == round(np.log2(factor))
     if levels.clipped_share(wave.samples) < levels.CLIPPED:  # peaks a little above full scale may have been cut off
-        assert np.array_equal(made.samples / np.float32(factor), wave.samples)
-        assert levels.levelled(made) is made
+        assert np.array_equal(levelled.samples / np.float32(factor), wave.samples)
+        assert levels.levelled(levelled) is levelled
 
 
 def test_a_click_does_not_pass_for_speech(speech: Samples) -> None:
@@ -92,23 +92,23 @@ def test_a_click_does_not_pass_for_speech(speech: Samples) -> None:
 def test_quiet_speech_is_heard_as_ordinary_speech_is(model: redline.Model, speech: Samples, db: float) -> None:
     wanted = model.transcribe(Waveform(at(speech, -20.0)))
     for vad in (True, False):
-        heard = model.transcribe(Waveform(at(speech, db)), vad=vad)
-        assert not heard.warnings or {notice.code for notice in heard.warnings} <= {"faint-speech"}
-        same = sum(one == two for one, two in zip(heard.text.split(), wanted.text.split(), strict=False))
-        assert heard.text and (not vad or same >= 0.6 * len(wanted.text.split())), heard.text
+        transcript = model.transcribe(Waveform(at(speech, db)), vad=vad)
+        assert not transcript.warnings or {notice.code for notice in transcript.warnings} <= {"faint-speech"}
+        same = sum(word == other for word, other in zip(transcript.text.split(), wanted.text.split(), strict=False))
+        assert transcript.text and (not vad or same >= 0.6 * len(wanted.text.split())), transcript.text
 
 
 def test_what_is_said_too_loud_in_floats_is_not_clipped(model: redline.Model, speech: Samples) -> None:
-    wanted, heard = (model.transcribe(Waveform(at(speech, db))) for db in (-20.0, 6.0))
-    assert not heard.warnings and heard.text.split()[:4] == wanted.text.split()[:4]
+    wanted, transcript = (model.transcribe(Waveform(at(speech, db))) for db in (-20.0, 6.0))
+    assert not transcript.warnings and transcript.text.split()[:4] == wanted.text.split()[:4]
 
 
 @pytest.mark.parametrize("name", NOISES)
 def test_silence_and_the_noise_of_a_converter_give_empty_text(model: redline.Model, name: str) -> None:
     wave = Waveform(NOISES[name])
     assert levels.is_silent(wave.samples) and levels.gain(wave.samples) == 1.0
-    heard = model.transcribe(wave)
-    assert heard.text == "" and [notice.code for notice in heard.warnings] == ["no-speech"]
+    transcript = model.transcribe(wave)
+    assert transcript.text == "" and [notice.code for notice in transcript.warnings] == ["no-speech"]
     assert model.transcribe(wave, vad=False).text == ""
 
 
@@ -128,19 +128,19 @@ def test_clipped_samples_are_counted_and_told(speech: Samples, over_db: float, s
     clipped = (np.round(np.clip(loud, -1, 1) * scale * 32767) / 32768).astype(np.float32)  # also when turned down later
     assert levels.clipped_share(clipped) == pytest.approx(share, rel=0.3)
     for vad in (True, False):
-        found = Transcriber(FakeRecognizer()).transcribe(Waveform(clipped), vad=vad)
-        (notice,) = [one for one in found.warnings if one.code == "clipped"]
+        transcript = Transcriber(FakeRecognizer()).transcribe(Waveform(clipped), vad=vad)
+        (notice,) = [notice for notice in transcript.warnings if notice.code == "clipped"]
         assert f"{100 * levels.clipped_share(clipped):.1f} % of the samples" in notice.message
 
 
 def test_tops_that_were_cut_off_are_drawn_in(speech: Samples) -> None:
     loud = (speech / np.abs(speech).max() * 4).astype(np.float32)
     clipped = np.clip(loud, -1, 1)
-    made = levels.restored(clipped)
+    restored = levels.restored(clipped)
     at = np.abs(clipped) >= 0.998
-    assert np.array_equal(made[~at], clipped[~at]) and (np.abs(made[at]) >= 0.99).all()
-    assert (np.sign(made) == np.sign(clipped)).all()
-    assert np.square(made - loud).sum() < 0.5 * np.square(clipped - loud).sum()
+    assert np.array_equal(restored[~at], clipped[~at]) and (np.abs(restored[at]) >= 0.99).all()
+    assert (np.sign(restored) == np.sign(clipped)).all()
+    assert np.square(restored - loud).sum() < 0.5 * np.square(clipped - loud).sum()
     for whole in (speech, loud, at_zero := np.zeros(99, np.float32)):
         assert levels.restored(whole) is whole
     assert levels.levelled(Waveform(at_zero)).samples is at_zero

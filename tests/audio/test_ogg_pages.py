@@ -25,8 +25,8 @@ def long_voice() -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def ogg(long_voice: NDArray[np.float32]) -> dict[str, bytes]:
-    made = {name: encode(long_voice, name) for name in ("opus", "ogg-flac")}
-    return {**made, "vorbis": written(long_voice.T, SAMPLE_RATE, "OGG", "VORBIS")}
+    encoded = {name: encode(long_voice, name) for name in ("opus", "ogg-flac")}
+    return {**encoded, "vorbis": written(long_voice.T, SAMPLE_RATE, "OGG", "VORBIS")}
 
 
 def pages_of(data: bytes) -> list[Page]:
@@ -51,10 +51,10 @@ def without(data: bytes, chosen: list[Page]) -> bytes:
 
 @pytest.mark.parametrize("name", OGG)
 def test_every_page_of_a_good_file_is_whole(name: str, ogg: dict[str, bytes]) -> None:
-    found = pages_of(ogg[name])
-    assert all(page.is_whole for page in found)
-    assert [page.end for page in found[:-1]] == [page.start for page in found[1:]]
-    assert found[-1].end == len(ogg[name])
+    ogg_pages = pages_of(ogg[name])
+    assert all(page.is_whole for page in ogg_pages)
+    assert [page.end for page in ogg_pages[:-1]] == [page.start for page in ogg_pages[1:]]
+    assert ogg_pages[-1].end == len(ogg[name])
     assert audio.load(ogg[name]).warnings == ()
 
 
@@ -62,8 +62,8 @@ def test_every_page_of_a_good_file_is_whole(name: str, ogg: dict[str, bytes]) ->
 def test_an_ogg_that_loses_its_end_says_how_much(name: str, ogg: dict[str, bytes]) -> None:
     data = ogg[name]
     whole = audio.load(data).duration
-    found = pages_of(data)
-    wave = audio.load(flipped(data, found[len(found) // 2 :]))
+    ogg_pages = pages_of(data)
+    wave = audio.load(flipped(data, ogg_pages[len(ogg_pages) // 2 :]))
     (notice,) = wave.warnings
     assert notice.code == "truncated" and "announced" in notice.message
     assert notice.start == pytest.approx(wave.duration, abs=0.002)
@@ -76,9 +76,9 @@ def test_an_ogg_that_loses_its_end_says_how_much(name: str, ogg: dict[str, bytes
 def test_lost_pages_become_silence_and_the_end_keeps_its_time(name: str, damage: Any, ogg: dict[str, bytes]) -> None:
     data = ogg[name]
     whole = audio.load(data)
-    found = pages_of(data)
-    for first, last in ((3, 4), (2, 5), (3, len(found) - 1), (4, 5)):
-        wave = audio.load(damage(data, found[first:last]))
+    ogg_pages = pages_of(data)
+    for first, last in ((3, 4), (2, 5), (3, len(ogg_pages) - 1), (4, 5)):
+        wave = audio.load(damage(data, ogg_pages[first:last]))
         assert codes(wave) == ["damaged"]
         assert wave.duration == pytest.approx(whole.duration, abs=0.05)
         (notice,) = wave.warnings
@@ -92,11 +92,11 @@ def test_lost_pages_become_silence_and_the_end_keeps_its_time(name: str, damage:
 @pytest.mark.parametrize("name", OGG)
 def test_no_loss_of_a_page_is_silent(name: str, ogg: dict[str, bytes]) -> None:
     data = ogg[name]
-    found = pages_of(data)
-    for number in range(2, len(found), 3):
+    ogg_pages = pages_of(data)
+    for number in range(2, len(ogg_pages), 3):
         for damage in (flipped, without):
             try:
-                wave = audio.load(damage(data, [found[number]]))
+                wave = audio.load(damage(data, [ogg_pages[number]]))
             except AudioError:
                 continue
             assert wave.warnings, number
@@ -112,9 +112,9 @@ def test_vorbis_that_was_made_for_the_telephone_has_no_gap_in_front() -> None:
 @pytest.mark.parametrize("name", OGG)
 def test_every_recording_of_a_chain_is_read(name: str, seconds: float) -> None:
     voice = stereo_voice()[:, : round(seconds * SAMPLE_RATE)]
-    one = written(voice.T, SAMPLE_RATE, "OGG", "VORBIS") if name == "vorbis" else encode(voice, name)
-    alone = audio.load(one)
-    wave = audio.load(5 * one)
+    recording = written(voice.T, SAMPLE_RATE, "OGG", "VORBIS") if name == "vorbis" else encode(voice, name)
+    alone = audio.load(recording)
+    wave = audio.load(5 * recording)
     assert wave.warnings == ()
     assert wave.duration == pytest.approx(5 * alone.duration, abs=0.005)
     correlation, _ = likeness(wave.samples, np.tile(alone.samples, 5))
@@ -126,7 +126,7 @@ def test_recordings_of_other_codings_and_rates_are_chained(ogg: dict[str, bytes]
     alone = [audio.load(part) for part in parts]
     wave = audio.load(b"".join(parts))
     assert wave.warnings == ()
-    assert wave.duration == pytest.approx(sum(one.duration for one in alone), abs=0.01)
+    assert wave.duration == pytest.approx(sum(recording.duration for recording in alone), abs=0.01)
 
 
 def test_a_chain_says_where_a_recording_lost_its_end(ogg: dict[str, bytes]) -> None:
