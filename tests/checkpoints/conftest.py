@@ -16,10 +16,10 @@ from tests import hostile
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     base = tmp_path_factory.mktemp("sound")
-    made = hostile.editing(base / "editing"), hostile.answering(base / "answering")
-    for folder in made:
+    folders = hostile.editing(base / "editing"), hostile.answering(base / "answering")
+    for folder in folders:
         load_model(folder, device="cpu")
-    return made
+    return folders
 
 
 @pytest.fixture

@@ -143,9 +143,9 @@ def test_full_size_models_with_stretched_positions_have_the_referees_names_and_s
     transformers = pytest.importorskip("transformers")
     kind = "GraniteSpeechPlus" if config.kind == "granite_speech_plus" else "GraniteSpeech"
     values = config.to_dict()
-    made = getattr(transformers, f"{kind}Config")(**{key: values[key] for key in values if key != "model_type"})
+    reference = getattr(transformers, f"{kind}Config")(**{key: values[key] for key in values if key != "model_type"})
     with torch.device("meta"):
-        theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(made).state_dict()
+        theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(reference).state_dict()
         ours = ArModel(config).state_dict()
     renamed = AR_LAYOUT.rename(theirs, Path("referee"))
     if config.text.tie_word_embeddings:
@@ -217,7 +217,7 @@ def test_windows_grow_with_the_positions(tokenizer: Tokenizer) -> None:
     fifth = full_size(replace(ArConfig(), text=stretched(ArConfig().text)), tokenizer)
     assert fifth.limits(Task()).max_s == fifth.limits(Task(words=True)).max_s == 120.0
     plus = plus_config()
-    old, new = (full_size(one, tokenizer) for one in (plus, replace(plus, text=stretched(plus.text))))
+    old, new = (full_size(config, tokenizer) for config in (plus, replace(plus, text=stretched(plus.text))))
     tasks = (Task(), Task(speakers=True), Task(words=True))
     assert [new.limits(task).max_s for task in tasks] == [120.0, 540.0, 300.0]
     assert all(old.limits(task).max_s < new.limits(task).max_s for task in tasks)
@@ -246,5 +246,5 @@ def test_many_keywords_draw_the_draft_too(layout: tuple[Path, Path]) -> None:
     recognizer = load_model(layout[0]).recognizer
     assert isinstance(recognizer, ArRecognizer) and recognizer.model.draft_head is not None
     words = tuple(f"w{number}" for number in range(150))
-    (found,) = recognize_clips(recognizer, [CLIP], Task(keywords=words))
-    assert found.draft
+    (hypothesis,) = recognize_clips(recognizer, [CLIP], Task(keywords=words))
+    assert hypothesis.draft

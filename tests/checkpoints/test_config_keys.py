@@ -124,11 +124,11 @@ def test_every_published_config_is_read(name: str) -> None:
 def test_every_key_that_transformers_writes_is_known(kind: str) -> None:
     import transformers
 
-    made = getattr(transformers, kind)(
+    config = getattr(transformers, kind)(
         projector_config={"model_type": "blip_2_qformer", "encoder_hidden_size": 1024}, audio_token_index=5
     )
-    whole = config_keys.read_ar_config(json.loads(made.to_json_string(use_diff=False)))
-    assert whole == config_keys.read_ar_config(json.loads(made.to_json_string())), "what is left out is the default"
+    whole = config_keys.read_ar_config(json.loads(config.to_json_string(use_diff=False)))
+    assert whole == config_keys.read_ar_config(json.loads(config.to_json_string())), "what is left out is the default"
     assert whole.audio_token_index == 5 and whole.projector.encoder_hidden_size == 1024
 
 
@@ -214,8 +214,8 @@ def test_what_a_config_asks_for_and_is_not_built_is_refused_by_key_and_value(
     seen = str(value).strip("[]{}'").split("'")[0].split(":")[0]
     with pytest.raises(ConfigError) as refusal:
         read(values)
-    told = str(refusal.value)
-    assert (key in told or "rope_type" in told) and (seen in told or "longrope" in told), told
+    message = str(refusal.value)
+    assert (key in message or "rope_type" in message) and (seen in message or "longrope" in message), message
 
 
 def test_a_key_that_nobody_knows_is_harmless_where_it_asks_for_nothing() -> None:

@@ -78,6 +78,6 @@ def test_a_cached_hub_id_is_read_offline(folder: Path, tmp_path: Path, monkeypat
     for path in folder.iterdir():  # as the hub's cache does: links out of the snapshot
         path.rename(repo / "blobs" / path.name)
         (repo / "snapshots" / commit / path.name).symlink_to(repo / "blobs" / path.name)
-    model, _, found = nar.load_nar("owner/name")
-    assert found == repo / "snapshots" / commit
+    model, _, snapshot = nar.load_nar("owner/name")
+    assert snapshot == repo / "snapshots" / commit
     assert same(model, nar.load_nar(LATER)[0])

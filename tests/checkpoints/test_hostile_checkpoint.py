@@ -191,14 +191,14 @@ def test_rows_that_fill_up_a_vocabulary_are_no_tokens() -> None:
     alphabet = {chr(97 + number): number + 1 for number in range(26)} | {"<e>": 0}
     core = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=alphabet, merges=[]))
     core.add_special_tokens(["<e>"])
-    made = Tokenizer(core)
+    tokenizer = Tokenizer(core)
     for vocab_size in (27, 28, 32, 64, 128, 512):
         if vocab_size in (27, 32, 64, 128, 512):
-            made.check(vocab_size, [("eos_token_id", 0)])
+            tokenizer.check(vocab_size, [("eos_token_id", 0)])
         else:
             with pytest.raises(CheckpointError, match="knows 27 of the model's 28 tokens"):
-                made.check(vocab_size, [("eos_token_id", 0)])
-    made.check(28, [("eos_token_id", 0), ("audio_token_index", 27)], 27)  # the placeholder has a row and no text
+                tokenizer.check(vocab_size, [("eos_token_id", 0)])
+    tokenizer.check(28, [("eos_token_id", 0), ("audio_token_index", 27)], 27)  # the placeholder has a row and no text
 
 
 @pytest.mark.parametrize(
@@ -254,18 +254,18 @@ def test_a_waveform_that_is_none_is_refused_and_harms_only_itself(
 
 
 def test_a_list_of_end_tokens_ends_a_text_at_any(answering: Path) -> None:
-    def heard(model: Model) -> str:
+    def text_of(model: Model) -> str:
         return recognize_clips(model.recognizer, [tone(1.0)], Task(prompt="say something"))[0].text
 
     plain = load_model(answering, device="cpu", drafts="none")
-    text = heard(plain)
+    text = text_of(plain)
     (first, *_) = plain.recognizer.tokenizer.encode(text)  # type: ignore[attr-defined]
     tokens = json.loads((answering / "tokenizer.json").read_text())
     name = next(token for token, id in tokens["model"]["vocab"].items() if id == first)
     tokens["added_tokens"].append({**tokens["added_tokens"][0], "id": first, "content": name})
     (answering / "tokenizer.json").write_text(json.dumps(tokens))
     reconfigure(answering, "text_config", "eos_token_id", [0, first])
-    assert len(heard(load_model(answering, device="cpu", drafts="none"))) < len(text)
+    assert len(text_of(load_model(answering, device="cpu", drafts="none"))) < len(text)
 
 
 def test_a_long_value_is_cut_in_the_error(editing: Path) -> None:

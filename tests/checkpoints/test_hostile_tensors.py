@@ -30,7 +30,8 @@ def test_weights_that_are_no_numbers_are_refused_by_name(
     editing: Path, bad: float, dtype: torch.dtype, name: str
 ) -> None:
     tensors = {
-        key: one.to(dtype) if one.is_floating_point() else one for key, one in load_file(editing / WEIGHTS).items()
+        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for key, tensor in load_file(editing / WEIGHTS).items()
     }
     tensors[name].view(-1)[-1] = bad
     save_file(tensors, editing / WEIGHTS)
@@ -155,8 +156,8 @@ def test_n_grams_that_contradict_themselves_are_refused(editing: Path, name: str
     "about", [{"order": "0"}, {"order": "9" * 20}, {"boundary": "-1"}, {"width": str(10**9)}, {"lm_weight": "nan"}, {}]
 )
 def test_n_grams_with_numbers_that_cannot_be_are_refused(editing: Path, about: dict[str, str]) -> None:
-    tensors, said = tensor_file.load_tensors(editing / DRAFT_LM)
-    save_file(tensors, editing / DRAFT_LM, metadata=said | about if about else {"format": FORMAT})
+    tensors, metadata = tensor_file.load_tensors(editing / DRAFT_LM)
+    save_file(tensors, editing / DRAFT_LM, metadata=metadata | about if about else {"format": FORMAT})
     with pytest.raises(CheckpointError, match=r"draft_lm\.safetensors"):
         load_model(editing, device="cpu")
 

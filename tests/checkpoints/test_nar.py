@@ -142,10 +142,10 @@ def test_the_native_port_has_its_own_front_end_and_no_least_number_of_slots(fold
     model = nar.load_nar(folder)[0]
     wave = load_file(LATER / "expected.safetensors")["wave.1"]  # one sample less than 50 whole frames
     recognizer = NarRecognizer(model, Tokenizer.from_file(LATER / "tokenizer.json"), name="native")
-    heard: list[Tensor] = []
-    model.encoder.register_forward_pre_hook(lambda _, given: heard.append(given[1]))
+    lengths: list[Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: lengths.append(given[1]))
     recognize_clips(recognizer, [Waveform(wave.numpy())], Task())
-    assert (len(wave), heard[0].tolist()) == (15_999, [50])
+    assert (len(wave), lengths[0].tolist()) == (15_999, [50])
     assert model.config.min_edit_sequence_length == 1
     # Written again in the published layout, it is still asked as the port is.
     saved = nar.save_nar(tmp_path / "saved", model, LATER / "tokenizer.json")
