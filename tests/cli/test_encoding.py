@@ -23,8 +23,8 @@ def test_a_text_is_printed_in_any_encoding(run: Run, tmp_path: Path, charset: st
     assert result.exit_code == 0, result.exception
     assert result.stdout_bytes.decode(charset) == (f"{GERMAN}\n" if can else "Gr\\xfc\\xdfe\n")
     assert ("PYTHONIOENCODING" in result.stderr) is not can
-    found = json.loads(run(path, "--format", "json", hear=lambda clip: GERMAN, charset=charset).stdout_bytes)
-    assert found["text"] == GERMAN, "json is valid in any encoding"
+    transcript = json.loads(run(path, "--format", "json", hear=lambda clip: GERMAN, charset=charset).stdout_bytes)
+    assert transcript["text"] == GERMAN, "json is valid in any encoding"
     result = run(path, "--output-dir", tmp_path / charset, hear=lambda clip: GERMAN, charset=charset)
     assert result.exit_code == 0 and (tmp_path / charset / "straße ☃.txt").read_text(encoding="utf-8") == f"{GERMAN}\n"
     edits = (Edit("replace", " Grusse", f" {GERMAN}", 0),)
@@ -49,7 +49,7 @@ def test_every_verb_complains_in_one_line_that_a_terminal_does_not_obey(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, [one.format(name="no\x1b[31m\nsuch.jsonl") for one in arguments])
+    result = CliRunner().invoke(app, [argument.format(name="no\x1b[31m\nsuch.jsonl") for argument in arguments])
     assert result.exit_code == 2 and result.stderr.startswith("redline: ")
     assert "\x1b" not in result.stderr and result.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
 

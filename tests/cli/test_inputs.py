@@ -22,14 +22,14 @@ def test_folders_patterns_and_files_each_give_a_recording_once(recordings: Path)
         [str(recordings), str(talk), str(recordings / "*.flac"), str(recordings / "**" / "*.wav")]
     )
     assert problems == []
-    assert [one.path for one in inputs] == [recordings / "bad.wav", other, talk]
+    assert [source.path for source in inputs] == [recordings / "bad.wav", other, talk]
     assert expand([str(recordings / "s*")])[0][0].path == other
 
 
 def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
     path = tmp_path / "talk [1].wav"
     path.write_bytes(b"")
-    assert [one.path for one in expand([str(path)])[0]] == [path]
+    assert [source.path for source in expand([str(path)])[0]] == [path]
 
 
 def test_what_is_left_out_of_a_folder_is_told(run: Run, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_what_is_left_out_of_a_folder_is_told(run: Run, tmp_path: Path) -> None:
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
     (tmp_path / "round").symlink_to(tmp_path)
     inputs, problems, left_out = expand([str(tmp_path)])
-    assert [one.path.name for one in inputs if one.path] == ["a.WAV"] and problems == []
+    assert [source.path.name for source in inputs if source.path] == ["a.WAV"] and problems == []
     (line,) = left_out
     for kind in ("2 .doc", "1 without an ending", "1 pipe or device", "1 broken link", "1 linked folder"):
         assert kind in line
@@ -81,7 +81,7 @@ def test_a_track_is_chosen_by_its_number_and_one_that_is_not_there_is_told(run: 
         return f"{np.abs(np.fft.rfft(clip.samples)).argmax() / clip.duration:.0f}"
 
     for track, hertz in (("0", 440), ("1", 1000)):
-        heard = run(film, "--track", track, hear=pitch)
-        assert heard.exit_code == 0 and abs(int(heard.stdout) - hertz) < 5
+        result = run(film, "--track", track, hear=pitch)
+        assert result.exit_code == 0 and abs(int(result.stdout) - hertz) < 5
     absent = run(film, "--track", "7", hear=lambda clip: pytest.fail("worked"))
     assert absent.exit_code == 2 and "film.mkv" in absent.stderr and "track" in absent.stderr

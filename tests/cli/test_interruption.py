@@ -20,13 +20,13 @@ from tests.cli.commands import Run, recording
 
 
 def stop_after(count: int) -> Callable[[Waveform], str]:
-    heard: list[float] = []
+    durations: list[float] = []
 
     def hear(clip: Waveform) -> str:
-        if len(heard) == count:
+        if len(durations) == count:
             raise KeyboardInterrupt
-        heard.append(clip.duration)
-        return f"window {len(heard)}"
+        durations.append(clip.duration)
+        return f"window {len(durations)}"
 
     return hear
 
@@ -50,10 +50,10 @@ def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Pa
     assert result.exit_code == 130
     assert {file.name for file in out.iterdir()} == {"long.txt.partial", "long.json.partial"}
     assert (out / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
-    made = json.loads((out / "long.json.partial").read_text())
-    (notice,) = made["warnings"]
-    assert notice["code"] == "interrupted" and notice["start"] == made["segments"][-1]["end"]
-    assert notice["end"] == made["duration"] == 100.0
+    transcript = json.loads((out / "long.json.partial").read_text())
+    (notice,) = transcript["warnings"]
+    assert notice["code"] == "interrupted" and notice["start"] == transcript["segments"][-1]["end"]
+    assert notice["end"] == transcript["duration"] == 100.0
     assert str(out / "long.txt.partial") in result.stderr and "of 1:40 are missing" in result.stderr
     run(path, "--output-dir", out, hear=stop_after(2), batch_s=1.0)
     assert (out / "long.2.txt.partial").read_text() == "window 1\nwindow 2\n", "and never over what is there"
@@ -146,8 +146,8 @@ def test_ctrl_c_in_a_long_recording_keeps_what_is_done(tmp_path: Path) -> None:
         while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["long.txt.partial"], told
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["long.txt.partial"], stderr
     assert (tmp_path / "out" / "long.txt.partial").read_text().count("heard") >= 3
-    assert "out/long.txt.partial" in told and "Traceback" not in told
+    assert "out/long.txt.partial" in stderr and "Traceback" not in stderr

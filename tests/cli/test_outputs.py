@@ -83,9 +83,9 @@ def test_what_a_killed_run_left_is_cleaned_by_the_next(run: Run, tmp_path: Path)
 
 def test_an_output_dir_that_cannot_be_one_is_told_in_words(run: Run, tmp_path: Path, jfk: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder, told in ((tmp_path / "file", "is no folder"), (tmp_path / "file" / "x", "not a folder")):
+    for folder, message in ((tmp_path / "file", "is no folder"), (tmp_path / "file" / "x", "not a folder")):
         result = run(jfk, "--output-dir", folder, hear=lambda clip: pytest.fail("worked"))
-        assert result.exit_code == 2 and told in result.stderr
+        assert result.exit_code == 2 and message in result.stderr
         assert "Errno" not in result.stderr and "Traceback" not in result.stderr and result.stderr.count("\n") == 1
 
 

@@ -40,7 +40,7 @@ def test_the_score_of_a_row_is_that_of_the_transcript_of_its_file(
     tmp_path: Path, jfk: Path, model: Path | str, ask: str
 ) -> None:
     samples, rate = soundfile.read(jfk, dtype="float32")
-    rows, heard = [], []
+    rows, transcripts = [], []
     for number, (start, end, keyword) in enumerate(PARTS):
         file = tmp_path / f"{number}.wav"
         soundfile.write(file, samples[round(start * rate) : round(end * rate)], rate, subtype="FLOAT")
@@ -49,13 +49,13 @@ def test_the_score_of_a_row_is_that_of_the_transcript_of_its_file(
         rows += [row | {"audio": str(file)}, row | {"audio": str(jfk), "start": start, "end": end}]
         asked = [ask, keyword] if ask == "--keywords" and keyword else [ask] if ask == "--word-timestamps" else []
         output = run("transcribe", file, "--model", model, "--format", "json", "--language", "en", *asked)
-        heard += 2 * [Transcript.from_dict(json.loads(output))]
+        transcripts += 2 * [Transcript.from_dict(json.loads(output))]
     manifest, scores = write_manifest(tmp_path / "rows.jsonl", rows), tmp_path / "scores.json"
     run("evaluate", "--data", manifest, "--model", model, "--json", scores, *filter(None, [ask]))
     scored = {(each["audio"], each["start"]): each for each in json.loads(scores.read_text())["utterances"]}
-    for row, transcript in zip(rows, heard, strict=True):
+    for row, transcript in zip(rows, transcripts, strict=True):
         utterance = scored[row["audio"], row.get("start", 0.0)]
         assert (utterance["edited"], utterance["draft"]) == (transcript.text, transcript.draft)
         assert utterance["warnings"] == [notice.to_dict() for notice in transcript.warnings]
         assert utterance["confidence"] == pytest.approx(transcript.segments[0].confidence, abs=1e-3)
-    assert len({transcript.text for transcript in heard}) == len(PARTS), "else the texts tell nothing"
+    assert len({transcript.text for transcript in transcripts}) == len(PARTS), "else the texts tell nothing"
