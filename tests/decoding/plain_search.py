@@ -43,10 +43,10 @@ def search_plain(
     candidates: FrameCandidates, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None = None
 ) -> list[list[int]]:
     """The best text of each utterance as ids."""
-    return [_search_one(candidates, row, lm, options, bias) for row in range(len(candidates.ids))]
+    return [_search_row(candidates, row, lm, options, bias) for row in range(len(candidates.ids))]
 
 
-def _search_one(
+def _search_row(
     candidates: FrameCandidates, row: int, lm: NgramLM | None, options: BeamOptions, bias: KeywordTrie | None
 ) -> list[int]:
     def score(text: Text, ended: bool = False) -> float:

@@ -18,7 +18,7 @@ STARTS = [True] * 4 + [False] * 4
 BLANK = len(STARTS)
 
 
-def said(text: list[int], word: list[int]) -> int:
+def occurrences(text: list[int], word: list[int]) -> int:
     """How often a word is said, as a word."""
     count = 0
     for at in range(len(text) - len(word) + 1):
@@ -61,7 +61,7 @@ def test_random_texts_get_what_is_said_in_them() -> None:
     tree = KeywordTrie.build(words, [], STARTS, boost=1.0)
     for _ in range(3000):
         text = [draw.randrange(BLANK) for _ in range(draw.randint(0, 9))]
-        assert bias_score(tree, text) == sum(len(word) * said(text, word) for word in words), text
+        assert bias_score(tree, text) == sum(len(word) * occurrences(text, word) for word in words), text
 
 
 def test_the_first_word_may_be_spelled_otherwise() -> None:

@@ -38,9 +38,9 @@ def test_the_fast_search_finds_what_its_readable_twin_finds(seed: int, with_mode
     options = BeamOptions(width=6, candidates=4, margin=5.0, lm_weight=0.8, token_bonus=0.5)
     candidates = _candidates(seed, options)
     reader = model if with_model else None
-    found = search(candidates, reader, options)
-    assert found == search_plain(candidates, reader, options)
-    assert found[0] and found[3] == []
+    texts = search(candidates, reader, options)
+    assert texts == search_plain(candidates, reader, options)
+    assert texts[0] and texts[3] == []
 
 
 @pytest.mark.parametrize("with_model", [False, True])
@@ -107,10 +107,10 @@ def test_options_that_cannot_search_are_refused(wrong: dict[str, int]) -> None:
 
 
 def test_a_sum_of_probabilities_does_not_depend_on_where_it_stands() -> None:
-    one, other = 3 * torch.randn(2, 4001, generator=torch.Generator().manual_seed(0))
-    one[::7], other[::21] = -torch.inf, -torch.inf
-    together = log_add(one, other)
-    torch.testing.assert_close(together, torch.logaddexp(one, other), atol=2e-6, rtol=0.0)
+    left, right = 3 * torch.randn(2, 4001, generator=torch.Generator().manual_seed(0))
+    left[::7], right[::21] = -torch.inf, -torch.inf
+    together = log_add(left, right)
+    torch.testing.assert_close(together, torch.logaddexp(left, right), atol=2e-6, rtol=0.0)
     for start, count in ((0, 1), (3, 30), (1000, 2999), (4000, 1)):
         span = slice(start, start + count)
-        assert torch.equal(log_add(one[span].clone(), other[span].clone()), together[span])
+        assert torch.equal(log_add(left[span].clone(), right[span].clone()), together[span])

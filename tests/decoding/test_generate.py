@@ -132,9 +132,9 @@ def test_a_row_whose_logits_are_no_numbers_ends_and_harms_only_itself() -> None:
 
     for options in (OPTIONS, GenerateOptions(EOS, beams=2), DRAWN):
         alone = run(range(6), [9] * 6, options, seed=1)
-        found = run(range(6), [9] * 6, options, broken, seed=1)
-        assert found[3].stop == "overflow" and len(found[3].ids) < 3
-        assert [*found[:3], *found[4:]] == [*alone[:3], *alone[4:]]
+        rows = run(range(6), [9] * 6, options, broken, seed=1)
+        assert rows[3].stop == "overflow" and len(rows[3].ids) < 3
+        assert [*rows[:3], *rows[4:]] == [*alone[:3], *alone[4:]]
 
 
 def test_a_batch_of_none_and_a_budget_of_none_need_no_step() -> None:
@@ -199,11 +199,11 @@ def test_what_is_said_as_often_is_no_loop(n: int, copies: int) -> None:
     options, unit = RepetitionOptions(copies=4, tokens=12), list(range(1, n + 1))
     most = copies + max(options.copies, math.ceil(options.tokens / n))
 
-    def said(ids: Sequence[int]) -> int:
+    def oracle(ids: Sequence[int]) -> int:
         return copies * n // len(ids) if len(ids) % n == 0 else 0
 
-    assert repetition_start([9, *unit * (most - 1)], options, said) is None
-    assert repetition_start([9, *unit * most], options, said) == 1 + n
+    assert repetition_start([9, *unit * (most - 1)], options, oracle) is None
+    assert repetition_start([9, *unit * most], options, oracle) == 1 + n
     assert repetition_start([9, *unit * most], options) == 1 + n
 
 
@@ -221,8 +221,8 @@ def test_generation_stops_in_a_loop() -> None:
     script = [4, 4, 1, 2, 3]
 
     def stuck(history: History) -> Tensor:
-        said = len(history) - 1
-        next_id = script[said] if said < 5 else script[2 + (said - 2) % 3]
+        length = len(history) - 1
+        next_id = script[length] if length < 5 else script[2 + (length - 2) % 3]
         return torch.nn.functional.one_hot(torch.tensor(next_id), V) * 9.0
 
     for options in (OPTIONS, GenerateOptions(EOS, beams=2)):
@@ -304,9 +304,9 @@ def test_a_beam_looks_behind_a_bad_start() -> None:
         return torch.tensor(probs).clamp(min=1e-9).log()
 
     assert run([0], [5], OPTIONS, trap)[0].ids == (1,)
-    found = run([0], [5], GenerateOptions(EOS, beams=2), trap)[0]
-    assert (found.ids, found.stop) == ((2,), "end")
-    assert found.log_probs == pytest.approx((math.log(0.4),))
+    row = run([0], [5], GenerateOptions(EOS, beams=2), trap)[0]
+    assert (row.ids, row.stop) == ((2,), "end")
+    assert row.log_probs == pytest.approx((math.log(0.4),))
 
 
 def test_an_end_takes_no_place_in_the_beam() -> None:
@@ -320,13 +320,13 @@ def test_an_end_takes_no_place_in_the_beam() -> None:
 @pytest.mark.parametrize(("end", "ids", "stop"), [(1e-6, (4, 5, 1, 2, 3), "loop"), (0.4, (4, 5), "end")])
 def test_a_loop_is_judged_by_its_first_copy(end: float, ids: History, stop: str) -> None:
     def circling(history: History) -> Tensor:
-        said = len(history) - 1
+        length = len(history) - 1
         probs = torch.full((V,), 1e-9)
-        if said == 2:
+        if length == 2:
             probs[EOS] = end
-        elif said in (3, 4):
+        elif length in (3, 4):
             probs[1:] = 0.1  # in doubt until the first copy is said
-        right = (4, 5)[said] if said < 2 else 1 + (said - 2) % 3
+        right = (4, 5)[length] if length < 2 else 1 + (length - 2) % 3
         probs[right] += 1 - probs.sum()
         return probs.log()
 

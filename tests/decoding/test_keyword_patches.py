@@ -34,14 +34,14 @@ texts = st.lists(st.integers(0, 8), max_size=14)
 
 
 def expecting(*words: list[int]) -> KeywordBias:
-    def found(ids: Sequence[int]) -> list[tuple[int, int]]:
-        def is_said(at: int, word: list[int]) -> bool:
+    def find(ids: Sequence[int]) -> list[tuple[int, int]]:
+        def occurs(at: int, word: list[int]) -> bool:
             end = at + len(word)
             return list(ids[at:end]) == word and (end == len(ids) or STARTS[ids[end]]) and (at == 0 or STARTS[ids[at]])
 
-        return [(at, at + len(word)) for at in range(len(ids)) for word in words if is_said(at, word)]
+        return [(at, at + len(word)) for at in range(len(ids)) for word in words if occurs(at, word)]
 
-    return KeywordBias(KeywordTrie.build([[0]], [], STARTS, 1.0), STARTS, found)
+    return KeywordBias(KeywordTrie.build([[0]], [], STARTS, 1.0), STARTS, find)
 
 
 @given(texts, texts)
@@ -56,14 +56,14 @@ def test_only_changes_that_hold_an_expected_word_are_made(plain: list[int], draw
     expected = expecting([0, 6], [1])
     ids, changes = splice(plain, drawn, expected)
     assert patched(plain, ids, changes) == ids
-    found = expected.find(drawn)
+    spans = expected.find(drawn)
     for change in changes:
-        assert any(list(drawn[a:b]) in ([0, 6], [1]) for a, b in found)
+        assert any(list(drawn[a:b]) in ([0, 6], [1]) for a, b in spans)
         assert any(id in (0, 1, 6) for id in ids[change.first : change.last])
-    if not found:
+    if not spans:
         assert ids == plain and not changes
     # Taken back, the changes leave the plain text.
-    back = [Patch(one.first, one.last, one.plain_first, one.plain_last) for one in changes]
+    back = [Patch(change.first, change.last, change.plain_first, change.plain_last) for change in changes]
     assert patched(ids, plain, back) == plain
 
 
@@ -83,15 +83,15 @@ def test_decisions_beyond_a_slot_of_agreement_stay(plain: list[int], other: list
     draft = [*plain[:first], *other, *plain[last:]]
     paths = [[draw.randint(0, 4) for _ in range(max(8, 2 * len(ids) + 1))] for ids in (plain, draft)]
     (zone,) = zones([Patch(first, last, first, first + len(other))], *paths)
-    made = patched(paths[0], paths[1], [zone])
-    assert made[: zone.plain_first] == paths[0][: zone.plain_first]
+    merged = patched(paths[0], paths[1], [zone])
+    assert merged[: zone.plain_first] == paths[0][: zone.plain_first]
     tail = len(paths[0]) - zone.plain_last
-    assert made[len(made) - tail :] == paths[0][zone.plain_last :] and len(made) >= 2 * len(draft) + 1
+    assert merged[len(merged) - tail :] == paths[0][zone.plain_last :] and len(merged) >= 2 * len(draft) + 1
     if zone.plain_first:
         assert paths[0][zone.plain_first - 1] == paths[1][zone.first - 1]
     if tail:
         assert paths[0][zone.plain_last] == paths[1][zone.last]
-    assert collapse(made, 0) is not None
+    assert collapse(merged, 0) is not None
 
 
 def test_terms_are_found_as_whole_words_in_any_case() -> None:
@@ -107,7 +107,7 @@ def chirp(seconds: float, seed: int) -> Waveform:
 
 
 CLIPS = [chirp(seconds, seed) for seed, seconds in enumerate([1.3, 4.0, 2.2])]
-PAIRS = [f"{one}{two}" for one, two in product(("", "q "), "aeorvx")]
+PAIRS = [f"{prefix}{letter}" for prefix, letter in product(("", "q "), "aeorvx")]
 
 
 def reader(vocabulary: int, blank: int) -> NgramLM:
@@ -121,35 +121,35 @@ def reader(vocabulary: int, blank: int) -> NgramLM:
 def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("model")
     if request.param.startswith("nar"):
-        made = load_model(tiny_checkpoint(folder / "m")).recognizer
-        assert isinstance(made, NarRecognizer)
+        loaded = load_model(tiny_checkpoint(folder / "m")).recognizer
+        assert isinstance(loaded, NarRecognizer)
         holder: Any
-        vocabulary, blank, holder = made.model.config.text.vocab_size, made.model.config.blank_token_id, made
+        vocabulary, blank, holder = loaded.model.config.text.vocab_size, loaded.model.config.blank_token_id, loaded
     else:
-        made = load_model(tiny_ar_checkpoint(folder / "m", "granite_speech_plus", drafts=True)).recognizer
-        assert isinstance(made, ArRecognizer)
-        made.drafts = SpeculativeOptions("trust")
-        vocabulary, blank, holder = made.model.config.text.vocab_size, 0, made
+        loaded = load_model(tiny_ar_checkpoint(folder / "m", "granite_speech_plus", drafts=True)).recognizer
+        assert isinstance(loaded, ArRecognizer)
+        loaded.drafts = SpeculativeOptions("trust")
+        vocabulary, blank, holder = loaded.model.config.text.vocab_size, 0, loaded
     if request.param.endswith("n-grams"):
         holder.draft_lm = reader(vocabulary, blank)
-    made.is_sure = request.param != "nar"  # that editor of random weights leaves no word as it was drafted
-    return made
+    loaded.is_sure = request.param != "nar"  # that editor of random weights leaves no word as it was drafted
+    return loaded
 
 
-def said(text: str, keyword: str) -> int:
+def occurrences(text: str, keyword: str) -> int:
     return len(keyword_spans([text], [keyword]))
 
 
 def test_a_keyword_that_is_never_spoken_changes_nothing(recognizer: Any) -> None:
     plain = recognize_clips(recognizer, CLIPS, Task())
-    found = 0
+    count = 0
     for keyword in PAIRS:
-        heard = recognize_clips(recognizer, CLIPS, Task(keywords=(keyword,)))
-        for one, other in zip(plain, heard, strict=True):
-            more = said(other.text, keyword) - said(one.text, keyword)
-            assert more > 0 or other == one, keyword
-            found += more
-    assert found or not recognizer.is_sure, "no keyword was ever found: the test proves nothing"
+        hypotheses = recognize_clips(recognizer, CLIPS, Task(keywords=(keyword,)))
+        for hypothesis, other in zip(plain, hypotheses, strict=True):
+            more = occurrences(other.text, keyword) - occurrences(hypothesis.text, keyword)
+            assert more > 0 or other == hypothesis, keyword
+            count += more
+    assert count or not recognizer.is_sure, "no keyword was ever found: the test proves nothing"
 
 
 def test_a_list_of_keywords_is_as_good_in_a_batch_as_alone(recognizer: Any) -> None:
@@ -163,17 +163,21 @@ def test_keywords_nobody_says_change_nothing_that_a_real_model_hears(n_grams: st
     model = load_model("tiny", draft_lm=n_grams)
     plain = model.transcribe(DEMO, words=True)
     assert model.transcribe(DEMO, words=True, keywords="Priya, cortado, oat milk, Quilter") == plain
-    told = model.transcribe(DEMO, words=True, keywords=["Priya", keyword])
-    assert said(told.text, keyword) and not said(plain.text, keyword)
+    transcript = model.transcribe(DEMO, words=True, keywords=["Priya", keyword])
+    assert occurrences(transcript.text, keyword) and not occurrences(plain.text, keyword)
     # The words away from it are the same, to the letter and the millisecond.
-    assert told.words[-9:] == plain.words[-9:] and told.words[:3] == plain.words[:3]
+    assert transcript.words[-9:] == plain.words[-9:] and transcript.words[:3] == plain.words[:3]
 
 
 def test_edits_lead_to_the_text_where_keywords_change_it(recognizer: Any) -> None:
     plain: list[Hypothesis] = recognize_clips(recognizer, CLIPS, Task())
-    heard = [one for keyword in PAIRS[::2] for one in recognize_clips(recognizer, CLIPS, Task(keywords=(keyword,)))]
-    assert any(one not in plain for one in heard) or not recognizer.is_sure
-    for other in heard:
+    hypotheses = [
+        hypothesis
+        for keyword in PAIRS[::2]
+        for hypothesis in recognize_clips(recognizer, CLIPS, Task(keywords=(keyword,)))
+    ]
+    assert any(hypothesis not in plain for hypothesis in hypotheses) or not recognizer.is_sure
+    for other in hypotheses:
         if other.edits:
             assert "".join(edit.draft for edit in other.edits).strip() == other.draft
             assert "".join(edit.text for edit in other.edits).strip() == other.text

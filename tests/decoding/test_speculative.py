@@ -80,10 +80,10 @@ def tokens(rows: Sequence[Generation]) -> list[tuple[History, str]]:
     return [(row.ids, row.stop) for row in rows]
 
 
-def assert_same(found: Sequence[Generation], expected: Sequence[Generation]) -> None:
-    assert tokens(found) == tokens(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+def assert_same(rows: Sequence[Generation], expected: Sequence[Generation]) -> None:
+    assert tokens(rows) == tokens(expected)
+    for row, other in zip(rows, expected, strict=True):
+        assert row.log_probs == pytest.approx(other.log_probs, abs=1e-5)
 
 
 @st.composite
@@ -128,8 +128,8 @@ def test_a_draft_that_is_the_text_needs_no_step() -> None:
     texts, _ = plain(range(40), [40] * 40, whole)
     prompts = [prompt for prompt, text in enumerate(texts) if text.stop == "end"]
     expected = [texts[prompt] for prompt in prompts]
-    found, counts, steps = speculate([row.ids for row in expected], [40] * len(prompts), EXACT, prompts=prompts)
-    assert_same(found, expected)
+    rows, counts, steps = speculate([row.ids for row in expected], [40] * len(prompts), EXACT, prompts=prompts)
+    assert_same(rows, expected)
     assert not steps and counts == [len(row.ids) for row in expected]
 
 
@@ -146,7 +146,7 @@ def probabilities(*rows: Sequence[float]) -> Tensor:
     return torch.tensor(rows).clamp(min=1e-9).log()
 
 
-SURE = probabilities([0.1, 0.5, 0.2, 0.2], [0.1, 0.2, 0.6, 0.1], [0.1, 0.1, 0.15, 0.65], [0.1, 0.7, 0.1, 0.1])
+CONFIDENT = probabilities([0.1, 0.5, 0.2, 0.2], [0.1, 0.2, 0.6, 0.1], [0.1, 0.1, 0.15, 0.65], [0.1, 0.7, 0.1, 0.1])
 SMALL = GenerateOptions(EOS)
 
 
@@ -162,8 +162,8 @@ SMALL = GenerateOptions(EOS)
     ],
 )
 def test_a_prefix_stands(draft: list[int], exact: int, fast: int) -> None:
-    assert checked(Search(0, 9, SMALL), SURE, draft, EXACT) == exact
-    assert checked(Search(0, 9, SMALL), SURE, draft, replace(FAST, tau_llm=0.1999)) == fast
+    assert checked(Search(0, 9, SMALL), CONFIDENT, draft, EXACT) == exact
+    assert checked(Search(0, 9, SMALL), CONFIDENT, draft, replace(FAST, tau_llm=0.1999)) == fast
 
 
 def test_the_end_and_suppressed_ids_never_stand() -> None:
@@ -174,7 +174,7 @@ def test_the_end_and_suppressed_ids_never_stand() -> None:
         suppressing = Search(0, 9, GenerateOptions(EOS, suppress=(1,)))
         assert checked(suppressing, logits[1:].repeat(2, 1), [1], speculative) == 0
     # Without the first choice, the second is the likeliest.
-    assert checked(Search(0, 9, GenerateOptions(EOS, suppress=(1, 3))), SURE, [2, 2], EXACT) == 2
+    assert checked(Search(0, 9, GenerateOptions(EOS, suppress=(1, 3))), CONFIDENT, [2, 2], EXACT) == 2
 
 
 def test_fast_takes_a_whole_draft_as_the_text() -> None:
@@ -203,8 +203,8 @@ def test_fast_goes_on_greedily_behind_a_token_that_falls() -> None:
         if count < 6:
             start = (prompt, *draft[:count])
 
-            def behind(said: History, start: History = start) -> Tensor:
-                return whole(start + said[1:])
+            def behind(history: History, start: History = start) -> Tensor:
+                return whole(start + history[1:])
 
             (rest,), _ = plain([0], [20 - count], behind)
             assert (text.ids, text.stop) == ((*draft[:count], *rest.ids), rest.stop)
@@ -218,7 +218,7 @@ def test_a_draft_that_loops_is_cut_like_a_text_that_loops() -> None:
 
 
 def test_a_draft_token_behind_logits_that_are_no_numbers_never_stands() -> None:
-    broken = SURE.clone()
+    broken = CONFIDENT.clone()
     broken[1] = math.nan
     for speculative in (EXACT, replace(FAST, tau_llm=0.0)):
         assert checked(Search(0, 9, SMALL), broken, [1, 0, 3], speculative) == 1

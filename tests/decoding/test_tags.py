@@ -331,7 +331,7 @@ def test_parse_inverts_render_of_words(rows: list[tuple[int, int, str, str]]) ->
 @given(st.lists(st.tuples(st.sampled_from("123"), st.lists(texts, min_size=1, max_size=4).map(" ".join)), max_size=6))
 def test_parse_inverts_render_of_turns(rows: list[tuple[str, str]]) -> None:
     try:
-        text = render_turns([Turn(speaker, 0, 0, said) for speaker, said in rows])
+        text = render_turns([Turn(speaker, 0, 0, words) for speaker, words in rows])
     except ValueError:
         return
     merged = [(speaker, " ".join(t for _, t in group)) for speaker, group in groupby(rows, key=lambda row: row[0])]

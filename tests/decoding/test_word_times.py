@@ -67,9 +67,9 @@ def test_folding_adds_the_probability_of_capitals() -> None:
 def test_every_word_with_a_time_of_its_own_has_a_confidence_and_what_is_not_heard_a_low_one() -> None:
     logits = says("so it is")
     (words,) = word_times(["so at is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
-    sure = [word.confidence for word in words]
-    assert sure[0] == sure[2] == 1.0 and sure[3] is None
-    assert sure[1] == pytest.approx(0.5, abs=0.01), "one of two letters is what was heard"
+    confidences = [word.confidence for word in words]
+    assert confidences[0] == confidences[2] == 1.0 and confidences[3] is None
+    assert confidences[1] == pytest.approx(0.5, abs=0.01), "one of two letters is what was heard"
 
 
 def test_alone_equals_in_a_batch() -> None:
@@ -92,11 +92,11 @@ def test_what_the_head_has_no_letters_for_is_found_where_it_is_said(written: str
         silence[:, 0] = 8.0
     logits = torch.cat((*parts, says(" cats")[1:]))
     lengths = torch.tensor([len(logits)])
-    (wanted,), (found,) = (
+    (wanted,), (words,) = (
         word_times([f"have {word} cats"], logits[None], lengths, 0.02) for word in ("twenty", written)
     )
-    for one, other in zip(wanted, found, strict=True):
-        assert other.start == pytest.approx(one.start, abs=0.08) and other.end == pytest.approx(one.end, abs=0.08)
+    for want, word in zip(wanted, words, strict=True):
+        assert word.start == pytest.approx(want.start, abs=0.08) and word.end == pytest.approx(want.end, abs=0.08)
 
 
 def test_a_word_of_another_script_that_nobody_says_stays_between_its_neighbours() -> None:
@@ -128,9 +128,9 @@ def test_times_worked_out_later_are_those_that_are_asked_for() -> None:
 def test_a_text_that_is_not_what_is_heard_is_told() -> None:
     logits = says("so it is no more than that")
     lengths = torch.tensor([len(logits)])
-    for text, told in (("so it was no more than that", False), ("where were you when they all went home", True)):
+    for text, expected in (("so it was no more than that", False), ("where were you when they all went home", True)):
         ((_, score),) = scored_word_times([text], logits[None], lengths, 0.02)
-        assert bool(timing_notices(text, score)) is told
+        assert bool(timing_notices(text, score)) is expected
     assert not timing_notices("", -math.inf) and timing_notices("a", -math.inf)
 
 

@@ -31,8 +31,8 @@ def test_linking_is_average_linkage(seed: int) -> None:
     apart = (1.0 - alike.double().numpy())[np.triu_indices(14, 1)]
     for same in (-0.2, 0.3, 0.8):
         wanted = fcluster(linkage(apart, "average"), 1.0 - same, "distance")
-        found = agglomerate(alike, torch.ones(14), same)
-        assert [[a == b for b in found] for a in found] == [[bool(a == b) for b in wanted] for a in wanted]
+        labels = agglomerate(alike, torch.ones(14), same)
+        assert [[a == b for b in labels] for a in labels] == [[bool(a == b) for b in wanted] for a in wanted]
 
 
 def test_linking_weighs_what_is_heard_longer() -> None:

@@ -37,8 +37,8 @@ def test_a_span_has_the_mean_embedding_of_the_windows_in_it(head: SpeakerEmbedde
     mel = head.mel(row)
     windows = torch.stack([head(mel[20 * at : 20 * at + 160][None])[0] for at in range(13)])  # 1.6 s every 0.2 s
     wanted = [windows.mean(dim=0), windows[2:5].mean(dim=0), windows[0], windows[12], windows[6]]
-    found = track([(start / 50, end / 50) for start, end in ((0, 200), (55, 85), (0, 3), (190, 200), (97, 102))])
-    torch.testing.assert_close(found, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)
+    embeddings = track([(start / 50, end / 50) for start, end in ((0, 200), (55, 85), (0, 3), (190, 200), (97, 102))])
+    torch.testing.assert_close(embeddings, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)
 
 
 def test_loudness_changes_nothing(head: SpeakerEmbedder) -> None:
@@ -60,10 +60,10 @@ def test_the_network_hears_what_it_was_trained_on(gain: float) -> None:
     spectrum = torch.stft(level, 400, 160, window=window, center=True, pad_mode="constant", return_complex=True)
     filters = mel_filter_bank(201, 40, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
     wanted = spectrum.abs().square().T @ torch.from_numpy(filters).float()
-    found = head.mel(clip_features(samples))
+    mel = head.mel(clip_features(samples))
     middle = slice(10, 150)  # edges are padded in another way
-    wrong = (found[middle] - wanted[middle]).abs().mean(dim=0) / wanted[middle].mean(dim=0)
-    assert float(wrong.median()) < 0.1 and float((found[middle].sum() / wanted[middle].sum()).log().abs()) < 0.05
+    wrong = (mel[middle] - wanted[middle]).abs().mean(dim=0) / wanted[middle].mean(dim=0)
+    assert float(wrong.median()) < 0.1 and float((mel[middle].sum() / wanted[middle].sum()).log().abs()) < 0.05
     expected = mel_filter_bank(257, 40, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
     torch.testing.assert_close(slaney_filters(), torch.from_numpy(expected).float(), atol=1e-7, rtol=1e-5)
 
