@@ -42,28 +42,33 @@ def test_txt_has_a_segment_a_line_and_tsv_its_milliseconds() -> None:
 
 def test_a_ctm_has_the_confidence_of_each_word() -> None:
     words = (Word(0.0, 0.5, "so", 0.9371), Word(0.5, 1.0, "東"))
-    made = Transcript("so 東", (Segment(0, 0.0, 1.0, "so 東", words=words),))
-    assert formats.render_transcript(made, "ctm", "talk") == "talk 1 0.000 0.500 so 0.937\ntalk 1 0.500 0.500 東 NA\n"
+    talk = Transcript("so 東", (Segment(0, 0.0, 1.0, "so 東", words=words),))
+    assert formats.render_transcript(talk, "ctm", "talk") == "talk 1 0.000 0.500 so 0.937\ntalk 1 0.500 0.500 東 NA\n"
 
 
 def test_an_rttm_has_a_turn_a_line() -> None:
-    made = Transcript("a b", turns=(Turn("1", 0.0, 1.25, "a"), Turn("2 b", 1.25, 3.0, "b")))
-    assert formats.render_transcript(made, "rttm", "my talk") == (
+    talk = Transcript("a b", turns=(Turn("1", 0.0, 1.25, "a"), Turn("2 b", 1.25, 3.0, "b")))
+    assert formats.render_transcript(talk, "rttm", "my talk") == (
         "SPEAKER my_talk 1 0.000 1.250 <NA> <NA> 1 <NA> <NA>\nSPEAKER my_talk 1 1.250 1.750 <NA> <NA> 2_b <NA> <NA>\n"
     )
 
 
 def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
-    made = {name: formats.render_transcript(Transcript(""), name) for name in formats.TRANSCRIPT_FORMATS}
-    assert made["txt"] == "" and made["srt"] == "" and made["vtt"] == "WEBVTT\n" and made["tsv"] == "start\tend\ttext\n"
+    rendered = {name: formats.render_transcript(Transcript(""), name) for name in formats.TRANSCRIPT_FORMATS}
+    assert (
+        rendered["txt"] == ""
+        and rendered["srt"] == ""
+        and rendered["vtt"] == "WEBVTT\n"
+        and rendered["tsv"] == "start\tend\ttext\n"
+    )
     for name, format in formats.TRANSCRIPT_FORMATS.items():
-        assert format.parse is None or format.parse(made[name]) == Transcript("")
+        assert format.parse is None or format.parse(rendered[name]) == Transcript("")
 
 
 def test_markup_in_speech_stays_text() -> None:
-    made = transcript((0, 1, "a <b> & --> c"))
-    assert "a &lt;b&gt; &amp; --&gt; c" in formats.render_transcript(made, "vtt")
-    assert formats.render_transcript(made, "srt").count("-->") == 1
+    talk = transcript((0, 1, "a <b> & --> c"))
+    assert "a &lt;b&gt; &amp; --&gt; c" in formats.render_transcript(talk, "vtt")
+    assert formats.render_transcript(talk, "srt").count("-->") == 1
 
 
 @given(st.text(st.sampled_from("=+-@'a "), min_size=1, max_size=6).filter(str.strip))
@@ -78,45 +83,45 @@ def test_no_cell_of_a_tsv_is_a_formula_and_taking_the_quote_off_gives_the_text(t
 
 @given(st.lists(st.tuples(st.integers(0, 10**8), st.integers(1, 10**5), TEXTS), max_size=4))
 def test_times_of_subtitles_survive(rows: list[tuple[int, int, str]]) -> None:
-    made = transcript(*((start / 1000, (start + length) / 1000, text) for start, length, text in rows))
-    cues = transcript_cues(made)
+    talk = transcript(*((start / 1000, (start + length) / 1000, text) for start, length, text in rows))
+    cues = transcript_cues(talk)
     for format in ("srt", "vtt"):
-        text = formats.render_transcript(made, format)
-        found = []
+        text = formats.render_transcript(talk, format)
+        times = []
         for match in TIMES.finditer(text):  # read without the code that wrote them
             h, m, s, ms, h2, m2, s2, ms2 = map(int, match.groups())
-            found.append((((h * 60 + m) * 60 + s) * 1000 + ms, ((h2 * 60 + m2) * 60 + s2) * 1000 + ms2))
-        assert found == [(cue.start, cue.end) for cue in cues]
+            times.append((((h * 60 + m) * 60 + s) * 1000 + ms, ((h2 * 60 + m2) * 60 + s2) * 1000 + ms2))
+        assert times == [(cue.start, cue.end) for cue in cues]
 
 
 @given(transcripts())
-def test_cues_are_read_as_they_were_written(made: Transcript) -> None:
-    cues = transcript_cues(made)
+def test_cues_are_read_as_they_were_written(talk: Transcript) -> None:
+    cues = transcript_cues(talk)
     wanted = [(cue.start / 1000, cue.end / 1000, " ".join(cue.lines), cue.speaker) for cue in cues]
     for format in ("srt", "vtt"):
-        read = formats.parse_transcript(formats.render_transcript(made, format), format)
+        read = formats.parse_transcript(formats.render_transcript(talk, format), format)
         assert [(each.start, each.end, each.text, each.speaker) for each in read.segments] == wanted
         assert read.text == " ".join(segment.text for segment in read.segments)
 
 
 @given(transcripts())
-def test_tables_are_read_as_they_were_written(made: Transcript) -> None:
+def test_tables_are_read_as_they_were_written(talk: Transcript) -> None:
     for format in ("tsv", "ctm", "rttm"):
-        rendered = formats.render_transcript(made, format, "talk")
+        rendered = formats.render_transcript(talk, format, "talk")
         read = formats.parse_transcript(rendered, format)
         assert formats.render_transcript(read, format, "talk") == rendered
-    rows = formats.parse_transcript(formats.render_transcript(made, "tsv"), "tsv").segments
-    assert [(row.start, row.end, row.text) for row in rows] == [(row.start, row.end, row.text) for row in made.segments]
-    words = tuple(replace(word, speaker=None) for word in made.words)
-    assert formats.parse_transcript(formats.render_transcript(made, "ctm"), "ctm").words == words
-    turns = tuple(replace(turn, text="") for turn in made.turns)
-    assert formats.parse_transcript(formats.render_transcript(made, "rttm"), "rttm").turns == turns
+    rows = formats.parse_transcript(formats.render_transcript(talk, "tsv"), "tsv").segments
+    assert [(row.start, row.end, row.text) for row in rows] == [(row.start, row.end, row.text) for row in talk.segments]
+    words = tuple(replace(word, speaker=None) for word in talk.words)
+    assert formats.parse_transcript(formats.render_transcript(talk, "ctm"), "ctm").words == words
+    turns = tuple(replace(turn, text="") for turn in talk.turns)
+    assert formats.parse_transcript(formats.render_transcript(talk, "rttm"), "rttm").turns == turns
 
 
 def test_captions_of_others_are_read() -> None:
     cue = "intro\r\n01:02.500 --> 01:04.000 align:start\r\nhi\r\nall\r\n"
-    found = formats.parse_transcript(f"WEBVTT - a title\n\nNOTE not said\n\n{cue}", "vtt")
-    assert [(each.start, each.end, each.text) for each in found.segments] == [(62.5, 64.0, "hi all")]
+    captions = formats.parse_transcript(f"WEBVTT - a title\n\nNOTE not said\n\n{cue}", "vtt")
+    assert [(each.start, each.end, each.text) for each in captions.segments] == [(62.5, 64.0, "hi all")]
 
 
 @pytest.mark.parametrize(
@@ -150,10 +155,10 @@ def test_what_is_no_transcript_is_refused(tmp_path: Path, format: str, text: str
 
 def test_save_goes_by_the_suffix_and_load_reads_it(tmp_path: Path) -> None:
     segments = tuple(replace(segment, timing=lambda: (Word(0.0, 1.0, "a"),)) for segment in SHORT.segments)
-    made = replace(SHORT, segments=segments)
+    talk = replace(SHORT, segments=segments)
     for name, format in formats.TRANSCRIPT_FORMATS.items():
-        path = made.save(tmp_path / f"talk.{name.upper()}")
-        assert path.read_text(encoding="utf-8") == formats.render_transcript(made, name, "talk")
+        path = talk.save(tmp_path / f"talk.{name.upper()}")
+        assert path.read_text(encoding="utf-8") == formats.render_transcript(talk, name, "talk")
         if format.parse:
             assert Transcript.load(path) == format.parse(path.read_text(encoding="utf-8"))
     assert Transcript.load(tmp_path / "talk.JSON") == SHORT
@@ -181,13 +186,13 @@ def test_save_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_subtitles_that_cannot_be_aligned_say_so(tmp_path: Path) -> None:
     words = (Word(1.0, 1.5, "b"),)
-    made = Transcript("a b", (Segment(0, 0.0, 1.0, "a", timing=lambda: ()), Segment(1, 1.0, 2.0, "b", words=words)))
+    talk = Transcript("a b", (Segment(0, 0.0, 1.0, "a", timing=lambda: ()), Segment(1, 1.0, 2.0, "b", words=words)))
     with pytest.warns(UserWarning, match="1 of 2 segments.*does not fit what the encoder hears"):
-        made.save(tmp_path / "a.srt")
-    (notice,) = formats.subtitle_notices(replace(made, task="translate"), ["txt", "vtt"])
+        talk.save(tmp_path / "a.srt")
+    (notice,) = formats.subtitle_notices(replace(talk, task="translate"), ["txt", "vtt"])
     assert notice.code == "unaligned" and "translation" in notice.message and (notice.start, notice.end) == (0.0, 1.0)
-    assert not formats.subtitle_notices(made, ["txt", "json"]) and formats.subtitle_notices(made, "txt, srt")
+    assert not formats.subtitle_notices(talk, ["txt", "json"]) and formats.subtitle_notices(talk, "txt, srt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made.save(tmp_path / "a.json")
-        replace(made, segments=made.segments[1:]).save(tmp_path / "a.vtt")
+        talk.save(tmp_path / "a.json")
+        replace(talk, segments=talk.segments[1:]).save(tmp_path / "a.vtt")

@@ -10,11 +10,11 @@ from redline.types import Edit
 
 
 def edits(*rows: tuple[str, str]) -> list[Edit]:
-    made = []
+    changes = []
     for at, (draft, text) in enumerate(rows):
         op = "keep" if draft == text else "insert" if not draft else "delete" if not text else "replace"
-        made.append(Edit(op, draft, text, at))  # type: ignore[arg-type]
-    return made
+        changes.append(Edit(op, draft, text, at))  # type: ignore[arg-type]
+    return changes
 
 
 def test_pieces_of_a_word_are_shown_as_the_word() -> None:

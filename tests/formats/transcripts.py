@@ -13,8 +13,8 @@ SHARES = st.none() | st.integers(0, 1000).map(lambda thousandths: thousandths / 
 
 
 def transcript(*segments: tuple[float, float, str]) -> Transcript:
-    made = tuple(Segment(id, start, end, text) for id, (start, end, text) in enumerate(segments))
-    return Transcript(" ".join(segment.text for segment in made), made, "en", 10.0, "fake")
+    parts = tuple(Segment(id, start, end, text) for id, (start, end, text) in enumerate(segments))
+    return Transcript(" ".join(segment.text for segment in parts), parts, "en", 10.0, "fake")
 
 
 SHORT = transcript((0.0, 1.5, "And so,"), (3599.9996, 3661.007, "my fellow Americans"))
@@ -48,13 +48,13 @@ def segments(draw: st.DrawFn, id: int) -> Segment:
 @st.composite
 def transcripts(draw: st.DrawFn) -> Transcript:
     """Any transcript that a recognizer could write."""
-    made = [draw(segments(id)) for id in range(draw(st.integers(0, 3)))]
+    parts = [draw(segments(id)) for id in range(draw(st.integers(0, 3)))]
     turns = [Turn(speaker, *draw(spans()), draw(TEXTS)) for speaker in draw(st.lists(WORDS, max_size=3))]
     places = spans() | st.just((None, None))
     notices = [Notice(code, draw(st.text()), *draw(places)) for code in draw(st.lists(WORDS, max_size=2))]
     return Transcript(
-        " ".join(segment.text for segment in made),
-        tuple(made),
+        " ".join(segment.text for segment in parts),
+        tuple(parts),
         draw(st.none() | st.sampled_from(["en", "de"])),
         draw(spans())[1],
         draw(st.text(max_size=9)),
