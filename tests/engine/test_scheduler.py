@@ -21,10 +21,10 @@ LIMITS = ClipLimits(5.0)
 
 def session(seconds: float, hertz: float = 440.0, limits: ClipLimits = LIMITS) -> Session:
     """A whole recording that waits for its answers."""
-    made = Session(limits, Task(), ALL)
-    made.feed(tone(seconds, hertz).samples)
-    made.close()
-    return made
+    recording = Session(limits, Task(), ALL)
+    recording.feed(tone(seconds, hertz).samples)
+    recording.close()
+    return recording
 
 
 def hear(clip: Waveform) -> str:
@@ -34,17 +34,17 @@ def hear(clip: Waveform) -> str:
 
 
 def alone(seconds: float, hertz: float, limits: ClipLimits = LIMITS) -> Transcript | RedlineError:
-    made = session(seconds, hertz, limits)
-    while requests := made.ready():
+    recording = session(seconds, hertz, limits)
+    while requests := recording.ready():
         for request in requests:
             (answer,) = FakeRecognizer(hear).recognize([request])
-            made.put(request.id, answer)
-    return result(made)
+            recording.put(request.id, answer)
+    return result(recording)
 
 
-def result(made: Session) -> Transcript | RedlineError:
+def result(recording: Session) -> Transcript | RedlineError:
     try:
-        return made.finish()
+        return recording.finish()
     except RedlineError as error:
         return RecognitionError(str(error))
 
@@ -69,14 +69,14 @@ def test_no_batch_changes_a_transcript(wanted: list[tuple[float, ClipLimits, boo
     recognizer = FakeRecognizer(hear)
     scheduler = Scheduler(recognizer, BatchOptions(batch_s))
     sessions = [session(seconds, 300.0 + number, limits) for number, (seconds, limits, _) in enumerate(wanted)]
-    for made, (_, _, live) in zip(sessions, wanted, strict=True):
-        scheduler.submit(made, LIVE if live else FILES)
+    for recording, (_, _, live) in zip(sessions, wanted, strict=True):
+        scheduler.submit(recording, LIVE if live else FILES)
     scheduler.run()
-    assert all(made.done for made in sessions) and not scheduler.step()
+    assert all(recording.done for recording in sessions) and not scheduler.step()
     assert all(len(batch) == 1 or len(batch) * max(batch) <= batch_s + 0.01 for batch in recognizer.batches)
-    for number, (made, (seconds, limits, _)) in enumerate(zip(sessions, wanted, strict=True)):
-        one, other = result(made), alone(seconds, 300.0 + number, limits)
-        assert str(one) == str(other) and (isinstance(one, RedlineError) or one == other)
+    for number, (recording, (seconds, limits, _)) in enumerate(zip(sessions, wanted, strict=True)):
+        outcome, other = result(recording), alone(seconds, 300.0 + number, limits)
+        assert str(outcome) == str(other) and (isinstance(outcome, RedlineError) or outcome == other)
 
 
 def test_live_sessions_go_before_files() -> None:
@@ -105,11 +105,11 @@ def test_a_long_recording_starves_no_short_one() -> None:
 def test_sessions_get_equal_shares() -> None:
     scheduler = Scheduler(FakeRecognizer(), BatchOptions(5.0))
     sessions = [session(100.0, 300.0 + number) for number in range(3)]
-    for made in sessions:
-        scheduler.submit(made)
+    for recording in sessions:
+        scheduler.submit(recording)
     for _ in range(21):
         scheduler.step()
-    held = [made.held_s for made in sessions]
+    held = [recording.held_s for recording in sessions]
     assert max(held) - min(held) <= 5.0 < 100.0 - max(held)
 
 
@@ -149,9 +149,9 @@ def test_recordings_share_batches_by_length() -> None:
 
 def test_a_session_that_is_withdrawn_is_not_recognized() -> None:
     recognizer = FakeRecognizer()
-    scheduler, made = Scheduler(recognizer), session(4.0)
-    scheduler.submit(made)
-    scheduler.withdraw(made)
+    scheduler, recording = Scheduler(recognizer), session(4.0)
+    scheduler.submit(recording)
+    scheduler.withdraw(recording)
     assert not scheduler.step() and recognizer.batches == []
 
 
@@ -190,13 +190,13 @@ def test_a_fault_of_the_program_is_raised_and_nothing_is_lost() -> None:
             raise faults.pop()
         return "fine"
 
-    scheduler, made = Scheduler(FakeRecognizer(fault)), session(4.0)
-    scheduler.submit(made)
+    scheduler, recording = Scheduler(FakeRecognizer(fault)), session(4.0)
+    scheduler.submit(recording)
     for kind in (KeyboardInterrupt, IndexError):
         with pytest.raises(kind):
             scheduler.step()
     scheduler.run()
-    assert made.finish().text == "fine"
+    assert recording.finish().text == "fine"
 
 
 def test_a_batch_must_hold_some_audio() -> None:

@@ -36,7 +36,7 @@ def loud_is_speech(monkeypatch: pytest.MonkeyPatch) -> None:
 def talk() -> Callable[..., Samples]:
     """Makes recordings of noise (speech, to `loud_is_speech`) and silence, given as seconds of each in turn."""
 
-    def made(*seconds: float, seed: int = 0) -> Samples:
+    def recording(*seconds: float, seed: int = 0) -> Samples:
         draw = np.random.default_rng(seed)
         parts = [
             draw.standard_normal(round(length * SAMPLE_RATE), dtype=np.float32) * np.float32(0.0 if number % 2 else 0.1)
@@ -44,7 +44,7 @@ def talk() -> Callable[..., Samples]:
         ]
         return np.concatenate([np.zeros(0, dtype=np.float32), *parts])
 
-    return made
+    return recording
 
 
 @pytest.fixture

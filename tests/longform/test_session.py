@@ -129,15 +129,15 @@ def test_a_closed_session_holds_no_sound_but_its_clips(jfk: Waveform) -> None:
 
 def test_less_than_20_ms_is_empty_with_a_warning() -> None:
     for samples in (0, 1, 319):
-        found = transcript(np.ones(samples, dtype=np.float32), FakeRecognizer())
-        assert found.text == "" and codes(found.warnings) == ["too-short"]
+        result = transcript(np.ones(samples, dtype=np.float32), FakeRecognizer())
+        assert result.text == "" and codes(result.warnings) == ["too-short"]
 
 
 @pytest.mark.parametrize("samples", [320, 511, 512, 513, 4000, VAD_BLOCK - 1, VAD_BLOCK, VAD_BLOCK + 1])
 @pytest.mark.parametrize("options", [SessionOptions(), ALL])
 def test_no_length_breaks_it(samples: int, options: SessionOptions) -> None:
-    found = transcript(tone(samples / SAMPLE_RATE).samples, FakeRecognizer(), options=options)
-    assert found.duration == round(samples / SAMPLE_RATE, 3) and bool(found.text) is (options == ALL)
+    result = transcript(tone(samples / SAMPLE_RATE).samples, FakeRecognizer(), options=options)
+    assert result.duration == round(samples / SAMPLE_RATE, 3) and bool(result.text) is (options == ALL)
 
 
 def test_samples_that_are_no_numbers_are_refused() -> None:
@@ -178,9 +178,9 @@ def test_what_nobody_asked_for_is_refused() -> None:
 
 
 def test_speech_is_found_and_cut_at_pauses(jfk: Waveform) -> None:
-    found = transcript(jfk.samples, FakeRecognizer())
-    np.testing.assert_allclose([segment.start for segment in found.segments], [0.0, 2.9, 5.0], atol=0.2)
-    assert found.warnings == () and found.duration == 11.0
+    result = transcript(jfk.samples, FakeRecognizer())
+    np.testing.assert_allclose([segment.start for segment in result.segments], [0.0, 2.9, 5.0], atol=0.2)
+    assert result.warnings == () and result.duration == 11.0
 
 
 @pytest.mark.parametrize("wave", [silence(3), tone(3)], ids=["silence", "tone"])
@@ -189,15 +189,15 @@ def test_silence_gives_empty_text_and_says_so(wave: Waveform) -> None:
     session.feed(wave.samples)
     session.close()
     assert session.ready() == [] and session.done
-    found = session.finish()
-    assert found.text == "" and codes(found.warnings) == ["no-speech"] and found.duration == 3.0
+    result = session.finish()
+    assert result.text == "" and codes(result.warnings) == ["no-speech"] and result.duration == 3.0
 
 
 def test_without_detection_all_is_recognized() -> None:
     recognizer = FakeRecognizer(lambda clip: f"{clip.duration}")
-    found = transcript(tone(70).samples, recognizer, options=ALL)
-    assert sum(float(segment.text) for segment in found.segments) == pytest.approx(70)
-    assert all(segment.end - segment.start <= 12 for segment in found.segments)
+    result = transcript(tone(70).samples, recognizer, options=ALL)
+    assert sum(float(segment.text) for segment in result.segments) == pytest.approx(70)
+    assert all(segment.end - segment.start <= 12 for segment in result.segments)
 
 
 def test_warnings_of_reading_come_first(jfk: Waveform) -> None:
@@ -230,7 +230,7 @@ def test_each_window_is_asked_behind_its_predecessor_with_its_answer(talk: Talk)
     recognizer = Chained(*answers)
     samples = talk(8.0)
     task = Task(prefix="so it begins", speakers=True)
-    found = transcript(samples, recognizer, task, ALL, recognizer.limits(task))
+    result = transcript(samples, recognizer, task, ALL, recognizer.limits(task))
     clips = [request.clip.samples for request in recognizer.asked]
     assert [request.task.prefix for request in recognizer.asked] == ["so it begins", "[T] a0", "[T] a1"]
     assert all(request.task.speakers and request.clip.duration <= 8.0 for request in recognizer.asked)
@@ -238,8 +238,8 @@ def test_each_window_is_asked_behind_its_predecessor_with_its_answer(talk: Talk)
     own.append(clips[2][len(own[1]) :])
     assert np.array_equal(np.concatenate(own), samples)
     assert np.array_equal(clips[1][: len(own[0])], own[0]) and np.array_equal(clips[2][: len(own[1])], own[1])
-    starts = [segment.words[0].start for segment in found.segments]
-    assert starts == [5.0, 5.0, round(5.0 + found.segments[1].start, 3)], "a clip begins where its predecessor does"
+    starts = [segment.words[0].start for segment in result.segments]
+    assert starts == [5.0, 5.0, round(5.0 + result.segments[1].start, 3)], "a clip begins where its predecessor does"
 
 
 def test_a_window_without_tags_or_with_an_error_is_no_context(talk: Talk) -> None:
@@ -294,9 +294,9 @@ def picky(clip: Waveform) -> str:
 
 
 def test_a_bad_window_harms_only_itself(jfk: Waveform) -> None:
-    found = transcript(jfk.samples, FakeRecognizer(picky))
-    assert found.text == "heard heard"
-    (notice,) = found.warnings
+    result = transcript(jfk.samples, FakeRecognizer(picky))
+    assert result.text == "heard heard"
+    (notice,) = result.warnings
     assert notice.code == "failed" and "RecognitionError: too hard" in notice.message
     assert notice.start == pytest.approx(2.9, abs=0.2) and notice.end == pytest.approx(4.8, abs=0.2)
 
@@ -330,12 +330,12 @@ def test_an_interruption_keeps_what_is_done_and_tells_what_is_missing(talk: Talk
     assert len(session.ready()) == len(windows) == 6
     for id in order:
         session.put(id, Hypothesis(f"w{id}"))
-    found = session.interrupted()
+    result = session.interrupted()
     if not order:
-        assert found is None
+        assert result is None
         return
-    assert found is not None and found.text == " ".join(f"w{id}" for id in order) and found.duration == 45.0
-    missing = [(notice.start, notice.end) for notice in found.warnings if notice.code == "interrupted"]
+    assert result is not None and result.text == " ".join(f"w{id}" for id in order) and result.duration == 45.0
+    missing = [(notice.start, notice.end) for notice in result.warnings if notice.code == "interrupted"]
     gaps = {(0, 1): [(2, 5)], (1, 3): [(0, 0), (2, 2), (4, 5)], (3,): [(0, 2), (4, 5)]}[tuple(order)]
     assert missing == [(windows[first].start_s, windows[last].end_s) for first, last in gaps]
 
@@ -346,9 +346,9 @@ def test_an_interruption_of_reading_is_told_too(talk: Talk) -> None:
     known = session.ready()
     for request in known:
         session.put(request.id, Hypothesis("w"))
-    found = session.interrupted()
-    assert found is not None and len(found.segments) == len(known) >= 4
-    (notice,) = found.warnings
+    result = session.interrupted()
+    assert result is not None and len(result.segments) == len(known) >= 4
+    (notice,) = result.warnings
     assert (notice.code, notice.start, notice.end) == ("interrupted", session.windows[-1].end_s, 70.0)
 
 
@@ -356,8 +356,8 @@ def test_a_recording_that_is_done_is_not_interrupted() -> None:
     session = Session(LIMITS, Task())
     session.feed(silence(1.0).samples)
     session.close()
-    found = session.interrupted()
-    assert found is not None and codes(found.warnings) == ["no-speech"]
+    result = session.interrupted()
+    assert result is not None and codes(result.warnings) == ["no-speech"]
 
 
 # ----------------------------------------------------------------------------------------------------------- stitching
@@ -372,23 +372,23 @@ def test_words_and_warnings_move_to_the_recording(talk: Talk) -> None:
     assert len(session.ready()) == 2
     session.put(1, Hypothesis(" second  part ", "draft", confidence=0.5, words=(word,), warnings=notices, tagged="t"))
     session.put(0, Hypothesis("first", language="en"))
-    found = session.finish()
+    result = session.finish()
     middle, end = session.windows[1].start_s, session.windows[1].end_s
-    assert found.text == "first second part" and (found.language, found.model) == ("en", "m")
-    first, second = found.segments
+    assert result.text == "first second part" and (result.language, result.model) == ("en", "m")
+    first, second = result.segments
     assert (first.id, first.start, first.end, first.language) == (0, 0.0, middle, "en")
     assert (second.id, second.draft, second.confidence, second.tagged) == (1, "draft", 0.5, "t")
     assert second.words == (Word(round(middle + 0.1, 3), round(middle + 0.4, 3), "part", 0.9),)
-    assert found.warnings == (
+    assert result.warnings == (
         Notice("a", "whole", middle, end),
         Notice("b", "part", round(middle + 0.25, 3), round(middle + 0.5, 3)),
     )
 
 
 def test_speech_without_text_is_told() -> None:
-    found = transcript(tone(1.0).samples, FakeRecognizer(lambda clip: Hypothesis(" ", draft="uh")), options=ALL)
-    assert found.text == "" and found.segments == ()
-    (notice,) = found.warnings
+    result = transcript(tone(1.0).samples, FakeRecognizer(lambda clip: Hypothesis(" ", draft="uh")), options=ALL)
+    assert result.text == "" and result.segments == ()
+    (notice,) = result.warnings
     assert (notice.code, notice.start, notice.end) == ("empty-text", 0.0, 1.0) and "'uh'" in notice.message
 
 

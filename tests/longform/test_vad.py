@@ -22,9 +22,9 @@ def spans_of(probabilities: NDArray[np.float32], end: int, options: VadOptions |
 
 
 def test_speech_probabilities_equal_the_packaged_network(jfk: Waveform) -> None:
-    found = importlib.util.find_spec("silero_vad")
-    assert found is not None and found.origin is not None
-    packaged = torch.jit.load(str(found.submodule_search_locations[0]) + "/data/silero_vad.jit")  # type: ignore[index]
+    spec = importlib.util.find_spec("silero_vad")
+    assert spec is not None and spec.origin is not None
+    packaged = torch.jit.load(str(spec.submodule_search_locations[0]) + "/data/silero_vad.jit")  # type: ignore[index]
     samples = jfk.samples[: 3 * SAMPLE_RATE + 100]
     whole = np.pad(samples, (0, -len(samples) % VAD_FRAME))
     with torch.inference_mode():
@@ -84,13 +84,13 @@ def test_spans_that_come_in_pieces_are_those_of_the_whole(runs: list[tuple[int, 
 # --------------------------------------------------------------------------------------------- rules over whole blocks
 
 
-def heard(samples: NDArray[np.float32]) -> tuple[list[Span], list[Notice]]:
+def detect(samples: NDArray[np.float32]) -> tuple[list[Span], list[Notice]]:
     """Speech and notices of a recording that comes block by block."""
     detector, speech, notices = SpeechDetector(VadOptions()), dict[int, Span](), list[Notice]()
     for at in range(0, len(samples), VAD_BLOCK):
-        found = detector.push(samples[at : at + VAD_BLOCK], last=at + VAD_BLOCK >= len(samples))
-        speech |= {span.start: span for span in found.speech}
-        notices += found.notices
+        detection = detector.push(samples[at : at + VAD_BLOCK], last=at + VAD_BLOCK >= len(samples))
+        speech |= {span.start: span for span in detection.speech}
+        notices += detection.notices
     return [*speech.values()], notices
 
 
@@ -100,21 +100,21 @@ def louder(samples: NDArray[np.float32], db: float) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("db", [-50, -35])
 def test_quiet_speech_loses_nothing(jfk: Waveform, db: float) -> None:
-    quiet, notices = heard(louder(jfk.samples, db))
-    assert notices == [] and quiet == heard(louder(jfk.samples, -20))[0]
+    quiet, notices = detect(louder(jfk.samples, db))
+    assert notices == [] and quiet == detect(louder(jfk.samples, -20))[0]
 
 
 def test_the_gain_is_that_of_the_loudest_so_far(jfk: Waveform) -> None:
     minute = np.resize(jfk.samples, 2 * VAD_BLOCK)
-    spans, notices = heard(np.concatenate((louder(minute[:VAD_BLOCK], -50), minute[VAD_BLOCK:])))
-    usual, _ = heard(minute)
+    spans, notices = detect(np.concatenate((louder(minute[:VAD_BLOCK], -50), minute[VAD_BLOCK:])))
+    usual, _ = detect(minute)
     assert notices == [], "a quiet beginning is heard before anything louder is known"
-    assert sum(one.end - one.start for one in spans) > 0.95 * sum(one.end - one.start for one in usual)
+    assert sum(span.end - span.start for span in spans) > 0.95 * sum(span.end - span.start for span in usual)
 
 
 def test_speech_after_minutes_of_silence_is_found(jfk: Waveform) -> None:
     wave = np.concatenate((np.zeros(2 * VAD_BLOCK + 5000, np.float32), jfk.samples, np.zeros(VAD_BLOCK, np.float32)))
-    spans, notices = heard(wave)
+    spans, notices = detect(wave)
     assert notices == [] and len(spans) >= 3
     assert spans[0].start >= 2 * VAD_BLOCK and spans[-1].end <= 2 * VAD_BLOCK + 5000 + len(jfk.samples) + SAMPLE_RATE
 
@@ -137,10 +137,10 @@ def test_faint_speech_is_found_at_a_second_look(minutes: int, notices: int, monk
 
     monkeypatch.setattr(SileroVad, "probabilities", doubtful)
     monkeypatch.setattr("redline.longform.detector.is_silent", lambda samples: False)
-    spans, found = heard(tone(60.0 * minutes).samples)
-    assert [notice.code for notice in found] == ["faint-speech"] * notices and len(spans) > 10 * minutes
-    assert (found[0].start, found[-1].end) == (spans[0].start_s, spans[-1].end_s)
-    assert all(notice.end - notice.start <= 600 for notice in found)  # type: ignore[operator]
+    spans, faint = detect(tone(60.0 * minutes).samples)
+    assert [notice.code for notice in faint] == ["faint-speech"] * notices and len(spans) > 10 * minutes
+    assert (faint[0].start, faint[-1].end) == (spans[0].start_s, spans[-1].end_s)
+    assert all(notice.end - notice.start <= 600 for notice in faint)  # type: ignore[operator]
 
 
 def test_clear_speech_makes_the_second_look_needless(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_clear_speech_makes_the_second_look_needless(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(SileroVad, "probabilities", later)
     monkeypatch.setattr("redline.longform.detector.is_silent", lambda samples: False)
     blocks = [np.tile(np.float32([value, -value]), VAD_BLOCK // 2) for value in (0.1, 0.1, 0.2, 0.1)]
-    spans, notices = heard(np.concatenate(blocks))
+    spans, notices = detect(np.concatenate(blocks))
     assert notices == [] and spans == [Span(2 * VAD_BLOCK + 100 * VAD_FRAME, 2 * VAD_BLOCK + 200 * VAD_FRAME)]
 
 
@@ -161,6 +161,6 @@ def test_what_is_clipped_is_told_as_a_share_of_all() -> None:
     quiet = tone(120.0, 300.0, -30.0).samples
     shares = []
     for samples in (loud, np.concatenate((loud, quiet))):
-        (notice,) = [one for one in heard(samples)[1] if one.code == "clipped"]
+        (notice,) = [notice for notice in detect(samples)[1] if notice.code == "clipped"]
         shares.append(float(notice.message.split(" %")[0]))
     assert shares[0] > 50 and shares[1] == pytest.approx(shares[0] / 2, abs=0.2)

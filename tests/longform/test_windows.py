@@ -90,8 +90,8 @@ def test_long_speech_is_cut_in_its_pause() -> None:
 def test_speech_up_to_two_windows_long_is_cut_into_even_shares() -> None:
     for seconds, windows in ((30, 1), (31, 2), (50, 2), (60, 3)):
         frames = seconds * SAMPLE_RATE // VAD_FRAME
-        found = cut([Span(0, frames * VAD_FRAME)], np.ones(frames, dtype=np.float32), frames * VAD_FRAME)
-        assert len(found) == windows
+        spans = cut([Span(0, frames * VAD_FRAME)], np.ones(frames, dtype=np.float32), frames * VAD_FRAME)
+        assert len(spans) == windows
 
 
 def test_hours_without_a_pause_are_cut_with_two_windows_of_look_ahead() -> None:
