@@ -29,21 +29,21 @@ def test_embeddings_and_logits_equal_the_referees(pair: tuple[Any, ArModel], cli
     asked = prompts(ours)[clip]
     logits, sizes = ours(x, lengths, [asked])
     mask = torch.ones(audio.shape[:2], dtype=torch.bool)
-    said = theirs(input_ids=torch.tensor([asked]), input_features=x, input_features_mask=mask)
+    output = theirs(input_ids=torch.tensor([asked]), input_features=x, input_features_mask=mask)
     assert sizes.tolist() == [len(asked)]
     # The referee leaves `logits_scaling` out, which changes no greedy token.
-    torch.testing.assert_close(logits * ours.config.text.logits_scaling, said.logits, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(logits * ours.config.text.logits_scaling, output.logits, atol=1e-4, rtol=1e-5)
 
 
-def said_by(theirs: Any, ours: ArModel) -> list[list[int]]:
+def referee_tokens(theirs: Any, ours: ArModel) -> list[list[int]]:
     """Forty greedy tokens of the referee for each clip."""
     wanted = []
-    for one, asked in zip(clips(), prompts(ours), strict=True):
-        count = ours.projector.num_tokens(len(one))
-        said = theirs.generate(
+    for clip, asked in zip(clips(), prompts(ours), strict=True):
+        count = ours.projector.num_tokens(len(clip))
+        tokens = theirs.generate(
             input_ids=torch.tensor([asked]),
             attention_mask=torch.ones(1, len(asked), dtype=torch.long),
-            input_features=one[None],
+            input_features=clip[None],
             input_features_mask=torch.ones(1, count, dtype=torch.bool),
             max_new_tokens=STEPS,
             min_new_tokens=STEPS,
@@ -51,7 +51,7 @@ def said_by(theirs: Any, ours: ArModel) -> list[list[int]]:
             eos_token_id=None,
             suppress_tokens=[AUDIO],
         )
-        wanted.append(said[0, len(asked) :].tolist())
+        wanted.append(tokens[0, len(asked) :].tolist())
     return wanted
 
 
@@ -69,16 +69,16 @@ def test_greedy_tokens_of_models_with_stretched_positions_equal_the_referees(
     ours = ar.load_ar(tmp_path).model
     config = ours.config
     assert config.text.positions == 128 and config.text.yarn is not None
-    assert generate(ours, *pad(clips()), prompts(ours)) == said_by(theirs, ours)
+    assert generate(ours, *pad(clips()), prompts(ours)) == referee_tokens(theirs, ours)
     ours.language_model.config = replace(config.text, yarn=None)
-    assert generate(ours, *pad(clips()), prompts(ours)) != said_by(theirs, ours), "positions do not matter here"
+    assert generate(ours, *pad(clips()), prompts(ours)) != referee_tokens(theirs, ours), "positions do not matter here"
 
 
 def test_greedy_tokens_equal_the_referees_alone_and_in_a_batch(pair: tuple[Any, ArModel]) -> None:
     theirs, ours = pair
-    wanted = said_by(theirs, ours)
+    wanted = referee_tokens(theirs, ours)
     assert len({tuple(row) for row in wanted}) == len(FRAMES), "the clips do not matter: the test proves nothing"
-    alone = [generate(ours, *pad([one]), [asked])[0] for one, asked in zip(clips(), prompts(ours), strict=True)]
+    alone = [generate(ours, *pad([clip]), [asked])[0] for clip, asked in zip(clips(), prompts(ours), strict=True)]
     assert alone == wanted
     assert generate(ours, *pad(clips()), prompts(ours)) == wanted
 
@@ -92,15 +92,15 @@ def test_reading_in_pieces_equals_reading_at_once(pair: tuple[Any, ArModel]) -> 
     lengths = torch.tensor([23, 9, 17])
     whole = lm.hidden(embeddings, lengths)
     cache = KVCache(ours.config.text, 3, 30)
-    found: list[list[Tensor]] = [[], [], []]
+    pieces: list[list[Tensor]] = [[], [], []]
     for start, end in ((0, 5), (5, 6), (6, 14), (14, 23)):
         new = (lengths.clamp(max=end) - start).clamp(min=0).tolist()
         hidden = lm.extend(embeddings[:, start:end], new, cache)
         for row, count in enumerate(new):
-            found[row].append(hidden[row, :count])
+            pieces[row].append(hidden[row, :count])
     assert cache.lengths == lengths.tolist()
     for row, length in enumerate(lengths.tolist()):
-        torch.testing.assert_close(torch.cat(found[row]), whole[row, :length], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat(pieces[row]), whole[row, :length], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -115,10 +115,10 @@ def test_a_broken_neighbour_is_never_seen(pair: tuple[Any, ArModel]) -> None:
     _, ours = pair
     broken = clips()
     broken[3] = broken[3] * torch.nan
-    clean, heard = (ours(*pad(rows), prompts(ours)) for rows in (clips(), broken))
+    clean, disturbed = (ours(*pad(rows), prompts(ours)) for rows in (clips(), broken))
     for row, size in enumerate(clean[1].tolist()):
         if row != 3:
-            torch.testing.assert_close(heard[0][row, :size], clean[0][row, :size])
+            torch.testing.assert_close(disturbed[0][row, :size], clean[0][row, :size])
 
 
 @torch.no_grad()
@@ -129,11 +129,11 @@ def test_rows_of_a_cache_can_be_dropped_doubled_and_moved(pair: tuple[Any, ArMod
     for first, second in (([4, 1, 4], [0, 2, 1, 1]), ([0, 4, 2, 3], [3, 1, 2]), ([0, 1], [1]), ([1, 1, 1, 1, 1], [4])):
         cache = ours.cache(len(FRAMES), max(map(len, prompts(ours))) + STEPS)
         ours.prefill(prompts(ours), audio, cache)
-        one = ours.step([wanted[row][0] for row in first], first, cache).argmax(dim=-1).tolist()
-        assert one == [wanted[row][1] for row in first]
+        tokens = ours.step([wanted[row][0] for row in first], first, cache).argmax(dim=-1).tolist()
+        assert tokens == [wanted[row][1] for row in first]
         kept = [first[row] for row in second]
-        two = ours.step([wanted[row][1] for row in kept], second, cache).argmax(dim=-1).tolist()
-        assert two == [wanted[row][2] for row in kept]
+        tokens = ours.step([wanted[row][1] for row in kept], second, cache).argmax(dim=-1).tolist()
+        assert tokens == [wanted[row][2] for row in kept]
 
 
 @torch.no_grad()

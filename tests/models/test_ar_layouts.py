@@ -102,8 +102,8 @@ def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) 
     x, lengths = pad([clips()[4]])
     asked = prompts(ours)[4]
     count = ours.projector.num_tokens(len(x[0]))
-    said = adapted(input_ids=torch.tensor([asked]), input_features=x, input_features_mask=torch.ones(1, count) > 0)
-    wanted = said.logits / ours.config.text.logits_scaling
+    output = adapted(input_ids=torch.tensor([asked]), input_features=x, input_features_mask=torch.ones(1, count) > 0)
+    wanted = output.logits / ours.config.text.logits_scaling
     torch.testing.assert_close(ours(x, lengths, [asked])[0], wanted, atol=1e-4, rtol=1e-4)
     if place == "in both":
         halved = {name: tensor.bfloat16() for name, tensor in adapters.items()}  # a copy of less precision is a copy
@@ -126,10 +126,10 @@ def test_adapters_are_merged_once_wherever_they_are(tmp_path: Path, place: str) 
 @pytest.mark.parametrize(("config", "tensors", "projector"), [(ArConfig(), 938, 35.7), (plus_config(), 937, 39.9)])
 def test_full_size_models_have_the_published_tensors(config: ArConfig, tensors: int, projector: float) -> None:
     with torch.device("meta"):
-        made = ArModel(config).state_dict()
-    counters = [name for name, tensor in made.items() if not tensor.is_floating_point()]
-    assert (len(made) - len(counters), len(counters)) == (tensors, 16)
-    size = sum(tensor.numel() for name, tensor in made.items() if name.startswith("projector."))
+        state = ArModel(config).state_dict()
+    counters = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+    assert (len(state) - len(counters), len(counters)) == (tensors, 16)
+    size = sum(tensor.numel() for name, tensor in state.items() if name.startswith("projector."))
     assert size / 1e6 == pytest.approx(projector, abs=0.06)
     shapes = {
         "projector.query": (1, 3, 1024),
@@ -146,8 +146,8 @@ def test_full_size_models_have_the_published_tensors(config: ArConfig, tensors: 
         "language_model.model.embed_tokens.weight": (100_353, 2048),
         "encoder.layers.15.attn.rel_pos_emb.weight": (1025, 128),
     }
-    assert {name: tuple(made[name].shape) for name in shapes} == shapes
-    assert ("language_model.lm_head.weight" in made) is not config.text.tie_word_embeddings
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    assert ("language_model.lm_head.weight" in state) is not config.text.tie_word_embeddings
 
 
 @pytest.mark.parametrize("config", [ArConfig(), plus_config()], ids=["2b", "2b-plus"])
@@ -157,7 +157,7 @@ def test_full_size_models_have_the_referees_names_and_shapes(config: ArConfig) -
     kind = "GraniteSpeechPlus" if config.kind == "granite_speech_plus" else "GraniteSpeech"
     values = config.to_dict()
     encoder = {key: value for key, value in values["encoder_config"].items() if key != "model_type"}
-    made = getattr(transformers, f"{kind}Config")(
+    referee_config = getattr(transformers, f"{kind}Config")(
         encoder_config=encoder,
         projector_config=values["projector_config"],
         text_config=values["text_config"],
@@ -165,7 +165,7 @@ def test_full_size_models_have_the_referees_names_and_shapes(config: ArConfig) -
         tie_word_embeddings=config.text.tie_word_embeddings,
     )
     with torch.device("meta"):
-        theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(made).state_dict()
+        theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(referee_config).state_dict()
         ours = ArModel(config).state_dict()
     renamed = AR_LAYOUT.rename(theirs, Path("referee"))
     if config.text.tie_word_embeddings:

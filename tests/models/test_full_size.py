@@ -107,8 +107,8 @@ def test_the_recipe_makes_the_published_model(
     config = nar_config(recipe, tokenizer)
     assert config == NarConfig(languages=config.languages)
     with torch.device("meta"):
-        made = NarModel(config).state_dict()
-    assert {name: tensor.shape for name, tensor in made.items()} == {
+        state = NarModel(config).state_dict()
+    assert {name: tensor.shape for name, tensor in state.items()} == {
         name: tensor.shape for name, tensor in tensors.items()
     }
 

@@ -39,8 +39,8 @@ def test_causal_logits_equal_transformers(tied: bool) -> None:
     transformers = pytest.importorskip("transformers")
     ours = seeded(replace(TINY, tie_word_embeddings=tied))
     referee = transformers.GraniteForCausalLM(transformers.GraniteConfig(**ours.config.to_dict())).eval()
-    found = referee.load_state_dict(ours.state_dict(), strict=False)
-    assert found.unexpected_keys == [] and found.missing_keys == (["lm_head.weight"] if tied else [])
+    mismatch = referee.load_state_dict(ours.state_dict(), strict=False)
+    assert mismatch.unexpected_keys == [] and mismatch.missing_keys == (["lm_head.weight"] if tied else [])
     ids = torch.randint(0, TINY.vocab_size, (3, 17), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = referee(ids).logits
@@ -55,9 +55,9 @@ def test_batched_equals_single(causal: bool) -> None:
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=7)
     with torch.no_grad():
         together = model(ids, torch.tensor([9, 1, 14]), causal=causal)
-        for row, one in enumerate(rows):
-            alone = model(one[None], torch.tensor([len(one)]), causal=causal)[0]
-            torch.testing.assert_close(together[row, : len(one)], alone, atol=1e-5, rtol=1e-5)
+        for row, tokens in enumerate(rows):
+            alone = model(tokens[None], torch.tensor([len(tokens)]), causal=causal)[0]
+            torch.testing.assert_close(together[row, : len(tokens)], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_only_the_causal_model_hides_the_future() -> None:

@@ -63,17 +63,17 @@ TORCH = {"torch", "nn", "F", "functional", "aten"}
 
 def barred(source: str) -> list[str]:
     """Layers and functions of PyTorch in a file whose bits depend on the batch."""
-    found = []
+    uses = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr in BARRED:
             owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
             if owner in TORCH:
-                found.append(f"line {node.lineno}: {owner}.{node.attr}, use {BARRED[node.attr]}")
+                uses.append(f"line {node.lineno}: {owner}.{node.attr}, use {BARRED[node.attr]}")
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
-            found += [f"line {node.lineno}: {one.name}, from torch" for one in node.names if one.name in BARRED]
+            uses += [f"line {node.lineno}: {alias.name}, from torch" for alias in node.names if alias.name in BARRED]
         if isinstance(node, ast.Attribute) and node.attr == "sigmoid" and not isinstance(node.value, ast.Name):
-            found.append(f"line {node.lineno}: .sigmoid(), use invariant.silu or glu")
-    return found
+            uses.append(f"line {node.lineno}: .sigmoid(), use invariant.silu or glu")
+    return uses
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.name)
@@ -165,7 +165,7 @@ def tensors(output: Any) -> list[Tensor]:
         return [output] if output.is_floating_point() else []
     if dataclasses.is_dataclass(output):
         output = list(vars(output).values())
-    return [one for part in output for one in tensors(part)] if isinstance(output, (list, tuple)) else []
+    return [tensor for part in output for tensor in tensors(part)] if isinstance(output, (list, tuple)) else []
 
 
 def record(model: nn.Module, call: Callable[[], Any]) -> list[tuple[str, list[Tensor]]]:
@@ -173,7 +173,9 @@ def record(model: nn.Module, call: Callable[[], Any]) -> list[tuple[str, list[Te
     seen: list[tuple[str, list[Tensor]]] = []
     hooks = [
         module.register_forward_hook(
-            lambda _module, _inputs, output, name=name: seen.append((name, [one.clone() for one in tensors(output)]))
+            lambda _module, _inputs, output, name=name: seen.append(
+                (name, [tensor.clone() for tensor in tensors(output)])
+            )
         )
         for name, module in model.named_modules()
     ]
@@ -210,7 +212,7 @@ def check(
     for scene, who, filling in scenes:
         x = nn.utils.rnn.pad_sequence(scene, batch_first=True, padding_value=filling)
         x = torch.nn.functional.pad(x, (0, 0, 0, 7), value=filling)
-        together = record(model, lambda x=x, scene=scene: call(x, torch.tensor([len(one) for one in scene])))  # type: ignore[misc]
+        together = record(model, lambda x=x, scene=scene: call(x, torch.tensor([len(row) for row in scene])))  # type: ignore[misc]
         for row, number in enumerate(who):
             if number is None:
                 continue
@@ -349,7 +351,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(
     recognizer = load_model(folder, dtype=dtype, **options).recognizer
     task = Task(words=options == {"drafts": "none"})
     alone = [recognize_clips(recognizer, [clip], task)[0] for clip in clips]
-    assert len({one.text for one in alone}) > 2
+    assert len({hypothesis.text for hypothesis in alone}) > 2
     assert recognize_clips(recognizer, clips, task) == alone
     assert recognize_clips(recognizer, clips[::-1], task) == alone[::-1]
     assert recognize_clips(recognizer, [clips[2], clips[2], clips[0]], task) == [alone[2], alone[2], alone[0]]

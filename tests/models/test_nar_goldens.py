@@ -124,11 +124,11 @@ def test_edits_of_the_golden_drafts_equal_the_golden_ones(
     slots, slot_lengths = slot_batch(drafts, model.config.blank_token_id, model.config.min_edit_sequence_length)
     for clip in CLIPS:
         output, row = rows[clip]
-        one = slice(row, row + 1)
+        batch_row = slice(row, row + 1)
         with torch.no_grad():
             hidden = model.read(
-                output.audio_embeds[one],
-                output.audio_lengths[one],
+                output.audio_embeds[batch_row],
+                output.audio_lengths[batch_row],
                 slots[clip : clip + 1],
                 slot_lengths[clip : clip + 1],
             )

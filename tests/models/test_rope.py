@@ -64,8 +64,8 @@ def referee(rope: dict[str, Any], key: str = "rope_parameters") -> Any:
 
 def same(theirs: Any, rope: dict[str, Any], key: str = "rope_parameters") -> GraniteLM:
     ours = GraniteLM(LMConfig.from_dict({**SMALL, key: rope}))
-    found = ours.load_state_dict(theirs.state_dict(), strict=False)
-    assert not found.missing_keys and not found.unexpected_keys
+    mismatch = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert not mismatch.missing_keys and not mismatch.unexpected_keys
     return ours.eval()
 
 
@@ -95,13 +95,13 @@ def test_logits_and_greedy_tokens_beyond_the_original_positions_equal_the_refere
         torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
         whole = ours.hidden(ours.embed(ids), torch.tensor([4200]))
         torch.testing.assert_close(ours.logits(whole[0, -150:]), wanted, atol=1e-4, rtol=0)
-        said = theirs.generate(ids, max_new_tokens=40, min_new_tokens=40, do_sample=False, eos_token_id=None)
+        generated = theirs.generate(ids, max_new_tokens=40, min_new_tokens=40, do_sample=False, eos_token_id=None)
         tokens = [logits[-1].argmax().view(1, 1)]
         while len(tokens) < 40:
             hidden = ours.extend(ours.embed(tokens[-1]), [1], cache)
             tokens.append(ours.logits(hidden[:, -1]).argmax(dim=-1)[:, None])
-        assert torch.cat(tokens, dim=1).tolist() == said[:, 4200:].tolist()
-        assert len(set(said[0, 4200:].tolist())) > 5, "it says the same whatever it reads: the test proves nothing"
+        assert torch.cat(tokens, dim=1).tolist() == generated[:, 4200:].tolist()
+        assert len(set(generated[0, 4200:].tolist())) > 5, "it says the same whatever it reads: the test proves nothing"
         ours.config = replace(ours.config, yarn=None)
         whole = ours.hidden(ours.embed(ids), torch.tensor([4200]))
         assert not torch.allclose(ours.logits(whole[0, -150:]), wanted, atol=1e-2), "positions do not matter here"
