@@ -54,7 +54,7 @@ def recognizer_of(folder: Path, drafts: SpeculativeOptions | None = None, **opti
 
 def with_speaker_embedder(folder: Path) -> Path:
     """A Plus checkpoint whose speaker embedder tells noise from tones."""
-    made = tiny_ar_checkpoint(folder, "granite_speech_plus", drafts=True)
+    checkpoint = tiny_ar_checkpoint(folder, "granite_speech_plus", drafts=True)
     torch.manual_seed(3)
     embedder = hearing_all_bands(SpeakerEmbedder(8))
     with torch.no_grad():  # what all sound has in common is taken away, so that two kinds point to two sides
@@ -62,8 +62,8 @@ def with_speaker_embedder(folder: Path) -> Path:
         states = F.normalize(F.relu(embedder.linear(embedder.lstm(halves)[1][0][-1])), dim=-1)
         embedder.centre.copy_(states.mean(dim=0))
         embedder.out.bias.zero_()
-    save_embedder(embedder, made / SPEAKER_HEAD)
-    return made
+    save_embedder(embedder, checkpoint / SPEAKER_HEAD)
+    return checkpoint
 
 
 def hears(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:

@@ -40,9 +40,9 @@ def test_each_kind_of_checkpoint_is_told_apart(folders: dict[str, Path]) -> None
     kinds = {name: load_model(folder).recognizer for name, folder in folders.items()}
     assert isinstance(kinds["nar"], NarRecognizer)
     for name in ("granite_speech", "granite_speech_plus"):
-        made = kinds[name]
-        assert isinstance(made, ArRecognizer) and isinstance(made, Recognizer)
-        assert made.model.config.kind == name and made.languages == ("en", "de")
+        recognizer = kinds[name]
+        assert isinstance(recognizer, ArRecognizer) and isinstance(recognizer, Recognizer)
+        assert recognizer.model.config.kind == name and recognizer.languages == ("en", "de")
 
 
 def test_a_draft_that_is_verified_exactly_changes_nothing(
@@ -50,39 +50,41 @@ def test_a_draft_that_is_verified_exactly_changes_nothing(
 ) -> None:
     recognizer = recognizer_of(folders["granite_speech"])
     wanted = recognize_clips(recognizer, CLIPS, Task())
-    assert all(one.accepted is None and one.draft is None for one in wanted)
+    assert all(hypothesis.accepted is None and hypothesis.draft is None for hypothesis in wanted)
     recognizer.drafts = SpeculativeOptions("exact")
-    cut = [text[: 2 + 3 * row] + "zq" for row, text in enumerate(one.text for one in wanted)]
-    whole = [one.text for one in wanted]
+    cut = [text[: 2 + 3 * row] + "zq" for row, text in enumerate(hypothesis.text for hypothesis in wanted)]
+    whole = [hypothesis.text for hypothesis in wanted]
     for drafts in (None, cut, whole):
         if drafts is not None:
             hears(monkeypatch, *drafts)
-        heard = recognize_clips(recognizer, CLIPS, Task())
-        assert [one.text for one in heard] == whole
-        assert all(one.accepted is not None and 0 <= one.accepted <= 1 for one in heard)
-    assert [one.accepted for one in heard] == [1.0] * len(CLIPS), "the model's own words were not accepted"
+        hypotheses = recognize_clips(recognizer, CLIPS, Task())
+        assert [hypothesis.text for hypothesis in hypotheses] == whole
+        assert all(hypothesis.accepted is not None and 0 <= hypothesis.accepted <= 1 for hypothesis in hypotheses)
+    assert [hypothesis.accepted for hypothesis in hypotheses] == [1.0] * len(CLIPS), (
+        "the model's own words were not accepted"
+    )
 
 
 def test_a_sure_draft_is_taken_unseen_in_fast_mode_only(folders: dict[str, Path]) -> None:
     recognizer = recognizer_of(folders["granite_speech"], SpeculativeOptions("fast", tau_ctc=100.0))
     fast = recognize_clips(recognizer, CLIPS, Task())
-    assert [one.text for one in fast] == [one.draft for one in fast]
-    assert {one.accepted for one in fast} == {1.0}
+    assert [hypothesis.text for hypothesis in fast] == [hypothesis.draft for hypothesis in fast]
+    assert {hypothesis.accepted for hypothesis in fast} == {1.0}
     recognizer.drafts = SpeculativeOptions("exact", tau_ctc=100.0)
     assert recognize_clips(recognizer, CLIPS, Task()) != fast
 
 
 def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
-    made = [
+    texts = [
         [
-            one.text
-            for one in recognize_clips(
+            hypothesis.text
+            for hypothesis in recognize_clips(
                 load_model(folders["granite_speech"], temperature=1.0, seed=seed).recognizer, CLIPS, Task()
             )
         ]
         for seed in (1, 1, 2)
     ]
-    assert made[0] == made[1] != made[2]
+    assert texts[0] == texts[1] != texts[2]
 
 
 @pytest.mark.parametrize(
@@ -134,16 +136,16 @@ def test_drafts_are_for_greedy_decoding(folders: dict[str, Path]) -> None:
 
 def test_silence_gives_no_text_and_changes_no_neighbour(recognizer: ArRecognizer) -> None:
     wanted = recognize_clips(recognizer, CLIPS[:2], Task())
-    heard = recognize_clips(recognizer, [silence(1.5), CLIPS[0], silence(0.5), CLIPS[1]], Task())
-    assert [one.text for one in heard] == ["", wanted[0].text, "", wanted[1].text]
+    hypotheses = recognize_clips(recognizer, [silence(1.5), CLIPS[0], silence(0.5), CLIPS[1]], Task())
+    assert [hypothesis.text for hypothesis in hypotheses] == ["", wanted[0].text, "", wanted[1].text]
 
 
 def test_a_used_up_budget_gives_the_partial_text_and_a_warning(recognizer: ArRecognizer) -> None:
     positions = len(recognizer.plan(Task()).prompt) + 30
     config = recognizer.model.config
     recognizer.model.config = replace(config, text=replace(config.text, max_position_embeddings=positions))
-    (heard,) = recognize_clips(recognizer, [CLIPS[0]], Task())
-    assert [notice.code for notice in heard.warnings] == ["truncated"] and heard.text
+    (hypothesis,) = recognize_clips(recognizer, [CLIPS[0]], Task())
+    assert [notice.code for notice in hypothesis.warnings] == ["truncated"] and hypothesis.text
 
 
 MODES = (None, SpeculativeOptions("exact"))
@@ -170,8 +172,8 @@ def test_what_people_repeat_is_kept(
     hears(monkeypatch, draft.strip())
     monkeypatch.setattr("redline.recognizer.ar_batch.token_budget", lambda *rest: 1000)
     Script(recognizer, monkeypatch, text.strip(), draft.strip())
-    (heard,) = recognize_clips(recognizer, [CLIPS[0]], Task())
-    assert heard.text == text.strip() and not heard.warnings
+    (hypothesis,) = recognize_clips(recognizer, [CLIPS[0]], Task())
+    assert hypothesis.text == text.strip() and not hypothesis.warnings
 
 
 @pytest.mark.parametrize("draft", ["and so it is", "it is it is", "no no no no no no no"])
@@ -185,9 +187,9 @@ def test_a_loop_that_nobody_says_gives_way_to_the_draft_the_same_in_every_mode(
         hears(monkeypatch, draft)
         monkeypatch.setattr("redline.recognizer.ar_batch.token_budget", lambda *rest: 700)
         Script(recognizer, monkeypatch, "so " + loop * 900, draft)
-        (heard,) = recognize_clips(recognizer, [CLIPS[0]], Task())
-        assert heard.text == draft and "draft is given" in heard.warnings[0].message
-        answers.append((heard.text, heard.warnings))
+        (hypothesis,) = recognize_clips(recognizer, [CLIPS[0]], Task())
+        assert hypothesis.text == draft and "draft is given" in hypothesis.warnings[0].message
+        answers.append((hypothesis.text, hypothesis.warnings))
     assert answers[0] == answers[1]
 
 
@@ -198,27 +200,27 @@ def test_a_loop_is_cut_where_no_draft_can_stand_in(plus: ArRecognizer, monkeypat
     letters = "redline.recognizer.ar_batch.decode_characters"
     monkeypatch.setattr(letters, lambda row: "no no")  # the letters are the evidence
     Script(plus, monkeypatch, "my " + "no " * 900)
-    (heard,) = recognize_clips(plus, [CLIPS[0]], Task())
-    assert heard.text == "my no" and "cut off" in heard.warnings[0].message
+    (hypothesis,) = recognize_clips(plus, [CLIPS[0]], Task())
+    assert hypothesis.text == "my no" and "cut off" in hypothesis.warnings[0].message
     monkeypatch.setattr(letters, lambda row: "no" * 60)
     Script(plus, monkeypatch, "so " + "no " * 60)
-    (heard,) = recognize_clips(plus, [CLIPS[0]], Task())
-    assert heard.text == "so " + " ".join(["no"] * 60) and not heard.warnings
+    (hypothesis,) = recognize_clips(plus, [CLIPS[0]], Task())
+    assert hypothesis.text == "so " + " ".join(["no"] * 60) and not hypothesis.warnings
 
 
 def test_time_tags_become_words(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = says(monkeypatch, "_ [T:20] so[T:60] it [T:90]")
-    (heard,) = recognize_clips(plus, [CLIPS[2]], Task(words=True))
+    (hypothesis,) = recognize_clips(plus, [CLIPS[2]], Task(words=True))
     assert "end time" in asked[0] or "imestam" in asked[0]
-    assert heard.text == "so it"
-    assert [(word.start, word.end, word.text) for word in heard.words] == [(0.2, 0.6, "so"), (0.6, 0.9, "it")]
+    assert hypothesis.text == "so it"
+    assert [(word.start, word.end, word.text) for word in hypothesis.words] == [(0.2, 0.6, "so"), (0.6, 0.9, "it")]
 
 
 @pytest.mark.parametrize("name", ["granite_speech", "nar"])
 def test_models_without_time_tags_align_their_words(folders: dict[str, Path], name: str) -> None:
-    (heard,) = recognize_clips(load_model(folders[name]).recognizer, [CLIPS[2]], Task(words=True))
-    assert " ".join(word.text for word in heard.words) == " ".join(heard.text.split())
-    times = [time for word in heard.words for time in (word.start, word.end)]
+    (hypothesis,) = recognize_clips(load_model(folders[name]).recognizer, [CLIPS[2]], Task(words=True))
+    assert " ".join(word.text for word in hypothesis.words) == " ".join(hypothesis.text.split())
+    times = [time for word in hypothesis.words for time in (word.start, word.end)]
     assert times == sorted(times) and times[0] >= 0 and times[-1] <= CLIPS[2].duration
 
 
@@ -232,18 +234,18 @@ def test_a_text_has_its_times_ready_and_a_translation_has_none(folders: dict[str
 
 def test_speaker_tags_become_turns_with_times(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, "[SPEAKER 1]: so it is [SPEAKER 2]: is it")
-    (heard,) = recognize_clips(plus, [CLIPS[2]], Task(speakers=True))
-    assert heard.text == "so it is is it"
-    assert [(turn.speaker, turn.text) for turn in heard.turns] == [("1", "so it is"), ("2", "is it")]
-    assert [word.speaker for word in heard.words] == ["1"] * 3 + ["2"] * 2
-    first, second = heard.turns
+    (hypothesis,) = recognize_clips(plus, [CLIPS[2]], Task(speakers=True))
+    assert hypothesis.text == "so it is is it"
+    assert [(turn.speaker, turn.text) for turn in hypothesis.turns] == [("1", "so it is"), ("2", "is it")]
+    assert [word.speaker for word in hypothesis.words] == ["1"] * 3 + ["2"] * 2
+    first, second = hypothesis.turns
     assert 0 <= first.start < first.end <= second.start <= second.end <= CLIPS[2].duration
 
 
 def test_an_answer_that_names_no_speaker_is_told(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, "so it is")
-    (heard,) = recognize_clips(plus, [CLIPS[2]], Task(speakers=True))
-    assert heard.text == "so it is" and "no-speaker" in [notice.code for notice in heard.warnings]
+    (hypothesis,) = recognize_clips(plus, [CLIPS[2]], Task(speakers=True))
+    assert hypothesis.text == "so it is" and "no-speaker" in [notice.code for notice in hypothesis.warnings]
 
 
 def test_an_answer_goes_on_from_that_of_the_window_before(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +267,9 @@ def test_an_answer_goes_on_from_that_of_the_window_before(plus: ArRecognizer, mo
 def test_a_prefix_begins_the_answer_and_is_left_out(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = says(monkeypatch, "it is", "it[T:50] is[T:90]")
     for task in (Task(prefix="and so", words=False), Task(prefix="and[T:10] so[T:20]", words=True)):
-        (found,) = recognize_clips(plus, [CLIPS[2]], task)
-        assert asked[-1].endswith(str(task.prefix)) and found.text == "it is"
-    assert [(word.start, word.end, word.text) for word in found.words] == [(0.2, 0.5, "it"), (0.5, 0.9, "is")]
+        (hypothesis,) = recognize_clips(plus, [CLIPS[2]], task)
+        assert asked[-1].endswith(str(task.prefix)) and hypothesis.text == "it is"
+    assert [(word.start, word.end, word.text) for word in hypothesis.words] == [(0.2, 0.5, "it"), (0.5, 0.9, "is")]
 
 
 def full_size(config: ArConfig, tokenizer: Tokenizer) -> ArRecognizer:
@@ -302,10 +304,10 @@ def test_words_of_a_model_that_trusts_its_draft_are_aligned(plus: ArRecognizer) 
 def test_a_trusted_draft_is_the_text(folders: dict[str, Path]) -> None:
     recognizer = recognizer_of(folders["granite_speech_plus"])
     recognizer.drafts = SpeculativeOptions()
-    drafts = [one.draft for one in recognize_clips(recognizer, CLIPS, Task())]
+    drafts = [hypothesis.draft for hypothesis in recognize_clips(recognizer, CLIPS, Task())]
     recognizer.drafts = SpeculativeOptions("trust")
     trusted = recognize_clips(recognizer, CLIPS, Task())
-    assert [one.text for one in trusted] == [draft or "" for draft in drafts]
+    assert [hypothesis.text for hypothesis in trusted] == [draft or "" for draft in drafts]
     assert any(drafts) and recognizer.limits(Task()).max_s == 30.0
     assert recognizer.limits(Task(prompt="what is said?")).max_s == 60.0  # a prompt is for the language model
 
@@ -345,7 +347,9 @@ def test_keywords_that_are_not_said_change_nothing_where_the_draft_stands(
 ) -> None:
     recognizer = recognizer_of(folders["granite_speech"], SpeculativeOptions(mode, tau_ctc=100.0))
     plain = recognize_clips(recognizer, CLIPS, task)
-    assert any(one.text for one in plain) and all(one.accepted == 1.0 for one in plain if one.text)
+    assert any(hypothesis.text for hypothesis in plain) and all(
+        hypothesis.accepted == 1.0 for hypothesis in plain if hypothesis.text
+    )
     assert recognize_clips(recognizer, CLIPS, replace(task, keywords=NOT_SAID)) == plain
 
 

@@ -54,12 +54,12 @@ def alone(recognizer: ArRecognizer, request: Request) -> Hypothesis | RedlineErr
     return answer
 
 
-def assert_same(one: Hypothesis | RedlineError, other: Hypothesis | RedlineError) -> None:
-    if isinstance(one, Hypothesis) and isinstance(other, Hypothesis):
-        assert one == other
-        assert (one.timing and one.timing()) == (other.timing and other.timing())
+def assert_same(outcome: Hypothesis | RedlineError, other: Hypothesis | RedlineError) -> None:
+    if isinstance(outcome, Hypothesis) and isinstance(other, Hypothesis):
+        assert outcome == other
+        assert (outcome.timing and outcome.timing()) == (other.timing and other.timing())
     else:
-        assert (type(one), str(one)) == (type(other), str(other))
+        assert (type(outcome), str(outcome)) == (type(other), str(other))
 
 
 def assert_alone_equals_in_the_batch(recognizer: ArRecognizer, requests: Sequence[Request]) -> list[Any]:
@@ -194,7 +194,7 @@ def test_exact_drafts_change_no_answer_of_a_mixed_batch(folders: dict[str, Path]
         answers = []
         for drafts in (None, SpeculativeOptions("exact")):
             recognizer = recognizer_of(folders[kind], drafts, loops=RepetitionOptions(copies=3, tokens=4))
-            answers.append([(one.text, one.warnings) for one in recognizer.recognize(requests)])  # type: ignore[union-attr]
+            answers.append([(hypothesis.text, hypothesis.warnings) for hypothesis in recognizer.recognize(requests)])  # type: ignore[union-attr]
         assert answers[0] == answers[1]
         assert any(notices for _, notices in answers[0]), "nothing goes in circles: the test proves nothing"
 

@@ -38,11 +38,15 @@ def test_each_word_has_a_speaker_and_each_speaker_an_embedding(
     clips = [two_sounds(5.0, 1), two_sounds(6.1, 2), two_sounds(0.7, 3)]
     together = recognize_clips(recognizer, clips, Task(speakers=True))
     assert together == [recognize_clips(recognizer, [clip], Task(speakers=True))[0] for clip in clips]
-    for one in together:
-        assert one.text == " ".join(turn.text for turn in one.turns) == "so it is and it was so"
-        assert [word.speaker for word in one.words] == [turn.speaker for turn in one.turns for _ in turn.text.split()]
-        assert {voice.speaker for voice in one.speaker_embeddings} == {turn.speaker for turn in one.turns}
-        assert all(np.linalg.norm(voice.vector) == pytest.approx(1.0, abs=1e-5) for voice in one.speaker_embeddings)
+    for hypothesis in together:
+        assert hypothesis.text == " ".join(turn.text for turn in hypothesis.turns) == "so it is and it was so"
+        assert [word.speaker for word in hypothesis.words] == [
+            turn.speaker for turn in hypothesis.turns for _ in turn.text.split()
+        ]
+        assert {voice.speaker for voice in hypothesis.speaker_embeddings} == {turn.speaker for turn in hypothesis.turns}
+        assert all(
+            np.linalg.norm(voice.vector) == pytest.approx(1.0, abs=1e-5) for voice in hypothesis.speaker_embeddings
+        )
     assert len(together[0].speaker_embeddings) > 1, "the two halves sound alike: the test proves nothing"
     limits = recognizer.limits(Task(speakers=True))
     assert not limits.needs_previous and limits.max_s == 30.0
@@ -50,9 +54,9 @@ def test_each_word_has_a_speaker_and_each_speaker_an_embedding(
 
 def test_a_prefix_keeps_its_speakers_and_is_left_out(recognizer: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     hears(monkeypatch, "so it is and it was so")
-    (found,) = recognize_clips(recognizer, [two_sounds(2.0, 1)], Task(speakers=True, prefix="[Speaker 4]: so it"))
-    assert found.text == "is and it was so" == " ".join(turn.text for turn in found.turns)
-    assert found.turns[0].speaker == "4"
+    (hypothesis,) = recognize_clips(recognizer, [two_sounds(2.0, 1)], Task(speakers=True, prefix="[Speaker 4]: so it"))
+    assert hypothesis.text == "is and it was so" == " ".join(turn.text for turn in hypothesis.turns)
+    assert hypothesis.turns[0].speaker == "4"
 
 
 def test_what_is_asked_is_checked_without_a_prompt_too(recognizer: ArRecognizer) -> None:
@@ -70,8 +74,8 @@ def test_a_telephone_is_warned_of(recognizer: ArRecognizer, monkeypatch: pytest.
     spectrum = np.fft.rfft(wide)
     spectrum[round(len(spectrum) * 3400 / 8000) :] = 0.0
     clips = [Waveform(wave.astype(np.float32)) for wave in (wide, np.fft.irfft(spectrum))]
-    found = recognize_clips(recognizer, clips, Task(speakers=True))
-    assert [[notice.code for notice in one.warnings] for one in found] == [[], ["narrow-band"]]
+    hypotheses = recognize_clips(recognizer, clips, Task(speakers=True))
+    assert [[notice.code for notice in hypothesis.warnings] for hypothesis in hypotheses] == [[], ["narrow-band"]]
     assert recognize_clips(recognizer, clips[1:], Task())[0].warnings == ()
 
 

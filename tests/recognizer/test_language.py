@@ -50,8 +50,8 @@ def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
     path.write_text(tokenizer._core.to_str(), encoding="utf-8")
     loaded, _, _ = nar.load_nar(nar.save_nar(tmp_path / "model", model, path))
     assert loaded.language_head is not None and loaded.language_head.languages == ("en", "de")
-    heard = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(1.0)], Task())
-    assert [one.language for one in heard] == ["de"]
+    hypotheses = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(1.0)], Task())
+    assert [hypothesis.language for hypothesis in hypotheses] == ["de"]
     model.language_head = None
     assert recognize_clips(NarRecognizer(model, tokenizer, name="x"), [tone(1.0)], Task())[0].language is None
 
@@ -83,8 +83,8 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
     assert config.languages == ("en", "de") and model.language_head is not None
     averages = load_file(tmp_path / "run" / "encoder" / "state.safetensors")
     assert torch.allclose(model.language_head.out.weight, averages["ema.language_head.out.weight"], atol=1e-2)
-    (heard,) = recognize_clips(load_model(tmp_path / "run" / "model").recognizer, [tone(1.0)], Task())
-    assert heard.language in ("en", "de")
+    (hypothesis,) = recognize_clips(load_model(tmp_path / "run" / "model").recognizer, [tone(1.0)], Task())
+    assert hypothesis.language in ("en", "de")
 
     books = tmp_path / "books"
     for name, words in (("en", WORDS[:7]), ("de", WORDS[7:])):
@@ -108,18 +108,18 @@ def test_a_model_of_two_languages_learns_to_tell_them_apart(tmp_path: Path) -> N
         build(spliced, Materials(data, tmp_path / "both", books), ("lm",), silent)
 
     further = replace(recipe, vocab_size=280, encoder_from=str(tmp_path / "run" / "model"))
-    said: list[str] = []
-    build(further, Materials(data, tmp_path / "more"), ("tokenizer", "encoder"), said.append)
-    assert any("new are out_bpe.weight, out_bpe.bias" in line for line in said)
+    messages: list[str] = []
+    build(further, Materials(data, tmp_path / "more"), ("tokenizer", "encoder"), messages.append)
+    assert any("new are out_bpe.weight, out_bpe.bias" in line for line in messages)
 
 
 def test_an_encoder_begins_with_the_rows_it_shares_with_another() -> None:
     sizes = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "dim_head": 8, "self_conditioning_layer": 1}
     small = EncoderConfig(**sizes, output_dim=100, bpe_output_dim=30)
     large = replace(small, output_dim=120, bpe_output_dim=40)
-    other, mine = ConformerEncoder(small), ConformerEncoder(large)
-    fresh = mine.out.weight[100:].clone()
-    assert transfer_encoder(mine, other) == ["out_bpe.weight", "out_bpe.bias"]
-    assert torch.equal(mine.layers[1].ff1.up_proj.weight, other.layers[1].ff1.up_proj.weight)
-    assert torch.equal(mine.out.weight[:100], other.out.weight) and torch.equal(mine.out.weight[100:], fresh)
-    assert torch.equal(mine.out_mid.weight[:, :100], other.out_mid.weight)
+    other, encoder = ConformerEncoder(small), ConformerEncoder(large)
+    fresh = encoder.out.weight[100:].clone()
+    assert transfer_encoder(encoder, other) == ["out_bpe.weight", "out_bpe.bias"]
+    assert torch.equal(encoder.layers[1].ff1.up_proj.weight, other.layers[1].ff1.up_proj.weight)
+    assert torch.equal(encoder.out.weight[:100], other.out.weight) and torch.equal(encoder.out.weight[100:], fresh)
+    assert torch.equal(encoder.out_mid.weight[:, :100], other.out_mid.weight)

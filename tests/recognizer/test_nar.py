@@ -45,7 +45,7 @@ def test_it_is_a_recognizer(recognizer: NarRecognizer) -> None:
 
 def test_batched_equals_single(recognizer: NarRecognizer) -> None:
     together = recognize_clips(recognizer, CLIPS, Task())
-    assert any(one.text for one in together)
+    assert any(hypothesis.text for hypothesis in together)
     for clip, batched in zip(CLIPS, together, strict=True):
         (alone,) = recognize_clips(recognizer, [clip], Task())
         assert (alone.text, alone.draft, alone.edits) == (batched.text, batched.draft, batched.edits)
@@ -54,11 +54,11 @@ def test_batched_equals_single(recognizer: NarRecognizer) -> None:
 
 def test_edits_lead_from_the_draft_to_the_text(recognizer: NarRecognizer) -> None:
     together = recognize_clips(recognizer, CLIPS, Task())
-    assert any(edit.op != "keep" for one in together for edit in one.edits)
-    for one in together:
-        assert "".join(edit.draft for edit in one.edits).strip() == one.draft
-        assert "".join(edit.text for edit in one.edits).strip() == one.text
-        assert one.confidence is None or 0 < one.confidence <= 1
+    assert any(edit.op != "keep" for hypothesis in together for edit in hypothesis.edits)
+    for hypothesis in together:
+        assert "".join(edit.draft for edit in hypothesis.edits).strip() == hypothesis.draft
+        assert "".join(edit.text for edit in hypothesis.edits).strip() == hypothesis.text
+        assert hypothesis.confidence is None or 0 < hypothesis.confidence <= 1
 
 
 @pytest.mark.parametrize("task", [Task("translate"), Task(language="fr")])
@@ -69,9 +69,9 @@ def test_what_it_cannot_do_is_refused_before_there_are_clips(recognizer: NarReco
 
 
 def test_a_checkpoint_for_tests_is_the_same_every_time(tmp_path: Path) -> None:
-    one, two = (tiny_checkpoint(tmp_path / name) for name in ("one", "two"))
-    for file in sorted(path.name for path in one.iterdir()):
-        assert (one / file).read_bytes() == (two / file).read_bytes()
+    first, second = (tiny_checkpoint(tmp_path / name) for name in ("one", "two"))
+    for file in sorted(path.name for path in first.iterdir()):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
 
 
 def _ngrams(recognizer: NarRecognizer, options: DraftOptions) -> NgramLM:
@@ -90,22 +90,26 @@ def test_drafts_that_are_read_along_are_the_same_in_a_batch(recognizer: NarRecog
         alone = [recognize_clips(recognizer, [clip], Task())[0] for clip in CLIPS]
     finally:
         recognizer.draft_lm = None
-    assert [(one.draft, one.text) for one in together] == [(one.draft, one.text) for one in alone]
-    assert [one.draft for one in together] != [one.draft for one in recognize_clips(recognizer, CLIPS, Task())]
+    assert [(hypothesis.draft, hypothesis.text) for hypothesis in together] == [
+        (hypothesis.draft, hypothesis.text) for hypothesis in alone
+    ]
+    assert [hypothesis.draft for hypothesis in together] != [
+        hypothesis.draft for hypothesis in recognize_clips(recognizer, CLIPS, Task())
+    ]
 
 
 def test_a_model_that_favours_its_draft_keeps_every_token(recognizer: NarRecognizer) -> None:
-    heard = {}
+    ops = {}
     try:
         for bias in (0.0, 1e4):
             recognizer.draft_lm = _ngrams(recognizer, DraftOptions(width=4, keep_bias=bias))
-            found = recognize_clips(recognizer, CLIPS, Task())
-            heard[bias] = {edit.op for one in found for edit in one.edits}
+            hypotheses = recognize_clips(recognizer, CLIPS, Task())
+            ops[bias] = {edit.op for hypothesis in hypotheses for edit in hypothesis.edits}
             # A favoured draft is not thereby a sure one.
-            assert all(one.confidence is None or one.confidence < 0.9 for one in found)
+            assert all(hypothesis.confidence is None or hypothesis.confidence < 0.9 for hypothesis in hypotheses)
     finally:
         recognizer.draft_lm = None
-    assert heard[1e4] == {"keep"} and {"replace", "insert"} & heard[0.0]
+    assert ops[1e4] == {"keep"} and {"replace", "insert"} & ops[0.0]
 
 
 def test_no_gradient_is_kept_of_the_search_for_a_draft(
@@ -124,7 +128,7 @@ def test_no_gradient_is_kept_of_the_search_for_a_draft(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "out_of_memory"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (MemoryError(), True),
@@ -132,10 +136,11 @@ def test_no_gradient_is_kept_of_the_search_for_a_draft(
         (RuntimeError("shape mismatch"), False),
     ],
 )
-def test_only_running_out_of_memory_is_the_fault_of_a_clip(error: Exception, told: bool) -> None:
+def test_only_running_out_of_memory_is_the_fault_of_a_clip(error: Exception, out_of_memory: bool) -> None:
     with (
         pytest.raises(
-            RecognitionError if told else RuntimeError, match="out of memory on 1 clips" if told else "shape"
+            RecognitionError if out_of_memory else RuntimeError,
+            match="out of memory on 1 clips" if out_of_memory else "shape",
         ),
         memory_errors([tone(1.0)]),
     ):
