@@ -64,10 +64,10 @@ def test_a_model_that_answers_can_be_fine_tuned(
     assert ArTuning.rule == "ar"
     options = FinetuneOptions(steps=3, lr=0.003, lora_rank=rank, train_encoder=encoder, blend=1.0, text="spoken")
     lines: list[str] = []
-    made = finetune(began, manifest, tmp_path / "run", options, lines.append)
+    tuned = finetune(began, manifest, tmp_path / "run", options, lines.append)
     assert any("loss" in line for line in lines)
-    old, new = (ar.load_ar(folder).model.state_dict() for folder in (began, made))
+    old, new = (ar.load_ar(folder).model.state_dict() for folder in (began, tuned))
     changed = {name.split(".")[0] for name, tensor in new.items() if not torch.equal(tensor, old[name])}
     assert changed == {"projector", "language_model", *(["encoder"] if encoder else [])}
     assert old.keys() == new.keys()
-    assert load_model(made).transcribe(read_manifest(manifest)[0].audio, vad=False).duration > 0
+    assert load_model(tuned).transcribe(read_manifest(manifest)[0].audio, vad=False).duration > 0

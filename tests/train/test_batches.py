@@ -30,8 +30,8 @@ def test_batches_of_an_epoch_can_be_resumed_anywhere(corpus: Path, tmp_path: Pat
     rest = list(source.epoch(3, skip=2))
     assert [batch.ids for batch in whole[2:]] == [batch.ids for batch in rest]
     assert sorted(identity for batch in whole for identity in batch.ids) == sorted(row.id for row in rows)
-    for one, two in zip(whole[2:], rest, strict=True):
-        torch.testing.assert_close(one.features, two.features, rtol=0, atol=0)
+    for wanted, resumed in zip(whole[2:], rest, strict=True):
+        torch.testing.assert_close(wanted.features, resumed.features, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("rule", ["nar", "native", "ar"])

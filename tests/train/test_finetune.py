@@ -53,7 +53,9 @@ def row(number: int, split: str = "") -> Utterance:
 
 def test_test_rows_never_teach_and_a_tenth_is_held_out_where_no_dev_is_named() -> None:
     train, dev = split_rows([*(row(n) for n in range(100)), row(100, "test")])
-    assert (len(train), len(dev)) == (90, 10) and not {one.id for one in train} & {one.id for one in dev}
+    assert (len(train), len(dev)) == (90, 10) and not {utterance.id for utterance in train} & {
+        utterance.id for utterance in dev
+    }
     assert split_rows([row(n) for n in range(100)]) == (train, dev), "the same every time"
     named = [row(0, "train"), row(1, "dev"), row(2, "test")]
     assert split_rows(named) == ([named[0]], [named[1]])
@@ -100,9 +102,9 @@ def test_a_run_goes_on_only_with_the_settings_and_data_it_began_with(corpus: Pat
     finetune(model, corpus, tmp_path, options, silent)
     with pytest.raises(ConfigError, match=r"began with lr 0\.001 \(now 0\.01\).*another --out"):
         finetune(model, corpus, tmp_path, replace(options, lr=1e-2), silent)
-    said: list[str] = []
-    finetune(model, corpus, tmp_path, replace(options, steps=3), said.append)
-    assert any("steps 3 instead of 2" in line for line in said), "more steps are welcome"
+    lines: list[str] = []
+    finetune(model, corpus, tmp_path, replace(options, steps=3), lines.append)
+    assert any("steps 3 instead of 2" in line for line in lines), "more steps are welcome"
     fewer = corpus.with_name("fewer.jsonl")
     fewer.write_text("\n".join(corpus.read_text().splitlines()[3:]))
     with pytest.raises(DataError, match=r"other data \(train: 20 utterances then, 17 now\)"):
@@ -113,10 +115,10 @@ def test_the_model_holds_what_made_it_and_no_path_of_this_machine(corpus: Path, 
     options = FinetuneOptions(steps=2, batch_s=8, lr=1e-3, text="spoken", noise_dir=None)
     target = finetune(model, corpus, tmp_path, options, silent)
     text = (target / RUN_RECORD).read_text()
-    found = json.loads(text)
-    assert found["settings"]["lr"] == 1e-3 and found["plan"]["steps"] == 2 and "edited_wer" in found["best"]
-    assert found["data"]["train"]["utterances"] == 20 and found["data"]["dev"]["speakers"] == 3
-    assert found["data"]["train"]["hours_by_language"].keys() == {"en"} and found["versions"]["torch"]
+    record = json.loads(text)
+    assert record["settings"]["lr"] == 1e-3 and record["plan"]["steps"] == 2 and "edited_wer" in record["best"]
+    assert record["data"]["train"]["utterances"] == 20 and record["data"]["dev"]["speakers"] == 3
+    assert record["data"]["train"]["hours_by_language"].keys() == {"en"} and record["versions"]["torch"]
     assert str(tmp_path) not in text and str(corpus.parent) not in text and "THE" not in text
     assert nar.load_nar(target)[1].languages == ("en",), "and it loads"
     assert json.loads((model / RUN_RECORD).read_text())["command"] == "train"
@@ -127,12 +129,12 @@ def test_rows_that_share_an_id_or_have_no_text_are_told(corpus: Path, model: Pat
     rows += [rows[0] | {"text": ""}, rows[0] | {"text": "..."}]
     shared = corpus.with_name("shared.jsonl")
     shared.write_text("\n".join(map(json.dumps, rows)))
-    said: list[str] = []
-    finetune(model, shared, tmp_path, FinetuneOptions(steps=1, batch_s=8, text="spoken"), said.append)
-    told = "\n".join(said)
-    assert "25 rows have the id of another" in told and "1 of 26 rows have no text" in told
-    assert "1 of 25 rows have no words that are spoken" in told and "20 utterances, " in told
-    assert "only 4 utterances with" in told and "points (95 %)" in told
+    lines: list[str] = []
+    finetune(model, shared, tmp_path, FinetuneOptions(steps=1, batch_s=8, text="spoken"), lines.append)
+    output = "\n".join(lines)
+    assert "25 rows have the id of another" in output and "1 of 26 rows have no text" in output
+    assert "1 of 25 rows have no words that are spoken" in output and "20 utterances, " in output
+    assert "only 4 utterances with" in output and "points (95 %)" in output
 
 
 def test_a_disk_that_fills_at_the_end_leaves_no_half_model(

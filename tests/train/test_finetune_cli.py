@@ -20,7 +20,7 @@ def test_the_command_tells_what_was_gained(corpus: Path, model: Path, tmp_path: 
     assert result.exit_code == 0, result.output
     assert "before" in result.stdout and "after" in result.stdout and "after against before" in result.stdout
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
-    assert {one.split for one in read_manifest(tmp_path / "run" / "dev.jsonl")} == {"dev"}
+    assert {row.split for row in read_manifest(tmp_path / "run" / "dev.jsonl")} == {"dev"}
     wrong = CliRunner().invoke(app, [*arguments, "--text", "loud"])
     assert wrong.exit_code == 2 and "allowed are auto, as-is, spoken" in wrong.output
 

@@ -52,15 +52,15 @@ def from_start(start: Path, encoder: object, lm: object, **sections: object) -> 
 def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Path, tmp_path: Path, rank: int) -> None:
     recipe, materials = editor_recipe(start, {"edit": {"lora_rank": rank}}), Materials(corpus, tmp_path)
     build(recipe, materials, STAGES, silent)
-    said: list[str] = []
+    lines: list[str] = []
     longer = replace(recipe, editor_training=replace(recipe.editor_training, steps=6))
-    build(longer, materials, STAGES, said.append)
-    assert any("editor: going on from step 4 of 6" in line for line in said)
-    made = tmp_path / "model"
-    assert (made / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
-    assert json.loads((made / "config.json").read_text())["dtype"] == "bfloat16"
+    build(longer, materials, STAGES, lines.append)
+    assert any("editor: going on from step 4 of 6" in line for line in lines)
+    exported = tmp_path / "model"
+    assert (exported / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
+    assert json.loads((exported / "config.json").read_text())["dtype"] == "bfloat16"
     before, _, _ = nar.load_nar(start)
-    after, config, _ = nar.load_nar(made)
+    after, config, _ = nar.load_nar(exported)
     assert config == replace(before.config, languages=("en",))
     old, new = before.state_dict(), after.state_dict()
     assert old.keys() == new.keys()
@@ -68,7 +68,7 @@ def test_an_editor_goes_on_from_a_checkpoint_and_resumes(corpus: Path, start: Pa
     assert {name for name in old if name.startswith(("encoder.", "punctuation_head."))} <= kept
     assert {name for name in old if name.startswith("projector.")} - kept
     assert {name for name in old if name.startswith("language_model.")} - kept
-    lms = [load_draft_lm(Path(folder) / DRAFT_LM, config.text.vocab_size) for folder in (start, made)]
+    lms = [load_draft_lm(Path(folder) / DRAFT_LM, config.text.vocab_size) for folder in (start, exported)]
     assert all(map(torch.equal, lms[0].keys, lms[1].keys))
 
 

@@ -26,13 +26,13 @@ def test_a_rows_sound_never_meets_the_text_of_another_with_its_id(tmp_path: Path
     apart = unique_ids(rows)
     assert len({row.id for row in apart}) == 3 and apart[0].id == "x"
     view = build_feature_cache(apart, 0, AugmentOptions(), tmp_path / "views")
-    one, two, three = (view[row.id] for row in apart)
-    assert torch.equal(one, three) and not torch.equal(one, two)
+    first, second, third = (view[row.id] for row in apart)
+    assert torch.equal(first, third) and not torch.equal(first, second)
     # The same rows, cut elsewhere or with another recording in the file, are not what was measured before.
     moved = [replace(row, start=0.2, end=0.5) for row in apart]
-    assert len(build_feature_cache(moved, 0, AugmentOptions(), tmp_path / "views")[apart[0].id]) < len(one)
+    assert len(build_feature_cache(moved, 0, AugmentOptions(), tmp_path / "views")[apart[0].id]) < len(first)
     tone(low, 0.5, 900)
-    assert not torch.equal(build_feature_cache(apart, 0, AugmentOptions(), tmp_path / "views")[apart[0].id], one)
+    assert not torch.equal(build_feature_cache(apart, 0, AugmentOptions(), tmp_path / "views")[apart[0].id], first)
 
 
 def test_the_length_of_a_row_is_that_of_its_sound(tmp_path: Path) -> None:
@@ -42,18 +42,18 @@ def test_the_length_of_a_row_is_that_of_its_sound(tmp_path: Path) -> None:
     ]
     view = build_feature_cache(rows, 0, AugmentOptions(), tmp_path / "views")
     assert len(view["a"]) == len(view["b"]) == 50, "all of the recording is heard, whatever the row claims"
-    said: list[str] = []
-    assert [row.duration for row in measured(rows, view, said.append)] == [1.0, 1.0]
-    assert "2 rows claim another duration" in said[0] and "a: 10 s claimed, 1.0 s heard" in said[0]
+    lines: list[str] = []
+    assert [row.duration for row in measured(rows, view, lines.append)] == [1.0, 1.0]
+    assert "2 rows claim another duration" in lines[0] and "a: 10 s claimed, 1.0 s heard" in lines[0]
 
 
 def test_a_missing_recording_is_told_once_and_many_are_counted(tmp_path: Path) -> None:
     there = [Utterance("there", tone(tmp_path / "a.wav", 1.0, 300), "A", 1.0)]
     rows = there + [Utterance(f"no{n}", tmp_path / f"no{n}.wav", "A", 1.0) for n in range(14)]
-    said: list[str] = []
-    feature_caches(rows, there, AugmentOptions(views=3), tmp_path / "views", said.append)
-    assert len([line for line in said if "no such file" in line]) == 10 and len(set(said)) == len(said)
-    assert "4 more recordings" in said[-1]
+    lines: list[str] = []
+    feature_caches(rows, there, AugmentOptions(views=3), tmp_path / "views", lines.append)
+    assert len([line for line in lines if "no such file" in line]) == 10 and len(set(lines)) == len(lines)
+    assert "4 more recordings" in lines[-1]
 
 
 def test_rows_read_as_they_are_meant(tmp_path: Path) -> None:

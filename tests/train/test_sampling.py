@@ -57,9 +57,9 @@ def name_of(identity: str) -> str:
 
 
 def test_shares_are_hours_to_a_power() -> None:
-    found = shares({"a": 100.0, "b": 1.0}, 0.65)
-    assert found["a"] / found["b"] == pytest.approx(100**0.65)
-    assert sum(found.values()) == pytest.approx(1)
+    portions = shares({"a": 100.0, "b": 1.0}, 0.65)
+    assert portions["a"] / portions["b"] == pytest.approx(100**0.65)
+    assert sum(portions.values()) == pytest.approx(1)
     assert shares({"a": 100.0, "b": 1.0}, 0.0) == {"a": 0.5, "b": 0.5}
     assert shares({"a": 3.0, "b": 1.0}, 1.0) == {"a": 0.75, "b": 0.25}
 
@@ -80,13 +80,13 @@ def test_sources_come_in_proportion_in_every_epoch(alpha: float) -> None:
 
 def test_nothing_comes_again_before_everything_came() -> None:
     rows = utterances()
-    heard: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     for epoch in range(5):
-        heard.update(row.id for row in balanced(rows, 0.65, seed=0, epoch=epoch))
+        uses.update(row.id for row in balanced(rows, 0.65, seed=0, epoch=epoch))
         for name in SECONDS:
-            counts = [heard[row.id] for row in rows if name_of(row.id) == name]
+            counts = [uses[row.id] for row in rows if name_of(row.id) == name]
             assert max(counts) - min(counts) <= 1
-    assert min(heard[row.id] for row in rows if row.id.startswith("small")) > 5
+    assert min(uses[row.id] for row in rows if row.id.startswith("small")) > 5
 
 
 @pytest.mark.parametrize("balance", [0.65, 1.0])
@@ -97,8 +97,8 @@ def test_balanced_batches_can_be_resumed_anywhere(balance: float) -> None:
         whole = list(BatchSource(rows, [view_of(rows)], options, SpecAugmentOptions()).epoch(epoch))
         rest = list(BatchSource(rows, [view_of(rows)], options, SpecAugmentOptions()).epoch(epoch, skip=7))
         assert [batch.ids for batch in whole[7:]] == [batch.ids for batch in rest]
-        for one, two in zip(whole[7:], rest, strict=True):
-            torch.testing.assert_close(one.features, two.features, rtol=0, atol=0)
+        for wanted, resumed in zip(whole[7:], rest, strict=True):
+            torch.testing.assert_close(wanted.features, resumed.features, rtol=0, atol=0)
 
 
 def test_balanced_batches_hold_the_draw() -> None:
@@ -130,23 +130,23 @@ def test_long_clips_and_impossible_texts_are_left_out_and_counted() -> None:
     view = view_of(rows)
     del view.offsets[rows[4].id]
     options = SpeechBatchOptions(max_utterance_s=80.0, max_characters_per_frame=0.66)
-    said: list[str] = []
-    source = BatchSource(rows, [view], options, None, said.append)
+    lines: list[str] = []
+    source = BatchSource(rows, [view], options, None, lines.append)
     assert {row.id for row in source.utterances} == {rows[number].id for number in (0, 2, 5)}
     why = "1 over 80 s, 1 under 20 ms or not readable, 1 with over 0.66 characters a frame of 20 ms"
-    assert said == [f"3 of 6 utterances do not train: {why}"]
+    assert lines == [f"3 of 6 utterances do not train: {why}"]
     with pytest.raises(DataError, match=r"none of 1 utterances can be trained on: 1 over 80 s"):
         BatchSource(rows[3:4], [view], options, None)
-    BatchSource(rows[5:], [view], options, None, said.append)
-    assert len(said) == 1
+    BatchSource(rows[5:], [view], options, None, lines.append)
+    assert len(lines) == 1
 
 
 def test_a_run_tells_what_it_leaves_out_and_how_it_balances(tmp_path: Path) -> None:
-    made = small_recipe({"encoder_batches": {"batch_s": 8, "max_utterance_s": 0.95, "balance": 0.65}})
-    said: list[str] = []
-    build(made, Materials(make_corpus(tmp_path), tmp_path), ("tokenizer", "encoder"), said.append)
-    assert any("utterances do not train" in line and "over 0.95 s" in line for line in said)
-    assert any("source en:" in line and "100.0% of an epoch" in line for line in said)
+    recipe = small_recipe({"encoder_batches": {"batch_s": 8, "max_utterance_s": 0.95, "balance": 0.65}})
+    lines: list[str] = []
+    build(recipe, Materials(make_corpus(tmp_path), tmp_path), ("tokenizer", "encoder"), lines.append)
+    assert any("utterances do not train" in line and "over 0.95 s" in line for line in lines)
+    assert any("source en:" in line and "100.0% of an epoch" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ def test_every_view_can_have_noise(tmp_path: Path) -> None:
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
     views: dict[bool, dict[str, tuple[int, int]]] = {}
     for recorded in (True, False):
-        made = small_recipe(steps=1)
+        recipe = small_recipe(steps=1)
         augment = AugmentOptions(views=1, speeds=(0.5,), noise_probability=1.0, recorded_view=recorded)
         out = tmp_path / str(recorded)
-        build(replace(made, augment=augment), Materials(manifest, out, noise=noise), ("tokenizer", "encoder"), silent)
+        build(replace(recipe, augment=augment), Materials(manifest, out, noise=noise), ("tokenizer", "encoder"), silent)
         names = sorted(path.name[:6] for path in (out / "views").glob("*.f16"))
         assert names == (["view0-", "view0-"] if recorded else ["view0-", "view1-"]), "dev is always as recorded"
         first = next((out / "views").glob(f"view{0 if recorded else 1}-*.json"))
@@ -199,12 +199,12 @@ def test_one_manifest_teaches_several_languages(tmp_path: Path) -> None:
         row["text"] += {"en": "", "de": " F\u00dcNF", "pt": " N\u00c3O"}[row["language"]]
     manifest.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     recipe = replace(small_recipe(), language=("en", "de"), letters="all")
-    said: list[str] = []
+    lines: list[str] = []
     stages = ("tokenizer", "encoder", "editor", "export")
-    build(recipe, Materials(manifest, tmp_path / "out"), stages, said.append)
+    build(recipe, Materials(manifest, tmp_path / "out"), stages, lines.append)
     assert nar.load_nar(tmp_path / "out/model")[1].languages == ("en", "de")
     wanted = sum(row["language"] != "pt" and row["split"] == "train" for row in rows)
-    assert said[0].startswith(f"{wanted} utterances")
+    assert lines[0].startswith(f"{wanted} utterances")
     with pytest.raises(DataError, match="no utterance to train on in sw"):
         build(replace(recipe, language=("en", "sw")), Materials(manifest, tmp_path / "other"), ("tokenizer",), silent)
 

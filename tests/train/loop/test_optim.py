@@ -15,16 +15,16 @@ from redline.train.loop.optim import Muon, TrainingOptions, learning_rate, ortho
 def test_muon_steps_as_that_of_torch_does() -> None:
     torch.manual_seed(0)
     start = torch.randn(48, 96)
-    mine, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
     other = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    own = Muon([mine], lr=0.01, weight_decay=0.1)
+    own = Muon([ours], lr=0.01, weight_decay=0.1)
     for _ in range(5):
-        mine.grad = torch.randn(48, 96)
-        theirs.grad = mine.grad.clone()
+        ours.grad = torch.randn(48, 96)
+        theirs.grad = ours.grad.clone()
         own.step()
         other.step()
     # The other one computes in bfloat16.
-    assert (mine - theirs).abs().max() < 0.02 * (mine - start).abs().max()
+    assert (ours - theirs).abs().max() < 0.02 * (ours - start).abs().max()
     assert own.state_dict()["state"].keys() == other.state_dict()["state"].keys()
     values = torch.linalg.svdvals(orthogonal(torch.randn(40, 20)))
     assert values.min() > 0.5 and values.max() < 1.4

@@ -92,17 +92,17 @@ def in_each_process(data: Path, books: Path, folder: Path) -> None:
     shard(part)
     assert torch.equal(part.weight.to_local(), full.chunk(2)[rank]), "all begin as the first process does"
     assert torch.equal(placed_like(-full, part.weight).to_local(), -full.chunk(2)[rank])
-    found = full_tensors({"weight": part.weight.detach()})
-    assert torch.equal(found["weight"], full) if rank == 0 else not found
+    gathered = full_tensors({"weight": part.weight.detach()})
+    assert torch.equal(gathered["weight"], full) if rank == 0 else not gathered
 
     with pytest.raises(ConfigError, match='set optimizer = "adamw"'):
         sharding(TrainingOptions(optimizer="muon"))
-    for name, value, told in (
+    for name, value, advice in (
         ("FSDP_VERSION", "1", "add --fsdp_version 2"),
         ("FSDP_OFFLOAD_PARAMS", "true", "leave offloading out"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "true", "leave it out"),
     ):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=told):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=advice):
             patch.setenv("FSDP_SYNC_MODULE_STATES", "false")  # what version 1 would do, it cannot on CPUs
             patch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
             patch.setenv(name, value)
@@ -131,8 +131,10 @@ def state(out: Path, name: str, stage: str = "encoder") -> dict[str, torch.Tenso
     return {key: tensor for key, tensor in tensors.items() if key.startswith(name) and "running_" not in key}
 
 
-def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-6) for key in one)
+def close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.allclose(first[key], second[key], rtol=1e-3, atol=1e-6) for key in first
+    )
 
 
 def test_gradients_are_those_of_one_process(folder: Path) -> None:
@@ -165,8 +167,8 @@ def test_an_editor_with_adapters_learns_and_is_exported_as_by_one_process(folder
     assert '"text"' in (folder / "together" / "editor" / "log.jsonl").read_text(), "there were drafts without sound"
     for name in ("model", "ema"):
         assert close(state(folder / "alone", name, "editor"), state(folder / "together", name, "editor"))
-    one, two = (load_file(folder / out / "editor" / "best.safetensors") for out in ("alone", "together"))
-    assert close(one, two)
+    first, second = (load_file(folder / out / "editor" / "best.safetensors") for out in ("alone", "together"))
+    assert close(first, second)
     alone, together = (nar.load_nar(folder / out / "model")[0].state_dict() for out in ("alone", "together"))
     assert alone.keys() == together.keys()
     assert all(torch.allclose(alone[key], together[key], atol=1e-3) for key in alone), "in half precision"
