@@ -5,6 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
-SAID = "And so, my fellow Americans: ask not what your country can do for you - ask what you can do for your country."
+TEXT = "And so, my fellow Americans: ask not what your country can do for you - ask what you can do for your country."
 OTHER = "The quick brown fox jumps over the lazy dog while seven wizards watch from far away and nobody asks them why."
-WORDS = SAID.replace("- ", "").split()
+WORDS = TEXT.replace("- ", "").split()

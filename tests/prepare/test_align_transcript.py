@@ -6,7 +6,7 @@ from redline.prepare.align_transcript import anchors
 
 
 def test_anchors_rise_on_both_sides_and_stand_only_once() -> None:
-    said, heard = "abcxyzabcdefghi", "defqabcxyzrdeghi"
-    assert anchors(list(said), list(heard)) == [(1, 5), (2, 6), (3, 7), (12, 13)], (
+    reference, hypothesis = "abcxyzabcdefghi", "defqabcxyzrdeghi"
+    assert anchors(list(reference), list(hypothesis)) == [(1, 5), (2, 6), (3, 7), (12, 13)], (
         "a b c comes twice, and d e f would turn the order"
     )

@@ -20,7 +20,7 @@ from redline.prepare.segment_transcripts import (
 )
 from redline.prepare.transcripts import Line
 from redline.types import Waveform
-from tests.prepare.speech import JFK, OTHER, SAID, WORDS
+from tests.prepare.speech import JFK, OTHER, TEXT, WORDS
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def test_every_row_holds_the_words_of_its_sound(model: NarModel, wave: Waveform)
         ]
         for row, (first, last) in zip(rows, [(0.3, 4.4), (5.3, 7.5), (8.1, 10.5)], strict=True):
             assert row.start <= first and last <= row.end
-        assert all(one.end <= two.start for one, two in pairwise(rows))
+        assert all(left.end <= right.start for left, right in pairwise(rows))
 
 
 def test_a_true_transcript_is_kept_and_a_wrong_one_dropped(model: NarModel, wave: Waveform) -> None:
-    true = segment_transcript(model, wave, spoken_words_of(SAID), SegmentationOptions())
+    true = segment_transcript(model, wave, spoken_words_of(TEXT), SegmentationOptions())
     assert [row.text for row in true.rows] == [" ".join(WORDS)] and true.kept == true.num_words == 22
     wrong = segment_transcript(model, wave, spoken_words_of(OTHER), SegmentationOptions())
     assert not kept(wrong) and wrong.anchored == 0
@@ -82,16 +82,16 @@ def test_a_true_transcript_is_kept_and_a_wrong_one_dropped(model: NarModel, wave
 
 def test_a_short_recording_needs_no_anchor(model: NarModel, wave: Waveform) -> None:
     short = Waveform(wave.samples[16_000:42_000])
-    found = segment_transcript(model, short, spoken_words_of("my fellow Americans"), SegmentationOptions())
-    assert found.anchored == 0 and [row.text for row in kept(found)] == ["my fellow Americans"]
+    result = segment_transcript(model, short, spoken_words_of("my fellow Americans"), SegmentationOptions())
+    assert result.anchored == 0 and [row.text for row in kept(result)] == ["my fellow Americans"]
     assert not kept(segment_transcript(model, short, spoken_words_of("your own country"), SegmentationOptions()))
 
 
 def test_speech_that_the_text_lacks_is_in_no_row(model: NarModel, wave: Waveform) -> None:
-    lacking = SAID.replace("what your country can do for you - ", "")
+    lacking = TEXT.replace("what your country can do for you - ", "")
     for row in kept(segment_transcript(model, wave, spoken_words_of(lacking), SegmentationOptions())):
         assert row.end < 5.2 or row.start > 7.5
-    added = SAID.replace("for you -", "for you whenever elephants march -")
+    added = TEXT.replace("for you -", "for you whenever elephants march -")
     assert not any(
         "elephants" in row.text
         for row in kept(segment_transcript(model, wave, spoken_words_of(added), SegmentationOptions()))
@@ -99,13 +99,13 @@ def test_speech_that_the_text_lacks_is_in_no_row(model: NarModel, wave: Waveform
 
 
 def test_a_number_in_digits_is_no_silent_word(model: NarModel, wave: Waveform) -> None:
-    digits = SAID.replace("fellow", "14")
-    (told,) = [
+    digits = TEXT.replace("fellow", "14")
+    (row,) = [
         row
         for row in segment_transcript(model, wave, spoken_words_of(digits), SegmentationOptions(longest_s=5)).rows
         if row.dropped
     ]
-    assert "14" in told.text and "write it in words" in told.dropped
+    assert "14" in row.text and "write it in words" in row.dropped
 
 
 def test_rows_end_where_the_speaker_changes(model: NarModel, wave: Waveform) -> None:

@@ -13,8 +13,8 @@ from redline.prepare.transcripts import read_transcript
 
 def turns(lines: Sequence[str]) -> list[tuple[str, str]]:
     """Speaker and text of each line without its labels; empty texts are left out."""
-    found = without_labels([(line, "") for line in lines], find_labels(lines))
-    return [(speaker, text) for _, text, speaker, _ in found if text]
+    unlabelled = without_labels([(line, "") for line in lines], find_labels(lines))
+    return [(speaker, text) for _, text, speaker, _ in unlabelled if text]
 
 
 @pytest.mark.parametrize(

@@ -75,18 +75,18 @@ def test_captions_that_roll_say_everything_once() -> None:
         CaptionCue(4, 4.01, "fellow americans"),
         CaptionCue(4.01, 6, "fellow americans\nask not"),
     ]
-    found, repeated = without_repeats(rolling)
-    assert " ".join(cue.text for cue in found) == "and so my fellow americans ask not" and repeated == 7
+    cues, repeated = without_repeats(rolling)
+    assert " ".join(cue.text for cue in cues) == "and so my fellow americans ask not" and repeated == 7
     twice = [cue for number in range(4) for cue in [CaptionCue(number, number + 1, f"line {number} of it")] * 2]
     assert [cue.text for cue in without_repeats(twice)[0]] == [f"line {number} of it" for number in range(4)]
-    said = [
+    spoken = [
         CaptionCue(0, 1, "no no"),
         CaptionCue(1, 2, "no no no"),
         CaptionCue(2, 3, "what is it"),
         CaptionCue(3, 4, "it is he"),
         CaptionCue(4, 5, "ah"),
     ]
-    assert without_repeats(said) == (said, 0), "what is said twice stays"
+    assert without_repeats(spoken) == (spoken, 0), "what is said twice stays"
 
 
 def test_a_time_of_thousands_of_digits_is_a_caption_that_cannot_be_read(tmp_path: Path) -> None:
