@@ -20,35 +20,40 @@ from redline_recipes.tiny.aligned_mixing import MixedSource, MixingOptions, word
 VOCABULARY = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 
 
-def utterance(number: int, speaker: str, said: list[int], timed: bool = True) -> Utterance:
+def utterance(number: int, speaker: str, word_ids: list[int], timed: bool = True) -> Utterance:
     """Words of 0.2 s with 0.1 s between them, from 0.5 s on."""
-    words = tuple(Word(0.5 + 0.3 * at, 0.7 + 0.3 * at, VOCABULARY[word]) for at, word in enumerate(said))
-    text = " ".join(VOCABULARY[word] for word in said)
+    words = tuple(Word(0.5 + 0.3 * at, 0.7 + 0.3 * at, VOCABULARY[word]) for at, word in enumerate(word_ids))
+    text = " ".join(VOCABULARY[word] for word in word_ids)
     return Utterance(
-        f"u{number}", Path(f"u{number}.wav"), text, 1.0 + 0.3 * len(said), speaker=speaker, words=words if timed else ()
+        f"u{number}",
+        Path(f"u{number}.wav"),
+        text,
+        1.0 + 0.3 * len(word_ids),
+        speaker=speaker,
+        words=words if timed else (),
     )
 
 
-def row(one: Utterance, said: list[int], speed: float = 1.0) -> Tensor:
+def row(item: Utterance, word_ids: list[int], speed: float = 1.0) -> Tensor:
     """Features whose values are the word that is said, 0 in pauses; word 0 is heard as 0.5."""
-    frames = torch.zeros(round(one.duration * 50 / speed), 160)
-    for word, number in zip(one.words, said, strict=False):
+    frames = torch.zeros(round(item.duration * 50 / speed), 160)
+    for word, number in zip(item.words, word_ids, strict=False):
         frames[round(word.start * 50 / speed) : round(word.end * 50 / speed)] = number + 0.5
     return frames
 
 
-SAID = [[1, 2, 3], [4, 5], [6, 7, 1, 2], [0, 3]]
-ROWS = [utterance(number, "ab"[number % 2], said) for number, said in enumerate(SAID)]
+WORD_IDS = [[1, 2, 3], [4, 5], [6, 7, 1, 2], [0, 3]]
+ROWS = [utterance(number, "ab"[number % 2], word_ids) for number, word_ids in enumerate(WORD_IDS)]
 
 
 @pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
 def test_words_are_cut_in_the_pauses_between_them(speed: float) -> None:
-    for one, said in zip(ROWS, SAID, strict=True):
-        heard = row(one, said, speed)
-        borders = word_borders(one, heard)
-        assert len(borders) == len(said) + 1 and borders == sorted(borders)
-        for number, start, end in zip(said, borders[:-1], borders[1:], strict=True):
-            assert set(heard[start:end].unique().tolist()) == {0.0, number + 0.5}
+    for item, word_ids in zip(ROWS, WORD_IDS, strict=True):
+        features = row(item, word_ids, speed)
+        borders = word_borders(item, features)
+        assert len(borders) == len(word_ids) + 1 and borders == sorted(borders)
+        for number, start, end in zip(word_ids, borders[:-1], borders[1:], strict=True):
+            assert set(features[start:end].unique().tolist()) == {0.0, number + 0.5}
 
 
 def cache(features: list[Tensor]) -> FeatureCache:
@@ -58,7 +63,7 @@ def cache(features: list[Tensor]) -> FeatureCache:
     return FeatureCache(torch.cat(features).half().numpy(), offsets)
 
 
-FEATURES = [row(item, said) for item, said in zip(ROWS, SAID, strict=True)]
+FEATURES = [row(item, word_ids) for item, word_ids in zip(ROWS, WORD_IDS, strict=True)]
 
 
 def mixed(mixing: MixingOptions, rows: list[Utterance] = ROWS) -> MixedSource:

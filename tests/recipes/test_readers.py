@@ -24,7 +24,7 @@ def say(path: Path, seconds: float, rate: int = 8000) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "said"),
+    ("text", "language", "spoken"),
     [
         ("Press 1 to mute, 0 to stop...", "en", "Press one to mute, zero to stop"),
         ("Marque 2 para salir", "es", "Marque dos para salir"),
@@ -36,8 +36,8 @@ def say(path: Path, seconds: float, rate: int = 8000) -> None:
         ("leave it after the tone (tone)", "en", None),
     ],
 )
-def test_a_prompt_says_what_its_line_tells(text: str, language: str, said: str | None) -> None:
-    assert prompts.spoken(text, language) == said
+def test_a_prompt_says_what_its_line_tells(text: str, language: str, spoken: str | None) -> None:
+    assert prompts.spoken(text, language) == spoken
 
 
 def test_prompts_become_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +81,8 @@ def test_readers_are_told_apart_by_their_folders(
     rows = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert {row.speaker for row in rows} == {"klettres-en", "klettres-en_GB"}, "who says little is left out"
     assert all(row.duration > 6 and not row.text for row in rows)
-    told = capsys.readouterr().err
-    assert "kajongg" in told and "broken.wav" in told and "2 readers" in told
+    errors = capsys.readouterr().err
+    assert "kajongg" in errors and "broken.wav" in errors and "2 readers" in errors
     monkeypatch.setattr(sys, "argv", ["readers.py", "--root", str(tmp_path / "out"), "--out", str(tmp_path / "no")])
     assert readers.main() == 2
 

@@ -41,10 +41,10 @@ def material() -> tuple[list[Utterance], FeatureCache]:
     for speaker in range(4):
         curve = np.repeat(draw.normal(0, 0.15, 10), 8)
         for take in range(2):
-            one = draw.normal(0, 0.1, (60, 1)) + np.tile(curve, 2) + draw.normal(0, 0.1, (60, FEATURE_DIM))
+            features = draw.normal(0, 0.1, (60, 1)) + np.tile(curve, 2) + draw.normal(0, 0.1, (60, FEATURE_DIM))
             rows.append(Utterance(f"{speaker}-{take}", Path("x"), "a", 1.2, speaker=f"s{speaker}"))
             offsets[rows[-1].id], at = (at, at + 60), at + 60
-            frames.append(one.astype(np.float16))
+            frames.append(features.astype(np.float16))
     return rows, FeatureCache(np.concatenate(frames), offsets)
 
 
@@ -80,8 +80,8 @@ def test_training_tells_voices_apart_and_goes_on_where_it_stopped(
 
 def test_the_silence_around_the_words_is_left_out(material: tuple[list[Utterance], FeatureCache]) -> None:
     rows, view = material
-    one = replace(rows[0], words=(Word(0.5, 0.6, "a"), Word(0.6, 0.8, "b")))
-    assert torch.equal(Segments([one], [view]).draw(("s0", 100), random.Random(0)), view[one.id][20:45])
+    row = replace(rows[0], words=(Word(0.5, 0.6, "a"), Word(0.6, 0.8, "b")))
+    assert torch.equal(Segments([row], [view]).draw(("s0", 100), random.Random(0)), view[row.id][20:45])
     mel = torch.arange(6.0)[:, None].expand(6, 40)
     assert {float(cut(mel, 4, random.Random(seed))[0, 0]) for seed in range(20)} == {0.0, 1.0, 2.0}
     assert cut(mel, 8, random.Random(0))[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
@@ -100,11 +100,11 @@ def test_another_speed_is_another_voice(material: tuple[list[Utterance], Feature
 
 def test_a_piece_is_no_part_of_its_own_voice() -> None:
     directions = F.normalize(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
-    found = similarity(directions)
+    scores = similarity(directions)
     for voice, piece, other in itertools.product(range(3), range(4), range(3)):
-        members = [one for number, one in enumerate(directions[other]) if other != voice or number != piece]
+        members = [direction for number, direction in enumerate(directions[other]) if other != voice or number != piece]
         centre = F.normalize(torch.stack(members).sum(dim=0), dim=0)
-        torch.testing.assert_close(found[voice, piece, other], directions[voice, piece] @ centre)
+        torch.testing.assert_close(scores[voice, piece, other], directions[voice, piece] @ centre)
 
 
 def test_a_lost_band_is_lost_to_a_whole_batch(material: tuple[list[Utterance], FeatureCache]) -> None:
@@ -122,8 +122,8 @@ def test_noise_fills_what_is_not_as_loud() -> None:
     speech = torch.randn(100, N_MELS, generator=torch.Generator().manual_seed(0))
     faint, loud = (torch.full((N_MELS,), level) for level in (-9.0, 9.0))
     torch.testing.assert_close(noisy(speech, faint, random.Random(0)), speech, atol=1e-4, rtol=1e-4)
-    heard = noisy(speech, loud, random.Random(0))
-    assert float(heard.std(dim=0).mean()) < 0.2 * float(speech.std()), "speech is heard through a louder noise"
+    mixed = noisy(speech, loud, random.Random(0))
+    assert float(mixed.std(dim=0).mean()) < 0.2 * float(speech.std()), "speech is heard through a louder noise"
 
 
 def test_published_weights_are_read_and_held_and_code_is_not(
@@ -159,13 +159,13 @@ def test_how_alike_voices_are_counts_and_not_only_which_is_most(
     stage = EmbeddingStage(pieces, pieces, OPTIONS)
     (batch,) = itertools.islice(stage.epoch(0), 1)
     apart = torch.eye(4, OPTIONS.size).repeat_interleave(6, dim=0)  # each voice in a direction of its own
-    found = []
+    metrics = []
     for shared in (0.0, 1.0):  # what all voices have in common, as in a telephone's band
         directions = F.normalize(apart + shared, dim=-1)
         monkeypatch.setattr(stage.objective.head, "forward", lambda mel, directions=directions: directions)
-        found.append(stage.objective(batch)[1])
-    assert found[0]["right"] == found[1]["right"] == 1
-    assert found[0]["known"] < 0.1 and found[1]["known"] > 2
+        metrics.append(stage.objective(batch)[1])
+    assert metrics[0]["right"] == metrics[1]["right"] == 1
+    assert metrics[0]["known"] < 0.1 and metrics[1]["known"] > 2
 
 
 def test_what_cannot_be_trained_on_is_told(material: tuple[list[Utterance], FeatureCache]) -> None:

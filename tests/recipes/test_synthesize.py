@@ -54,9 +54,9 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 def test_manifest_tells_the_truth_about_its_clips(call: Callable[..., int], tmp_path: Path) -> None:
     assert call(tmp_path / "out", 20 / 3600) == 0
-    made = rows(tmp_path / "out")
-    assert sum(row["duration"] for row in made) >= 20
-    for row in made:
+    clips = rows(tmp_path / "out")
+    assert sum(row["duration"] for row in clips) >= 20
+    for row in clips:
         info = soundfile.info(str(tmp_path / "out" / row["audio"]))
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "OPUS")
         assert info.duration == pytest.approx(row["duration"], abs=0.01)

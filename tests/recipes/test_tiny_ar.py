@@ -50,7 +50,7 @@ def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: P
         "voices": {"size": 4, "voices": 4, "pieces": 2, "piece_s": [0.2, 0.4]},
         "voice_training": {"steps": 3, "precision": "no", "evaluate_every": 3},
     }
-    made = recipe(base, sections)
+    with_voices = recipe(base, sections)
     lines: list[str] = []
     network = SpeakerEmbedder().state_dict()
     torch.save({"model_state": network}, tmp_path / "network.pt")
@@ -59,7 +59,7 @@ def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: P
     ]
     more = write_manifest(tmp_path / "more.jsonl", rows)
     materials = Materials(manifest, tmp_path, voices=more, voice_weights=tmp_path / "network.pt")
-    build(made, materials, ["tokenizer", "answers", "voices", "export"], lines.append)
+    build(with_voices, materials, ["tokenizer", "answers", "voices", "export"], lines.append)
     # Three speeds of the views, three lengths of the vocal tract.
     assert "voices: 27 of 3 speakers" in lines and any("eer" in line for line in lines)
     log = [json.loads(line) for line in (tmp_path / "voices" / "log.jsonl").read_text().splitlines()]
@@ -72,13 +72,13 @@ def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: P
             assert float((learned[name] - weight).abs().max()) < 1.01 * float(weight.abs().max()) / 254
     assert not recognizer.limits(Task(speakers=True)).needs_previous
     with pytest.raises(DataError, match="no trained voices yet"):
-        build(made, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)
+        build(with_voices, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)
 
 
 def test_the_language_model_may_begin_with_that_of_the_base(base: Path, manifest: Path, tmp_path: Path) -> None:
     still = {"lr": 0.0, "weight_decay": 0.0, "steps": 1}
-    made = recipe(base, {"language_model_from_base": True, "encoder_cache": {"renderings": 0}}, **still)
-    build(made, Materials(manifest, tmp_path), (), silent)
+    from_base = recipe(base, {"language_model_from_base": True, "encoder_cache": {"renderings": 0}}, **still)
+    build(from_base, Materials(manifest, tmp_path), (), silent)
     old, new = (
         part.language_model.state_dict() for part in (nar.load_nar(base)[0], ar.load_ar(tmp_path / "model").model)
     )

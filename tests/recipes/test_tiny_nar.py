@@ -79,9 +79,9 @@ class Reached(Exception):
 def test_the_device_of_a_run_reaches_the_encoder(
     corpus: Path, books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = recipe(steps=1)
+    one_step = recipe(steps=1)
     materials = Materials(corpus, tmp_path, books)
-    build(made, materials, ("tokenizer", "encoder"), silent)
+    build(one_step, materials, ("tokenizer", "encoder"), silent)
     devices: list[torch.device] = []
     plain = EncoderReader.__call__
 
@@ -93,5 +93,5 @@ def test_the_device_of_a_run_reaches_the_encoder(
     monkeypatch.setattr(EncoderReader, "__call__", spy)
     monkeypatch.setattr(run, "training_device", torch.device)
     with pytest.raises(Reached):
-        build(made, materials, ("editor",), silent, "meta")
+        build(one_step, materials, ("editor",), silent, "meta")
     assert {device.type for device in devices} == {"meta"}

@@ -32,15 +32,15 @@ def test_alignment_is_the_best_of_all_paths_alone_and_in_a_batch(target: list[in
     logits = torch.randn(3, 6, 4) * 2
     lengths = torch.tensor([6, 5, 4])
     targets = [target, target[:1], target]
-    found = align_scores(logits.log_softmax(-1), lengths, targets, blank=0)
-    for row, length, wanted, result in zip(logits, lengths.tolist(), targets, found, strict=True):
+    alignments = align_scores(logits.log_softmax(-1), lengths, targets, blank=0)
+    for row, length, wanted, result in zip(logits, lengths.tolist(), targets, alignments, strict=True):
         score, path = _best_path(row[:length].log_softmax(-1), wanted, 0)
         assert result is not None
         assert result.score == pytest.approx(score / length, abs=1e-5)
         runs = [(label, list(run)) for label, run in itertools.groupby(range(length), key=lambda t: path[t])]
-        said = [run for label, run in runs if label]
-        assert result.starts == tuple(run[0] for run in said)
-        assert result.ends == tuple(run[-1] + 1 for run in said)
+        spans = [run for label, run in runs if label]
+        assert result.starts == tuple(run[0] for run in spans)
+        assert result.ends == tuple(run[-1] + 1 for run in spans)
         (alone,) = align_scores(row[None, :length].log_softmax(-1), torch.tensor([length]), [wanted], blank=0)
         assert alone == result
 
@@ -57,7 +57,7 @@ def test_cuts_lie_in_the_middle_of_pauses() -> None:
 
 
 @pytest.fixture
-def heard() -> tuple[EncoderCache, UnitSelectionSource]:
+def material() -> tuple[EncoderCache, UnitSelectionSource]:
     """Three utterances whose state at each frame is the token said there, two frames a window."""
     tokenizer = tokenizer_of([" ".join(WORDS)] * 4)
     texts = {"a": "the cat sat on a mat", "b": "the dog ran to a red house", "c": "and the sea by the mat"}
@@ -74,21 +74,21 @@ def heard() -> tuple[EncoderCache, UnitSelectionSource]:
     ids = np.stack((np.array(best), np.array(best) + 1), axis=1).astype(np.int32)
     probs = np.tile(np.array([-0.1, -4.0, -3.0], dtype=np.float16), (len(best), 1))
     view = EncoderCache(frames, ids, probs, rows, window=2, frame_rate=25.0)
-    said = {identity: ("en", text) for identity, text in texts.items()}
+    labelled = {identity: ("en", text) for identity, text in texts.items()}
     paragraphs = {"en": ["the red dog sat by the sea and a cat ran to the house on a mat"]}
     blank = tokenizer.vocab_size - 1
     options = UnitSelectionOptions(share=0.5, words=(2, 5), batch_s=4, epoch_batches=6)
-    return view, UnitSelectionSource([view, view], said, paragraphs, tokenizer, blank, 2, options)
+    return view, UnitSelectionSource([view, view], labelled, paragraphs, tokenizer, blank, 2, options)
 
 
-def test_pieces_say_the_text_and_end_where_words_end(heard: tuple[EncoderCache, UnitSelectionSource]) -> None:
-    view, source = heard
+def test_pieces_say_the_text_and_end_where_words_end(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
+    view, source = material
     tokens = source.tokenizer.encode("the red dog sat by the sea")
     for seed in range(20):
         units = source.units["en"].choose(tokens, random.Random(seed))
         assert units is not None
-        said = [token for identity, first, last in units for token in view.utterances[identity].tokens[first:last]]
-        assert said == tokens
+        chosen = [token for identity, first, last in units for token in view.utterances[identity].tokens[first:last]]
+        assert chosen == tokens
         text = [
             source.tokenizer.decode(view.utterances[identity].tokens[first:last]) for identity, first, last in units
         ]
@@ -96,8 +96,8 @@ def test_pieces_say_the_text_and_end_where_words_end(heard: tuple[EncoderCache, 
     assert source.units["en"].choose([source.tokenizer.vocab_size - 2], random.Random(0)) is None
 
 
-def test_spliced_states_and_drafts_belong_to_their_texts(heard: tuple[EncoderCache, UnitSelectionSource]) -> None:
-    _, source = heard
+def test_spliced_states_and_drafts_belong_to_their_texts(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
+    _, source = material
     for batch in source.epoch(0):
         assert len(batch.exports) == 2 and all(states.shape[2] == 2 for states in batch.exports)
         for row, (text, draft) in enumerate(zip(batch.texts, batch.drafts, strict=True)):
@@ -107,15 +107,17 @@ def test_spliced_states_and_drafts_belong_to_their_texts(heard: tuple[EncoderCac
             assert list(draft) == collapse(tokens, source.blank)
 
 
-def test_spliced_batches_of_an_epoch_can_be_resumed_anywhere(heard: tuple[EncoderCache, UnitSelectionSource]) -> None:
-    _, source = heard
+def test_spliced_batches_of_an_epoch_can_be_resumed_anywhere(
+    material: tuple[EncoderCache, UnitSelectionSource],
+) -> None:
+    _, source = material
     whole = [batch.texts for batch in source.epoch(3)]
     assert [batch.texts for batch in source.epoch(3, skip=2)] == whole[2:]
     assert whole != [batch.texts for batch in source.epoch(4)]
 
 
-def test_a_token_that_nobody_says_is_an_error_for_people(heard: tuple[EncoderCache, UnitSelectionSource]) -> None:
-    view, source = heard
+def test_a_token_that_nobody_says_is_an_error_for_people(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
+    view, source = material
     source.paragraphs = {"en": ["xylophone quartz"]}
     source.options = UnitSelectionOptions(share=1.0, words=(1, 2))
     with pytest.raises(DataError, match="nobody says"):
@@ -126,8 +128,8 @@ def test_a_token_that_nobody_says_is_an_error_for_people(heard: tuple[EncoderCac
     assert not UnitIndex(view, set(view.utterances), [], 4).places
 
 
-def test_drafts_of_pieces_are_read_by_the_draft_model(heard: tuple[EncoderCache, UnitSelectionSource]) -> None:
-    _, source = heard
+def test_drafts_of_pieces_are_read_by_the_draft_model(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
+    _, source = material
     tokens = source.tokenizer.encode("the red dog")
     greedy = [batch.drafts for batch in source.epoch(1)]
     wrong = [token + 1 for token in tokens]
@@ -139,15 +141,15 @@ def test_drafts_of_pieces_are_read_by_the_draft_model(heard: tuple[EncoderCache,
     assert set(wrong) & {token for rows in read for row in rows for token in row} > set()
 
 
-def test_a_sentence_is_made_of_pieces_of_its_own_language(heard: tuple[EncoderCache, UnitSelectionSource]) -> None:
-    view, source = heard
-    said = {identity: ("de" if identity == "b" else "en", text) for identity, (_, text) in source.texts.items()}
+def test_a_sentence_is_made_of_pieces_of_its_own_language(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
+    view, source = material
+    labelled = {identity: ("de" if identity == "b" else "en", text) for identity, (_, text) in source.texts.items()}
     paragraphs = {"en": ["the cat sat on a mat"], "de": ["the dog ran to a red house"]}
     blank, options = source.blank, UnitSelectionOptions(share=1.0, words=(2, 3), batch_s=4, epoch_batches=4)
-    both = UnitSelectionSource([view], said, paragraphs, source.tokenizer, blank, 2, options)
+    both = UnitSelectionSource([view], labelled, paragraphs, source.tokenizer, blank, 2, options)
     assert {identity for places in both.units["de"].places.values() for identity, _ in places} == {"b"}
     assert {identity for places in both.units["en"].places.values() for identity, _ in places} == {"a", "c"}
     words = {word for batch in both.epoch(0) for text in batch.texts for word in text.split()}
     assert {"dog", "cat"} <= words
     with pytest.raises(DataError, match="no text in fr fits"):
-        UnitSelectionSource([view], said, {"fr": ["x"]}, source.tokenizer, blank, 2, options)
+        UnitSelectionSource([view], labelled, {"fr": ["x"]}, source.tokenizer, blank, 2, options)
