@@ -45,14 +45,14 @@ def misses(srt: str, words: Sequence[Word]) -> list[float]:
     starts = {at: start for (start, _), at in zip(cues, np.cumsum([0, *(len(text) for _, text in cues)]), strict=False)}
     true = [bare(word.text) for word in words]
     pairs = align_words(" ".join(true), " ".join(word for _, text in cues for word in text))
-    found: list[float] = []
-    spoken = heard = 0
+    distances: list[float] = []
+    spoken = recognized = 0
     for pair in pairs:
-        if pair.kind == "equal" and heard in starts:
-            found.append(abs(starts[heard] - words[spoken].start))
+        if pair.kind == "equal" and recognized in starts:
+            distances.append(abs(starts[recognized] - words[spoken].start))
         spoken += bool(pair.reference)
-        heard += bool(pair.hypothesis)
-    return found
+        recognized += bool(pair.hypothesis)
+    return distances
 
 
 def shared(transcript: Transcript) -> Transcript:
@@ -75,8 +75,8 @@ def main() -> int:
     joined = join([row for row in rows if row.source.startswith(options.source)], options.minutes, options.seed)
     words = true_words(joined, options.referee, "en")
     for name in options.model:
-        made = load_model(name).transcribe(Waveform(joined.samples), language="en")
-        for kind, transcript in (("aligned", made), ("shared", shared(made))):
+        aligned = load_model(name).transcribe(Waveform(joined.samples), language="en")
+        for kind, transcript in (("aligned", aligned), ("shared", shared(aligned))):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that times are shared out is what is asked for here
                 off = misses(formats.render_transcript(transcript, "srt", "talk"), words)

@@ -28,14 +28,14 @@ def changed(samples: NDArray[np.float32], case: str) -> NDArray[np.float32]:
     kind, _, value = case.partition(":")
     wanted = 10 ** (float(value) / 20)
     if kind == "clip":
-        made = np.clip(samples / np.abs(samples).max() * wanted, -1, 1)
+        scaled = np.clip(samples / np.abs(samples).max() * wanted, -1, 1)
     else:
-        made = samples * (wanted / np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+        scaled = samples * (wanted / np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     if kind == "gain16":
-        made = np.round(made * 32768) / 32768
+        scaled = np.round(scaled * 32768) / 32768
     elif kind not in ("gain", "clip"):
         raise SystemExit(f"no case is called {kind!r}; allowed are gain, gain16 and clip")
-    result: NDArray[np.float32] = made.astype(np.float32)
+    result: NDArray[np.float32] = scaled.astype(np.float32)
     return result
 
 
@@ -56,12 +56,14 @@ def main() -> None:
     model = load_model(given.model)
     for case in given.cases:
         waves = [Waveform(changed(samples, case)) for samples in clips]
-        heard: list[Transcript] = model.transcribe(waves)
-        texts = [normalised(one.text, row.language or "en") for row, one in zip(rows, heard, strict=True)]
-        empty = sum(not one.text for one in heard)
-        codes = sorted({notice.code for one in heard for notice in one.warnings})
+        transcripts: list[Transcript] = model.transcribe(waves)
+        texts = [
+            normalised(transcript.text, row.language or "en") for row, transcript in zip(rows, transcripts, strict=True)
+        ]
+        empty = sum(not transcript.text for transcript in transcripts)
+        codes = sorted({notice.code for transcript in transcripts for notice in transcript.warnings})
         rate = 100 * score_wer(zip(references, texts, strict=True))["wer"]
-        print(f"{case}: WER {rate:.1f} %, {empty} of {len(heard)} empty {' '.join(codes)}", flush=True)
+        print(f"{case}: WER {rate:.1f} %, {empty} of {len(transcripts)} empty {' '.join(codes)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,11 @@ def count(texts: Iterable[str], wanted: set[str]) -> Counter[str]:
 
 def rare(text: str, counts: Counter[str], below: int, most: int, draw: random.Random) -> list[str]:
     """At most so many rare words of a text, each once and in its order."""
-    found = {word.lower(): word for word in words_of(text) if len(word) >= LETTERS and counts[word.lower()] < below}
-    kept = set(draw.sample(sorted(found), min(most, len(found))))
-    return [word for key, word in found.items() if key in kept]
+    candidates = {
+        word.lower(): word for word in words_of(text) if len(word) >= LETTERS and counts[word.lower()] < below
+    }
+    kept = set(draw.sample(sorted(candidates), min(most, len(candidates))))
+    return [word for key, word in candidates.items() if key in kept]
 
 
 def read(path: Path, split: str) -> list[dict[str, Any]]:
@@ -66,7 +68,10 @@ def read(path: Path, split: str) -> list[dict[str, Any]]:
     known = read_manifest(path, split=split)
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     rows = [row for row in (json.loads(line) for line in lines if line.strip()) if str(row.get("split") or "") == split]
-    return [{**row, "audio": str(one.audio), "text": one.text} for row, one in zip(rows, known, strict=True)]
+    return [
+        {**row, "audio": str(utterance.audio), "text": utterance.text}
+        for row, utterance in zip(rows, known, strict=True)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,17 +94,17 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"rare_keywords.py: {error}", file=sys.stderr)
         return 2
-    made = []
+    with_keywords = []
     for row in rows:
         draw = random.Random(f"{options.seed} {row.get('id') or row['audio']}")
-        if found := rare(row["text"], counts, options.below, options.most, draw):
-            made.append({**row, "keywords": found})
-    number = sum(len(row["keywords"]) for row in made)
-    print(f"{number} keywords in {len(made)} of {len(rows)} rows", file=sys.stderr)
-    if not made:
+        if keywords := rare(row["text"], counts, options.below, options.most, draw):
+            with_keywords.append({**row, "keywords": keywords})
+    number = sum(len(row["keywords"]) for row in with_keywords)
+    print(f"{number} keywords in {len(with_keywords)} of {len(rows)} rows", file=sys.stderr)
+    if not with_keywords:
         print(f"rare_keywords.py: no word occurs fewer than {options.below} times; raise --below", file=sys.stderr)
         return 2
-    write_manifest(options.out, made)
+    write_manifest(options.out, with_keywords)
     return 0
 
 

@@ -25,15 +25,15 @@ def test_manifest_is_read_back(tmp_path: Path) -> None:
         chapter.mkdir(parents=True)
         soundfile.write(chapter / "19-198-0000.flac", np.zeros(16_000 * seconds, dtype=np.float32), 16_000)
         (chapter / "19-198.trans.txt").write_text("19-198-0000 TO BE OR NOT\n", encoding="utf-8")
-    made = call(tmp_path)
-    assert made.returncode == 0, made.stderr
-    (tmp_path / "manifest.jsonl").write_text(made.stdout, encoding="utf-8")
+    process = call(tmp_path)
+    assert process.returncode == 0, process.stderr
+    (tmp_path / "manifest.jsonl").write_text(process.stdout, encoding="utf-8")
     (utterance,) = read_manifest(tmp_path / "manifest.jsonl", split="test")
     assert (utterance.text, utterance.source, utterance.duration) == ("TO BE OR NOT", "librispeech-test-clean", 2.0)
     assert utterance.audio.is_file()
 
 
 def test_wrong_folder_says_what_to_give(tmp_path: Path) -> None:
-    made = call(tmp_path)
-    assert (made.returncode, made.stdout) == (2, "")
-    assert "give the unpacked LibriSpeech folder" in made.stderr
+    process = call(tmp_path)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "give the unpacked LibriSpeech folder" in process.stderr

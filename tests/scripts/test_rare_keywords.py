@@ -29,9 +29,9 @@ def test_rare_words_of_rows_become_their_keywords(tmp_path: Path, rare_keywords:
     data, out = write_manifest(tmp_path / "m.jsonl", rows), tmp_path / "deep" / "k.jsonl"
     arguments = ["--data", str(data), "--text", str(data), "--text", str(tmp_path / "books"), "--out", str(out)]
     assert rare_keywords.main([*arguments, "--below", "2"]) == 0
-    one, two = read_manifest(out, split="test")
-    assert one.keywords == ("Quilter's",) and two.keywords == ("apostle", "middle", "classes")
-    assert one.audio == tmp_path / "1.wav" and '"more": 1' in out.read_text(encoding="utf-8")
+    gospel, apostle = read_manifest(out, split="test")
+    assert gospel.keywords == ("Quilter's",) and apostle.keywords == ("apostle", "middle", "classes")
+    assert gospel.audio == tmp_path / "1.wav" and '"more": 1' in out.read_text(encoding="utf-8")
     assert rare_keywords.main([*arguments, "--below", "2", "--most", "2"]) == 0
     first = read_manifest(out)
     assert len(first[1].keywords) == 2
