@@ -113,8 +113,8 @@ def small_tiny_recipe(more: Mapping[str, object] = MappingProxyType({}), **train
 
 def learn(data: Path, out: Path, steps: int, accumulate: int, say: Callable[[str], None] | None = None) -> None:
     """Train a small encoder without dropout (every process draws its own) at a constant rate (the decay counts)."""
-    made = small_recipe(steps=steps, accumulate=accumulate, floor=1.0, evaluate_every=2)
-    still = replace(made, encoder={**made.encoder, "dropout": 0.0, "pred_dropout": 0.0})
+    recipe = small_recipe(steps=steps, accumulate=accumulate, floor=1.0, evaluate_every=2)
+    still = replace(recipe, encoder={**recipe.encoder, "dropout": 0.0, "pred_dropout": 0.0})
     build(still, Materials(data, out), ("tokenizer", "encoder"), say or silent)
 
 

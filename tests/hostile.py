@@ -35,7 +35,7 @@ def bigrams(vocab_size: int) -> NgramLM:
     """A model of a few n-grams."""
     bits = bits_for(vocab_size, 2)
     ones = np.arange(vocab_size, dtype=np.int64)
-    twos = np.array([(one << bits) | (one + 1) for one in range(4)], dtype=np.int64)
+    twos = np.array([(token << bits) | (token + 1) for token in range(4)], dtype=np.int64)
     first = Grams(ones, np.full(len(ones), -2.0, np.float32), np.where(ones < 4, -0.5, 0.0).astype(np.float32))
     second = Grams(twos, np.full(len(twos), -1.0, np.float32), np.zeros(len(twos), np.float32))
     return NgramLM([first, second], vocab_size, 0, DraftOptions(width=4, candidates=4))
@@ -43,8 +43,8 @@ def bigrams(vocab_size: int) -> NgramLM:
 
 def editing(folder: Path) -> Path:
     """A whole small NAR checkpoint, with every extra file that one may have."""
-    made = tiny_checkpoint(folder.with_name("letters"))
-    config = json.loads((made / "config.json").read_text())
+    checkpoint = tiny_checkpoint(folder.with_name("letters"))
+    config = json.loads((checkpoint / "config.json").read_text())
     config = read_nar_config(
         config
         | {"encoder_layer_indices": [1, -1]}
@@ -55,13 +55,13 @@ def editing(folder: Path) -> Path:
     torch.manual_seed(0)
     model = NarModel(config).eval()
     model.punctuation_head, model.language_head = PunctuationHead(32), LanguageHead(32, ("en", "de"))
-    return nar.save_nar(folder, model, made / "tokenizer.json", bigrams(config.text.vocab_size))
+    return nar.save_nar(folder, model, checkpoint / "tokenizer.json", bigrams(config.text.vocab_size))
 
 
 def answering(folder: Path) -> Path:
     """A whole small AR checkpoint, with every extra file that one may have but a head for voices."""
-    made = tiny_ar_checkpoint(folder.with_name("spoken letters"))
-    config = json.loads((made / "config.json").read_text())
+    checkpoint = tiny_ar_checkpoint(folder.with_name("spoken letters"))
+    config = json.loads((checkpoint / "config.json").read_text())
     config = read_ar_config(
         config
         | {"encoder_config": config["encoder_config"] | {"num_layers": 2, "self_conditioning_layer": 1}}
@@ -72,7 +72,7 @@ def answering(folder: Path) -> Path:
     model = ArModel(config).eval()
     encoder, rows = config.encoder, config.text.vocab_size
     model.draft_head = DraftHead(encoder.hidden_dim, rows, blank=rows - 1, window=encoder.bpe_pooling_window)
-    ar.save_ar(folder, model, made / "tokenizer.json")
+    ar.save_ar(folder, model, checkpoint / "tokenizer.json")
     save_draft_lm(bigrams(rows - 1), folder)
     (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'] }}\n ASSISTANT:")
     return folder
@@ -81,11 +81,11 @@ def answering(folder: Path) -> Path:
 def places(values: Any) -> list[tuple[Any, Any]]:
     """Every container in a JSON value with a key or place in it."""
     keys = values.keys() if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
-    found = []
+    containers = []
     for key in keys:
-        found.append((values, key))
-        found += places(values[key])
-    return found
+        containers.append((values, key))
+        containers += places(values[key])
+    return containers
 
 
 def spoil_json(text: str, chance: random.Random) -> str:
@@ -182,11 +182,11 @@ def spoil_tensors(path: Path, chance: random.Random) -> None:
         lambda: torch.cat((tensor.reshape(-1), tensor.reshape(-1))),
         lambda: None,
     ]
-    made = chance.choice(change)()
-    if made is None:
+    spoiled = chance.choice(change)()
+    if spoiled is None:
         del tensors[name]
     else:
-        tensors[name] = made.contiguous()
+        tensors[name] = spoiled.contiguous()
     save_file(tensors, path, metadata=about)
 
 

@@ -89,7 +89,7 @@ def test_a_text_also_ends_where_the_generation_config_says(tmp_path: Path, own: 
     change_json(folder / "config.json", text_config=text | {"eos_token_id": own})
     change_json(folder / "generation_config.json", eos_token_id=more, temperature=0.7)
     ends = ar.load_ar(folder).model.config.text.eos_token_ids
-    wanted = [end for said in (own, more) if said is not None for end in (said if isinstance(said, list) else [said])]
+    wanted = [end for ids in (own, more) if ids is not None for end in (ids if isinstance(ids, list) else [ids])]
     assert ends == tuple(dict.fromkeys(wanted))
     change_json(folder / "generation_config.json", eos_token_id=10**6)
     with pytest.raises(ConfigError, match="eos_token_id"):
@@ -124,15 +124,15 @@ def test_embeddings_that_are_tied_and_differ_are_refused(tmp_path: Path) -> None
 
 def test_turns_that_are_said_as_often_are_no_loop() -> None:
     turns = "[Speaker 1]: yes [Speaker 2]: no "
-    ids, heard = [ord(letter) for letter in turns * 6], "yes no " * 6
+    ids, evidence = [ord(letter) for letter in turns * 6], "yes no " * 6
 
-    def said(unit: Any) -> int:
-        return repetitions(tags.strip_cyclic("".join(map(chr, unit))), heard)
+    def oracle(unit: Any) -> int:
+        return repetitions(tags.strip_cyclic("".join(map(chr, unit))), evidence)
 
     options = RepetitionOptions(max_n=len(turns))
     assert repetition_start(ids, options) is not None
-    assert repetition_start(ids, options, said) is None
-    assert repetition_start(ids * 3, options, said) is not None
+    assert repetition_start(ids, options, oracle) is None
+    assert repetition_start(ids * 3, options, oracle) is not None
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_the_front_ends_differ_by_a_loud_last_frame_only() -> None:
     samples = np.full(16_100, 1e-6, dtype=np.float32)
     samples[-8:] = 0.9
     nar, native, ar = (features.clip_features(samples, rule) for rule in ("nar", "native", "ar"))
-    assert [len(one) for one in (nar, native, ar)] == [50, 51, 50]
+    assert [len(frames) for frames in (nar, native, ar)] == [50, 51, 50]
     assert not torch.equal(nar, ar) and torch.equal(native[:50], ar)
     assert torch.equal(native[50, 80:], torch.full((80,), float(native.min())))  # the missing half is silence
 

@@ -21,7 +21,7 @@ from redline.manifest import read_manifest, write_manifest
 def test_a_file_is_written_with_the_longest_name_there_is(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 251 + ".txt")
     assert files.write_text(path, "text").read_text() == "text"
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_text_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,13 +32,13 @@ def test_a_text_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: py
 
 
 def test_what_a_killed_run_left_is_swept_and_what_another_writes_is_not(tmp_path: Path) -> None:
-    left, mine, other = (tmp_path / f".redline-{name}.part" for name in ("left", "mine", "other"))
-    for path in (left, mine, other, tmp_path / "a.part"):
+    left, locked, other = (tmp_path / f".redline-{name}.part" for name in ("left", "mine", "other"))
+    for path in (left, locked, other, tmp_path / "a.part"):
         path.write_text("half")
-    with mine.open("rb") as held:
+    with locked.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # which the system lifts when a process is killed
         assert files.sweep(tmp_path) == 2
-    assert {path.name for path in tmp_path.iterdir()} == {mine.name, "a.part"}
+    assert {path.name for path in tmp_path.iterdir()} == {locked.name, "a.part"}
     assert files.sweep(tmp_path / "none") == 0
 
 
@@ -118,8 +118,8 @@ def test_languages_of_a_manifest_have_many_names(tmp_path: Path) -> None:
 
 def test_every_error_of_the_system_says_what_to_do() -> None:
     for number in (2, 13, 17, 20, 21, 28, 36):
-        told = files.describe_os_error(OSError(number, os.strerror(number), "out"))
-        assert told.startswith("out: ") and "Errno" not in told and ("; " in told)
+        message = files.describe_os_error(OSError(number, os.strerror(number), "out"))
+        assert message.startswith("out: ") and "Errno" not in message and ("; " in message)
     assert files.describe_os_error(OSError("broken")) == "broken"
 
 
@@ -146,7 +146,7 @@ def test_a_folder_that_a_killed_run_was_making_goes_when_the_next_has_made_it(tm
         files.settle(folder, tmp_path / "model")
         folder.mkdir()
     os.close(handle)
-    assert {one.name for one in tmp_path.iterdir()} == {"model", held.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", held.name}
 
 
 def test_a_full_disk_is_told_in_words_whichever_library_met_it() -> None:

@@ -15,7 +15,7 @@ from redline.types import Hypothesis
 
 
 @pytest.mark.parametrize(
-    ("language", "said", "written"),
+    ("language", "spoken", "written"),
     [
         ("en", "one of us had twenty three cats", "one of us had 23 cats"),
         ("de", "dreiundzwanzig katzen", "23 katzen"),
@@ -25,17 +25,17 @@ from redline.types import Hypothesis
         ("en", "", ""),
     ],
 )
-def test_numbers_become_digits(language: str, said: str, written: str) -> None:
-    assert inverse_normalize(said, language) == written
+def test_numbers_become_digits(language: str, spoken: str, written: str) -> None:
+    assert inverse_normalize(spoken, language) == written
 
 
 def test_a_transcript_keeps_its_draft_and_gets_digits_only_when_asked() -> None:
-    heard = Hypothesis("twenty three cats", draft="twenty tree cats")
-    model = Model(FakeRecognizer(lambda clip: heard))
+    hypothesis = Hypothesis("twenty three cats", draft="twenty tree cats")
+    model = Model(FakeRecognizer(lambda clip: hypothesis))
     plain, asked = (model.transcribe(tone(1.0), vad=False, digits=digits) for digits in (False, True))
     assert plain.text == "twenty three cats" and asked.text == "23 cats"
     assert asked.segments[0].text == "23 cats" and asked.segments[0].draft == "twenty tree cats"
-    assert [one.text for one in model.stream(tone(1.0), vad=False, digits=True)] == ["23 cats"]
+    assert [segment.text for segment in model.stream(tone(1.0), vad=False, digits=True)] == ["23 cats"]
 
 
 def test_what_cannot_be_done_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

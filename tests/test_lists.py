@@ -63,12 +63,12 @@ def signatures() -> Iterator[tuple[str, str]]:
             if name.startswith("_") or getattr(item, "__module__", None) != info.name:
                 continue
             methods = vars(item).items() if inspect.isclass(item) else ()
-            called = [(name, item), *((f"{name}.{key}", one) for key, one in methods if not key.startswith("_"))]
-            for label, one in called:
-                if not callable(one) or getattr(one, "_is_protocol", False):
+            called = [(name, item), *((f"{name}.{key}", method) for key, method in methods if not key.startswith("_"))]
+            for label, function in called:
+                if not callable(function) or getattr(function, "_is_protocol", False):
                     continue
                 try:
-                    parameters = inspect.signature(one).parameters.values()
+                    parameters = inspect.signature(function).parameters.values()
                 except (TypeError, ValueError):
                     continue
                 where = f"{info.name.removeprefix('redline.')}.{label}"
@@ -88,7 +88,7 @@ def test_no_parameter_takes_a_text_letter_by_letter() -> None:
 @pytest.mark.parametrize("where", TAKEN)
 def test_a_text_is_a_list_with_commas(where: str) -> None:
     take = TAKEN[where]
-    assert take("oat milk, cortado") == take(list(PAIR)) == take(one for one in PAIR) == PAIR
+    assert take("oat milk, cortado") == take(list(PAIR)) == take(word for word in PAIR) == PAIR
     assert take("cortado") == ("cortado",) and take("") == take(" , ") == ()
 
 
@@ -102,7 +102,7 @@ def test_the_command_line_splits_as_the_library_does() -> None:
     assert tuple(_keywords(" oat milk,, cortado ,")) == listed(" oat milk,, cortado ,") == PAIR
 
 
-@pytest.mark.parametrize("given", ["oat milk, cortado", list(PAIR), PAIR, (one for one in PAIR), dict.fromkeys(PAIR)])
+@pytest.mark.parametrize("given", ["oat milk, cortado", list(PAIR), PAIR, (word for word in PAIR), dict.fromkeys(PAIR)])
 def test_a_model_is_asked_for_the_words_and_not_for_their_letters(given: Any) -> None:
     asked: list[Task] = []
 
@@ -139,15 +139,17 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: Path, kind: Any, asked: di
             call(tone(0.5), **asked)
 
 
-@pytest.mark.parametrize(("found", "wanted"), [("oat milk, cortado", PAIR), (["7"], ("7",)), ([7], ("7",)), (None, ())])
-def test_keywords_of_a_manifest_are_words(tmp_path: Path, found: Any, wanted: tuple[str, ...]) -> None:
-    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "a", "keywords": found}))
+@pytest.mark.parametrize(
+    ("keywords", "wanted"), [("oat milk, cortado", PAIR), (["7"], ("7",)), ([7], ("7",)), (None, ())]
+)
+def test_keywords_of_a_manifest_are_words(tmp_path: Path, keywords: Any, wanted: tuple[str, ...]) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "a", "keywords": keywords}))
     assert read_manifest(tmp_path / "m.jsonl")[0].keywords == wanted
 
 
-@pytest.mark.parametrize("found", [5, {"a": 1}, [None], [["a"]], True])
-def test_keywords_of_a_manifest_that_are_none_are_refused(tmp_path: Path, found: Any) -> None:
-    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "a", "keywords": found}))
+@pytest.mark.parametrize("keywords", [5, {"a": 1}, [None], [["a"]], True])
+def test_keywords_of_a_manifest_that_are_none_are_refused(tmp_path: Path, keywords: Any) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "a", "keywords": keywords}))
     with pytest.raises(DataError, match=r"m\.jsonl:1: keywords is .*give a list of texts"):
         read_manifest(tmp_path / "m.jsonl")
 
@@ -158,11 +160,11 @@ def test_a_single_recording_is_a_list_of_one(tmp_path: Path, single: Any) -> Non
 
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(0.5).samples, 16_000)
-    made = {"{path}": str(path), Path("{path}"): path, b"{bytes}": path.read_bytes(), "wave": tone(0.5)}
+    recordings = {"{path}": str(path), Path("{path}"): path, b"{bytes}": path.read_bytes(), "wave": tone(0.5)}
     rate = 16_000 if isinstance(single, np.ndarray) else None
-    source = single if rate else made[single]
-    found = list(Model(FakeRecognizer()).transcribe_each(source, sample_rate=rate, vad=False))
-    assert len(found) == 1 and not isinstance(found[0], RedlineError)
+    source = single if rate else recordings[single]
+    results = list(Model(FakeRecognizer()).transcribe_each(source, sample_rate=rate, vad=False))
+    assert len(results) == 1 and not isinstance(results[0], RedlineError)
     with path.open("rb") as stream:
         assert len(list(Model(FakeRecognizer()).transcribe_each(stream, vad=False))) == 1
     assert isinstance(tone(0.5), Waveform)

@@ -85,7 +85,7 @@ def test_base_install_needs_neither_torchaudio_nor_flash_attention() -> None:
 
 
 def test_entry_point_is_the_command_line() -> None:
-    (entry,) = [one for one in importlib.metadata.entry_points(group="console_scripts") if one.name == "redline"]
+    (entry,) = [point for point in importlib.metadata.entry_points(group="console_scripts") if point.name == "redline"]
     assert entry.value == "redline.cli.main:main"
     assert callable(entry.load())
 
@@ -120,5 +120,5 @@ def test_nothing_outside_the_project_is_named() -> None:
         ),
     ]
     for path in text_files:
-        found = re.search(r"/(?:work|root|home)/\w+|\.\./shared", path.read_text(encoding="utf-8"))
-        assert found is None, f"{path.relative_to(ROOT)} names {found[0]}, a path of one machine"
+        match = re.search(r"/(?:work|root|home)/\w+|\.\./shared", path.read_text(encoding="utf-8"))
+        assert match is None, f"{path.relative_to(ROOT)} names {match[0]}, a path of one machine"

@@ -94,10 +94,10 @@ def test_pieces_are_dressed_word_by_word() -> None:
 
 def test_edits_tell_a_capital_as_a_replacement_and_still_join() -> None:
     draft, path = [1, 2], [0, 1, 0, 2, 0]
-    found = edits(draft, path, 0, [" 1", " 2"], [" One.", " 2"])
-    assert [edit.op for edit in found] == ["replace", "keep"]
-    assert "".join(edit.text for edit in found) == " One. 2"
-    assert "".join(edit.draft for edit in found) == " 1 2"
+    changes = edits(draft, path, 0, [" 1", " 2"], [" One.", " 2"])
+    assert [edit.op for edit in changes] == ["replace", "keep"]
+    assert "".join(edit.text for edit in changes) == " One. 2"
+    assert "".join(edit.draft for edit in changes) == " 1 2"
 
 
 @pytest.fixture(scope="module")

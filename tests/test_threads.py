@@ -129,7 +129,7 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 @pytest.mark.parametrize(
-    ("parent", "load_before", "child", "told"),
+    ("parent", "load_before", "child", "outcome"),
     [
         (2, True, 0, "refused"),
         (2, True, 1, "computed"),
@@ -138,13 +138,13 @@ os._exit(0)
     ids=["after use", "one thread in the child", "loaded after the fork"],
 )
 def test_a_forked_process_computes_or_says_why_not_and_never_hangs(
-    parent: int, load_before: bool, child: int, told: str
+    parent: int, load_before: bool, child: int, outcome: str
 ) -> None:
     code = FORK.format(parent=parent, load_before=load_before, child=child)
     done = run(
         code.replace('redline.load_model("tiny")', 'redline.load_model("tiny", threads=torch.get_num_threads())')
     )
-    assert (done.stdout.split(), done.returncode) == ([told] * 6, 0), done.stderr
+    assert (done.stdout.split(), done.returncode) == ([outcome] * 6, 0), done.stderr
 
 
 def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:

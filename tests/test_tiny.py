@@ -63,11 +63,11 @@ def test_its_text_has_capitals_and_marks_and_its_draft_has_none(model: redline.M
 def test_keywords_that_are_said_are_heard_and_others_are_not(model: redline.Model) -> None:
     plain_text = model.transcribe(TINY.parent / "demo.flac").draft
     keywords = ["Ask not", "your Country can do", "zebra", "<|end_of_text|>"]
-    told = model.transcribe(TINY.parent / "demo.flac", keywords=keywords)
-    assert told.draft is not None and plain_text is not None
-    assert jiwer.wer(JFK, told.draft) < jiwer.wer(JFK, plain_text)
-    assert "your country can do" in told.draft and "Country can do" in told.text
-    assert "zebra" not in told.draft and "<" not in told.text
+    transcript = model.transcribe(TINY.parent / "demo.flac", keywords=keywords)
+    assert transcript.draft is not None and plain_text is not None
+    assert jiwer.wer(JFK, transcript.draft) < jiwer.wer(JFK, plain_text)
+    assert "your country can do" in transcript.draft and "Country can do" in transcript.text
+    assert "zebra" not in transcript.draft and "<" not in transcript.text
     assert model.transcribe(TINY.parent / "demo.flac", keywords=["zebra", "art"]).draft == plain_text
 
 
@@ -87,7 +87,7 @@ def test_silence_gives_empty_text(model: redline.Model) -> None:
 def test_a_list_equals_its_parts(model: redline.Model) -> None:
     files = [TINY.parent / "demo.flac", *sorted((Path(__file__).parent / "data" / "audio").glob("*.flac"))]
     together = model.transcribe(list(files))
-    assert [one.text for one in together] == [model.transcribe(file).text for file in files]
+    assert [transcript.text for transcript in together] == [model.transcribe(file).text for file in files]
 
 
 MULTI = TINY.parent / "tiny-multi"
@@ -106,12 +106,12 @@ def test_the_model_of_five_languages_is_small_and_has_a_card() -> None:
 def test_the_model_of_five_languages_tells_which_it_hears() -> None:
     model = redline.load_model("tiny-multi")
     german = Path(__file__).parent / "data" / "audio" / "de_rhasspy-0018.opus"
-    heard = model.transcribe([german, TINY.parent / "demo.flac"])
-    assert [one.language for one in heard] == ["de", "en"]
-    assert jiwer.cer(RUECKKEHR, heard[0].text) <= 0.3
-    assert jiwer.wer(JFK, heard[1].text) <= 0.75
+    transcripts = model.transcribe([german, TINY.parent / "demo.flac"])
+    assert [transcript.language for transcript in transcripts] == ["de", "en"]
+    assert jiwer.cer(RUECKKEHR, transcripts[0].text) <= 0.3
+    assert jiwer.wer(JFK, transcripts[1].text) <= 0.75
     # A language that is named does not change what is heard.
-    assert model.transcribe(german, language="de").text == heard[0].text
+    assert model.transcribe(german, language="de").text == transcripts[0].text
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-multi", "tiny-plus"])
@@ -123,7 +123,7 @@ def test_subtitles_are_aligned_in_every_model_and_nothing_else_changes(name: str
         assert formats.render_transcript(plain, format) == formats.render_transcript(asked, format)
         assert not formats.subtitle_notices(plain, [format])
     assert (
-        plain.words == () and plain.text == asked.text and all(not one["words"] for one in plain.to_dict()["segments"])
+        plain.words == () and plain.text == asked.text and all(not row["words"] for row in plain.to_dict()["segments"])
     )
     (segment,) = plain.segments
     assert segment.aligned_words() == asked.words

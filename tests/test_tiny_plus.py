@@ -87,4 +87,6 @@ def test_alone_equals_in_a_batch(model: redline.Model) -> None:
     wave = redline.audio.load(DEMO)
     clips = [Waveform(wave.samples[: 16_000 * seconds]) for seconds in (3, 6, 11)]
     together = recognize_clips(recognizer, clips, Task())
-    assert [one.text for one in together] == [recognize_clips(recognizer, [clip], Task())[0].text for clip in clips]
+    assert [hypothesis.text for hypothesis in together] == [
+        recognize_clips(recognizer, [clip], Task())[0].text for clip in clips
+    ]

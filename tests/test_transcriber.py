@@ -47,12 +47,17 @@ def fake(hear: object = None, **options: object) -> Transcriber:
 
 
 def test_from_a_file_to_a_saved_transcript(tiny: Transcriber, tmp_path: Path) -> None:
-    made = tiny.transcribe(JFK)
-    assert made.text and made.text == " ".join(segment.text for segment in made.segments)
-    assert made.language == "en" and made.duration == 11.0 and made.model == tiny.name and made.warnings == ()
-    assert all(segment.draft is not None and segment.edits for segment in made.segments)
-    assert made.save(tmp_path / "jfk.srt").read_text(encoding="utf-8").startswith("1\n00:00:0")
-    assert made.to_dict()["text"] == made.text
+    transcript = tiny.transcribe(JFK)
+    assert transcript.text and transcript.text == " ".join(segment.text for segment in transcript.segments)
+    assert (
+        transcript.language == "en"
+        and transcript.duration == 11.0
+        and transcript.model == tiny.name
+        and transcript.warnings == ()
+    )
+    assert all(segment.draft is not None and segment.edits for segment in transcript.segments)
+    assert transcript.save(tmp_path / "jfk.srt").read_text(encoding="utf-8").startswith("1\n00:00:0")
+    assert transcript.to_dict()["text"] == transcript.text
 
 
 def test_every_kind_of_source_gives_the_same_text(tiny: Transcriber, jfk: Waveform) -> None:
@@ -71,7 +76,9 @@ def test_list_in_list_out_equals_one_by_one(tiny: Transcriber, jfk: Waveform) ->
     sources = [jfk, silence(1), Waveform(jfk.samples[: 4 * SAMPLE_RATE])]
     together = tiny.transcribe(sources)
     alone = [tiny.transcribe(source) for source in sources]
-    assert [(one.text, one.draft) for one in together] == [(one.text, one.draft) for one in alone]
+    assert [(transcript.text, transcript.draft) for transcript in together] == [
+        (transcript.text, transcript.draft) for transcript in alone
+    ]
     assert tiny.transcribe([]) == [] and len(tiny.transcribe((jfk,))) == 1
 
 
@@ -135,7 +142,7 @@ def test_reading_stops_where_ten_minutes_wait_and_goes_on_behind_them(broken: Pa
     results = fake().transcribe_each(sources(), vad=False)
     assert isinstance(next(results), AudioError) and read == 1, "an error waits for nobody"
     assert isinstance(next(results), Transcript) and read <= 4, "ten minutes behind what is done"
-    assert [type(one) for one in results] == [Transcript] * 5
+    assert [type(result) for result in results] == [Transcript] * 5
 
 
 def test_progress_tells_seconds_done_and_seconds_known(jfk: Waveform) -> None:
@@ -184,10 +191,10 @@ def test_without_speech_detection_silence_reaches_the_model() -> None:
 def test_audio_options_choose_a_channel(jfk: Waveform) -> None:
     left = jfk.samples[: 3 * SAMPLE_RATE]
     stereo = np.stack([left, np.zeros_like(left)], axis=1)
-    for channel, heard in ((0, True), (1, False)):
+    for channel, has_text in ((0, True), (1, False)):
         options = audio.AudioOptions(channel=channel)
-        made = fake().transcribe(stereo, sample_rate=SAMPLE_RATE, audio_options=options)
-        assert bool(made.text) is heard
+        transcript = fake().transcribe(stereo, sample_rate=SAMPLE_RATE, audio_options=options)
+        assert bool(transcript.text) is has_text
 
 
 # --------------------------------------------------------------------------------------------------------------- stream
@@ -262,7 +269,7 @@ def test_an_interruption_keeps_what_is_done_from_the_start(jfk: Waveform) -> Non
     kept, other = stop.value.results
     assert isinstance(kept, Transcript) and other is None, "recordings are done in their order"
     assert len(kept.segments) == 4 and kept.segments == whole.segments[:4]
-    (notice,) = [one for one in kept.warnings if one.code == "interrupted"]
+    (notice,) = [notice for notice in kept.warnings if notice.code == "interrupted"]
     assert (notice.start, notice.end) == (whole.segments[4].start, whole.segments[-1].end)
 
 

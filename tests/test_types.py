@@ -62,19 +62,19 @@ def test_the_schema_has_the_keys_of_the_types() -> None:
 
 
 @given(transcripts())
-def test_a_transcript_is_read_back_from_its_dictionary_and_from_json(made: Transcript) -> None:
-    values = made.to_dict(all_edits=True)
-    assert Transcript.from_dict(values) == made
-    assert Transcript.from_dict(json.loads(json.dumps(values))) == made
-    assert formats.parse_transcript(formats.render_transcript(made, "json", all_edits=True), "json") == made
+def test_a_transcript_is_read_back_from_its_dictionary_and_from_json(transcript: Transcript) -> None:
+    values = transcript.to_dict(all_edits=True)
+    assert Transcript.from_dict(values) == transcript
+    assert Transcript.from_dict(json.loads(json.dumps(values))) == transcript
+    assert formats.parse_transcript(formats.render_transcript(transcript, "json", all_edits=True), "json") == transcript
 
 
 def test_json_lists_what_was_edited_and_every_token_only_when_asked() -> None:
     kept, changed = Edit("keep", " a", " a", 0), Edit("replace", " b", " c", 1)
-    made = Transcript("a c", (Segment(0, 0.0, 1.0, "a c", "a b", (kept, changed)),))
-    assert json.loads(formats.render_transcript(made, "json"))["segments"][0]["edits"] == [changed.to_dict()]
-    every = json.loads(formats.render_transcript(made, "json", all_edits=True))["segments"][0]["edits"]
-    assert every == [kept.to_dict(), changed.to_dict()] == made.to_dict(all_edits=True)["segments"][0]["edits"]
+    transcript = Transcript("a c", (Segment(0, 0.0, 1.0, "a c", "a b", (kept, changed)),))
+    assert json.loads(formats.render_transcript(transcript, "json"))["segments"][0]["edits"] == [changed.to_dict()]
+    every = json.loads(formats.render_transcript(transcript, "json", all_edits=True))["segments"][0]["edits"]
+    assert every == [kept.to_dict(), changed.to_dict()] == transcript.to_dict(all_edits=True)["segments"][0]["edits"]
 
 
 def test_keys_that_have_a_default_may_be_missing() -> None:
