@@ -31,8 +31,8 @@ else:  # a type checker would take every name of the package from it
     def __getattr__(name: str) -> Any:
         if name in __all__:
             for module in ("errors", "types", "transcriber", "load"):
-                if hasattr(found := importlib.import_module(f"redline.{module}"), name):
-                    return getattr(found, name)
+                if hasattr(home := importlib.import_module(f"redline.{module}"), name):
+                    return getattr(home, name)
         raise AttributeError(f"module 'redline' has no attribute {name!r}")
 
 
