@@ -22,12 +22,13 @@ from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
 from redline.train.recipe import NarRecipe, filled
 from redline.train.run import Materials, Run, StageFunction
-from redline_recipes.tiny.aligned_mixing import MixedSource
+from redline_recipes.distillation.stage import distillation_objective
 from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
 from redline_recipes.tiny.editor import CachedEditorObjective
 from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
 from redline_recipes.tiny.language_model import LMObjective, LMStage
+from redline_recipes.tiny.mel_augment import AugmentedSource, MelAugment, noise_powers
 from redline_recipes.tiny.ngram import split_text
 from redline_recipes.tiny.sections import TinySections
 from redline_recipes.tiny.stages import encoder_caches, load_ngrams, make_ngrams
@@ -72,6 +73,13 @@ class TinyNarRun(NarRun):
             model.language_head = LanguageHead(model.config.encoder.hidden_dim, languages)
         return model
 
+    def encoder_objective(self, model: NarModel) -> EncoderObjective:
+        """The three CTC losses, and where the recipe names a teacher the divergence from it."""
+        recipe = self.recipe
+        if recipe.distillation.teacher:
+            return distillation_objective(self, model, recipe.distillation, recipe.encoder_loss)
+        return EncoderObjective(model.encoder, self.tokenizer(), recipe.encoder_loss, model.language_head)
+
     def train_encoder(self) -> None:
         """The encoder learns by CTC, from utterances some of which are mixed anew."""
         recipe, options, mixing = self.recipe, self.recipe.encoder_training, self.recipe.aligned_mixing
@@ -82,9 +90,11 @@ class TinyNarRun(NarRun):
         if recipe.encoder_from:
             new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
             self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
-        objective = EncoderObjective(model.encoder, self.tokenizer(), recipe.encoder_loss, model.language_head)
+        objective = self.encoder_objective(model)
+        noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
+        augment = MelAugment(recipe.mel_augment, noises)
         batches, spec_augment = recipe.encoder_batches, recipe.spec_augment
-        source = MixedSource(mixing, self.train_set, self.views[0], batches, spec_augment, self.say)
+        source = AugmentedSource(augment, mixing, self.train_set, self.views[0], batches, spec_augment, self.say)
         if mixing.share:
             self.say(
                 f"mixed: {mixing.share:.0%} of the {source.timed} utterances whose word times the manifest tells "
@@ -116,7 +126,8 @@ class TinyNarRun(NarRun):
         torch.manual_seed(recipe.editor_training.seed)
         model = self.model()
         if recipe.encoder_training.steps:
-            self.load("encoder", self.with_language_head(model))
+            # Into what was trained, which may have more than the encoder that it leaves behind.
+            self.load("encoder", self.encoder_objective(self.with_language_head(model)))
         if recipe.lm_training.steps and (self.out / "lm" / STATE).exists():
             self.load("lm", model)
         elif recipe.edit.lora_rank and not recipe.init_from:

@@ -9,12 +9,14 @@ from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions
 from redline.train.loop.optim import TrainingOptions
 from redline.train.run import Run
+from redline_recipes.distillation.objective import DistillationOptions
 from redline_recipes.tiny.aligned_mixing import MixingOptions
 from redline_recipes.tiny.corruption import CorruptionOptions
 from redline_recipes.tiny.editor import AuxiliaryOptions
 from redline_recipes.tiny.encoder import EncoderLossOptions
 from redline_recipes.tiny.encoder_cache import EncoderCacheOptions
 from redline_recipes.tiny.language_model import TextOptions
+from redline_recipes.tiny.mel_augment import MelAugmentOptions
 from redline_recipes.tiny.ngram import NgramOptions
 from redline_recipes.tiny.speaker_embedding import EmbeddingOptions
 from redline_recipes.tiny.unit_selection import UnitSelectionOptions
@@ -30,7 +32,11 @@ class TinySections:
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: TrainingOptions = TrainingOptions()
     """The encoder learns by CTC; NAR recipes only."""
+    distillation: DistillationOptions = DistillationOptions()
+    """A teacher of the encoder; NAR recipes only."""
     aligned_mixing: MixingOptions = MixingOptions()
+    mel_augment: MelAugmentOptions = MelAugmentOptions()
+    """Speeds, rooms and noises of the encoder's batches, drawn anew in every epoch."""
     draft_lm: NgramOptions = NgramOptions(order=0)
     """An n-gram LM for shallow fusion while drafts are searched; it needs --text."""
     draft_search: DraftOptions = DraftOptions()

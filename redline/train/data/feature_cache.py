@@ -88,6 +88,16 @@ def utterance_cut(utterance: Utterance) -> Any:
     return cut.resample(SAMPLE_RATE)
 
 
+def cut_samples(cut: Any) -> NDArray[np.float32]:
+    """Samples [N] of a cut, its channels averaged; raises `DataError` when its recording cannot be decoded."""
+    from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
+
+    try:
+        return np.asarray(cut.load_audio().mean(axis=0), dtype=np.float32)
+    except (AudioLoadingError, DurationMismatchError) as error:
+        raise DataError(str(error)) from error
+
+
 def _recordings(folder: str | None) -> list[Any]:
     from lhotse import Recording
 
@@ -127,8 +137,6 @@ def build_feature_cache(
 
     A recording that cannot be read is left out, and `skipped` gets the reason. `rule` is the model's own front end.
     """
-    from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
-
     assert len({item.id for item in utterances}) == len(utterances), "features are found by id"
     parts = [(item.id, str(item.audio), item.start, item.end, *_stamp(item.audio)) for item in utterances]
     key = json.dumps([rule, view, repr(options) if view else "", parts])
@@ -146,8 +154,8 @@ def build_feature_cache(
             try:
                 cut = utterance_cut(utterance)
                 cut = perturbed(cut, view, options, noises, rooms) if view else cut
-                samples = np.asarray(cut.load_audio().mean(axis=0), dtype=np.float32)
-            except (DataError, AudioLoadingError, DurationMismatchError) as error:
+                samples = cut_samples(cut)
+            except DataError as error:
                 skipped(str(error).splitlines()[0])
                 continue
             if len(samples) >= FRAME_SAMPLES:
