@@ -38,12 +38,12 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def durations(root: Path) -> dict[str, float]:
     """Seconds of each clip that clip_durations.tsv tells, which it does in milliseconds."""
-    found = {}
+    durations_s = {}
     for row in table(root / "clip_durations.tsv"):
         milliseconds = row.get("duration[ms]") or row.get("duration[milliseconds]") or ""
         if milliseconds.isdigit():
-            found[row["clip"]] = int(milliseconds) / 1000
-    return found
+            durations_s[row["clip"]] = int(milliseconds) / 1000
+    return durations_s
 
 
 def placed(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -100,10 +100,10 @@ def main(arguments: list[str]) -> int:
     for row in rows(root, left_out):
         print(json.dumps(row, ensure_ascii=False))
         splits[str(row["split"])] += 1
-    told = [f"{count} {name}" for name, count in sorted(splits.items())]
-    told += [f"{count} {reason} left out" for reason, count in sorted(left_out.items())]
-    if told:
-        print(", ".join(told), file=sys.stderr)
+    counts = [f"{count} {name}" for name, count in sorted(splits.items())]
+    counts += [f"{count} {reason} left out" for reason, count in sorted(left_out.items())]
+    if counts:
+        print(", ".join(counts), file=sys.stderr)
     if not splits:
         print(
             f"{root}: no clip that train.tsv, dev.tsv, test.tsv or validated.tsv names; give the unpacked folder of "

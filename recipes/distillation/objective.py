@@ -63,7 +63,7 @@ def posterior_divergence(
     that it is of the size of a CTC loss a label. Frames without a teacher count nothing.
     """
     labels, p = teacher.labels.to(logits.device), teacher.probabilities.to(logits.device)
-    heard = (p.sum(dim=-1) > 0) & valid_frames(lengths, logits.shape[1])  # [B, T]
+    known_frames = (p.sum(dim=-1) > 0) & valid_frames(lengths, logits.shape[1])  # [B, T]
     q = logits.float().log_softmax(dim=-1).gather(-1, labels.clamp(max=logits.shape[-1] - 1))  # [B, T, k]
     known = labels < logits.shape[-1]
     p, q = p * known, q.masked_fill(~known, 0.0)
@@ -71,8 +71,8 @@ def posterior_divergence(
     q_rest = (1.0 - (q.exp() * known).sum(dim=-1)).clamp(min=LEAST).log()
     entropy = (p * p.clamp(min=LEAST).log()).sum(dim=-1) + rest * rest.clamp(min=LEAST).log()
     divergence = entropy - (p * q).sum(dim=-1) - rest * q_rest
-    not_blank = (1.0 - (p * (labels == blank)).sum(dim=-1)) * heard
-    weights = not_blank + blank_weight * (1.0 - not_blank) * heard
+    not_blank = (1.0 - (p * (labels == blank)).sum(dim=-1)) * known_frames
+    weights = not_blank + blank_weight * (1.0 - not_blank) * known_frames
     return (divergence * weights).sum() / not_blank.sum().clamp(min=1.0)
 
 
@@ -125,9 +125,9 @@ class DistillationObjective(EncoderObjective):
                 divergence = posterior_divergence(logits, lengths, posteriors, blank, self.options.blank_weight)
                 terms[f"teacher_{name}"] = (weight, divergence)
         for number, (layer, to_states) in enumerate(zip(self.states, self.maps, strict=False)):
-            targets, heard = (each.to(device) for each in layer.batch(ids, out.lengths.tolist()))
+            targets, known_frames = (each.to(device) for each in layer.batch(ids, out.lengths.tolist()))
             distance = (to_states(out.exports[number]).float() - targets).square().clamp(max=FARTHEST).mean(dim=-1)
-            mean = (distance * heard).sum() / heard.sum().clamp(min=1)
+            mean = (distance * known_frames).sum() / known_frames.sum().clamp(min=1)
             terms[f"teacher_states_{number + 1}"] = (self.options.states, mean)
         if self.language_head is not None:
             labels = torch.tensor([self.language_head.languages.index(name) for name in batch.languages], device=device)

@@ -36,9 +36,9 @@ def distillation_objective(
         run.say,
     )
     states = opened_states(Path(options.teacher)) if options.state_blocks else []
-    told = [f"{len(store)} utterances of {name}" for name, store in stores.items()]
-    told += [f"{len(store.frames)} of states {number}" for number, store in enumerate(states, start=1)]
-    run.say(f"teacher: {', '.join(told)}")
+    counts = [f"{len(store)} utterances of {name}" for name, store in stores.items()]
+    counts += [f"{len(store.frames)} of states {number}" for number, store in enumerate(states, start=1)]
+    run.say(f"teacher: {', '.join(counts)}")
     texts = {row.id: row.text for row in run.train_set}
     return DistillationObjective(
         model.encoder, run.tokenizer(), weights, options, stores, texts, model.language_head, states

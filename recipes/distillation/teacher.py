@@ -92,14 +92,14 @@ class StateStore:
     def batch(self, ids: Sequence[str], lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """States of utterances in a batch whose student has `lengths` frames: [B, T, D], and which frames have some."""
         states = torch.zeros(len(ids), max(lengths), self.width)
-        heard = torch.zeros(len(ids), max(lengths), dtype=torch.bool)
+        known_frames = torch.zeros(len(ids), max(lengths), dtype=torch.bool)
         for row, (identity, length) in enumerate(zip(ids, lengths, strict=True)):
             if identity in self.frames:
                 own = (self.frames[identity].float() - self.mean) / self.spread
                 if len(own) != length:
                     own = F.interpolate(own.T[None], size=length, mode="linear", align_corners=False)[0].T
-                states[row, :length], heard[row, :length] = own, True
-        return states, heard
+                states[row, :length], known_frames[row, :length] = own, True
+        return states, known_frames
 
 
 def paced(labels: Tensor, probabilities: Tensor, length: int, blank: int) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ PADDING_S = 3.0
 
 @dataclass(frozen=True)
 class Label:
-    """What a teacher heard, and how sure it is."""
+    """What a teacher writes, and how sure it is."""
 
     text: str
     log_prob: float  # mean of the tokens, nats
@@ -53,21 +53,21 @@ def label(model: Any, samples: Any, language: str) -> Label:
     import numpy as np
 
     padded = np.concatenate((samples, np.zeros(round(PADDING_S * SAMPLE_RATE), dtype=np.float32)))
-    segments, _ = model.transcribe(padded, language=language, beam_size=BEAM, condition_on_previous_text=False)
-    found = list(segments)
-    lengths = [max(1, len(segment.tokens)) for segment in found]
+    options = {"language": language, "beam_size": BEAM, "condition_on_previous_text": False}
+    segments = list(model.transcribe(padded, **options)[0])
+    lengths = [max(1, len(segment.tokens)) for segment in segments]
     total = sum(lengths) or 1
     return Label(
-        " ".join(segment.text.strip() for segment in found).strip(),
-        sum(segment.avg_logprob * length for segment, length in zip(found, lengths, strict=True)) / total,
-        max((segment.no_speech_prob for segment in found), default=1.0),
+        " ".join(segment.text.strip() for segment in segments).strip(),
+        sum(segment.avg_logprob * length for segment, length in zip(segments, lengths, strict=True)) / total,
+        max((segment.no_speech_prob for segment in segments), default=1.0),
     )
 
 
-def labelled_row(row: Mapping[str, Any], heard: Label, least: float) -> dict[str, Any]:
+def labelled_row(row: Mapping[str, Any], own: Label, least: float) -> dict[str, Any]:
     """A row of a manifest with the teacher's label; times and names are those of the row it was given."""
-    values = {**row, "text": heard.text, "split": "train" if heard.is_sure(least) else "unsure"}
-    return values | {"log_prob": round(heard.log_prob, 3), "no_speech": round(heard.no_speech, 3)}
+    values = {**row, "text": own.text, "split": "train" if own.is_sure(least) else "unsure"}
+    return values | {"log_prob": round(own.log_prob, 3), "no_speech": round(own.no_speech, 3)}
 
 
 def write_labels(model: Any, rows: Sequence[Utterance], language: str, least: float, out: Path) -> int:
@@ -91,8 +91,8 @@ def write_labels(model: Any, rows: Sequence[Utterance], language: str, least: fl
                 print(f"left out: {error}", file=sys.stderr)
                 continue
             end = None if row.end is None else round(row.end * SAMPLE_RATE)
-            heard = label(model, samples[round(row.start * SAMPLE_RATE) : end], language)
-            new = labelled_row(row.to_dict(), heard, least)
+            own = label(model, samples[round(row.start * SAMPLE_RATE) : end], language)
+            new = labelled_row(row.to_dict(), own, least)
             file.write(json.dumps(new, ensure_ascii=False) + "\n")
             file.flush()
             sure += new["split"] == "train"

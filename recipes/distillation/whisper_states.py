@@ -62,12 +62,12 @@ def states_of(encoder: WhisperEncoder, samples: Tensor, layers: Sequence[int]) -
     mel = whisper_mel(padded)
     mel = mel[None, :, : mel.shape[1] // PAIR * PAIR].to(encoder.positions.dtype)
     every = encoder(mel)
-    found = []
+    layer_states = []
     for layer in layers:
         states = every[layer - 1][0, :frames].float()
         states = torch.cat((states, states[-1:])) if len(states) % PAIR else states
-        found.append(states.unflatten(0, (-1, PAIR)).mean(dim=1))
-    return found
+        layer_states.append(states.unflatten(0, (-1, PAIR)).mean(dim=1))
+    return layer_states
 
 
 def write_states(

@@ -135,8 +135,8 @@ def test_states_are_scaled_and_keep_their_place(tmp_path: Path) -> None:
     store = FrameStore(tmp_path / "states-1", 1, torch.float16)
     store.append("a", torch.arange(4.0)[:, None] * 100)
     (states,) = opened_states(tmp_path)
-    batch, heard = states.batch(["a", "unheard"], [8, 5])
-    assert heard.sum(dim=1).tolist() == [8, 0]
+    batch, known_frames = states.batch(["a", "unheard"], [8, 5])
+    assert known_frames.sum(dim=1).tolist() == [8, 0]
     assert batch[0, :, 0].diff().min() >= 0 and abs(float(batch[0].mean())) < 0.01
 
 

@@ -67,9 +67,9 @@ def test_a_noise_is_as_loud_as_the_draw_says() -> None:
     powers = power(mel(hiss(2.0, 2)))
     noises = [power(mel(hiss(0.7, 3)))]
     augment = MelAugment(MelAugmentOptions(noise=1.0, snr_db=(10.0, 10.0)), noises)
-    heard = power(augment(mel(hiss(2.0, 2)).reshape(-1, FEATURE_DIM), random.Random(0)).reshape(-1, N_MELS))
+    powers_in_noise = power(augment(mel(hiss(2.0, 2)).reshape(-1, FEATURE_DIM), random.Random(0)).reshape(-1, N_MELS))
     # Ten decibels below the speech: a tenth more power.
-    assert loudness(heard) / loudness(powers) == pytest.approx(1.1, abs=0.03)
+    assert loudness(powers_in_noise) / loudness(powers) == pytest.approx(1.1, abs=0.03)
 
 
 def test_speeds_change_the_length_and_nothing_else() -> None:

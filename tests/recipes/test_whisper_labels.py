@@ -66,9 +66,9 @@ def test_segments_are_joined_and_silence_is_not_sure() -> None:
         SimpleNamespace(text=" two three.", tokens=[1, 2, 3], avg_logprob=-0.5, no_speech_prob=0.2),
     ]
     teacher = SimpleNamespace(transcribe=lambda *_, **__: (iter(parts), None))
-    heard = label(teacher, np.zeros(100, np.float32), "en")
-    assert heard.text == "One two three." and heard.log_prob == pytest.approx(-0.4) and heard.no_speech == 0.2
-    assert not heard.is_sure(-0.3) and heard.is_sure(-0.5)
+    result = label(teacher, np.zeros(100, np.float32), "en")
+    assert result.text == "One two three." and result.log_prob == pytest.approx(-0.4) and result.no_speech == 0.2
+    assert not result.is_sure(-0.3) and result.is_sure(-0.5)
     assert not Label("", 0.0, 0.0).is_sure(-1.0) and not Label("Hm.", -0.1, 0.9).is_sure(-1.0)
 
 

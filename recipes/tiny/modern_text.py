@@ -1,0 +1,153 @@
+"""Text of today beside the books: definitions, sayings, articles and the transcripts that train, one sentence a line.
+
+    apt-get install wordnet-base fortunes
+    python -m redline_recipes.tiny.modern_text --data manifest.jsonl --articles wiki.valid.tokens wiki.test.tokens \
+        --times articles=5 transcripts=6 --out books/modern
+
+Novels of the nineteenth century say little of what people read aloud today: on Common Voice their n-grams need half as
+many bits again a word as on LibriSpeech. WordNet's definitions and examples (WordNet licence) have the words, the
+sayings of `fortune` (see /usr/share/doc/fortunes) the tone, articles in the form of WikiText (CC BY-SA) and transcripts
+of the training set both. `--times` writes a source several times, which is how n-grams are told what matters. No
+sentence with digits is written, and none that shares `--shared` words in a row with a transcript of dev or test in any
+manifest of `--data`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from redline.errors import RedlineError
+from redline.manifest import Utterance, read_manifest
+from redline.normalize import spoken
+
+WORDNET, FORTUNES = Path("/usr/share/wordnet"), Path("/usr/share/games/fortunes")
+SOURCES = ("definitions", "sayings", "articles", "transcripts")
+HELD_OUT = ("dev", "test")
+FEWEST_WORDS = 2
+FEWEST_OF_ARTICLES = 4
+SHARED = 7
+NOT_SENTENCES = {
+    "ascii-art",
+    "goedel",
+    "linuxcookie",
+    "perl",
+    "tao",
+    "zippy",
+    "songs-poems",
+    "translate-me",
+    "knghtbrd",
+}
+"""Files of `fortune` that are pictures, programs, verses or chats."""
+
+
+def definitions(folder: Path) -> Iterator[str]:
+    """The glosses of WordNet: definitions, and the examples that they quote."""
+    for kind in ("noun", "verb", "adj", "adv"):
+        file = folder / f"data.{kind}"
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+            gloss = line.partition(" | ")[2]
+            if not line.startswith("  "):  # the licence stands before the data, indented
+                yield from re.split(r"[;()]", re.sub(r'"[^"]*"', "", gloss))
+                yield from re.findall(r'"([^"]+)"', gloss)
+
+
+def sayings(folder: Path) -> Iterator[str]:
+    """The sentences of `fortune`, without who said them."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    for file in files:
+        if file.is_file() and not file.suffix and file.name not in NOT_SENTENCES:
+            for saying in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
+                text = re.sub(r"\n\s*--.*", "", saying, flags=re.DOTALL)
+                yield from re.split(r"(?<=[.?!;:])\s+", " ".join(text.split()))
+
+
+def articles(files: Iterable[Path]) -> Iterator[str]:
+    """The sentences of WikiText, whose marks stand between spaces; what it calls <unk> ends a piece."""
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.strip() and not line.strip().startswith("="):
+                text = re.sub(r" @([-,.])@ ", r"\1", line)
+                text = re.sub(r" (n't|'\w+)", r"\1", text)
+                for sentence in re.split(r"(?<= [.?!;]) ", text):
+                    pieces = re.sub(r" ([.,?!;:])", r"\1", sentence).split("<unk>")
+                    yield from (piece for piece in pieces if len(piece.split()) >= FEWEST_OF_ARTICLES)
+
+
+def runs(words: Sequence[str], size: int) -> Iterator[str]:
+    """Every run of so many words."""
+    return (" ".join(words[at : at + size]) for at in range(len(words) - size + 1))
+
+
+class HeldOut:
+    """What no text may share with dev and test."""
+
+    def __init__(self, rows: Iterable[Utterance], size: int) -> None:
+        self.size = size
+        self.known: set[str] = set()
+        for row in rows:
+            words = spoken(row.text).split()
+            self.known.update(runs(words, size), [" ".join(words)])
+
+    def shares(self, sentence: str) -> bool:
+        """Whether a sentence is one of them, or has a run of words in common with one."""
+        words = spoken(sentence).split()
+        return " ".join(words) in self.known or any(run in self.known for run in runs(words, self.size))
+
+
+def kept(sentences: Iterable[str], held_out: HeldOut) -> Iterator[str]:
+    """The sentences that teach: without digits, of two words and more, and none of dev and test."""
+    for sentence in sentences:
+        line = " ".join(sentence.split())
+        is_text = len(spoken(line).split()) >= FEWEST_WORDS and not any(char.isdigit() for char in line)
+        if is_text and not held_out.shares(line):
+            yield line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a file for each source."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="manifests: train is read, dev and test kept out"
+    )
+    parser.add_argument("--articles", type=Path, nargs="*", default=[], help="files in the form of WikiText")
+    parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder of WordNet's data.noun and others")
+    parser.add_argument("--fortunes", type=Path, default=FORTUNES, help="folder of fortune's sayings")
+    parser.add_argument("--times", nargs="*", default=[], metavar="SOURCE=N", help=f"of {', '.join(SOURCES)}")
+    parser.add_argument("--language", default="en", help="which transcripts are read")
+    parser.add_argument(
+        "--shared", type=int, default=SHARED, help="words in a row that no text shares with dev and test"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder that is written")
+    given = parser.parse_args(arguments)
+    pairs = [item.partition("=")[::2] for item in given.times]
+    if wrong := [name for name, times in pairs if name not in SOURCES or not times.isdigit()]:
+        parser.error(f"--times: {', '.join(wrong)}; give SOURCE=N, sources are {', '.join(SOURCES)}")
+    times = {name: int(count) for name, count in pairs}
+    try:
+        rows = [row for path in given.data for row in read_manifest(path, language=given.language)]
+    except RedlineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    held_out = HeldOut((row for row in rows if row.split in HELD_OUT), given.shared)
+    sources = {
+        "definitions": definitions(given.wordnet),
+        "sayings": sayings(given.fortunes),
+        "articles": articles(given.articles),
+        "transcripts": (row.text for row in rows if row.split == "train"),
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name, sentences in sources.items():
+        lines = list(kept(sentences, held_out))
+        text = "".join(line + "\n" for line in lines) * times.get(name, 1)
+        (given.out / f"{name}.txt").write_text(text, encoding="utf-8")
+        words = sum(len(line.split()) for line in lines)
+        print(f"{name}: {len(lines)} lines, {words} words, {times.get(name, 1)} times", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

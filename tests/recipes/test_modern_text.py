@@ -1,0 +1,62 @@
+"""Text of today: sentences of four sources, and nothing of dev or test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from redline_recipes.tiny.modern_text import articles, definitions, main, sayings
+
+
+def test_definitions_and_their_examples(tmp_path: Path) -> None:
+    (tmp_path / "data.noun").write_text(
+        '  1 This software is licensed | not a gloss\n00001 05 n 01 x 0 | a large town (of people); "the city sleeps"\n'
+    )
+    sentences = [line.strip() for line in definitions(tmp_path) if line.strip()]
+    assert sentences == ["a large town", "of people", "the city sleeps"]
+
+
+def test_sayings_are_parted_from_who_said_them(tmp_path: Path) -> None:
+    (tmp_path / "wisdom").write_text("To be or not.\nThat is it.\n\t\t-- Somebody\n%\nAnother one!\n%\n")
+    (tmp_path / "wisdom.dat").write_bytes(b"\0\1")
+    (tmp_path / "perl").write_text("print 1;\n%\n")
+    assert [line for line in sayings(tmp_path) if line] == ["To be or not.", "That is it.", "Another one!"]
+
+
+def test_articles_are_put_together_again(tmp_path: Path) -> None:
+    file = tmp_path / "wiki"
+    file.write_text(
+        " = Title = \n\n It is a well @-@ known town , they say . The <unk> who lived there did n't stay for long . \n"
+    )
+    assert [line.strip() for line in articles([file])] == [
+        "It is a well-known town, they say.",
+        "who lived there didn't stay for long.",
+    ]
+
+
+def test_nothing_of_dev_or_test_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = "one two three four five six seven eight"
+    rows = [
+        {"audio": "a", "text": "A sentence that trains.", "split": "train", "language": "en"},
+        {"audio": "b", "text": held.upper(), "split": "dev", "language": "en"},
+        {"audio": "c", "text": "short one", "split": "test", "language": "en"},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (tmp_path / "fortunes").mkdir()
+    (tmp_path / "fortunes" / "people").write_text(
+        f"And so {held} nine.\n%\nShort one.\n%\nIn 1999 it was.\n%\nThis may stay.\n%\n"
+    )
+    out = tmp_path / "out"
+    asked = ["--data", str(tmp_path / "manifest.jsonl"), "--fortunes", str(tmp_path / "fortunes")]
+    assert main([*asked, "--wordnet", str(tmp_path), "--times", "transcripts=3", "--out", str(out)]) == 0
+    assert (out / "sayings.txt").read_text() == "This may stay.\n"
+    assert (out / "transcripts.txt").read_text() == "A sentence that trains.\n" * 3
+    assert "transcripts: 1 lines, 4 words, 3 times" in capsys.readouterr().err
+
+
+def test_a_source_that_does_not_exist_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", "x", "--times", "songs=2", "--out", str(tmp_path)])
+    assert "sources are definitions" in capsys.readouterr().err
