@@ -8,8 +8,8 @@ Novels of the nineteenth century say little of what people read aloud today: on 
 many bits again a word as on LibriSpeech. WordNet's definitions and examples (WordNet licence) have the words, the
 sayings of `fortune` (see /usr/share/doc/fortunes) the tone, articles in the form of WikiText (CC BY-SA) and transcripts
 of the training set both. `--times` writes a source several times, which is how n-grams are told what matters. No
-sentence with digits is written, and none that shares `--shared` words in a row with a transcript of dev or test in any
-manifest of `--data`.
+sentence with digits is written, and none that shares `--shared` words in a row with a transcript that does not train,
+in any manifest of `--data`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from redline.normalize import spoken
 
 WORDNET, FORTUNES = Path("/usr/share/wordnet"), Path("/usr/share/games/fortunes")
 SOURCES = ("definitions", "sayings", "articles", "transcripts")
-HELD_OUT = ("dev", "test")
 FEWEST_WORDS = 2
 FEWEST_OF_ARTICLES = 4
 SHARED = 7
@@ -83,7 +82,7 @@ def runs(words: Sequence[str], size: int) -> Iterator[str]:
 
 
 class HeldOut:
-    """What no text may share with dev and test."""
+    """What no text may share: transcripts that do not train."""
 
     def __init__(self, rows: Iterable[Utterance], size: int) -> None:
         self.size = size
@@ -99,7 +98,7 @@ class HeldOut:
 
 
 def kept(sentences: Iterable[str], held_out: HeldOut) -> Iterator[str]:
-    """The sentences that teach: without digits, of two words and more, and none of dev and test."""
+    """The sentences that teach: without digits, of two words and more, and nothing that is held out."""
     for sentence in sentences:
         line = " ".join(sentence.split())
         is_text = len(spoken(line).split()) >= FEWEST_WORDS and not any(char.isdigit() for char in line)
@@ -132,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RedlineError as error:
         print(error, file=sys.stderr)
         return 2
-    held_out = HeldOut((row for row in rows if row.split in HELD_OUT), given.shared)
+    held_out = HeldOut((row for row in rows if row.split != "train" and row.text), given.shared)
     sources = {
         "definitions": definitions(given.wordnet),
         "sayings": sayings(given.fortunes),

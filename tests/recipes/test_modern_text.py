@@ -1,4 +1,4 @@
-"""Text of today: sentences of four sources, and nothing of dev or test."""
+"""Text of today: sentences of four sources, and nothing that is held out."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_articles_are_put_together_again(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_of_dev_or_test_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_is_held_out_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held = "one two three four five six seven eight"
     rows = [
         {"audio": "a", "text": "A sentence that trains.", "split": "train", "language": "en"},
         {"audio": "b", "text": held.upper(), "split": "dev", "language": "en"},
-        {"audio": "c", "text": "short one", "split": "test", "language": "en"},
+        {"audio": "c", "text": "short one", "split": "example", "language": "en"},
     ]
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (tmp_path / "fortunes").mkdir()
