@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write a file for each source."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="manifests: train is read, dev and test kept out"
+        "--data", type=Path, nargs="+", required=True, help="manifests: train is read, the rest is kept out"
     )
     parser.add_argument("--articles", type=Path, nargs="*", default=[], help="files in the form of WikiText")
     parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder of WordNet's data.noun and others")
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--times", nargs="*", default=[], metavar="SOURCE=N", help=f"of {', '.join(SOURCES)}")
     parser.add_argument("--language", default="en", help="which transcripts are read")
     parser.add_argument(
-        "--shared", type=int, default=SHARED, help="words in a row that no text shares with dev and test"
+        "--shared", type=int, default=SHARED, help="words in a row that no text shares with what is kept out"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder that is written")
     given = parser.parse_args(arguments)
