@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", help="only rows of this split")
     parser.add_argument("--language", required=True, help="the language that is spoken in all of them")
     parser.add_argument("--least", type=float, default=LEAST_LOG_PROB, help="mean log-probability of a row that trains")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto: the fastest (auto)")
     parser.add_argument("--threads", type=int, default=0, help="threads that compute (all)")
     parser.add_argument("--out", type=Path, required=True, help="manifest that is written")
     given = parser.parse_args(arguments)
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         rows = unique_ids(read_manifest(given.data, split=given.split))
-        model = whisper.WhisperModel(given.weights, device="cpu", compute_type="int8", cpu_threads=given.threads)
+        model = whisper.WhisperModel(given.weights, device=given.device, compute_type="int8", cpu_threads=given.threads)
         sure = write_labels(model, rows, given.language, given.least, given.out)
     except RedlineError as error:
         print(error, file=sys.stderr)
