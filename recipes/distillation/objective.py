@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
@@ -20,13 +19,15 @@ from redline.models.draft_head import CHAR_BLANK
 from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
-from redline.train.objectives.losses import encoder_terms, weighted
+from redline.train.objectives.losses import weighted
 from redline_recipes.distillation.teacher import FramePosteriors, PosteriorStore, StateStore
 from redline_recipes.tiny.encoder import EncoderLossOptions, EncoderObjective, draft_logits
 
 LEAST = 1e-6
 """The least probability of what a teacher has not named, so that its logarithm is a number."""
 
+ONLY_TRAINING = "maps."
+"""What the weights begin with that the encoder does not keep."""
 FARTHEST = 25.0
 """The largest squared distance that counts; a few numbers of a transformer's states are far outside of the others."""
 
@@ -103,7 +104,7 @@ class DistillationObjective(EncoderObjective):
                 f"layers and the encoder {encoder.config.num_layers} blocks"
             )
         width = encoder.config.hidden_dim
-        self.maps = nn.ModuleList(
+        self.maps = nn.ModuleList(  # of training alone, see `ONLY_TRAINING`
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, store.width))
             for _, store in zip(blocks, self.states, strict=False)
         )
@@ -111,7 +112,7 @@ class DistillationObjective(EncoderObjective):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.encoder.input_linear.weight.device
         out = self.encoder(batch.features.to(device), batch.lengths.to(device), self.options.state_blocks)
-        terms = encoder_terms(self.encoder, out, batch.texts, self.tokenizer, self.weights)
+        terms = self.terms(batch, out)
         # Utterances that were mixed anew keep the id of the one whose place they take, but not its text.
         ids = [name if self.texts.get(name) == text else "" for name, text in zip(batch.ids, batch.texts, strict=True)]
         heads = {
@@ -129,8 +130,4 @@ class DistillationObjective(EncoderObjective):
             distance = (to_states(out.exports[number]).float() - targets).square().clamp(max=FARTHEST).mean(dim=-1)
             mean = (distance * known_frames).sum() / known_frames.sum().clamp(min=1)
             terms[f"teacher_states_{number + 1}"] = (self.options.states, mean)
-        if self.language_head is not None:
-            labels = torch.tensor([self.language_head.languages.index(name) for name in batch.languages], device=device)
-            language = torch.nn.functional.cross_entropy(self.language_head(out.hidden, out.lengths).float(), labels)
-            terms["language"] = (self.weights.language, language)
         return weighted(terms)

@@ -18,7 +18,7 @@ from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
 from redline.train.loop.stage import SpeechStage, rates
-from redline.train.objectives.losses import CtcWeights, encoder_terms, weighted
+from redline.train.objectives.losses import CtcWeights, Terms, encoder_terms, weighted
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,17 @@ class EncoderObjective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.encoder.input_linear.weight.device
-        out = self.encoder(batch.features.to(device), batch.lengths.to(device))
+        return weighted(self.terms(batch, self.encoder(batch.features.to(device), batch.lengths.to(device))))
+
+    def terms(self, batch: Batch, out: EncoderOutput) -> Terms:
+        """Weight and loss of each head, of what the encoder makes of a batch."""
         terms = encoder_terms(self.encoder, out, batch.texts, self.tokenizer, self.weights)
         if self.language_head is not None:
-            labels = torch.tensor([self.language_head.languages.index(name) for name in batch.languages], device=device)
             logits = self.language_head(out.hidden, out.lengths).float()
-            terms["language"] = (self.weights.language, F.cross_entropy(logits, labels))
-        return weighted(terms)
+            labels = [self.language_head.languages.index(name) for name in batch.languages]
+            loss = F.cross_entropy(logits, torch.tensor(labels, device=logits.device))
+            terms["language"] = (self.weights.language, loss)
+        return terms
 
 
 def transfer_encoder(encoder: ConformerEncoder, source: ConformerEncoder) -> list[str]:

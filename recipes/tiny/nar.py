@@ -22,6 +22,7 @@ from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
 from redline.train.recipe import NarRecipe, filled
 from redline.train.run import Materials, Run, StageFunction
+from redline_recipes.distillation.objective import ONLY_TRAINING
 from redline_recipes.distillation.stage import distillation_objective
 from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
@@ -126,8 +127,7 @@ class TinyNarRun(NarRun):
         torch.manual_seed(recipe.editor_training.seed)
         model = self.model()
         if recipe.encoder_training.steps:
-            # Into what was trained, which may have more than the encoder that it leaves behind.
-            self.load("encoder", self.encoder_objective(self.with_language_head(model)))
+            self.load("encoder", self.with_language_head(model), ONLY_TRAINING)
         if recipe.lm_training.steps and (self.out / "lm" / STATE).exists():
             self.load("lm", model)
         elif recipe.edit.lora_rank and not recipe.init_from:

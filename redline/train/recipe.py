@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ KINDS: dict[type, tuple[tuple[type, ...], str]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ABC):
     """The keys and sections that every recipe file may have; all may be left out."""
 
     language: str | tuple[str, ...] = "en"  # one language or several; utterances of others are not looked at
@@ -64,9 +65,9 @@ class Recipe:
     augment: AugmentOptions = AugmentOptions()
     spec_augment: SpecAugmentOptions = SpecAugmentOptions()
 
+    @abstractmethod
     def run(self, materials: Materials, say: Say, device: str | None = None) -> Run:
         """A run of such a recipe."""
-        raise NotImplementedError
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -118,11 +118,14 @@ class Run(ABC):
         options = replace(options, tensorboard=options.tensorboard or self.materials.tensorboard)
         fit(stage, options, self.out / name, self.say, self.asked_device)
 
-    def load(self, name: str, module: nn.Module) -> None:
-        """Put the averaged weights of a trained stage into a module; raises `DataError` where there are none."""
+    def load(self, name: str, module: nn.Module, only_training: str | None = None) -> None:
+        """Put the averaged weights of a trained stage into a module; raises `DataError` where there are none.
+
+        Weights whose names begin with `only_training` were there to learn by, and stay behind.
+        """
         if not (self.out / name / STATE).exists():
             raise DataError(f"{self.out} has no trained {name} yet: run the stage {name!r} first")
-        load_average(self.out / name, module)
+        load_average(self.out / name, module, only_training)
 
     def export(self) -> None:
         """Write the model with averaged weights, adapters merged."""

@@ -95,7 +95,7 @@ def cut_samples(cut: Any) -> NDArray[np.float32]:
     try:
         return np.asarray(cut.load_audio().mean(axis=0), dtype=np.float32)
     except (AudioLoadingError, DurationMismatchError) as error:
-        raise DataError(str(error)) from error
+        raise DataError(str(error).splitlines()[0]) from error
 
 
 def _recordings(folder: str | None) -> list[Any]:

@@ -131,9 +131,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _load(path: Path, part: str, into: Mapping[str, Tensor]) -> None:
+def _load(path: Path, part: str, into: Mapping[str, Tensor], only_training: str | None = None) -> None:
     """Copy tensors to where they were saved from; raises `DataError` when they do not fit."""
     for name, tensor in _read(path, part).items():
+        if only_training and name.startswith(only_training):
+            continue
         if name not in into or into[name].shape != tensor.shape:
             raise DataError(
                 f"{path.parent} holds the state of a model of another shape (first: {name}); "
@@ -175,9 +177,9 @@ def load_state(folder: Path, module: nn.Module, ema: EMA, optimizers: Sequence[O
     return Position(**read_metadata(path))
 
 
-def load_average(folder: Path, module: nn.Module) -> None:
-    """Put the averaged weights of the last state into a module."""
-    _load(folder / STATE, "ema.", module.state_dict())
+def load_average(folder: Path, module: nn.Module, only_training: str | None = None) -> None:
+    """Put the averaged weights of the last state into a module, but those whose names begin with `only_training`."""
+    _load(folder / STATE, "ema.", module.state_dict(), only_training)
 
 
 def save_best(folder: Path, ema: EMA, step: int, scores: Mapping[str, float]) -> None:
