@@ -67,7 +67,7 @@ def load_model(
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
     if ar.is_ar(folder) and not is_draft:
-        model, lm, embedder, _ = ar.load_ar(folder, place, precision, draft_lm)
+        model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, precision, draft_lm)
         config = model.config
         if drafts in ("fast", "trust") and model.draft_head is None:
             raise RedlineError(f"{name}: drafts is {drafts!r}, but it has no {DRAFT_HEAD} to write them; leave it out")
@@ -77,7 +77,7 @@ def load_model(
                 "decoding: leave one or the other out"
             )
         if drafts == "own":
-            drafts = "trust" if config.trusts_draft else "exact"
+            drafts = "trust" if trusts_draft else "exact"
         recognizer = ArRecognizer(
             model,
             vocabulary.load_tokenizer(folder, config),
@@ -116,7 +116,7 @@ def _load_draft(
         return CtcRecognizer(turbo, turbo, tokenizer, lm, name=name, languages=turbo.config.languages, rule="ctc")
     model: ArModel | NarModel
     if ar.is_ar(folder):
-        model, lm, _, _ = ar.load_ar(folder, device, dtype, draft_lm)
+        model, _, lm, _, _ = ar.load_ar(folder, device, dtype, draft_lm)
     else:
         model, config, _ = nar.load_nar(folder, device, dtype)
         lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, device)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
     {"audio", "features", "tokenizer", "prompts", "formats", "manifest", "itn", "punctuation"}
-    | {"normalize", "sandbox", "signatures", "threads", "tensor_file"},
+    | {"normalize", "sandbox", "signatures", "threads", "tensor_file", "quantization"},
     {"decoding"},
     {"models"},
     {"diarize"},

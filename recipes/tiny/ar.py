@@ -84,7 +84,6 @@ class ArRecipe(TinySections, Recipe):
             window_size=self.window_size,
             downsample_rate=self.downsample_rate,
             languages=self.languages,
-            trusts_draft=self.trusts_draft,
             longest_clip_s=self.longest_clip_s,
         )
 
@@ -200,8 +199,10 @@ class ArRun(Run):
             self.tokenizer_path,
             load_ngrams(self, model.draft_head.rows - 1),
             load_embedding(self),
+            trusts_draft=self.recipe.trusts_draft,
             chat_template=TEMPLATE,
             dtype=torch.float16,
+            int8=self.recipe.int8,
             overwrite=True,
         )
         self.record(path, self.recipe.encoder_from)

@@ -38,6 +38,11 @@ class ArCheckpoint(NamedTuple):
     """What a checkpoint of an AR or Plus model holds: the model in eval mode, whose config describes it as loaded."""
 
     model: ArModel
+    trusts_draft: bool
+    """Whether the encoder's draft is the text, words are aligned and speakers are clustered.
+
+    For models whose language model makes more errors than their encoder.
+    """
     draft_lm: NgramLM | None
     """The n-gram LM by which drafts are searched; without one they are greedy."""
     speaker_embedder: SpeakerEmbedder | None
@@ -73,16 +78,17 @@ def load_ar(
     config = model.config
     model.load_state_dict(folders.to_dtype(tensors, dtype, folder), assign=True)
     check_preprocessor(folder, window_size=config.window_size, downsample_rate=config.downsample_rate)
-    embedder = lm = None
+    embedder, lm, trusts_draft = None, None, False
     if untrusted.is_there(folder / SPEAKER_HEAD):
         embedder = load_embedder(folder / SPEAKER_HEAD).to(device, dtype)
     if untrusted.is_there(folder / DRAFT_HEAD):
         encoder, most_rows = config.encoder, config.text.vocab_size + 1
-        model.draft_head = load_draft_head(folder, encoder.hidden_dim, most_rows, encoder.bpe_pooling_window)
+        head = load_draft_head(folder, encoder.hidden_dim, most_rows, encoder.bpe_pooling_window)
+        model.draft_head, trusts_draft = head
         lm = find_draft_lm(folder, draft_lm, model.draft_head.blank, device)
     elif draft_lm not in ("own", "none"):
         raise CheckpointError(f"{folder}: no {DRAFT_HEAD}, so there is no draft for the n-grams of {draft_lm}")
-    return ArCheckpoint(model.eval().to(device, dtype), lm, embedder, folder)
+    return ArCheckpoint(model.eval().to(device, dtype), trusts_draft, lm, embedder, folder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -181,8 +187,10 @@ def save_ar(
     draft_lm: NgramLM | None = None,
     speaker_embedder: SpeakerEmbedder | None = None,
     *,
+    trusts_draft: bool = False,
     chat_template: str | None = None,
     dtype: torch.dtype = torch.float32,
+    int8: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write a model, its `tokenizer.json` and what belongs to it in the published layout, as `folder.write` does."""
@@ -191,7 +199,7 @@ def save_ar(
         if chat_template is not None:
             (new / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         if model.draft_head is not None:
-            save_draft_head(model.draft_head, new, dtype)
+            save_draft_head(model.draft_head, new, dtype, trusts_draft)
         if draft_lm is not None:
             save_draft_lm(draft_lm, new)
         if speaker_embedder is not None:
@@ -204,4 +212,6 @@ def save_ar(
         | folders.FEATURES
         | {"projector_window_size": window, "projector_downsample_rate": rate},
     }
-    return folders.write(folder, model.state_dict(), configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)
+    return folders.write(
+        folder, model.state_dict(), configs, tokenizer, extra, dtype=dtype, int8=int8, overwrite=overwrite
+    )

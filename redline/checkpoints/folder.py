@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from redline import tensor_file, untrusted
 from redline.errors import CheckpointError, ConfigError
 from redline.files import folder_beside, settle
+from redline.quantization import dequantized, quantized
 
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "model.safetensors"
@@ -105,16 +106,18 @@ def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
     files: dict[Path, dict[str, Tensor]] = {}
     home: dict[str, Path] = {}
     for path, wanted in _weight_files(folder):
-        files[path], _ = tensor_file.read_header(path)
+        stored, _ = tensor_file.read_header(path)
+        files[path] = dequantized(stored, path)
         for name, tensor in files[path].items():
             if name in home:
                 raise CheckpointError(f"{folder}: {name} is both in {home[name].name} and in {path.name}; remove one")
             home[name] = path
             if not (tensor.is_floating_point() or name.endswith(".num_batches_tracked")):
                 raise CheckpointError(
-                    f"{path}: {name} has numbers of type {tensor.dtype}; weights are float16, bfloat16 or float32"
+                    f"{path}: {name} has numbers of type {tensor.dtype}; weights are float16, bfloat16 or float32, "
+                    f"or int8 beside {name}_scale"
                 )
-        if wanted is not None and (absent := sorted(wanted - files[path].keys())):
+        if wanted is not None and (absent := sorted(wanted - stored.keys())):
             raise CheckpointError(f"{path}: {absent[0]} is not in it, though {INDEX} says so; download it again")
     return files
 
@@ -126,7 +129,11 @@ def merged(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Every tensor of `headers`; raises `CheckpointError` when one cannot be read or is not finite."""
-    return merged({path: tensor_file.read_tensors(path, header) for path, header in headers.items()})
+    files = {}
+    for path in headers:
+        stored, _ = tensor_file.read_header(path)
+        files[path] = dequantized(tensor_file.read_tensors(path, stored), path)
+    return merged(files)
 
 
 def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> dict[str, Tensor]:
@@ -191,10 +198,12 @@ def write(
     extra: Callable[[Path], None],
     *,
     dtype: torch.dtype,
+    int8: bool = False,
     overwrite: bool,
 ) -> Path:
     """Make a checkpoint of weights by name, JSON objects by file name, a tokenizer, and what `extra` puts beside them.
 
+    With `int8` matrices take a byte a number (`redline.quantization`), everything else `dtype`.
     All of it appears at once, or nothing. A folder that is there already is refused, or with `overwrite` replaced as a
     whole if it is a checkpoint. Raises `CheckpointError`, also when a number is beyond the range of `dtype`.
     """
@@ -214,7 +223,7 @@ def write(
     with folder_beside(target) as temporary:
         new = temporary / "new"
         new.mkdir()
-        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        save_file(quantized(tensors) if int8 else tensors, new / WEIGHTS, metadata={"format": "pt"})
         for name, values in configs.items():
             (new / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         shutil.copyfile(tokenizer, new / "tokenizer.json")

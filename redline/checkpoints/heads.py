@@ -16,6 +16,8 @@ from redline.punctuation import MARKS
 PUNCTUATION_HEAD = "out_forms.safetensors"
 LANGUAGE_HEAD = "out_language.safetensors"
 DRAFT_HEAD = "out_llm.safetensors"
+TRUSTED = "redline trusted"
+"""In the metadata of a draft head: its draft is the text."""
 
 
 def save_punctuation_head(head: PunctuationHead, folder: Path) -> Path:
@@ -46,18 +48,24 @@ def load_language_head(folder: Path, hidden_dim: int) -> LanguageHead:
     return tensor_file.fill(lambda: LanguageHead(hidden_dim, rows), tensors, path)
 
 
-def save_draft_head(head: DraftHead, folder: Path, dtype: torch.dtype) -> Path:
-    """Write the draft head of an AR model as it is published: the blank's row, then one per token."""
+def save_draft_head(head: DraftHead, folder: Path, dtype: torch.dtype, trusted: bool = False) -> Path:
+    """Write the draft head of an AR model as it is published: the blank's row, then one per token.
+
+    `trusted` says that its draft is the text: the language model makes more errors than the encoder.
+    """
     assert head.blank == head.rows - 1, "the blank of an AR model's head is its last row"
     tensors = {name: tensor.detach().to("cpu", dtype).roll(1, 0) for name, tensor in head.state_dict().items()}
-    save_file(tensors, folder / DRAFT_HEAD)
+    save_file(tensors, folder / DRAFT_HEAD, metadata={"format": "pt"} | ({TRUSTED: "true"} if trusted else {}))
     return folder / DRAFT_HEAD
 
 
-def load_draft_head(folder: Path, hidden_dim: int, most_rows: int, window: int) -> DraftHead:
-    """Read the published draft head of an AR model, whose blank becomes the last row; raises `CheckpointError`."""
+def load_draft_head(folder: Path, hidden_dim: int, most_rows: int, window: int) -> tuple[DraftHead, bool]:
+    """Read the published draft head of an AR model, whose blank becomes the last row, and whether its draft is trusted.
+
+    Raises `CheckpointError` where it does not fit.
+    """
     path = folder / DRAFT_HEAD
-    header, _ = tensor_file.read_header(path)
+    header, metadata = tensor_file.read_header(path)
     rows = next(iter(header["bias"].shape), 0) if "bias" in header else 0
     # The published head leaves out the placeholder of audio, which comes after the last token.
     if not 2 <= rows <= most_rows:
@@ -68,4 +76,5 @@ def load_draft_head(folder: Path, hidden_dim: int, most_rows: int, window: int) 
 
     tensor_file.fill(build, header, path)  # what does not fit is not read
     tensors = tensor_file.read_tensors(path, header)
-    return tensor_file.fill(build, {name: tensor.roll(-1, 0) for name, tensor in tensors.items()}, path)
+    head = tensor_file.fill(build, {name: tensor.roll(-1, 0) for name, tensor in tensors.items()}, path)
+    return head, metadata.get(TRUSTED) == "true"

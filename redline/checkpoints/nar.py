@@ -124,6 +124,7 @@ def save_nar(
     draft_lm: NgramLM | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    int8: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write a model and its `tokenizer.json` in the later published layout, as `folder.write` does.
@@ -143,4 +144,6 @@ def save_nar(
         "config.json": model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")},
         "preprocessor_config.json": {"feature_extractor_type": "GraniteSpeechNarFeatureExtractor"} | folders.FEATURES,
     }
-    return folders.write(folder, model.state_dict(), configs, tokenizer, extra, dtype=dtype, overwrite=overwrite)
+    return folders.write(
+        folder, model.state_dict(), configs, tokenizer, extra, dtype=dtype, int8=int8, overwrite=overwrite
+    )

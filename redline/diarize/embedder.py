@@ -22,6 +22,7 @@ from redline.diarize.cluster import TimeSpan, Track
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models.invariant import Linear
+from redline.quantization import quantize_rows
 
 SPEAKER_HEAD = "out_voices.safetensors"
 BANDS, STATES, LSTM_LAYERS = 40, 256, 3
@@ -101,9 +102,8 @@ def save_embedder(embedder: SpeakerEmbedder, path: Path) -> Path:
     tensors: dict[str, Tensor] = {}
     for name, tensor in embedder.state_dict().items():
         if tensor.dim() == 2 and name != "bands":
-            scale = (tensor.float().abs().amax(dim=1) / 127.0).clamp(min=1e-4).half().float()  # as it will be read
-            tensors[name] = (tensor.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-            tensors[name + SCALE] = scale.half()
+            tensors[name], scale = quantize_rows(tensor, torch.float16)
+            tensors[name + SCALE] = scale[:, 0]
         else:
             tensors[name] = tensor.half()
     return tensor_file.save_head(tensors, path, (str(embedder.size),))

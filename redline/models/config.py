@@ -297,11 +297,6 @@ class ArConfig:
     downsample_rate: Window = 5
     """Frames per audio embedding: a window gives `window_size / downsample_rate` of them."""
     languages: Languages = AR_LANGUAGES["granite_speech"]
-    trusts_draft: Flag = False
-    """Whether the encoder's draft is the text, words are aligned and speakers are clustered, if it has the head for it.
-
-    For models whose language model makes more errors than their encoder.
-    """
     longest_clip_s: Annotated[Mapping[str, float], _seconds_by_kind] = field(default_factory=dict)
     """The longest clips of its training, for "plain", "words" and "speakers"; for a kind left out, what fits."""
 
@@ -331,7 +326,7 @@ class ArConfig:
         """The `config.json` of the published layout."""
         values = asdict(self)
         kind, layers = values.pop("kind"), values.pop("export_layers")
-        own = {key: values.pop(key) for key in ("trusts_draft", "longest_clip_s")}
+        longest = values.pop("longest_clip_s")
         encoder = {"model_type": f"{kind}_encoder"} | values.pop("encoder")
         return {
             "model_type": kind,
@@ -342,5 +337,5 @@ class ArConfig:
             "tie_word_embeddings": values.pop("text")["tie_word_embeddings"],
             "has_lora_adapter": False,
             **values,
-            **{key: value for key, value in own.items() if value},
+            **({"longest_clip_s": longest} if longest else {}),
         }

@@ -88,7 +88,7 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
             raise UnsupportedTaskError("word times of a translation: nobody said its words; ask for one or the other")
         plus = self.model.config.kind == "granite_speech_plus"
         trusts = self.drafts is not None and self.drafts.mode == "trust"
-        writes_times = task.words and not task.speakers and plus and not self.model.config.trusts_draft
+        writes_times = task.words and not task.speakers and plus and not trusts
         speaks = task.name == "transcribe" and task.prompt is None and self.model.draft_head is not None
         by_embedding = task.speakers and speaks and trusts and self.speaker_embedder is not None
         request = PromptRequest(

@@ -156,8 +156,17 @@ class ArTuning:
     def save(self, target: Path, tokenizer: Path, dtype: torch.dtype) -> None:
         template = self.folder / "chat_template.jinja"
         text = template.read_text(encoding="utf-8") if template.is_file() else None
-        parts = self.checkpoint.draft_lm, self.checkpoint.speaker_embedder
-        ar.save_ar(target, self.model, tokenizer, *parts, chat_template=text, dtype=dtype, overwrite=True)
+        ar.save_ar(
+            target,
+            self.model,
+            tokenizer,
+            self.checkpoint.draft_lm,
+            self.checkpoint.speaker_embedder,
+            trusts_draft=self.checkpoint.trusts_draft,
+            chat_template=text,
+            dtype=dtype,
+            overwrite=True,
+        )
 
 
 def split_rows(rows: Rows) -> tuple[Rows, Rows]:

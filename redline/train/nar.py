@@ -86,7 +86,8 @@ class NarRun(Run):
 
     def save(self, objective: EditorObjective) -> None:
         path, editor, tokenizer = self.out / "model", objective.model, self.tokenizer_path
-        nar.save_nar(path, editor, tokenizer, self.draft_lm(), dtype=self.precision, overwrite=True)
+        dtype, int8 = self.precision, self.recipe.int8
+        nar.save_nar(path, editor, tokenizer, self.draft_lm(), dtype=dtype, int8=int8, overwrite=True)
         self.record(path, self.recipe.init_from)
 
 

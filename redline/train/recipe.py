@@ -62,6 +62,8 @@ class Recipe(ABC):
     extension: str = ""  # a .py file beside the recipe or an installed module, see `load_extension`
     projector: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, Any] = field(default_factory=dict)
+    int8: bool = False
+    """Whether the exported weights take a byte a number, with a scale for each row; models compute as before."""
     augment: AugmentOptions = AugmentOptions()
     spec_augment: SpecAugmentOptions = SpecAugmentOptions()
 

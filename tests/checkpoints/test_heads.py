@@ -19,7 +19,8 @@ def test_the_blank_of_a_published_draft_head_is_settled_when_it_is_read(tmp_path
     """In the file row 0 is the blank and row i + 1 token i; in memory row i is token i and the last row the blank."""
     published = {"weight": torch.randn(7, 4), "bias": torch.zeros(7)}
     save_file(published, tmp_path / heads.DRAFT_HEAD)
-    head = heads.load_draft_head(tmp_path, 4, most_rows=7, window=2)
+    head, trusted = heads.load_draft_head(tmp_path, 4, most_rows=7, window=2)
+    assert not trusted
     assert (head.rows, head.blank) == (7, 6)
     assert torch.equal(head.weight[head.blank], published["weight"][0])
     assert torch.equal(head.weight[:6], published["weight"][1:])
@@ -30,7 +31,8 @@ def test_the_blank_of_a_published_draft_head_is_settled_when_it_is_read(tmp_path
     expected = [row - 1 for row in best if row]
     assert greedy(*head(encoded), head.blank) == [expected]
     (tmp_path / "again").mkdir()
-    heads.save_draft_head(head, tmp_path / "again", torch.float32)
+    heads.save_draft_head(head, tmp_path / "again", torch.float32, trusted=True)
+    assert heads.load_draft_head(tmp_path / "again", 4, most_rows=7, window=2)[1]
     written = load_file(tmp_path / "again" / heads.DRAFT_HEAD)
     assert all(torch.equal(written[name], tensor) for name, tensor in published.items())
 

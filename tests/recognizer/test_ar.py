@@ -296,7 +296,7 @@ def test_windows_of_the_full_size_model_are_as_long_as_fits(
 
 
 def test_words_of_a_model_that_trusts_its_draft_are_aligned(plus: ArRecognizer) -> None:
-    plus.model.config = replace(plus.model.config, trusts_draft=True)
+    plus.drafts = SpeculativeOptions("trust")
     (words,) = recognize_clips(plus, [CLIPS[2]], Task(words=True))
     assert words.tagged is None and " ".join(word.text for word in words.words) == " ".join(words.text.split())
 

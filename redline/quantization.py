@@ -1,0 +1,69 @@
+"""int8 quantization of weights on disk: a byte for each number of a matrix, and a scale for each of its rows.
+
+Symmetric, per output channel, weights alone: what is read is multiplied out, and models compute in floating point. A
+matrix `NAME` [rows, ...] is kept as int8 beside `NAME_scale` [rows, 1, ...], as in the "int-quantized" format of
+compressed-tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from redline.errors import CheckpointError
+
+SCALE = "_scale"
+SMALLEST = 4096
+"""Numbers below which a matrix stays as it is: nothing is won."""
+STEPS = 127
+
+
+def quantize_rows(matrix: Tensor, scale_dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """int8 numbers and scales [rows, 1, ...] of a matrix [rows, ...]; the product is at most half a scale off."""
+    dims = tuple(range(1, matrix.dim()))
+    scale = matrix.float().abs().amax(dim=dims, keepdim=True) / STEPS
+    scale = scale.clamp(min=torch.finfo(scale_dtype).tiny * 8).to(scale_dtype)  # as it will be read
+    return (matrix.float() / scale.float()).round().clamp(-STEPS, STEPS).to(torch.int8), scale
+
+
+def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which every matrix of some size is int8 with its scale."""
+    kept: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.numel() >= SMALLEST:
+            kept[name], kept[name + SCALE] = quantize_rows(tensor)
+        else:
+            kept[name] = tensor
+    return kept
+
+
+def is_scale(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is the scale of an int8 one."""
+    of = tensors.get(name.removesuffix(SCALE))
+    return name.endswith(SCALE) and of is not None and of.dtype == torch.int8
+
+
+def dequantized(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """int8 matrices multiplied out to float16, other tensors as they are; on "meta" as well.
+
+    Raises `CheckpointError` for a scale that does not fit its matrix, or is too large.
+    """
+    whole: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        scale = tensors.get(name + SCALE)
+        if tensor.dtype == torch.int8 and scale is not None:
+            fits = tensor.dim() > 1 and list(scale.shape) == [len(tensor), *[1] * (tensor.dim() - 1)]
+            if not (fits and scale.is_floating_point()):
+                raise CheckpointError(
+                    f"{path}: {name} {list(tensor.shape)} has scales {list(scale.shape)} of {scale.dtype}; a float for "
+                    "each row is needed"
+                )
+            whole[name] = (tensor.float() * scale.float()).half()
+            if not tensor.is_meta and not whole[name].isfinite().all():
+                raise CheckpointError(f"{path}: {name} is beyond the range of float16, so are its scales")
+        elif not is_scale(name, tensors):
+            whole[name] = tensor
+    return whole
