@@ -18,15 +18,14 @@ from redline.errors import CheckpointError
 SCALE = "_scale"
 SMALLEST = 4096
 """Numbers below which a matrix stays as it is: nothing is won."""
-STEPS = 127
+INT8_MAX = 127
 
 
-def quantize_rows(matrix: Tensor, scale_dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers and scales [rows, 1, ...] of a matrix [rows, ...]; the product is at most half a scale off."""
-    dims = tuple(range(1, matrix.dim()))
-    scale = matrix.float().abs().amax(dim=dims, keepdim=True) / STEPS
-    scale = scale.clamp(min=torch.finfo(scale_dtype).tiny * 8).to(scale_dtype)  # as it will be read
-    return (matrix.float() / scale.float()).round().clamp(-STEPS, STEPS).to(torch.int8), scale
+    largest = matrix.float().abs().amax(dim=tuple(range(1, matrix.dim())), keepdim=True)
+    scale = (largest / INT8_MAX).clamp(min=torch.finfo(torch.float32).tiny)
+    return (matrix.float() / scale).round().to(torch.int8), scale
 
 
 def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -133,11 +133,13 @@ class DistillationObjective(EncoderObjective):
             if weight := getattr(self.options, name):
                 logits, lengths, blank = heads[name]
                 posteriors = store.batch(ids, lengths.tolist())
+                logits = logits[:, : posteriors.labels.shape[1]]
                 divergence = posterior_divergence(logits, lengths, posteriors, blank, self.options.blank_weight)
                 terms[f"teacher_{name}"] = (weight, divergence)
         for number, (layer, to_states) in enumerate(zip(self.states, self.maps, strict=False)):
             targets, known_frames = (each.to(device) for each in layer.batch(ids, out.lengths.tolist()))
-            distance = (to_states(out.exports[number]).float() - targets).square().clamp(max=FARTHEST).mean(dim=-1)
+            states = to_states(out.exports[number][:, : targets.shape[1]])  # a batch may be padded beyond its longest
+            distance = (states.float() - targets).square().clamp(max=FARTHEST).mean(dim=-1)
             mean = (distance * known_frames).sum() / known_frames.sum().clamp(min=1)
             terms[f"teacher_states_{number + 1}"] = (self.options.states, mean)
         return weighted(terms)

@@ -39,6 +39,7 @@ from redline_recipes.tiny.unit_selection import UnitSelectionSource
 
 VOCAB_SIZE = 768
 ENCODER_LAYERS = (2, 4, 6, -1)
+WHISPER_START = "whisper_start.safetensors"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class TinyNarRun(NarRun):
             new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
             self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
         if recipe.whisper_from and not (self.out / "encoder" / STATE).exists():
-            start_from_whisper(model.encoder, Path(recipe.whisper_from), self.train_set, recipe.whisper_steps, self.say)
+            folder, steps = Path(recipe.whisper_from), recipe.whisper_steps
+            start_from_whisper(model.encoder, folder, self.train_set, steps, self.out / WHISPER_START, self.say)
         objective = self.encoder_objective(model)
         noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         augment = MelAugment(recipe.mel_augment, noises)

@@ -22,7 +22,7 @@ from redline.diarize.cluster import TimeSpan, Track
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models.invariant import Linear
-from redline.quantization import quantize_rows
+from redline.quantization import dequantized, quantized
 
 SPEAKER_HEAD = "out_voices.safetensors"
 BANDS, STATES, LSTM_LAYERS = 40, 256, 3
@@ -32,7 +32,6 @@ LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 WINDOWS_AT_ONCE = 64
 NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
-SCALE = ".scale"
 
 
 class SpeakerEmbedder(nn.Module):
@@ -98,15 +97,9 @@ def is_narrow(features: Tensor) -> bool:
 
 
 def save_embedder(embedder: SpeakerEmbedder, path: Path) -> Path:
-    """Write the network: int8 weights with a scale for each row."""
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in embedder.state_dict().items():
-        if tensor.dim() == 2 and name != "bands":
-            tensors[name], scale = quantize_rows(tensor, torch.float16)
-            tensors[name + SCALE] = scale[:, 0]
-        else:
-            tensors[name] = tensor.half()
-    return tensor_file.save_head(tensors, path, (str(embedder.size),))
+    """Write the network: int8 weights with a scale for each row, the rest in half precision."""
+    half = {name: tensor.half() for name, tensor in embedder.state_dict().items()}
+    return tensor_file.save_head(quantized(half), path, (str(embedder.size),))
 
 
 def load_embedder(path: Path) -> SpeakerEmbedder:
@@ -114,14 +107,4 @@ def load_embedder(path: Path) -> SpeakerEmbedder:
     tensors, rows = tensor_file.load_head(path)
     if len(rows) != 1 or not (rows[0].isdecimal() and 0 < int(rows[0]) <= 4096):
         raise CheckpointError(f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the embedding's size")
-    whole: dict[str, Tensor] = {}
-    for name in tensors:
-        tensor, scale = tensors[name], tensors.get(name + SCALE)
-        if scale is not None:
-            if tensor.dtype != torch.int8 or tensor.dim() != 2 or scale.shape != tensor.shape[:1]:
-                shapes = f"{list(tensor.shape)} does not fit its scale {list(scale.shape)}"
-                raise CheckpointError(f"{path}: {name} {shapes}")
-            tensor = tensor.float() * scale.float()[:, None]
-        if not name.endswith(SCALE):
-            whole[name] = tensor
-    return tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), whole, path)
+    return tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), dequantized(tensors, path), path)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from redline.errors import DataError
@@ -21,6 +22,9 @@ from redline.train.data.feature_cache import FeatureCache
 from redline.train.loop.distributed import Say
 from redline.train.loop.optim import check_ranges
 from redline.types import SAMPLE_RATE
+
+FRAMES = 64
+"""Batches are padded to a multiple of so many frames of 20 ms, so that shapes recur: oneDNN compiles for each."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,9 @@ class BatchSource:
                 if epoch >= options.augment_from_epoch and self.spec_augment:
                     rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
                 ids, languages = tuple(item.id for item in items), tuple(item.language for item in items)
-                yield Batch(*pad(rows), texts, ids, languages)
+                features, lengths = pad(rows)
+                features = F.pad(features, (0, 0, 0, -features.shape[1] % FRAMES))
+                yield Batch(features, lengths, texts, ids, languages)
 
     def rows(self, items: Sequence[Utterance], epoch: int, draw: random.Random) -> tuple[list[Tensor], tuple[str, ...]]:
         """Features [T, 160] and texts of the utterances of one batch; recipes that mix utterances override this."""
