@@ -27,7 +27,6 @@ from redline.errors import ConfigError, DataError
 from redline.features import FRAME_RATE, clip_features, pad
 from redline.manifest import Utterance
 from redline.models.conformer import BlockAttention, ConformerBlock, ConformerEncoder, FeedForward, valid_frames
-from redline.tensor_file import load_tensors, save_head
 from redline.train.data.feature_cache import cut_samples, utterance_cut
 from redline.train.loop.distributed import Say
 from redline.train.loop.optim import TrainingOptions
@@ -241,24 +240,14 @@ def fit_front(
 
 
 def start_from_whisper(
-    encoder: ConformerEncoder,
-    folder: Path,
-    utterances: Sequence[Utterance],
-    front_steps: int,
-    kept: Path,
-    say: Say,
+    encoder: ConformerEncoder, folder: Path, utterances: Sequence[Utterance], front_steps: int, say: Say
 ) -> None:
     """Let a new encoder begin with that of a Whisper model (a CTranslate2 folder), shown some training utterances.
 
-    What took minutes is kept in a file, from which the next run begins. Raises `ConfigError` for an encoder of another
-    shape, `DataError` where no utterance is short enough.
+    Raises `ConfigError` for an encoder of another shape, `DataError` where no utterance is short enough.
     """
     whisper = load_whisper(folder)
     check_shapes(encoder, whisper)
-    if kept.exists():
-        encoder.load_state_dict(load_tensors(kept)[0])
-        say(f"whisper: as {kept} has it")
-        return
     longest_s = encoder.config.context_size / FRAME_RATE
     short = [row for row in utterances if row.duration <= longest_s]
     heard = [row for row in utterances if row.duration <= FRONT_LONGEST_S]
@@ -273,7 +262,6 @@ def start_from_whisper(
     fit_positions(encoder, whisper, mels)
     torch.set_num_threads(used)
     fit_front(encoder, whisper, heard, front_steps, say)
-    save_head(encoder.state_dict(), kept, ())
 
 
 def _mel(row: Utterance) -> Tensor:

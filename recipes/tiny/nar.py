@@ -17,6 +17,7 @@ from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
+from redline.train.data.batches import BatchSource
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import Say, is_first_process
 from redline.train.loop.stage import EpochSource
@@ -39,7 +40,6 @@ from redline_recipes.tiny.unit_selection import UnitSelectionSource
 
 VOCAB_SIZE = 768
 ENCODER_LAYERS = (2, 4, 6, -1)
-WHISPER_START = "whisper_start.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class TinyNarRun(NarRun):
     def stages(self) -> Mapping[str, StageFunction]:
         return {
             "tokenizer": self.make_tokenizer,
+            "imitation": self.imitate_whisper,
             "encoder": self.train_encoder,
             "draft_lm": self.make_draft_lm,
             "lm": self.train_lm,
@@ -84,6 +85,20 @@ class TinyNarRun(NarRun):
             return distillation_objective(self, model, recipe.distillation, recipe.encoder_loss)
         return EncoderObjective(model.encoder, self.tokenizer(), recipe.encoder_loss, model.language_head)
 
+    def imitate_whisper(self) -> None:
+        """An encoder that begins with Whisper's weights learns its states, nearly alone, from clean sound."""
+        recipe, options = self.recipe, self.recipe.imitation_training
+        if not recipe.whisper_from:
+            return
+        torch.manual_seed(options.seed)
+        model = self.with_language_head(self.model())
+        if not (self.out / "imitation" / STATE).exists():
+            folder, steps = Path(recipe.whisper_from), recipe.whisper_steps
+            start_from_whisper(model.encoder, folder, self.train_set, steps, self.say)
+        objective = distillation_objective(self, model, recipe.distillation, recipe.imitation_loss)
+        source = BatchSource(self.train_set, self.views[0], recipe.encoder_batches, None, self.say)
+        self.fit("imitation", EncoderStage(objective, source, self.dev_set, self.views[1]), options)
+
     def train_encoder(self) -> None:
         """The encoder learns by CTC, from utterances some of which are mixed anew."""
         recipe, options, mixing = self.recipe, self.recipe.encoder_training, self.recipe.aligned_mixing
@@ -94,10 +109,9 @@ class TinyNarRun(NarRun):
         if recipe.encoder_from:
             new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
             self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
-        if recipe.whisper_from and not (self.out / "encoder" / STATE).exists():
-            folder, steps = Path(recipe.whisper_from), recipe.whisper_steps
-            start_from_whisper(model.encoder, folder, self.train_set, steps, self.out / WHISPER_START, self.say)
         objective = self.encoder_objective(model)
+        if recipe.whisper_from:
+            self.load("imitation", objective)
         noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         augment = MelAugment(recipe.mel_augment, noises)
         batches, spec_augment = recipe.encoder_batches, recipe.spec_augment

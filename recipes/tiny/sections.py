@@ -32,6 +32,9 @@ class TinySections:
     """A CTranslate2 folder of a Whisper model with whose encoder this one begins; NAR recipes only."""
     whisper_steps: int = 300
     """Batches from which the first block learns to do what Whisper's convolutions do."""
+    imitation_loss: EncoderLossOptions = EncoderLossOptions(top=0.03, middle=0.02, tokens=0.03)
+    """CTC beside a teacher's states, of an encoder that begins with Whisper's."""
+    imitation_training: TrainingOptions = TrainingOptions(steps=500, lr=4e-4, warmup_steps=50, decay_share=0.2)
     encoder_batches: SpeechBatchOptions = SpeechBatchOptions(curriculum=(0.34, 0.67), augment_from_epoch=2)
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: TrainingOptions = TrainingOptions()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from redline.errors import ConfigError
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
+from redline.train.loop.checkpointing import STATE
 from redline.train.run import Materials, build
 from redline_recipes.distillation import whisper_start
 from redline_recipes.distillation.whisper import WhisperBlock, WhisperEncoder, load_whisper
+from redline_recipes.distillation.whisper_states import main
 from tests.corpus import small_recipe
 from tests.recipes.conftest import LAYERS, WIDTH
 
@@ -109,26 +111,32 @@ def test_fitted_positions_bring_attention_nearer_to_whispers(
     assert distance() < 0.9 * before
 
 
-def test_a_recipe_begins_with_whisper_once(corpus: Path, whisper_weights: Path, tmp_path: Path) -> None:
+def test_a_recipe_begins_with_whisper_once_and_goes_on(corpus: Path, whisper_weights: Path, tmp_path: Path) -> None:
+    layers = ["--layers", "1", "2", "--precision", "float32"]
+    assert main(["--weights", str(whisper_weights), "--data", str(corpus), "--out", str(tmp_path / "w"), *layers]) == 0
     keys = {
         "extension": EXTENSION,
         "encoder": ENCODER,
         "whisper_from": str(whisper_weights),
         "whisper_steps": 2,
+        "distillation": {"teacher": str(tmp_path / "w"), "state_blocks": [2, 3]},
+        "imitation_training": {"steps": 2, "precision": "no", "evaluate_every": 2},
         "spec_augment": {"time_warp_frames": 0},
     }
     lines: list[str] = []
-    materials, stages = Materials(corpus, tmp_path), ("tokenizer", "encoder")
-    build(small_recipe(keys, steps=1), materials, stages, lines.append)
+    materials = Materials(corpus, tmp_path / "out")
+    build(small_recipe(keys, steps=1), materials, ("tokenizer", "imitation"), lines.append)
     assert any(line.startswith("whisper: finding relative positions") for line in lines)
     lines.clear()
-    build(small_recipe(keys, steps=2), materials, stages, lines.append)
+    build(small_recipe(keys, steps=1), materials, ("imitation", "encoder"), lines.append)
     assert not any(line.startswith("whisper") for line in lines), "what has been learned since would be lost"
-    log = [json.loads(line) for line in (tmp_path / "encoder" / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["step"] == 2
+    copied = load_whisper(whisper_weights).blocks[0].out.weight
+    trained = load_file(tmp_path / "out" / "encoder" / STATE)
+    name = next(name for name in trained if name.endswith("layers.1.attn.to_out.weight"))
+    assert F.cosine_similarity(trained[name].flatten(), copied.flatten(), dim=0) > 0.9
 
 
 def test_an_encoder_of_another_shape_is_refused(corpus: Path, whisper_weights: Path, tmp_path: Path) -> None:
     keys = {"extension": EXTENSION, "encoder": {**ENCODER, "num_layers": 4}, "whisper_from": str(whisper_weights)}
     with pytest.raises(ConfigError, match="num_layers = 3, not 4"):
-        build(small_recipe(keys), Materials(corpus, tmp_path), ("tokenizer", "encoder"), lambda line: None)
+        build(small_recipe(keys), Materials(corpus, tmp_path), ("tokenizer", "imitation"), lambda line: None)
