@@ -114,6 +114,16 @@ def test_balanced_batches_hold_the_draw() -> None:
         assert [order[int(value)] for value in batch.features[:, 0, 0]] == list(batch.ids)
 
 
+def test_shapes_recur_and_what_fills_them_is_silence() -> None:
+    """A shape that was never seen costs a compilation."""
+    rows = utterances()
+    batches = list(BatchSource(rows, [view_of(rows)], SpeechBatchOptions(batch_s=20, curriculum=()), None).epoch(0))
+    assert all(batch.features.shape[1] % data.FRAMES == 0 for batch in batches)
+    for batch in batches:
+        longest = int(batch.lengths.max())
+        assert batch.features.shape[1] - longest < data.FRAMES and not batch.features[:, longest:].any()
+
+
 def test_without_balance_nothing_is_drawn_and_each_utterance_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "balanced", None)
     rows = utterances()
