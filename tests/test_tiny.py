@@ -25,9 +25,9 @@ def model() -> redline.Model:
 
 
 def test_it_is_small_and_has_a_card() -> None:
-    assert sum(file.stat().st_size for file in TINY.iterdir()) <= 40_000_000
+    assert sum(file.stat().st_size for file in TINY.iterdir()) <= 45_500_000
     card = (TINY / "README.md").read_text(encoding="utf-8")
-    for part in ("CC BY 4.0", "LibriSpeech", "redline evaluate", "redline train"):
+    for part in ("CC BY 4.0", "LibriSpeech", "Whisper base", "MIT", "WordNet", "redline evaluate", "redline train"):
         assert part in card
 
 
@@ -42,7 +42,7 @@ def test_it_is_in_the_published_layout() -> None:
 
 def test_it_recognises_a_human_voice(model: redline.Model) -> None:
     result = model.transcribe(TINY.parent / "demo.flac")
-    assert jiwer.wer(JFK, strip_punctuation(result.text)) <= 0.4
+    assert jiwer.wer(JFK, strip_punctuation(result.text)) <= 0.2
     assert result.language == "en" and result.model == "tiny" and result.duration == pytest.approx(11.0)
     for segment in result.segments:
         assert "".join(edit.text for edit in segment.edits).strip() == segment.text
@@ -62,11 +62,11 @@ def test_its_text_has_capitals_and_marks_and_its_draft_has_none(model: redline.M
 
 def test_keywords_that_are_said_are_heard_and_others_are_not(model: redline.Model) -> None:
     plain_text = model.transcribe(TINY.parent / "demo.flac").draft
-    keywords = ["Ask not", "your Country can do", "zebra", "<|end_of_text|>"]
+    keywords = ["fellow americans", "your Country can do", "zebra", "<|end_of_text|>"]
     transcript = model.transcribe(TINY.parent / "demo.flac", keywords=keywords)
     assert transcript.draft is not None and plain_text is not None
     assert jiwer.wer(JFK, transcript.draft) < jiwer.wer(JFK, plain_text)
-    assert "your country can do" in transcript.draft and "Country can do" in transcript.text
+    assert "fellow americans" in transcript.draft and "Country can do" in transcript.text
     assert "zebra" not in transcript.draft and "<" not in transcript.text
     assert model.transcribe(TINY.parent / "demo.flac", keywords=["zebra", "art"]).draft == plain_text
 

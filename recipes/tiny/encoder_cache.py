@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from redline.manifest import Utterance
 from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.tokenizer import Tokenizer
 from redline.train.data.augment import SpecAugmentOptions, augment_features
+from redline.train.data.batches import FRAMES
 from redline.train.data.feature_cache import FeatureCache
 from redline_recipes.tiny.encoder import draft_logits
 
@@ -128,6 +130,7 @@ class EncoderReader:
     def __call__(self, rows: Sequence[Tensor]) -> tuple[EncoderOutput, Tensor, Tensor]:
         """Features [T, 160] of some utterances -> the encoder's output, draft logits [B, W, V] and lengths [B]."""
         features, lengths = pad(rows)
+        features = F.pad(features, (0, 0, 0, -features.shape[1] % FRAMES))
         narrow = torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
         with narrow:
             encoded = self.encoder(features.to(self.device), lengths.to(self.device), self.layers)
