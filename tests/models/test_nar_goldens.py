@@ -79,7 +79,7 @@ def close(actual: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize("clip", CLIPS)
 def test_features_equal_the_golden_ones(expected: dict[str, Tensor], clip: int) -> None:
     features, lengths = batch_features([expected[f"wave.{clip}"]])
-    torch.testing.assert_close(features[0], expected[f"features.{clip}"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(features[0], expected[f"features.{clip}"], atol=3e-5, rtol=0)
     assert lengths.tolist() == [len(expected[f"features.{clip}"])]
 
 
