@@ -67,9 +67,9 @@ def test_a_head_for_voices_is_trained_and_tells_speakers(base: Path, manifest: P
     recognizer = load_model(tmp_path / "model").recognizer
     assert isinstance(recognizer, ArRecognizer) and recognizer.speaker_embedder is not None
     learned = recognizer.speaker_embedder.state_dict()
-    for name, weight in network.items():  # what is held is written too, to within a byte
+    for name, weight in network.items():  # what is held is written too, to within a byte and a half precision
         if name.startswith(("lstm.weight", "linear.weight")):
-            assert float((learned[name] - weight).abs().max()) < 1.01 * float(weight.abs().max()) / 254
+            assert float((learned[name] - weight).abs().max()) < 1.1 * float(weight.abs().max()) / 254
     assert not recognizer.limits(Task(speakers=True)).needs_previous
     with pytest.raises(DataError, match="no trained voices yet"):
         build(with_voices, Materials(manifest, tmp_path / "new"), ["tokenizer", "answers", "export"], silent)
