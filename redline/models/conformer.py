@@ -22,6 +22,9 @@ from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
 from redline.models.invariant import Layer, Linear, glu, linear, silu
 
+LEAST_CHANNELS = 24
+"""oneDNN never finishes compiling a bfloat16 depthwise convolution of 16 channels or fewer over 31 frames and more."""
+
 
 @dataclass
 class EncoderOutput:
@@ -146,12 +149,15 @@ class DepthConv(Layer):
         self.conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.conv.weight.shape[-1]
+        weight, C = self.conv.weight.unsqueeze(2), x.shape[-1]  # [C, 1, 1, kernel]
+        kernel = weight.shape[-1]
+        if C < LEAST_CHANNELS:
+            x = F.pad(x, (0, LEAST_CHANNELS - C))
+            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, LEAST_CHANNELS - C))
         # As an image one pixel high in channels-last order, the fastest of the depthwise kernels on every backend.
         image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], the same memory
-        weight = self.conv.weight.unsqueeze(2)
         y = F.conv2d(image, weight, stride=(1, self.stride), padding=(0, kernel // 2), groups=x.shape[-1])
-        return y.squeeze(2).transpose(1, 2)
+        return y.squeeze(2).transpose(1, 2)[..., :C]
 
 
 class ConvModule(Layer):

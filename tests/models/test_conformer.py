@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from redline.errors import ConfigError
 from redline.models.config import EncoderConfig
 from redline.models.conformer import (
     ConformerEncoder,
+    DepthConv,
     EncoderOutput,
     MaskedBatchNorm,
     halve,
@@ -88,6 +90,17 @@ def test_a_poisoned_clip_harms_only_itself(poison: float) -> None:
     for index in (1, 2):
         for got, expected in zip(row(model, out, index), row(model, clean, index), strict=True):
             assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 16, 32])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_narrow_convolution_of_a_checkpoint_does_not_hang(channels: int, stride: int) -> None:
+    conv = DepthConv(channels, 31, stride)
+    x = torch.randn(2, 64, channels)
+    exact = F.conv1d(x.mT, conv.conv.weight, stride=stride, padding=15, groups=channels).mT
+    with torch.inference_mode():
+        torch.testing.assert_close(conv(x), exact)
+        torch.testing.assert_close(conv.bfloat16()(x.bfloat16()).float(), exact, rtol=0.02, atol=0.05)
 
 
 def shaw_scores_plain(q: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
