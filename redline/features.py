@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,7 +130,8 @@ def batch_features(clips: Sequence[Clip], rule: Rule = "nar") -> tuple[Tensor, T
     return pad([clip_features(clip, rule) for clip in clips])
 
 
-def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack rows [T_i, D] into [B, T, D] padded with zeros at the end, and their lengths [B]."""
+def pad(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Stack rows [T_i, D] into [B, T, D], T a multiple, padded with zeros at the end; and their lengths [B]."""
     lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), lengths
+    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    return F.pad(padded, (0, 0, 0, -padded.shape[1] % multiple)), lengths

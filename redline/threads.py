@@ -1,9 +1,10 @@
-"""How many threads compute, and what a fork leaves of them: the one place that decides about either."""
+"""What holds for the whole process: how many threads compute, with which instructions, and what a fork leaves."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
 from redline.errors import ConfigError, RedlineError
@@ -51,6 +52,29 @@ def wait_without_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
+def pin_kernels() -> None:
+    """Keep Intel's libraries from adding up by the number of rows; call it before the first product, which reads this.
+
+    With AMX, oneDNN takes another order for some numbers of rows from 32 to 1500 (bfloat16, 512 columns and more), so
+    it goes without. MKL's strict mode (Intel's processors only) has one order for all, as fast. What the user has set
+    stays.
+    """
+    import torch
+
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    instructions = torch.backends.cpu.get_cpu_capability()
+    if instructions in ("AVX2", "AVX512") and _is_intel():
+        os.environ.setdefault("MKL_CBWR", f"{instructions},STRICT")
+
+
+def unpin_kernels() -> None:
+    """Let products be the fastest there are, AMX among them; call it before models are imported.
+
+    While a model learns, bits of an utterance alone and in a batch need not agree. What the user has set stays.
+    """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "ALL")
+
+
 def check_fork() -> None:
     """Called wherever computing begins. Raises `RedlineError` in a forked process, where it would wait for ever.
 
@@ -68,6 +92,11 @@ def check_fork() -> None:
             "PyTorch's threads do not survive that: start workers with 'spawn', or load the first model after the "
             "fork, or compute with one thread in each worker (torch.set_num_threads(1)); see docs/processes.md"
         )
+
+
+def _is_intel() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (cpuinfo.read_text(errors="replace") if cpuinfo.exists() else platform.processor())
 
 
 def _quota(root: Path, membership: Path) -> float:

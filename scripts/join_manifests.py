@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.errors import RedlineError
-from redline.files import write_text
-from redline.manifest import read_manifest
+from redline.manifest import read_manifest, write_manifest
 
 
 def joined(target: Path, sources: list[Path]) -> list[dict[str, Any]]:
@@ -49,7 +48,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         rows = joined(given.out, given.manifests)
-        write_text(given.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_manifest(given.out, rows)
     except (RedlineError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

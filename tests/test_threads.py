@@ -154,6 +154,39 @@ def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:
     assert run(code, GOMP_SPINCOUNT="1000").stdout.strip() == "1000"
 
 
+@pytest.mark.parametrize(
+    ("set_by_user", "learning", "expected"),
+    [("", False, "AVX512_CORE_BF16"), ("", True, "ALL"), ("AVX2", False, "AVX2"), ("AVX2", True, "AVX2")],
+)
+def test_kernels_have_one_order_but_for_training_and_for_users_who_want_another(
+    monkeypatch: pytest.MonkeyPatch, set_by_user: str, learning: bool, expected: str
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", set_by_user)
+    if not set_by_user:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    if learning:
+        threads.unpin_kernels()
+    threads.pin_kernels()
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == expected
+
+
+def test_kernels_are_pinned_by_importing_the_models() -> None:
+    key = "ONEDNN_MAX_CPU_ISA"
+    code = f"import os; os.environ.pop('{key}', 0); import redline.models.nar; print(os.environ['{key}'])"
+    assert run(code).stdout.strip() == "AVX512_CORE_BF16"
+
+
+def test_intels_products_are_strict_unless_the_user_wants_another_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_is_intel", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    threads.pin_kernels()
+    assert os.environ.pop("MKL_CBWR") == "AVX512,STRICT"
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    threads.pin_kernels()
+    assert os.environ["MKL_CBWR"] == "COMPATIBLE"
+
+
 def test_threads_are_told_how_to_wait_before_pytorch_is_loaded() -> None:
     code = (
         "import sys; import redline.cli.main as cli; assert 'torch' not in sys.modules\n"

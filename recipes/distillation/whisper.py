@@ -114,8 +114,13 @@ class WhisperEncoder(nn.Module):
         self.blocks = nn.ModuleList(WhisperBlock(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
+    def stem(self, mel: Tensor) -> Tensor:
+        """The two convolutions: [B, 80, M] -> [B, M / 2, D], before positions are added."""
+        states: Tensor = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        return states
+
     def forward(self, mel: Tensor) -> list[Tensor]:
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = self.stem(mel)
         x = x + self.positions[: x.shape[1]]
         states = []
         for block in self.blocks:

@@ -29,7 +29,6 @@ from redline.manifest import Utterance
 from redline.models.conformer import BlockAttention, ConformerBlock, ConformerEncoder, FeedForward, valid_frames
 from redline.train.data.feature_cache import cut_samples, utterance_cut
 from redline.train.loop.distributed import Say
-from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.stage import share_done
 from redline_recipes.distillation.whisper import WhisperBlock, WhisperEncoder, load_whisper, whisper_mel
 
@@ -76,8 +75,10 @@ def check_shapes(encoder: ConformerEncoder, whisper: WhisperEncoder) -> None:
 
 @torch.no_grad()
 def begin_with_whisper(encoder: ConformerEncoder, whisper: WhisperEncoder, spreads: Tensor) -> None:
-    """Copy Whisper's blocks behind the first block of an encoder; `spreads` [L + 1] are those of `frame_spreads`."""
-    check_shapes(encoder, whisper)
+    """Copy Whisper's blocks behind the first block of an encoder; `spreads` [L + 1] are those of `frame_spreads`.
+
+    Their shapes must fit (`check_shapes`).
+    """
     nn.init.zeros_(encoder.out_mid.weight), nn.init.zeros_(encoder.out_mid.bias)
     front, *blocks = blocks_of(encoder)
     front.post_norm.weight.fill_(float(spreads[0]))
@@ -114,8 +115,8 @@ def _copy_attention(target: BlockAttention, source: WhisperBlock) -> None:
 def _halves(source: WhisperBlock) -> tuple[Tensor, Tensor]:
     """Hidden units of a feed-forward, the half with more weight and the other."""
     size = source.up.weight.norm(dim=1) * source.down.weight.norm(dim=0)
-    order = size.argsort(descending=True)
-    return order.chunk(2)[0], order.chunk(2)[1]
+    kept, others = size.argsort(descending=True).chunk(2)
+    return kept, others
 
 
 def _copy_feed_forward(target: FeedForward, source: WhisperBlock, units: Tensor, bias: bool) -> None:
@@ -124,12 +125,6 @@ def _copy_feed_forward(target: FeedForward, source: WhisperBlock, units: Tensor,
     target.up_proj.bias.copy_(GELU_SLOPE * source.up.bias[units])
     target.down_proj.weight.copy_(2.0 / GELU_SLOPE * source.down.weight[:, units])  # a block adds half of it
     target.down_proj.bias.copy_(2.0 * source.down.bias if bias else torch.zeros_like(source.down.bias))
-
-
-def stem(whisper: WhisperEncoder, mel: Tensor) -> Tensor:
-    """Whisper's two convolutions: log-mel energies [B, 80, M] -> [B, M / 2, D], before positions are added."""
-    states: Tensor = F.gelu(whisper.conv2(F.gelu(whisper.conv1(mel)))).transpose(1, 2)
-    return states
 
 
 def halved(states: Tensor) -> Tensor:
@@ -146,7 +141,7 @@ def frame_spreads(whisper: WhisperEncoder, mels: Iterable[Tensor]) -> Tensor:
     """
     rows = []
     for mel in mels:
-        states = [stem(whisper, mel[None])[0], *(each[0] for each in whisper(mel[None]))]
+        states = [whisper.stem(mel[None])[0], *(each[0] for each in whisper(mel[None]))]
         rows.append(torch.stack([halved(each).std(dim=-1) for each in states], dim=1))
     return torch.cat(rows).median(dim=0).values
 
@@ -168,7 +163,7 @@ def fit_positions(encoder: ConformerEncoder, whisper: WhisperEncoder, mels: Sequ
     front, *blocks = blocks_of(encoder)
     inputs, theirs = [], []
     for mel in mels:
-        x = stem(whisper, mel[None])[0]
+        x = whisper.stem(mel[None])[0]
         own = halved(x)
         inputs.append(front.post_norm(F.layer_norm(own, own.shape[-1:])))
         theirs.append(halved(x + whisper.positions[: len(x)]))
@@ -206,26 +201,29 @@ def fit_positions(encoder: ConformerEncoder, whisper: WhisperEncoder, mels: Sequ
 
 
 def fit_front(
-    encoder: ConformerEncoder, whisper: WhisperEncoder, clips: Sequence[Utterance], steps: int, say: Say
+    encoder: ConformerEncoder, whisper: WhisperEncoder, clips: Sequence[Utterance], steps: int, bf16: bool, say: Say
 ) -> None:
-    """Teach the first block to do what Whisper's convolutions do, in `steps` batches of a few clips."""
-    block = blocks_of(encoder)[0]
+    """Teach the first block to do what Whisper's convolutions do, in `steps` batches of a few clips.
+
+    It is done on the device of the encoder, where Whisper's is too, with bfloat16 products where they are wanted.
+    """
+    block, device = blocks_of(encoder)[0], encoder.input_linear.weight.device
     learning = nn.ModuleList((encoder.input_linear, block)).train()
-    bf16 = TrainingOptions().uses_bf16(torch.device("cpu"))
     optimizer = torch.optim.AdamW(learning.parameters(), lr=FRONT_LR, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FRONT_LR, total_steps=steps)
     progress = share_done(say, "whisper: first block", float(steps))
     draw = random.Random(0)
-    for step in range(steps):
+    for _ in range(steps):
         samples = [torch.from_numpy(cut_samples(utterance_cut(row))) for row in draw.sample(clips, FRONT_CLIPS)]
-        features, lengths = pad([clip_features(each.numpy()) for each in samples])
+        features, lengths = pad([clip_features(each.numpy()).to(device) for each in samples])
         frames = int(lengths.max() + 1) // 2
         with torch.no_grad():
-            states = [halved(F.pad(stem(whisper, whisper_mel(each)[None])[0], (0, 0, 0, 1))) for each in samples]
+            mels = [whisper_mel(each)[None].to(device) for each in samples]
+            states = [halved(F.pad(whisper.stem(mel)[0], (0, 0, 0, 1))) for mel in mels]
             targets = torch.stack([F.pad(each, (0, 0, 0, frames))[:frames] for each in states])
             targets = F.layer_norm(targets, targets.shape[-1:])
         mask, half = valid_frames(lengths, features.shape[1]), valid_frames(lengths // 2, frames)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             x = block(encoder.input_linear(features), mask, valid_frames((lengths + 1) // 2, frames))
         x = (x.float() - whisper.positions[POSITION]) / block.post_norm.weight.mean().detach()
         loss = (x - targets)[half].square().mean()
@@ -235,14 +233,21 @@ def fit_front(
         optimizer.step()
         schedule.step()
         progress(1.0)
-        if step % 25 == 24:
-            say(f"whisper: first block: {step + 1} of {steps}, {float(loss):.3f} of the spread is not explained")
+    say(f"whisper: first block: {float(loss):.3f} of the spread of the last batch is not explained")
 
 
 def start_from_whisper(
-    encoder: ConformerEncoder, folder: Path, utterances: Sequence[Utterance], front_steps: int, say: Say
+    encoder: ConformerEncoder,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    front_steps: int,
+    device: torch.device,
+    bf16: bool,
+    say: Say,
 ) -> None:
     """Let a new encoder begin with that of a Whisper model (a CTranslate2 folder), shown some training utterances.
+
+    Its first block learns on `device`, where the encoder is afterwards.
 
     Raises `ConfigError` for an encoder of another shape, `DataError` where no utterance is short enough.
     """
@@ -250,8 +255,8 @@ def start_from_whisper(
     check_shapes(encoder, whisper)
     longest_s = encoder.config.context_size / FRAME_RATE
     short = [row for row in utterances if row.duration <= longest_s]
-    heard = [row for row in utterances if row.duration <= FRONT_LONGEST_S]
-    if not short or len(heard) < FRONT_CLIPS:
+    usable = [row for row in utterances if row.duration <= FRONT_LONGEST_S]
+    if not short or len(usable) < FRONT_CLIPS:
         raise DataError(f"{len(short)} training utterances last {longest_s:g} s or less, some are needed")
     mels = [_mel(row) for row in short[:: max(1, len(short) // SHOWN)]]
     encoder.eval()
@@ -261,7 +266,7 @@ def start_from_whisper(
     torch.set_num_threads(1)  # hundreds of thousands of small products
     fit_positions(encoder, whisper, mels)
     torch.set_num_threads(used)
-    fit_front(encoder, whisper, heard, front_steps, say)
+    fit_front(encoder.to(device), whisper.to(device), usable, front_steps, bf16, say)
 
 
 def _mel(row: Utterance) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -129,8 +128,7 @@ class EncoderReader:
 
     def __call__(self, rows: Sequence[Tensor]) -> tuple[EncoderOutput, Tensor, Tensor]:
         """Features [T, 160] of some utterances -> the encoder's output, draft logits [B, W, V] and lengths [B]."""
-        features, lengths = pad(rows)
-        features = F.pad(features, (0, 0, 0, -features.shape[1] % FRAMES))
+        features, lengths = pad(rows, FRAMES)
         narrow = torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
         with narrow:
             encoded = self.encoder(features.to(self.device), lengths.to(self.device), self.layers)

@@ -50,6 +50,15 @@ class TinyNarRecipe(TinySections, NarRecipe):
         super().__post_init__()
         if self.init_from and self.encoder_from:
             raise ConfigError("init_from and encoder_from are both set; init_from already brings its encoder")
+        if not self.whisper_from:
+            return
+        if taken := [name for name in ("init_from", "encoder_from") if getattr(self, name)]:
+            raise ConfigError(f"whisper_from and {taken[0]} are both set; an encoder begins with one of them")
+        if not (self.distillation.teacher and self.distillation.state_blocks):
+            raise ConfigError(
+                "whisper_from needs [distillation] teacher, a folder of Whisper's states "
+                "(python -m redline_recipes.distillation.whisper_states makes it), and state_blocks"
+            )
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> TinyNarRun:
         return TinyNarRun(self, materials, say, device)
@@ -93,8 +102,8 @@ class TinyNarRun(NarRun):
         torch.manual_seed(options.seed)
         model = self.with_language_head(self.model())
         if not (self.out / "imitation" / STATE).exists():
-            folder, steps = Path(recipe.whisper_from), recipe.whisper_steps
-            start_from_whisper(model.encoder, folder, self.train_set, steps, self.say)
+            folder, steps, bf16 = Path(recipe.whisper_from), recipe.whisper_steps, options.uses_bf16(self.device)
+            start_from_whisper(model.encoder, folder, self.train_set, steps, self.device, bf16, self.say)
         objective = distillation_objective(self, model, recipe.distillation, recipe.imitation_loss)
         source = BatchSource(self.train_set, self.views[0], recipe.encoder_batches, None, self.say)
         self.fit("imitation", EncoderStage(objective, source, self.dev_set, self.views[1]), options)

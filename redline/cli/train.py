@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +41,7 @@ def train(
     stage: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run only this stage (repeatable): tokenizer, encoder, draft_lm, lm, editor, export; "
+            help="Run only this stage (repeatable): tokenizer, imitation, encoder, draft_lm, lm, editor, export; "
             "for tiny-plus tokenizer, draft_lm, answers, voices, export."
         ),
     ] = None,
@@ -50,7 +49,8 @@ def train(
     threads: Threads = None,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """Train a model: tokenizer, encoder, both language models, editor, then export in the published layout.
+    """Train a model: tokenizer, encoder (which may begin with Whisper's: imitation), both language models, editor,
+    then export in the published layout.
 
     A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, draft_lm, answers,
     voices, export.
@@ -59,7 +59,9 @@ def train(
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     with training_errors(out):
-        from redline.threads import use
+        from redline.threads import unpin_kernels, use
+
+        unpin_kernels()
         from redline.train.recipe import read_recipe
         from redline.train.run import Materials, build
 
@@ -74,8 +76,6 @@ def train(
 @contextmanager
 def training_errors(out: Path) -> Iterator[None]:
     """How a training ends that does not finish: exit status 1 for a loss that is no number, what is missing, Ctrl-C."""
-    # Bits of a clip alone and in a batch need not agree while a model learns, so its products may be the fastest.
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "ALL")
     try:
         yield
     except DivergedError as error:

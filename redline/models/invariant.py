@@ -7,14 +7,13 @@ here, as `tests/models/test_invariance.py` demands. Where gradients are recorded
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from redline.threads import pin_kernels
 
 ROWS = 8
 """Rows come in groups of so many. For the last 1 to 3 rows of a thread MKL takes another kernel (float32, seen with one
@@ -28,24 +27,6 @@ GRAIN = 32768
 """Elements below which PyTorch gives an elementwise function to one thread (`at::internal::GRAIN_SIZE`)."""
 LANES = 64
 """A multiple of what an elementwise function takes at once; what is left over is computed by other instructions."""
-
-
-def pin_kernels() -> None:
-    """Keep Intel's libraries from adding up by the number of rows; they read this before their first product.
-
-    With AMX, oneDNN takes another order for some numbers of rows from 32 to 1500 (bfloat16, 512 columns and more), so
-    it goes without. MKL's strict mode (Intel's processors only) has one order for all, as fast. What a user has set
-    stands; whoever only trains sets ONEDNN_MAX_CPU_ISA=ALL and keeps AMX.
-    """
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-    instructions = torch.backends.cpu.get_cpu_capability()
-    if instructions in ("AVX2", "AVX512") and _is_intel():
-        os.environ.setdefault("MKL_CBWR", f"{instructions},STRICT")
-
-
-def _is_intel() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return "GenuineIntel" in (cpuinfo.read_text(errors="replace") if cpuinfo.exists() else platform.processor())
 
 
 pin_kernels()

@@ -94,7 +94,7 @@ def test_fitted_positions_bring_attention_nearer_to_whispers(
         block.qkv.weight.mul_(6.0)
     whisper_start.begin_with_whisper(encoder, whisper, torch.ones(LAYERS + 1))
     mels = [torch.randn(80, 160) for _ in range(8)]
-    states = [whisper_start.halved(whisper_start.stem(whisper, mel[None])[0]) for mel in mels[:4]]
+    states = [whisper_start.halved(whisper.stem(mel[None])[0]) for mel in mels[:4]]
 
     def distance() -> float:
         total = 0.0
@@ -138,5 +138,19 @@ def test_a_recipe_begins_with_whisper_once_and_goes_on(corpus: Path, whisper_wei
 
 def test_an_encoder_of_another_shape_is_refused(corpus: Path, whisper_weights: Path, tmp_path: Path) -> None:
     keys = {"extension": EXTENSION, "encoder": {**ENCODER, "num_layers": 4}, "whisper_from": str(whisper_weights)}
+    keys |= {"distillation": {"teacher": "w", "state_blocks": [2, 3]}}
     with pytest.raises(ConfigError, match="num_layers = 3, not 4"):
         build(small_recipe(keys), Materials(corpus, tmp_path), ("tokenizer", "imitation"), lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "needs .distillation. teacher"),
+        ({"distillation": {"teacher": "w"}}, "and state_blocks"),
+        ({"encoder_from": "tiny"}, "whisper_from and encoder_from are both set"),
+    ],
+)
+def test_whisper_without_its_states_and_two_beginnings_are_refused(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small_recipe({"extension": EXTENSION, "whisper_from": "whisper", **keys})

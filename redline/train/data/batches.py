@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from redline.errors import DataError
@@ -103,8 +102,7 @@ class BatchSource:
                 if epoch >= options.augment_from_epoch and self.spec_augment:
                     rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
                 ids, languages = tuple(item.id for item in items), tuple(item.language for item in items)
-                features, lengths = pad(rows)
-                features = F.pad(features, (0, 0, 0, -features.shape[1] % FRAMES))
+                features, lengths = pad(rows, FRAMES)
                 yield Batch(features, lengths, texts, ids, languages)
 
     def rows(self, items: Sequence[Utterance], epoch: int, draw: random.Random) -> tuple[list[Tensor], tuple[str, ...]]:
