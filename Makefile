@@ -14,6 +14,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 demo: $(VENV)/.base
 	$(BIN)/redline transcribe redline/assets/demo.flac --show-edits
 
+# Threads that wait sleep soon, as they do for users of the command line: other programs may want the CPUs too.
+test: export GOMP_SPINCOUNT ?= 2000
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -75,6 +75,13 @@ def unpin_kernels() -> None:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "ALL")
 
 
+def has_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16; without them it is emulated, many times slower than float32."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def check_fork() -> None:
     """Called wherever computing begins. Raises `RedlineError` in a forked process, where it would wait for ever.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from redline.models.config import EncoderConfig
 from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
-from redline.models.invariant import Layer, Linear, glu, linear, silu
+from redline.models.invariant import Layer, Linear, glu, linear, matmul, silu
 
 LEAST_CHANNELS = 24
 """oneDNN never finishes compiling a bfloat16 depthwise convolution of 16 channels or fewer over 31 frames and more."""
@@ -107,12 +107,12 @@ class BlockAttention(Layer):
             for part in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
         )  # [B * blocks, h, c, d]
         q = q * self.scale
-        scores = q @ k.mT + shaw_scores(q, self.rel_pos_emb.weight.to(q.dtype))
+        scores = matmul(q, k.mT) + shaw_scores(q, self.rel_pos_emb.weight.to(q.dtype))
         keys = mask.reshape(-1, 1, 1, c)
         scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
         # A padded value may be anything; a zero weight does not stop a NaN.
         v = v.masked_fill(~keys.transpose(-1, -2), 0.0)
-        y = scores.softmax(dim=-1).to(v.dtype) @ v  # [B * blocks, h, c, d]
+        y = matmul(scores.softmax(dim=-1).to(v.dtype), v)  # [B * blocks, h, c, d]
         y = y.transpose(1, 2).reshape(B, -1, self.to_out.in_features)[:, :T]
         return self.dropout(self.to_out(y))
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redline.threads import pin_kernels
+from redline.threads import has_bf16, pin_kernels
 
 ROWS = 8
 """Rows come in groups of so many. For the last 1 to 3 rows of a thread MKL takes another kernel (float32, seen with one
@@ -57,11 +57,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     group = ROWS if x.device.type == "cpu" else DEVICE_ROWS
     if M % group:
         rows = F.pad(rows, (0, 0, 0, -M % group))
-    if group == ROWS or len(rows) == group:
+    if _emulates(x):
+        y = F.linear(rows.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+    elif group == ROWS or len(rows) == group:
         y = F.linear(rows, weight, bias)
     else:
         y = torch.cat([F.linear(part, weight, bias) for part in rows.split(group)])
     return y[:M].view(*x.shape[:-1], -1)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Products of many matrices, [..., L, K] @ [..., K, N] -> [..., L, N]; one is the same whatever the others are."""
+    return (a.float() @ b.float()).to(a.dtype) if _emulates(a) else a @ b
+
+
+def _emulates(x: Tensor) -> bool:
+    """Whether x is bfloat16 on a CPU without instructions for it.
+
+    Its products are then slow, and depend on how many rows and matrices there are; those of float32 are neither.
+    """
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not has_bf16()
 
 
 def silu(x: Tensor) -> Tensor:
