@@ -14,10 +14,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 demo: $(VENV)/.base
 	$(BIN)/redline transcribe redline/assets/demo.flac --show-edits
 
-# Threads that wait sleep soon, as they do for users of the command line: other programs may want the CPUs too.
-test: export GOMP_SPINCOUNT ?= 2000
+# Test files run in as many processes as there are CPUs, at most four, each computing with one thread.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/.test
 	scripts/check

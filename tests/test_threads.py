@@ -58,18 +58,18 @@ def test_the_quota_is_the_least_of_all_groups(
     assert threads._quota(tmp_path, tmp_path / "membership") == cpus
 
 
-def test_no_more_threads_than_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_threads_than_the_process_may_use(random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:
         monkeypatch.setattr(threads, "available_threads", lambda: 1)
         torch.set_num_threads(2)
-        load_model("tiny")
+        load_model(random_checkpoint)
         assert torch.get_num_threads() == 1
-        load_model("tiny", threads=2)
+        load_model(random_checkpoint, threads=2)
         assert torch.get_num_threads() == 2
         monkeypatch.setattr(threads, "available_threads", lambda: 8)
         torch.set_num_threads(1)
-        load_model("tiny")
+        load_model(random_checkpoint)
         assert torch.get_num_threads() == 1, "what was chosen stays"
     finally:
         torch.set_num_threads(before)
@@ -95,14 +95,14 @@ import numpy as np
 torch.set_num_threads({parent})
 noise = Waveform(np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32))
 if {load_before}:
-    model = redline.load_model("tiny")
+    model = redline.load_model({model!r}, threads=torch.get_num_threads())
     said = model.transcribe(noise, vad=False).text
     vad.SileroVad().probabilities(noise.samples)
 child = os.fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 if not {load_before}:
-    model = redline.load_model("tiny")
+    model = redline.load_model({model!r}, threads=torch.get_num_threads())
 if {child}:
     torch.set_num_threads({child})
 def recognize():
@@ -115,7 +115,7 @@ for what in (
     lambda: list(model.stream(noise)),
     recognize,
     lambda: vad.SileroVad().probabilities(noise.samples),
-    lambda: redline.load_model("tiny-plus"),
+    lambda: redline.load_model({model!r}),
 ):
     try:
         what()
@@ -138,12 +138,9 @@ os._exit(0)
     ids=["after use", "one thread in the child", "loaded after the fork"],
 )
 def test_a_forked_process_computes_or_says_why_not_and_never_hangs(
-    parent: int, load_before: bool, child: int, outcome: str
+    parent: int, load_before: bool, child: int, outcome: str, random_checkpoint: Path
 ) -> None:
-    code = FORK.format(parent=parent, load_before=load_before, child=child)
-    done = run(
-        code.replace('redline.load_model("tiny")', 'redline.load_model("tiny", threads=torch.get_num_threads())')
-    )
+    done = run(FORK.format(parent=parent, load_before=load_before, child=child, model=str(random_checkpoint)))
     assert (done.stdout.split(), done.returncode) == ([outcome] * 6, 0), done.stderr
 
 

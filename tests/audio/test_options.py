@@ -122,7 +122,7 @@ class Odd(BytesIO):
 @pytest.mark.parametrize(
     "answer",
     ["text", lambda: None, 5, b"too long" * 10_000, RuntimeError("odd"), OSError("gone"), ValueError()],
-    ids=str,
+    ids=["text", "function", "number", "too long", "runtime error", "system error", "value error"],
 )
 @pytest.mark.parametrize("method", ["read", "seek", "tell"])
 def test_a_stream_that_misbehaves_is_an_audio_error(method: str, answer: Any, seekable: bool, isolated: bool) -> None:
