@@ -18,7 +18,7 @@ from redline.errors import CheckpointError
 SCALE = "_scale"
 SMALLEST = 4096
 """Numbers below which a matrix stays as it is: nothing is won."""
-INT8_MAX = 127
+INT8_MIN, INT8_MAX = -128, 127
 
 
 def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,9 +60,12 @@ def dequantized(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
                     f"{path}: {name} {list(tensor.shape)} has scales {list(scale.shape)} of {scale.dtype}; a float for "
                     "each row is needed"
                 )
-            whole[name] = (tensor.float() * scale.float()).half()
-            if not tensor.is_meta and not whole[name].isfinite().all():
+            if tensor.is_meta:  # arithmetic there would import PyTorch's compiler, which takes seconds
+                whole[name] = torch.empty(tensor.shape, dtype=torch.float16, device="meta")
+                continue
+            if not (scale.float().abs() * -INT8_MIN <= torch.finfo(torch.float16).max).all():
                 raise CheckpointError(f"{path}: {name} is beyond the range of float16, so are its scales")
+            whole[name] = (tensor.float() * scale.float()).half()
         elif not is_scale(name, tensors):
             whole[name] = tensor
     return whole

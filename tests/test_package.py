@@ -39,6 +39,17 @@ def test_command_line_starts_without_torch() -> None:
     assert loaded == "[]"
 
 
+def test_no_model_waits_for_a_compiler_that_it_does_not_use() -> None:
+    code = (
+        "import sys, redline; from pathlib import Path\n"
+        "demo = Path(redline.__file__).parent / 'assets' / 'demo.flac'\n"
+        "for name in ('tiny', 'tiny-multi', 'tiny-plus'):\n"
+        "    model = redline.load_model(name); assert model.transcribe(demo, words=True, keywords=['country']).text\n"
+        "print([name for name in ('torch._dynamo', 'sympy', 'transformers') if name in sys.modules])"
+    )
+    assert python(code) == "[]"
+
+
 def test_every_public_name_exists() -> None:
     assert redline.__all__
     for name in redline.__all__:

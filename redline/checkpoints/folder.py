@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from redline import tensor_file, untrusted
 from redline.errors import CheckpointError, ConfigError
@@ -150,6 +151,20 @@ def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) ->
     return converted
 
 
+class _NoInitialization(TorchFunctionMode):
+    """Modules built within leave their weights as allocated, for those of a checkpoint take their place.
+
+    Random numbers on "meta" would import PyTorch's compiler, which takes longer than the rest of loading a small model.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
 def planned(
     build: Callable[[_C], _M], config: _C, tensors: Mapping[str, Tensor], layers: Mapping[str, int], folder: Path
 ) -> _M:
@@ -161,7 +176,7 @@ def planned(
         seen = {name[len(prefix) :].split(".", 1)[0] for name in tensors if name.startswith(prefix)}
         if len(seen) != count:
             raise ConfigError(f"{folder}: config.json promises {count} layers {prefix}*, the weights have {len(seen)}")
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialization():
         return build(config)
 
 

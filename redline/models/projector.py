@@ -75,8 +75,10 @@ class Projector(nn.Module):
             nn.LayerNorm(config.encoder_dim, eps=config.layernorm_eps) for _ in range(config.num_encoder_layers)
         )
         self.layer_projector = Linear(config.num_encoder_layers * config.encoder_dim, width)
-        self.query = nn.Parameter(torch.randn(1, config.block_size // config.downsample_rate, width) * width**-0.5)
-        self.window_positions = nn.Parameter(torch.randn(1, config.block_size, width) * width**-0.5)
+        self.query = nn.Parameter(torch.empty(1, config.block_size // config.downsample_rate, width))
+        self.window_positions = nn.Parameter(torch.empty(1, config.block_size, width))
+        for positions in (self.query, self.window_positions):
+            nn.init.normal_(positions, std=width**-0.5)
         blocks = nn.ModuleList(ProjectorBlock(config) for _ in range(config.num_layers))
         self.qformer = nn.ModuleDict({"layers": blocks})
         self.out_norm = nn.LayerNorm(width, eps=config.layernorm_eps)

@@ -111,7 +111,8 @@ class WindowQFormer(nn.Module):
         self.window = config.window_size
         self.queries = config.window_size // config.downsample_rate
         width = config.projector.hidden_size
-        self.query = nn.Parameter(torch.randn(1, self.queries, width))
+        self.query = nn.Parameter(torch.empty(1, self.queries, width))
+        nn.init.normal_(self.query)
         self.qformer = QFormer(config.projector)
         self.linear = Linear(width, config.text.hidden_size)
 
