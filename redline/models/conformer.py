@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from redline.models.config import EncoderConfig
 from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
-from redline.models.invariant import Layer, Linear, glu, linear, matmul, silu
+from redline.models.invariant import Layer, Linear, attend_biased, glu, linear, silu
 
 LEAST_CHANNELS = 24
 """oneDNN never finishes compiling a bfloat16 depthwise convolution of 16 channels or fewer over 31 frames and more."""
+QUERIES = 80
+"""So many queries of a block attend at a time on CPUs; a multiple of 8, as kernels like it."""
 
 
 @dataclass
@@ -63,20 +65,37 @@ class FeedForward(Layer):
         return self.dropout(self.down_proj(x))
 
 
-def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
-    """Relative-position scores q_i . table[i - j + centre]: [..., c, d] and [2 * centre + 1, d] -> [..., c, c].
+def shaw_scores(q: Tensor, table: Tensor, size: int, first: int = 0) -> Tensor:
+    """Relative-position scores q_i . table[i - j + centre]: [..., n, d] and [2 * centre + 1, d] -> [..., n, size].
 
-    One matrix product against the 2c - 1 distances that occur, then a skewed view: row i starts c - 1 - i further.
+    The n queries are those from `first` on of a block of `size` frames. One matrix product against the n + size - 1
+    distances that occur, then a skewed view: row i starts n - 1 - i further.
     """
-    c = q.shape[-2]
-    centre = table.shape[0] // 2
-    distances = table[centre - c + 1 : centre + c].flip(0)  # [2c - 1, d], from i - j = c - 1 down to 1 - c
-    scores = linear(q, distances)  # [..., c, 2c - 1]
-    if c == 1:
+    n, centre = q.shape[-2], table.shape[0] // 2
+    distances = table[centre + first - size + 1 : centre + first + n].flip(0)  # from i - j = first + n - 1 down
+    scores = linear(q, distances)  # [..., n, n + size - 1]
+    if n == 1:
         return scores
-    skewed = scores.flatten(-2)[..., c - 1 : -1]
-    square: Tensor = skewed.unflatten(-1, (c, 2 * c - 2))[..., :c]
+    skewed = scores.flatten(-2)[..., n - 1 : -1]
+    square: Tensor = skewed.unflatten(-1, (n, n + size - 2))[..., :size]
     return square
+
+
+def attend_relative(q: Tensor, k: Tensor, v: Tensor, table: Tensor, mask: Tensor, queries: int) -> Tensor:
+    """Attention with Shaw's relative positions inside blocks, some queries at a time: q, k, v and y [N, h, c, d].
+
+    `mask` [N, c] tells which keys may be seen. With as many queries as a block has this is the equation; with fewer
+    each product needs fewer distances, and the scores of positions stay in the cache.
+    """
+    keys = mask[:, None, :, None]
+    # A padded number may be anything; a zero weight does not stop a NaN.
+    k, v = k.masked_fill(~keys, 0.0), v.masked_fill(~keys, 0.0)
+    parts = []
+    for first in range(0, q.shape[-2], queries):
+        some = q[..., first : first + queries, :]
+        bias = shaw_scores(some, table, q.shape[-2], first).masked_fill(~keys.mT, torch.finfo(q.dtype).min)
+        parts.append(attend_biased(some, k, v, bias))
+    return torch.cat(parts, dim=-2)
 
 
 class BlockAttention(Layer):
@@ -106,13 +125,9 @@ class BlockAttention(Layer):
             F.pad(part, (0, 0, 0, missing)).reshape(-1, c, self.heads, self.head_dim).transpose(1, 2)
             for part in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
         )  # [B * blocks, h, c, d]
-        q = q * self.scale
-        scores = matmul(q, k.mT) + shaw_scores(q, self.rel_pos_emb.weight.to(q.dtype))
-        keys = mask.reshape(-1, 1, 1, c)
-        scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
-        # A padded value may be anything; a zero weight does not stop a NaN.
-        v = v.masked_fill(~keys.transpose(-1, -2), 0.0)
-        y = matmul(scores.softmax(dim=-1).to(v.dtype), v)  # [B * blocks, h, c, d]
+        table = self.rel_pos_emb.weight.to(q.dtype)
+        queries = QUERIES if q.device.type == "cpu" and not torch.is_grad_enabled() else c
+        y = attend_relative(q * self.scale, k, v, table, mask.reshape(-1, c), queries)  # [B * blocks, h, c, d]
         y = y.transpose(1, 2).reshape(B, -1, self.to_out.in_features)[:, :T]
         return self.dropout(self.to_out(y))
 

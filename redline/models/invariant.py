@@ -132,6 +132,18 @@ def attend_heads(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return attend(q, k, v).transpose(1, 2).flatten(2)
 
 
+def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention with a bias: q [N, h, L, d], k and v [N, h, S, d], bias [N, h, L, S] -> [N, h, L, d].
+
+    L and S must always be the same. Its plain twin is softmax(q k^T + bias) v; on CPUs one kernel does all of it.
+    """
+    if q.device.type != "cpu" or torch.is_grad_enabled():
+        return matmul((matmul(q, k.mT) + bias).softmax(dim=-1), v)
+    if _emulates(q):
+        return attend_biased(q.float(), k.float(), v.float(), bias.float()).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, scale: float | None = None, grouped: bool = False
 ) -> Tensor:
