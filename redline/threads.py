@@ -55,9 +55,8 @@ def wait_without_spinning() -> None:
 def pin_kernels() -> None:
     """Keep Intel's libraries from adding up by the number of rows; call it before the first product, which reads this.
 
-    With AMX, oneDNN takes another order for some numbers of rows from 32 to 1500 (bfloat16, 512 columns and more), so
-    it goes without. MKL's strict mode (Intel's processors only) has one order for all, as fast. What the user has set
-    stays.
+    With AMX, oneDNN takes another order for some numbers of rows from 32 to 1500 (bfloat16, 512 columns and more).
+    MKL's strict mode (Intel's processors only) has one order for all, as fast. What the user has set stays.
     """
     import torch
 

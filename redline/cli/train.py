@@ -49,8 +49,7 @@ def train(
     threads: Threads = None,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """Train a model: tokenizer, encoder (which may begin with Whisper's: imitation), both language models, editor,
-    then export in the published layout.
+    """Train a model: tokenizer, imitation, encoder, both language models, editor, then export in the published layout.
 
     A recipe with a `kind` makes an AR or Plus model on the encoder of another: tokenizer, draft_lm, answers,
     voices, export.

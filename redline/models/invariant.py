@@ -72,10 +72,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _emulates(x: Tensor) -> bool:
-    """Whether x is bfloat16 on a CPU without instructions for it.
-
-    Its products are then slow, and depend on how many rows and matrices there are; those of float32 are neither.
-    """
+    """Whether x is bfloat16 that a CPU emulates: products are slow then, and depend on how many rows there are."""
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not has_bf16()
 
 
