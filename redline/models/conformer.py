@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from redline.models.config import EncoderConfig
 from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
-from redline.models.invariant import Layer, Linear, attend_biased, glu, linear, silu
+from redline.models.invariant import Layer, Linear, attend_biased, glu, is_plain, linear, silu
 
 LEAST_CHANNELS = 24
 """oneDNN never finishes compiling a bfloat16 depthwise convolution of 16 channels or fewer over 31 frames and more."""
@@ -126,7 +126,7 @@ class BlockAttention(Layer):
             for part in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
         )  # [B * blocks, h, c, d]
         table = self.rel_pos_emb.weight.to(q.dtype)
-        queries = QUERIES if q.device.type == "cpu" and not torch.is_grad_enabled() else c
+        queries = c if is_plain(q) else QUERIES
         y = attend_relative(q * self.scale, k, v, table, mask.reshape(-1, c), queries)  # [B * blocks, h, c, d]
         y = y.transpose(1, 2).reshape(B, -1, self.to_out.in_features)[:, :T]
         return self.dropout(self.to_out(y))

@@ -28,7 +28,6 @@ GRAIN = 32768
 LANES = 64
 """A multiple of what an elementwise function takes at once; what is left over is computed by other instructions."""
 
-
 pin_kernels()
 
 
@@ -78,23 +77,24 @@ def _emulates(x: Tensor) -> bool:
 
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x), elementwise."""
-    return F.silu(x) if _is_safe(x) else _whole_vectors(torch.ops.aten.silu.out, x)
+    return F.silu(x) if is_plain(x) else _whole_vectors(torch.ops.aten.silu.out, x)
 
 
 def gelu(x: Tensor) -> Tensor:
     """x * Phi(x), elementwise."""
-    return F.gelu(x) if _is_safe(x) else _whole_vectors(torch.ops.aten.gelu.out, x)
+    return F.gelu(x) if is_plain(x) else _whole_vectors(torch.ops.aten.gelu.out, x)
 
 
 def glu(x: Tensor) -> Tensor:
     """The first half of the last dimension, gated by the second: [..., 2C] -> [..., C]."""
-    if _is_safe(x):
+    if is_plain(x):
         return F.glu(x, dim=-1)
     value, gate = x.chunk(2, dim=-1)
     return value * _whole_vectors(torch.ops.aten.sigmoid.out, gate)
 
 
-def _is_safe(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
+    """Whether plain functions compute x: on other devices than CPUs, and where gradients are recorded."""
     return x.device.type != "cpu" or torch.is_grad_enabled()
 
 
@@ -134,7 +134,7 @@ def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
     L and S must always be the same. Its plain twin is softmax(q k^T + bias) v; on CPUs one kernel does all of it.
     """
-    if q.device.type != "cpu" or torch.is_grad_enabled():
+    if is_plain(q):
         return matmul((matmul(q, k.mT) + bias).softmax(dim=-1), v)
     if _emulates(q):
         return attend_biased(q.float(), k.float(), v.float(), bias.float()).to(q.dtype)
