@@ -13,6 +13,7 @@ from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
+from redline.engine.packed import Engine, fast_twin
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
@@ -38,6 +39,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     draft_lm: str | Path = "own",
     effort: Effort = "full",
+    engine: Engine = "auto",
     punctuate: bool = True,
     beams: int = 1,
     temperature: float = 0.0,
@@ -47,25 +49,27 @@ def load_model(
 ) -> Transcriber:
     """Load a bundled model, a folder or a hub id.
 
-    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default
-    float32, and bfloat16 on CUDA. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's "own"
-    if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `effort` "draft" the
-    encoder's draft is the text and nothing else is computed: fast, without capitals, and with more errors. With
-    `punctuate` words get capitals and marks, where the model has learned them. For models that answer prompts
-    `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip depends on the seed and its
-    sound, not on its place among others), and `drafts` how a draft of the encoder is verified: "exact" (the text is
-    that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config
-    says: trust or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more than
-    this process may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
+    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default bfloat16
+    on CUDA, and on CPUs with AMX for models that draft and edit, else float32. `draft_lm` is the n-gram LM of shallow
+    fusion in the draft: the checkpoint's "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of
+    your own. With `effort` "draft" the encoder's draft is the text and nothing else is computed: fast, without
+    capitals, and with more errors. `engine` "packed" is the fast encoder for CPUs and "plain" its readable twin, which
+    is taken elsewhere ("auto"). With `punctuate` words get capitals and marks, where the model has learned them. For
+    models that answer prompts `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip
+    depends on the seed and its sound, not on its place among others), and `drafts` how a draft of the encoder is
+    verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the
+    checkpoint's "own" config says: trust or exact. `threads` compute, for the whole process; by default PyTorch's
+    number, but never more than this process may use. Raises `CheckpointError` when it is not a checkpoint this package
+    knows.
     """
     computing.check_fork()
     computing.use(threads)
     if effort not in ("full", "draft"):
         raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
     place = pick_device(device)
-    precision = pick_dtype(dtype, place)
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
+    precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, precision, draft_lm)
         config = model.config
@@ -91,6 +95,7 @@ def load_model(
             punctuate=punctuate,
             seed=seed,
         )
+        recognizer.engine = fast_twin(model.encoder, config.export_layers, engine)
         return Transcriber(recognizer, _OPTIONS)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
@@ -98,11 +103,15 @@ def load_model(
         if value != default:
             raise RedlineError(f"{name}: {option} is {value}, but {why}; leave it out")
     if is_draft:
-        return Transcriber(_load_draft(folder, label, place, precision, draft_lm), _OPTIONS)
+        drafting = _load_draft(folder, label, place, precision, draft_lm)
+        drafting.engine = fast_twin(drafting.model, (), engine)
+        return Transcriber(drafting, _OPTIONS)
     editor, nar_config, _ = nar.load_nar(folder, place, precision)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
-    return Transcriber(NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate), _OPTIONS)
+    editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate)
+    editing.engine = fast_twin(editor.encoder, nar_config.encoder_layer_indices, engine)
+    return Transcriber(editing, _OPTIONS)
 
 
 def _load_draft(
@@ -140,13 +149,15 @@ def pick_device(device: str | None) -> torch.device:
     return place
 
 
-def pick_dtype(dtype: str | torch.dtype | None, place: torch.device) -> torch.dtype:
+def pick_dtype(dtype: str | torch.dtype | None, place: torch.device, reads_prompts: bool = False) -> torch.dtype:
     """The precision to compute in; raises `RedlineError` for a name that is none, and for float16 on a CPU.
 
-    There PyTorch sums float16 in an order that depends on the batch, so a text would depend on its neighbours.
+    A model that reads prompts writes token after token, for which the tiles of AMX are too large. On CPUs PyTorch sums
+    float16 in an order that depends on the batch, so a text would depend on its neighbours.
     """
     if dtype is None:
-        return torch.bfloat16 if place.type == "cuda" else torch.float32
+        is_fast = place.type == "cuda" or (place.type == "cpu" and computing.has_amx() and not reads_prompts)
+        return torch.bfloat16 if is_fast else torch.float32
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if place.type != "cpu":
         known["float16"] = torch.float16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 from redline.errors import ConfigError, RedlineError
@@ -53,25 +54,15 @@ def wait_without_spinning() -> None:
 
 
 def pin_kernels() -> None:
-    """Keep Intel's libraries from adding up by the number of rows; call it before the first product, which reads this.
+    """Keep MKL from adding up by the number of rows; call it before the first product, which reads this.
 
-    With AMX, oneDNN takes another order for some numbers of rows from 32 to 1500 (bfloat16, 512 columns and more).
-    MKL's strict mode (Intel's processors only) has one order for all, as fast. What the user has set stays.
+    Its strict mode (Intel's processors only) has one order for all, as fast. What the user has set stays.
     """
     import torch
 
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     instructions = torch.backends.cpu.get_cpu_capability()
     if instructions in ("AVX2", "AVX512") and _is_intel():
         os.environ.setdefault("MKL_CBWR", f"{instructions},STRICT")
-
-
-def unpin_kernels() -> None:
-    """Let products be the fastest there are, AMX among them; call it before models are imported.
-
-    While a model learns, bits of an utterance alone and in a batch need not agree. What the user has set stays.
-    """
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "ALL")
 
 
 def has_bf16() -> bool:
@@ -79,6 +70,15 @@ def has_bf16() -> bool:
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def has_amx() -> bool:
+    """Whether oneDNN multiplies tiles of bfloat16 by AMX, which for some numbers of rows adds up in another order."""
+    import torch
+
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    return torch.cpu._is_amx_tile_supported() and ("AMX" in allowed or allowed in ("ALL", "DEFAULT"))
 
 
 def check_fork() -> None:

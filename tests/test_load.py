@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from redline import threads
 from redline.errors import CheckpointError, RedlineError
 from redline.load import load_model, pick_dtype
 from tests.builders import tiny_checkpoint
@@ -34,6 +35,9 @@ def test_dtype_is_what_was_asked_for(tmp_path: Path, dtype: str | torch.dtype) -
     assert model.transcribe(JFK).segments
 
 
-def test_dtype_follows_the_device() -> None:
-    assert pick_dtype(None, torch.device("cpu")) == torch.float32
+def test_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for amx, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(threads, "has_amx", lambda amx=amx: amx)
+        assert pick_dtype(None, torch.device("cpu")) == expected
+        assert pick_dtype(None, torch.device("cpu"), reads_prompts=True) == torch.float32
     assert pick_dtype(None, torch.device("cuda")) == torch.bfloat16

@@ -151,26 +151,17 @@ def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:
     assert run(code, GOMP_SPINCOUNT="1000").stdout.strip() == "1000"
 
 
-@pytest.mark.parametrize(
-    ("set_by_user", "learning", "expected"),
-    [("", False, "AVX512_CORE_BF16"), ("", True, "ALL"), ("AVX2", False, "AVX2"), ("AVX2", True, "AVX2")],
-)
-def test_kernels_have_one_order_but_for_training_and_for_users_who_want_another(
-    monkeypatch: pytest.MonkeyPatch, set_by_user: str, learning: bool, expected: str
+@pytest.mark.parametrize(("allowed", "uses"), [("", True), ("ALL", True), ("AVX512_CORE_AMX", True), ("AVX2", False)])
+def test_amx_is_used_where_the_processor_has_it_and_the_user_lets_it(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, uses: bool
 ) -> None:
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", set_by_user)
-    if not set_by_user:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    if not allowed:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    if learning:
-        threads.unpin_kernels()
-    threads.pin_kernels()
-    assert os.environ["ONEDNN_MAX_CPU_ISA"] == expected
-
-
-def test_kernels_are_pinned_by_importing_the_models() -> None:
-    key = "ONEDNN_MAX_CPU_ISA"
-    code = f"import os; os.environ.pop('{key}', 0); import redline.models.nar; print(os.environ['{key}'])"
-    assert run(code).stdout.strip() == "AVX512_CORE_BF16"
+    assert threads.has_amx.__wrapped__() == uses
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not threads.has_amx.__wrapped__()
 
 
 def test_intels_products_are_strict_unless_the_user_wants_another_mode(monkeypatch: pytest.MonkeyPatch) -> None:

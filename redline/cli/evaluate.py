@@ -54,6 +54,8 @@ def evaluate(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write scores and every text here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with all errors, sound and plots here.")] = None,
     sound_minutes: Annotated[float, typer.Option(min=0, help="Sound in the page, worst utterances first.")] = 15.0,
+    engine: Annotated[str, typer.Option(help="Encoder on CPUs: packed, or plain, its readable twin.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the faster here.")] = None,
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Device = None,
     threads: Threads = None,
@@ -80,7 +82,7 @@ def evaluate(
     read = [Path(data or ""), Path(draft_lm), *(row.audio for row in dataset.utterances)]
     console.check_outputs([path for path in (json_path, report) if path is not None], read)
     _tell_what_is_not_scored(dataset, plain, notes)
-    loading = {"device": device, "draft_lm": draft_lm, "threads": threads}
+    loading = {"device": device, "dtype": dtype, "engine": engine, "draft_lm": draft_lm, "threads": threads}
     chosen = {"data": dataset.name, "split": split, "language": language, "without_text": dataset.without_text}
     runs: list[SystemRun] = []
     names = model or ["tiny"]

@@ -58,9 +58,7 @@ def train(
     OUT/<stage>/log.jsonl and drawn in log.png beside it; the finished model is OUT/model.
     """
     with training_errors(out):
-        from redline.threads import unpin_kernels, use
-
-        unpin_kernels()
+        from redline.threads import use
         from redline.train.recipe import read_recipe
         from redline.train.run import Materials, build
 

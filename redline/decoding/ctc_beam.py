@@ -19,7 +19,7 @@ from redline.decoding.biasing import KeywordTrie
 from redline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from redline.decoding.ngram import NgramLM
+    from redline.decoding.ngram import NgramLM, ScorePool
 
 _NEVER = -math.inf
 _MIX = 6364136223846793005  # an odd multiplier spreads the texts over 64 bits (Knuth's MMIX generator)
@@ -89,6 +89,7 @@ class _Beam(NamedTuple):
     lm_score: Tensor  # log probability of the language model
     size: Tensor  # tokens
     history: Tensor  # for the language model
+    lm_row: Tensor  # and where a pool has its scores
     bias_score: Tensor  # what keywords have given
     trie_state: Tensor  # how far into a keyword
 
@@ -100,7 +101,7 @@ class _Beam(NamedTuple):
         first[:, 0] = 0.0
         zero = whole.float()
         state = whole if bias is None else whole + bias.start[:, None]
-        return cls(whole, whole - 1, whole - 1, first, never, zero, zero, whole + history, zero, state)
+        return cls(whole, whole - 1, whole - 1, first, never, zero, zero, whole + history, whole, zero, state)
 
 
 def log_add(a: Tensor, b: Tensor) -> Tensor:
@@ -119,15 +120,20 @@ def search(
     B, T, _ = candidates.ids.shape
     device = candidates.ids.device
     beam = _Beam.empty((B, options.width), device, lm.boundary if lm else 0, bias)
+    pool = lm.pool(B * options.width) if lm else None
+    if pool is not None:
+        pool.add(beam.history[0, :1])
     parents = torch.zeros(T, B, options.width, dtype=torch.int64, device=device)
     tokens = torch.full((T, B, options.width), -1, dtype=torch.int64, device=device)
     for frame in range(T):
         going = (frame < candidates.lengths)[:, None]  # [B, 1]
         ids, log_probs, blank = (part[:, frame] for part in (candidates.ids, candidates.log_probs, candidates.blank))
-        new, parent, token = _step(beam, ids, log_probs, blank[:, None], lm, bias, options)
+        new, parent, token = _step(beam, ids, log_probs, blank[:, None], lm, pool, bias, options)
         beam = _Beam(*(torch.where(going, a, b) for a, b in zip(new, beam, strict=True)))
         parents[frame] = torch.where(going, parent, torch.arange(options.width, device=device))
         tokens[frame] = torch.where(going, token, -1)
+        if pool is not None:
+            beam = beam._replace(lm_row=pool.keep(beam.lm_row))
     total, bias_score = log_add(beam.ends_blank, beam.ends_token), beam.bias_score
     if bias is not None:
         bias_score = bias_score + bias.end(beam.trie_state.flatten()).view_as(beam.trie_state)
@@ -145,6 +151,7 @@ def _step(
     log_probs: Tensor,
     blank: Tensor,
     lm: NgramLM | None,
+    pool: ScorePool | None,
     bias: KeywordTrie | None,
     options: BeamOptions,
 ) -> tuple[_Beam, Tensor, Tensor]:
@@ -171,7 +178,9 @@ def _step(
     lm_score, bias_score, trie_state = (
         part[:, :, None].repeat(1, 1, C) for part in (beam.lm_score, beam.bias_score, beam.trie_state)
     )
-    if lm is not None:
+    if pool is not None:
+        lm_score[alive] += pool.rows[beam.lm_row[row, text], tokens]
+    elif lm is not None:
         lm_score[alive] += lm.score(beam.history[row, text], tokens)
     if bias is not None:
         trie_state[alive], gain = bias.step(beam.trie_state[row, text], tokens)
@@ -191,7 +200,11 @@ def _step(
     def grown_or(new: Tensor, old: Tensor) -> Tensor:
         return torch.where(is_grown, new.flatten(1).gather(1, choice), of(old))
 
-    before_token, history = of(beam.text), of(beam.history)
+    before_token, history, lm_row = of(beam.text), of(beam.history), of(beam.lm_row)
+    if lm is not None:
+        history = torch.where(is_grown, lm.advance(history, token), history)
+    if pool is not None:
+        lm_row[is_grown] = pool.add(history[is_grown])
     new = _Beam(
         text=torch.where(is_grown, (before_token + token + 1) * _MIX, before_token),
         parent=torch.where(is_grown, before_token, of(beam.parent)),
@@ -200,7 +213,8 @@ def _step(
         ends_token=grown_or(grown, stay_token),
         lm_score=grown_or(lm_score, beam.lm_score),
         size=of(beam.size) + is_grown,
-        history=torch.where(is_grown, lm.advance(history, token), history) if lm else history,
+        history=history,
+        lm_row=lm_row,
         bias_score=grown_or(bias_score, beam.bias_score),
         trie_state=grown_or(trie_state, beam.trie_state),
     )

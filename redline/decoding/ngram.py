@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ class DraftOptions(BeamOptions):
     """What the editor adds to the log probability of what stands in a slot, in nats: the margin that an edit needs."""
 
 
+LEAST_ROWS = 2048
+POOLED_TOKENS = 4096
+"""The largest vocabulary of which histories keep the scores of all tokens."""
 ALONE = DraftOptions(lm_weight=0.0, token_bonus=0.0)
 """Without a language model."""
 
@@ -72,30 +76,95 @@ class NgramLM:
             tables[:] = [table.to(device) for table in tables]
         return self
 
+    def pool(self, size: int) -> ScorePool | None:
+        """A pool for searches with `size` living histories; None where the vocabulary is large."""
+        return ScorePool(self, size) if self.boundary < self.vocab_size <= POOLED_TOKENS else None
+
     def advance(self, histories: Tensor, tokens: Tensor) -> Tensor:
         """The histories after one more token each, both [N]."""
-        return ((histories << self.bits) | tokens) & ((1 << (self.bits * (self.order - 1))) - 1)
+        return ((histories << self.bits) | tokens) & self._mask(self.order - 1)
 
     def score(self, histories: Tensor, tokens: Tensor) -> Tensor:
         """Natural log of each token's probability after its history: [N] int64 each -> [N] float32.
 
-        The longest n-gram that is known counts; every history that had to be shortened on the way adds its weight.
+        That of the longest n-gram that is known; each history that has to be shortened for it adds its weight.
         """
         whole = (histories << self.bits) | tokens
-        result = torch.zeros(len(whole), device=whole.device)
-        left = torch.arange(len(whole), device=whole.device)
-        for order in range(self.order, 0, -1):
-            keys = whole[left] & ((1 << (self.bits * order)) - 1)
-            at, known = _find(self.keys[order - 1], keys)
-            result[left[known]] += self.probs[order - 1][at[known]]
-            left, keys = left[~known], keys[~known]
-            if not len(left):
-                return result
+        result = torch.full(whole.shape, self.unknown, device=whole.device)
+        for order, (keys, probs) in enumerate(zip(self.keys, self.probs, strict=True), start=1):
             if order > 1:
-                at, known = _find(self.keys[order - 2], keys >> self.bits)
-                result[left[known]] += self.backoffs[order - 2][at[known]]
-        result[left] += self.unknown
+                result = result + self._backoff(histories, order)
+            at, known = _find(keys, whole & self._mask(order))
+            result = torch.where(known, probs[at], result)
         return result
+
+    def score_all(self, histories: Tensor) -> Tensor:
+        """What `score` gives for every token of the vocabulary: [K] -> [K, V]; for small vocabularies."""
+        rows = self._bigrams[histories & self._mask(1)]
+        for order in range(3, self.order + 1):
+            rows += self._backoff(histories, order)[:, None]
+            self._put_followers(rows, histories, order)
+        return rows
+
+    @cached_property
+    def _bigrams(self) -> Tensor:
+        """Scores of all tokens after each token, [V, V]."""
+        single = torch.arange(self.vocab_size, device=self.keys[0].device)
+        rows = self.score_unigrams(single).repeat(self.vocab_size, 1)
+        if self.order > 1:
+            rows += self._backoff(single, 2)[:, None]
+            self._put_followers(rows, single, 2)
+        return rows
+
+    def score_unigrams(self, tokens: Tensor) -> Tensor:
+        """Natural log of each token's probability after nothing, [N]."""
+        at, known = _find(self.keys[0], tokens)
+        return torch.where(known, self.probs[0][at], self.unknown)
+
+    def _backoff(self, histories: Tensor, order: int) -> Tensor:
+        """The weight of n-grams shorter than `order` after each history, [N]."""
+        at, known = _find(self.keys[order - 2], histories & self._mask(order - 1))
+        return self.backoffs[order - 2][at].masked_fill(~known, 0.0)
+
+    def _put_followers(self, rows: Tensor, histories: Tensor, order: int) -> None:
+        """Write what n-grams of an order say of the tokens behind each history [K] into its row of [K, V]."""
+        keys, before = self.keys[order - 1], (histories & self._mask(order - 1)) << self.bits
+        first, end = torch.searchsorted(keys, before), torch.searchsorted(keys, before + (1 << self.bits))
+        counts = end - first
+        row = torch.repeat_interleave(counts)
+        at = torch.arange(len(row), device=row.device) + (first - counts.cumsum(0) + counts)[row]
+        rows[row, keys[at] & self._mask(1)] = self.probs[order - 1][at]
+
+    def _mask(self, order: int) -> int:
+        return int((1 << (self.bits * order)) - 1)
+
+
+class ScorePool:
+    """The scores of all tokens after each history that a search has come to; a history is scored once, not per frame.
+
+    Its plain twin is `NgramLM.score`. For vocabularies of which a row of scores is small.
+    """
+
+    def __init__(self, lm: NgramLM, size: int) -> None:
+        """For searches in which up to `size` histories are alive."""
+        self.lm, self.used = lm, 0
+        self.rows = torch.empty(max(LEAST_ROWS, 3 * size), lm.vocab_size, device=lm.keys[0].device)
+
+    def add(self, histories: Tensor) -> Tensor:
+        """The rows of histories, [N] -> [N]."""
+        new, places = histories.unique(return_inverse=True)
+        self.rows[self.used : self.used + len(new)] = self.lm.score_all(new)
+        self.used += len(new)
+        return places + self.used - len(new)
+
+    def keep(self, alive: Tensor) -> Tensor:
+        """Forget all rows but these where there may be no space for as many again; returns where they are then."""
+        if self.used + alive.numel() <= len(self.rows):
+            return alive
+        kept, places = alive.unique(return_inverse=True)
+        self.rows[: len(kept)] = self.rows[kept]
+        self.used = len(kept)
+        return places
 
 
 def bits_for(vocab_size: int, order: int) -> int:

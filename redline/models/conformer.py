@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from redline.models.config import EncoderConfig
 from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
-from redline.models.invariant import Layer, Linear, attend_biased, glu, is_plain, linear, silu
+from redline.models.invariant import Layer, Linear, glu, linear, matmul, silu
 
 LEAST_CHANNELS = 24
 """oneDNN never finishes compiling a bfloat16 depthwise convolution of 16 channels or fewer over 31 frames and more."""
-QUERIES = 80
-"""So many queries of a block attend at a time on CPUs; a multiple of 8, as kernels like it."""
 
 
 @dataclass
@@ -65,37 +63,18 @@ class FeedForward(Layer):
         return self.dropout(self.down_proj(x))
 
 
-def shaw_scores(q: Tensor, table: Tensor, size: int, first: int = 0) -> Tensor:
-    """Relative-position scores q_i . table[i - j + centre]: [..., n, d] and [2 * centre + 1, d] -> [..., n, size].
+def shaw_scores(q: Tensor, table: Tensor) -> Tensor:
+    """Relative-position scores q_i . table[i - j + centre]: [..., n, d] and [2 * centre + 1, d] -> [..., n, n].
 
-    The n queries are those from `first` on of a block of `size` frames. One matrix product against the n + size - 1
-    distances that occur, then a skewed view: row i starts n - 1 - i further.
+    One matrix product against the 2n - 1 distances that occur, then a skewed view: row i starts n - 1 - i further.
     """
     n, centre = q.shape[-2], table.shape[0] // 2
-    distances = table[centre + first - size + 1 : centre + first + n].flip(0)  # from i - j = first + n - 1 down
-    scores = linear(q, distances)  # [..., n, n + size - 1]
+    scores = linear(q, table[centre - n + 1 : centre + n].flip(0))  # [..., n, 2n - 1], i - j from n - 1 down
     if n == 1:
         return scores
     skewed = scores.flatten(-2)[..., n - 1 : -1]
-    square: Tensor = skewed.unflatten(-1, (n, n + size - 2))[..., :size]
+    square: Tensor = skewed.unflatten(-1, (n, 2 * n - 2))[..., :n]
     return square
-
-
-def attend_relative(q: Tensor, k: Tensor, v: Tensor, table: Tensor, mask: Tensor, queries: int) -> Tensor:
-    """Attention with Shaw's relative positions inside blocks, some queries at a time: q, k, v and y [N, h, c, d].
-
-    `mask` [N, c] tells which keys may be seen. With as many queries as a block has this is the equation; with fewer
-    each product needs fewer distances, and the scores of positions stay in the cache.
-    """
-    keys = mask[:, None, :, None]
-    # A padded number may be anything; a zero weight does not stop a NaN.
-    k, v = k.masked_fill(~keys, 0.0), v.masked_fill(~keys, 0.0)
-    parts = []
-    for first in range(0, q.shape[-2], queries):
-        some = q[..., first : first + queries, :]
-        bias = shaw_scores(some, table, q.shape[-2], first).masked_fill(~keys.mT, torch.finfo(q.dtype).min)
-        parts.append(attend_biased(some, k, v, bias))
-    return torch.cat(parts, dim=-2)
 
 
 class BlockAttention(Layer):
@@ -125,9 +104,11 @@ class BlockAttention(Layer):
             F.pad(part, (0, 0, 0, missing)).reshape(-1, c, self.heads, self.head_dim).transpose(1, 2)
             for part in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
         )  # [B * blocks, h, c, d]
-        table = self.rel_pos_emb.weight.to(q.dtype)
-        queries = c if is_plain(q) else QUERIES
-        y = attend_relative(q * self.scale, k, v, table, mask.reshape(-1, c), queries)  # [B * blocks, h, c, d]
+        keys, q = mask.reshape(-1, 1, c, 1), q * self.scale
+        # A padded number may be anything; a zero weight does not stop a NaN.
+        k, v = k.masked_fill(~keys, 0.0), v.masked_fill(~keys, 0.0)
+        bias = shaw_scores(q, self.rel_pos_emb.weight.to(q.dtype)).masked_fill(~keys.mT, torch.finfo(q.dtype).min)
+        y = matmul((matmul(q, k.mT) + bias).softmax(dim=-1), v)  # [B * blocks, h, c, d]
         y = y.transpose(1, 2).reshape(B, -1, self.to_out.in_features)[:, :T]
         return self.dropout(self.to_out(y))
 
@@ -164,6 +145,13 @@ class DepthConv(Layer):
         self.conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.stride)
+
+    def every_frame(self, x: Tensor) -> Tensor:
+        """The convolution without its stride, [B, T, C] -> [B, T, C]."""
+        return self._convolve(x, 1)
+
+    def _convolve(self, x: Tensor, stride: int) -> Tensor:
         weight, C = self.conv.weight.unsqueeze(2), x.shape[-1]  # [C, 1, 1, kernel]
         kernel = weight.shape[-1]
         if C < LEAST_CHANNELS:
@@ -171,7 +159,7 @@ class DepthConv(Layer):
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, LEAST_CHANNELS - C))
         # As an image one pixel high in channels-last order, the fastest of the depthwise kernels on every backend.
         image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], the same memory
-        y = F.conv2d(image, weight, stride=(1, self.stride), padding=(0, kernel // 2), groups=x.shape[-1])
+        y = F.conv2d(image, weight, stride=(1, stride), padding=(0, kernel // 2), groups=x.shape[-1])
         return y.squeeze(2).transpose(1, 2)[..., :C]
 
 

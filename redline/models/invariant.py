@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redline.threads import has_bf16, pin_kernels
+from redline.threads import has_amx, has_bf16, pin_kernels
 
 ROWS = 8
 """Rows come in groups of so many. For the last 1 to 3 rows of a thread MKL takes another kernel (float32, seen with one
 thread below 4 rows, with two below 12), and oneDNN another one for small products (bfloat16)."""
-DEVICE_ROWS = 256
-"""Elsewhere every product has exactly so many rows: cuBLAS may choose another kernel for each number of them, and for
-one shape it always takes the same. A GPU then computes about as long as it reads the weights anyway."""
+LAUNCH_ROWS = 256
+"""On accelerators and in the tiles of AMX every product has exactly so many rows: cuBLAS and oneDNN may choose another
+kernel for each number of them, and for one shape always take the same, which adds up all rows in one order."""
 KEYS = 512
 """Keys come in groups of so many, the block in which PyTorch's attention walks over them on CPUs."""
 GRAIN = 32768
@@ -53,7 +53,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]).contiguous()  # [M, K]
     M = len(rows)
-    group = ROWS if x.device.type == "cpu" else DEVICE_ROWS
+    is_launched = x.device.type != "cpu" or (x.dtype == torch.bfloat16 and has_amx())
+    group = LAUNCH_ROWS if is_launched else ROWS
     if M % group:
         rows = F.pad(rows, (0, 0, 0, -M % group))
     if _emulates(x):
@@ -127,18 +128,6 @@ def attend_heads(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """`attend` without a mask, all heads in one dimension: q [W, Q, P], k and v [W, K, P] -> [W, Q, P]."""
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))  # [W, h, Q or K, P / h]
     return attend(q, k, v).transpose(1, 2).flatten(2)
-
-
-def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention with a bias: q [N, h, L, d], k and v [N, h, S, d], bias [N, h, L, S] -> [N, h, L, d].
-
-    L and S must always be the same. Its plain twin is softmax(q k^T + bias) v; on CPUs one kernel does all of it.
-    """
-    if is_plain(q):
-        return matmul((matmul(q, k.mT) + bias).softmax(dim=-1), v)
-    if _emulates(q):
-        return attend_biased(q.float(), k.float(), v.float(), bias.float()).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
 
 
 def attend(

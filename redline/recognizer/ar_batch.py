@@ -101,7 +101,7 @@ class ArBatch:
         self.recognizer, self.model, self.tokenizer = recognizer, recognizer.model, recognizer.tokenizer
         self.device, self.dtype = recognizer.device, recognizer.dtype
         self.rows = [replace(row, place=place) for place, row in enumerate(rows)]
-        self.encoded = self.model.encode(*recognizer.padded([row.features for row in self.rows]))
+        self.encoded = recognizer.encode([row.features for row in self.rows])
         recognizer.check_numbers(self.encoded)
 
     def answers(self) -> Answers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -33,6 +33,8 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
 
     def __init__(self, model: _M, tokenizer: Tokenizer, name: str, languages: Sequence[str]) -> None:
         self.model: _M = model.eval()
+        self.engine: Callable[[Sequence[Tensor]], EncoderOutput] | None = None
+        """A fast twin of the model's encoder, features [T_i, D] of B clips -> what it makes of them."""
         self.tokenizer = tokenizer
         self.name = name
         self.languages = tuple(languages)
@@ -96,6 +98,13 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
         """Features [T_i, D] of B clips -> [B, T, D] and lengths [B], as the model takes them."""
         x, lengths = features.pad(rows)
         return x.to(self.device, self.dtype), lengths.to(self.device)
+
+    def encode(self, rows: Sequence[Tensor]) -> EncoderOutput:
+        """One encoder pass over the features [T_i, D] of B clips."""
+        if self.engine is not None:
+            return self.engine(rows)
+        encoded: EncoderOutput = getattr(self.model, "encode", self.model)(*self.padded(rows))
+        return encoded
 
     def check_numbers(self, encoded: EncoderOutput) -> None:
         """Raises `RecognitionError` where an encoder has left the numbers: the best would still be called a token."""

@@ -62,7 +62,7 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:
         """The drafts of the clips; one encoder pass for all of them."""
-        encoded = self.model(*self.padded(rows))
+        encoded = self.encode(rows)
         self.check_numbers(encoded)
         head, frame_s, tasks = self.head, self.model.config.frame_s, [request.task for request in requests]
         drafts = draft_ids(head, encoded, self.tokenizer, self.draft_lm, [task.keywords for task in tasks])

@@ -86,7 +86,7 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
     def answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:
         """The edited drafts of the clips; one encoder pass and one editing pass for all of them."""
         model, tasks = self.model, [request.task for request in requests]
-        encoded = model.encode(*self.padded(rows))
+        encoded = self.encode(rows)
         audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
         keywords = [task.keywords for task in tasks]
         biases = keyword_biases(self.tokenizer, keywords, self.draft_lm)

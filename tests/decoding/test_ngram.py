@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm, save_draft_lm
-from redline.decoding.ngram import DraftOptions, NgramLM
+from redline.decoding import ngram
+from redline.decoding.ctc_beam import FrameCandidates, search
+from redline.decoding.ngram import DraftOptions, NgramLM, ScorePool
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline_recipes.tiny.ngram import NgramOptions, estimate, split_text
 
@@ -147,3 +149,45 @@ def test_too_little_text_is_an_error_for_people() -> None:
 def test_held_out_paragraphs_are_not_read() -> None:
     read, held = split_text([str(number) for number in range(20)], NgramOptions(held_out=8))
     assert held == ["0", "8", "16"] and not set(read) & set(held) and len(read) == 17
+
+
+@pytest.mark.parametrize("kept", [10**6, 300, 0])
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_all_tokens_at_once_have_the_scores_of_each_alone(kept: int, order: int) -> None:
+    model = _model(kept, order)
+    draw = torch.Generator().manual_seed(order)
+    histories = torch.zeros(40, dtype=torch.int64)
+    for _ in range(order - 1):
+        histories = model.advance(histories, torch.randint(VOCABULARY, (40,), generator=draw))
+    tokens = torch.arange(VOCABULARY)
+    each = model.score(histories.repeat_interleave(VOCABULARY), tokens.repeat(40)).view(40, VOCABULARY)
+    assert torch.equal(model.score_all(histories), each)
+
+
+def test_a_pool_forgets_no_history_that_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "LEAST_ROWS", 4)
+    model = _model(300, 3)
+    pool = ScorePool(model, 3)
+    draw = torch.Generator().manual_seed(0)
+    histories = kept = torch.zeros(3, dtype=torch.int64)
+    alive = pool.add(histories)
+    for step in range(30):
+        histories = model.advance(histories, torch.randint(8, (3,), generator=draw))
+        grown = torch.tensor([True, step % 2 == 0, step % 3 == 0])
+        alive[grown] = pool.add(histories[grown])
+        kept = torch.where(grown, histories, kept)
+        alive = pool.keep(alive)
+        assert torch.equal(pool.rows[alive], model.score_all(kept))
+    assert pool.used <= len(pool.rows)
+
+
+def test_a_search_is_the_same_with_a_pool_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(5)
+    logits, lengths = 3 * torch.randn(4, 60, VOCABULARY, generator=draw), torch.tensor([60, 41, 1, 17])
+    candidates = FrameCandidates.of(logits, lengths, BOUNDARY, DraftOptions())
+    model = _model(300)
+    assert model.pool(8) is not None
+    pooled = search(candidates, model, model.options)
+    monkeypatch.setattr(ngram, "POOLED_TOKENS", 1)
+    assert model.pool(8) is None
+    assert search(candidates, model, model.options) == pooled

@@ -42,9 +42,11 @@ def two_sounds(seconds: float, seed: int) -> Waveform:
 CLIPS = [noise(1.3, 1), noise(0.31, 2), noise(2.0, 3), tone(0.9)]
 
 
-def recognizer_of(folder: Path, drafts: SpeculativeOptions | None = None, **options: Any) -> ArRecognizer:
+def recognizer_of(
+    folder: Path, drafts: SpeculativeOptions | None = None, dtype: torch.dtype | None = None, **options: Any
+) -> ArRecognizer:
     """A model with loops let pass, because random weights hardly say anything else."""
-    recognizer = load_model(folder).recognizer
+    recognizer = load_model(folder, dtype=dtype).recognizer
     assert isinstance(recognizer, ArRecognizer)
     own = recognizer.options
     recognizer.options = GenerateOptions(own.eos_id, suppress=own.suppress, **{"loops": NO_LOOPS} | options)

@@ -78,8 +78,7 @@ def mixed(tasks: Sequence[Task], clips: Sequence[Waveform]) -> list[Request]:
 @pytest.mark.parametrize("name", MODELS)
 def test_any_tasks_share_a_batch(folders: dict[str, Path], name: str, dtype: torch.dtype) -> None:
     folder, drafts, tasks = MODELS[name]
-    recognizer = recognizer_of(folders[folder], drafts)
-    recognizer.model.to(dtype)
+    recognizer = recognizer_of(folders[folder], drafts, dtype)
     answers = assert_alone_equals_in_the_batch(recognizer, mixed(tasks, [*CLIPS, two_sounds(3.0, 7)]))
     assert all(isinstance(answer, Hypothesis) for answer in answers)
     assert len({answer.text for answer in answers}) > len(tasks) // 2, "the tasks do not matter: this proves nothing"
@@ -109,8 +108,8 @@ def test_one_encoder_pass_and_one_prefill_serve_all_tasks(
     recognizer = recognizer_of(folders[folder], drafts)
     calls: list[str] = []
 
-    def counted(method: str) -> Any:
-        run = getattr(ArModel, method)
+    def counted(owner: type, method: str) -> Any:
+        run = getattr(owner, method)
 
         def call(*rest: Any) -> Any:
             calls.append(method)
@@ -118,8 +117,8 @@ def test_one_encoder_pass_and_one_prefill_serve_all_tasks(
 
         return call
 
-    for method in ("encode", "prefill"):
-        monkeypatch.setattr(ArModel, method, counted(method))
+    for owner, method in ((ArRecognizer, "encode"), (ArModel, "prefill")):
+        monkeypatch.setattr(owner, method, counted(owner, method))
     recognizer.recognize(mixed(tasks, CLIPS))
     assert calls == ["encode", "prefill"]
 
@@ -174,14 +173,14 @@ def test_when_memory_runs_out_each_clip_is_tried_alone(
     recognizer = recognizer_of(folders["granite_speech_plus"])
     requests = mixed(PLUS, CLIPS)
     wanted = [alone(recognizer, request) for request in requests]
-    encode = ArModel.encode
+    encode = ArRecognizer.encode
 
-    def small(self: ArModel, features: Any, lengths: Any) -> Any:
-        if len(features) > 1:
+    def small(self: ArRecognizer, rows: Any) -> Any:
+        if len(rows) > 1:
             raise MemoryError
-        return encode(self, features, lengths)
+        return encode(self, rows)
 
-    monkeypatch.setattr(ArModel, "encode", small)
+    monkeypatch.setattr(ArRecognizer, "encode", small)
     for answer, expected in zip(recognizer.recognize(requests), wanted, strict=True):
         assert_same(answer, expected)
 

@@ -64,9 +64,9 @@ def test_they_take_one_encoder_pass_and_one_editing_pass(
     recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for name in ("encode", "read"):
-        method = getattr(NarModel, name)
-        monkeypatch.setattr(NarModel, name, lambda *a, name=name, method=method: calls.append(name) or method(*a))
+    for owner, name in ((NarRecognizer, "encode"), (NarModel, "read")):
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, name=name, method=method: calls.append(name) or method(*a))
     recognizer.recognize(requests())
     assert calls == ["encode", "read"]
 
@@ -113,16 +113,16 @@ def test_a_clip_on_which_the_model_leaves_the_numbers_harms_only_itself(
 def test_a_batch_that_memory_does_not_hold_is_halved_until_it_does(
     recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, sizes = NarModel.encode, list[int]()
+    encode, sizes = NarRecognizer.encode, list[int]()
 
-    def short_of_memory(self: NarModel, x: torch.Tensor, lengths: torch.Tensor) -> object:
-        sizes.append(len(x))
-        if len(x) > 2 or lengths.max() > 500:
+    def short_of_memory(self: NarRecognizer, rows: list[torch.Tensor]) -> object:
+        sizes.append(len(rows))
+        if len(rows) > 2 or max(map(len, rows)) > 500:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return encode(self, x, lengths)
+        return encode(self, rows)
 
     expected = recognizer.recognize(requests())
-    monkeypatch.setattr(NarModel, "encode", short_of_memory)
+    monkeypatch.setattr(NarRecognizer, "encode", short_of_memory)
     answers = recognizer.recognize(requests())
     assert sizes == [6, 3, 1, 2, 3, 1, 2, 1, 1]
     assert answers[:5] == expected[:5]
