@@ -14,6 +14,7 @@ from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
 from redline.engine.packed import Engine, fast_twin
+from redline.engine.scheduler import BatchOptions
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
@@ -28,6 +29,7 @@ Effort = Literal["full", "draft"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
 # Models read better with more around it: only long pauses end a window.
 _OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
+_WORKERS = 4  # parts of a batch at once on CPUs: more would each be too small for the search
 
 
 @checked()
@@ -67,6 +69,7 @@ def load_model(
     if effort not in ("full", "draft"):
         raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
     place = pick_device(device)
+    batch = BatchOptions(workers=_WORKERS if place.type == "cpu" else 1)
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
@@ -96,7 +99,7 @@ def load_model(
             seed=seed,
         )
         recognizer.engine = fast_twin(model.encoder, config.export_layers, engine)
-        return Transcriber(recognizer, _OPTIONS)
+        return Transcriber(recognizer, _OPTIONS, batch)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
     for option, (value, default) in choices.items():
@@ -105,13 +108,13 @@ def load_model(
     if is_draft:
         drafting = _load_draft(folder, label, place, precision, draft_lm)
         drafting.engine = fast_twin(drafting.model, (), engine)
-        return Transcriber(drafting, _OPTIONS)
+        return Transcriber(drafting, _OPTIONS, batch)
     editor, nar_config, _ = nar.load_nar(folder, place, precision)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate)
     editing.engine = fast_twin(editor.encoder, nar_config.encoder_layer_indices, engine)
-    return Transcriber(editing, _OPTIONS)
+    return Transcriber(editing, _OPTIONS, batch)
 
 
 def _load_draft(

@@ -8,58 +8,52 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 
 _lock = threading.Lock()
-_pool: tuple[int, int, ThreadPoolExecutor] | None = None
-"""Process and number of threads it was made for, and the threads; a forked child makes its own."""
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+"""Threads, and the process that they live in: a forked child makes its own."""
 
 
-def run_launches(launch: Callable[[int], None], count: int) -> None:
-    """Call `launch` with each number below `count`, in as many threads as PyTorch computes with, each alone.
+def run_launches(launch: Callable[[int], None], count: int, most: int | None = None) -> None:
+    """Call `launch` with each number below `count`, in as many threads as PyTorch computes with, or `most`.
 
-    Launches of one call must not depend on each other. An error of one is raised here, once the others have ended.
+    Each has its share of PyTorch's threads, and may call this again. Launches of one call must not depend on each
+    other. An error of one is raised here, once the others have ended.
     """
+    threads = torch.get_num_threads()
+    callers = max(1, min(threads, count, most or threads))
     numbers = iter(range(count))  # whoever is free takes the next
 
     def work() -> None:
-        with torch.inference_mode():
-            for number in numbers:
-                launch(number)
-
-    threads = torch.get_num_threads()
-    with _one_thread():
-        futures: list[Future[None]] = []
-        if min(threads, count) > 1:
-            pool = _threads(threads - 1)
-            futures = [pool.submit(work) for _ in range(min(threads, count) - 1)]
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads // callers)
         try:
-            work()
+            with torch.inference_mode():
+                for number in numbers:
+                    launch(number)
         finally:
-            errors = [future.exception() for future in futures]
+            torch.set_num_threads(before)
+
+    helpers: list[Future[None]] = [_threads().submit(work) for _ in range(callers - 1)]
+    try:
+        work()
+    finally:
+        # One that has not begun would find nothing to do, and might wait for a thread that waits for this one.
+        errors = [helper.exception() for helper in helpers if not helper.cancel()]
+        torch.set_num_threads(threads)  # of MKL there is one number for all threads
     for error in errors:
         if error is not None:
             raise error
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let products of this thread, and of those that it has given work, have one thread each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
+def _threads() -> ThreadPoolExecutor:
     global _pool
     with _lock:
-        if _pool is None or _pool[:2] != (os.getpid(), count):
-            _pool = os.getpid(), count, ThreadPoolExecutor(count, "redline", lambda: torch.set_num_threads(1))
-        return _pool[2]
+        if _pool is None or _pool[0] != os.getpid():
+            count = 2 * max(torch.get_num_threads(), os.cpu_count() or 1)
+            _pool = os.getpid(), ThreadPoolExecutor(count, "redline", lambda: torch.set_num_threads(1))
+        return _pool[1]

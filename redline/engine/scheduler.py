@@ -22,8 +22,13 @@ class BatchOptions:
 
     batch_s: float = 120.0
     """Seconds of audio, counted with the padding to the longest clip."""
+    workers: int = 1
+    """Parts of a batch that are recognized at once, each with its share of the threads, by a recognizer that several
+    threads may call."""
 
     def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; allowed are 1 and above")
         if self.batch_s <= 0:
             raise ValueError(f"batch_s is {self.batch_s}; a batch must hold some audio")
 
@@ -107,14 +112,33 @@ class Scheduler:
     def _recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
         """One answer per request, in order."""
         check_fork()
+        answers = self._in_parts(requests) if self.options.workers > 1 else self._answers(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, RedlineError):
+                _log.debug("request %d of %s failed", request.id, request.clip.source, exc_info=answer)
+        return answers
+
+    def _in_parts(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+        """Parts of a batch at once: while one searches, in one thread, another one's products keep the others busy."""
+        import torch
+
+        from redline.engine.crew import run_launches
+
+        parts = min(self.options.workers, len(requests), torch.get_num_threads())
+        answers: list[list[Hypothesis | RedlineError]] = [[]] * parts
+
+        def recognize(part: int) -> None:
+            answers[part] = self._answers(requests[part::parts])
+
+        run_launches(recognize, parts)
+        return [answers[place % parts][place // parts] for place in range(len(requests))]
+
+    def _answers(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
         answers = self.recognizer.recognize(requests)
         if len(answers) != len(requests):
             raise RecognitionError(
                 f"{self.recognizer.name} answered {len(requests)} requests with {len(answers)} hypotheses"
             )
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, RedlineError):
-                _log.debug("request %d of %s failed", request.id, request.clip.source, exc_info=answer)
         return answers
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.audio import load
 from redline.engine.scheduler import FILES, LIVE, Account, BatchOptions, Scheduler, batches_by_length
 from redline.errors import RecognitionError, RedlineError
+from redline.load import load_model
 from redline.longform.session import Session, SessionOptions
 from redline.testing import FakeRecognizer, tone
+from redline.transcriber import Transcriber
 from redline.types import ClipLimits, Hypothesis, Request, Task, Transcript, Waveform
 
+JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
 ALL = SessionOptions(vad=None)
 LIMITS = ClipLimits(5.0)
 
@@ -200,5 +206,42 @@ def test_a_fault_of_the_program_is_raised_and_nothing_is_lost() -> None:
 
 
 def test_a_batch_must_hold_some_audio() -> None:
+    with pytest.raises(ValueError, match="workers is 0"):
+        BatchOptions(workers=0)
     with pytest.raises(ValueError, match="batch_s is 0"):
         BatchOptions(0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_parts_of_a_batch_at_once_give_each_request_its_own_answer(threads: int) -> None:
+    recognizer = FakeRecognizer(hear)
+    scheduler = Scheduler(recognizer, BatchOptions(100.0, workers=3))
+    recordings = [session(0.5 + 0.1 * number, 200.0 + number) for number in range(7)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for recording in recordings:
+            scheduler.submit(recording)
+        scheduler.run()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    expected = [str(alone(0.5 + 0.1 * number, 200.0 + number)) for number in range(7)]
+    assert [str(result(recording)) for recording in recordings] == expected
+    assert sum(map(len, recognizer.batches)) == 7 and len(recognizer.batches) == threads
+
+
+def test_parts_of_a_batch_at_once_change_no_text_of_a_model() -> None:
+    model = load_model("tiny")
+    speech = load(JFK).samples
+    clips = [speech[: 16000 * seconds] for seconds in (2, 11, 4, 7, 3)]
+    texts = []
+    for workers in (1, 2, 4):
+        transcriber = Transcriber(model.recognizer, model.options, BatchOptions(workers=workers))
+        texts.append(
+            [
+                transcript.to_dict()
+                for transcript in transcriber.transcribe([Waveform(clip) for clip in clips], words=True)
+            ]
+        )
+    assert texts[0] == texts[1] == texts[2]
