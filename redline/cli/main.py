@@ -19,6 +19,7 @@ VERBS = {
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",
     "evaluate": "redline.cli.evaluate:evaluate",
+    "bench": "redline.cli.bench:bench",
     "prepare": "redline.cli.prepare:prepare",
     "check": "redline.cli.check:check",
     "train": "redline.cli.train:train",

@@ -152,6 +152,8 @@ class ScorePool:
 
     def add(self, histories: Tensor) -> Tensor:
         """The rows of histories, [N] -> [N]."""
+        new: Tensor
+        places: Tensor
         new, places = histories.unique(return_inverse=True)
         self.rows[self.used : self.used + len(new)] = self.lm.score_all(new)
         self.used += len(new)
@@ -161,6 +163,8 @@ class ScorePool:
         """Forget all rows but these where there may be no space for as many again; returns where they are then."""
         if self.used + alive.numel() <= len(self.rows):
             return alive
+        kept: Tensor
+        places: Tensor
         kept, places = alive.unique(return_inverse=True)
         self.rows[: len(kept)] = self.rows[kept]
         self.used = len(kept)

@@ -1,0 +1,292 @@
+"""Speed of a model on this machine: throughput and its parts, latency, live streams, memory, share of the chip's rate.
+
+Everything is measured on clips of real speech of the lengths that are asked for, each another cut of one recording,
+after one run that warms up. A time without a rival in the same run says little: `against_transformers` has one.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from redline.engine.packed import PackedEncoder
+from redline.engine.scheduler import BatchOptions
+from redline.features import FEATURE_DIM, FRAME_RATE
+from redline.models.config import EncoderConfig
+from redline.models.conformer import ConformerEncoder
+from redline.types import SAMPLE_RATE, Waveform
+
+PARTS = {
+    "features": ("prepare",),
+    "encoder": ("encode",),
+    "projector": ("embed_audio",),
+    "language model": ("read", "score_slots", "prefill", "step"),
+}
+"""Parts of recognition, and the methods of recognizer or model whose time they are."""
+SHAPES = {"2 x 1024": (2, 1024), "16 x 256": (16, 256)}
+"""Blocks and width of the encoders that are compared with those of transformers."""
+STREAM_S = 5.0
+MOST_STREAMS = 256
+MATMUL = 2048
+ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How much is measured."""
+
+    clips: int = 24
+    """Clips of the throughput."""
+    clip_s: float = 10.0
+    latency_s: tuple[float, ...] = (1.0, 5.0, 10.0, 30.0)
+    repeats: int = 5
+    """Runs of each latency, and of each side of a comparison."""
+
+
+class Transcribes(Protocol):
+    """What is measured: a `redline.Transcriber`."""
+
+    recognizer: Any
+    options: Any
+    batch: BatchOptions
+
+    def transcribe(self, source: Any) -> Any:
+        """The transcript of a recording, or of each in a list."""
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by the name of a part; a part inside another one is taken out of it."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _inner: float = 0.0
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose time is counted."""
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            outer, self._inner, started = self._inner, 0.0, time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent = time.perf_counter() - started
+                self.seconds[part] = self.seconds.get(part, 0.0) + spent - self._inner
+                self._inner = outer + spent
+
+        return call
+
+
+def cuts(wave: Waveform, seconds: float, count: int) -> list[Waveform]:
+    """`count` clips of a length, each beginning elsewhere in a recording, which goes round where it ends."""
+    length = round(seconds * SAMPLE_RATE)
+    step = len(wave.samples) / count
+    rounds = np.concatenate([wave.samples] * (2 + length // len(wave.samples)))
+    return [Waveform(rounds[start : start + length].copy()) for start in (round(k * step) for k in range(count))]
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def watched(recognizer: Any) -> Iterator[Stopwatch]:
+    """Count the parts of all that a recognizer does meanwhile."""
+    watch, owners = Stopwatch(), [recognizer, recognizer.model]
+    changed: list[tuple[Any, str]] = []
+    for part, names in {**PARTS, "search and text": ("answer",)}.items():
+        for name in names:
+            owner = next((each for each in owners if hasattr(each, name)), None)
+            if owner is not None:
+                object.__setattr__(owner, name, watch.timed(part, getattr(owner, name)))
+                changed.append((owner, name))
+    try:
+        yield watch
+    finally:
+        for owner, name in changed:
+            object.__delattr__(owner, name)
+
+
+def measure(
+    transcriber: Transcribes, wave: Waveform, options: BenchOptions, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What a transcriber does on cuts of a recording; `say` tells what is measured next."""
+    clips = cuts(wave, options.clip_s, options.clips)
+    say("warming up")
+    first_s = seconds_of(lambda: transcriber.transcribe(clips[:1]))
+    transcriber.transcribe(clips[:4])
+    say(f"throughput of {options.clips} clips of {options.clip_s:g} s")
+    energy = _joules()
+    wall_s = seconds_of(lambda: transcriber.transcribe(clips))
+    used = _joules()
+    audio_s = options.clips * options.clip_s
+    values: dict[str, Any] = {"rtfx": round(audio_s / wall_s, 1), "first_text_s": round(first_s, 3)}
+    if energy is not None and used is not None and used > energy:
+        values["joules_per_audio_s"] = round((used - energy) / audio_s, 2)
+    say("its parts, one batch at a time")
+    alone: Any = type(transcriber)  # parts of a batch at once would count twice
+    one_by_one = alone(transcriber.recognizer, transcriber.options, BatchOptions(transcriber.batch.batch_s))
+    with watched(transcriber.recognizer) as watch:
+        parts_s = seconds_of(lambda: one_by_one.transcribe(clips))
+    seconds = dict(watch.seconds) | {"detection and stitching": parts_s - sum(watch.seconds.values())}
+    values["parts"] = {name: round(spent / parts_s, 3) for name, spent in seconds.items()}
+    say("latency")
+    values["latency"] = {f"{length:g} s": latency(transcriber, wave, length, options) for length in options.latency_s}
+    say("live streams")
+    values["live_streams"] = live_streams(transcriber, wave)
+    recognizer = transcriber.recognizer
+    encoder_s = watch.seconds.get("encoder", 0.0)
+    config = getattr(recognizer.model.config, "encoder", recognizer.model.config)
+    per_s, rate = encoder_flops(config), matmul_rate(recognizer.device, recognizer.dtype)
+    values["encoder"] = {
+        "gflop_per_audio_s": round(per_s / 1e9, 2),
+        "gflop_per_s": round(per_s * audio_s / encoder_s / 1e9) if encoder_s else None,
+        "matmul_gflop_per_s": round(rate / 1e9),
+    }
+    return values | {
+        "peak_memory_mib": peak_memory_mib(),
+        "device": str(recognizer.device),
+        "dtype": _name(recognizer.dtype),
+    }
+
+
+def latency(transcriber: Transcribes, wave: Waveform, seconds: float, options: BenchOptions) -> dict[str, float]:
+    """Milliseconds from a clip to its text, of clips one after the other."""
+    clips = cuts(wave, seconds, options.repeats)
+    transcriber.transcribe(clips[0])
+    times = sorted(1000 * seconds_of(lambda clip=clip: transcriber.transcribe(clip)) for clip in clips)  # type: ignore[misc]
+    return {"p50_ms": round(statistics.median(times), 1), "p95_ms": round(float(np.quantile(times, 0.95)), 1)}
+
+
+def live_streams(transcriber: Transcribes, wave: Waveform) -> int:
+    """How many people may speak at once without end: of each a window of 5 s must be done before the next one."""
+    streams = known = 1
+    while streams <= MOST_STREAMS:
+        clips = cuts(wave, STREAM_S, streams)
+        if seconds_of(lambda clips=clips: transcriber.transcribe(clips)) >= STREAM_S:  # type: ignore[misc]
+            break
+        known, streams = streams, 2 * streams
+    return known
+
+
+def encoder_flops(config: EncoderConfig) -> float:
+    """Floating-point operations of an encoder's products for a second of audio, counted on shapes alone."""
+    seconds = 8
+    with torch.device("meta"):
+        encoder = (type_of(config))(config)
+        features = torch.empty(1, seconds * FRAME_RATE, config.input_dim)
+        lengths = torch.empty(1, dtype=torch.long)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.enable_grad():
+        encoder(features, lengths)
+    return counter.get_total_flops() / seconds
+
+
+def type_of(config: EncoderConfig) -> type[ConformerEncoder]:
+    """The encoder of a config."""
+    from redline.models.ctc import CtcConfig, CtcModel
+
+    return CtcModel if isinstance(config, CtcConfig) else ConformerEncoder
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product, the best of five."""
+    a = torch.ones(MATMUL, MATMUL, device=device, dtype=dtype)
+
+    def product() -> None:
+        torch.mm(a, a)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    product()
+    return float(2 * MATMUL**3 / min(seconds_of(product) for _ in range(5)))
+
+
+def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Our encoder on the CPU and that of transformers, with the same random weights on the same sound, by turns.
+
+    Both get 8 clips of 15 s. transformers computes in float32; ours also in `dtype`. "difference" is the largest one of
+    the character logits in float32.
+    """
+    from transformers import GraniteSpeechEncoderConfig
+    from transformers.models.granite_speech.modeling_granite_speech import GraniteSpeechCTCEncoder
+
+    values: dict[str, Any] = {}
+    for name, (layers, width) in SHAPES.items():
+        say(f"encoder of {name} against transformers")
+        shape: dict[str, Any] = {
+            "num_layers": layers,
+            "hidden_dim": width,
+            "num_heads": 8,
+            "dim_head": width // 8,
+            "output_dim": 348,
+        }
+        config = EncoderConfig(self_conditioning_layer=layers // 2, bpe_output_dim=None, **shape)
+        torch.manual_seed(0)
+        build: Any = GraniteSpeechCTCEncoder
+        theirs = build(GraniteSpeechEncoderConfig(input_dim=FEATURE_DIM, **shape)).eval()
+        plain = ConformerEncoder(config).eval()
+        plain.load_state_dict(theirs.state_dict(), strict=False)
+        clips = list(torch.randn(8, 15 * FRAME_RATE, FEATURE_DIM))
+        sides: dict[str, Callable[[], Any]] = {"transformers": _no_grad(theirs, torch.stack(clips))}
+        sides["float32"] = _packed(plain, clips)
+        if dtype != torch.float32:
+            sides[_name(dtype)] = _packed(ConformerEncoder(config).eval().to(dtype), clips)
+        reference, ours = sides["transformers"](), sides["float32"]()
+        hidden = getattr(reference, "last_hidden_state", reference)
+        times: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in range(options.repeats):
+            for side, run in sides.items():
+                times[side].append(seconds_of(run))
+        medians = {side: statistics.median(spent) for side, spent in times.items()}
+        values[name] = {
+            "transformers_s": round(medians["transformers"], 3),
+            "difference": float((ours.hidden - hidden).abs().max()),
+            **{f"ratio_{side}": round(medians["transformers"] / medians[side], 2) for side in list(sides)[1:]},
+        }
+    return values
+
+
+def _packed(encoder: ConformerEncoder, clips: Sequence[Tensor]) -> Callable[[], Any]:
+    packed = PackedEncoder(encoder)
+    return lambda: packed(clips)
+
+
+def _no_grad(module: nn.Module, *inputs: Tensor) -> Callable[[], Any]:
+    @torch.inference_mode()
+    def run() -> Any:
+        return module(*inputs)
+
+    return run
+
+
+def peak_memory_mib() -> int:
+    """The most memory that this process has had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+
+
+def _joules() -> float | None:
+    """What the package of the processor has used; None where the machine does not tell."""
+    try:
+        return int(ENERGY.read_text()) / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
