@@ -65,7 +65,7 @@ def dequantized(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
                 continue
             if not (scale.float().abs() * -INT8_MIN <= torch.finfo(torch.float16).max).all():
                 raise CheckpointError(f"{path}: {name} is beyond the range of float16, so are its scales")
-            whole[name] = (tensor.float() * scale.float()).half()
+            whole[name] = tensor.float().mul_(scale.float()).half()
         elif not is_scale(name, tensors):
             whole[name] = tensor
     return whole

@@ -24,7 +24,8 @@ MODELS = ("tiny", "tiny-plus", "tiny-multi")
 HEAD = """# Benchmarks
 
 Each machine has a section, written there by `scripts/benchmarks.py` with nothing else running: commands, commit and
-numbers. Times of different machines, or of different days on one, say little; ratios are of sides that ran by turns in one run.
+numbers. Times of different machines, or of different days on one, say little; ratios are of sides that ran by turns in
+one run.
 """
 
 

@@ -130,9 +130,10 @@ class NgramLM:
         """Write what n-grams of an order say of the tokens behind each history [K] into its row of [K, V]."""
         keys, before = self.keys[order - 1], (histories & self._mask(order - 1)) << self.bits
         first, end = torch.searchsorted(keys, before), torch.searchsorted(keys, before + (1 << self.bits))
-        counts = end - first
-        row = torch.repeat_interleave(counts)
-        at = torch.arange(len(row), device=row.device) + (first - counts.cumsum(0) + counts)[row]
+        ends = (end - first).cumsum(0)
+        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=keys.device)  # of each follower among all
+        row = torch.searchsorted(ends, place, right=True)
+        at = place + (end - ends)[row]
         rows[row, keys[at] & self._mask(1)] = self.probs[order - 1][at]
 
     def _mask(self, order: int) -> int:
