@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -16,44 +17,77 @@ import torch
 _lock = threading.Lock()
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 """Threads, and the process that they live in: a forked child makes its own."""
+_mine = threading.local()
+"""`share`: how many of PyTorch's threads a launch that runs in this thread has."""
+_running, _threads = 0, 1
+"""Calls that are no launches of others, and with how many threads the first of those that run began."""
 
 
 def run_launches(launch: Callable[[int], None], count: int, most: int | None = None) -> None:
     """Call `launch` with each number below `count`, in as many threads as PyTorch computes with, or `most`.
 
     Each has its share of PyTorch's threads, and may call this again. Launches of one call must not depend on each
-    other. An error of one is raised here, once the others have ended.
+    other. An error of one ends the others that have not begun, and is raised here.
     """
-    threads = torch.get_num_threads()
+    share: int | None = getattr(_mine, "share", None)
+    threads = share or _enter()
     callers = max(1, min(threads, count, most or threads))
-    numbers = iter(range(count))  # whoever is free takes the next
+    left = deque(range(count))  # whoever is free takes the next
 
     def work() -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads // callers)
+        before = getattr(_mine, "share", None)
+        _mine.share = threads // callers
+        torch.set_num_threads(_mine.share)
         try:
             with torch.inference_mode():
-                for number in numbers:
+                while (number := _next(left)) is not None:
                     launch(number)
+        except BaseException:
+            left.clear()
+            raise
         finally:
-            torch.set_num_threads(before)
+            _mine.share = before
 
-    helpers: list[Future[None]] = [_threads().submit(work) for _ in range(callers - 1)]
+    helpers: list[Future[None]] = [_helpers().submit(work) for _ in range(callers - 1)]
     try:
         work()
     finally:
         # One that has not begun would find nothing to do, and might wait for a thread that waits for this one.
         errors = [helper.exception() for helper in helpers if not helper.cancel()]
-        torch.set_num_threads(threads)  # of MKL there is one number for all threads
+        torch.set_num_threads(threads)  # once the others have ended: of MKL there is one number for all
+        if share is None:
+            _leave()
     for error in errors:
         if error is not None:
             raise error
 
 
-def _threads() -> ThreadPoolExecutor:
+def _next(left: deque[int]) -> int | None:
+    try:
+        return left.popleft()
+    except IndexError:
+        return None
+
+
+def _enter() -> int:
+    """Count a call; how many threads it has. A thread that is new while others compute would believe their share."""
+    global _running, _threads
+    with _lock:
+        own = torch.get_num_threads()
+        _threads = max(own, _threads) if _running else own
+        _running += 1
+        return _threads
+
+
+def _leave() -> None:
+    global _running
+    with _lock:
+        _running -= 1
+
+
+def _helpers() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None or _pool[0] != os.getpid():
-            count = 2 * max(torch.get_num_threads(), os.cpu_count() or 1)
-            _pool = os.getpid(), ThreadPoolExecutor(count, "redline", lambda: torch.set_num_threads(1))
+            _pool = os.getpid(), ThreadPoolExecutor(2 * max(torch.get_num_threads(), os.cpu_count() or 1), "redline")
         return _pool[1]

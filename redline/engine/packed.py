@@ -23,6 +23,7 @@ from redline.engine.crew import run_launches
 from redline.errors import RedlineError
 from redline.models.conformer import BlockAttention, ConformerBlock, ConformerEncoder, EncoderOutput
 from redline.models.invariant import LAUNCH_ROWS, glu, silu
+from redline.threads import has_bf16
 
 Engine = Literal["auto", "packed", "plain"]
 PRODUCT = torch.ops.mkldnn
@@ -108,7 +109,7 @@ def packs(weight: Tensor) -> bool:
         and weight.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
         and hasattr(PRODUCT, "_reorder_linear_weight")
-        and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and (weight.dtype == torch.float32 or has_bf16())
     )
 
 
@@ -246,11 +247,15 @@ def fast_twin(encoder: ConformerEncoder, export_layers: Sequence[int], engine: E
 
     Raises `RedlineError` for an engine that is not there.
     """
-    device = encoder.input_linear.weight.device.type
-    if engine not in get_args(Engine) or (engine == "packed" and device != "cpu"):
-        raise RedlineError(f"engine is {engine!r}; allowed on {device} are auto, plain and, on CPUs, packed")
-    packs_here = device == "cpu" and engine != "plain"
-    return PackedEncoder(encoder, export_layers, release=True) if packs_here else None
+    weight = encoder.input_linear.weight
+    is_fast = weight.device.type == "cpu" and (weight.dtype != torch.bfloat16 or has_bf16())
+    if engine not in get_args(Engine) or (engine == "packed" and not is_fast):
+        where = f"on {weight.device.type} in {str(weight.dtype).removeprefix('torch.')}"
+        allowed = (
+            "auto, packed and plain" if is_fast else "auto and plain; packed is for CPUs that have instructions for it"
+        )
+        raise RedlineError(f"engine is {engine!r}; allowed {where} are {allowed}")
+    return PackedEncoder(encoder, export_layers, release=True) if is_fast and engine != "plain" else None
 
 
 class GivenUp(nn.Module):
