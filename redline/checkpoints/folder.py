@@ -156,7 +156,7 @@ def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) ->
     return converted
 
 
-class _NoInitialization(TorchFunctionMode):
+class NoInitialization(TorchFunctionMode):
     """Modules built within leave their weights as allocated, for those of a checkpoint take their place.
 
     Random numbers on "meta" would import PyTorch's compiler, which takes longer than the rest of loading a small model.
@@ -181,7 +181,7 @@ def planned(
         seen = {name[len(prefix) :].split(".", 1)[0] for name in tensors if name.startswith(prefix)}
         if len(seen) != count:
             raise ConfigError(f"{folder}: config.json promises {count} layers {prefix}*, the weights have {len(seen)}")
-    with torch.device("meta"), _NoInitialization():
+    with torch.device("meta"), NoInitialization():
         return build(config)
 
 

@@ -30,6 +30,9 @@ def bench(
     audio: Annotated[Path | None, typer.Option(help="Speech to cut clips from; default: the bundled clip.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips of 10 s whose throughput is measured.")] = 24,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each latency and of each side.")] = 5,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="In place of a model: the networks of 2B-NAR, with random weights.")
+    ] = False,
     against: Annotated[str | None, typer.Option(help=_AGAINST_HELP)] = None,
     engine: Annotated[str, typer.Option(help="Encoder on CPUs: packed, or plain, its readable twin.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the faster here.")] = None,
@@ -40,10 +43,11 @@ def bench(
 
     Times are of this moment: nothing else should run. The last line is JSON.
     """
+    values: dict[str, Any]
     notes = console.Notes()
     from redline.audio import load
-    from redline.engine.bench import BenchOptions, against_transformers, measure
-    from redline.load import load_model
+    from redline.engine.bench import BenchOptions, against_transformers, measure, measure_random_weights
+    from redline.load import load_model, pick_device, pick_dtype
 
     source = audio or Path(__file__).parents[1] / "assets" / "demo.flac"
     wave, options = load(source), BenchOptions(clips=clips, repeats=repeats)
@@ -53,6 +57,11 @@ def bench(
     def say(line: str) -> None:
         notes.say(line, "dim")
 
+    if random_weights:
+        values = measure_random_weights(pick_dtype(dtype, pick_device("cpu")), options, say)
+        _print(values)
+        typer.echo(json.dumps(values))
+        return
     command = [sys.executable, "-m", "redline", "transcribe", str(source), "--model", model, "--quiet"]
 
     def whole(command: list[str]) -> float:
@@ -66,7 +75,7 @@ def bench(
     loaded = load_model(model, **loading)
     say("cold start: a new process, from import to the first text")
     cold_s = whole(command)
-    values: dict[str, Any] = {"redline": __version__, "model": model, "machine": platform.machine()}
+    values = {"redline": __version__, "model": model, "machine": platform.machine()}
     values |= {"cold_start_s": round(cold_s, 2), **measure(loaded, wave, options, say)}
     if against == "transformers":
         recognizer: Any = loaded.recognizer
@@ -89,13 +98,14 @@ def _print(values: dict[str, Any]) -> None:
     table.add_row("throughput", f"{values['rtfx']:g} x real time")
     for name, share in values["parts"].items():
         table.add_row(f"  {name}", f"{'█' * round(_BAR * share):<{_BAR}} {share:.0%}")
-    for length, times in values["latency"].items():
+    for length, times in values.get("latency", {}).items():
         table.add_row(f"latency of {length}", f"{times['p50_ms']:g} ms, 95 % within {times['p95_ms']:g} ms")
-    table.add_row("live streams", f"at least {values['live_streams']}")
-    table.add_row("cold start", f"{values['cold_start_s']:g} s")
+    if "live_streams" in values:
+        table.add_row("live streams", f"at least {values['live_streams']}")
+        table.add_row("cold start", f"{values['cold_start_s']:g} s")
+        rate = values["encoder"]
+        table.add_row("encoder", f"{rate['gflop_per_s']} of {rate['matmul_gflop_per_s']} GFLOP/s of a large product")
     table.add_row("peak memory", f"{values['peak_memory_mib']} MiB")
-    encoder = values["encoder"]
-    table.add_row("encoder", f"{encoder['gflop_per_s']} of {encoder['matmul_gflop_per_s']} GFLOP/s of a large product")
     table.add_row("", f"{values['device']}, {values['dtype']}")
     out.print(table)
     rivals = values.get("against", {})

@@ -21,11 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from redline.checkpoints.folder import NoInitialization
+from redline.decoding.slots import slot_batch
 from redline.engine.packed import PackedEncoder
 from redline.engine.scheduler import BatchOptions
 from redline.features import FEATURE_DIM, FRAME_RATE
-from redline.models.config import EncoderConfig
+from redline.models.config import EncoderConfig, NarConfig
 from redline.models.conformer import ConformerEncoder
+from redline.models.nar import NarModel
 from redline.types import SAMPLE_RATE, Waveform
 
 PARTS = {
@@ -38,6 +41,8 @@ PARTS = {
 SHAPES = {"2 x 1024": (2, 1024), "16 x 256": (16, 256)}
 """Blocks and width of the encoders that are compared with those of transformers."""
 STREAM_S = 5.0
+TOKENS_PER_S = 3.4
+"""Tokens of a second of speech, of the published tokenizer."""
 MOST_STREAMS = 256
 MATMUL = 2048
 ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
@@ -259,6 +264,58 @@ def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callabl
             **{f"ratio_{side}": round(medians["transformers"] / medians[side], 2) for side in list(sides)[1:]},
         }
     return values
+
+
+def measure_random_weights(
+    dtype: torch.dtype, options: BenchOptions, say: Callable[[str], None], config: NarConfig | None = None
+) -> dict[str, Any]:
+    """The networks of a NAR model with random weights, on noise; by default of the shape of the published one.
+
+    Four clips of `clip_s`, with as many draft tokens as speech has; no search and no text.
+    """
+    config = config or NarConfig()
+    say(f"random weights: {config.encoder.num_layers} blocks, {config.text.num_hidden_layers} layers, {_name(dtype)}")
+    model = _random_model(config, dtype)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    packed = PackedEncoder(model.encoder, config.encoder_layer_indices, release=True)
+    clips = list(torch.randn(4, round(options.clip_s * FRAME_RATE), config.encoder.input_dim))
+    drafts = torch.randint(config.text.vocab_size, (len(clips), round(options.clip_s * TOKENS_PER_S)))
+    slots, lengths = slot_batch(drafts.tolist(), config.blank_token_id, config.min_edit_sequence_length)
+    watch = Stopwatch()
+
+    @torch.inference_mode()
+    def run() -> None:
+        encoded = watch.timed("encoder", packed)(clips)
+        audio, audio_lengths = watch.timed("projector", model.embed_audio)(encoded.exports, encoded.lengths)
+        hidden = watch.timed("language model", model.read)(audio, audio_lengths, slots, lengths)
+        watch.timed("language model", model.score_slots)(hidden, slots)
+
+    run()
+    watch.seconds.clear()
+    spent = seconds_of(run)
+    return {
+        "rtfx": round(len(clips) * options.clip_s / spent, 2),
+        "parts": {name: round(seconds / spent, 3) for name, seconds in watch.seconds.items()},
+        "million_parameters": round(parameters / 1e6),
+        "peak_memory_mib": peak_memory_mib(),
+        "device": "cpu",
+        "dtype": _name(dtype),
+    }
+
+
+def _random_model(config: NarConfig, dtype: torch.dtype) -> NarModel:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with NoInitialization():
+            model = NarModel(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.fill_(1.0) if name.endswith("running_var") or "norm" in name else tensor.uniform_(-0.02, 0.02)
+    return model
 
 
 def _packed(encoder: ConformerEncoder, clips: Sequence[Tensor]) -> Callable[[], Any]:

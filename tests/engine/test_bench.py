@@ -11,10 +11,20 @@ import torch
 
 from redline.audio import load
 from redline.engine import bench
-from redline.engine.bench import BenchOptions, Stopwatch, against_transformers, cuts, encoder_flops, measure, watched
+from redline.engine.bench import (
+    BenchOptions,
+    Stopwatch,
+    against_transformers,
+    cuts,
+    encoder_flops,
+    measure,
+    measure_random_weights,
+    watched,
+)
 from redline.load import load_model
 from redline.models.config import EncoderConfig
 from redline.types import Waveform
+from tests.builders import tiny_config
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
 SHORT = BenchOptions(clips=3, clip_s=1.0, latency_s=(0.5,), repeats=2)
@@ -71,3 +81,9 @@ def test_the_encoder_of_transformers_is_the_same_on_the_same_sound(monkeypatch: 
     values = against_transformers(torch.bfloat16, BenchOptions(repeats=1), lambda line: None)["2 x 32"]
     assert values["difference"] < 1e-4
     assert values["ratio_float32"] > 0 and values["ratio_bfloat16"] > 0 and values["transformers_s"] > 0
+
+
+def test_networks_of_a_shape_are_measured_without_weights_of_anybody() -> None:
+    values = measure_random_weights(torch.float32, SHORT, lambda line: None, tiny_config(40))
+    assert values["rtfx"] > 0 and sum(values["parts"].values()) == pytest.approx(1.0, abs=0.2)
+    assert set(values["parts"]) == {"encoder", "projector", "language model"}
