@@ -87,7 +87,7 @@ def bench(
             times["redline"].append(whole(command))
             times["rival"].append(whole(rival))
         ours, theirs = (median(spent) for spent in times.values())
-        values["against"] = {"command": against, "seconds": round(theirs, 2), "ratio": round(theirs / ours, 2)}
+        values["against"] = {"command": against, "seconds": round(theirs, 2), "ratio": round(theirs / ours, 3)}
     _print(values)
     typer.echo(json.dumps(values, ensure_ascii=False))
 

@@ -83,6 +83,8 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
         "--draft-lm": "none",
         "--device": "cpu",
         "--effort": "full",
+        "--engine": "plain",
+        "--dtype": "float32",
     }
     given |= {"--threads": "2", "--language": "en", "--task": "translate", "--to": "de", "--keywords": "a, b"}
     given |= {"--prompt": "p", "--prefix": "so", "--channel": "1", "--track": "2"}
@@ -92,9 +94,9 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
     (loading, loaded), (asking, asked) = calls
     assert loaded == {
         **{"revision": "r", "device": "cpu", "draft_lm": "none", "punctuate": False, "beams": 3, "drafts": "none"},
-        **{"threads": 2, "effort": "full"},
+        **{"threads": 2, "effort": "full", "engine": "plain", "dtype": "float32"},
     }
-    assert loading - set(loaded) == {"name", "dtype", "temperature", "seed"}
+    assert loading - set(loaded) == {"name", "temperature", "seed"}
     del asked["progress"]
     assert asked == {
         **{"language": "en", "task": "translate", "target_language": "de", "words": True, "speakers": True},
