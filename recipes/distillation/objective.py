@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
-from redline.models.conformer import ConformerEncoder, valid_frames
+from redline.models.conformer import ConformerEncoder, EncoderOutput, valid_frames
 from redline.models.draft_head import CHAR_BLANK
 from redline.models.heads import LanguageHead
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import Batch
-from redline.train.objectives.losses import weighted
+from redline.train.objectives.losses import Terms, weighted
 from redline_recipes.distillation.teacher import FramePosteriors, PosteriorStore, StateStore
 from redline_recipes.tiny.encoder import EncoderLossOptions, EncoderObjective, draft_logits
 
@@ -46,6 +46,9 @@ class DistillationOptions:
     state_blocks: tuple[int, ...] = ()
     """The student's blocks, from 1, that are drawn to `states-1`, `states-2` and so on; none: no states are learned."""
     candidates: int = 8  # labels of a frame that are kept, the likeliest
+    map_steps: int = 0
+    """Batches from which the maps to the teacher's states learn alone, before an encoder that can hear already goes on:
+    new maps would pull it away from what it knows."""
 
     def __post_init__(self) -> None:
         for name in ("characters", "tokens", "states", "blank_weight"):
@@ -53,6 +56,8 @@ class DistillationOptions:
                 raise ConfigError(f"[distillation] {name} is {getattr(self, name)}; allowed are 0 and above")
         if self.candidates < 1:
             raise ConfigError(f"[distillation] candidates is {self.candidates}; allowed are 1 and above")
+        if self.map_steps < 0:
+            raise ConfigError(f"[distillation] map_steps is {self.map_steps}; allowed are 0 and above")
 
 
 def posterior_divergence(
@@ -136,10 +141,15 @@ class DistillationObjective(EncoderObjective):
                 logits = logits[:, : posteriors.labels.shape[1]]
                 divergence = posterior_divergence(logits, lengths, posteriors, blank, self.options.blank_weight)
                 terms[f"teacher_{name}"] = (weight, divergence)
+        return weighted(terms | self.state_terms(out, ids))
+
+    def state_terms(self, out: EncoderOutput, ids: Sequence[str]) -> Terms:
+        """The mean square distance from each layer of the teacher's states; utterances without an id have none."""
+        terms: Terms = {}
         for number, (layer, to_states) in enumerate(zip(self.states, self.maps, strict=False)):
-            targets, known_frames = (each.to(device) for each in layer.batch(ids, out.lengths.tolist()))
+            targets, known_frames = (each.to(out.hidden.device) for each in layer.batch(ids, out.lengths.tolist()))
             states = to_states(out.exports[number][:, : targets.shape[1]])  # a batch may be padded beyond its longest
             distance = (states.float() - targets).square().clamp(max=FARTHEST).mean(dim=-1)
             mean = (distance * known_frames).sum() / known_frames.sum().clamp(min=1)
             terms[f"teacher_states_{number + 1}"] = (self.options.states, mean)
-        return weighted(terms)
+        return terms

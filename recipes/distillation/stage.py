@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+
+import torch
 
 from redline.errors import ConfigError
 from redline.models.nar import NarModel
+from redline.train.data.batches import Batch
+from redline.train.loop.distributed import Say
+from redline.train.objectives.losses import weighted
 from redline.train.run import Run
 from redline_recipes.distillation.objective import DistillationObjective, DistillationOptions
 from redline_recipes.distillation.teacher import opened_states, teacher_posteriors
 from redline_recipes.tiny.encoder import EncoderLossOptions
+
+MAP_LR = 3e-3
+
+
+def fit_maps(objective: DistillationObjective, batches: Iterable[Batch], bf16: bool, say: Say) -> None:
+    """Let the maps of an encoder's blocks to its teacher's states learn, and nothing else, from `map_steps` batches."""
+    steps, encoder = objective.options.map_steps, objective.encoder
+    if not steps or not len(objective.maps):
+        return
+    device = encoder.input_linear.weight.device
+    optimizer = torch.optim.AdamW(objective.maps.parameters(), lr=MAP_LR, betas=(0.9, 0.95), weight_decay=0.0)
+    was_training, losses = encoder.training, [torch.zeros(())]
+    encoder.eval()
+    for number, batch in enumerate(islice(batches, steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = MAP_LR * (1.0 - number / steps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad():
+                features, lengths = batch.features.to(device), batch.lengths.to(device)
+                out = encoder(features, lengths, objective.options.state_blocks)
+            loss, parts = weighted(objective.state_terms(out, batch.ids))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses = list(parts.values())
+    encoder.train(was_training)
+    say(f"maps to the teacher's states: {', '.join(f'{float(loss):.3f}' for loss in losses)} not explained")
 
 
 def distillation_objective(

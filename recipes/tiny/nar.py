@@ -24,8 +24,8 @@ from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
 from redline.train.recipe import NarRecipe, filled
 from redline.train.run import Materials, Run, StageFunction
-from redline_recipes.distillation.objective import ONLY_TRAINING
-from redline_recipes.distillation.stage import distillation_objective
+from redline_recipes.distillation.objective import ONLY_TRAINING, DistillationObjective
+from redline_recipes.distillation.stage import distillation_objective, fit_maps
 from redline_recipes.distillation.whisper_start import start_from_whisper
 from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
@@ -121,6 +121,9 @@ class TinyNarRun(NarRun):
         objective = self.encoder_objective(model)
         if recipe.whisper_from:
             self.load("imitation", objective)
+        if isinstance(objective, DistillationObjective) and not (self.out / "encoder" / STATE).exists():
+            clean = BatchSource(self.train_set, self.views[0], recipe.encoder_batches, None)
+            fit_maps(objective.to(self.device), clean.epoch(0), options.uses_bf16(self.device), self.say)
         noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         augment = MelAugment(recipe.mel_augment, noises)
         batches, spec_augment = recipe.encoder_batches, recipe.spec_augment
@@ -146,6 +149,17 @@ class TinyNarRun(NarRun):
             lines = [strip_punctuation(line) for own in books_of(self).values() for line in own]
             objective = LMObjective(model.language_model, self.tokenizer(), recipe.text, model.config.blank_token_id)
             self.fit("lm", LMStage(objective, lines, recipe.corruption), options)
+
+    def train_editor(self) -> None:
+        if self.recipe.editor_training.steps:
+            super().train_editor()
+
+    def export(self) -> None:
+        """As ever; without steps for the editor it stays as it was, beside a new encoder."""
+        if self.recipe.editor_training.steps:
+            super().export()
+        elif is_first_process():
+            self.save(self.objective())
 
     def draft_lm(self) -> NgramLM | None:
         return load_ngrams(self, self.tokenizer().vocab_size) or super().draft_lm()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 import torch
 
+from redline.checkpoints.nar import load_nar
 from redline.errors import ConfigError, DataError
+from redline.train.data.batches import BatchSource
 from redline.train.run import Materials, build
 from redline_recipes.distillation.frame_store import FrameStore
-from redline_recipes.distillation.objective import DistillationOptions, posterior_divergence
+from redline_recipes.distillation.objective import ONLY_TRAINING, DistillationOptions, posterior_divergence
+from redline_recipes.distillation.stage import fit_maps
 from redline_recipes.distillation.teacher import FramePosteriors, PosteriorStore, opened, opened_states, paced
 from tests.corpus import silent, small_recipe
 
@@ -132,6 +136,44 @@ def test_a_student_is_drawn_to_states_and_the_editor_goes_on(corpus: Path, tmp_p
     log = [json.loads(line) for line in (tmp_path / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
     assert all(0 < row["teacher_states_1"] < 10 for row in log if "loss" in row)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_maps_learn_before_the_encoder_is_drawn_by_them(corpus: Path, tmp_path: Path) -> None:
+    rows = [row for row in map(json.loads, corpus.read_text().splitlines()) if row["split"] == "train"]
+    store = FrameStore(tmp_path / "teacher" / "states-1", 6, torch.float16)
+    for row in rows:
+        store.append(row["id"], torch.randn(round(row["duration"] * 30), 6))
+    teaching = {"teacher": str(tmp_path / "teacher"), "state_blocks": [2], "map_steps": 3}
+    recipe = small_recipe({"extension": EXTENSION, "distillation": teaching, "spec_augment": {"time_warp_frames": 0}})
+    run = recipe.run(Materials(corpus, tmp_path / "run"), silent)
+    run.make_tokenizer()
+    objective = run.encoder_objective(run.model())
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    said: list[str] = []
+    source = BatchSource(run.train_set, run.views[0], recipe.encoder_batches, None)
+    fit_maps(objective, chain.from_iterable(repeat(list(source.epoch(0)), 3)), False, said.append)
+    changed = {name for name, value in objective.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith(ONLY_TRAINING) for name in changed)
+    assert "not explained" in said[0] and objective.encoder.training
+    build(recipe, Materials(corpus, tmp_path / "whole"), ("tokenizer", "encoder"), said.append)
+    assert sum("maps to the teacher's states" in line for line in said) == 2
+    build(recipe, Materials(corpus, tmp_path / "whole"), ("encoder",), said.append)  # what goes on has its maps
+    assert sum("maps to the teacher's states" in line for line in said) == 2
+
+
+def test_an_encoder_goes_on_and_the_editor_of_its_model_stays(corpus: Path, model: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(
+        {
+            "extension": EXTENSION,
+            "init_from": str(model),
+            "edit": {"lora_rank": 0},
+            **{name: {"steps": 0} for name in ("lm_training", "editor_training")},
+        },
+    )
+    build(recipe, Materials(corpus, tmp_path / "run"), (), silent)
+    before, after = (load_nar(folder)[0].state_dict() for folder in (model, tmp_path / "run" / "model"))
+    changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"encoder"}
 
 
 def test_states_are_scaled_and_keep_their_place(tmp_path: Path) -> None:
