@@ -62,7 +62,7 @@ def test_its_text_has_capitals_and_marks_and_its_draft_has_none(model: redline.M
 
 def test_keywords_that_are_said_are_heard_and_others_are_not(model: redline.Model) -> None:
     plain_text = model.transcribe(TINY.parent / "demo.flac").draft
-    keywords = ["fellow americans", "your Country can do", "zebra", "<|end_of_text|>"]
+    keywords = ["fellow americans", "ask not", "your Country can do", "zebra", "<|end_of_text|>"]
     transcript = model.transcribe(TINY.parent / "demo.flac", keywords=keywords)
     assert transcript.draft is not None and plain_text is not None
     assert jiwer.wer(JFK, transcript.draft) < jiwer.wer(JFK, plain_text)

@@ -137,11 +137,6 @@ def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tens
     return merged(files)
 
 
-def narrows(before: torch.dtype, after: torch.dtype) -> bool:
-    """Whether a number of one precision may be beyond the range of another."""
-    return before.is_floating_point and torch.finfo(before).max > torch.finfo(after).max
-
-
 def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> dict[str, Tensor]:
     """The tensors in one precision, integers as they are.
 
@@ -149,7 +144,8 @@ def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) ->
     """
     converted = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     for name, tensor in converted.items():
-        if narrows(tensors[name].dtype, dtype) and not tensor_file.finite(tensor):
+        narrows = tensor.is_floating_point() and torch.finfo(tensors[name].dtype).max > torch.finfo(dtype).max
+        if narrows and not tensor_file.finite(tensor):
             raise CheckpointError(f"{folder}: {name} is beyond the range of {dtype}; choose bfloat16 or float32")
         if name.endswith(".running_var") and bool((tensor < 0).any()):
             raise CheckpointError(f"{folder}: {name} is below 0 somewhere; a variance cannot be, the file is damaged")

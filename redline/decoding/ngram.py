@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -110,16 +111,12 @@ class NgramLM:
     def _bigrams(self) -> Tensor:
         """Scores of all tokens after each token, [V, V]."""
         single = torch.arange(self.vocab_size, device=self.keys[0].device)
-        rows = self.score_unigrams(single).repeat(self.vocab_size, 1)
+        at, known = _find(self.keys[0], single)
+        rows = torch.where(known, self.probs[0][at], self.unknown).repeat(self.vocab_size, 1)
         if self.order > 1:
             rows += self._backoff(single, 2)[:, None]
             self._put_followers(rows, single, 2)
         return rows
-
-    def score_unigrams(self, tokens: Tensor) -> Tensor:
-        """Natural log of each token's probability after nothing, [N]."""
-        at, known = _find(self.keys[0], tokens)
-        return torch.where(known, self.probs[0][at], self.unknown)
 
     def _backoff(self, histories: Tensor, order: int) -> Tensor:
         """The weight of n-grams shorter than `order` after each history, [N]."""
@@ -153,23 +150,19 @@ class ScorePool:
 
     def add(self, histories: Tensor) -> Tensor:
         """The rows of histories, [N] -> [N]."""
-        new: Tensor
-        places: Tensor
         new, places = histories.unique(return_inverse=True)
-        self.rows[self.used : self.used + len(new)] = self.lm.score_all(new)
-        self.used += len(new)
-        return places + self.used - len(new)
+        first, self.used = self.used, self.used + len(new)
+        self.rows[first : self.used] = self.lm.score_all(new)
+        return first + cast(Tensor, places)
 
     def keep(self, alive: Tensor) -> Tensor:
         """Forget all rows but these where there may be no space for as many again; returns where they are then."""
         if self.used + alive.numel() <= len(self.rows):
             return alive
-        kept: Tensor
-        places: Tensor
         kept, places = alive.unique(return_inverse=True)
         self.rows[: len(kept)] = self.rows[kept]
         self.used = len(kept)
-        return places
+        return cast(Tensor, places)
 
 
 def bits_for(vocab_size: int, order: int) -> int:
