@@ -70,18 +70,16 @@ def test_ctrl_c_does_not_wait_for_all_launches(threads: int) -> None:
 
 
 def test_a_thread_that_begins_while_others_compute_has_as_many_threads(threads: int) -> None:
-    counts: list[int] = []
+    arrived: list[int] = []
 
     def late() -> None:
-        seen = set[int]()
-        run_launches(lambda number: (seen.add(threading.get_ident()), time.sleep(0.01)), 8)  # type: ignore[func-returns-value]
-        counts.append(len(seen))
+        together = threading.Barrier(threads, timeout=60)  # breaks unless so many threads come to it
+        run_launches(lambda number: arrived.append(together.wait()), threads)
 
     def launch(number: int) -> None:
-        if number == 0:
-            other = threading.Thread(target=late)
-            other.start()
-            other.join()
+        other = threading.Thread(target=late)
+        other.start()
+        other.join()
 
     run_launches(launch, 1)
-    assert counts == [threads]
+    assert sorted(arrived) == list(range(threads))
