@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def has_amx() -> bool:
 
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     return torch.cpu._is_amx_tile_supported() and ("AMX" in allowed or allowed in ("ALL", "DEFAULT"))
+
+
+def peak_memory_mib() -> int:
+    """The most memory that this process has had."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
 def check_fork() -> None:

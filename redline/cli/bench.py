@@ -17,7 +17,7 @@ from rich.table import Table
 
 from redline import __version__
 from redline.cli import console
-from redline.cli.train import Device, Threads
+from redline.cli.train import Device, EncoderEngine, Precision, Threads
 from redline.errors import RedlineError
 
 _AGAINST_HELP = """transformers (its encoder, same weights, same sound), or a command with {audio} where the recording
@@ -34,8 +34,8 @@ def bench(
         bool, typer.Option("--random-weights", help="In place of a model: the networks of 2B-NAR, with random weights.")
     ] = False,
     against: Annotated[str | None, typer.Option(help=_AGAINST_HELP)] = None,
-    engine: Annotated[str, typer.Option(help="Encoder on CPUs: packed, or plain, its readable twin.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the faster here.")] = None,
+    engine: EncoderEngine = "auto",
+    dtype: Precision = None,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
@@ -48,21 +48,28 @@ def bench(
     from redline.audio import load
     from redline.engine.bench import BenchOptions, against_transformers, measure, measure_random_weights
     from redline.load import load_model, pick_device, pick_dtype
-
-    source = audio or Path(__file__).parents[1] / "assets" / "demo.flac"
-    wave, options = load(source), BenchOptions(clips=clips, repeats=repeats)
-    if len(wave.samples) == 0:
-        raise RedlineError(f"{source}: is empty; give some seconds of speech")
+    from redline.threads import use
 
     def say(line: str) -> None:
         notes.say(line, "dim")
 
     if random_weights:
+        given = {"--audio": audio, "--against": against, "--device": device, "--engine": engine.replace("auto", "")}
+        if foreign := [name for name, value in given.items() if value]:
+            raise typer.BadParameter(f"is for a model, leave it out with --random-weights: {', '.join(foreign)}")
+        use(threads)
+        options = BenchOptions(clips=clips, repeats=repeats)
         values = measure_random_weights(pick_dtype(dtype, pick_device("cpu")), options, say)
         _print(values)
         typer.echo(json.dumps(values))
         return
-    command = [sys.executable, "-m", "redline", "transcribe", str(source), "--model", model, "--quiet"]
+    source = audio or Path(__file__).parents[1] / "assets" / "demo.flac"
+    wave, options = load(source), BenchOptions(clips=clips, repeats=repeats)
+    if len(wave.samples) == 0:
+        raise RedlineError(f"{source}: is empty; give some seconds of speech")
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "engine": engine, "threads": threads}
+    chosen = [part for name, value in loading.items() if value is not None for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "redline", "transcribe", str(source), "--model", model, "--quiet", *chosen]
 
     def whole(command: list[str]) -> float:
         started = time.perf_counter()
@@ -71,7 +78,6 @@ def bench(
             raise RedlineError(f"{shlex.join(command)} ended with exit status {done.returncode}")
         return time.perf_counter() - started
 
-    loading: dict[str, Any] = {"device": device, "dtype": dtype, "engine": engine, "threads": threads}
     loaded = load_model(model, **loading)
     say("cold start: a new process, from import to the first text")
     cold_s = whole(command)
@@ -79,7 +85,10 @@ def bench(
     values |= {"cold_start_s": round(cold_s, 2), **measure(loaded, wave, options, say)}
     if against == "transformers":
         recognizer: Any = loaded.recognizer
-        values["against"] = against_transformers(recognizer.dtype, options, say)
+        try:
+            values["against"] = against_transformers(recognizer.dtype, options, say)
+        except ImportError as error:
+            raise console.lacking(error, "test") from error
     elif against is not None:
         rival = [part.replace("{audio}", str(source)) for part in shlex.split(against)]
         times: dict[str, list[float]] = {"redline": [], "rival": []}

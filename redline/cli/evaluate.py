@@ -19,7 +19,7 @@ from rich.table import Table
 from redline import files
 from redline.cli import console
 from redline.cli.stopping import Stopper
-from redline.cli.train import Device, Threads
+from redline.cli.train import Device, EncoderEngine, Precision, Threads
 from redline.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def evaluate(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write scores and every text here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with all errors, sound and plots here.")] = None,
     sound_minutes: Annotated[float, typer.Option(min=0, help="Sound in the page, worst utterances first.")] = 15.0,
-    engine: Annotated[str, typer.Option(help="Encoder on CPUs: packed, or plain, its readable twin.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the faster here.")] = None,
+    engine: EncoderEngine = "auto",
+    dtype: Precision = None,
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Device = None,
     threads: Threads = None,

@@ -16,6 +16,15 @@ Noise = Annotated[Path | None, typer.Option(help="Folder of noise recordings to 
 Rooms = Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: the CPUs it may use.")]
+EncoderEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        callback=console.choice_of("auto", "packed", "plain"),
+        help="Encoder on CPUs: packed, or plain, its readable twin.",
+    ),
+]
+Precision = Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16; default: the faster here.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]
 
 

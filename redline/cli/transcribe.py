@@ -15,6 +15,7 @@ from redline.cli.inputs import expand
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
+from redline.cli.train import EncoderEngine, Precision
 from redline.errors import RedlineError
 from redline.formats import TRANSCRIPT_FORMATS
 from redline.types import TaskName, listed
@@ -52,8 +53,8 @@ def transcribe(
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,
     drafts: Annotated[str, typer.Option(callback=console.choice_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
     effort: Annotated[str, typer.Option(help="full, or draft: the encoder's draft is the text, fast.")] = "full",
-    engine: Annotated[str, typer.Option(help="Encoder on CPUs: packed, or plain, its readable twin.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the faster here.")] = None,
+    engine: EncoderEngine = "auto",
+    dtype: Precision = None,
     draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the fastest.")] = None,
     threads: Annotated[

@@ -30,7 +30,8 @@ class DraftOptions(BeamOptions):
 
 
 LEAST_ROWS = 2048
-POOLED_TOKENS = 4096
+"""Histories that a pool has space for, at least."""
+POOLED_TOKENS = 2048
 """The largest vocabulary of which histories keep the scores of all tokens."""
 ALONE = DraftOptions(lm_weight=0.0, token_bonus=0.0)
 """Without a language model."""
@@ -75,6 +76,8 @@ class NgramLM:
         """Move the tables; returns itself."""
         for tables in (self.keys, self.probs, self.backoffs):
             tables[:] = [table.to(device) for table in tables]
+        if "_bigrams" in vars(self):
+            self._bigrams = self._bigrams.to(device)
         return self
 
     def pool(self, size: int) -> ScorePool | None:

@@ -6,9 +6,8 @@ after one run that warms up. A time without a rival in the same run says little:
 
 from __future__ import annotations
 
-import resource
+import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from redline.features import FEATURE_DIM, FRAME_RATE
 from redline.models.config import EncoderConfig, NarConfig
 from redline.models.conformer import ConformerEncoder
 from redline.models.nar import NarModel
+from redline.threads import peak_memory_mib
 from redline.types import SAMPLE_RATE, Waveform
 
 PARTS = {
@@ -225,7 +225,7 @@ def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callabl
     """Our encoder on the CPU and that of transformers, with the same random weights on the same sound, by turns.
 
     Both get 8 clips of 15 s. transformers computes in float32; ours also in `dtype`. "difference" is the largest one of
-    the character logits in float32.
+    the last states in float32.
     """
     from transformers import GraniteSpeechEncoderConfig
     from transformers.models.granite_speech.modeling_granite_speech import GraniteSpeechCTCEncoder
@@ -250,7 +250,7 @@ def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callabl
         sides: dict[str, Callable[[], Any]] = {"transformers": _no_grad(theirs, torch.stack(clips))}
         sides["float32"] = _packed(plain, clips)
         if dtype != torch.float32:
-            sides[_name(dtype)] = _packed(ConformerEncoder(config).eval().to(dtype), clips)
+            sides[_name(dtype)] = _packed(copy.deepcopy(plain).to(dtype), clips)
         reference, ours = sides["transformers"](), sides["float32"]()
         hidden = getattr(reference, "last_hidden_state", reference)
         times: dict[str, list[float]] = {side: [] for side in sides}
@@ -329,12 +329,6 @@ def _no_grad(module: nn.Module, *inputs: Tensor) -> Callable[[], Any]:
         return module(*inputs)
 
     return run
-
-
-def peak_memory_mib() -> int:
-    """The most memory that this process has had."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
 def _joules() -> float | None:

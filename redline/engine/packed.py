@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -58,6 +59,7 @@ class Packing:
             for first in range(span.start, span.stop, size):
                 yield first, min(size, span.stop - first)
 
+    @cached_property
     def mask(self) -> Tensor:
         """True where a row is a frame of a clip, [M, 1]."""
         mask = torch.zeros(self.rows, 1, dtype=torch.bool)
@@ -178,7 +180,7 @@ class PackedBlock:
         """
         R, halo, attention, c = self.rows, self.halo, self.attention, self.attention.context
         rows = [slice(at, at + R) for at in range(0, layout.rows, R)]
-        blocks, mask = list(layout.blocks(c)), layout.mask()
+        blocks, mask = list(layout.blocks(c)), layout.mask
         x1, qkv, y, gates, convolved = buffers.x, buffers.qkv, buffers.y, buffers.gates, buffers.convolved
 
         def feed_forward_and_project(number: int) -> None:

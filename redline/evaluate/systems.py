@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +13,7 @@ from redline.evaluate.metrics.registry import METRICS, Metric, scores
 from redline.evaluate.metrics.wer import wer_reports
 from redline.evaluate.result import Result
 from redline.evaluate.run import Clock
+from redline.threads import peak_memory_mib
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class SystemRun:
 
 def speed_facts(clock: Clock, loading_s: float, device: str) -> list[tuple[str, str]]:
     """Speed and memory, with what they depend on."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MiB"
+    memory = f"{peak_memory_mib()} MiB"
     if device.startswith("cuda"):
         import torch
 

@@ -78,23 +78,23 @@ def _emulates(x: Tensor) -> bool:
 
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x), elementwise."""
-    return F.silu(x) if is_plain(x) else _whole_vectors(torch.ops.aten.silu.out, x)
+    return F.silu(x) if _is_plain(x) else _whole_vectors(torch.ops.aten.silu.out, x)
 
 
 def gelu(x: Tensor) -> Tensor:
     """x * Phi(x), elementwise."""
-    return F.gelu(x) if is_plain(x) else _whole_vectors(torch.ops.aten.gelu.out, x)
+    return F.gelu(x) if _is_plain(x) else _whole_vectors(torch.ops.aten.gelu.out, x)
 
 
 def glu(x: Tensor) -> Tensor:
     """The first half of the last dimension, gated by the second: [..., 2C] -> [..., C]."""
-    if is_plain(x):
+    if _is_plain(x):
         return F.glu(x, dim=-1)
     value, gate = x.chunk(2, dim=-1)
     return value * _whole_vectors(torch.ops.aten.sigmoid.out, gate)
 
 
-def is_plain(x: Tensor) -> bool:
+def _is_plain(x: Tensor) -> bool:
     """Whether plain functions compute x: on other devices than CPUs, and where gradients are recorded."""
     return x.device.type != "cpu" or torch.is_grad_enabled()
 
