@@ -255,9 +255,9 @@ class ConformerEncoder(nn.Module):
         states: dict[int, Tensor] = {0: x} if 0 in wanted else {}
         for number, block in enumerate(self.layers, start=1):
             if number in self.config.subsample_layers:
-                states = {layer: halve(state, mask) for layer, state in states.items()}
-                lengths = (lengths + odd) // 2
-            out_mask = valid_frames(lengths, (x.shape[1] + odd) // 2) if block.stride == 2 else mask
+                lengths, total = (lengths + odd) // 2, (x.shape[1] + odd) // 2
+                states = {layer: halve(state, mask)[:, :total] for layer, state in states.items()}
+            out_mask = valid_frames(lengths, total) if block.stride == 2 else mask
             x = block(x, mask, out_mask)  # [B, T, D]
             mask = out_mask
             if number == self.config.self_conditioning_layer:
