@@ -107,6 +107,24 @@ def deltas(mels: Tensor) -> Tensor:
     return (padded[2:] - padded[:-2]) / 2
 
 
+def as_int16(samples: NDArray[np.float32]) -> NDArray[np.int16] | None:
+    """Samples [N] as 16-bit integers, or None where they are none: most recordings have no finer steps."""
+    steps = samples * np.float32(32768)
+    with np.errstate(invalid="ignore"):
+        integers = steps.clip(-32768, 32767).astype(np.int16)
+    return integers if np.array_equal(integers, steps) else None
+
+
+def samples_on(samples: NDArray[np.float32], device: torch.device) -> Tensor:
+    """Samples [N] on a device, through pinned memory and in 16 bits where nothing is lost by that."""
+    integers = as_int16(samples) if device.type != "cpu" else None
+    sent = torch.from_numpy(samples if integers is None else integers)
+    if device.type == "cuda":
+        sent = sent.pin_memory()
+    there = sent.to(device, non_blocking=True)
+    return there if integers is None else there.float() / 32768
+
+
 def clip_features(clip: Clip, rule: Rule = "nar") -> Tensor:
     """Features of one clip [T, 160], [T, 320] with deltas; raises `EmptyAudioError` below 320 samples (257: AR)."""
     raw = clip.samples if isinstance(clip, Waveform) else clip

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -126,3 +128,20 @@ def test_clips_under_one_frame_are_refused(rule: features.Rule, least: int) -> N
     assert len(features.clip_features(torch.zeros(least), rule)) == 1
     with pytest.raises(EmptyAudioError, match=f"{least - 1} samples"):
         features.clip_features(torch.zeros(least - 1), rule)
+
+
+@given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=50), st.booleans())
+def test_samples_of_16_bits_travel_as_such_and_others_as_they_are(steps: list[int], is_finer: bool) -> None:
+    samples = np.array(steps, dtype=np.float32) / np.float32(32768)
+    if is_finer:
+        samples[0] += np.float32(2**-18)
+    integers = features.as_int16(samples)
+    assert (integers is None) == is_finer
+    if integers is not None:
+        assert np.array_equal((torch.from_numpy(integers).float() / 32768).numpy(), samples)
+    assert np.array_equal(features.samples_on(samples, torch.device("cpu")).numpy(), samples)
+
+
+def test_samples_beyond_full_scale_or_no_numbers_do_not_travel_in_16_bits() -> None:
+    for value in (1.0, 2.5, -1.5, np.nan, np.inf):
+        assert features.as_int16(np.array([0.5, value], dtype=np.float32)) is None

@@ -13,7 +13,7 @@ import torch
 
 from redline import features, prompts
 from redline.audio.check import checked_waveform
-from redline.audio.levels import is_silent, levelled
+from redline.audio.levels import is_silent
 from redline.decoding.generate import GenerateOptions, token_budget
 from redline.decoding.ngram import NgramLM
 from redline.decoding.speculative import SpeculativeOptions
@@ -136,7 +136,7 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
         clip, plan = checked_waveform(request.clip), self.plan(request.task)
         if is_silent(clip.samples):
             return None
-        return ArRow(clip, plan, features.clip_features(levelled(clip), "ar"))
+        return ArRow(clip, plan, self.measure(clip, "ar"))
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], rows: Sequence[ArRow | None]) -> Answers:

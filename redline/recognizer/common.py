@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from redline import features, prompts
+from redline.audio.levels import levelled
 from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.conformer import EncoderOutput
@@ -93,6 +94,10 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
     def dtype(self) -> torch.dtype:
         """The precision of the weights."""
         return next(self.model.parameters()).dtype
+
+    def measure(self, clip: Waveform, rule: features.Rule) -> Tensor:
+        """Features of one clip [T, 160 or 320], measured where the model is."""
+        return features.clip_features(features.samples_on(levelled(clip).samples, self.device), rule)
 
     def padded(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Features [T_i, D] of B clips -> [B, T, D] and lengths [B], as the model takes them."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from redline.audio.check import checked_waveform
-from redline.audio.levels import is_silent, levelled
+from redline.audio.levels import is_silent
 from redline.decoding.ngram import NgramLM
 from redline.decoding.word_times import TokenTimes, decode_characters
 from redline.errors import UnsupportedTaskError
-from redline.features import Rule, clip_features
+from redline.features import Rule
 from redline.models.conformer import ConformerEncoder
 from redline.models.ctc import CtcModel
 from redline.models.draft_head import DraftHead
@@ -57,7 +57,7 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
     def prepare(self, request: Request) -> Tensor:
         """The features [T, 160 or 320] of a request's clip."""
         self.limits(request.task)
-        return clip_features(levelled(checked_waveform(request.clip)), self.rule)
+        return self.measure(checked_waveform(request.clip), self.rule)
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:

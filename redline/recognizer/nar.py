@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from redline.audio.check import checked_waveform
-from redline.audio.levels import levelled
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
 from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch
-from redline.features import clip_features
 from redline.models.nar import NarModel
 from redline.punctuation import Punctuation, restore_keywords, restore_pieces
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, overflow_error, with_word_times
@@ -80,7 +78,7 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
     def prepare(self, request: Request) -> Tensor:
         """The features [T, 160] of a request's clip."""
         self.limits(request.task)
-        return clip_features(levelled(checked_waveform(request.clip)), self.model.config.frame_rule)
+        return self.measure(checked_waveform(request.clip), self.model.config.frame_rule)
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> Answers:
