@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,8 @@ from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
-from redline.engine.packed import Engine, fast_twin
 from redline.engine.scheduler import BatchOptions
+from redline.engine.twins import Engine, editor_twin, encoder_twin
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
@@ -29,7 +30,8 @@ Effort = Literal["full", "draft"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
 # Models read better with more around it: only long pauses end a window.
 _OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
-_WORKERS = 4  # parts of a batch at once on CPUs: more would each be too small for the search
+_WORKERS = 4  # parts of a batch at once: more would each be too small for the search
+_DECODERS = 16  # on accelerators, which wait for the decoding of recordings; a core decodes some 900 x real time
 
 
 @checked()
@@ -55,8 +57,9 @@ def load_model(
     on CUDA, and on CPUs with AMX for models that draft and edit, else float32. `draft_lm` is the n-gram LM of shallow
     fusion in the draft: the checkpoint's "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of
     your own. With `effort` "draft" the encoder's draft is the text and nothing else is computed: fast, without
-    capitals, and with more errors. `engine` "packed" is the fast encoder for CPUs and "plain" its readable twin, which
-    is taken elsewhere ("auto"). With `punctuate` words get capitals and marks, where the model has learned them. For
+    capitals, and with more errors. `engine` "packed" is the fast twin of the networks on CPUs and CUDA ("auto" takes it
+    where it is), "compiled" the same on CUDA with compiled layers, which takes a minute at first, and "plain" the
+    readable networks. With `punctuate` words get capitals and marks, where the model has learned them. For
     models that answer prompts `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip
     depends on the seed and its sound, not on its place among others), and `drafts` how a draft of the encoder is
     verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the
@@ -69,7 +72,7 @@ def load_model(
     if effort not in ("full", "draft"):
         raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
     place = pick_device(device)
-    batch = BatchOptions(workers=_WORKERS if place.type == "cpu" else 1)
+    batch = BatchOptions(workers=_WORKERS, decoders=0 if place.type == "cpu" else min(_DECODERS, os.cpu_count() or 1))
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
@@ -98,7 +101,7 @@ def load_model(
             punctuate=punctuate,
             seed=seed,
         )
-        recognizer.engine = fast_twin(model.encoder, config.export_layers, engine)
+        recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine)
         return Transcriber(recognizer, _OPTIONS, batch)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
@@ -107,13 +110,14 @@ def load_model(
             raise RedlineError(f"{name}: {option} is {value}, but {why}; leave it out")
     if is_draft:
         drafting = _load_draft(folder, label, place, precision, draft_lm)
-        drafting.engine = fast_twin(drafting.model, (), engine)
+        drafting.engine = encoder_twin(drafting.model, (), engine)
         return Transcriber(drafting, _OPTIONS, batch)
     editor, nar_config, _ = nar.load_nar(folder, place, precision)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate)
-    editing.engine = fast_twin(editor.encoder, nar_config.encoder_layer_indices, engine)
+    editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine)
+    editing.networks = editor_twin(editor, engine) or editor
     return Transcriber(editing, _OPTIONS, batch)
 
 

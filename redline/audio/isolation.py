@@ -38,7 +38,7 @@ READY, REQUEST, SAMPLES, DONE, FAILED = b"R", b"Q", b"S", b"D", b"F"
 SILENT_S = 120.0
 """The longest that a worker may give no sign of life while it is waited for."""
 _MOST_BYTES = 1 << 24
-_MOST_IDLE = 4
+_MOST_IDLE = max(4, os.cpu_count() or 1)
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker import main; main(int(sys.argv[1]))"
 _SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 

@@ -20,8 +20,8 @@ EncoderEngine = Annotated[
     str,
     typer.Option(
         "--engine",
-        callback=console.choice_of("auto", "packed", "plain"),
-        help="Encoder on CPUs: packed, or plain, its readable twin.",
+        callback=console.choice_of("auto", "packed", "compiled", "plain"),
+        help="Networks: packed (the fast twin), compiled (the same on CUDA, a minute at first), plain (readable).",
     ),
 ]
 Precision = Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16; default: the faster here.")]

@@ -9,6 +9,7 @@ W windows of w frames, q queries of a window, N tokens of a launch, H width, h h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,12 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redline.engine.fp8 import Fp8Weight, Weight, product
-from redline.engine.launch import Inputs, Launch, LaunchOptions, Results, in_pinned_memory
+from redline.engine.launch import DEFAULTS, Inputs, Launch, LaunchOptions, Results, in_pinned_memory
 from redline.models.granite import Block
 from redline.models.nar import NarModel
 from redline.models.rope import rotation
 
-DEFAULTS = LaunchOptions()
 SHORTEST = 16
 """Tokens of a sequence, by which the number of sequences of a launch is limited."""
 
@@ -75,10 +75,11 @@ def attend_sequences(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: flo
         assert isinstance(y, Tensor)
         return y.masked_fill(torch.arange(len(q), device=q.device)[:, None, None] >= starts[-1], 0.0)
     y, bounds = torch.zeros_like(q), starts.tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         if start < end:
-            own = (part[start:end].transpose(0, 1)[None] for part in (q, k, v))
-            y[start:end] = F.scaled_dot_product_attention(*own, scale=scale, enable_gqa=True)[0].transpose(0, 1)
+            own_q, own_k, own_v = (part[start:end].transpose(0, 1)[None] for part in (q, k, v))
+            mixed = F.scaled_dot_product_attention(own_q, own_k, own_v, scale=scale, enable_gqa=True)
+            y[start:end] = mixed[0].transpose(0, 1)
     return y
 
 

@@ -20,12 +20,11 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
 from redline.engine.fp8 import Fp8Weight, Weight, product
-from redline.engine.launch import Inputs, Launch, LaunchOptions, Results, in_pinned_memory
+from redline.engine.launch import DEFAULTS, Inputs, Launch, LaunchOptions, Results, in_pinned_memory
 from redline.engine.packed import Packing
 from redline.models.conformer import ConformerBlock, ConformerEncoder, EncoderOutput, FeedForward
 
 _log = logging.getLogger(__name__)
-DEFAULTS = LaunchOptions()
 BLOCKS = 2
 """Attention blocks of a launch, as a multiple of those that whole blocks would need: most clips end inside one."""
 

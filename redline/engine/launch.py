@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -46,6 +46,9 @@ class LaunchOptions:
     """Whether a launch is captured in a CUDA graph, where there is CUDA."""
     in_fp8: bool = False
     """Whether products are in fp8 with a scale for each row of both sides (unmeasured: off until somebody has)."""
+
+
+DEFAULTS = LaunchOptions()
 
 
 def compiled(function: _Function) -> _Function:
@@ -106,6 +109,19 @@ class Launch:
             for output in own:  # its memory may be given to others only when the caller is through with it
                 output.record_stream(current)
         return own
+
+
+@contextmanager
+def own_stream() -> Iterator[None]:
+    """A CUDA stream for what one thread asks for, so that it does not wait for what others have asked for."""
+    if not torch.cuda.is_initialized():
+        yield
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def in_pinned_memory(value: Tensor, device: torch.device) -> Tensor:

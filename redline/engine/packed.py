@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,6 @@ from redline.models.conformer import BlockAttention, ConformerBlock, ConformerEn
 from redline.models.invariant import LAUNCH_ROWS, glu, silu
 from redline.threads import has_bf16
 
-Engine = Literal["auto", "packed", "plain"]
 PRODUCT = torch.ops.mkldnn
 """oneDNN's products with weights that were brought into its own order before."""
 
@@ -242,22 +240,6 @@ def halved(x: Tensor, layout: Packing, then: Packing, odd: int) -> Tensor:
         if odd and len(frames) % 2:
             y[span.start + pairs] = frames[-1]
     return y
-
-
-def fast_twin(encoder: ConformerEncoder, export_layers: Sequence[int], engine: Engine) -> PackedEncoder | None:
-    """The packed encoder in place of one on a CPU, whose blocks it takes; None where the plain one is to compute.
-
-    Raises `RedlineError` for an engine that is not there.
-    """
-    weight = encoder.input_linear.weight
-    is_fast = weight.device.type == "cpu" and (weight.dtype != torch.bfloat16 or has_bf16())
-    if engine not in get_args(Engine) or (engine == "packed" and not is_fast):
-        where = f"on {weight.device.type} in {str(weight.dtype).removeprefix('torch.')}"
-        allowed = (
-            "auto, packed and plain" if is_fast else "auto and plain; packed is for CPUs that have instructions for it"
-        )
-        raise RedlineError(f"engine is {engine!r}; allowed {where} are {allowed}")
-    return PackedEncoder(encoder, export_layers, release=True) if is_fast and engine != "plain" else None
 
 
 class GivenUp(nn.Module):

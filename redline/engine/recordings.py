@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from typing import Protocol
+from contextlib import AbstractContextManager, ExitStack, suppress
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from redline.types import SAMPLE_RATE, Notice, Segment, Transcript, Waveform
 
 _MOST = 64  # recordings at the same time
 _BLOCK_S = 30.0
+_BLOCKS_AHEAD = 16  # of one recording that a thread decodes: half a minute
+_LOOK_S = 0.5  # between two looks whether somebody still reads
 
 
 class Sound(Protocol):
@@ -46,6 +50,63 @@ class WaveformSound:
         return (self._samples[at : at + size] for at in range(0, len(self._samples), size))
 
 
+class DecodeAhead:
+    """A recording that a thread of its own opens and decodes a few blocks ahead; errors are raised where it is read."""
+
+    def __init__(self, open: Callable[[], AbstractContextManager[Sound]]) -> None:
+        self._open = open
+        self._items: Queue[Sound | NDArray[np.float32] | BaseException | None] = Queue(_BLOCKS_AHEAD)
+        self._is_left = Event()
+        self._sound: Sound | None = None
+        self.name = ""
+        self.warnings: tuple[Notice, ...] = ()
+        Thread(target=self._decode, name="redline-decode", daemon=True).start()
+
+    def _decode(self) -> None:
+        try:
+            with self._open() as sound:
+                self._put(sound)
+                for block in sound:
+                    if not self._put(block):
+                        return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Sound | NDArray[np.float32] | BaseException | None) -> bool:
+        """Wait for room; False where nobody reads on."""
+        while not self._is_left.is_set():
+            with suppress(Full):
+                self._items.put(item, timeout=_LOOK_S)
+                return True
+        return False
+
+    def _take(self) -> Any:
+        """The sound, then its blocks, then None."""
+        if isinstance(item := self._items.get(), BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> Self:
+        self._sound = self._take()
+        self.name = self._sound.name
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Have the thread end; it closes the recording behind the block that it decodes."""
+        self._is_left.set()
+
+    @property
+    def duration_s(self) -> float | None:
+        """About how long it is, where it tells."""
+        return self._sound.duration_s if self._sound else None
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        while (block := self._take()) is not None:
+            yield block
+        self.warnings = self._sound.warnings if self._sound else ()
+
+
 class Recording:
     """A recording on its way: how it is opened, its session, and what comes of it.
 
@@ -61,7 +122,18 @@ class Recording:
         self._digits = digits
         self._stack = ExitStack()
         self._sound: Sound | None = None
+        self._ahead: DecodeAhead | None = None
         self._blocks: Iterator[NDArray[np.float32]] = iter(())
+
+    def decode_ahead(self) -> None:
+        """Open and decode it from now on, in a thread."""
+        if self._sound is None and self._ahead is None and not self.ended:
+            self._ahead = DecodeAhead(self._open)
+
+    @property
+    def is_decoded_ahead(self) -> bool:
+        """Whether a thread decodes it."""
+        return self._ahead is not None and not self.ended
 
     @property
     def ended(self) -> bool:
@@ -88,7 +160,7 @@ class Recording:
         """Open it, and feed the next block to the session or close it; an error of the recording ends it."""
         try:
             if self._sound is None:
-                self._sound = self._stack.enter_context(self._open())
+                self._sound = self._stack.enter_context(self._ahead or self._open())
                 self._blocks = iter(self._sound)
                 self.session.source = self._sound.name
             if (block := next(self._blocks, None)) is not None:
@@ -103,7 +175,9 @@ class Recording:
     def close(self) -> None:
         """Close the sound and forget it; what was read stays with the session."""
         self._stack.close()
-        self._sound, self._blocks = None, iter(())
+        if self._ahead is not None:
+            self._ahead.__exit__()
+        self._sound, self._ahead, self._blocks = None, None, iter(())
 
     def segments(self) -> list[Segment]:
         """New segments."""
@@ -132,7 +206,10 @@ class Flight:
     def __init__(
         self, recordings: Iterable[Recording], scheduler: Scheduler, *, ahead_s: float, most_ahead_s: float
     ) -> None:
-        """Sound is read until `ahead_s` of it wait for text; that doubles with each batch up to `most_ahead_s`."""
+        """Sound is read until `ahead_s` of it wait for text; that doubles with each batch up to `most_ahead_s`.
+
+        As many recordings as the scheduler's options say are decoded ahead, each in a thread.
+        """
         self.recordings: deque[Recording] = deque()
         self._coming = iter(recordings)
         self._scheduler, self._account = scheduler, Account()
@@ -147,6 +224,7 @@ class Flight:
         reported = (0.0, 0.0)
         while True:
             yield
+            self._decode_ahead()
             held_s = sum(recording.held_s for recording in self.recordings)
             due = self._due() if held_s <= self._ahead_s else None
             if due is None and self._scheduler.step():
@@ -182,11 +260,24 @@ class Flight:
             session = recording.session
             if not recording.ended and (full or not session.limits.needs_previous or session.waiting < 2):
                 return recording
+        return self._next()
+
+    def _next(self) -> Recording | None:
+        """One more recording in work, where there is one and room for it."""
         coming = next(self._coming, None) if len(self.recordings) < _MOST else None
         if coming is not None:
             self.recordings.append(coming)
             self._scheduler.submit(coming.session, account=self._account)
         return coming
+
+    def _decode_ahead(self) -> None:
+        """Have threads decode the next recordings while batches run."""
+        decoders = self._scheduler.options.decoders
+        busy = sum(recording.is_decoded_ahead for recording in self.recordings)
+        waiting = [recording for recording in self.recordings if not recording.ended and not recording.is_decoded_ahead]
+        while busy < decoders and (recording := waiting.pop(0) if waiting else self._next()) is not None:
+            recording.decode_ahead()
+            busy += 1
 
     def _done_and_known_s(self) -> tuple[float, float]:
         known = self._taken_s + sum(recording.known_s for recording in self.recordings)

@@ -26,9 +26,14 @@ class BatchOptions:
     """Parts of a batch that are recognized at once, each with its share of the threads, by a recognizer that several
     threads may call."""
 
+    decoders: int = 0
+    """Recordings that are decoded ahead while batches run, each by a thread and a process of its own."""
+
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"workers is {self.workers}; allowed are 1 and above")
+        if self.decoders < 0:
+            raise ValueError(f"decoders is {self.decoders}; allowed are 0 (none is decoded ahead) and above")
         if self.batch_s <= 0:
             raise ValueError(f"batch_s is {self.batch_s}; a batch must hold some audio")
 
@@ -123,12 +128,14 @@ class Scheduler:
         import torch
 
         from redline.engine.crew import run_launches
+        from redline.engine.launch import own_stream
 
         parts = min(self.options.workers, len(requests), torch.get_num_threads())
         answers: list[list[Hypothesis | RedlineError]] = [[]] * parts
 
         def recognize(part: int) -> None:
-            answers[part] = self._answers(requests[part::parts])
+            with own_stream():
+                answers[part] = self._answers(requests[part::parts])
 
         run_launches(recognize, parts)
         return [answers[place % parts][place // parts] for place in range(len(requests))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,14 +33,27 @@ class Slot(NamedTuple):
     """How the word in it is written."""
 
 
+class EditorNetworks(Protocol):
+    """Projector and language model: of `NarModel`, or their fast twin."""
+
+    def embed_audio(self, exports: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def read(self, audio_embeds: Tensor, audio_lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor: ...
+
+
 def edit_drafts(
-    model: NarModel, audio: Tensor, audio_lengths: Tensor, drafts: Sequence[Sequence[int]], keep_bias: float = 0.0
+    model: NarModel,
+    audio: Tensor,
+    audio_lengths: Tensor,
+    drafts: Sequence[Sequence[int]],
+    keep_bias: float = 0.0,
+    networks: EditorNetworks | None = None,
 ) -> list[list[Slot]]:
-    """One editing pass over B drafts, whose audio embeddings are [B, S, H] with lengths [B]."""
+    """One editing pass, of the model or of its twin, over B drafts with audio embeddings [B, S, H], lengths [B]."""
     config = model.config
     slots, lengths = slot_batch(drafts, config.blank_token_id, config.min_edit_sequence_length)
     slots = slots.to(audio.device)
-    hidden = model.read(audio, audio_lengths, slots, lengths.to(audio.device))
+    hidden = (networks or model).read(audio, audio_lengths, slots, lengths.to(audio.device))
     labels, log_probs = choose(slots, *model.score_slots(hidden, slots), keep_bias)
     written = [[Punctuation()] * slots.shape[1]] * len(slots)
     if model.punctuation_head is not None:
@@ -67,6 +80,8 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         With `punctuate` words get capitals and marks, where the model has learned them.
         """
         super().__init__(model, tokenizer, name, model.config.languages)
+        self.networks: EditorNetworks = model
+        """Who embeds audio and reads slots: the model, or a fast twin of it."""
         self.draft_lm = draft_lm
         self.punctuate = punctuate
 
@@ -85,7 +100,7 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         """The edited drafts of the clips; one encoder pass and one editing pass for all of them."""
         model, tasks = self.model, [request.task for request in requests]
         encoded = self.encode(rows)
-        audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
+        audio, audio_lengths = self.networks.embed_audio(encoded.exports, encoded.lengths)
         keywords = [task.keywords for task in tasks]
         biases = keyword_biases(self.tokenizer, keywords, self.draft_lm)
         drafts = search_drafts(model.draft_head, encoded, self.draft_lm, biases)
@@ -94,9 +109,8 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         jobs += [(row, draft.biased_ids) for row, draft in enumerate(drafts) if draft.patches]
         sources = torch.tensor([row for row, _ in jobs], device=audio.device)
         texts = [ids for _, ids in jobs]
-        edited = edit_drafts(
-            model, audio[sources], audio_lengths[sources], texts, draft_options(self.draft_lm).keep_bias
-        )
+        keep_bias = draft_options(self.draft_lm).keep_bias
+        edited = edit_drafts(model, audio[sources], audio_lengths[sources], texts, keep_bias, self.networks)
         for (row, _), other in list(zip(jobs, edited, strict=True))[len(rows) :]:
             edited[row] = self._with_keywords(edited[row], other, drafts[row].patches, biases[row])
         languages: list[str | None] = [None] * len(rows)

@@ -1,4 +1,4 @@
-"""Projector and editor of accelerators are the plain ones, and give each clip the same bits in any of their launches."""
+"""Projector and editor of accelerators are the plain ones, and give a clip the same bits in any of their launches."""
 
 from __future__ import annotations
 
@@ -83,20 +83,20 @@ def test_slots_have_the_same_bits_alone_and_among_others(dtype: torch.dtype) -> 
             assert all(map(torch.equal, among, alone[row]))
 
 
+def recording(run: Callable[..., Results], calls: list[Any]) -> Callable[..., Results]:
+    """The same, and a note of the shapes and addresses of its inputs."""
+
+    def noted(self: FixedEditor, inputs: Inputs) -> Results:
+        calls.append({name: (value.shape, value.data_ptr()) for name, value in inputs.items()})
+        return run(self, inputs)
+
+    return noted
+
+
 def test_every_launch_of_the_editor_has_the_same_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[Any]] = {"_project": [], "_read": []}
     for name, calls in seen.items():
-
-        def run(
-            self: FixedEditor,
-            inputs: Inputs,
-            plain: Callable[..., Results] = getattr(FixedEditor, name),
-            calls: list[Any] = calls,
-        ) -> Results:
-            calls.append({name: (value.shape, value.data_ptr()) for name, value in inputs.items()})
-            return plain(self, inputs)
-
-        monkeypatch.setattr(FixedEditor, name, run)
+        monkeypatch.setattr(FixedEditor, name, recording(getattr(FixedEditor, name), calls))
     model = random_model()
     clips, editor = Clips(model), fixed_editor(model)
     for rows in ([0], [1, 2, 3, 4, 5, 6], [8], [5, 5, 5]):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redline.engine.packed import Engine, PackedEncoder, Packing, Product, fast_twin
+from redline.engine.packed import PackedEncoder, Packing, Product
 from redline.errors import RedlineError
 from redline.features import pad
 from redline.models.config import EncoderConfig
@@ -132,26 +132,3 @@ def test_clips_lie_apart_so_that_the_convolution_sees_no_neighbour() -> None:
     assert all(later.start - earlier.stop == 7 for earlier, later in pairwise(spans))
     assert spans[0].start == 7 and layout.rows % 16 == 0 and layout.rows >= spans[-1].stop + 7
     assert list(layout.blocks(4)) == [(7, 4), (11, 1), (19, 1), (27, 4), (31, 4), (35, 1)]
-
-
-@pytest.mark.parametrize(
-    ("engine", "dtype", "bf16", "packed"),
-    [
-        ("auto", torch.float32, False, True),
-        ("packed", torch.bfloat16, True, True),
-        ("plain", torch.float32, True, False),
-        ("auto", torch.bfloat16, False, False),
-        ("packed", torch.bfloat16, False, None),
-        ("quick", torch.float32, True, None),
-    ],
-)
-def test_an_encoder_is_packed_where_that_is_fast(
-    monkeypatch: pytest.MonkeyPatch, engine: Engine, dtype: torch.dtype, bf16: bool, packed: bool | None
-) -> None:
-    monkeypatch.setattr("redline.engine.packed.has_bf16", lambda: bf16)
-    model = encoder("odd sizes", dtype)
-    if packed is None:
-        with pytest.raises(RedlineError, match=f"engine is '{engine}'; allowed on cpu in"):
-            fast_twin(model, (), engine)
-    else:
-        assert (fast_twin(model, (), engine) is not None) == packed

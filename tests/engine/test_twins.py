@@ -1,0 +1,75 @@
+"""Which networks compute, and that recognizers write the same with any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import redline
+from redline.engine.fixed_editor import FixedEditor, has_varlen
+from redline.engine.fixed_encoder import FixedEncoder
+from redline.engine.launch import LaunchOptions
+from redline.engine.packed import PackedEncoder
+from redline.engine.twins import Engine, check_engine, editor_twin, encoder_twin
+from redline.errors import RedlineError
+from redline.load import load_model
+from redline.recognizer import NarRecognizer
+from tests.builders import tiny_checkpoint
+from tests.engine.test_fixed_editor import random_model
+from tests.engine.test_packed import encoder
+
+DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "bf16", "packed"),
+    [
+        ("auto", torch.float32, False, True),
+        ("packed", torch.bfloat16, True, True),
+        ("plain", torch.float32, True, False),
+        ("auto", torch.bfloat16, False, False),
+        ("packed", torch.bfloat16, False, None),
+        ("compiled", torch.float32, True, None),
+        ("quick", torch.float32, True, None),
+    ],
+)
+def test_an_encoder_is_packed_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, dtype: torch.dtype, bf16: bool, packed: bool | None
+) -> None:
+    for module in ("packed", "twins"):
+        monkeypatch.setattr(f"redline.engine.{module}.has_bf16", lambda: bf16)
+    model = encoder("odd sizes", dtype)
+    if packed is None:
+        with pytest.raises(RedlineError, match=f"engine is '{engine}'; allowed on cpu in"):
+            encoder_twin(model, (), engine)
+    else:
+        assert isinstance(encoder_twin(model, (), engine), PackedEncoder) == packed
+
+
+@pytest.mark.parametrize("engine", ["auto", "packed", "compiled", "plain"])
+def test_every_engine_is_there_on_cuda_and_only_two_elsewhere(engine: Engine) -> None:
+    check_engine(engine, torch.device("cuda"), torch.bfloat16)
+    if engine in ("packed", "compiled"):
+        with pytest.raises(RedlineError, match=f"allowed on mps in float16 are auto, plain; {engine} needs"):
+            check_engine(engine, torch.device("mps"), torch.float16)
+
+
+def test_the_editor_of_a_cpu_is_the_plain_one() -> None:
+    assert editor_twin(random_model(), "auto") is None
+    assert has_varlen(torch.device("cpu"), torch.float32) and not has_varlen(torch.device("mps"), torch.float16)
+
+
+@pytest.mark.parametrize("name", ["tiny", "random"])
+def test_a_recognizer_with_the_networks_of_accelerators_writes_the_same(name: str, tmp_path: Path) -> None:
+    model = load_model(tiny_checkpoint(tmp_path) if name == "random" else name, engine="plain", dtype="float32")
+    plain = model.transcribe(DEMO, words=True)
+    recognizer = model.recognizer
+    assert isinstance(recognizer, NarRecognizer)
+    networks, options = recognizer.model, LaunchOptions(encoder_rows=1024, editor_rows=512)
+    recognizer.engine = FixedEncoder(networks.encoder, networks.config.encoder_layer_indices, options)
+    recognizer.networks = FixedEditor(networks, options)
+    fast = model.transcribe(DEMO, words=True)
+    assert fast.text == plain.text
+    assert [word.start for word in fast.words] == [word.start for word in plain.words]
