@@ -111,7 +111,7 @@ def seconds_of(function: Callable[[], Any]) -> float:
 @contextmanager
 def watched(recognizer: Any) -> Iterator[Stopwatch]:
     """Count the parts of all that a recognizer does meanwhile."""
-    watch, owners = Stopwatch(), [recognizer, recognizer.model]
+    watch, owners = Stopwatch(), [recognizer, getattr(recognizer, "networks", recognizer), recognizer.model]
     changed: list[tuple[Any, str]] = []
     for part, names in {**PARTS, "search and text": ("answer",)}.items():
         for name in names:
