@@ -12,11 +12,11 @@ from typing import Any
 from redline import files
 from redline.errors import DataError, UnsupportedTaskError
 from redline.languages import code
-from redline.types import Turn, Word, listed
+from redline.types import JsonRow, Turn, Word, listed
 
 
 @dataclass(frozen=True)
-class Utterance:
+class Utterance(JsonRow):
     """What is said in a recording or, with `start` and `end`, in a part of it; times are seconds.
 
     The times of `turns` and `words` count from `start`, as those of a recognizer's answer do: a manifest of parts may
@@ -45,13 +45,10 @@ class Utterance:
 
     def to_dict(self) -> dict[str, Any]:
         """The utterance as a row of a manifest, its recording named from the root."""
-        keys = ("id", "audio", "text", "duration", "language", "speaker", "source", "split")
-        row: dict[str, Any] = {key: getattr(self, key) for key in keys} | {"audio": str(self.audio)}
-        row |= {} if self.end is None else {"start": self.start, "end": self.end}
-        row |= {key: getattr(self, key) for key in ("task", "target_text", "target_language") if getattr(self, key)}
-        words = [{"start": word.start, "end": word.end, "text": word.text} for word in self.words]
-        lists = {"keywords": list(self.keywords), "turns": [turn.to_dict() for turn in self.turns], "words": words}
-        return row | {key: values for key, values in lists.items() if values}
+        row = super().to_dict() | {"audio": str(self.audio)}
+        if not self.start and self.end is None:
+            del row["start"]  # with it, the duration would tell an end
+        return row
 
 
 def read_manifest(path: Path, *, split: str | None = None, language: str | None = None) -> list[Utterance]:

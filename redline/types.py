@@ -44,8 +44,19 @@ class JsonRecord:
         return asdict(self, dict_factory=_with_lists)
 
 
+class JsonRow(JsonRecord):
+    """A `JsonRecord` for a row of a manifest, where empty texts, empty lists and None are left out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self, dict_factory=_without_empty)
+
+
 def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in items}
+
+
+def _without_empty(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in _with_lists(items).items() if value not in (None, "", [])}
 
 
 _SEGMENT_KEYS = ("id", "start", "end", "text", "draft", "confidence", "speaker", "edits", "words", "accepted")

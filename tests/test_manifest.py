@@ -52,6 +52,12 @@ def test_turns_of_a_manifest_are_read_and_written_back(tmp_path: Path) -> None:
     assert read_manifest(write_manifest(tmp_path / "again.jsonl", [row.to_dict()])) == [row]
 
 
+@pytest.mark.parametrize("times", [{}, {"start": 5.0}, {"end": 7.0}, {"start": 5.0, "end": 7.0}, {"duration": 9.0}])
+def test_times_of_a_row_are_read_and_written_back(tmp_path: Path, times: dict[str, float]) -> None:
+    (row,) = read_manifest(write_manifest(tmp_path / "m.jsonl", [{"audio": "a.wav", "text": "Hi", **times}]))
+    assert read_manifest(write_manifest(tmp_path / "again.jsonl", [row.to_dict()])) == [row]
+
+
 @pytest.mark.parametrize(
     "turn",
     [

@@ -15,30 +15,28 @@ import argparse
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from redline.manifest import read_manifest, write_manifest
+from redline.manifest import Utterance, read_manifest, write_manifest
 
 READER, OTHERS = "the reader", "other readers"
 
 
-def divide(
-    rows: list[dict[str, Any]], speaker: str, minutes: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def divide(rows: Sequence[Utterance], speaker: str, minutes: float) -> tuple[list[Utterance], list[Utterance]]:
     """Rows that teach, at most so many minutes of the speaker, and rows to score: the speaker's rest and the others."""
-    own = [row for row in rows if row["speaker"] == speaker]
+    own = [row for row in rows if row.speaker == speaker]
     if not own:
-        known = ", ".join(sorted({str(row["speaker"]) for row in rows}))
+        known = ", ".join(sorted({row.speaker for row in rows}))
         raise SystemExit(f"one_reader.py: no speaker {speaker} in this split; there are {known}")
-    own.sort(key=lambda row: hashlib.sha256(str(row["id"]).encode()).digest())
-    teach: list[dict[str, Any]] = []
-    most = min(60 * minutes, 0.7 * sum(row["duration"] for row in own))
-    while own and sum(row["duration"] for row in teach) + own[0]["duration"] <= most:
-        teach.append({**own.pop(0), "split": ""})
-    score = [{**row, "source": READER} for row in own]
-    score += [{**row, "source": OTHERS} for row in rows if row["speaker"] != speaker]
-    return teach, [{**row, "split": ""} for row in score]
+    own.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
+    teach: list[Utterance] = []
+    most = min(60 * minutes, 0.7 * sum(row.duration for row in own))
+    while own and sum(row.duration for row in teach) + own[0].duration <= most:
+        teach.append(replace(own.pop(0), split=""))
+    score = [replace(row, source=READER, split="") for row in own]
+    return teach, score + [replace(row, source=OTHERS, split="") for row in rows if row.speaker != speaker]
 
 
 def main() -> int:
@@ -51,12 +49,12 @@ def main() -> int:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, required=True)
     options, more = parser.parse_known_args()
-    rows = [row.to_dict() for path in options.data for row in read_manifest(path)]
-    rows = [row for row in rows if row["split"] == options.split and row["language"] == "en" and row["text"]]
+    rows = [row for path in options.data for row in read_manifest(path)]
+    rows = [row for row in rows if row.split == options.split and row.language == "en" and row.text]
     teach, score = divide(rows, options.speaker, options.minutes)
     options.out.mkdir(parents=True, exist_ok=True)
-    taught = write_manifest(options.out / "teach.jsonl", teach)
-    scored = write_manifest(options.out / "score.jsonl", score)
+    taught = write_manifest(options.out / "teach.jsonl", (row.to_dict() for row in teach))
+    scored = write_manifest(options.out / "score.jsonl", (row.to_dict() for row in score))
     command = [sys.executable, "-c", "from redline.cli.main import main; main()", "finetune", "--model", options.model]
     command += ["--data", str(taught), "--test", str(scored), "--out", str(options.out), *more]
     return subprocess.run(command).returncode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,20 @@ from typing import Any
 from redline.evaluate.metrics.alignment import AlignedPair, Errors, align_words, count_errors
 from redline.manifest import Utterance
 from redline.normalize import normalised
-from redline.types import Notice, Task, Turn, Word
+from redline.types import JsonRecord, Notice, Task, Turn, Word
 
 DEFAULT_LANGUAGE = "en"  # of an utterance that names none
 UNNAMED = "unnamed"  # source of an utterance that names none
 SYNTHETIC = "synthetic"  # source of speech made from text: its scores are never mixed with those of human voices
 
+_JSON_KEYS = (
+    *("id", "audio", "start", "source", "speaker", "reference", "draft", "edited"),
+    *("confidence", "prompted", "tagged", "failure", "warnings"),
+)
+
 
 @dataclass(frozen=True)
-class Result:
+class Result(JsonRecord):
     """The answer of a model to one utterance, or the reason why there is none."""
 
     utterance: Utterance
@@ -54,21 +59,10 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the reference and what was recognized."""
-        return {
-            "id": self.utterance.id,
-            "audio": str(self.utterance.audio),
-            "start": self.utterance.start,
-            "source": self.source,
-            "speaker": self.utterance.speaker,
-            "reference": self.utterance.text,
-            "draft": self.draft,
-            "edited": self.edited if self.failure is None else None,
-            "confidence": self.confidence,
-            "prompted": list(self.task.keywords),
-            "tagged": self.tagged,
-            "failure": self.failure,
-            "warnings": [notice.to_dict() for notice in self.warnings],
-        }
+        row = self.utterance
+        values = asdict(row) | JsonRecord.to_dict(self) | {"audio": str(row.audio), "source": self.source}
+        values |= {"reference": row.text, "prompted": list(self.task.keywords)}
+        return {key: values[key] for key in _JSON_KEYS} | ({} if self.failure is None else {"edited": None})
 
     @cached_property
     def normalised(self) -> dict[str, str]:

@@ -95,9 +95,10 @@ class PreparedCorpus:
             self.failures.append(f"{text}: no words in it")
         elif result.kept < LEAST_FITTING * result.num_words:
             self.failures.append(_unfitting(recording, text, result))
+        about = {"audio": str(recording.resolve()), "language": self.language, "source": recording.stem}
         for row in result.rows:
             rows = self.dropped if row.dropped else self.kept
-            rows.append(row.to_dict(recording.resolve(), self.language, recording.stem))
+            rows.append(about | row.to_dict())
         self.recordings += 1
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from redline.models.nar import NarModel
 from redline.normalize import Letters, spoken
 from redline.prepare.align_transcript import AlignedWord, TranscriptAlignment, align_transcript, character_posteriors
 from redline.prepare.transcripts import Line
-from redline.types import SAMPLE_RATE, ClipLimits, Task, Turn, Waveform
+from redline.types import SAMPLE_RATE, ClipLimits, JsonRow, Task, Turn, Waveform
 
 ALIGNMENT_WINDOW_S = 20.0  # longest stretch that the encoder sees at once; the longer, the more it knows around a word
 MARGIN = round(0.2 * SAMPLE_RATE)  # kept before the first and after the last sound of a row, where the pause has room
@@ -63,24 +62,17 @@ class TranscriptWord:
 
 
 @dataclass(frozen=True)
-class PreparedRow:
+class PreparedRow(JsonRow):
     """A text that fits a part of a recording, in seconds; or one that does not, with the reason."""
 
     start: float
     end: float
     text: str
-    regret: float
+    duration: float
+    regret: float | None = None  # nats a character; None where no word has a place
     dropped: str = ""
     speaker: str = ""
     turns: tuple[Turn, ...] = ()  # where several speak; times count from `start`
-
-    def to_dict(self, audio: Path, language: str, source: str) -> dict[str, Any]:
-        """A row of a manifest."""
-        row = {"audio": str(audio), "start": round(self.start, 3), "end": round(self.end, 3), "text": self.text}
-        row |= {"duration": round(self.end - self.start, 3), "language": language, "source": source}
-        row |= {key: value for key, value in (("speaker", self.speaker), ("dropped", self.dropped)) if value}
-        row |= {"turns": [turn.to_dict() for turn in self.turns]} if self.turns else {}
-        return row | ({"regret": round(self.regret, 3)} if np.isfinite(self.regret) else {})
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,8 @@ def segment_transcript(
     if not any(alignment.words):
         text = " ".join(word.written for word in words)
         reason = "no three words of it are recognised in a row anywhere in the recording"
-        return SegmentedTranscript((PreparedRow(0.0, wave.duration, text, float("inf"), reason),), len(words), 0)
+        row = PreparedRow(0.0, wave.duration, text, wave.duration, dropped=reason)
+        return SegmentedTranscript((row,), len(words), 0)
     late = [
         word.shown - place.start / SAMPLE_RATE
         for word, place in zip(words, alignment.words, strict=True)
@@ -197,10 +190,11 @@ class _Segmenter:
             reason = f"{seconds:.2f} s, shorter than {options.shortest_s:g} s"
         speakers = {word.speaker for word in own}
         return PreparedRow(
-            start / SAMPLE_RATE,
-            end / SAMPLE_RATE,
+            round(start / SAMPLE_RATE, 3),
+            round(end / SAMPLE_RATE, 3),
             " ".join(word.written for word in own),
-            regret if places else float("inf"),
+            round(seconds, 3),
+            round(regret, 3) if places else None,
             reason,
             own[0].speaker if len(speakers) == 1 else "",
             tuple(_turns(own, places, start)) if len(speakers) > 1 and not reason else (),
