@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,12 +154,10 @@ class Dialogue:
         """A row of a manifest; `speakers` names who is "1" and who is "2"."""
         first = self.placed[0].piece.utterance
         names = {part.speaker: part.piece.utterance.speaker for part in self.placed}
-        row: dict[str, Any] = {"id": self.id, "audio": audio, "text": " ".join(turn.text for turn in self.turns)}
-        row |= {"duration": self.duration, "language": first.language, "speaker": "", "source": "dialogues"}
-        row |= {"split": first.split, "speakers": [names[speaker] for speaker in sorted(names)]}
-        row["turns"] = [turn.to_dict() for turn in self.turns]
-        row["words"] = [{"start": word.start, "end": word.end, "text": word.text} for word in self.words]
-        return row
+        text, source = " ".join(turn.text for turn in self.turns), "dialogues"
+        row = Utterance(self.id, Path(audio), text, self.duration, first.language, "", source, first.split)
+        row = replace(row, turns=self.turns, words=self.words)
+        return row.to_dict() | {"speakers": [names[speaker] for speaker in sorted(names)]}
 
 
 def pieces(utterance: Utterance, options: DialogueOptions) -> list[DialogueTurn]:

@@ -15,7 +15,7 @@ from redline.tokenizer import Tokenizer
 from redline_recipes.tiny import unread as script
 from redline_recipes.tiny.ngram import NgramOptions, make_draft_lm
 
-WORDS = "der Garten lag still und ein Wagen kam über die Brücke als wir noch am Fenster standen".split()
+WORDS = ["der", "Garten", "lag", "still", "und", "ein", "Wagen", "kam", "über", "die", "Brücke", "am", "Fenster"]
 
 
 def paragraph(seed: int, words: int = 60) -> str:
