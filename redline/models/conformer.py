@@ -136,6 +136,18 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         return x * scale.to(x.dtype) + (self.bias - mean * scale).to(x.dtype)
 
 
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
+    """Depthwise convolution over time: x [B, T, C], weight [C, 1, kernel] -> [B, T', C]."""
+    weight, C = weight.unsqueeze(2), x.shape[-1]  # [C, 1, 1, kernel]
+    if missing := max(0, LEAST_CHANNELS - C):
+        x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
+        bias = None if bias is None else F.pad(bias, (0, missing))
+    # As an image one pixel high in channels-last order, the fastest of the depthwise kernels on every backend.
+    image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], the same memory
+    y = F.conv2d(image, weight, bias, stride=(1, stride), padding=(0, padding), groups=x.shape[-1])
+    return y.squeeze(2).transpose(1, 2)[..., :C]
+
+
 class DepthConv(Layer):
     """Depthwise convolution over time, [B, T, C] -> [B, ceil(T / stride), C]."""
 
@@ -145,22 +157,8 @@ class DepthConv(Layer):
         self.conv = nn.Conv1d(channels, channels, kernel, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.stride)
-
-    def every_frame(self, x: Tensor) -> Tensor:
-        """The convolution without its stride, [B, T, C] -> [B, T, C]."""
-        return self._convolve(x, 1)
-
-    def _convolve(self, x: Tensor, stride: int) -> Tensor:
-        weight, C = self.conv.weight.unsqueeze(2), x.shape[-1]  # [C, 1, 1, kernel]
-        kernel = weight.shape[-1]
-        if C < LEAST_CHANNELS:
-            x = F.pad(x, (0, LEAST_CHANNELS - C))
-            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, LEAST_CHANNELS - C))
-        # As an image one pixel high in channels-last order, the fastest of the depthwise kernels on every backend.
-        image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], the same memory
-        y = F.conv2d(image, weight, stride=(1, stride), padding=(0, kernel // 2), groups=x.shape[-1])
-        return y.squeeze(2).transpose(1, 2)[..., :C]
+        weight = self.conv.weight
+        return depthwise(x, weight, stride=self.stride, padding=weight.shape[-1] // 2)
 
 
 class ConvModule(Layer):
