@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RedlineError(Exception):
     """The root of every error that is meant for the user."""
@@ -53,3 +56,14 @@ class UnknownArgumentError(RedlineError, TypeError):
 
 class UnsupportedTaskError(RedlineError):
     """The model cannot do what was asked of it."""
+
+
+@contextmanager
+def packages_of(extra: str, what: str) -> Iterator[None]:
+    """Inside, packages of an extra are imported; raises `RedlineError` telling what needs one that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "a package").partition(".")[0].replace("_", "-")
+        message = f"{what} needs {package}, which is not installed: pip install 'redline[{extra}]'"
+        raise RedlineError(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from redline.errors import RedlineError
+from redline.errors import RedlineError, packages_of
 from redline.types import Segment, Transcript
 
 ITN_LANGUAGES = ("ca", "de", "en", "es", "fr", "it", "nl", "pt")
@@ -20,10 +20,8 @@ def inverse_normalize(text: str, language: str) -> str:
     if language not in ITN_LANGUAGES:
         known = ", ".join(ITN_LANGUAGES)
         raise RedlineError(f"numbers of {language!r} are not known; known are {known}: leave digits out")
-    try:
+    with packages_of("digits", "writing digits"):
         from text_to_num import alpha2digit
-    except ImportError as error:
-        raise RedlineError("digits need text2num, which is not installed: pip install 'redline[digits]'") from error
     return str(alpha2digit(text, language))
 
 

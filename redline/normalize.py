@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
-from redline.errors import RedlineError
+from redline.errors import packages_of
 
 Letters = Literal["a-z", "all"]
 """What spoken words are made of: `a-z` for English, `all` for other languages."""
@@ -22,12 +22,9 @@ def normalizer(language: str) -> Callable[[str], str]:
 
     Raises `RedlineError` when the package that has it is not installed.
     """
-    try:
+    with packages_of("evaluate", "scoring"):
         from whisper_normalizer.basic import BasicTextNormalizer
         from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        reason = "scoring needs whisper-normalizer, which is not installed: pip install 'redline[evaluate]'"
-        raise RedlineError(reason) from error
     make: Callable[[], Callable[[str], str]] = EnglishTextNormalizer if language == "en" else BasicTextNormalizer
     return make()
 

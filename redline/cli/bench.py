@@ -17,8 +17,8 @@ from rich.table import Table
 
 from redline import __version__
 from redline.cli import console
-from redline.cli.train import Device, EncoderEngine, Precision, Threads
-from redline.errors import RedlineError
+from redline.cli.train import Device, EncoderEngine, ModelName, Precision, Threads
+from redline.errors import RedlineError, packages_of
 
 _AGAINST_HELP = """transformers (its encoder, same weights, same sound), or a command with {audio} where the recording
 goes; it and `redline transcribe` run by turns."""
@@ -26,7 +26,7 @@ _BAR = 40
 
 
 def bench(
-    model: Annotated[str, typer.Option(help="A bundled model, a folder or a hub id.")] = "tiny",
+    model: ModelName = "tiny",
     audio: Annotated[Path | None, typer.Option(help="Speech to cut clips from; default: the bundled clip.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips of 10 s whose throughput is measured.")] = 24,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each latency and of each side.")] = 5,
@@ -85,10 +85,8 @@ def bench(
     values |= {"cold_start_s": round(cold_s, 2), **measure(loaded, wave, options, say)}
     if against == "transformers":
         recognizer: Any = loaded.recognizer
-        try:
+        with packages_of("test", "--against transformers"):
             values["against"] = against_transformers(recognizer.dtype, options, say)
-        except ImportError as error:
-            raise console.lacking(error, "test") from error
     elif against is not None:
         rival = [part.replace("{audio}", str(source)) for part in shlex.split(against)]
         times: dict[str, list[float]] = {"redline": [], "rival": []}

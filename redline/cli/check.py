@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TimeRemainingColumn
 from rich.table import Table
 
 from redline.cli import console
+from redline.errors import packages_of
 
 if TYPE_CHECKING:
     from redline.prepare.inspection import Inspection
@@ -31,20 +32,15 @@ def check(
     come twice, speakers and texts in several splits, texts too long for their sound, and with --model characters that
     it does not know. Exit status 1 where something cannot be trained on, 2 for a file that is no manifest.
     """
-    try:
-        from redline.prepare.inspection import inspect, recording_length, vocabulary_of
+    from redline.prepare.inspection import inspect, recording_length, vocabulary_of
 
-        vocabulary = vocabulary_of(model) if model is not None else None
-        with console.progress(console.Notes(), "looking at recordings", BarColumn(), TimeRemainingColumn()) as bar:
-            task = bar.add_task("")
-            inspection = inspect(
-                manifest,
-                recording_length,
-                vocabulary,
-                lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except ImportError as error:
-        raise console.lacking(error, "train") from error
+    vocabulary = vocabulary_of(model) if model is not None else None
+    columns = ("looking at recordings", BarColumn(), TimeRemainingColumn())
+    with packages_of("train", "check"), console.progress(console.Notes(), *columns) as bar:
+        task = bar.add_task("")
+        inspection = inspect(
+            manifest, recording_length, vocabulary, lambda done, total: bar.update(task, completed=done, total=total)
+        )
     if as_json:
         typer.echo(json.dumps(inspection.to_dict(), ensure_ascii=False))
     else:

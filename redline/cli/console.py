@@ -83,7 +83,6 @@ def progress(notes: Console, *columns: str | ProgressColumn) -> Progress:
 
 
 def complain(message: str) -> None:
-    """Say in one line what went wrong."""
     Notes().say(message, "red")
 
 
@@ -128,7 +127,6 @@ def refused(error: Exception, status: int = 2, message: str | None = None) -> ty
 
 
 def internal_error(error: Exception) -> typer.Exit:
-    """Tell of a fault of the program."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     where = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -137,11 +135,6 @@ def internal_error(error: Exception) -> typer.Exit:
         "with --debug to see the traceback, and report that"
     )
     return refused(error, INTERNAL_ERROR, message)
-
-
-def lacking(error: ImportError, extra: str) -> typer.Exit:
-    """Tell of a package that is not installed, and with which extra of this one it is."""
-    return refused(error, message=f"this needs {error.name}: pip install 'redline[{extra}]'")
 
 
 if os.environ.get("REDLINE_DEBUG", "0") not in ("", "0"):

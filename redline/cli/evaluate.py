@@ -19,7 +19,7 @@ from rich.table import Table
 from redline import files
 from redline.cli import console
 from redline.cli.stopping import Stopper
-from redline.cli.train import Device, EncoderEngine, Precision, Threads
+from redline.cli.train import Device, DraftLm, EncoderEngine, Precision, Threads
 from redline.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def evaluate(
     sound_minutes: Annotated[float, typer.Option(min=0, help="Sound in the page, worst utterances first.")] = 15.0,
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
-    draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
+    draft_lm: DraftLm = "own",
     device: Device = None,
     threads: Threads = None,
 ) -> None:

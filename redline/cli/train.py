@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from redline.cli import console
-from redline.errors import ConfigError, DivergedError
+from redline.errors import ConfigError, DivergedError, packages_of
 
+ModelName = Annotated[str, typer.Option("--model", help="A bundled model, a folder or a hub id.")]
+DraftLm = Annotated[str, typer.Option("--draft-lm", help="n-gram LM fused into the draft: own, none, or a file.")]
 Noise = Annotated[Path | None, typer.Option(help="Folder of noise recordings to mix in.")]
 Rooms = Annotated[Path | None, typer.Option(help="Folder of room impulse responses.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; default: the fastest there is.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: the CPUs it may use.")]
 EncoderEngine = Annotated[
     str,
@@ -83,11 +85,10 @@ def train(
 def training_errors(out: Path) -> Iterator[None]:
     """How a training ends that does not finish: exit status 1 for a loss that is no number, what is missing, Ctrl-C."""
     try:
-        yield
+        with packages_of("train", "training"):
+            yield
     except DivergedError as error:
         raise console.refused(error, 1) from error
-    except ImportError as error:
-        raise console.lacking(error, "train") from error
     except KeyboardInterrupt:
         console.Notes().print(f"redline: stopped; the same command goes on from {out}", style="yellow")
         raise typer.Exit(console.INTERRUPTED) from None

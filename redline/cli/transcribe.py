@@ -15,7 +15,7 @@ from redline.cli.inputs import expand
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
-from redline.cli.train import EncoderEngine, Precision
+from redline.cli.train import Device, DraftLm, EncoderEngine, ModelName, Precision, Threads
 from redline.errors import RedlineError
 from redline.formats import TRANSCRIPT_FORMATS
 from redline.types import TaskName, listed
@@ -32,7 +32,7 @@ _EDITS_HELP = "Print the draft as tracked changes instead of the text; in json, 
 def transcribe(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="Recordings, folders of them, patterns, or - for standard input.")],
-    model: Annotated[str, typer.Option(help="A bundled model, a folder or a hub id.")] = "tiny",
+    model: ModelName = "tiny",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     format: Annotated[str | None, typer.Option(help=_FORMAT_HELP)] = None,
     output_dir: Annotated[
@@ -55,11 +55,9 @@ def transcribe(
     effort: Annotated[str, typer.Option(help="full, or draft: the encoder's draft is the text, fast.")] = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
-    draft_lm: Annotated[str, typer.Option(help="n-gram LM fused into the draft: own, none, or a file.")] = "own",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the fastest.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that compute; default: the CPUs it may use.")
-    ] = None,
+    draft_lm: DraftLm = "own",
+    device: Device = None,
+    threads: Threads = None,
     show_edits: Annotated[bool, typer.Option("--show-edits", help=_EDITS_HELP)] = False,
     channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
     track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,

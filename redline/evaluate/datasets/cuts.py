@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redline import files, languages
-from redline.errors import DataError
+from redline.errors import DataError, packages_of
 from redline.evaluate.datasets.dataset import Dataset, DatasetOptions, no_splits
 from redline.manifest import Utterance
 
@@ -20,11 +20,8 @@ def read_cuts(name: str, options: DatasetOptions) -> Dataset | None:
     if not path.name.endswith(CUTS_SUFFIX):
         return None
     no_splits(name, options)
-    try:
+    with packages_of("train", f"{path}: reading cuts"):
         from lhotse import load_manifest_lazy
-    except ImportError as error:
-        reason = f"{path}: lhotse cuts need lhotse, which is not installed: pip install 'redline[train]'"
-        raise DataError(reason) from error
     try:
         every = (_utterance(cut, path) for cut in load_manifest_lazy(path))
         rows = list(islice((row for row in every if options.language in (None, row.language)), options.limit))

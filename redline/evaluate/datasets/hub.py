@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from redline import audio
-from redline.errors import AudioError, DataError
+from redline.errors import AudioError, DataError, packages_of
 from redline.evaluate.datasets.dataset import Dataset, DatasetOptions
 from redline.manifest import Utterance
 from redline.normalize import normalised
@@ -116,7 +116,7 @@ def read_address(
 ) -> tuple[list[Utterance], int, HubSounds]:
     """The utterances of a data set, how many rows have no text that is scored, and what loads the recordings.
 
-    Raises `DataError` when the library is not installed, the set cannot be reached or has not the columns.
+    Raises `DataError` when the set cannot be reached or has not the columns, `RedlineError` without the library.
     """
     rows = _open(address)
     columns: Sequence[str] = rows.column_names
@@ -160,13 +160,8 @@ def _folders(address: HubAddress) -> list[Path]:
 
 def _open(address: HubAddress) -> Any:
     """The rows of a data set, sound left as it is stored."""
-    try:
+    with packages_of("leaderboard", f"{address}: a data set of the hub"):
         import datasets
-    except ImportError as error:
-        raise DataError(
-            f"{address}: data sets of the hub need the package datasets, which is not installed: "
-            "pip install 'redline[leaderboard]'"
-        ) from error
     # The library fails in a dozen ways (network, cache, names, rights, broken files), each with an error of its own.
     try:
         rows = datasets.load_dataset(address.name, address.config, split=address.split, revision=address.revision)

@@ -69,7 +69,6 @@ def mean_of_sets(results: Sequence[Result], limit: int | None = None) -> dict[st
 
 
 def describe_mean(score: dict[str, Any]) -> str:
-    """The mean in a line."""
     draft = "" if score["draft"] is None else f" edited, {score['draft']:.2f} % draft"
     line = f"WER {score['edited']:.2f} %{draft}, {score['sets']} sets weighed alike"
     if score["limit"] is not None:

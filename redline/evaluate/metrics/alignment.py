@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from redline.errors import DataError, RedlineError
+from redline.errors import DataError, packages_of
 
 DRAWS = 1000  # bootstrap samples of an interval
 
@@ -61,10 +61,8 @@ def align_characters(reference: str, hypothesis: str) -> list[AlignedPair]:
 
 
 def _align(process: str, reference: str, hypothesis: str) -> list[AlignedPair]:
-    try:
+    with packages_of("evaluate", "scoring"):
         import jiwer
-    except ImportError as error:
-        raise RedlineError("scoring needs jiwer, which is not installed: pip install 'redline[evaluate]'") from error
     output = getattr(jiwer, process)([reference], [hypothesis])
     (left,), (right,), (chunks,) = output.references, output.hypotheses, output.alignments
     return [
@@ -77,7 +75,6 @@ def _align(process: str, reference: str, hypothesis: str) -> list[AlignedPair]:
 
 
 def count_errors(pairs: Iterable[AlignedPair]) -> Errors:
-    """The errors of an alignment."""
     kinds = Counter(pair.kind for pair in pairs)
     length = kinds["equal"] + kinds["deletion"] + kinds["substitution"]
     return Errors(kinds["insertion"], kinds["deletion"], kinds["substitution"], length)

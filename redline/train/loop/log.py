@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from redline.errors import RedlineError
+from redline.errors import packages_of
 from redline.train.loop.distributed import is_first_process
 
 
@@ -23,13 +23,8 @@ class TrainingLog:
         self.losses: dict[str, list[Tensor]] = defaultdict(list)
         self.writer: Any = None
         if tensorboard and self.is_first:
-            try:
+            with packages_of("tensorboard", "--tensorboard"):
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise RedlineError(
-                    "TensorBoard logs need the package tensorboard: pip install 'redline[tensorboard]', or leave "
-                    "--tensorboard out"
-                ) from error
             self.writer = SummaryWriter(str(folder / "tensorboard"))
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -55,7 +50,6 @@ class TrainingLog:
             self.writer.flush()  # a run is watched while it goes on
 
     def close(self) -> None:
-        """Draw what was logged."""
         if self.writer is not None:
             self.writer.close()
         if self.is_first and self.path.exists():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result as Done
 
-from redline.errors import AudioError, DataError
+from redline.errors import AudioError, DataError, RedlineError
 from redline.evaluate import run
 from redline.evaluate.datasets import hub
 from redline.evaluate.datasets.dataset import DatasetOptions
@@ -106,7 +106,9 @@ def test_what_cannot_be_reached_says_what_to_do(library: Library, monkeypatch: p
     with pytest.raises(DataError, match=r"Should be one of \['test'\].*write hf:owner/name:config:split"):
         read("hf:owner/name::dev")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'redline\[leaderboard\]'"):
+    with pytest.raises(
+        RedlineError, match=r"data set of the hub needs datasets, .*pip install 'redline\[leaderboard\]'"
+    ):
         read("hf:owner/name")
 
 
