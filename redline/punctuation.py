@@ -28,7 +28,6 @@ class Punctuation:
 
     @classmethod
     def of(cls, word: str) -> Punctuation:
-        """Those of a written word."""
         return cls(word[:1].isupper(), word[-1:] if word[-1:] in MARKS else "")
 
     def restore(self, word: str) -> str:

@@ -33,16 +33,13 @@ class FakeRecognizer:
         """The durations of the clips of each call, in seconds."""
 
     def limits(self, task: Task) -> ClipLimits:
-        """The same for every task."""
         return self.clip_limits
 
     def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        """One answer per request, in order."""
         self.batches.append([request.clip.duration for request in requests])
         return [self.answer(request) for request in requests]
 
     def answer(self, request: Request) -> Hypothesis | RedlineError:
-        """The answer to one request."""
         try:
             text = self.hear(request.clip)
         except RedlineError as error:
@@ -58,5 +55,4 @@ def tone(seconds: float, hertz: float = 440.0, level_db: float = -20.0) -> Wavef
 
 
 def silence(seconds: float) -> Waveform:
-    """Digital silence."""
     return Waveform(np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32), "<silence>")

@@ -118,7 +118,6 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of control tokens."""
         return frozenset(self.special_tokens.values())
 
     def id_of(self, token: str) -> int | None:

@@ -87,7 +87,6 @@ class Transcriber:
 
     @property
     def name(self) -> str:
-        """What was loaded."""
         return self.recognizer.name
 
     @property

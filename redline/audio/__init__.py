@@ -70,7 +70,6 @@ class BlockReader(Iterator[NDArray[np.float32]]):
         self.close()
 
     def close(self) -> None:
-        """Stop reading."""
         self._blocks.close()
         self._stack.close()
 

@@ -77,7 +77,6 @@ def prepare() -> None:
 
 
 def _borrow() -> _Worker:
-    """A worker that is ready."""
     while True:
         with _lock:
             worker = _idle.pop() if _idle else None
@@ -160,7 +159,6 @@ class _Worker:
         return self.process.poll() is None
 
     def wait_for_start(self) -> None:
-        """Wait until its libraries are loaded."""
         with suppress(OSError, EOFError, ValueError):
             self._is_ready = self._is_ready or self._message()[0] == READY
         if not self._is_ready:

@@ -118,7 +118,6 @@ def open_source(source: str | Path | bytes | BinaryIO, options: AudioOptions, st
 
 
 def _copied(chunks: Iterable[bytes], name: str, stack: ExitStack) -> Bytes:
-    """A temporary file of these bytes."""
     try:
         copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by the stack
         copy.writelines(chunks)

@@ -152,7 +152,6 @@ def check_keys(values: Values, used: Mapping[str, ValueRule], where: str) -> Non
 
 
 def _used(values: Values, used: Mapping[str, ValueRule], where: str) -> dict[str, Any]:
-    """What one part says, once it was judged."""
     check_keys(values, used, where)
     return {key: value for key, value in values.items() if key in used and value is not None}
 

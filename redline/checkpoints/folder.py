@@ -124,7 +124,6 @@ def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
 
 
 def merged(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of all files."""
     return {name: tensor for tensors in headers.values() for name, tensor in tensors.items()}
 
 

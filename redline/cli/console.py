@@ -47,7 +47,6 @@ class Notes(Console):
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
 
     def say(self, message: str, style: str | None = None) -> None:
-        """A message of the program, in one line."""
         self.print(f"redline: {one_line(message)}", style=style)
 
 

@@ -35,7 +35,6 @@ class Verbs(TyperGroup):
     """A group whose commands are imported one by one, so that `redline transcribe --help` loads nothing else."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The verbs, in the order of the help page."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -117,7 +116,6 @@ def redline(
 
 
 def main() -> None:
-    """Run the command line."""
     wait_without_spinning()
     try:
         app(prog_name="redline")

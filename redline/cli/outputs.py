@@ -62,7 +62,6 @@ class Outputs:
         return output_names(stems, longest - max(map(len, self.formats)) - 1)
 
     def paths(self, name: str) -> list[Path]:
-        """The files of one recording."""
         return [] if self.folder is None else [self.folder / f"{name}.{format}" for format in self.formats]
 
     def write(self, path: Path, transcript: Transcript, name: str, *, partial: bool) -> Path:
@@ -115,7 +114,6 @@ class Printer:
         self._warned = False
 
     def title(self, label: str, *, first: bool) -> None:
-        """The line above one of several recordings."""
         self._out.print(("" if first else "\n") + console.one_line(f"==> {label} <=="))
 
     def print(self, transcript: Transcript, label: str, name: str) -> None:

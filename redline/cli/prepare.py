@@ -115,5 +115,4 @@ def _check_out(out: Path, inputs: Sequence[Path]) -> None:
 
 
 def _dropped(out: Path) -> Path:
-    """Where the rows are listed that are not in a manifest."""
     return out.with_suffix(".dropped.jsonl")

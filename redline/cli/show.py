@@ -93,7 +93,6 @@ class Meter(Progress):
             self.update(self._task, completed=fraction, total=1.0, state=state, refresh=True)
 
     def finish_recording(self) -> None:
-        """One more recording is done."""
         self._finished += 1
         self.update(self._task, description=f"transcribing {self._finished}/{self._recordings}")
 

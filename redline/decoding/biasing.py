@@ -112,7 +112,6 @@ class KeywordTrie:
         )
 
     def to(self, device: torch.device | str) -> KeywordTrie:
-        """The same on another device."""
         moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
         return replace(self, **moved)
 

@@ -74,7 +74,6 @@ class FrameCandidates:
         return cls(ids, log_probs, blank, parts[0].lengths)
 
     def rows(self, rows: Sequence[int]) -> FrameCandidates:
-        """Those of some utterances."""
         return FrameCandidates(*(part[list(rows)] for part in vars(self).values()))
 
 

@@ -69,7 +69,6 @@ class NgramLM:
 
     @property
     def count(self) -> int:
-        """All n-grams."""
         return sum(len(keys) for keys in self.keys)
 
     def to(self, device: torch.device | str) -> NgramLM:

@@ -130,7 +130,6 @@ def frequent_errors(rows: Sequence[Result]) -> dict[str, list[list[Any]]]:
 
 
 def _top(keys: Iterable[tuple[str, ...]]) -> list[list[Any]]:
-    """The most frequent keys, each with its number."""
     return [[*key, number] for key, number in Counter(keys).most_common(LIST_LENGTH)]
 
 
@@ -168,7 +167,6 @@ def _sound(utterance: Utterance, load: Callable[[Path], Waveform]) -> str:
 
 
 def render_report(data: dict[str, Any]) -> str:
-    """The page of some gathered data."""
     # "<" never appears as itself, so nothing in the data can end the script it stands in.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     return PAGE.read_text(encoding="utf-8").replace("/*DATA*/null", text)

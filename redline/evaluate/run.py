@@ -31,7 +31,6 @@ class Clock:
 
     @contextmanager
     def counting(self, what: Literal["wall_s", "reading_s"]) -> Iterator[None]:
-        """Add the time inside the block."""
         started = time.perf_counter()
         try:
             yield

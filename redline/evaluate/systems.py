@@ -29,12 +29,10 @@ class SystemRun:
 
     @cached_property
     def scored(self) -> list[Result]:
-        """The results that did not fail."""
         return [result for result in self.results if result.failure is None]
 
     @cached_property
     def reports(self) -> list[dict[str, Any]]:
-        """Word and character error rates of each source."""
         return wer_reports(self.scored)
 
     def to_dict(self) -> dict[str, Any]:

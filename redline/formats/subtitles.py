@@ -47,7 +47,6 @@ def parse_srt(text: str) -> Transcript:
 
 
 def render_vtt(transcript: Transcript, options: RenderOptions) -> str:
-    """WebVTT."""
     blocks = ["WEBVTT\n"]
     for cue in transcript_cues(transcript):
         text = html.escape("\n".join(cue.lines), quote=False)
@@ -92,7 +91,6 @@ def timestamp_seconds(numbers: Sequence[str | None]) -> float:
 
 
 def transcript_cues(transcript: Transcript) -> list[SubtitleCue]:
-    """The cues of all segments, in order."""
     return [cue for segment in transcript.segments for cue in segment_cues(segment)]
 
 

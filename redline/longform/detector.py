@@ -98,7 +98,6 @@ class SpeechDetector:
         return speech, self._faint.settled
 
     def _summary(self) -> list[Notice]:
-        """Notices about the recording as a whole."""
         notices = []
         if (share := self._clipping.share) >= CLIPPED:
             message = (

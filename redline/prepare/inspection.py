@@ -80,7 +80,6 @@ class Inspection:
         return not any(finding.level == "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {"ok": self.ok, **asdict(self)}
 
 

@@ -87,12 +87,10 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
         return next(self.model.parameters()).dtype
 
     def measure(self, clip: Waveform, rule: features.Rule) -> Tensor:

@@ -38,7 +38,6 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
         languages: Sequence[str],
         rule: Rule,
     ) -> None:
-        """`rule` is the front end."""
         super().__init__(encoder, tokenizer, name, languages)
         self.head = head
         self.draft_lm = draft_lm

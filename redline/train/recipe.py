@@ -73,7 +73,6 @@ class Recipe(ABC):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages that are learned."""
         return (self.language,) if isinstance(self.language, str) else self.language
 
     def __post_init__(self) -> None:

@@ -90,7 +90,6 @@ def _speaker_texts(turns: Iterable[Turn], language: str) -> dict[str, str]:
 
 
 def describe_cpwer(score: dict[str, Any]) -> str:
-    """The score in a line."""
     if not score["utterances"]:
         return f"no number: {score['left_out']} references name speakers, but the model names none"
     rate = "no number" if score["cpwer"] is None else f"{100 * score['cpwer']:.2f} %"

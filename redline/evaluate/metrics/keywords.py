@@ -69,7 +69,6 @@ def phrases(text: str, language: str, most: int) -> set[str]:
 
 
 def describe_keywords(score: dict[str, Any]) -> str:
-    """The score in a line."""
     line = (
         f"F1 {100 * score['f1']:.1f} %, recall {100 * score['recall']:.1f} %, precision {100 * score['precision']:.1f} "
         f"% ({score['hits']} of {score['hits'] + score['misses']} heard, {score['false_alarms']} false alarms)"

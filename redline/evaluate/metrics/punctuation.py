@@ -18,7 +18,6 @@ NO_WORD: PrintedWord = ("", False, "")
 
 
 def printed_words(text: str) -> list[PrintedWord]:
-    """The words of a printed text."""
     words: list[PrintedWord] = []
     for part in text.split():
         body = part.strip(_QUIET)
@@ -71,7 +70,6 @@ def _counts(prefix: str, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
 
 
 def describe_punctuation(score: dict[str, Any]) -> str:
-    """The score in a line."""
     return (
         f"punctuation F1 {100 * score['f1']:.1f} % (ends of sentences {100 * score['end_f1']:.1f} %), "
         f"case right for {100 * score['case_accuracy']:.1f} % of {score['words']} words heard right"

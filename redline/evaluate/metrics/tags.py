@@ -31,7 +31,6 @@ def score_tags(results: Sequence[Result]) -> dict[str, Any] | None:
 
 
 def describe_tags(score: dict[str, Any]) -> str:
-    """The score in a line."""
     return (
         f"{100 * score['malformed_share']:.2f} % of {score['tags']} cannot be read; "
         f"{score['untagged']} of {score['answers']} answers have none"

@@ -45,7 +45,6 @@ def describe_wer(score: dict[str, Any]) -> str:
 
 
 def error_count(score: dict[str, Any]) -> int:
-    """The number of word errors of a score."""
     return int(score["insertions"] + score["deletions"] + score["substitutions"])
 
 

@@ -82,7 +82,6 @@ def _errors(pairs: Sequence[tuple[Word, Word]]) -> dict[str, Any]:
 
 
 def describe_word_times(score: dict[str, Any]) -> str:
-    """The score in a line."""
     if not score["utterances"]:
         return f"no number: {score['left_out']} references have word times, but the model tells none"
     line = f"no number: none of {score['words']} reference words was heard right"

@@ -90,7 +90,6 @@ class BatchSource:
             say(line)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch after the first `skip`."""
         options = self.options
         share = options.curriculum[epoch] if epoch < len(options.curriculum) else 1.0
         chosen = self.utterances[: max(1, round(share * len(self.utterances)))]
@@ -169,7 +168,6 @@ def by_source(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
 
 
 def hours_of(utterances: Sequence[Utterance]) -> dict[str, float]:
-    """Hours of each source."""
     return {name: sum(row.duration for row in group) / 3600 for name, group in by_source(utterances).items()}
 
 

@@ -53,5 +53,4 @@ def only_first(say: Say) -> Say:
 
 
 def wait_for_all() -> None:
-    """Go on only when every process has come this far."""
     accelerator().wait_for_everyone()

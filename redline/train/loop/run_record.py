@@ -98,5 +98,4 @@ def keep_record(path: Path, record: Mapping[str, Any], free: Sequence[str]) -> N
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record; all of it appears at once."""
     files.write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -136,7 +136,6 @@ class AnswerSource:
     seed: int = 0
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[AnswerBatch]:
-        """The batches of one epoch after the first `skip`."""
         asker = self.questions.asker
         for number, batch in enumerate(self.source.epoch(epoch, skip), start=skip):
             draw = random.Random((self.seed * 7919 + epoch) * 100_003 + number)
