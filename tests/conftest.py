@@ -9,6 +9,7 @@ from typing import Any
 
 import fastjsonschema
 import pytest
+from hypothesis import HealthCheck, settings
 
 import redline
 from redline.checkpoints.folder import ASSETS
@@ -17,6 +18,9 @@ from tests.builders import tiny_checkpoint
 
 TESTS = Path(__file__).parent
 SCHEMA = json.loads((TESTS.parent / "docs" / "transcript.schema.json").read_text(encoding="utf-8"))
+# How long anything takes depends on what else the machine does, so no test fails by the clock.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
