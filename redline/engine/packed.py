@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -75,13 +76,10 @@ class Product:
     def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
         """With weights [N, K], which are brought into the order of oneDNN's kernel for R rows where it computes."""
         self.bias = None if bias is None else bias.detach()
-        self.weight, self.width, self.is_packed = weight.detach(), len(weight), packs(weight)
+        self.weight, (self.width, K) = weight.detach(), weight.shape
+        self.is_packed = packs(weight) and has_kernel(rows, K, self.width, weight.dtype, bias is not None)
         if self.is_packed:
-            try:
-                self.weight = PRODUCT._reorder_linear_weight(weight.contiguous(), rows)
-                self(weight.new_zeros(rows, weight.shape[1]))
-            except RuntimeError:  # oneDNN has no kernel for some very small shapes
-                self.is_packed, self.weight = False, weight.detach()
+            self.weight = PRODUCT._reorder_linear_weight(weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[R, K] -> [R, N]."""
@@ -96,6 +94,18 @@ class Product:
             return F.linear(x, self.weight, self.bias).add_(to)
         y: Tensor = PRODUCT._linear_pointwise.binary(x, to, self.weight, self.bias, "add")
         return y
+
+
+@cache
+def has_kernel(rows: int, K: int, N: int, dtype: torch.dtype, has_bias: bool) -> bool:
+    """Whether oneDNN has a kernel for a product [R, K] x [N, K]: not for some very small shapes."""
+    x, weight, bias = (torch.zeros(shape, dtype=dtype) for shape in ((rows, K), (N, K), (N,)))
+    try:
+        packed = PRODUCT._reorder_linear_weight(weight, rows)
+        PRODUCT._linear_pointwise(x, packed, bias if has_bias else None, "none", [], "")
+    except RuntimeError:
+        return False
+    return True
 
 
 def packs(weight: Tensor) -> bool:
