@@ -19,7 +19,6 @@ from typing import Any, Literal
 from redline import untrusted
 from redline.errors import CheckpointError, UnsupportedTaskError
 from redline.languages import NAMES
-from redline.sandbox import render_template
 from redline.tokenizer import AUDIO as AUDIO
 from redline.tokenizer import Tokenizer
 from redline.types import listed
@@ -253,6 +252,8 @@ class PromptTemplate:
 
         Raises `CheckpointError` when it is broken, does not end, or does not write audio and instruction once each.
         """
+        from redline.sandbox import render_template  # Jinja, which only models that answer prompts need
+
         plus = kind == "granite_speech_plus"
         user = {"role": "user", "content": f"{AUDIO}{' ' if plus else ''}{INSTRUCTION}"}
         values = {

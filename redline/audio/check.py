@@ -18,7 +18,7 @@ def checked_waveform(wave: Waveform) -> Waveform:
     samples: Any = wave.samples
     if not isinstance(samples, np.ndarray):
         raise AudioError(f"{wave.source}: samples are a {type(samples).__name__}, not a numpy array; {REMEDY}")
-    if isinstance(samples, np.ma.MaskedArray):
+    if type(samples) is not np.ndarray and isinstance(samples, np.ma.MaskedArray):  # numpy.ma takes time to load
         raise AudioError(f"{wave.source}: samples are a masked array; fill it first")
     if samples.ndim != 1 or samples.dtype != np.float32:
         raise AudioError(f"{wave.source}: samples are {samples.dtype} of shape {samples.shape}; {REMEDY}")

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from redline import files, formats
 from redline.cli import console, show
-from redline.cli.inputs import Input
 from redline.cli.outputs import Outputs, Printer
 from redline.cli.stopping import Stopper
 from redline.errors import RedlineError
 from redline.types import Transcript
 
 if TYPE_CHECKING:
+    from redline.cli.inputs import Input
     from redline.transcriber import Transcriber
 
 HOW_TO_GO_ON = "--overwrite replaces it, --skip-existing leaves it, or choose another --output-dir"
