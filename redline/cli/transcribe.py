@@ -9,13 +9,14 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+import redline
 from redline import files as file_system
 from redline.cli import console
-from redline.cli.inputs import expand
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
 from redline.cli.train import Device, DraftLm, EncoderEngine, ModelName, Precision, Threads
+from redline.engine import start
 from redline.errors import RedlineError
 from redline.formats import TRANSCRIPT_FORMATS
 from redline.types import TaskName, listed
@@ -79,6 +80,10 @@ def transcribe(
         raise typer.BadParameter(message, param_hint="--task")
     formats = _formats(format or ("ctm" if words else "txt"), speakers=speakers, words=task != "translate")
     outputs = Outputs(formats, output_dir, overwrite, skip_existing, show_edits)
+    start.open_libraries()
+    from redline.audio import AudioOptions, isolation  # and numpy, meanwhile
+    from redline.cli.inputs import expand
+
     inputs, problems, left_out = expand(files)
     outputs.check(len(inputs))
     notes = console.Notes()
@@ -94,18 +99,15 @@ def transcribe(
             outputs.prepare()
             job.plan(inputs)
             if job.work:
-                from redline.audio import AudioOptions, isolation  # from here on it takes seconds
-
                 isolation.prepare()
-                from redline.load import load_model
-
                 own = {
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
                     "speakers": speakers or any(TRANSCRIPT_FORMATS[name].needs_speakers for name in formats),
                     "keywords": _keywords(keywords),
                     "audio_options": AudioOptions(channel=channel, track=track),
                 }
-                loaded = load_model(model, **_arguments(load_model, context))
+                with start.recognizing_only():  # from here on it takes seconds
+                    loaded = redline.load_model(model, **_arguments(redline.load_model, context))
                 job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
             elif job.skipped and not quiet:
                 job.sum_up(0.0, 0.0)

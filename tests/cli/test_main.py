@@ -102,8 +102,11 @@ def test_a_closed_pipe_is_no_traceback(random_checkpoint: Path, jfk: Path) -> No
 def test_help_is_fast_and_needs_no_torch() -> None:
     code = (
         "import sys\nfrom redline.cli.main import app\n"
-        "try:\n    app(['transcribe', '--help'])\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('torch', 'av', 'soxr', 'redline.cli.evaluate') if name in sys.modules])"
+        "def loaded(*names): return [name for name in names if name in sys.modules]\n"
+        "for arguments in ['transcribe', '--help'], ['--help']:\n"
+        "    before = loaded('redline.cli.evaluate')\n"
+        "    try:\n        app(arguments)\n    except SystemExit:\n        pass\n"
+        "print(before + loaded('torch', 'numpy', 'av', 'soxr', 'jinja2'))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "--show-edits" in run.stdout and run.stdout.rstrip().endswith("[]")
