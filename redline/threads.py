@@ -11,8 +11,6 @@ from pathlib import Path
 
 from redline.errors import ConfigError, RedlineError
 
-SPINS = "2000"
-"""How often a waiting thread looks before it sleeps: some microseconds (libgomp looks 300,000 times)."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _computed_in: int | None = None  # the process that first computed, which a forked child remembers too
@@ -41,17 +39,6 @@ def use(threads: int | None = None) -> int:
     if count != torch.get_num_threads():
         torch.set_num_threads(count)
     return count
-
-
-def wait_without_spinning() -> None:
-    """Let threads that wait for each other sleep soon; call it before PyTorch is imported, whose OpenMP reads it once.
-
-    By default they spin for milliseconds, and where other programs want the CPUs too, a thread that has to wait for its
-    turn makes all others burn theirs. Without any spinning an idle machine would wake threads at every step. What the
-    user has set stays.
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def pin_kernels() -> None:

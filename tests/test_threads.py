@@ -145,7 +145,7 @@ def test_a_forked_process_computes_or_says_why_not_and_never_hangs(
 
 
 def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:
-    code = "import os, redline.threads as t; t.wait_without_spinning(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os, redline.engine.start as s; s.wait_without_spinning(); print(os.environ.get('GOMP_SPINCOUNT'))"
     assert run(code).stdout.strip() == "2000"
     assert run(code, OMP_WAIT_POLICY="active").stdout.strip() == "None"
     assert run(code, GOMP_SPINCOUNT="1000").stdout.strip() == "1000"

@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 
 from redline import __version__, signatures
 from redline.cli import console, stopping
+from redline.engine.start import wait_without_spinning
 from redline.errors import RedlineError
-from redline.threads import wait_without_spinning
 
 VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",

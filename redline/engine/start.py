@@ -11,6 +11,7 @@ import atexit
 import gc
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import threading
@@ -22,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+SPINS = "2000"
+"""How often a waiting thread looks before it sleeps: some microseconds (libgomp looks 300,000 times)."""
 TESTED = "2.13."
 """How the version of PyTorch begins whose modules were looked at; others are imported whole."""
 DEFERRED = frozenset(
@@ -103,6 +106,17 @@ class _Deferred(Loader):
 
         module.__dict__["__getattr__"] = find
         self.finder.waiting[module.__name__] = self.loader, module
+
+
+def wait_without_spinning() -> None:
+    """Let threads that wait for each other sleep soon; call it before PyTorch is imported, whose OpenMP reads it once.
+
+    By default they spin for milliseconds, and where other programs want the CPUs too, a thread that has to wait for its
+    turn makes all others burn theirs. Without any spinning an idle machine would wake threads at every step. What the
+    user has set stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def import_deferring() -> None:
