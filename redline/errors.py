@@ -67,3 +67,9 @@ def packages_of(extra: str, what: str) -> Iterator[None]:
         package = (error.name or "a package").partition(".")[0].replace("_", "-")
         message = f"{what} needs {package}, which is not installed: pip install 'redline[{extra}]'"
         raise RedlineError(message) from error
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether memory has run out: that of CPUs has no error of its own in PyTorch, which is not imported here."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"MemoryError", "OutOfMemoryError"} & names) or "can't allocate memory" in str(error)

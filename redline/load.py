@@ -14,6 +14,7 @@ from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
+from redline.engine.decoder import Decoders
 from redline.engine.scheduler import BatchOptions
 from redline.engine.twins import Engine, editor_twin, encoder_twin
 from redline.errors import RedlineError
@@ -102,6 +103,7 @@ def load_model(
             seed=seed,
         )
         recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine)
+        recognizer.decoders = Decoders(recognizer)
         return Transcriber(recognizer, _OPTIONS, batch)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}

@@ -1,9 +1,8 @@
 """Autoregressive decoding over a step callable: beam search; greedy decoding and sampling are a beam of one.
 
-The caller holds the key-value cache. `step(ids [R], parents [R])` appends one token to each of R texts and gives the
-logits [R, V] of the next; text i goes on from place `parents[i]` of the call before (of the prefill, at first). Texts
-that have ended are no longer among them, and the others keep their places where they can, so that little of a cache has
-to be moved.
+The caller holds what was read. `step(ids [R], parents [R])` appends one token to each of R texts and gives the logits
+[R, V] of the next; text i goes on from place `parents[i]` of the call before (of the prefill, at first), and texts that
+have ended are left out. `redline.engine.decoder` is the fast twin, which texts join and leave at any step.
 """
 
 from __future__ import annotations
@@ -151,13 +150,13 @@ class Search:
             self._ended(text, stop, text.total, max(1, len(text.ids)))
         self.live = []
 
+    @property
+    def best(self) -> Generation:
+        """The text with the highest score among those that ended."""
+        return max(self.ended, key=lambda item: item[0])[1]
+
     def _ended(self, text: _Text, stop: Stop, total: float, length: int) -> None:
         self.ended.append((total / length, Generation(text.ids, stop, text.log_probs)))
-
-
-def generate(logits: Tensor, step: Step, budgets: Sequence[int], options: GenerateOptions) -> list[Generation]:
-    """Generate a text for each row: logits [B, V] of the prefill, B budgets in tokens -> B generations."""
-    return decode([Search(row, budget, options) for row, budget in enumerate(budgets)], logits, step)
 
 
 def decode(searches: Sequence[Search], logits: Tensor, step: Step) -> list[Generation]:
@@ -171,12 +170,12 @@ def decode(searches: Sequence[Search], logits: Tensor, step: Step) -> list[Gener
         for search in active:
             search.grow(table)
         active = [search for search in active if search.live]
-        texts = _arranged([text for search in active for text in search.live])
+        texts = [text for search in active for text in search.live]
         if texts:
             logits = step([text.ids[-1] for text in texts], [text.place for text in texts])
         for place, text in enumerate(texts):
             text.place = place
-    return [max(search.ended, key=lambda item: item[0])[1] for search in searches]
+    return [search.best for search in searches]
 
 
 def allowed(logits: Tensor, options: GenerateOptions) -> Tensor:
@@ -187,41 +186,44 @@ def allowed(logits: Tensor, options: GenerateOptions) -> Tensor:
     return scores
 
 
-def _choices(logits: Tensor, active: Sequence[Search]) -> list[TokenChoices]:
-    """What may come next in each place: logits [R, V] -> R lists, the best first."""
-    options = active[0].options
+def candidates(logits: Tensor, options: GenerateOptions, draws: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """What may come next: logits [..., V] -> ids and log probabilities [..., C], the best first, and whether all are
+    finite [..., 1]. Where tokens are drawn, `draws` [...] are numbers from [0, 1)."""
     scores = allowed(logits, options)
     if options.beams > 1:
         # By logits, so that rounding of their logarithms makes no ties that the greedy choice does not know.
         ids = scores.topk(min(options.beams + len(options.eos_ids), scores.shape[-1]), dim=-1).indices
-    elif options.temperature > 0:
-        draws = torch.zeros(len(logits))
-        for search in active:
-            draws[search.live[0].place] = search.random.random()
-        ids = pick(scores, draws.to(logits.device, non_blocking=True), options.temperature)[:, None]
+    elif draws is not None:
+        ids = pick(scores, draws, options.temperature)[..., None]
     else:
         ids = scores.argmax(dim=-1, keepdim=True)
-    C = ids.shape[-1]
-    log_probs = scores.log_softmax(dim=-1).gather(-1, ids)
-    finite = logits.isfinite().all(dim=-1, keepdim=True)
-    rows = torch.cat((finite, ids, log_probs), dim=-1).tolist()  # the one wait for the device in a step
+    return ids, scores.log_softmax(dim=-1).gather(-1, ids), logits.isfinite().all(dim=-1, keepdim=True)
+
+
+def token_choices(rows: Sequence[Sequence[float]]) -> list[TokenChoices]:
+    """`candidates` as lists for a search: rows of the flag, then C ids, then C log probabilities."""
+    C = len(rows[0]) // 2
     pairs = [zip(map(int, row[1 : C + 1]), row[C + 1 :], strict=True) if row[0] else () for row in rows]
     return [[(id, log_prob) for id, log_prob in row if log_prob > -math.inf] for row in pairs]
 
 
+def _choices(logits: Tensor, active: Sequence[Search]) -> list[TokenChoices]:
+    """What may come next in each place: logits [R, V] -> R lists, the best first."""
+    draws = None
+    if active[0].options.temperature > 0:
+        draws = torch.zeros(len(logits))
+        for search in active:
+            draws[search.live[0].place] = search.random.random()
+        draws = draws.to(logits.device)
+    ids, log_probs, finite = candidates(logits, active[0].options, draws)
+    return token_choices(torch.cat((finite, ids, log_probs), dim=-1).tolist())
+
+
 def pick(scores: Tensor, draws: Tensor, temperature: float) -> Tensor:
-    """Sample by numbers drawn from [0, 1): allowed logits [R, V], draws [R] -> ids [R]."""
+    """Sample by numbers drawn from [0, 1): allowed logits [..., V], draws [...] -> ids [...]."""
     probs, ids = (scores / temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     reached = probs.cumsum(dim=-1)
-    at = torch.searchsorted(reached, draws[:, None] * reached[:, -1:], right=True)
+    at = torch.searchsorted(reached, draws[..., None] * reached[..., -1:], right=True)
     # A draw that rounds to 1 would lie behind the last token that is possible.
     at = at.minimum((probs > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)
-    return ids.gather(-1, at)[:, 0]
-
-
-def _arranged(texts: Sequence[_Text]) -> list[_Text]:
-    """Texts in an order in which most go on in the place of the text that they continue."""
-    staying = {text.place: text for text in reversed(texts) if text.place < len(texts)}
-    kept = {id(text) for text in staying.values()}
-    moving = (text for text in texts if id(text) not in kept)
-    return [staying.get(place) or next(moving) for place in range(len(texts))]
+    return ids.gather(-1, at)[..., 0]

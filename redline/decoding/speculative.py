@@ -20,7 +20,7 @@ from redline.decoding.generate import GenerateOptions, Search, allowed
 from redline.errors import ConfigError
 
 Mode = Literal["exact", "fast", "trust"]
-Judgement = tuple[float, float, float]
+Judgement = Sequence[float]
 """About one token of a draft: 1 where the logits are finite, the likeliest id, and the token's log probability."""
 
 
@@ -59,12 +59,12 @@ def trusted(entropy: Tensor, lengths: Tensor, options: SpeculativeOptions) -> li
     return verdicts
 
 
-def judge(logits: Tensor, draft: Tensor, options: GenerateOptions) -> list[Judgement]:
-    """What the language model makes of each token of a draft: logits [N, V] that predict ids [N] -> N judgements."""
+def judge(logits: Tensor, draft: Tensor, options: GenerateOptions) -> Tensor:
+    """What the language model makes of a draft: logits [N, V] that predict its ids [N] -> judgements [N, 3]."""
     scores = allowed(logits, options)
     log_probs = scores.log_softmax(dim=-1).gather(-1, draft[:, None])
     finite = logits.isfinite().all(dim=-1, keepdim=True)
-    return torch.cat((finite, scores.argmax(dim=-1, keepdim=True), log_probs), dim=-1).tolist()
+    return torch.cat((finite, scores.argmax(dim=-1, keepdim=True), log_probs), dim=-1)
 
 
 def verify(

@@ -35,9 +35,9 @@ PARTS = {
     "features": ("prepare",),
     "encoder": ("encode",),
     "projector": ("embed_audio",),
-    "language model": ("read", "score_slots", "prefill", "step"),
+    "language model": ("read", "score_slots", "prefill", "advance", "logits"),
 }
-"""Parts of recognition, and the methods of recognizer or model whose time they are."""
+"""Parts of recognition, and the methods of recognizer, model or language model whose time they are."""
 SHAPES = {"2 x 1024": (2, 1024), "16 x 256": (16, 256)}
 """Blocks and width of the encoders that are compared with those of transformers."""
 STREAM_S = 5.0
@@ -111,9 +111,10 @@ def seconds_of(function: Callable[[], Any]) -> float:
 @contextmanager
 def watched(recognizer: Any) -> Iterator[Stopwatch]:
     """Count the parts of all that a recognizer does meanwhile."""
-    watch, owners = Stopwatch(), [recognizer, getattr(recognizer, "networks", recognizer), recognizer.model]
+    watch, model = Stopwatch(), recognizer.model
+    owners = [recognizer, getattr(recognizer, "networks", recognizer), model, getattr(model, "language_model", None)]
     changed: list[tuple[Any, str]] = []
-    for part, names in {**PARTS, "search and text": ("answer",)}.items():
+    for part, names in {**PARTS, "search and text": ("answer", "begin")}.items():
         for name in names:
             owner = next((each for each in owners if hasattr(each, name)), None)
             if owner is not None:

@@ -206,7 +206,7 @@ class Flight:
     def __init__(
         self, recordings: Iterable[Recording], scheduler: Scheduler, *, ahead_s: float, most_ahead_s: float
     ) -> None:
-        """Sound is read until `ahead_s` of it wait for text; that doubles with each batch up to `most_ahead_s`.
+        """Sound is read until `ahead_s` of it wait for text; that doubles with new answers up to `most_ahead_s`.
 
         As many recordings as the scheduler's options say are decoded ahead, each in a thread.
         """
@@ -226,9 +226,10 @@ class Flight:
             yield
             self._decode_ahead()
             held_s = sum(recording.held_s for recording in self.recordings)
-            due = self._due() if held_s <= self._ahead_s else None
+            due, answered = self._due() if held_s <= self._ahead_s else None, self._scheduler.answered
             if due is None and self._scheduler.step():
-                self._ahead_s = min(self._most_ahead_s, max(2 * self._ahead_s, _BLOCK_S))
+                if self._scheduler.answered > answered:
+                    self._ahead_s = min(self._most_ahead_s, max(2 * self._ahead_s, _BLOCK_S))
             elif due is not None or (due := self._due(full=True)) is not None:  # what is held waits for what follows
                 due.read()
                 if due.error is not None:

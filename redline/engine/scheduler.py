@@ -1,12 +1,16 @@
-"""Batching: the requests of any number of sessions -> batches of bounded padded length -> the recognizer."""
+"""Batching: the requests of any number of sessions -> batches of bounded padded length -> the recognizer.
+
+Where answers are written token by token, requests join a running decode and leave it with their answer.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
-from redline.errors import RecognitionError, RedlineError
+from redline.errors import RecognitionError, RedlineError, is_memory_error
 from redline.longform.session import Session
 from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request
@@ -14,6 +18,52 @@ from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request
 _log = logging.getLogger(__name__)
 FILES, LIVE = 0, 1
 """Priorities: the higher goes first."""
+STEPS = 8
+"""Steps of a running decode until others have their turn, if nobody leaves it before."""
+_T = TypeVar("_T")
+_Answer = Hypothesis | RedlineError
+
+
+class Written(Protocol):
+    """A request whose answer is written token by token."""
+
+    decoding: Any
+    """What the decoder writes."""
+
+    def answer(self) -> _Answer:
+        """The answer, once it is written."""
+        ...
+
+
+class Decoder(Protocol):
+    """A running decode (`redline.engine.decoder.ContinuousDecoder`)."""
+
+    def wants(self, priority: int) -> bool:
+        """Whether nobody waits who goes before new texts of this priority."""
+        ...
+
+    def join(self, texts: Sequence[Any], priority: int = 0) -> None:
+        """Let texts into the next steps."""
+        ...
+
+    def leave(self, text: Any) -> None:
+        """Forget a text."""
+        ...
+
+    def step(self) -> list[Any]:
+        """Write one token more of each text; returns the texts that have ended."""
+        ...
+
+
+class ContinuousRecognizer(Recognizer, Protocol):
+    """A recognizer that need not wait for the end of a batch."""
+
+    decoders: Any
+    """Has `take() -> Decoder` and `give(decoder)`, for one caller at a time."""
+
+    def begin(self, requests: Sequence[Request]) -> Sequence[_Answer | Written]:
+        """An answer to each request, or what a decoder has to write for it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,8 +116,13 @@ class Scheduler:
     def __init__(self, recognizer: Recognizer, options: BatchOptions = BatchOptions()) -> None:
         self.recognizer = recognizer
         self.options = options
+        self.answered = 0
+        """Requests that have their answer."""
         self._queues: list[_Queue] = []
         self._served_s = 0.0  # on the account that was served last
+        self._continuous: Any = recognizer if getattr(recognizer, "decoders", None) is not None else None
+        self._decoder: Decoder | None = None
+        self._written: dict[Any, tuple[_Queue, Request, Written]] = {}  # who is in it
 
     def submit(self, session: Session, priority: int = FILES, account: Account | None = None) -> None:
         """From now on recognize what a session has ready; without an account it has one of its own."""
@@ -76,27 +131,36 @@ class Scheduler:
     def withdraw(self, session: Session) -> None:
         """Forget a session and its requests."""
         self._queues = [queue for queue in self._queues if queue.session is not session]
+        for text in [text for text, (queue, _, _) in self._written.items() if queue.session is session]:
+            del self._written[text]
+            if self._decoder is not None:
+                self._decoder.leave(text)
 
     def step(self) -> bool:
         """Recognize one batch; False where no session has a request ready. Sessions that are done are forgotten.
 
-        Raises `RecognitionError` when the recognizer loses requests, and whatever is no `RedlineError` of a request.
+        Where requests join a running decode, they do so here, and it goes on until somebody leaves it, or for `STEPS`
+        steps. Raises `RecognitionError` when the recognizer loses requests, and whatever is no `RedlineError` of a
+        request, which loses none.
         """
         busy = {queue.account for queue in self._queues if queue.waiting}
+        busy |= {queue.account for queue, _, _ in self._written.values()}
         for queue in self._queues:
             queue.waiting |= {request.id: request for request in queue.session.ready()}
         self._queues = [queue for queue in self._queues if queue.waiting or not queue.session.done]
         ready = [queue for queue in self._queues if queue.waiting]
-        if not ready:
+        if not ready and not self._written:
             return False
         for account in {queue.account for queue in ready} - busy:  # who was idle has no claim to the time of others
             account.served_s = max(account.served_s, self._served_s)
-        ready = [queue for queue in ready if queue.priority == max(each.priority for each in ready)]
+        priority = max((queue.priority for queue in ready), default=FILES)
+        ready = [queue for queue in ready if queue.priority == priority]
+        if self._continuous is not None:
+            self._go_on(ready, priority)
+            return True
         batch = self._batch(ready)
-        for (queue, request), outcome in zip(batch, self._recognize([request for _, request in batch]), strict=True):
-            del queue.waiting[request.id]
-            queue.session.put(request.id, outcome)
-            queue.account.served_s += request.clip.duration
+        for (queue, request), outcome in zip(batch, self._recognize(batch, self.recognizer.recognize), strict=True):
+            self._put(queue, request, outcome)
         return True
 
     def run(self) -> None:
@@ -114,16 +178,67 @@ class Scheduler:
         groups = batches_by_length(lengths, self.options.batch_s * SAMPLE_RATE)
         return [requests[index] for group in groups if oldest in group for index in sorted(group)]
 
-    def _recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        """One answer per request, in order."""
-        check_fork()
-        answers = self._in_parts(requests) if self.options.workers > 1 else self._answers(requests)
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, RedlineError):
-                _log.debug("request %d of %s failed", request.id, request.clip.source, exc_info=answer)
-        return answers
+    def _go_on(self, ready: Sequence[_Queue], priority: int) -> None:
+        """Let the next batch join the running decode, where nobody waits in front of it, and go on with that."""
+        decoder = self._decoder = self._decoder or self._continuous.decoders.take()
+        assert decoder is not None
+        answered = self.answered
+        try:
+            if ready and decoder.wants(priority):
+                batch = self._batch(ready)
+                for (queue, request), begun in zip(batch, self._recognize(batch, self._continuous.begin), strict=True):
+                    if isinstance(begun, Hypothesis | RedlineError):
+                        self._put(queue, request, begun)
+                    else:
+                        del queue.waiting[request.id]
+                        queue.account.served_s += request.clip.duration
+                        self._written[begun.decoding] = queue, request, begun
+                        decoder.join([begun.decoding], priority)
+            for _ in range(STEPS if self._written else 0):
+                for text in decoder.step():
+                    queue, request, written = self._written.pop(text)
+                    queue.waiting[request.id] = request  # until it is answered
+                    queue.account.served_s -= request.clip.duration
+                    try:
+                        outcome = written.answer()
+                    except RedlineError as error:
+                        outcome = error
+                    self._put(queue, request, outcome)
+                if self.answered > answered:
+                    break
+        except BaseException as error:
+            alone = list(self._written.values())
+            self._written, self._decoder = {}, None
+            for queue, request, _ in alone:
+                queue.waiting = {request.id: request} | queue.waiting
+                queue.account.served_s -= request.clip.duration
+            if not is_memory_error(error):
+                raise
+            for queue, request, _ in alone:  # a decoder with fewer in it may have room for them
+                self._put(queue, request, self._recognize([(queue, request)], self.recognizer.recognize)[0])
+        if not self._written and self._decoder is not None:
+            self._continuous.decoders.give(self._decoder)
+            self._decoder = None
 
-    def _in_parts(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+    def _put(self, queue: _Queue, request: Request, outcome: _Answer) -> None:
+        if isinstance(outcome, RedlineError):
+            _log.debug("request %d of %s failed", request.id, request.clip.source, exc_info=outcome)
+        del queue.waiting[request.id]
+        queue.session.put(request.id, outcome)
+        queue.account.served_s += request.clip.duration
+        self.answered += 1
+
+    def _recognize(
+        self, batch: Sequence[tuple[_Queue, Request]], recognize: Callable[[Sequence[Request]], Sequence[_T]]
+    ) -> list[_T]:
+        """One outcome per request, in order."""
+        check_fork()
+        requests = [request for _, request in batch]
+        return self._in_parts(requests, recognize) if self.options.workers > 1 else self._checked(requests, recognize)
+
+    def _in_parts(
+        self, requests: Sequence[Request], recognize: Callable[[Sequence[Request]], Sequence[_T]]
+    ) -> list[_T]:
         """Parts of a batch at once: while one searches, in one thread, another one's products keep the others busy."""
         import torch
 
@@ -131,22 +246,22 @@ class Scheduler:
         from redline.engine.launch import own_stream
 
         parts = min(self.options.workers, len(requests), torch.get_num_threads())
-        answers: list[list[Hypothesis | RedlineError]] = [[]] * parts
+        outcomes: list[list[_T]] = [[]] * parts
 
-        def recognize(part: int) -> None:
+        def run(part: int) -> None:
             with own_stream():
-                answers[part] = self._answers(requests[part::parts])
+                outcomes[part] = self._checked(requests[part::parts], recognize)
 
-        run_launches(recognize, parts)
-        return [answers[place % parts][place // parts] for place in range(len(requests))]
+        run_launches(run, parts)
+        return [outcomes[place % parts][place // parts] for place in range(len(requests))]
 
-    def _answers(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        answers = self.recognizer.recognize(requests)
-        if len(answers) != len(requests):
+    def _checked(self, requests: Sequence[Request], recognize: Callable[[Sequence[Request]], Sequence[_T]]) -> list[_T]:
+        outcomes = list(recognize(requests))
+        if len(outcomes) != len(requests):
             raise RecognitionError(
-                f"{self.recognizer.name} answered {len(requests)} requests with {len(answers)} hypotheses"
+                f"{self.recognizer.name} answered {len(requests)} requests with {len(outcomes)} hypotheses"
             )
-        return answers
+        return outcomes
 
 
 def batches_by_length(lengths: Sequence[float], most: float) -> list[list[int]]:

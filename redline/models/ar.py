@@ -3,7 +3,7 @@
 features -> encoder -> (exported layers ++ last) -> window Q-Former -> audio embeddings
 prompt ids, the `<|audio|>` placeholders replaced by them -> language model -> next-token logits
 
-`prefill` reads prompts into a key-value cache that the caller holds, `step` one token more.
+`prefill` reads prompts into a key-value cache that the caller holds, `language_model.advance` tokens behind them.
 """
 
 from __future__ import annotations
@@ -55,21 +55,10 @@ class ArModel(nn.Module):
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=audio.device)
         return torch.where(spoken[..., None], placed, embeddings), lengths
 
-    def cache(self, rows: int, positions: int) -> KVCache:
-        """An empty cache on the model's device, in its precision."""
-        weight = self.language_model.model.embed_tokens.weight
-        return KVCache(self.config.text, rows, positions, weight.device, weight.dtype)
-
-    def prefill(self, prompts: Sequence[Sequence[int]], audio: Tensor, cache: KVCache) -> Tensor:
-        """Read prompts, as of `embed`, into an empty cache -> hidden states [B, L, H]."""
-        return self.language_model.extend(self.embed(prompts, audio)[0], [len(prompt) for prompt in prompts], cache)
-
-    def step(self, ids: Sequence[int], parents: Sequence[int], cache: KVCache) -> Tensor:
-        """Read one token a row: ids [R], of which row i goes on from row `parents[i]` of the cache -> logits [R, V]."""
-        cache.select(parents)
-        tokens = torch.tensor(ids)[:, None].to(cache.keys.device, non_blocking=True)
-        hidden = self.language_model.extend(self.language_model.embed(tokens), [1] * len(ids), cache)
-        return self.language_model.logits(hidden[:, 0])
+    def prefill(self, prompts: Sequence[Sequence[int]], audio: Tensor, cache: KVCache, slots: Tensor) -> Tensor:
+        """Read prompts, as of `embed`, into slots [B] of a cache -> hidden states [B, L, H]."""
+        embeddings, lengths = self.embed(prompts, audio)
+        return self.language_model.hidden(embeddings, lengths, into=(cache, slots))
 
     def forward(self, features: Tensor, lengths: Tensor, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Next-token logits at every position of the prompts, answers included -> [B, L, V] and lengths [B]."""

@@ -7,8 +7,6 @@ the logits are divided by `logits_scaling`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -41,39 +39,23 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class KVCache:
-    """Key-value cache of a fixed size, held by the caller: its first rows are in use, `lengths[b]` positions of each.
+    """Key-value cache of a fixed number of slots, one for each text or beam of texts, and of places in each.
 
-    What lies behind them is never seen and is written over. To forget the end of a row, lower its length.
+    The caller knows which are in use. What no text sees is written over, but a number that is none is seen through any
+    mask: a slot must hold numbers when somebody takes it.
     """
 
-    def __init__(
-        self,
-        config: LMConfig,
-        rows: int,
-        positions: int,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        positions += -positions % KEYS  # so that attention need not copy it to fill its last block of keys
-        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, positions, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # [layers, rows, kv heads, positions, head_dim]
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.lengths: list[int] = []
-        self.written = 0
-        """Positions that were ever written in some row."""
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Go on with these rows [R], some left out, some more than once; only those that change places are copied."""
-        places = [place for place, row in enumerate(rows) if place != row]
-        moved = [rows[place] for place in places]
-        for part in (self.keys, self.values):
-            if places:  # all that was written, so that nothing of who was there before is left
-                part[:, places, :, : self.written] = part[:, moved, :, : self.written]
-        self.lengths = [self.lengths[row] for row in rows]
+    def __init__(self, config: LMConfig, slots: int, places: int, like: Tensor) -> None:
+        """Zeros, on the device and in the precision of a tensor."""
+        places += -places % KEYS  # so that attention need not copy it to fill its last block of keys
+        shape = (config.num_hidden_layers, slots, config.num_key_value_heads, places, config.head_dim)
+        self.keys = like.new_zeros(shape)  # [layers, slots, kv heads, places, head_dim]
+        self.values = like.new_zeros(shape)
 
 
-Past = tuple[Tensor, Tensor, Tensor, int]
-"""One layer's keys and values in the cache, the place of each new position [B, L], and how many places to look at."""
+Past = tuple[Tensor, Tensor, Tensor, Tensor, int]
+"""One layer's keys and values in the cache, the slot [B, 1] and place [B, L] of each new position, and how many places
+of the first B slots to look at; 0 looks at the new positions alone."""
 
 
 class Attention(Layer):
@@ -99,12 +81,12 @@ class Attention(Layer):
         )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if past is not None:
-            keys, values, places, seen = past
-            rows = torch.arange(B, device=x.device)[:, None]
+            keys, values, slots, places, seen = past
             # Autocast may compute in less precision than the cache holds.
-            keys[rows, :, places] = k.transpose(1, 2).to(keys.dtype)
-            values[rows, :, places] = v.transpose(1, 2).to(values.dtype)
-            k, v = keys[:, :, :seen], values[:, :, :seen]  # [B, kv heads, seen, head_dim]
+            keys[slots, :, places] = k.transpose(1, 2).to(keys.dtype)
+            values[slots, :, places] = v.transpose(1, 2).to(values.dtype)
+            if seen:
+                k, v = keys[:B, :, :seen], values[:B, :, :seen]  # [B, kv heads, seen, head_dim]
         mixed = attend(q, k, v, mask, self.scale, grouped=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(B, L, -1))  # [B, L, H]
 
@@ -168,11 +150,18 @@ class GraniteLM(nn.Module):
         return embeddings
 
     def hidden(
-        self, embeddings: Tensor, lengths: Tensor, *, causal: bool = True, positions: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        lengths: Tensor,
+        *,
+        causal: bool = True,
+        positions: Tensor | None = None,
+        into: tuple[KVCache, Tensor] | None = None,
     ) -> Tensor:
         """Hidden states after the last norm: embeddings [B, L, H] as from `embed`, lengths [B] -> [B, L, H].
 
         Positions [B, L] count from 0 unless given. What lies past a row's length is never seen, even when it is NaN.
+        Keys and values are kept `into` slots [B] of a cache, of which others may be in use.
         """
         steps = torch.arange(embeddings.shape[1], device=embeddings.device)
         # A row of length 0 still sees position 0 (a zero): a softmax over nothing would be NaN.
@@ -181,36 +170,27 @@ class GraniteLM(nn.Module):
         mask: Mask = there & (steps <= steps[:, None]) if causal else there  # [B, 1, 1 or L, L]
         if not causal and embeddings.device.type == "cpu" and not torch.is_grad_enabled():
             mask = seen.tolist()  # less to compute, and one row after the other costs nothing here
-        places = steps.expand(embeddings.shape[:2]) if positions is None else positions
-        return self._run(embeddings, lengths, places, mask)
+        places = steps.expand(embeddings.shape[:2])
+        x = embeddings.masked_fill((steps >= lengths[:, None])[..., None], 0.0)
+        kept = None if into is None else (into[0], into[1][:, None], places, 0)
+        return self._run(x, places if positions is None else positions, mask, kept)
 
-    def extend(self, embeddings: Tensor, lengths: Sequence[int], cache: KVCache) -> Tensor:
-        """Read on from where the cache ends, the causal `hidden` in pieces: embeddings [B, L, H] -> [B, L, H].
+    def advance(self, embeddings: Tensor, positions: Tensor, places: Tensor, visible: Tensor, cache: KVCache) -> Tensor:
+        """Read L new tokens in each of the first B slots of a cache: embeddings [B, L, H] -> [B, L, H].
 
-        Row b has `lengths[b]` new positions, which the cache then holds too; a new cache has rows without any.
+        They have rotary positions [B, L], are kept in `places` [B, L], and see the places [B, L, S] that are True. So
+        the texts of a beam can share one slot as the branches of a tree: nothing moves when they are reordered.
         """
-        B, L, _ = embeddings.shape
-        before = cache.lengths or [0] * B
-        cache.lengths = [old + new for old, new in zip(before, lengths, strict=True)]
-        seen = max(before) + L
-        cache.written = max(cache.written, seen)
-        assert seen <= cache.keys.shape[3], f"{seen} positions do not fit a cache of {cache.keys.shape[3]}"
-        seen += -seen % KEYS
-        device = embeddings.device
-        starts, counts = torch.tensor([before, list(lengths)]).to(device, non_blocking=True)
-        places = starts[:, None] + torch.arange(L, device=device)  # [B, L]
-        mask = (torch.arange(seen, device=device) <= places[..., None])[:, None]  # [B, 1, L, seen]
-        pasts = [(keys[:B], values[:B], places, seen) for keys, values in zip(cache.keys, cache.values, strict=True)]
-        return self._run(embeddings, counts, places, mask, pasts)
+        slots = torch.arange(len(embeddings), device=embeddings.device)[:, None]
+        return self._run(embeddings, positions, visible[:, None], (cache, slots, places, visible.shape[-1]))
 
     def _run(
-        self, embeddings: Tensor, lengths: Tensor, places: Tensor, mask: Mask, pasts: Sequence[Past] | None = None
+        self, embeddings: Tensor, positions: Tensor, mask: Mask, kept: tuple[KVCache, Tensor, Tensor, int] | None = None
     ) -> Tensor:
-        valid = torch.arange(embeddings.shape[1], device=embeddings.device) < lengths[:, None]  # [B, L]
-        x = embeddings.masked_fill(~valid[..., None], 0.0) * self.config.embedding_multiplier
-        cos, sin = rotation(places, self.config.head_dim, self.config.rope_theta, self.config.yarn)
+        x = embeddings * self.config.embedding_multiplier
+        cos, sin = rotation(positions, self.config.head_dim, self.config.rope_theta, self.config.yarn)
         for number, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, mask, pasts[number] if pasts else None)
+            x = layer(x, cos, sin, mask, (kept[0].keys[number], kept[0].values[number], *kept[1:]) if kept else None)
         return self.model.norm(x)  # [B, L, H]
 
     def logits(self, hidden: Tensor) -> Tensor:

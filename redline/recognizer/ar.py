@@ -1,13 +1,13 @@
 """AR and Plus: the language model answers a prompt that holds the audio.
 
-A batch has one encoder pass, one prefill and one decode loop, whatever is asked of each of its clips; where the
-encoder's draft is the text, or speakers are told apart by their embeddings, the language model reads nothing.
+A batch has one encoder pass, whatever is asked of each of its clips; where the encoder's draft is the text, or speakers
+are told apart by their embeddings, the language model reads nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,7 +19,7 @@ from redline.decoding.ngram import NgramLM
 from redline.decoding.speculative import SpeculativeOptions
 from redline.diarize.cluster import ClusterOptions
 from redline.diarize.embedder import SpeakerEmbedder
-from redline.errors import UnsupportedTaskError
+from redline.errors import RedlineError, UnsupportedTaskError
 from redline.models.ar import ArModel
 from redline.prompts import PromptRequest, PromptTemplate
 from redline.recognizer.ar_batch import (
@@ -29,11 +29,14 @@ from redline.recognizer.ar_batch import (
     WORDS_BUDGET,
     ArBatch,
     ArRow,
+    Decoding,
     TaskPlan,
 )
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
+
+Begun = list[Hypothesis | RedlineError | ArRow]
 
 
 class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
@@ -62,6 +65,8 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
         """
         super().__init__(model, tokenizer, name, model.config.languages)
         text, audio = model.config.text, model.config.audio_token_index
+        self.decoders: Callable[[Sequence[Decoding]], None] | None = None
+        """Writes texts to their end (`redline.engine.decoder.Decoders`)."""
         self.template = template
         self.options = GenerateOptions(
             text.eos_token_id, beams, temperature, suppress=(audio,), other_eos_ids=text.other_eos_token_ids
@@ -138,9 +143,21 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
             return None
         return ArRow(clip, plan, self.measure(clip, "ar"))
 
+    def begin(self, requests: Sequence[Request]) -> Begun:
+        """One encoder pass: an answer to each request, or a row with a `decoding` for `decoders` to write."""
+        return self.in_batches(requests, self._begun)
+
     @torch.inference_mode()
+    def _begun(self, requests: Sequence[Request], rows: Sequence[ArRow | None]) -> Begun:
+        spoken = [row for row in rows if row is not None]
+        given = iter(ArBatch(self, spoken).begun() if spoken else ())
+        return [Hypothesis("") if row is None else next(given) for row in rows]
+
     def answer(self, requests: Sequence[Request], rows: Sequence[ArRow | None]) -> Answers:
         """The answers to a batch; one encoder pass, one prefill and one decode loop for all of them."""
-        spoken = [row for row in rows if row is not None]
-        answers = iter(ArBatch(self, spoken).answers() if spoken else ())
-        return [Hypothesis("") if row is None else next(answers) for row in rows]
+        begun = self._begun(requests, rows)
+        texts = [row.decoding for row in begun if isinstance(row, ArRow) and row.decoding is not None]
+        if texts:
+            assert self.decoders is not None, "`load_model` gives a recognizer its decoders"
+            self.decoders(texts)
+        return [row.answer() if isinstance(row, ArRow) else row for row in begun]

@@ -1,4 +1,4 @@
-"""One batch of an AR or Plus model: encoder pass, drafts, prefill, decode loop, diarization, word times."""
+"""One batch of an AR or Plus model: encoder pass, drafts, prompts, diarization, word times."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from redline import prompts
 from redline.decoding import speculative
-from redline.decoding.generate import Generation, Search, clip_seed, decode, token_budget
+from redline.decoding.generate import Generation, Search, clip_seed, token_budget
 from redline.decoding.repetition import repetitions
 from redline.decoding.tags import NO_SPEAKER, parse_tagged, speaker_turns, strip_cyclic, strip_tags
 from redline.decoding.word_times import LazyWordTimes, decode_characters, scored_word_times, timing_notices
 from redline.diarize.cluster import assign_speakers, name_speakers
 from redline.diarize.embedder import is_narrow
+from redline.errors import RedlineError
 from redline.models.conformer import EncoderOutput
 from redline.models.draft_head import LOGIT_ROWS
 from redline.punctuation import restore_casing
@@ -75,6 +76,18 @@ class TaskPlan:
 
 
 @dataclass(eq=False)
+class Decoding:
+    """A text that the language model has to write: its prompt, the draft that is read along, and its search."""
+
+    prompt: list[int]
+    """Ids, with a placeholder for each audio embedding."""
+    audio: Tensor  # [S, H]
+    draft: list[int]
+    search: Search
+    accepted: float | None = None
+
+
+@dataclass(eq=False)
 class ArRow:
     """One clip on its way through a batch."""
 
@@ -82,43 +95,58 @@ class ArRow:
     plan: TaskPlan
     features: Tensor  # [T, 160]
     place: int = 0
+    batch: ArBatch | None = None
     transcript: str | None = None
     """What the encoder alone hears, where it was asked."""
     draft: list[int] = field(default_factory=list)
     """Ids of the transcript that the language model is shown, or not even asked about."""
     accepted: float | None = None
     generation: Generation | None = None
+    decoding: Decoding | None = None
 
     @property
     def prefix(self) -> str:
         return self.plan.task.prefix or ""
 
+    @torch.inference_mode()
+    def answer(self) -> Hypothesis | RedlineError:
+        """The answer, once the text is written."""
+        assert self.batch is not None
+        return self.batch.answers([self])[0]
+
 
 class ArBatch:
-    """Clips that share an encoder pass, a prefill and a decode loop, whatever is asked of each."""
+    """Clips that share an encoder pass, whatever is asked of each; where there is a `decoding`, it is to be written."""
 
     def __init__(self, recognizer: ArRecognizer, rows: Sequence[ArRow]) -> None:
         self.recognizer, self.model, self.tokenizer = recognizer, recognizer.model, recognizer.tokenizer
         self.device, self.dtype = recognizer.device, recognizer.dtype
-        self.rows = [replace(row, place=place) for place, row in enumerate(rows)]
+        self.rows = [replace(row, place=place, batch=self) for place, row in enumerate(rows)]
         self.encoded = recognizer.encode([row.features for row in self.rows])
         recognizer.check_numbers(self.encoded)
-
-    def answers(self) -> Answers:
-        """The answer to each row."""
-        drafts = self.recognizer.drafts
+        drafts = recognizer.drafts
         drafted = [row for row in self.rows if drafts is not None and row.plan.is_drafted]
         self._transcribe([*drafted, *(row for row in self.rows if row.plan.by_embedding)])
         for row in drafted:
             row.draft = self.tokenizer.encode(row.transcript or "")
         for row in self._trusted(drafted):
             row.generation, row.accepted = Generation(tuple(row.draft), "end", ()), float(bool(row.draft))
-        self._generate([row for row in self.rows if row.generation is None and not row.plan.by_embedding])
+        self._ask([row for row in self.rows if row.generation is None and not row.plan.by_embedding])
+
+    def begun(self) -> list[Hypothesis | RedlineError | ArRow]:
+        """The answer to each row, or the row where it waits for the language model."""
+        answers = iter(self.answers([row for row in self.rows if row.decoding is None]))
+        return [next(answers) if row.decoding is None else row for row in self.rows]
+
+    def answers(self, rows: Sequence[ArRow]) -> Answers:
+        """The answers to some rows, whose texts are written."""
         answers: Answers = []
-        for row in self.rows:
+        for row in rows:
+            if row.decoding is not None and row.generation is None:
+                row.generation, row.accepted = row.decoding.search.best, row.decoding.accepted
             overflows = row.generation is not None and row.generation.stop == "overflow"
             answers.append(overflow_error(self.dtype) if overflows else self._read(row))
-        return self._timed(answers)
+        return self._timed(rows, answers)
 
     def _encoded(self, rows: Sequence[ArRow]) -> EncoderOutput:
         """What the encoder knows about some of the rows."""
@@ -158,17 +186,13 @@ class ArBatch:
 
     # ---- answers: what the language model writes
 
-    def _generate(self, rows: Sequence[ArRow]) -> None:
-        """Let the language model answer each row's prompt, in which its draft is read together with it.
-
-        Decoding goes on behind what is accepted of each draft.
-        """
+    def _ask(self, rows: Sequence[ArRow]) -> None:
+        """What the language model has to read for each row, and how much it may write."""
         if not rows:
             return
         model, options = self.model, self.recognizer.options
         audio, counts = model.embed_audio(self._encoded(rows))
-        asked, drafts, searches = [], [], []
-        for at, (row, count) in enumerate(zip(rows, counts.tolist(), strict=True)):
+        for own, row, count in zip(audio, rows, counts.tolist(), strict=True):
             prompt = prompts.with_audio(row.plan.prompt, model.config.audio_token_index, count)
             budget = token_budget(row.clip.duration, row.plan.budget.max_per_s)
             budget = max(0, min(budget, model.config.text.positions - len(prompt)))
@@ -177,30 +201,7 @@ class ArBatch:
             def oracle(unit: Sequence[int], row: ArRow = row) -> int:
                 return repetitions(strip_cyclic(self.tokenizer.decode(unit)), self._transcript(row))
 
-            searches.append(Search(at, budget, options, oracle, seed))
-            asked.append(prompt)
-            drafts.append(row.draft[:budget])
-        whole = [[*prompt, *draft] for prompt, draft in zip(asked, drafts, strict=True)]
-        ends = [len(prompt) + search.budget for prompt, search in zip(asked, searches, strict=True)]
-        cache = model.cache(len(rows) * options.beams, max(*ends, *map(len, whole)) + 1)
-        hidden = model.prefill(whole, audio, cache)  # [B, L, H]
-        for at, (row, draft, search) in enumerate(zip(rows, drafts, searches, strict=True)):
-            count = self._verify(hidden[at, len(asked[at]) - 1 :], draft, search)
-            cache.lengths[at] = len(asked[at]) + count
-            row.accepted = round(count / len(draft), 3) if draft else None
-        last = hidden[range(len(rows)), [length - 1 for length in cache.lengths]]
-        logits = model.language_model.logits(last)
-        generations = decode(searches, logits, lambda ids, parents: model.step(ids, parents, cache))
-        for row, generation in zip(rows, generations, strict=True):
-            row.generation = generation
-
-    def _verify(self, hidden: Tensor, draft: Sequence[int], search: Search) -> int:
-        """How many tokens of a draft stand, by the hidden states [K or more, H] that predict them."""
-        if not draft or self.recognizer.drafts is None:
-            return 0
-        logits = self.model.language_model.logits(hidden[: len(draft)])
-        ids = torch.tensor(draft, device=self.device)
-        return speculative.verify(search, draft, speculative.judge(logits, ids, search.options), self.recognizer.drafts)
+            row.decoding = Decoding(prompt, own[:count], row.draft[:budget], Search(0, budget, options, oracle, seed))
 
     def _read(self, row: ArRow) -> Hypothesis:
         """What an answer says, its tags read; times that only the encoder knows are not in it yet."""
@@ -239,32 +240,32 @@ class ArBatch:
 
     # ---- times and speakers: what only the encoder's frames and the sound tell
 
-    def _timed(self, answers: Answers) -> Answers:
+    def _timed(self, rows: Sequence[ArRow], answers: Answers) -> Answers:
         """Answers with the times that were asked for, where the model has not written them itself, or will be."""
         frame_s = self.model.config.encoder.frame_s
         frames: list[int] = self.encoded.lengths.tolist()
-        texts: dict[int, str] = {}
-        for row, answer in zip(self.rows, answers, strict=True):
+        texts: dict[int, str] = {}  # by index
+        for at, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             task, prefix = row.plan.task, strip_tags(row.prefix)
             if not isinstance(answer, Hypothesis) or row.plan.writes_times or task.name == "translate":
                 continue  # nobody said the words of a translation
             if row.plan.by_embedding:
                 given = self._given(row)
-                texts[row.place] = " ".join([*(word for word, _ in given), *answer.text.split()[len(given) :]])
+                texts[at] = " ".join([*(word for word, _ in given), *answer.text.split()[len(given) :]])
             elif task.speakers or task.words:  # turns begin with those of the prefix
-                texts[row.place] = answer.text if task.speakers else f"{prefix} {answer.text}"
+                texts[at] = answer.text if task.speakers else f"{prefix} {answer.text}"
             else:
                 logits = self.encoded.char_logits[row.place, : frames[row.place]]
-                answers[row.place] = replace(answer, timing=LazyWordTimes(answer.text, logits, frame_s, prefix))
+                answers[at] = replace(answer, timing=LazyWordTimes(answer.text, logits, frame_s, prefix))
         if texts:
-            at = list(texts)
-            logits, lengths = self.encoded.char_logits[at], self.encoded.lengths[at]
+            places = [rows[at].place for at in texts]
+            logits, lengths = self.encoded.char_logits[places], self.encoded.lengths[places]
             times = scored_word_times(list(texts.values()), logits, lengths, frame_s)
-            for place, (words, score) in zip(at, times, strict=True):
-                answer = answers[place]
+            for at, (words, score) in zip(texts, times, strict=True):
+                answer = answers[at]
                 if isinstance(answer, Hypothesis):
-                    add = self._diarized if self.rows[place].plan.by_embedding else self._aligned
-                    answers[place] = add(self.rows[place], answer, words, score)
+                    add = self._diarized if rows[at].plan.by_embedding else self._aligned
+                    answers[at] = add(rows[at], answer, words, score)
         return answers
 
     def _aligned(self, row: ArRow, answer: Hypothesis, words: Sequence[Word], score: float) -> Hypothesis:

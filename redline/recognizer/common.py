@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from redline import features, prompts
 from redline.audio.levels import levelled
 from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
-from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
+from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError, is_memory_error
 from redline.models.conformer import EncoderOutput
 from redline.threads import check_fork
 from redline.tokenizer import Tokenizer
@@ -24,6 +24,7 @@ from redline.types import ClipLimits, Hypothesis, Request, Task, Waveform
 _log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=nn.Module)
 _P = TypeVar("_P")
+_A = TypeVar("_A")
 Answers = list[Hypothesis | RedlineError]
 MAX_DRAFT_CLIP_S = 30.0
 """The longest clip of which the encoder's draft is the text, or is edited."""
@@ -53,13 +54,19 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
         """The answers to a batch."""
 
     def recognize(self, requests: Sequence[Request]) -> Answers:
-        """One answer per request, in order, and one pass of each network for all of them.
+        """One answer per request, in order, and one pass of each network for all of them."""
+        return self.in_batches(requests, self.answer)
+
+    def in_batches(
+        self, requests: Sequence[Request], answer: Callable[[Sequence[Request], Sequence[_P]], Sequence[_A]]
+    ) -> list[_A | RedlineError]:
+        """What `answer` gives to each request, or its error.
 
         `AudioError` for samples that are no numbers, `UnsupportedTaskError` for a task that `limits` refuses, and
         `RecognitionError` where the model leaves the numbers of its precision or memory runs out: a batch that fails
         is halved until the error is that of one request.
         """
-        answers: dict[int, Hypothesis | RedlineError] = {}
+        answers: dict[int, _A | RedlineError] = {}
         prepared: dict[int, _P] = {}
         for place, request in enumerate(requests):
             try:
@@ -72,7 +79,7 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
             batch = [requests[place] for place in places]
             try:
                 with memory_errors([request.clip for request in batch]):
-                    answers.update(zip(places, self.answer(batch, [prepared[at] for at in places]), strict=True))
+                    answers.update(zip(places, answer(batch, [prepared[at] for at in places]), strict=True))
             except RedlineError as error:
                 _log.debug("%d clips failed", len(places), exc_info=error)
                 if len(places) == 1:
@@ -142,8 +149,7 @@ def memory_errors(clips: Sequence[Waveform]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # Memory of the CPU has no error of its own in PyTorch.
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+        if not is_memory_error(error):
             raise
         seconds = sum(clip.duration for clip in clips)
         raise RecognitionError(

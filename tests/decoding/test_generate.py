@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redline.decoding.generate import GenerateOptions, Generation, Search, decode, generate, pick, token_budget
+from redline.decoding.generate import GenerateOptions, Generation, Search, Step, decode, pick, token_budget
 from redline.decoding.repetition import RepetitionOptions, repetition_start, repetitions
 from redline.errors import ConfigError
 
@@ -38,22 +38,24 @@ def recent(history: History) -> Tensor:
 
 
 class Toy:
-    """A language model whose key-value cache is the list of the rows' histories; it counts the rows that move."""
+    """A language model that remembers the rows' histories."""
 
     def __init__(self, prompts: Sequence[int], logits: Callable[[History], Tensor] = whole) -> None:
         self.histories: list[History] = [(prompt,) for prompt in prompts]
         self.logits = logits
         self.sizes: list[int] = []
-        self.moved = 0
 
     def read(self) -> Tensor:
         return torch.stack([self.logits(history) for history in self.histories])
 
     def step(self, ids: Sequence[int], parents: Sequence[int]) -> Tensor:
-        self.moved += sum(place != parent for place, parent in enumerate(parents))
         self.histories = [(*self.histories[parent], id) for parent, id in zip(parents, ids, strict=True)]
         self.sizes.append(len(ids))
         return self.read()
+
+
+def generate(logits: Tensor, step: Step, budgets: Sequence[int], options: GenerateOptions) -> list[Generation]:
+    return decode([Search(row, budget, options) for row, budget in enumerate(budgets)], logits, step)
 
 
 def run(
@@ -118,12 +120,6 @@ def test_finished_rows_leave_the_batch() -> None:
     results = generate(toy.read(), toy.step, [3, 0, 1, 6], OPTIONS)
     lengths = [len(row.ids) + (row.stop == "end") for row in results]
     assert toy.sizes == [sum(length > step for length in lengths) for step in range(1, max(lengths))]
-
-
-def test_a_row_that_leaves_moves_one_other_at_most() -> None:
-    toy, budgets = Toy(range(40), lambda history: whole(history) - 9 * torch.eye(V)[EOS]), list(range(1, 41))
-    generate(toy.read(), toy.step, budgets, GenerateOptions(EOS, loops=NO_LOOPS))
-    assert 0 < toy.moved < len(budgets)
 
 
 def test_a_row_whose_logits_are_no_numbers_ends_and_harms_only_itself() -> None:

@@ -55,7 +55,7 @@ def plain(
 def checked(search: Search, logits: Tensor, draft: Sequence[int], speculative: SpeculativeOptions) -> int:
     """How many tokens of a draft stand, given logits [K, V] or more rows."""
     ids = torch.tensor(draft, dtype=torch.int64)
-    return verify(search, draft, judge(logits[: len(draft)], ids, search.options), speculative)
+    return verify(search, draft, judge(logits[: len(draft)], ids, search.options).tolist(), speculative)
 
 
 def speculate(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from redline.models.ar import ArModel
+from tests.models.plain_steps import Reader
 
 FRAMES = (1, 14, 15, 41, 67)
 """Encoder frames of the clips: one, one less than a window, a window, more than two blocks of 20, and three."""
@@ -108,11 +109,10 @@ def prompts(model: ArModel) -> list[list[int]]:
 def generate(model: ArModel, features: Tensor, lengths: Tensor, asked: list[list[int]]) -> list[list[int]]:
     """Forty greedy tokens of every row, the end of text like any other; the placeholder is never one."""
     audio, _ = model.embed_audio(model.encode(features, lengths))
-    cache = model.cache(len(asked), max(map(len, asked)) + STEPS)
-    hidden = model.prefill(asked, audio, cache)
-    rows = range(len(asked))
-    logits = model.language_model.logits(hidden[rows, [len(prompt) - 1 for prompt in asked]])
+    reader = Reader(model.language_model, len(asked), max(map(len, asked)) + STEPS)
+    hidden = reader.prefill(model, asked, audio)
+    logits = model.language_model.logits(hidden[range(len(asked)), [len(prompt) - 1 for prompt in asked]])
     ids = [logits[:, :AUDIO].argmax(dim=-1).tolist()]
     while len(ids) < STEPS:
-        ids.append(model.step(ids[-1], rows, cache)[:, :AUDIO].argmax(dim=-1).tolist())
+        ids.append(reader.step(ids[-1])[:, :AUDIO].argmax(dim=-1).tolist())
     return [list(row) for row in zip(*ids, strict=True)]

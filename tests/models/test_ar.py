@@ -15,6 +15,7 @@ from redline.features import pad
 from redline.models.ar import ArModel
 from redline.models.granite import KVCache
 from tests.models.ar_referee import AUDIO, FRAMES, KINDS, STEPS, clips, generate, prompts, referee
+from tests.models.plain_steps import Reader
 
 
 @pytest.mark.parametrize("clip", range(len(FRAMES)))
@@ -91,14 +92,13 @@ def test_reading_in_pieces_equals_reading_at_once(pair: tuple[Any, ArModel]) -> 
     embeddings = torch.randn(3, 23, ours.config.text.hidden_size, generator=generator)
     lengths = torch.tensor([23, 9, 17])
     whole = lm.hidden(embeddings, lengths)
-    cache = KVCache(ours.config.text, 3, 30)
+    reader = Reader(lm, 3, 30)
     pieces: list[list[Tensor]] = [[], [], []]
     for start, end in ((0, 5), (5, 6), (6, 14), (14, 23)):
         new = (lengths.clamp(max=end) - start).clamp(min=0).tolist()
-        hidden = lm.extend(embeddings[:, start:end], new, cache)
+        hidden = reader.extend(embeddings[:, start:end], new)
         for row, count in enumerate(new):
             pieces[row].append(hidden[row, :count])
-    assert cache.lengths == lengths.tolist()
     for row, length in enumerate(lengths.tolist()):
         torch.testing.assert_close(torch.cat(pieces[row]), whole[row, :length], atol=1e-5, rtol=1e-5)
 
@@ -122,29 +122,21 @@ def test_a_broken_neighbour_is_never_seen(pair: tuple[Any, ArModel]) -> None:
 
 
 @torch.no_grad()
-def test_rows_of_a_cache_can_be_dropped_doubled_and_moved(pair: tuple[Any, ArModel]) -> None:
+def test_branches_of_a_tree_in_one_slot_are_the_texts_that_they_continue(pair: tuple[Any, ArModel]) -> None:
+    """Two texts behind one prompt, their tokens at places by turns; each sees the prompt and itself."""
     _, ours = pair
-    wanted = generate(ours, *pad(clips()), prompts(ours))
-    audio, _ = ours.embed_audio(ours.encode(*pad(clips())))
-    for first, second in (([4, 1, 4], [0, 2, 1, 1]), ([0, 4, 2, 3], [3, 1, 2]), ([0, 1], [1]), ([1, 1, 1, 1, 1], [4])):
-        cache = ours.cache(len(FRAMES), max(map(len, prompts(ours))) + STEPS)
-        ours.prefill(prompts(ours), audio, cache)
-        tokens = ours.step([wanted[row][0] for row in first], first, cache).argmax(dim=-1).tolist()
-        assert tokens == [wanted[row][1] for row in first]
-        kept = [first[row] for row in second]
-        tokens = ours.step([wanted[row][1] for row in kept], second, cache).argmax(dim=-1).tolist()
-        assert tokens == [wanted[row][2] for row in kept]
-
-
-@torch.no_grad()
-def test_only_rows_that_change_places_are_copied_and_nothing_of_a_broken_one_is_left(pair: tuple[Any, ArModel]) -> None:
-    _, ours = pair
-    cache = ours.cache(3, 40)
-    hidden = torch.randn(3, 20, ours.config.text.hidden_size)
-    hidden[1] = torch.nan
-    ours.language_model.extend(hidden, [20, 20, 5], cache)
-    keys, place = cache.keys.clone(), cache.keys.data_ptr()
-    cache.select([0, 2])
-    assert cache.keys.data_ptr() == place and cache.lengths == [20, 5]
-    assert torch.equal(cache.keys[:, 0], keys[:, 0]) and torch.equal(cache.keys[:, 1], keys[:, 2])
-    assert cache.keys[:, :2].isfinite().all() and cache.values[:, :2].isfinite().all()
+    lm, prompt = ours.language_model, [7, 8, 20, 21, 9]
+    branches = [[11, 12, 13], [14, 15, 16]]
+    cache = KVCache(lm.config, 1, 40, lm.model.embed_tokens.weight)
+    nothing = torch.zeros(1, 1, ours.config.text.hidden_size)
+    ours.prefill([prompt], nothing, cache, torch.tensor([0]))
+    visible = (torch.arange(512) < len(prompt)).expand(1, 2, -1).clone()
+    for step, ids in enumerate(zip(*branches, strict=True)):
+        places = torch.tensor([[len(prompt) + 2 * step, len(prompt) + 2 * step + 1]])
+        visible.scatter_(2, places[..., None], True)
+        positions = torch.full((1, 2), len(prompt) + step)
+        hidden = lm.advance(lm.embed(torch.tensor([ids])), positions, places, visible, cache)
+        for branch, text in enumerate(branches):
+            whole, _ = ours.embed([[*prompt, *text[: step + 1]]], nothing)
+            wanted = lm.hidden(whole, torch.tensor([whole.shape[1]]))[0, -1]
+            torch.testing.assert_close(hidden[0, branch], wanted, atol=1e-5, rtol=1e-5)

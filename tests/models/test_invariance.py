@@ -20,11 +20,11 @@ from redline.errors import RedlineError
 from redline.models import invariant
 from redline.models.ar import ArModel
 from redline.models.ctc import CtcModel
-from redline.models.granite import KVCache
 from redline.models.nar import NarModel
 from redline.types import SAMPLE_RATE, Task, Waveform
 from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_ar_config, tiny_config
 from tests.model_configs import tiny_ctc_config
+from tests.models.plain_steps import Reader
 
 PACKAGE = Path(redline.__file__).parent
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -313,35 +313,33 @@ def test_a_token_read_alone_is_as_in_a_prefill(dtype: torch.dtype) -> None:
     ids = torch.randint(8, 90, (3, 60))
     rows = ids.tolist()
     nothing = torch.zeros(3, 1, model.config.text.hidden_size, dtype=dtype)
-    whole = model.language_model.logits(model.prefill(rows, nothing, model.cache(3, 60)))
+    whole = model.language_model.logits(Reader(model.language_model, 3, 60).prefill(model, rows, nothing))
     for row in range(3):
-        cache = model.cache(1, 60)
-        hidden = model.prefill([rows[row][:20]], nothing[:1], cache)
+        reader = Reader(model.language_model, 1, 60)
+        hidden = reader.prefill(model, [rows[row][:20]], nothing[:1])
         steps = [model.language_model.logits(hidden[:, -1])]
-        steps += [model.step([rows[row][at]], [0], cache) for at in range(20, 60)]
+        steps += [reader.step([rows[row][at]]) for at in range(20, 60)]
         assert torch.equal(torch.cat(steps), whole[row, 19:])
 
 
 @PRECISIONS
 @torch.inference_mode()
-def test_rows_that_leave_or_move_change_no_bit_of_those_that_stay(dtype: torch.dtype) -> None:
+def test_rows_that_leave_change_no_bit_of_those_that_stay(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = ArModel(tiny_ar_config()).eval().to(dtype)
     ids = torch.randint(8, 90, (4, 30)).tolist()
     lengths = [12, 9, 15, 3]
     nothing = torch.zeros(4, 1, model.config.text.hidden_size, dtype=dtype)
-    together = model.cache(4, 700)
-    hidden = model.prefill([row[:length] for row, length in zip(ids, lengths, strict=True)], nothing, together)
-    caches = [KVCache(model.config.text, 1, size, dtype=dtype) for size in (40, 600, 512, 90)]
+    together = Reader(model.language_model, 4, 700)
+    prompts = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+    hidden = together.prefill(model, prompts, nothing)
+    alone = [Reader(model.language_model, 1, size) for size in (40, 600, 512, 90)]
     for row, length in enumerate(lengths):
-        own = model.prefill([ids[row][:length]], nothing[:1], caches[row])
+        own = alone[row].prefill(model, [prompts[row]], nothing[:1])
         assert torch.equal(hidden[row, :length], own[0])
-    rows = [0, 1, 2, 3]
-    for at, left in ((15, [0, 1, 2, 3]), (16, [0, 3, 2]), (17, [0, 3, 2]), (18, [2, 3]), (19, [2])):
-        logits = model.step([ids[row][at] for row in left], [rows.index(row) for row in left], together)
-        alone = [model.step([ids[row][at]], [0], caches[row]) for row in left]
-        assert torch.equal(logits, torch.cat(alone))
-        rows = left
+    for at, left in ((15, 4), (16, 3), (17, 3), (18, 2), (19, 1)):
+        logits = together.step([ids[row][at] for row in range(left)])
+        assert torch.equal(logits, torch.cat([alone[row].step([ids[row][at]]) for row in range(left)]))
 
 
 # What comes out

@@ -10,8 +10,9 @@ import torch
 
 from redline.errors import ConfigError
 from redline.models.config import LMConfig
-from redline.models.granite import GraniteLM, KVCache
+from redline.models.granite import GraniteLM
 from redline.models.rope import Yarn, rotation
+from tests.models.plain_steps import Reader
 
 PUBLISHED = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "rope_theta": 10_000}
 """What 2B-Plus v2610 asks for under `rope_parameters`, and granite-speech-5.0-2b under `rope_scaling`."""
@@ -88,9 +89,9 @@ def test_logits_and_greedy_tokens_beyond_the_original_positions_equal_the_refere
     ids = torch.randint(2, SMALL["vocab_size"], (1, 4200), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = theirs(ids, logits_to_keep=150).logits[0]
-        cache = KVCache(ours.config, 1, 4300)
+        reader = Reader(ours, 1, 4300)
         for part in ids.split(1500, dim=1):  # in pieces, as a prompt and its draft are
-            hidden = ours.extend(ours.embed(part), [part.shape[1]], cache)
+            hidden = reader.extend(ours.embed(part), [part.shape[1]])
         logits = ours.logits(hidden[0, -150:])
         torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
         whole = ours.hidden(ours.embed(ids), torch.tensor([4200]))
@@ -98,8 +99,7 @@ def test_logits_and_greedy_tokens_beyond_the_original_positions_equal_the_refere
         generated = theirs.generate(ids, max_new_tokens=40, min_new_tokens=40, do_sample=False, eos_token_id=None)
         tokens = [logits[-1].argmax().view(1, 1)]
         while len(tokens) < 40:
-            hidden = ours.extend(ours.embed(tokens[-1]), [1], cache)
-            tokens.append(ours.logits(hidden[:, -1]).argmax(dim=-1)[:, None])
+            tokens.append(reader.step(tokens[-1][0].tolist()).argmax(dim=-1)[:, None])
         assert torch.cat(tokens, dim=1).tolist() == generated[:, 4200:].tolist()
         assert len(set(generated[0, 4200:].tolist())) > 5, "it says the same whatever it reads: the test proves nothing"
         ours.config = replace(ours.config, yarn=None)

@@ -17,9 +17,10 @@ from redline.decoding.generate import GenerateOptions, Generation
 from redline.decoding.repetition import RepetitionOptions
 from redline.decoding.speculative import SpeculativeOptions
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, save_embedder
+from redline.engine.decoder import Decoders
 from redline.features import clip_features
 from redline.recognizer import ArRecognizer
-from redline.recognizer.ar_batch import ArBatch, ArRow
+from redline.recognizer.ar_batch import ArBatch, ArRow, Decoding
 from redline.testing import tone
 from redline.types import SAMPLE_RATE, Waveform
 from tests.builders import tiny_ar_checkpoint
@@ -83,13 +84,14 @@ def says(monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[str]:
     asked: list[str] = []
     answers = iter(texts)
 
-    def generate(self: ArBatch, rows: Sequence[ArRow]) -> None:
-        for row in rows:
-            asked.append(self.tokenizer.decode(row.plan.prompt))
-            ids = tuple(self.tokenizer.encode(next(answers)))
-            row.generation = Generation(ids, "end", (-0.1,) * len(ids))
+    def write(self: Decoders, texts: Sequence[Decoding]) -> None:
+        tokenizer = self.recognizer.tokenizer
+        for text in texts:
+            asked.append(tokenizer.decode(text.prompt))
+            ids = tuple(tokenizer.encode(next(answers)))
+            text.search.live, text.search.ended = [], [(0.0, Generation(ids, "end", (-0.1,) * len(ids)))]
 
-    monkeypatch.setattr(ArBatch, "_generate", generate)
+    monkeypatch.setattr(Decoders, "__call__", write)
     return asked
 
 
@@ -101,15 +103,15 @@ class Script:
         self.end = recognizer.options.eos_id
         self.size = recognizer.model.config.text.vocab_size
         self.drafted = len(recognizer.tokenizer.encode(draft)) if recognizer.drafts else 0
+        lm = recognizer.model.language_model
         monkeypatch.setattr(recognizer.model, "prefill", self.prefill)
-        monkeypatch.setattr(recognizer.model, "step", self.step)
-        monkeypatch.setattr(recognizer.model.language_model, "logits", self.logits)
+        monkeypatch.setattr(lm, "advance", self.advance)
+        monkeypatch.setattr(lm, "logits", self.logits)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], audio: Tensor, cache: Any) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]], audio: Tensor, cache: Any, slots: Tensor) -> Tensor:
         """States [1, L, 1] that are the places in the script."""
         (prompt,) = prompts
         self.start = len(prompt) - self.drafted
-        cache.lengths = [len(prompt)]
         return (torch.arange(len(prompt)) - self.start + 1.0)[None, :, None]
 
     def logits(self, places: Tensor) -> Tensor:
@@ -117,6 +119,5 @@ class Script:
         ids = torch.tensor([*self.ids, *[self.end] * 1000])[at.clamp(min=0)]
         return F.one_hot(ids, self.size) * 20.0
 
-    def step(self, ids: Sequence[int], parents: Sequence[int], cache: Any) -> Tensor:
-        cache.lengths = [length + 1 for length in cache.lengths]
-        return self.logits(torch.tensor([[length - self.start] for length in cache.lengths]))
+    def advance(self, embeddings: Tensor, positions: Tensor, *rest: Any) -> Tensor:
+        return (positions - self.start + 1.0)[..., None]

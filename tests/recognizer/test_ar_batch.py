@@ -19,7 +19,7 @@ from redline.models.ar import ArModel
 from redline.recognizer import ArRecognizer
 from redline.testing import silence
 from redline.types import SAMPLE_RATE, Hypothesis, Request, Task, Waveform
-from tests.recognizer.ar_models import CLIPS, noise, recognizer_of, two_sounds
+from tests.recognizer.ar_models import CLIPS, recognizer_of, two_sounds
 
 DEMO = Path(__file__).parents[2] / "redline" / "assets" / "demo.flac"
 BASE = (
@@ -196,15 +196,3 @@ def test_exact_drafts_change_no_answer_of_a_mixed_batch(folders: dict[str, Path]
             answers.append([(hypothesis.text, hypothesis.warnings) for hypothesis in recognizer.recognize(requests)])  # type: ignore[union-attr]
         assert answers[0] == answers[1]
         assert any(notices for _, notices in answers[0]), "nothing goes in circles: the test proves nothing"
-
-
-def test_the_memory_of_the_cache_is_that_of_the_rows_that_need_it(folders: dict[str, Path]) -> None:
-    """A long answer to one clip costs no positions for a short one's neighbours beyond the longest of them."""
-    recognizer = recognizer_of(folders["granite_speech_plus"])
-    sizes: list[tuple[int, ...]] = []
-    cache = recognizer.model.cache
-    recognizer.model.cache = lambda rows, positions: sizes.append((rows, positions)) or cache(rows, positions)  # type: ignore[method-assign,func-returns-value]
-    recognizer.recognize([Request(noise(2.0, 1), Task()), Request(noise(0.5, 2), Task(prefix="so it is " * 20))])
-    ((rows, positions),) = sizes
-    prompts = [len(recognizer.plan(task).prompt) for task in (Task(), Task(prefix="so it is " * 20))]
-    assert rows == 2 and positions < sum(prompts)

@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redline import prompts
-from redline.decoding.generate import GenerateOptions, generate, token_budget
+from redline.decoding.generate import GenerateOptions, Search, token_budget
+from redline.engine.decoder import ContinuousDecoder
 from redline.features import FRAME_RATE, pad
 from redline.manifest import Utterance
 from redline.models.ar import ArModel
 from redline.prompts import PromptRequest, PromptTemplate
+from redline.recognizer.ar_batch import Decoding
 from redline.tokenizer import Tokenizer
 from redline.train.data.feature_cache import FeatureCache
 from redline.train.data.tasks import Asker, answer_of, slower
@@ -104,12 +106,11 @@ class AnswerObjective(TunedObjective):
         audio, counts = self.embed_audio(batch)
         prompted = self.with_audio(batch, counts)
         budgets = [2 * len(answer) + token_budget(0.0) for answer in batch.answers]
-        cache = model.cache(len(prompted), max(map(len, prompted)) + max(budgets) + 1)
-        hidden = model.prefill(prompted, audio, cache)
-        first = model.language_model.logits(hidden[range(len(prompted)), [len(prompt) - 1 for prompt in prompted]])
         options = GenerateOptions(model.config.text.eos_token_id, suppress=(model.config.audio_token_index,))
-        results = generate(first, lambda ids, parents: model.step(ids, parents, cache), budgets, options)
-        return [self.tokenizer.decode(result.ids).strip() for result in results]
+        rows = zip(prompted, audio, counts.tolist(), budgets, strict=True)
+        texts = [Decoding(prompt, own[:count], [], Search(0, budget, options)) for prompt, own, count, budget in rows]
+        ContinuousDecoder(model, options).write(texts)
+        return [self.tokenizer.decode(text.search.best.ids).strip() for text in texts]
 
 
 class Questions:
