@@ -2,8 +2,7 @@
 
 1. `trusted`: a draft whose every frame is certain is the text, and no language model runs.
 2. `judge`: the prefill reads the draft too, so its logits tell what the model would have written.
-3. `verify`: the tokens that stand begin the text; `generate.decode` goes on behind them, once the caller has cut its
-   key-value cache there.
+3. `verify`: the tokens that stand begin the text, and decoding goes on behind them.
 """
 
 from __future__ import annotations

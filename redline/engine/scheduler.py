@@ -50,8 +50,8 @@ class Decoder(Protocol):
         """Forget a text."""
         ...
 
-    def step(self) -> list[Any]:
-        """Write one token more of each text; returns the texts that have ended."""
+    def run(self, steps: int) -> list[Any]:
+        """So many tokens more of each text, or fewer, until one has ended; returns those that have."""
         ...
 
 
@@ -59,7 +59,7 @@ class ContinuousRecognizer(Recognizer, Protocol):
     """A recognizer that need not wait for the end of a batch."""
 
     decoders: Any
-    """Has `take() -> Decoder` and `give(decoder)`, for one caller at a time."""
+    """Has `take(workers) -> Decoder` and `give(decoder)`, for one caller at a time."""
 
     def begin(self, requests: Sequence[Request]) -> Sequence[_Answer | Written]:
         """An answer to each request, or what a decoder has to write for it."""
@@ -180,9 +180,8 @@ class Scheduler:
 
     def _go_on(self, ready: Sequence[_Queue], priority: int) -> None:
         """Let the next batch join the running decode, where nobody waits in front of it, and go on with that."""
-        decoder = self._decoder = self._decoder or self._continuous.decoders.take()
+        decoder = self._decoder = self._decoder or self._continuous.decoders.take(self.options.workers)
         assert decoder is not None
-        answered = self.answered
         try:
             if ready and decoder.wants(priority):
                 batch = self._batch(ready)
@@ -194,18 +193,15 @@ class Scheduler:
                         queue.account.served_s += request.clip.duration
                         self._written[begun.decoding] = queue, request, begun
                         decoder.join([begun.decoding], priority)
-            for _ in range(STEPS if self._written else 0):
-                for text in decoder.step():
-                    queue, request, written = self._written.pop(text)
-                    queue.waiting[request.id] = request  # until it is answered
-                    queue.account.served_s -= request.clip.duration
-                    try:
-                        outcome = written.answer()
-                    except RedlineError as error:
-                        outcome = error
-                    self._put(queue, request, outcome)
-                if self.answered > answered:
-                    break
+            for text in decoder.run(STEPS) if self._written else ():
+                queue, request, written = self._written.pop(text)
+                queue.waiting[request.id] = request  # until it is answered
+                queue.account.served_s -= request.clip.duration
+                try:
+                    outcome = written.answer()
+                except RedlineError as failure:
+                    outcome = failure
+                self._put(queue, request, outcome)
         except BaseException as error:
             alone = list(self._written.values())
             self._written, self._decoder = {}, None

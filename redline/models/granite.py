@@ -39,10 +39,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class KVCache:
-    """Key-value cache of a fixed number of slots, one for each text or beam of texts, and of places in each.
+    """Key-value cache of a fixed number of slots, each for a text or the texts of a beam, and of places in each.
 
-    The caller knows which are in use. What no text sees is written over, but a number that is none is seen through any
-    mask: a slot must hold numbers when somebody takes it.
+    A slot that somebody takes must hold numbers: one that is none is seen through any mask.
     """
 
     def __init__(self, config: LMConfig, slots: int, places: int, like: Tensor) -> None:
@@ -178,8 +177,8 @@ class GraniteLM(nn.Module):
     def advance(self, embeddings: Tensor, positions: Tensor, places: Tensor, visible: Tensor, cache: KVCache) -> Tensor:
         """Read L new tokens in each of the first B slots of a cache: embeddings [B, L, H] -> [B, L, H].
 
-        They have rotary positions [B, L], are kept in `places` [B, L], and see the places [B, L, S] that are True. So
-        the texts of a beam can share one slot as the branches of a tree: nothing moves when they are reordered.
+        They have rotary positions [B, L], are kept in `places` [B, L], and see the places [B, L, S] that are True, so
+        that the texts of a beam can share a slot as the branches of a tree.
         """
         slots = torch.arange(len(embeddings), device=embeddings.device)[:, None]
         return self._run(embeddings, positions, visible[:, None], (cache, slots, places, visible.shape[-1]))

@@ -65,8 +65,7 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
         """
         super().__init__(model, tokenizer, name, model.config.languages)
         text, audio = model.config.text, model.config.audio_token_index
-        self.decoders: Callable[[Sequence[Decoding]], None] | None = None
-        """Writes texts to their end (`redline.engine.decoder.Decoders`)."""
+        self.decoders: Callable[[Sequence[Decoding]], None] | None = None  # write texts to their end (`engine.decoder`)
         self.template = template
         self.options = GenerateOptions(
             text.eos_token_id, beams, temperature, suppress=(audio,), other_eos_ids=text.other_eos_token_ids
@@ -156,8 +155,6 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
     def answer(self, requests: Sequence[Request], rows: Sequence[ArRow | None]) -> Answers:
         """The answers to a batch; one encoder pass, one prefill and one decode loop for all of them."""
         begun = self._begun(requests, rows)
-        texts = [row.decoding for row in begun if isinstance(row, ArRow) and row.decoding is not None]
-        if texts:
-            assert self.decoders is not None, "`load_model` gives a recognizer its decoders"
-            self.decoders(texts)
+        assert self.decoders is not None, "`load_model` gives a recognizer its decoders"
+        self.decoders([row.decoding for row in begun if isinstance(row, ArRow) and row.decoding is not None])
         return [row.answer() if isinstance(row, ArRow) else row for row in begun]

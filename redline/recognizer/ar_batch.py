@@ -77,10 +77,10 @@ class TaskPlan:
 
 @dataclass(eq=False)
 class Decoding:
-    """A text that the language model has to write: its prompt, the draft that is read along, and its search."""
+    """A text that the language model has to write: its prompt, with a placeholder for each audio embedding, the draft
+    that is read along, and its search."""
 
     prompt: list[int]
-    """Ids, with a placeholder for each audio embedding."""
     audio: Tensor  # [S, H]
     draft: list[int]
     search: Search
@@ -135,15 +135,16 @@ class ArBatch:
 
     def begun(self) -> list[Hypothesis | RedlineError | ArRow]:
         """The answer to each row, or the row where it waits for the language model."""
-        answers = iter(self.answers([row for row in self.rows if row.decoding is None]))
-        return [next(answers) if row.decoding is None else row for row in self.rows]
+        rows, self.rows = self.rows, []  # each holds its batch until it is answered, and no longer
+        answers = iter(self.answers([row for row in rows if row.decoding is None]))
+        return [next(answers) if row.decoding is None else row for row in rows]
 
     def answers(self, rows: Sequence[ArRow]) -> Answers:
         """The answers to some rows, whose texts are written."""
         answers: Answers = []
         for row in rows:
             if row.decoding is not None and row.generation is None:
-                row.generation, row.accepted = row.decoding.search.best, row.decoding.accepted
+                row.generation, row.accepted, row.decoding = row.decoding.search.best, row.decoding.accepted, None
             overflows = row.generation is not None and row.generation.stop == "overflow"
             answers.append(overflow_error(self.dtype) if overflows else self._read(row))
         return self._timed(rows, answers)

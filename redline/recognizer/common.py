@@ -75,7 +75,9 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
             except RedlineError as error:
                 answers[place] = error
 
-        def attempt(places: list[int]) -> None:
+        batches = [list(prepared)] if prepared else []
+        while batches:
+            places = batches.pop(0)
             batch = [requests[place] for place in places]
             try:
                 with memory_errors([request.clip for request in batch]):
@@ -85,11 +87,8 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
                 if len(places) == 1:
                     answers[places[0]] = error
                 else:
-                    attempt(places[: len(places) // 2])
-                    attempt(places[len(places) // 2 :])
-
-        if prepared:
-            attempt(list(prepared))
+                    half = len(places) // 2
+                    batches[:0] = [places[:half], places[half:]]
         return [answers[place] for place in range(len(requests))]
 
     @property

@@ -54,6 +54,9 @@ class FakeDecoder:
         self.waiting.pop(text, None)
         self.inside = [each for each in self.inside if each is not text]
 
+    def run(self, steps: int) -> list[Text]:
+        return next((ended for _ in range(steps) if (ended := self.step())), [])
+
     def step(self) -> list[Text]:
         for text in sorted(self.waiting, key=lambda text: -self.waiting[text]):
             if len(self.inside) < self.rows + self.waiting[text]:
@@ -78,7 +81,8 @@ class Continuous(FakeRecognizer):
         self.taken: list[FakeDecoder] = []
         self.given: list[FakeDecoder] = []
 
-    def take(self) -> FakeDecoder:
+    def take(self, workers: int) -> FakeDecoder:
+        assert workers == 1
         self.taken.append(FakeDecoder(self.rows))
         return self.taken[-1]
 

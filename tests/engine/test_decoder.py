@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from redline.decoding.generate import GenerateOptions, Generation
 from redline.decoding.repetition import RepetitionOptions
 from redline.decoding.speculative import SpeculativeOptions
-from redline.engine.decoder import ContinuousDecoder, DecoderOptions, Lane
+from redline.engine.decoder import ContinuousDecoder
+from redline.engine.lane import DecoderOptions, Lane
 from redline.models.ar import ArModel
 from redline.models.invariant import KEYS
 from redline.recognizer.ar_batch import Decoding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from redline.decoding.speculative import SpeculativeOptions
 from redline.errors import AudioError, EmptyAudioError, RecognitionError, RedlineError, UnsupportedTaskError
 from redline.models.ar import ArModel
 from redline.recognizer import ArRecognizer
+from redline.recognizer.ar_batch import ArRow
 from redline.testing import silence
 from redline.types import SAMPLE_RATE, Hypothesis, Request, Task, Waveform
 from tests.recognizer.ar_models import CLIPS, recognizer_of, two_sounds
@@ -196,3 +199,22 @@ def test_exact_drafts_change_no_answer_of_a_mixed_batch(folders: dict[str, Path]
             answers.append([(hypothesis.text, hypothesis.warnings) for hypothesis in recognizer.recognize(requests)])  # type: ignore[union-attr]
         assert answers[0] == answers[1]
         assert any(notices for _, notices in answers[0]), "nothing goes in circles: the test proves nothing"
+
+
+def test_a_batch_is_forgotten_with_its_last_answer(folders: dict[str, Path]) -> None:
+    """Encoder states of hours would wait for the garbage collector, which does not know how large they are."""
+    recognizer = recognizer_of(folders["granite_speech_plus"], SpeculativeOptions("exact"))
+    gc.disable()
+    try:
+        rows = recognizer.begin(mixed(PLUS, CLIPS))
+        batch = weakref.ref(next(row.batch for row in rows if isinstance(row, ArRow)))
+        texts = [row.decoding for row in rows if isinstance(row, ArRow)]
+        assert recognizer.decoders is not None
+        recognizer.decoders(texts)  # type: ignore[arg-type]
+        for row in rows:
+            assert isinstance(row.answer() if isinstance(row, ArRow) else row, Hypothesis)
+        assert batch() is not None
+        del rows, row, texts
+        assert batch() is None
+    finally:
+        gc.enable()
