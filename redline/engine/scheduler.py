@@ -18,7 +18,7 @@ from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request
 _log = logging.getLogger(__name__)
 FILES, LIVE = 0, 1
 """Priorities: the higher goes first."""
-STEPS = 8
+RUN_STEPS = 8
 """Steps of a running decode until others have their turn, if nobody leaves it before."""
 _T = TypeVar("_T")
 _Answer = Hypothesis | RedlineError
@@ -139,7 +139,7 @@ class Scheduler:
     def step(self) -> bool:
         """Recognize one batch; False where no session has a request ready. Sessions that are done are forgotten.
 
-        Where requests join a running decode, they do so here, and it goes on until somebody leaves it, or for `STEPS`
+        Where requests join a running decode, they do so here, and it goes on until somebody leaves it, or for `RUN_STEPS`
         steps. Raises `RecognitionError` when the recognizer loses requests, and whatever is no `RedlineError` of a
         request, which loses none.
         """
@@ -193,7 +193,7 @@ class Scheduler:
                         queue.account.served_s += request.clip.duration
                         self._written[begun.decoding] = queue, request, begun
                         decoder.join([begun.decoding], priority)
-            for text in decoder.run(STEPS) if self._written else ():
+            for text in decoder.run(RUN_STEPS) if self._written else ():
                 queue, request, written = self._written.pop(text)
                 queue.waiting[request.id] = request  # until it is answered
                 queue.account.served_s -= request.clip.duration

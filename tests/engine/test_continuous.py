@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.engine.scheduler import FILES, LIVE, STEPS, Account, BatchOptions, Scheduler
+from redline.engine.scheduler import FILES, LIVE, RUN_STEPS, Account, BatchOptions, Scheduler
 from redline.errors import RecognitionError, RedlineError
 from redline.longform.session import Session
 from redline.testing import FakeRecognizer, tone
@@ -135,7 +135,7 @@ def test_requests_join_while_others_are_written_and_slots_stay_full() -> None:
         scheduler.submit(session(seconds))
     scheduler.run()
     (decoder,) = recognizer.taken
-    assert long.done and all(len(step) == 3 for step in decoder.steps[STEPS : STEPS + 16])
+    assert long.done and all(len(step) == 3 for step in decoder.steps[RUN_STEPS : RUN_STEPS + 16])
     assert recognizer.given == [decoder], "given back once nobody is in it"
 
 
@@ -171,7 +171,7 @@ def test_a_step_gives_others_their_turn() -> None:
     scheduler = Scheduler(recognizer)
     scheduler.submit(session(4.9))
     scheduler.step()
-    assert len(recognizer.taken[0].steps) == STEPS
+    assert len(recognizer.taken[0].steps) == RUN_STEPS
 
 
 def test_who_withdraws_leaves_the_decode() -> None:
