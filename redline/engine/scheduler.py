@@ -139,8 +139,8 @@ class Scheduler:
     def step(self) -> bool:
         """Recognize one batch; False where no session has a request ready. Sessions that are done are forgotten.
 
-        Where requests join a running decode, they do so here, and it goes on until somebody leaves it, or for `RUN_STEPS`
-        steps. Raises `RecognitionError` when the recognizer loses requests, and whatever is no `RedlineError` of a
+        Where requests join a running decode, they do so here, and it goes on for `RUN_STEPS`, or until somebody leaves
+        it. Raises `RecognitionError` when the recognizer loses requests, and whatever is no `RedlineError` of a
         request, which loses none.
         """
         busy = {queue.account for queue in self._queues if queue.waiting}
