@@ -23,11 +23,13 @@ _running, _threads = 0, 1
 """Calls that are no launches of others, and with how many threads the first of those that run began."""
 
 
-def run_launches(launch: Callable[[int], None], count: int, most: int | None = None) -> None:
+def run_launches(
+    launch: Callable[[int], None], count: int, most: int | None = None, *, is_sequential: bool = False
+) -> None:
     """Call `launch` with each number below `count`, in as many threads as PyTorch computes with, or `most`.
 
-    Each has its share of PyTorch's threads, and may call this again. Launches of one call must not depend on each
-    other. An error of one ends the others that have not begun, and is raised here.
+    Each has its share of PyTorch's threads, or one where `is_sequential`, and may call this again. Launches of one call
+    must not depend on each other. An error of one ends the others that have not begun, and is raised here.
     """
     share: int | None = getattr(_mine, "share", None)
     threads = share or _enter()
@@ -36,7 +38,7 @@ def run_launches(launch: Callable[[int], None], count: int, most: int | None = N
 
     def work() -> None:
         before = getattr(_mine, "share", None)
-        _mine.share = threads // callers
+        _mine.share = 1 if is_sequential else threads // callers
         torch.set_num_threads(_mine.share)
         try:
             with torch.inference_mode():

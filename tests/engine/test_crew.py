@@ -27,6 +27,12 @@ def test_every_launch_runs_once_alone_in_its_thread(threads: int) -> None:
     assert sorted(seen) == [(number, 1) for number in range(50)]
 
 
+def test_launches_that_are_sequential_have_one_thread_each(threads: int) -> None:
+    seen: list[int] = []
+    run_launches(lambda _: seen.append(torch.get_num_threads()), 1, is_sequential=True)
+    assert seen == [1]
+
+
 def test_launches_of_launches_share_what_their_caller_has(threads: int) -> None:
     seen: list[tuple[int, int, int]] = []
 

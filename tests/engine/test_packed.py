@@ -30,6 +30,10 @@ SHAPES = {
         num_layers=3, hidden_dim=32, num_heads=2, dim_head=16, context_size=16, max_pos_emb=20, output_dim=60,
         self_conditioning_layer=2, conv_kernel_size=5,
     ),
+    "blocks of 25": EncoderConfig(
+        num_layers=2, hidden_dim=96, num_heads=3, dim_head=8, context_size=25, max_pos_emb=32, output_dim=20,
+        self_conditioning_layer=1, bpe_output_dim=None, blank_token_id=0, conv_kernel_size=3,
+    ),
     "odd sizes": EncoderConfig(
         num_layers=2, hidden_dim=24, num_heads=3, dim_head=8, context_size=9, max_pos_emb=11, output_dim=7,
         self_conditioning_layer=1, bpe_output_dim=None, blank_token_id=0, conv_expansion_factor=1, conv_kernel_size=3,
@@ -93,6 +97,22 @@ def test_a_clip_has_the_same_bits_alone_as_in_any_mix(name: str, dtype: torch.dt
             assert int(together.lengths[row]) == length
             for ours, single in zip(parts(together), parts(alone[number]), strict=True):
                 assert torch.equal(ours[row, :length], single[0, :length])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", ["published", "blocks of 25"])
+def test_a_clip_has_the_same_bits_whatever_share_of_the_threads_its_launch_has(name: str, threads: int) -> None:
+    packed = PackedEncoder(encoder(name))
+    clip, *others = clips((21, 300, 200), 160)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = packed([clip])  # one launch, which all threads share
+        together = packed([*others, clip])
+    finally:
+        torch.set_num_threads(before)
+    for ours, single in zip(parts(together), parts(alone), strict=True):
+        assert torch.equal(ours[2, :21], single[0, :21])
 
 
 def test_a_clip_that_is_no_number_harms_only_itself() -> None:
