@@ -15,6 +15,7 @@ from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
 from redline.engine.decoder import Decoders
+from redline.engine.int8 import into_precision, stored
 from redline.engine.scheduler import BatchOptions
 from redline.engine.twins import Engine, editor_twin, encoder_twin
 from redline.errors import RedlineError
@@ -55,18 +56,18 @@ def load_model(
     """Load a bundled model, a folder or a hub id.
 
     `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default bfloat16
-    on CUDA, and on CPUs with AMX for models that draft and edit, else float32. `draft_lm` is the n-gram LM of shallow
-    fusion in the draft: the checkpoint's "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of
-    your own. With `effort` "draft" the encoder's draft is the text and nothing else is computed: fast, without
-    capitals, and with more errors. `engine` "packed" is the fast twin of the networks on CPUs and CUDA ("auto" takes it
-    where it is), "compiled" the same on CUDA with compiled layers, which takes a minute at first, and "plain" the
-    readable networks. With `punctuate` words get capitals and marks, where the model has learned them. For
-    models that answer prompts `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip
-    depends on the seed and its sound, not on its place among others), and `drafts` how a draft of the encoder is
-    verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the
-    checkpoint's "own" config says: trust or exact. `threads` compute, for the whole process; by default PyTorch's
-    number, but never more than this process may use. Raises `CheckpointError` when it is not a checkpoint this package
-    knows.
+    on CUDA, and on CPUs with AMX for models that draft and edit, else float32; "int8", on CPUs, has weights of half the
+    size of bfloat16. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's "own" if it has one,
+    "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `effort` "draft" the encoder's draft is the
+    text and nothing else is computed: fast, without capitals, and with more errors. `engine` "packed" is the fast twin
+    of the networks on CPUs and CUDA ("auto" takes it where it is), "compiled" the same on CUDA with compiled layers,
+    which takes a minute at first, and "plain" the readable networks. With `punctuate` words get capitals and marks,
+    where the model has learned them. For models that answer prompts `beams`, `temperature` and `seed` say how tokens
+    are chosen (what is drawn for a clip depends on the seed and its sound, not on its place among others), and `drafts`
+    how a draft of the encoder is verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the draft is
+    the text), "none", or as the checkpoint's "own" config says: trust or exact. `threads` compute, for the whole
+    process; by default PyTorch's number, but never more than this process may use. Raises `CheckpointError` when it is
+    not a checkpoint this package knows.
     """
     computing.check_fork()
     computing.use(threads)
@@ -78,7 +79,10 @@ def load_model(
     is_draft = effort == "draft" or ctc.is_ctc(folder)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
     if ar.is_ar(folder) and not is_draft:
-        model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, precision, draft_lm)
+        model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)
+        into_precision(precision, model)
+        if embedder is not None:
+            embedder.to(next(model.parameters()).dtype)
         config = model.config
         if drafts in ("fast", "trust") and model.draft_head is None:
             raise RedlineError(f"{name}: drafts is {drafts!r}, but it has no {DRAFT_HEAD} to write them; leave it out")
@@ -111,10 +115,12 @@ def load_model(
         if value != default:
             raise RedlineError(f"{name}: {option} is {value}, but {why}; leave it out")
     if is_draft:
-        drafting = _load_draft(folder, label, place, precision, draft_lm)
+        drafting = _load_draft(folder, label, place, stored(precision), draft_lm)
+        into_precision(precision, drafting.model, drafting.head)
         drafting.engine = encoder_twin(drafting.model, (), engine)
         return Transcriber(drafting, _OPTIONS, batch)
-    editor, nar_config, _ = nar.load_nar(folder, place, precision)
+    editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
+    into_precision(precision, editor)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate)
@@ -124,7 +130,7 @@ def load_model(
 
 
 def _load_draft(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, draft_lm: str | Path
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype | None, draft_lm: str | Path
 ) -> CtcRecognizer:
     """The encoder of any model; the rest of it is not kept."""
     if ctc.is_ctc(folder):
@@ -168,8 +174,7 @@ def pick_dtype(dtype: str | torch.dtype | None, place: torch.device, reads_promp
         is_fast = place.type == "cuda" or (place.type == "cpu" and computing.has_amx() and not reads_prompts)
         return torch.bfloat16 if is_fast else torch.float32
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if place.type != "cpu":
-        known["float16"] = torch.float16
+    known |= {"int8": torch.int8} if place.type == "cpu" else {"float16": torch.float16}
     if isinstance(dtype, torch.dtype):
         dtype = str(dtype).removeprefix("torch.")
     if dtype not in known:

@@ -57,7 +57,7 @@ def is_ar(folder: Path) -> bool:
 def load_ar(
     source: str | Path,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     draft_lm: str | Path = "own",
 ) -> ArCheckpoint:
     """Read a checkpoint: a folder, a hub id or a bundled name.

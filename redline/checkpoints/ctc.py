@@ -86,7 +86,7 @@ def read_ctc_config(values: Mapping[str, Any]) -> CtcConfig:
     return known(CtcConfig, derived | ours)
 
 
-def load_ctc(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CtcModel:
+def load_ctc(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = torch.float32) -> CtcModel:
     """Read a checkpoint's folder -> the model in eval mode; raises `CheckpointError`."""
     files = folders.headers(folder)
     promised = _canonical(folders.merged(files), folder)

@@ -136,14 +136,14 @@ def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tens
     return merged(files)
 
 
-def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype, folder: Path) -> dict[str, Tensor]:
-    """The tensors in one precision, integers as they are.
+def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None, folder: Path) -> dict[str, Tensor]:
+    """The tensors in one precision, by default each in its own; integers as they are.
 
     Raises `CheckpointError` where a number is beyond its range, and for a variance below 0, which has no root.
     """
-    converted = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    converted = {name: x.to(dtype) if dtype and x.is_floating_point() else x for name, x in tensors.items()}
     for name, tensor in converted.items():
-        narrows = tensor.is_floating_point() and torch.finfo(tensors[name].dtype).max > torch.finfo(dtype).max
+        narrows = tensor.is_floating_point() and torch.finfo(tensors[name].dtype).max > torch.finfo(tensor.dtype).max
         if narrows and not tensor_file.finite(tensor):
             raise CheckpointError(f"{folder}: {name} is beyond the range of {dtype}; choose bfloat16 or float32")
         if name.endswith(".running_var") and bool((tensor < 0).any()):

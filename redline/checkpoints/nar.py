@@ -41,7 +41,7 @@ PROJECTOR_NORM = re.compile(
 def load_nar(
     source: str | Path,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
 ) -> tuple[NarModel, NarConfig, Path]:
     """Read a checkpoint: a folder, a hub id or a bundled name -> the model in eval mode, its config and its folder.
 

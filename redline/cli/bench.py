@@ -46,7 +46,7 @@ def bench(
     values: dict[str, Any]
     notes = console.Notes()
     from redline.audio import load
-    from redline.engine.bench import BenchOptions, against_transformers, measure, measure_random_weights
+    from redline.engine.bench import BenchOptions, against_transformers, measure, measure_random_weights, precision_of
     from redline.load import load_model, pick_device, pick_dtype
     from redline.threads import use
 
@@ -86,7 +86,7 @@ def bench(
     if against == "transformers":
         recognizer: Any = loaded.recognizer
         with packages_of("test", "--against transformers"):
-            values["against"] = against_transformers(recognizer.dtype, options, say)
+            values["against"] = against_transformers(precision_of(recognizer), options, say)
     elif against is not None:
         rival = [part.replace("{audio}", str(source)) for part in shlex.split(against)]
         times: dict[str, list[float]] = {"redline": [], "rival": []}

@@ -44,6 +44,7 @@ def info(
 ) -> None:
     """Versions and devices, and with --model the facts of a model."""
     from redline.checkpoints.folder import bundled_names, resolve
+    from redline.engine.int8 import kernel
     from redline.load import pick_device
 
     facts = {
@@ -51,6 +52,7 @@ def info(
         "python": platform.python_version(),
         "torch": version("torch"),
         "device": str(pick_device(None)),
+        "int8": kernel(),
         "bundled models": ", ".join(bundled_names()) or "none",
     }
     if model is not None:

@@ -26,7 +26,7 @@ EncoderEngine = Annotated[
         help="Networks: packed (the fast twin), compiled (the same on CUDA, a minute at first), plain (readable).",
     ),
 ]
-Precision = Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16; default: the faster here.")]
+Precision = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or, on CPUs, int8.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]
 
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from redline.checkpoints.folder import NoInitialization
 from redline.decoding.slots import slot_batch
+from redline.engine.int8 import into_precision, is_int8, stored
 from redline.engine.packed import PackedEncoder
 from redline.engine.scheduler import BatchOptions
 from redline.features import FEATURE_DIM, FRAME_RATE
@@ -166,8 +167,14 @@ def measure(
     return values | {
         "peak_memory_mib": peak_memory_mib(),
         "device": str(recognizer.device),
-        "dtype": _name(recognizer.dtype),
+        "dtype": _name(precision_of(recognizer)),
     }
+
+
+def precision_of(recognizer: Any) -> torch.dtype:
+    """What a recognizer computes in."""
+    dtype: torch.dtype = torch.int8 if is_int8(recognizer.model) else recognizer.dtype
+    return dtype
 
 
 def latency(transcriber: Transcribes, wave: Waveform, seconds: float, options: BenchOptions) -> dict[str, float]:
@@ -251,7 +258,9 @@ def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callabl
         sides: dict[str, Callable[[], Any]] = {"transformers": _no_grad(theirs, torch.stack(clips))}
         sides["float32"] = _packed(plain, clips)
         if dtype != torch.float32:
-            sides[_name(dtype)] = _packed(copy.deepcopy(plain).to(dtype), clips)
+            other = copy.deepcopy(plain).to(stored(dtype))
+            into_precision(dtype, other)
+            sides[_name(dtype)] = _packed(other, clips)
         reference, ours = sides["transformers"](), sides["float32"]()
         hidden = getattr(reference, "last_hidden_state", reference)
         times: dict[str, list[float]] = {side: [] for side in sides}
@@ -276,8 +285,9 @@ def measure_random_weights(
     """
     config = config or NarConfig()
     say(f"random weights: {config.encoder.num_layers} blocks, {config.text.num_hidden_layers} layers, {_name(dtype)}")
-    model = _random_model(config, dtype)
+    model = _random_model(config, stored(dtype) or torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    into_precision(dtype, model)
     packed = PackedEncoder(model.encoder, config.encoder_layer_indices, release=True)
     clips = list(torch.randn(4, round(options.clip_s * FRAME_RATE), config.encoder.input_dim))
     drafts = torch.randint(config.text.vocab_size, (len(clips), round(options.clip_s * TOKENS_PER_S)))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.engine.crew import run_launches
+from redline.engine.int8 import Int8Matrix, joined
 from redline.errors import RedlineError
 from redline.models.conformer import BlockAttention, ConformerBlock, ConformerEncoder, EncoderOutput, depthwise
 from redline.models.invariant import LAUNCH_ROWS, glu, silu
@@ -73,16 +74,21 @@ class Packing:
 class Product:
     """A linear map of R rows."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
+    def __init__(self, weight: Tensor | Int8Matrix, bias: Tensor | None, rows: int) -> None:
         """With weights [N, K], which are brought into the order of oneDNN's kernel for R rows where it computes."""
         self.bias = None if bias is None else bias.detach()
-        self.weight, (self.width, K) = weight.detach(), weight.shape
-        self.is_packed = packs(weight) and has_kernel(rows, K, self.width, weight.dtype, bias is not None)
-        if self.is_packed:
-            self.weight = PRODUCT._reorder_linear_weight(weight.contiguous(), rows)
+        self.weight: Tensor | Int8Matrix = weight
+        (self.width, K), self.is_packed = weight.shape, False
+        if isinstance(weight, Tensor):
+            self.weight = weight.detach()
+            self.is_packed = packs(weight) and has_kernel(rows, K, self.width, weight.dtype, bias is not None)
+            if self.is_packed:
+                self.weight = PRODUCT._reorder_linear_weight(weight.contiguous(), rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[R, K] -> [R, N]."""
+        if isinstance(self.weight, Int8Matrix):
+            return self.weight(x, self.bias)
         if not self.is_packed:
             return F.linear(x, self.weight, self.bias)
         y: Tensor = PRODUCT._linear_pointwise(x, self.weight, self.bias, "none", [], "")
@@ -91,7 +97,7 @@ class Product:
     def added(self, x: Tensor, to: Tensor) -> Tensor:
         """[R, K] -> [R, N], the sum with `to` [R, N]."""
         if not self.is_packed:
-            return F.linear(x, self.weight, self.bias).add_(to)
+            return self(x).add_(to)
         y: Tensor = PRODUCT._linear_pointwise.binary(x, to, self.weight, self.bias, "add")
         return y
 
@@ -122,13 +128,19 @@ def packs(weight: Tensor) -> bool:
     )
 
 
+def below(*weights: Tensor | Int8Matrix) -> Tensor | Int8Matrix:
+    """Weights [N_i, K] one below the other."""
+    ints = [weight for weight in weights if isinstance(weight, Int8Matrix)]
+    return joined(ints) if ints else torch.cat([weight for weight in weights if isinstance(weight, Tensor)])
+
+
 class PackedAttention:
     """Attention inside blocks, one block at a time (`BlockAttention`)."""
 
     def __init__(self, layer: BlockAttention, rows: int) -> None:
         self.norm = layer.pre_norm
         self.heads, self.head_dim, self.context = layer.heads, layer.head_dim, layer.context
-        self.to_qkv = Product(torch.cat((layer.to_q.weight * layer.scale, layer.to_kv.weight)), None, rows)
+        self.to_qkv = Product(below(layer.scale * layer.to_q.weight, layer.to_kv.weight), None, rows)
         self.to_out = Product(layer.to_out.weight, layer.to_out.bias, rows)
         table, c = layer.rel_pos_emb.weight, layer.context
         centre = len(table) // 2

@@ -44,11 +44,13 @@ class Linear(Layer, nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., K], weight [N, K], bias [N] -> [..., N].
+def linear(x: Tensor, weight: Tensor | Callable[..., Tensor], bias: Tensor | None = None) -> Tensor:
+    """x [..., K], weight [N, K] (or what maps x by itself, given the bias), bias [N] -> [..., N].
 
     Of a tensor with three dimensions that is not contiguous `F.linear` would round the product before it adds the bias.
     """
+    if not isinstance(weight, Tensor):
+        return weight(x, bias)
     if torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]).contiguous()  # [M, K]

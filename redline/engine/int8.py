@@ -1,0 +1,171 @@
+"""Linear maps of int8: the weights stay a byte each in memory, and rows are quantized as they come.
+
+A matrix has a scale for each output channel (`redline.quantization`), and each row [K] of the input one of its own, by
+its largest number. The sum of a row is one of integers, exact in any order, so it cannot depend on other rows, threads
+or instructions.
+
+Rows are quantized to 7 bits, 1 to 127 with 64 for zero: CPUs without VNNI add products of two neighbours in 16 bits,
+and 2 * 127 * 128 still fits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redline.models.conformer import ConformerEncoder
+from redline.models.draft_head import DraftHead
+from redline.models.granite import GraniteLM
+from redline.quantization import INT8_MAX, INT8_MIN, quantize_rows
+
+ZERO, FARTHEST = 64, 63
+"""What stands for zero in a quantized row, and how far it goes to either side."""
+LEAST = 1e-30
+"""The least size of a row's largest number: a row of zeros has no scale."""
+ROWS_AT_ONCE = 4096
+KERNEL = torch.ops.onednn
+
+
+class Int8Matrix:
+    """Weights [N, K] of int8 that stand where a layer has its weights of floating point."""
+
+    dtype = torch.float32
+    """What is computed from and to."""
+
+    def __init__(self, ints: Tensor, scales: Tensor) -> None:
+        """int8 numbers [N, K] and the scale of each row [N]."""
+        self.ints, self.scales = ints, scales.float()
+        self.shape, self.device = ints.shape, ints.device
+        self._packed: Tensor | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Int8Matrix:
+        """Weights [N, K] or [N, K, 1]; those that were int8 before keep their numbers."""
+        # Some rows at a time: all of a vocabulary in float32 would need more memory than the rest of a model.
+        parts = [quantize_rows(rows) for rows in weight.detach().flatten(1).split(ROWS_AT_ONCE)]
+        ints, scales = (torch.cat(each) for each in zip(*parts, strict=True))
+        return cls(ints, scales[:, 0])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __rmul__(self, factor: float) -> Int8Matrix:
+        return Int8Matrix(self.ints, factor * self.scales)
+
+    def squeeze(self, dim: int) -> Int8Matrix:
+        """Itself: a convolution over single frames is a matrix here."""
+        return self
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [..., K] -> [..., N]."""
+        rows = x.reshape(-1, self.shape[1])
+        quantized, scales = quantized_rows(rows)
+        y = self._sums(quantized).mul_(scales)  # one operation after the other: what is fused may round once less
+        if bias is not None:
+            y += bias
+        return y.view(*x.shape[:-1], len(self))
+
+    def _sums(self, quantized: Tensor) -> Tensor:
+        """Rows [M, K] of uint8 -> their products with the matrix and its scales, [M, N]."""
+        if kernel() == "float64":
+            return (quantized.double().sub_(ZERO) @ self.ints.double().T).float().mul_(self.scales)
+        with self._lock:
+            if self._packed is None:
+                self._packed = KERNEL.qlinear_prepack(self.ints, None)
+                self.ints = torch.empty(0, dtype=torch.int8)  # so that they are in memory once
+        return scaled_sums(quantized, self._packed, self.scales)
+
+
+def scaled_sums(quantized: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
+    """Rows [M, K] of uint8 and a matrix in oneDNN's order -> [M, N], whose columns are scaled."""
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    epilogue: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
+    y: Tensor = KERNEL.qlinear_pointwise(quantized, 1.0, ZERO, packed, scales, zeros, *epilogue)
+    return y
+
+
+def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [M, K] -> uint8 [M, K] and scales [M, 1]."""
+    largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=LEAST)
+    return (x * (FARTHEST / largest)).add_(ZERO + 0.5).to(torch.uint8), largest / FARTHEST
+
+
+def joined(matrices: Sequence[Int8Matrix]) -> Int8Matrix:
+    """Matrices [N_i, K] one below the other."""
+    return Int8Matrix(torch.cat([each.ints for each in matrices]), torch.cat([each.scales for each in matrices]))
+
+
+@cache
+def kernel() -> str:
+    """What multiplies: "oneDNN" where it gives exact sums of the largest numbers, else "float64", exact and slow."""
+    rows = torch.tensor([[2 * ZERO - 1], [0], [ZERO]], dtype=torch.uint8).expand(-1, 256).contiguous()
+    weight = torch.tensor([[INT8_MIN], [INT8_MAX], [1]], dtype=torch.int8).repeat(11, 256)
+    try:
+        sums = scaled_sums(rows, KERNEL.qlinear_prepack(weight, None), torch.ones(len(weight)))
+    except (AttributeError, RuntimeError):
+        return "float64"
+    return "oneDNN" if torch.equal(sums.double(), (rows.double() - ZERO) @ weight.double().T) else "float64"
+
+
+class Int8Embedding(nn.Module):
+    """Token embeddings that are a matrix of int8, which may be the output layer too."""
+
+    def __init__(self, weight: Int8Matrix) -> None:
+        super().__init__()
+        self.weight, self.ints = weight, weight.ints
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.ints[ids] * self.weight.scales[ids][..., None]
+
+
+def to_int8(*models: nn.Module | None) -> None:
+    """Make linear maps of models ones of int8, in place, one after the other; the rest becomes float32.
+
+    What reads features, writes characters and feeds them back stays float32, too: posteriors need more than 7 bits.
+    """
+    for model in models:
+        modules = list(model.modules()) if model is not None else []
+        ends = {
+            end
+            for part in modules
+            if isinstance(part, ConformerEncoder)
+            for end in (part.input_linear, part.out, part.out_mid)
+        }
+        for module in modules:
+            if isinstance(module, GraniteLM) and isinstance(module.model.embed_tokens, nn.Embedding):
+                weight = Int8Matrix.of(module.model.embed_tokens.weight)
+                module.model.embed_tokens = Int8Embedding(weight)  # type: ignore[assignment]
+            matrix = module._parameters.get("weight") if _is_map(module) and module not in ends else None
+            if matrix is not None:
+                del module._parameters["weight"]
+                object.__setattr__(module, "weight", Int8Matrix.of(matrix))
+        if model is not None:
+            model.float()
+
+
+def stored(precision: torch.dtype) -> torch.dtype | None:
+    """What a checkpoint is read as: for int8 each tensor as it is, so that nothing is rounded twice."""
+    return None if precision == torch.int8 else precision
+
+
+def into_precision(precision: torch.dtype, *models: nn.Module | None) -> None:
+    """Bring models that were read as `stored` says into their precision."""
+    if precision == torch.int8:
+        to_int8(*models)
+
+
+def is_int8(model: nn.Module) -> bool:
+    """Whether linear maps of a model are of int8."""
+    return any(isinstance(getattr(module, "weight", None), Int8Matrix) for module in model.modules())
+
+
+def _is_map(module: nn.Module) -> bool:
+    """Whether a module maps each row by a matrix."""
+    is_row = isinstance(module, nn.Conv1d) and module.kernel_size == (1,) and module.groups == 1
+    return is_row or isinstance(module, (nn.Linear, DraftHead))
