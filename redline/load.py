@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -28,7 +28,7 @@ from redline.recognizer import ArRecognizer, CtcRecognizer, NarRecognizer
 from redline.signatures import checked
 from redline.transcriber import Transcriber
 
-Effort = Literal["full", "draft"]
+Effort = Literal["full", "auto", "draft"]
 Drafts = Literal["own", "exact", "fast", "trust", "none"]
 # Models read better with more around it: only long pauses end a window.
 _OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
@@ -59,20 +59,21 @@ def load_model(
     on CUDA, and on CPUs with AMX for models that draft and edit, else float32; "int8", on CPUs, has weights of half the
     size of bfloat16. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's "own" if it has one,
     "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `effort` "draft" the encoder's draft is the
-    text and nothing else is computed: fast, without capitals, and with more errors. `engine` "packed" is the fast twin
-    of the networks on CPUs and CUDA ("auto" takes it where it is), "compiled" the same on CUDA with compiled layers,
-    which takes a minute at first, and "plain" the readable networks. With `punctuate` words get capitals and marks,
-    where the model has learned them. For models that answer prompts `beams`, `temperature` and `seed` say how tokens
-    are chosen (what is drawn for a clip depends on the seed and its sound, not on its place among others), and `drafts`
-    how a draft of the encoder is verified: "exact" (the text is that of greedy decoding), "fast", "trust" (the draft is
-    the text), "none", or as the checkpoint's "own" config says: trust or exact. `threads` compute, for the whole
-    process; by default PyTorch's number, but never more than this process may use. Raises `CheckpointError` when it is
-    not a checkpoint this package knows.
+    text and nothing else is computed: fast, without capitals, and with more errors; with "auto" the language model
+    reads only clips whose draft is not certain (`drafts` "fast" of models that answer prompts; not where it makes the
+    marks that `punctuate` wants). `engine` "packed" is the fast twin of the networks on CPUs and CUDA ("auto" takes it
+    where it is), "compiled" the same on CUDA with compiled layers, which takes a minute at first, and "plain" the
+    readable networks. With `punctuate` words get capitals and marks, where the model has learned them. For models that
+    answer prompts `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip depends on the
+    seed and its sound, not on its place among others), and `drafts` how a draft of the encoder is verified: "exact"
+    (the text is that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own"
+    config says: trust or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more
+    than this process may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
     computing.check_fork()
     computing.use(threads)
-    if effort not in ("full", "draft"):
-        raise RedlineError(f"effort is {effort!r}; allowed are full, and draft for the encoder's draft alone")
+    if effort not in get_args(Effort):
+        raise RedlineError(f"effort is {effort!r}; allowed are full, auto, and draft for the encoder's draft alone")
     place = pick_device(device)
     batch = BatchOptions(workers=_WORKERS, decoders=0 if place.type == "cpu" else min(_DECODERS, os.cpu_count() or 1))
     folder, label = resolve(name, revision), str(name)
@@ -83,12 +84,16 @@ def load_model(
         into_precision(precision, model)
         if embedder is not None:
             embedder.to(next(model.parameters()).dtype)
-        config = model.config
+        config, asked = model.config, f"drafts is {drafts!r}"
+        if effort == "auto" and drafts in ("own", "fast"):
+            drafts, asked = "fast", "effort is 'auto', which is drafts='fast'"
+        elif effort == "auto":
+            raise RedlineError(f"{name}: effort is 'auto', which is drafts='fast', and {asked}; leave one of them out")
         if drafts in ("fast", "trust") and model.draft_head is None:
-            raise RedlineError(f"{name}: drafts is {drafts!r}, but it has no {DRAFT_HEAD} to write them; leave it out")
+            raise RedlineError(f"{name}: {asked}, but it has no {DRAFT_HEAD} to write them; leave it out")
         if drafts not in ("own", "none") and (beams > 1 or temperature > 0):
             raise RedlineError(
-                f"{name}: drafts is {drafts!r}, beams {beams} and temperature {temperature:g}; drafts are for greedy "
+                f"{name}: {asked}, beams {beams} and temperature {temperature:g}; drafts are for greedy "
                 "decoding: leave one or the other out"
             )
         if drafts == "own":
@@ -100,7 +105,7 @@ def load_model(
             name=label,
             beams=beams,
             temperature=temperature,
-            drafts=None if drafts == "none" else SpeculativeOptions(drafts),
+            drafts=None if drafts == "none" else SpeculativeOptions(drafts, config.encoder.tau_ctc),
             draft_lm=lm,
             speaker_embedder=embedder,
             punctuate=punctuate,
@@ -123,7 +128,8 @@ def load_model(
     into_precision(precision, editor)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
-    editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate)
+    tau_ctc = nar_config.encoder.tau_ctc if effort == "auto" else None
+    editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate, tau_ctc=tau_ctc)
     editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine)
     editing.networks = editor_twin(editor, engine) or editor
     return Transcriber(editing, _OPTIONS, batch)

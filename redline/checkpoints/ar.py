@@ -141,7 +141,11 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
         adapters = AR_LAYOUT.rename(header if planned else tensor_file.read_tensors(folder / LORA, header), folder)
         for name, tensor in sorted(adapters.items()):
             # `save_pretrained` of a model with an adapter writes it twice: with the weights, and in a file of its own.
-            if not _is_copy(tensor, tensors.setdefault(name, tensor)):
+            # A copy may be rounded to the precision of the other; of headers no more than shapes is known.
+            other = tensors.setdefault(name, tensor)
+            coarse = min(tensor.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+            same = tensor.shape == other.shape
+            if not (same and (tensor.is_meta or torch.equal(tensor.to(coarse), other.to(coarse)))):
                 raise CheckpointError(
                     f"{folder}: {name} is in the weights and in {LORA}, and they differ; remove the wrong one"
                 )
@@ -171,13 +175,6 @@ def _merge_adapters(tensors: dict[str, Tensor], folder: Path) -> None:
             )
         scale = float(settings["lora_alpha"]) / (rank**0.5 if settings.get("use_rslora") else rank)
         tensors[target] = (weight.float() + scale * (b @ a)).to(weight.dtype)
-
-
-def _is_copy(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are copies, maybe one of them rounded to the precision of the other."""
-    coarse = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
-    same = a.shape == b.shape
-    return same and (a.is_meta or torch.equal(a.to(coarse), b.to(coarse)))  # of headers no more is known
 
 
 def save_ar(

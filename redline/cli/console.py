@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -103,11 +102,6 @@ def missing(text: str, file: IO[str]) -> str:
     """The characters of a text that the encoding of a stream does not have."""
     encoding = getattr(file, "encoding", None) or "utf-8"
     return "".join(dict.fromkeys(char for char in text if not char.encode(encoding, "ignore")))
-
-
-def json_ascii(text: str) -> str:
-    """JSON in ASCII: characters become escapes that every reader of JSON understands."""
-    return re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def debug(enabled: bool = True) -> None:

@@ -19,7 +19,7 @@ from rich.table import Table
 from redline import files
 from redline.cli import console
 from redline.cli.stopping import Stopper
-from redline.cli.train import Device, DraftLm, EncoderEngine, Precision, Threads
+from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, Precision, Punctuate, Threads
 from redline.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def evaluate(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write scores and every text here.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with all errors, sound and plots here.")] = None,
     sound_minutes: Annotated[float, typer.Option(min=0, help="Sound in the page, worst utterances first.")] = 15.0,
+    effort: ModelEffort = "full",
+    punctuate: Punctuate = True,
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
     draft_lm: DraftLm = "own",
@@ -83,6 +85,7 @@ def evaluate(
     console.check_outputs([path for path in (json_path, report) if path is not None], read)
     _tell_what_is_not_scored(dataset, plain, notes)
     loading = {"device": device, "dtype": dtype, "engine": engine, "draft_lm": draft_lm, "threads": threads}
+    loading |= {"effort": effort, "punctuate": punctuate}
     chosen = {"data": dataset.name, "split": split, "language": language, "without_text": dataset.without_text}
     runs: list[SystemRun] = []
     names = model or ["tiny"]
@@ -180,6 +183,9 @@ def _evaluate_model(
         except KeyboardInterrupt as stop:
             interruption = stop
         facts = [("asked for", description)] if (description := describe_tasks(each, rows)) else []
+        if loading["effort"] == "auto":
+            unread, segments = (sum(counts) for counts in zip((0, 0), *(row.unread for row in results), strict=True))
+            facts.append(("effort", f"auto: the language model read {segments - unread} of {segments} segments"))
         facts += speed_facts(clock, loading_s, str(getattr(transcriber.recognizer, "device", "cpu")))
         if interruption is not None:
             facts.append(("interrupted", f"the scores are of {len(results)} of {len(rows)} utterances, longest first"))

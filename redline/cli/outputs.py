@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +135,8 @@ class Printer:
     def _print_whole(self, text: str, is_json: bool) -> None:
         if self._out.is_terminal:
             text = console.printable(text)
-        if is_json and not self._out.encoding.startswith("utf"):
-            text = console.json_ascii(text)
+        if is_json and not self._out.encoding.startswith("utf"):  # escapes, which every reader of JSON understands
+            text = re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
         self._check_encoding(text)
         self._out.file.write(text)
         self._out.file.flush()

@@ -27,6 +27,8 @@ EncoderEngine = Annotated[
     ),
 ]
 Precision = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or, on CPUs, int8.")]
+ModelEffort = Annotated[str, typer.Option(help="full; draft: the encoder's draft is the text; auto: where certain.")]
+Punctuate = Annotated[bool, typer.Option("--punctuation/--no-punctuation", help="Casing and marks.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]
 
 

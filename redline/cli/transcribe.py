@@ -15,7 +15,7 @@ from redline.cli import console
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
-from redline.cli.train import Device, DraftLm, EncoderEngine, ModelName, Precision, Threads
+from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
 from redline.engine import start
 from redline.errors import RedlineError
 from redline.formats import TRANSCRIPT_FORMATS
@@ -53,7 +53,7 @@ def transcribe(
     prefix: Annotated[str | None, typer.Option(help="Text of the beginning of the recording, to go on from.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,
     drafts: Annotated[str, typer.Option(callback=console.choice_of(*_DRAFTS), help=_DRAFTS_HELP)] = "own",
-    effort: Annotated[str, typer.Option(help="full, or draft: the encoder's draft is the text, fast.")] = "full",
+    effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
     draft_lm: DraftLm = "own",
@@ -64,7 +64,7 @@ def transcribe(
     track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
     digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: twenty three is 23.")] = False,
-    punctuate: Annotated[bool, typer.Option("--punctuation/--no-punctuation", help="Casing and marks.")] = True,
+    punctuate: Punctuate = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Transcribe recordings of any length.
@@ -137,9 +137,8 @@ def _formats(text: str, *, speakers: bool, words: bool) -> list[str]:
         allowed = ", ".join([*TRANSCRIPT_FORMATS, "all"])
         raise typer.BadParameter(f"{text!r}; allowed are {allowed}, separated by commas", param_hint="--format")
     if "all" in names:
-        names += [
-            name for name, each in TRANSCRIPT_FORMATS.items() if each.can_be_filled(speakers=speakers, words=words)
-        ]
+        can_fill = (each for each in TRANSCRIPT_FORMATS.items() if words or not each[1].needs_words)
+        names += [name for name, each in can_fill if speakers or not each.needs_speakers]
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 

@@ -1,6 +1,6 @@
 """Self-speculative decoding: the encoder's CTC draft, verified by the language model in its prefill (arXiv 2603.11243).
 
-1. `trusted`: a draft whose every frame is certain is the text, and no language model runs.
+1. `trusted`: a draft whose every frame is certain is the text, and no language model runs (for models that edit, too).
 2. `judge`: the prefill reads the draft too, so its logits tell what the model would have written.
 3. `verify`: the tokens that stand begin the text, and decoding goes on behind them.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from redline.decoding.generate import GenerateOptions, Search, allowed
@@ -33,7 +34,7 @@ class SpeculativeOptions:
 
     mode: Mode = "exact"
     tau_ctc: float = 0.7
-    """fast: a draft is the text when no frame's entropy, in nats, is above this."""
+    """fast: a draft is the text when the entropy of every frame, in nats, is below this."""
     tau_llm: float = 0.2
     """fast: a draft token stands when the language model gives it at least this probability."""
 
@@ -43,17 +44,18 @@ class SpeculativeOptions:
 
 
 def frame_entropy(logits: Tensor) -> Tensor:
-    """Entropy of each frame in nats: logits [..., V] -> [...] float32."""
-    entropy: Tensor = torch.special.entr(logits.float().softmax(dim=-1)).sum(dim=-1)
-    return entropy
+    """Entropy of each frame in nats, the blank a label like others: logits [..., V] -> [...] float32."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    # Threads share the sum of a lone row, and on accelerators the number of rows decides the order of a sum.
+    missing = int(len(rows) == 1) if logits.device.type == "cpu" else -len(rows) % 256
+    posteriors = (F.pad(rows, (0, 0, 0, missing)) if missing else rows).float().softmax(dim=-1)
+    entropy: Tensor = torch.special.entr(posteriors).sum(dim=-1)
+    return entropy[: len(rows)].view(logits.shape[:-1])
 
 
-def trusted(entropy: Tensor, lengths: Tensor, options: SpeculativeOptions) -> list[bool]:
-    """Whose CTC draft is the text unseen in fast mode: entropies [B, T] of its frames, lengths [B] -> B.
-
-    A row without frames is not trusted: an empty draft is never taken for certain.
-    """
-    certain = (entropy <= options.tau_ctc) | (torch.arange(entropy.shape[1], device=lengths.device) >= lengths[:, None])
+def trusted(entropy: Tensor, lengths: Tensor, tau_ctc: float) -> list[bool]:
+    """Whose CTC draft is the text unseen: entropies [B, T] of its frames, lengths [B] -> B; none without frames."""
+    certain = (entropy < tau_ctc) | (torch.arange(entropy.shape[1], device=lengths.device) >= lengths[:, None])
     verdicts: list[bool] = (certain.all(dim=1) & (lengths > 0)).tolist()
     return verdicts
 

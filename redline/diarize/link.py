@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import mul
 
 from redline.types import Hypothesis, SpeakerEmbedding, joined_turns
 
@@ -26,7 +27,7 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
     speakers = list(known)
     names: dict[str, str] = {}
     for voice in hypothesis.speaker_embeddings:
-        similarities = [_cosine(voice, other) for other in speakers]
+        similarities = [sum(map(mul, voice.vector, other.vector)) for other in speakers]  # cosines
         best = similarities.index(max(similarities))
         if similarities[best] < SAME_SPEAKER:
             taken = {other.speaker for other in speakers}
@@ -40,10 +41,6 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
     voices = tuple(replace(voice, speaker=names[voice.speaker]) for voice in hypothesis.speaker_embeddings)
     turns = (replace(turn, speaker=names.get(turn.speaker, turn.speaker)) for turn in hypothesis.turns)
     return tuple(speakers), replace(hypothesis, turns=joined_turns(turns), words=words, speaker_embeddings=voices)
-
-
-def _cosine(a: SpeakerEmbedding, b: SpeakerEmbedding) -> float:
-    return sum(x * y for x, y in zip(a.vector, b.vector, strict=True))
 
 
 def _merged(known: SpeakerEmbedding, new: SpeakerEmbedding) -> SpeakerEmbedding:

@@ -18,7 +18,7 @@ SYNTHETIC = "synthetic"  # source of speech made from text: its scores are never
 
 _JSON_KEYS = (
     *("id", "audio", "start", "source", "speaker", "reference", "draft", "edited"),
-    *("confidence", "prompted", "tagged", "failure", "warnings"),
+    *("confidence", "unread", "prompted", "tagged", "failure", "warnings"),
 )
 
 
@@ -35,6 +35,7 @@ class Result(JsonRecord):
     words: tuple[Word, ...] = ()  # where times are known; seconds from the start of the utterance
     turns: tuple[Turn, ...] = ()  # where speakers are named
     language: str | None = None  # where it is identified
+    unread: tuple[int, int] = (0, 0)  # segments whose draft is the text unseen by a language model, of how many
     tagged: str | None = None  # the answer as the model wrote it, where it writes tags
     warnings: tuple[Notice, ...] = ()
     failure: str | None = None

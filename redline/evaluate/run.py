@@ -98,6 +98,7 @@ def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task)
     if isinstance(answer, RedlineError):
         return Result(utterance, task, failure=str(answer))
     tagged = [segment.tagged for segment in answer.segments if segment.tagged is not None]
+    unread = [each for each in answer.segments if each.accepted is not None and each.confidence is None]
     return Result(
         utterance,
         task,
@@ -108,6 +109,7 @@ def _result(utterance: Utterance, answer: Transcript | RedlineError, task: Task)
         words=answer.words,
         turns=answer.turns,
         language=_language(answer.segments),
+        unread=(len(unread), len(answer.segments)),
         tagged=" ".join(tagged) if tagged else None,
         warnings=answer.warnings,
     )

@@ -28,10 +28,6 @@ class Format:
     subtitles: bool = False
     """Whether its times are those of words, whether or not they were asked for."""
 
-    def can_be_filled(self, *, words: bool, speakers: bool) -> bool:
-        """Whether it is more than an empty file with what can be asked of the model."""
-        return (words or not self.needs_words) and (speakers or not self.needs_speakers)
-
 
 def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)

@@ -86,6 +86,8 @@ class EncoderConfig:
     blank_token_id: TokenId = 100_257
     subsample_layers: Annotated[tuple[int, ...], items(count(256), most=8)] = ()
     """Blocks (counted from 1) that halve the frame rate; empty is the published encoder at 50 frames a second."""
+    tau_ctc: Annotated[float, number(100.0, above=False)] = 0.7
+    """A draft is certain when the entropy of every frame of the token head, in nats, is below this."""
     turbo: ClassVar[bool] = False
     """Subsampling as in 5.0 TurboCTC: attention blocks hold `context_size` frames at every rate, and a last odd frame
     is dropped where the rate is halved. Otherwise blocks last as long at every rate and the frame stands alone."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from redline import prompts
-from redline.decoding import speculative
 from redline.decoding.generate import Generation, Search, clip_seed, token_budget
 from redline.decoding.repetition import repetitions
 from redline.decoding.tags import NO_SPEAKER, parse_tagged, speaker_turns, strip_cyclic, strip_tags
@@ -20,10 +19,9 @@ from redline.diarize.cluster import assign_speakers, name_speakers
 from redline.diarize.embedder import is_narrow
 from redline.errors import RedlineError
 from redline.models.conformer import EncoderOutput
-from redline.models.draft_head import LOGIT_ROWS
 from redline.punctuation import restore_casing
 from redline.recognizer.common import Answers, overflow_error
-from redline.recognizer.drafts import draft_ids
+from redline.recognizer.drafts import encoder_drafts
 from redline.types import Hypothesis, Notice, SpeakerEmbedding, Task, Waveform, Word
 
 if TYPE_CHECKING:
@@ -97,7 +95,8 @@ class ArRow:
     place: int = 0
     batch: ArBatch | None = None
     transcript: str | None = None
-    """What the encoder alone hears, where it was asked."""
+    is_certain: bool = False
+    """What the encoder alone hears, where it was asked, and whether it is sure of that."""
     draft: list[int] = field(default_factory=list)
     """Ids of the transcript that the language model is shown, or not even asked about."""
     accepted: float | None = None
@@ -129,8 +128,8 @@ class ArBatch:
         self._transcribe([*drafted, *(row for row in self.rows if row.plan.by_embedding)])
         for row in drafted:
             row.draft = self.tokenizer.encode(row.transcript or "")
-        for row in self._trusted(drafted):
-            row.generation, row.accepted = Generation(tuple(row.draft), "end", ()), float(bool(row.draft))
+            if (drafts and drafts.mode == "trust") or (row.is_certain and row.draft):  # unseen by the language model
+                row.generation, row.accepted = Generation(tuple(row.draft), "end", ()), float(bool(row.draft))
         self._ask([row for row in self.rows if row.generation is None and not row.plan.by_embedding])
 
     def begun(self) -> list[Hypothesis | RedlineError | ArRow]:
@@ -164,26 +163,18 @@ class ArBatch:
         if not rows:
             return
         head, keywords = self.model.draft_head, [row.plan.task.keywords for row in rows]
-        most = self.recognizer.template.most_keywords
-        drafts = draft_ids(head, self._encoded(rows), self.tokenizer, self.recognizer.draft_lm, keywords, most)
-        for row, ids in zip(rows, drafts, strict=True):
+        recognizer, most = self.recognizer, self.recognizer.template.most_keywords
+        tau_ctc = recognizer.drafts.tau_ctc if recognizer.drafts and recognizer.drafts.mode == "fast" else None
+        encoded, lm = self._encoded(rows), recognizer.draft_lm
+        drafts = encoder_drafts(head, encoded, self.tokenizer, lm, keywords, most, tau_ctc)
+        for row, draft in zip(rows, drafts, strict=True):
+            ids, row.is_certain = draft.biased_ids, draft.is_certain
             row.transcript = decode_characters(ids) if head is None else self.tokenizer.decode(ids).strip()
 
     def _transcript(self, row: ArRow) -> str:
         if row.transcript is None:
             self._transcribe([row])
         return row.transcript or ""
-
-    def _trusted(self, rows: Sequence[ArRow]) -> Sequence[ArRow]:
-        """Rows whose draft is the answer, unseen by the language model."""
-        options, head = self.recognizer.drafts, self.model.draft_head
-        if options is None or head is None or not rows or options.mode != "fast":
-            return rows if options is not None and options.mode == "trust" else ()
-        pooled, lengths = head.pool(self._encoded(rows))
-        parts = pooled.split(max(1, LOGIT_ROWS // len(rows)), dim=1)
-        entropy = torch.cat([speculative.frame_entropy(head.logits(part)) for part in parts], dim=1)
-        verdicts = speculative.trusted(entropy, lengths, options)
-        return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict and row.draft]
 
     # ---- answers: what the language model writes
 

@@ -19,7 +19,7 @@ from redline.models.ctc import CtcModel
 from redline.models.draft_head import DraftHead
 from redline.punctuation import restore_keywords
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, with_word_times
-from redline.recognizer.drafts import draft_ids
+from redline.recognizer.drafts import encoder_drafts
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
@@ -64,9 +64,10 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
         encoded = self.encode(rows)
         self.check_numbers(encoded)
         head, frame_s, tasks = self.head, self.model.config.frame_s, [request.task for request in requests]
-        drafts = draft_ids(head, encoded, self.tokenizer, self.draft_lm, [task.keywords for task in tasks])
+        drafts = encoder_drafts(head, encoded, self.tokenizer, self.draft_lm, [task.keywords for task in tasks])
         answers: Answers = []
-        for row, (request, ids, length) in enumerate(zip(requests, drafts, encoded.lengths.tolist(), strict=True)):
+        for row, (request, draft, length) in enumerate(zip(requests, drafts, encoded.lengths.tolist(), strict=True)):
+            ids = draft.biased_ids
             pieces = [decode_characters(ids)] if head is None else self.tokenizer.pieces(ids)
             pieces = [] if is_silent(request.clip.samples) else restore_keywords(pieces, request.task.keywords)
             text = "".join(pieces).strip()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from redline import prompts
-from redline.decoding import ctc, ctc_beam
+from redline.decoding import ctc, ctc_beam, speculative
 from redline.decoding.biasing import KeywordTrie
 from redline.decoding.ctc_beam import FrameCandidates
 from redline.decoding.keyword_patches import KeywordBias, Patch, splice
@@ -34,6 +34,8 @@ class Draft:
     """Where they are."""
     is_finite: bool
     """Whether all logits are numbers: the best of others would still be called a token."""
+    is_certain: bool
+    """Whether it may be the text unread; never where nobody asked."""
 
 
 def draft_options(draft_lm: NgramLM | None) -> DraftOptions:
@@ -63,18 +65,24 @@ def _keyword_bias(tokenizer: Tokenizer, keywords: tuple[str, ...], boost: float)
 
 @torch.no_grad()
 def search_drafts(
-    head: DraftHead | CtcModel, encoded: EncoderOutput, draft_lm: NgramLM | None, biases: Sequence[KeywordBias | None]
+    head: DraftHead | CtcModel,
+    encoded: EncoderOutput,
+    draft_lm: NgramLM | None,
+    biases: Sequence[KeywordBias | None],
+    tau_ctc: float | None = None,
 ) -> list[Draft]:
-    """The draft of each of B clips, and what the keywords of each, where it has some, change in it."""
+    """The draft of each of B clips, what its keywords, if any, change in it, and by `tau_ctc` whether it is certain."""
     options = draft_options(draft_lm)
     if draft_lm is not None:
         draft_lm.to(encoded.hidden.device)
     drawn = [row for row, bias in enumerate(biases) if bias is not None]
-    paths, candidates, finite = [], [], []
+    paths, candidates, finite, entropy = [], [], [], []
     pooled, lengths = head.pool(encoded)
     for part in pooled.split(max(1, LOGIT_ROWS // len(pooled)), dim=1):
         logits = head.logits(part)  # [B, w, rows]
         finite.append(logits.isfinite().all(dim=-1).all(dim=-1))
+        if tau_ctc is not None:
+            entropy.append(speculative.frame_entropy(logits))
         if draft_lm is None:
             paths.append(logits.argmax(dim=-1))
         if draft_lm is not None or drawn:
@@ -84,32 +92,36 @@ def search_drafts(
         plain = [ctc.collapse(row[:length], head.blank) for row, length in zip(rows, lengths.tolist(), strict=True)]
     else:
         plain = ctc_beam.search(FrameCandidates.join(candidates), draft_lm, options)
-    are_finite = torch.stack(finite).all(dim=0).tolist()
-    drafts = [Draft(ids, ids, [], is_finite) for ids, is_finite in zip(plain, are_finite, strict=True)]
+    verdicts = [torch.stack(finite).all(dim=0).tolist(), [False] * len(plain)]
+    if tau_ctc is not None:
+        verdicts[1] = speculative.trusted(torch.cat(entropy, dim=1), lengths, tau_ctc)
+    drafts = [Draft(ids, ids, [], *verdict) for ids, *verdict in zip(plain, *verdicts, strict=True)]
     if drawn:
         present = [bias for bias in biases if bias is not None]
         trie = KeywordTrie.join([bias.trie for bias in present]).to(lengths.device)
         others = ctc_beam.search(FrameCandidates.join(candidates).rows(drawn), draft_lm, options, trie)
         for row, bias, other in zip(drawn, present, others, strict=True):
-            drafts[row] = Draft(plain[row], *splice(plain[row], other, bias), are_finite[row])
+            biased_ids, patches = splice(plain[row], other, bias)
+            drafts[row] = replace(drafts[row], biased_ids=biased_ids, patches=patches)
     return drafts
 
 
-def draft_ids(
+def encoder_drafts(
     head: DraftHead | CtcModel | None,
     encoded: EncoderOutput,
     tokenizer: Tokenizer,
     draft_lm: NgramLM | None,
     keywords: Sequence[Sequence[str]],
     most: int = prompts.MAX_KEYWORDS,
-) -> list[list[int]]:
-    """What an encoder alone writes, keywords in mind: token ids, or rows of its characters where it has no token head.
+    tau_ctc: float | None = None,
+) -> list[Draft]:
+    """What an encoder alone writes: token ids, or rows of its characters where it has no token head.
 
     Raises `RecognitionError` where the head leaves the numbers of its precision.
     """
     if head is None:
-        return ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)
-    drafts = search_drafts(head, encoded, draft_lm, keyword_biases(tokenizer, keywords, draft_lm, most))
+        return [Draft(ids, ids, [], True, False) for ids in ctc.greedy(encoded.char_logits, encoded.lengths, BLANK)]
+    drafts = search_drafts(head, encoded, draft_lm, keyword_biases(tokenizer, keywords, draft_lm, most), tau_ctc)
     if not all(draft.is_finite for draft in drafts):
         raise overflow_error(encoded.hidden.dtype)
-    return [draft.biased_ids for draft in drafts]
+    return drafts

@@ -13,10 +13,12 @@ from redline.audio.check import checked_waveform
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
 from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch
+from redline.errors import RedlineError
+from redline.models.conformer import EncoderOutput
 from redline.models.nar import NarModel
 from redline.punctuation import Punctuation, restore_keywords, restore_pieces
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, overflow_error, with_word_times
-from redline.recognizer.drafts import draft_options, keyword_biases, search_drafts
+from redline.recognizer.drafts import Draft, draft_options, keyword_biases, search_drafts
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
@@ -74,14 +76,23 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         *,
         name: str,
         punctuate: bool = True,
+        tau_ctc: float | None = None,
     ) -> None:
         """With `draft_lm` drafts are searched for by shallow fusion, as its options say, and without greedily.
 
-        With `punctuate` words get capitals and marks, where the model has learned them.
+        With `punctuate` words get capitals and marks, where the model has learned them. With `tau_ctc` (nats) a draft
+        that is certain is the text, unread by the language model; raises `RedlineError` where that makes capitals and
+        marks, which would come and go within a transcript.
         """
         super().__init__(model, tokenizer, name, model.config.languages)
         self.networks: EditorNetworks = model
         """Who embeds audio and reads slots: the model, or a fast twin of it."""
+        if tau_ctc is not None and punctuate and model.punctuation_head is not None:
+            raise RedlineError(
+                f"{name}: effort is 'auto', but the language model makes capitals and marks and has to read everything "
+                "for them; take punctuate=False (--no-punctuation), or leave the effort out"
+            )
+        self.tau_ctc = tau_ctc
         self.draft_lm = draft_lm
         self.punctuate = punctuate
 
@@ -100,28 +111,46 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         """The edited drafts of the clips; one encoder pass and one editing pass for all of them."""
         model, tasks = self.model, [request.task for request in requests]
         encoded = self.encode(rows)
-        audio, audio_lengths = self.networks.embed_audio(encoded.exports, encoded.lengths)
         keywords = [task.keywords for task in tasks]
         biases = keyword_biases(self.tokenizer, keywords, self.draft_lm)
-        drafts = search_drafts(model.draft_head, encoded, self.draft_lm, biases)
-        # Drafts in which keywords change something are edited twice, in the same pass: with and without them.
-        jobs = [(row, draft.ids) for row, draft in enumerate(drafts)]
-        jobs += [(row, draft.biased_ids) for row, draft in enumerate(drafts) if draft.patches]
-        sources = torch.tensor([row for row, _ in jobs], device=audio.device)
-        texts = [ids for _, ids in jobs]
-        keep_bias = draft_options(self.draft_lm).keep_bias
-        edited = edit_drafts(model, audio[sources], audio_lengths[sources], texts, keep_bias, self.networks)
-        for (row, _), other in list(zip(jobs, edited, strict=True))[len(rows) :]:
-            edited[row] = self._with_keywords(edited[row], other, drafts[row].patches, biases[row])
+        drafts = search_drafts(model.draft_head, encoded, self.draft_lm, biases, self.tau_ctc)
+        edited = self._edited(encoded, drafts, biases)
         languages: list[str | None] = [None] * len(rows)
         if model.language_head is not None:
             best = model.language_head(encoded.hidden, encoded.lengths).argmax(dim=-1)
             languages = [model.language_head.languages[index] for index in best.tolist()]
         answers: Answers = []
-        for slots, language, words in zip(edited[: len(rows)], languages, keywords, strict=True):
-            finite = all(math.isfinite(slot.log_prob) for slot in slots)
-            answers.append(self._hypothesis(slots, language, words) if finite else overflow_error(self.dtype))
+        for draft, slots, language, words in zip(drafts, edited, languages, keywords, strict=True):
+            if not (draft.is_finite and all(math.isfinite(slot.log_prob) for slot in slots or ())):
+                answers.append(overflow_error(self.dtype))
+            elif slots is None:
+                text = "".join(restore_keywords(self.tokenizer.pieces(draft.ids), words)).strip()
+                plain = self.tokenizer.decode(draft.ids).strip()
+                answers.append(Hypothesis(text, plain, language=language, accepted=1.0))
+            else:
+                answers.append(self._hypothesis(slots, language, words))
         return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks)
+
+    def _edited(
+        self, encoded: EncoderOutput, drafts: Sequence[Draft], biases: Sequence[KeywordBias | None]
+    ) -> list[list[Slot] | None]:
+        """The slots of each draft after one editing pass for all; None for one that is certain, which is not read."""
+        read = [row for row, draft in enumerate(drafts) if draft.patches or not draft.is_certain]
+        slots: list[list[Slot] | None] = [None] * len(drafts)
+        if not read:
+            return slots
+        exports = encoded.exports if len(read) == len(drafts) else tuple(states[read] for states in encoded.exports)
+        audio, audio_lengths = self.networks.embed_audio(exports, encoded.lengths[read])
+        # Drafts in which keywords change something are edited twice, in the same pass: with and without them.
+        jobs = [(at, drafts[row].ids) for at, row in enumerate(read)]
+        jobs += [(at, drafts[row].biased_ids) for at, row in enumerate(read) if drafts[row].patches]
+        sources = torch.tensor([at for at, _ in jobs], device=audio.device)
+        texts, keep_bias = [ids for _, ids in jobs], draft_options(self.draft_lm).keep_bias
+        edited = edit_drafts(self.model, audio[sources], audio_lengths[sources], texts, keep_bias, self.networks)
+        for (at, _), own in zip(jobs, edited, strict=True):
+            row, before = read[at], slots[read[at]]
+            slots[row] = own if before is None else self._with_keywords(before, own, drafts[row].patches, biases[row])
+        return slots
 
     def _with_keywords(
         self, plain: list[Slot], other: list[Slot], patches: Sequence[Patch], bias: KeywordBias | None

@@ -232,11 +232,17 @@ def test_entropy_is_that_of_the_frame() -> None:
     torch.testing.assert_close(frame_entropy(logits), torch.tensor([math.log(4), 0.0, math.log(2)]))
 
 
+def test_the_entropy_of_a_lone_frame_is_that_among_others() -> None:
+    logits = 8 * torch.randn(9, 100_353, generator=torch.Generator().manual_seed(0))
+    together = frame_entropy(logits.view(1, 9, -1))[0]
+    assert torch.equal(together, torch.cat([frame_entropy(row[None]) for row in logits]))
+
+
 def test_a_draft_is_trusted_where_every_frame_of_it_is_certain() -> None:
     entropy = torch.tensor([[0.1, 0.6, 9.0], [0.1, 0.8, math.nan], [math.nan, 0.1, 0.1], [0.0, 0.0, 0.0]])
     lengths = torch.tensor([2, 2, 3, 0])
-    assert trusted(entropy, lengths, FAST) == [True, False, False, False]
-    assert trusted(entropy, lengths, replace(FAST, tau_ctc=0.5)) == [False] * 4
+    assert trusted(entropy, lengths, 0.7) == [True, False, False, False]
+    assert trusted(entropy, lengths, 0.5) == [False] * 4
 
 
 def test_a_mode_that_is_none_is_refused() -> None:
