@@ -49,8 +49,8 @@ def frame_entropy(logits: Tensor) -> Tensor:
     # Threads share the sum of a lone row, and on accelerators the number of rows decides the order of a sum.
     missing = int(len(rows) == 1) if logits.device.type == "cpu" else -len(rows) % 256
     posteriors = (F.pad(rows, (0, 0, 0, missing)) if missing else rows).float().softmax(dim=-1)
-    entropy: Tensor = torch.special.entr(posteriors).sum(dim=-1)
-    return entropy[: len(rows)].view(logits.shape[:-1])
+    entropy: Tensor = torch.special.entr(posteriors).sum(dim=-1)[: len(rows)].view(logits.shape[:-1])
+    return entropy
 
 
 def trusted(entropy: Tensor, lengths: Tensor, tau_ctc: float) -> list[bool]:
