@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class DecodeAhead:
             raise item
         return item
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> DecodeAhead:
         self._sound = self._take()
         self.name = self._sound.name
         return self
