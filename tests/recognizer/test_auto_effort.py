@@ -140,7 +140,7 @@ def test_silence_has_no_text() -> None:
 
 
 def test_marks_that_the_language_model_makes_would_come_and_go() -> None:
-    with pytest.raises(RedlineError, match=r"tiny: effort is 'auto', but .* capitals and marks .* --no-punctuation"):
+    with pytest.raises(RedlineError, match=r"tiny: effort is 'auto', but .* capitals and marks .*--no-punctuation"):
         load_model("tiny", effort="auto")
     result = CliRunner().invoke(app, ["transcribe", str(DEMO), "--effort", "auto", "--quiet"])
     assert result.exit_code == 2 and "--no-punctuation" in result.output

@@ -106,7 +106,7 @@ def test_what_a_draft_cannot_do_is_refused_with_a_way_out() -> None:
         model.transcribe(tone(1.0), prompt="who speaks?")
     with pytest.raises(RedlineError, match="beams is 3, but here the encoder's draft is the text"):
         load_model("tiny", effort="draft", beams=3)
-    with pytest.raises(RedlineError, match="effort is 'half'; allowed are full, and draft"):
+    with pytest.raises(RedlineError, match="effort is 'half'; allowed are full, auto, and draft"):
         load_model("tiny", effort="half")  # type: ignore[arg-type]
 
 
