@@ -24,8 +24,8 @@ from redline.manifest import Utterance, read_manifest
 from redline.normalize import normalised
 from redline.recognizer import NarRecognizer
 from redline.recognizer.common import MAX_DRAFT_CLIP_S
-from redline.recognizer.drafts import draft_options, search_drafts
-from redline.recognizer.nar import edit_drafts
+from redline.recognizer.drafts import search_drafts
+from redline.recognizer.nar import edit_drafts, edit_options
 from redline.types import Request
 
 THRESHOLDS = (0.7, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
@@ -47,8 +47,7 @@ def outcome(recognizer: NarRecognizer, row: Utterance) -> Outcome:
     wave, model, lm = clip(audio.load(row.audio), row), recognizer.model, recognizer.draft_lm
     encoded = recognizer.encode([recognizer.prepare(Request(wave))])
     ids = search_drafts(model.draft_head, encoded, lm, [None])[0].ids
-    embeds, lengths = model.embed_audio(encoded.exports, encoded.lengths)
-    (slots,) = edit_drafts(model, embeds, lengths, [ids], draft_options(lm).keep_bias)
+    (slots,) = edit_drafts(model, encoded, [(0, ids, edit_options(model, lm))])
     language = row.language or "en"
     reference = normalised(row.text, language)
 

@@ -23,6 +23,7 @@ from redline import tensor_file, untrusted
 from redline.decoding.ngram import DraftOptions, Grams, NgramLM, bits_for
 from redline.errors import CheckpointError, ConfigError
 from redline.files import settle
+from redline.models.config import MOST_HEARD
 
 DRAFT_LM = "draft_lm.safetensors"
 FORMAT = "redline n-grams 1"
@@ -65,6 +66,7 @@ def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
     try:
         defaults = asdict(DraftOptions())
         options = DraftOptions(**{key: type(value)(about.get(key, value)) for key, value in defaults.items()})
+        _demand(not options.sound_weight or vocab_size <= MOST_HEARD, f"sound_weight {options.sound_weight}")
         order, boundary = int(about["order"]), int(about["boundary"])
         _demand(0 <= boundary < vocab_size, f"boundary {boundary}")
         _demand(1 <= order <= 63, f"order {order}")

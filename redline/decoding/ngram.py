@@ -27,6 +27,8 @@ class DraftOptions(BeamOptions):
     """What each token of a keyword is worth, in nats; 0 leaves keywords alone."""
     keep_bias: float = 0.0
     """What the editor adds to the log probability of what stands in a slot, in nats: the margin that an edit needs."""
+    sound_weight: float = 0.0
+    """What the draft head's log probabilities count for beside the editor's when a slot is decided (log-linear)."""
 
 
 LEAST_ROWS = 2048

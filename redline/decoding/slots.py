@@ -7,11 +7,12 @@ token i. The predictions are read like a CTC path: neighbouring repeats merge, b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 
 import torch
 from torch import Tensor
 
+from redline.decoding.align import Alignment
 from redline.punctuation import MARKS, Punctuation
 from redline.types import Edit
 
@@ -33,7 +34,7 @@ def slot_batch(drafts: Sequence[Sequence[int]], blank: int, minimum: int = MIN_S
 
 
 def choose(
-    slots: Tensor, log_probs: Tensor, other_ids: Tensor, other_log_probs: Tensor, keep_bias: float = 0.0
+    slots: Tensor, log_probs: Tensor, other_ids: Tensor, other_log_probs: Tensor, keep_bias: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Keep what stands in each slot, or take the likeliest other id: all [B, K] -> ids, log probabilities [B, K].
 
@@ -41,6 +42,28 @@ def choose(
     """
     keeps = log_probs + keep_bias >= other_log_probs
     return torch.where(keeps, slots, other_ids), torch.where(keeps, log_probs, other_log_probs)
+
+
+def sound_scores(
+    log_probs: Tensor, alignment: Alignment | None, draft: Sequence[int], slots: int, blank: int
+) -> Tensor:
+    """How much likelier the draft head hears each id in each slot than what stands there, in nats.
+
+    Log probabilities [W, V] of a clip's windows, and the path of its draft through them -> [slots, V]. A token is heard
+    in its own windows, an empty slot in those between two tokens; where there are none, nothing else can be heard.
+    """
+    scores = torch.full((slots, log_probs.shape[1]), -torch.inf, device=log_probs.device)
+    scores[:, blank] = 0.0
+    if alignment is None:
+        scores[torch.arange(len(draft)) * 2 + 1, list(draft)] = 0.0
+        return scores
+    borders = (0, *chain(*zip(alignment.starts, alignment.ends, strict=True)), len(log_probs))
+    for slot, (start, end) in enumerate(pairwise(borders)):
+        if start < end:
+            heard = log_probs[start:end] - log_probs[start:end, draft[slot // 2] if slot % 2 else blank, None]
+            scores[slot] = heard.amax(dim=0)
+            scores[slot, blank] = heard[:, blank].sum()
+    return scores
 
 
 def punctuate(logits: Tensor) -> list[list[Punctuation]]:

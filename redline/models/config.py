@@ -29,6 +29,8 @@ Factor = Annotated[float, number(1e6)]
 Flag = Annotated[bool, flag]
 Languages = Annotated[tuple[str, ...], items(name, most=1000, least=1)]
 BlockNumbers = Annotated[tuple[int, ...], items(count(256, -257), most=64)]
+MOST_HEARD = 8192
+"""Tokens of a vocabulary of which an editor may be told how likely each is heard in each slot (`sound_weight`)."""
 CLIP_KINDS = ("plain", "words", "speakers")
 
 
@@ -245,6 +247,9 @@ class NarConfig:
     """Divide the audio embeddings by the language model's embedding multiplier."""
     blank_token_id: TokenId = 100_257
     min_edit_sequence_length: Annotated[int, count(256, 0)] = 8
+    keep_bias: Annotated[float, number(1e6, -1e6)] = 0.0
+    sound_weight: Annotated[float, number(100.0, above=False)] = 0.0
+    """How greedy drafts are edited, see `redline.decoding.ngram.DraftOptions`."""
     frame_rule: Annotated[Literal["nar", "native"], only("nar", "native")] = "nar"
     """Whose front end it has, the published models' or the native port's (see `redline.features.Rule`)."""
     languages: Languages = ("en", "fr", "de", "es", "pt")
@@ -260,14 +265,17 @@ class NarConfig:
             stated = getattr(getattr(self, part), key)
             require(stated == needed, f"{part} {key} is {stated}; encoder and language model make it {needed}")
         check("blank_token_id", self.blank_token_id, count(self.text.vocab_size - 1, 0))
+        if self.text.vocab_size > MOST_HEARD:
+            require(not self.sound_weight, f"sound_weight needs a vocabulary of at most {MOST_HEARD} tokens")
         check("encoder_layer_indices", layers, items(count(blocks, -blocks - 1), most=64))
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the later published NAR layout."""
         values = asdict(self)
         parts = {f"{part}_config": values.pop(part) for part in ("encoder", "projector", "text")}
-        if self.frame_rule == "nar":
-            del values["frame_rule"]
+        for key, own in {"frame_rule": "nar", "keep_bias": 0.0, "sound_weight": 0.0}.items():
+            if values[key] == own:  # the published layout has no such key
+                del values[key]
         kind = {"model_type": "granite_speech_nar", "architectures": ["GraniteSpeechNarForASR"]}
         return kind | parts | {"text_config": self.text.to_dict()} | values
 

@@ -74,18 +74,18 @@ class NarModel(nn.Module):
         places = audio_end + torch.arange(K, device=both.device)  # [B, K]
         return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
 
-    def score_slots(self, hidden: Tensor, slots: Tensor) -> SlotScores:
-        """Slot states [B, K, H] and what stands in the slots [B, K] -> scores; their logits never exist at once."""
+    def score_slots(self, hidden: Tensor, slots: Tensor, heard: Tensor | None = None) -> SlotScores:
+        """Slot states [B, K, H] and what stands in the slots [B, K] -> scores; their logits never exist at once.
+
+        `heard` [B, K, V] is added to the log probabilities: what else is known of each id in each slot.
+        """
         scored = []
-        for states, ids in zip(hidden.flatten(0, 1).split(LOGIT_ROWS), slots.flatten().split(LOGIT_ROWS), strict=True):
+        parts = hidden.flatten(0, 1).split(LOGIT_ROWS), slots.flatten().split(LOGIT_ROWS)
+        more = [None] * len(parts[0]) if heard is None else heard.flatten(0, 1).split(LOGIT_ROWS)
+        for states, ids, extra in zip(*parts, more, strict=True):
             log_probs = self.language_model.logits(states).float().log_softmax(dim=-1)  # [N, V]
+            log_probs = log_probs if extra is None else log_probs + extra
             own = log_probs.gather(-1, ids[:, None])
             other, other_ids = log_probs.scatter_(-1, ids[:, None], -torch.inf).max(dim=-1)
             scored.append((own[:, 0], other_ids, other))
         return SlotScores(*(torch.cat(parts).view(slots.shape) for parts in zip(*scored, strict=True)))
-
-    def forward(self, features: Tensor, lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
-        """Features [B, T, 160] and slots [B, K] with their lengths [B] -> the logits of all slots [B, K, V]."""
-        encoded = self.encode(features, lengths)
-        audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
-        return self.language_model.logits(self.read(audio_embeds, audio_lengths, slots, slot_lengths))

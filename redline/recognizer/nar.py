@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from redline.audio.check import checked_waveform
+from redline.decoding.align import align_scores
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
-from redline.decoding.ngram import NgramLM
-from redline.decoding.slots import choose, edits, place, punctuate, slot_batch
+from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
+from redline.decoding.slots import choose, edits, place, punctuate, slot_batch, sound_scores
 from redline.errors import RedlineError
 from redline.models.conformer import EncoderOutput
+from redline.models.draft_head import LOGIT_ROWS, DraftHead
 from redline.models.nar import NarModel
 from redline.punctuation import Punctuation, restore_keywords, restore_pieces
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, overflow_error, with_word_times
@@ -35,6 +38,10 @@ class Slot(NamedTuple):
     """How the word in it is written."""
 
 
+EditJob = tuple[int, Sequence[int], DraftOptions]
+"""The row of the encoder's output, its draft, and how that is edited."""
+
+
 class EditorNetworks(Protocol):
     """Projector and language model: of `NarModel`, or their fast twin."""
 
@@ -44,25 +51,50 @@ class EditorNetworks(Protocol):
 
 
 def edit_drafts(
-    model: NarModel,
-    audio: Tensor,
-    audio_lengths: Tensor,
-    drafts: Sequence[Sequence[int]],
-    keep_bias: float = 0.0,
-    networks: EditorNetworks | None = None,
+    model: NarModel, encoded: EncoderOutput, jobs: Sequence[EditJob], networks: EditorNetworks | None = None
 ) -> list[list[Slot]]:
-    """One editing pass, of the model or of its twin, over B drafts with audio embeddings [B, S, H], lengths [B]."""
-    config = model.config
+    """One editing pass, of the model or of its twin, over B drafts."""
+    rows, drafts, options = zip(*jobs, strict=True)
+    config, networks, read = model.config, networks or model, sorted(set(rows))
+    exports = (
+        encoded.exports if len(read) == len(encoded.lengths) else tuple(states[read] for states in encoded.exports)
+    )
+    sources = torch.tensor([read.index(row) for row in rows], device=encoded.hidden.device)
+    audio, audio_lengths = (part[sources] for part in networks.embed_audio(exports, encoded.lengths[read]))
     slots, lengths = slot_batch(drafts, config.blank_token_id, config.min_edit_sequence_length)
     slots = slots.to(audio.device)
-    hidden = (networks or model).read(audio, audio_lengths, slots, lengths.to(audio.device))
-    labels, log_probs = choose(slots, *model.score_slots(hidden, slots), keep_bias)
+    hidden = networks.read(audio, audio_lengths, slots, lengths.to(audio.device))
+    listens = any(each.sound_weight for each in options)
+    heard = hear_slots(model.draft_head, encoded, jobs, slots.shape[1]) if listens else None
+    keep_bias = torch.tensor([each.keep_bias for each in options], device=audio.device)[:, None]
+    labels, log_probs = choose(slots, *model.score_slots(hidden, slots, heard), keep_bias)
     written = [[Punctuation()] * slots.shape[1]] * len(slots)
     if model.punctuation_head is not None:
         written = punctuate(model.punctuation_head(hidden))
     columns = zip(slots.tolist(), labels.tolist(), log_probs.tolist(), written, strict=True)
-    rows = [[Slot(*slot) for slot in zip(*row, strict=True)] for row in columns]
-    return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+    slot_rows = [[Slot(*slot) for slot in zip(*row, strict=True)] for row in columns]
+    return [row[:length] for row, length in zip(slot_rows, lengths.tolist(), strict=True)]
+
+
+def hear_slots(head: DraftHead, encoded: EncoderOutput, jobs: Sequence[EditJob], slots: int) -> Tensor:
+    """Weighted `sound_scores` of B drafts, [B, slots, V]."""
+    rows, drafts, options = zip(*jobs, strict=True)
+    pooled, lengths = (part[list(rows)] for part in head.pool(encoded))
+    parts = pooled.split(max(1, LOGIT_ROWS // len(pooled)), dim=1)
+    log_probs = torch.cat([head.logits(part).float().log_softmax(dim=-1) for part in parts], dim=1)
+    heard = log_probs.new_zeros(len(jobs), slots, head.rows)
+    for row, path in enumerate(align_scores(log_probs, lengths, drafts, head.blank)):
+        if weight := options[row].sound_weight:
+            clip = log_probs[row, : lengths[row]]
+            heard[row] = weight * sound_scores(clip, path, drafts[row], slots, head.blank)
+    return heard
+
+
+def edit_options(model: NarModel, draft_lm: NgramLM | None) -> DraftOptions:
+    """How drafts are edited: as the n-gram LM says that read along, or for greedy ones as the model's config does."""
+    if draft_lm is not None:
+        return draft_lm.options
+    return replace(ALONE, keep_bias=model.config.keep_bias, sound_weight=model.config.sound_weight)
 
 
 class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
@@ -139,16 +171,15 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         slots: list[list[Slot] | None] = [None] * len(drafts)
         if not read:
             return slots
-        exports = encoded.exports if len(read) == len(drafts) else tuple(states[read] for states in encoded.exports)
-        audio, audio_lengths = self.networks.embed_audio(exports, encoded.lengths[read])
-        # Drafts in which keywords change something are edited twice, in the same pass: with and without them.
-        jobs = [(at, drafts[row].ids) for at, row in enumerate(read)]
-        jobs += [(at, drafts[row].biased_ids) for at, row in enumerate(read) if drafts[row].patches]
-        sources = torch.tensor([at for at, _ in jobs], device=audio.device)
-        texts, keep_bias = [ids for _, ids in jobs], draft_options(self.draft_lm).keep_bias
-        edited = edit_drafts(self.model, audio[sources], audio_lengths[sources], texts, keep_bias, self.networks)
-        for (at, _), own in zip(jobs, edited, strict=True):
-            row, before = read[at], slots[read[at]]
+        # Drafts in which keywords change something are edited twice, in the same pass: with and without them. What the
+        # draft head hears is no judge of a keyword.
+        plain = edit_options(self.model, self.draft_lm)
+        drawn = replace(draft_options(self.draft_lm), sound_weight=0.0)
+        jobs = [(row, drafts[row].ids, plain) for row in read]
+        jobs += [(row, drafts[row].biased_ids, drawn) for row in read if drafts[row].patches]
+        edited = edit_drafts(self.model, encoded, jobs, self.networks)
+        for (row, _, _), own in zip(jobs, edited, strict=True):
+            before = slots[row]
             slots[row] = own if before is None else self._with_keywords(before, own, drafts[row].patches, biases[row])
         return slots
 

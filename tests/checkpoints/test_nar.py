@@ -19,6 +19,7 @@ from redline.checkpoints import nar
 from redline.decoding.slots import slot_batch
 from redline.errors import CheckpointError, ConfigError
 from redline.features import batch_features
+from redline.models.config import MOST_HEARD
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
 from redline.tokenizer import Tokenizer
@@ -46,8 +47,10 @@ def reconfigure(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
 def slot_logits(model: NarModel) -> Tensor:
     wave = load_file(LATER / "expected.safetensors")["wave.2"]
     with torch.no_grad():
-        logits: Tensor = model(*batch_features([wave]), *slot_batch([[3, 4, 5, 6]], model.config.blank_token_id))
-    return logits
+        encoded = model.encode(*batch_features([wave]))
+        audio = model.embed_audio(encoded.exports, encoded.lengths)
+        hidden = model.read(*audio, *slot_batch([[3, 4, 5, 6]], model.config.blank_token_id))
+        return model.language_model.logits(hidden)
 
 
 def same(a: NarModel, b: NarModel) -> bool:
@@ -343,3 +346,16 @@ def test_names_in_a_config_decide_nothing(folder: Path) -> None:
     )
     (folder / "evil.py").write_text("raise SystemExit('code from a checkpoint was run')")
     assert same(nar.load_nar(folder)[0], nar.load_nar(LATER)[0])
+
+
+def test_how_greedy_drafts_are_edited_is_kept_and_only_small_vocabularies_are_heard(tmp_path: Path) -> None:
+    model, config, _ = nar.load_nar(LATER)
+    assert not {"keep_bias", "sound_weight"} & config.to_dict().keys()
+    model.config = replace(config, keep_bias=-3.0, sound_weight=1.2)
+    folder = nar.save_nar(tmp_path / "told", model, LATER / "tokenizer.json")
+    assert nar.load_nar(folder)[1] == model.config
+    large = replace(config.text, vocab_size=MOST_HEARD + 1)
+    encoder = replace(config.encoder, bpe_output_dim=MOST_HEARD + 1)
+    replace(config, text=large, encoder=encoder)
+    with pytest.raises(ConfigError, match="sound_weight needs a vocabulary of at most 8192"):
+        replace(config, text=large, encoder=encoder, sound_weight=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from redline.decoding import ctc
 from redline.decoding import slots as edit
+from redline.decoding.align import align_scores
 from redline.types import Edit
 
 BLANK = 9
@@ -141,3 +143,19 @@ def test_a_slot_keeps_its_token_unless_another_is_likelier_by_more_than_the_bias
 def test_a_batch_of_slots_is_filled_up_with_blanks() -> None:
     ids, lengths = edit.slot_batch([[], [7, 8]], BLANK, minimum=1)
     assert ids.tolist() == [[9, 9, 9, 9, 9], [9, 7, 9, 8, 9]] and lengths.tolist() == [1, 5]
+
+
+def test_each_slot_hears_the_windows_of_its_token_or_between_two() -> None:
+    draft, blank = [2, 1], 0
+    likely = torch.tensor([[9, 0, 0, 4], [1, 0, 9, 5], [1, 0, 9, 0], [9, 0, 0, 7], [1, 9, 0, 3.0]])
+    log_probs = likely.log_softmax(dim=-1)
+    (path,) = align_scores(log_probs[None], torch.tensor([5]), [draft], blank)
+    scores = edit.sound_scores(log_probs, path, draft, 8, blank)
+    gain = (log_probs[:, 3] - log_probs.gather(1, torch.tensor([0, 2, 2, 0, 1])[:, None])[:, 0]).tolist()
+    assert scores[:5, 3].tolist() == pytest.approx([gain[0], max(gain[1:3]), gain[3], gain[4], -math.inf])
+    assert scores[[0, 1, 2, 3, 4], [0, 2, 0, 1, 0]].tolist() == [0.0] * 5  # what stands there
+    deleted = sum(float(log_probs[at, blank] - log_probs[at, 2]) for at in (1, 2))
+    assert float(scores[1, blank]) == pytest.approx(deleted)
+    assert scores[5:, blank].tolist() == [0.0] * 3 and scores[5:, 1:].isneginf().all()
+    untold = edit.sound_scores(log_probs, None, draft, 8, blank)
+    assert untold[[1, 3], draft].tolist() == [0.0, 0.0] and untold[:, 3].isneginf().all()

@@ -56,7 +56,7 @@ def run(model: NarModel, features: Tensor, lengths: Tensor) -> Output:
     drafts = ctc.greedy(draft_logits, draft_lengths, blank)
     slots, slot_lengths = slot_batch(drafts, blank, minimum)
     audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
-    logits = model(features, lengths, slots, slot_lengths)
+    logits = model.language_model.logits(model.read(audio, audio_lengths, slots, slot_lengths))
     finals = ctc.greedy(logits, slot_lengths, blank)
     return Output(encoded, draft_logits, draft_lengths, drafts, audio, audio_lengths, slot_lengths, logits, finals)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,22 @@ def test_drafts_that_are_read_along_are_the_same_in_a_batch(recognizer: NarRecog
     assert [hypothesis.draft for hypothesis in together] != [
         hypothesis.draft for hypothesis in recognize_clips(recognizer, CLIPS, Task())
     ]
+
+
+def test_edits_that_listen_to_the_draft_head_are_the_same_in_a_batch(
+    recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = recognize_clips(recognizer, CLIPS, Task())
+    config = replace(recognizer.model.config, keep_bias=-2.0, sound_weight=0.8)
+    monkeypatch.setattr(recognizer.model, "config", config)
+    together = recognize_clips(recognizer, CLIPS, Task())
+    alone = [recognize_clips(recognizer, [clip], Task())[0] for clip in CLIPS]
+    assert [each.edits for each in together] == [each.edits for each in alone]
+    assert [each.draft for each in together] == [each.draft for each in deaf]
+    assert [each.text for each in together] != [each.text for each in deaf]
+    # Where the sound decides, the greedy draft is already the likeliest.
+    monkeypatch.setattr(recognizer.model, "config", replace(config, keep_bias=0.0, sound_weight=100.0))
+    assert [each.text for each in recognize_clips(recognizer, CLIPS, Task())] == [each.draft for each in deaf]
 
 
 def test_a_model_that_favours_its_draft_keeps_every_token(recognizer: NarRecognizer) -> None:

@@ -11,13 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from redline.evaluate.metrics.alignment import (
-    align_characters,
-    align_words,
-    bootstrap_interval,
-    count_errors,
-    total,
-)
+from redline.evaluate.metrics.alignment import align_characters, align_words, bootstrap_interval, count_errors, total
 from redline.evaluate.result import SYNTHETIC, Result
 
 ALL_HUMAN = "all human speech"

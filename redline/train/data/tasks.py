@@ -19,13 +19,7 @@ from redline.prompts import PromptRequest
 from redline.train.loop.optim import check_ranges
 from redline.types import Word
 
-FIELDS = {
-    "transcribe": "text",
-    "keywords": "text",
-    "words": "words",
-    "speakers": "turns",
-    "translate": "target_text",
-}
+FIELDS = {"transcribe": "text", "keywords": "text", "words": "words", "speakers": "turns", "translate": "target_text"}
 """The tasks, and what a row needs for each."""
 
 

@@ -17,8 +17,8 @@ from redline.decoding.ngram import NgramLM
 from redline.decoding.slots import slot_batch
 from redline.models.granite import GraniteLM
 from redline.models.nar import NarModel
-from redline.recognizer.drafts import draft_options, search_drafts
-from redline.recognizer.nar import edit_drafts
+from redline.recognizer.drafts import search_drafts
+from redline.recognizer.nar import edit_drafts, edit_options
 from redline.tokenizer import Tokenizer
 from redline.train.loop.optim import check_ranges
 from redline.train.loop.stage import SpeechStage, rates
@@ -163,14 +163,13 @@ class EditorStage(SpeechStage):
     def evaluate(self) -> dict[str, float]:
         """WER of the drafts and of the edited texts, in percent, and what editing takes off, relative."""
         objective, model, decode = self.objective, self.objective.model, self.objective.tokenizer.decode
-        keep_bias = draft_options(objective.draft_lm).keep_bias
+        options = edit_options(model, objective.draft_lm)
         drafts: list[str] = []
         edited: list[str] = []
         for features, lengths in self.dev_batches(model.projector.query.device):
             encoded = model.encode(features, lengths)
             ids = EditorObjective.draft(objective, None, encoded)
-            audio, audio_lengths = model.embed_audio(encoded.exports, encoded.lengths)
-            slots = edit_drafts(model, audio, audio_lengths, ids, keep_bias)
+            slots = edit_drafts(model, encoded, [(row, draft, options) for row, draft in enumerate(ids)])
             finals = [collapse([slot.label for slot in row], model.config.blank_token_id) for row in slots]
             drafts += [decode(row).strip() for row in ids]
             edited += [decode(row).strip() for row in finals]
