@@ -111,7 +111,14 @@ def test_recipes_are_in_the_wheel() -> None:
     data = re.search(r'^redline_recipes = \["(.+)"\]', text, re.MULTILINE)
     assert data is not None
     packed = set((ROOT / "redline_recipes").glob(data[1]))
-    assert {file.stem for file in packed} == {"tiny", "tiny-further", "tiny-multi", "tiny-plus", "nle-2b"}
+    assert {file.stem for file in packed} == {
+        "tiny",
+        "tiny-further",
+        "tiny-editor",
+        "tiny-multi",
+        "tiny-plus",
+        "nle-2b",
+    }
 
 
 def test_the_library_knows_no_recipe() -> None:

@@ -31,7 +31,7 @@ from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.bpe import special_ids
 from redline_recipes.tiny.sections import TinySections
 from redline_recipes.tiny.stages import encoder_caches, load_embedding, load_ngrams, make_ngrams, train_embedding
-from redline_recipes.tiny.unit_selection import UnitSelectionSource
+from redline_recipes.tiny.unit_selection import Spoken, UnitSelectionSource
 
 ROLES = ("<|start_of_role|>", "<|end_of_role|>")
 TEMPLATE = (
@@ -167,7 +167,7 @@ class ArRun(Run):
         caches = encoder_caches(self, self.base, layers, tokenizer, recipe.answer_training)
         sentences = None
         if self.materials.text is not None and options.share:
-            texts = {row.id: (row.language, row.text) for row in self.train_set}
+            texts = {row.id: Spoken(row.language, row.text) for row in self.train_set}
             blank, paragraphs = self.base.config.blank_token_id, books_of(self)
             sentences = UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options)
         cached = CachedAnswerSource(caches, questions, sentences, options)

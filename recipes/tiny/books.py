@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from redline.errors import DataError
@@ -14,6 +15,9 @@ from redline.punctuation import ENDS, MARKS
 from redline.train.loop.distributed import first_process_first
 from redline.train.loop.stage import share_done
 from redline.train.run import Run
+
+AFTER_SENTENCE = re.compile(rf"(?<=[{ENDS}])(?<!\b[A-Z]\.)(?<!\b(?:Dr|Mr|St)\.)(?<!\bMrs\.) ")
+"""The space behind the end of a sentence; a full stop ends none behind an initial or a title."""
 
 
 def written(line: str, letters: Letters = "a-z") -> str:
@@ -75,27 +79,27 @@ def books_of(run: Run) -> dict[str, list[str]]:
     return paragraphs
 
 
-def excerpt(text: str, words: tuple[int, int], draw: random.Random, sentences: float = 0.0) -> str:
-    """A random run of words of a written paragraph, between the two sizes or as long as the paragraph.
-
-    The share `sentences` of the runs begins where a sentence does, and as many end with one, where any such run fits.
-    """
-    shortest, longest = words
+def excerpt(text: str, words: tuple[int, int], draw: random.Random) -> str:
+    """A random run of words of a written paragraph, between the two sizes or as long as the paragraph."""
     every = text.split()
-    if sentences and (runs := _sentences(every, words, draw.random() < sentences, draw.random() < sentences)):
-        start, end = draw.choice(runs)
-        return " ".join(every[start:end])
-    size = min(len(every), draw.randint(shortest, longest))
+    size = min(len(every), draw.randint(*words))
     start = draw.randint(0, len(every) - size)
     return " ".join(every[start : start + size])
 
 
-def _sentences(words: Sequence[str], sizes: tuple[int, int], begins: bool, ends: bool) -> list[tuple[int, int]]:
-    """Runs of words that begin where a sentence does, end with one, or both; where none does both, those with one."""
-    after = [at + 1 for at, word in enumerate(words) if word[-1] in ENDS]
-    lengths = range(sizes[0], sizes[1] + 1)
-    opened = [(start, start + size) for start in (0, *after) for size in lengths if start + size <= len(words)]
-    closed = [(end - size, end) for end in after for size in lengths if size <= end]
-    if begins and ends:
-        return sorted(set(opened) & set(closed)) or opened + closed
-    return opened if begins else closed if ends else []
+class Sentences:
+    """The whole sentences of written paragraphs, by their number of words."""
+
+    def __init__(self, paragraphs: Sequence[str], words: tuple[int, int]) -> None:
+        """Those of so many words, from the fewest to the most."""
+        self.by_size: dict[int, list[str]] = {}
+        for paragraph in paragraphs:
+            for sentence in AFTER_SENTENCE.split(paragraph):
+                size, is_whole = sentence.count(" ") + 1, sentence[:1].isupper() and sentence[-1] in ENDS
+                if is_whole and words[0] <= size <= words[1]:
+                    self.by_size.setdefault(size, []).append(sentence)
+
+    def draw(self, sizes: Iterable[int], draw: random.Random) -> str | None:
+        """One that has one of these sizes; None where none has."""
+        found = [self.by_size[size] for size in sizes if size in self.by_size]
+        return draw.choice(draw.choices(found, [len(part) for part in found])[0]) if found else None

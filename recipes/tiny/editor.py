@@ -16,7 +16,7 @@ from redline.models.granite import GraniteLM
 from redline.models.heads import PunctuationHead
 from redline.models.nar import NarModel
 from redline.tokenizer import Tokenizer
-from redline.train.objectives.losses import Terms, ctc_loss
+from redline.train.objectives.losses import Terms, ctc_loss, weighted
 from redline.train.objectives.nar import EditingPass, EditOptions, EditorObjective
 from redline_recipes.tiny.corruption import scramble_tokens
 from redline_recipes.tiny.encoder_cache import CachedBatch
@@ -113,6 +113,25 @@ class CachedEditorObjective(EditorObjective):
         if isinstance(batch, CachedBatch) and not batch.exports[0].shape[1]:
             parts = {"text" if name == "edit" else name: part for name, part in parts.items()}
         return loss, parts
+
+
+class ListeningObjective(CachedEditorObjective):
+    """Batch or cached batch -> CTC on the audio embeddings: the projector learns what the language model can read.
+
+    It costs a third of an update of the editor, because the language model is held and not run.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.model.language_model.requires_grad_(False)
+        if self.model.punctuation_head is not None:
+            self.model.punctuation_head.requires_grad_(False)
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        embeds, lengths = self.embed_audio(self.encode(batch))
+        targets = [self.tokenizer.encode(text) for text in batch.texts]
+        blank = self.model.config.blank_token_id
+        return weighted({"audio": (1.0, audio_ctc(self.model.language_model, embeds, lengths, targets, blank))})
 
 
 def audio_ctc(

@@ -1,16 +1,18 @@
 """Encoder cache: the frozen encoder's states and likeliest tokens on disk, and where each token of a text lies.
 
 The editor trains on these, so that a pass over the data costs no encoder. Every rendering encodes the training set
-anew, with noise, masks and dropout, because an encoder errs too little on the very utterances it learned from.
+anew, with speeds, rooms, noise, masks and dropout, because an encoder errs too little on the very utterances it learned
+from. Tokens are found in the rendering itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from torch import Tensor, nn
 
 from redline.decoding.align import Alignment, align_scores
 from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
-from redline.errors import DataError
 from redline.features import FRAME_RATE, pad
 from redline.manifest import Utterance
 from redline.models.conformer import ConformerEncoder, EncoderOutput
@@ -30,6 +31,7 @@ from redline.train.data.augment import SpecAugmentOptions, augment_features
 from redline.train.data.batches import FRAMES
 from redline.train.data.feature_cache import FeatureCache
 from redline_recipes.tiny.encoder import draft_logits
+from redline_recipes.tiny.mel_augment import MelAugment
 
 BATCH = 12
 Progress = Callable[[float], None]
@@ -39,7 +41,7 @@ Progress = Callable[[float], None]
 class EncoderCacheOptions:
     """How the training set is encoded again for the language model."""
 
-    renderings: int = 0
+    renderings: int = field(default=0, repr=False)  # those there are stay when more are asked for
     """0 encodes anew in every step, as the paper does: for encoders that err as much on what they learned from."""
     dropout: float = 0.1  # dropout inside the encoder while it fills the cache
     candidates: int = 12  # likeliest tokens of each window that are kept for the draft
@@ -116,6 +118,27 @@ class CachedBatch:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """What a rendering does to features: speeds, rooms and noises, then masks, tracts and microphones."""
+
+    masks: SpecAugmentOptions
+    mel: MelAugment
+
+    @property
+    def described(self) -> str:
+        """What a cache that was made with it is known by."""
+        noises = [round(float(noise.sum()), 4) for noise in self.mel.noises]
+        return repr((self.masks, self.mel.options, noises if self.mel.options.noise else []))
+
+    def __call__(self, rows: Sequence[Tensor], names: Sequence[str], seed: int) -> list[Tensor]:
+        """Features [T, 160] of a batch -> those that are heard; a name draws the same speed, room and noise."""
+        heard = rows
+        if self.mel.options.changes:
+            heard = [self.mel(row, random.Random(name)) for row, name in zip(rows, names, strict=True)]
+        return list(augment_features(heard, self.masks, seed))
+
+
+@dataclass(frozen=True)
 class EncoderReader:
     """An encoder with token head, on a device in a precision: what fills a cache."""
 
@@ -147,46 +170,27 @@ def build_encoder_cache(
     utterances: Sequence[Utterance],
     views: Sequence[FeatureCache],
     options: EncoderCacheOptions,
-    augment: SpecAugmentOptions,
+    augment: Augmentation,
     folder: Path,
     progress: Callable[[str], Progress],
 ) -> list[EncoderCache]:
     """Encode every utterance once per rendering, or open what the same weights made of it before."""
-    if augment.time_warp_frames:
-        raise DataError("[cache_augment] time_warp_frames must be 0: a warped utterance cannot be cut at its tokens")
     weight = reader.encoder.out.weight.detach()
     digest = hashlib.sha256(weight.float().cpu().numpy().tobytes())
     described = [(row.id, row.text, str(row.audio), row.start, row.duration) for row in utterances]
-    digest.update(json.dumps([4, reader.layers, repr(options), repr(augment), described]).encode())
+    digest.update(json.dumps([5, reader.layers, repr(options), augment.described, described]).encode())
     stems = [folder / f"states{number}-{digest.hexdigest()[:12]}" for number in range(options.renderings)]
     missing = [number for number, stem in enumerate(stems) if not stem.with_suffix(".json").exists()]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         reader.encoder.to(reader.device).eval()
-        aligned = align_tokens(reader, utterances, views[0], progress("aligning the training set"))
         with _dropout(reader.encoder, options.dropout):
             for number in missing:
                 report = progress(f"encoder cache, rendering {number + 1}/{options.renderings}")
                 batches = _batches(utterances, views[number % len(views)])
-                _render(reader, batches, aligned, options, augment, number, stems[number], report)
+                _render(reader, batches, options, augment, number, stems[number], report)
         reader.encoder.to(weight.device)
     return [EncoderCache.open(stem) for stem in stems]
-
-
-@torch.no_grad()
-def align_tokens(
-    reader: EncoderReader, utterances: Sequence[Utterance], view: FeatureCache, progress: Progress
-) -> dict[str, tuple[Alignment | None, int]]:
-    """Align each text with the encoder's token head: id -> alignment in windows, and the number of windows."""
-    aligned: dict[str, tuple[Alignment | None, int]] = {}
-    for rows, features in _batches(utterances, view):
-        _, logits, counts = reader(features)
-        targets = [reader.tokenizer.encode(row.text) for row in rows]
-        results = align_scores(logits.float().log_softmax(dim=-1), counts, targets, reader.blank)
-        for row, result, windows in zip(rows, results, counts.tolist(), strict=True):
-            aligned[row.id] = (result, windows)
-        progress(sum(row.duration for row in rows))
-    return aligned
 
 
 def _batches(utterances: Sequence[Utterance], view: FeatureCache) -> Iterator[tuple[list[Utterance], list[Tensor]]]:
@@ -213,9 +217,8 @@ def _dropout(encoder: nn.Module, rate: float) -> Iterator[None]:
 def _render(
     reader: EncoderReader,
     batches: Iterator[tuple[list[Utterance], list[Tensor]]],
-    aligned: dict[str, tuple[Alignment | None, int]],
     options: EncoderCacheOptions,
-    augment: SpecAugmentOptions,
+    augment: Augmentation,
     number: int,
     stem: Path,
     progress: Progress,
@@ -230,7 +233,10 @@ def _render(
         states_file, ids_file, probs_file = (open_files.enter_context(file) for file in files)
         for count, (rows, features) in enumerate(batches):
             torch.manual_seed(number * 100_003 + count)
-            encoded, logits, counts = reader(augment_features(features, augment, number * 100_003 + count))
+            heard = augment(features, [f"{number}/{row.id}" for row in rows], number * 100_003 + count)
+            encoded, logits, counts = reader(heard)
+            targets = [reader.tokenizer.encode(row.text) for row in rows]
+            aligned = align_scores(logits.float().log_softmax(dim=-1), counts, targets, reader.blank)
             states = torch.cat(encoded.exports, dim=-1).half().cpu().numpy()  # [B, T, layers * D]
             likely = FrameCandidates.of(logits, counts, reader.blank, search)
             ids = likely.ids.to(torch.int32).cpu().numpy()  # [B, W, C]
@@ -238,13 +244,11 @@ def _render(
             width = states.shape[-1]
             for i, row in enumerate(rows):
                 T, W = int(encoded.lengths[i]), int(counts[i])
-                alignment, clean_windows = aligned.get(row.id, (None, 0))
                 cuts: list[int] = []
+                alignment = aligned[i]
                 if alignment is not None and alignment.starts and alignment.score >= options.least_score:
-                    # A view at another speed has the same tokens at proportional times.
-                    scale, window = W / clean_windows, config.bpe_pooling_window
-                    cuts = [min(T, round(cut * scale) * window) for cut in token_cuts(alignment, clean_windows)]
-                index[row.id] = [frame, T, windows, reader.tokenizer.encode(row.text), cuts]
+                    cuts = [min(T, cut * config.bpe_pooling_window) for cut in token_cuts(alignment, W)]
+                index[row.id] = [frame, T, windows, targets[i], cuts]
                 states_file.write(states[i, :T].tobytes())
                 ids_file.write(ids[i, :W].tobytes())
                 probs_file.write(probs[i, :W].tobytes())

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from redline.checkpoints.draft_lm import DRAFT_LM
 from redline.checkpoints.nar import load_nar
-from redline.decoding.ngram import NgramLM
+from redline.decoding.ngram import DraftOptions, NgramLM
 from redline.errors import ConfigError
+from redline.manifest import read_manifest
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
-from redline.models.heads import LanguageHead
+from redline.models.heads import LanguageHead, PunctuationHead
 from redline.models.nar import NarModel
 from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
 from redline.train.data.batches import BatchSource
+from redline.train.data.rows import unique_ids
 from redline.train.loop.checkpointing import STATE
-from redline.train.loop.distributed import Say, is_first_process
+from redline.train.loop.distributed import Say, first_process_first, is_first_process
 from redline.train.loop.stage import EpochSource
 from redline.train.nar import NarRun
+from redline.train.objectives.nar import EditorStage
 from redline.train.recipe import NarRecipe, filled
 from redline.train.run import Materials, Run, StageFunction
 from redline_recipes.distillation.objective import ONLY_TRAINING, DistillationObjective
 from redline_recipes.distillation.stage import distillation_objective, fit_maps
 from redline_recipes.distillation.whisper_start import start_from_whisper
-from redline_recipes.tiny.books import books_of
+from redline_recipes.tiny.books import books_of, read_books, written
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
-from redline_recipes.tiny.editor import CachedEditorObjective
+from redline_recipes.tiny.editor import CachedEditorObjective, ListeningObjective
 from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
 from redline_recipes.tiny.language_model import LMObjective, LMStage
 from redline_recipes.tiny.mel_augment import AugmentedSource, MelAugment, noise_powers
-from redline_recipes.tiny.ngram import split_text
-from redline_recipes.tiny.sections import TinySections
+from redline_recipes.tiny.ngram import unread_text
+from redline_recipes.tiny.sections import EditDecision, TinySections
 from redline_recipes.tiny.stages import encoder_caches, load_ngrams, make_ngrams
-from redline_recipes.tiny.unit_selection import UnitSelectionSource
+from redline_recipes.tiny.unit_selection import Spoken, UnitSelectionOptions, UnitSelectionSource
 
 VOCAB_SIZE = 768
 ENCODER_LAYERS = (2, 4, 6, -1)
@@ -76,6 +79,7 @@ class TinyNarRun(NarRun):
             "encoder": self.train_encoder,
             "draft_lm": self.make_draft_lm,
             "lm": self.train_lm,
+            "projector": self.train_projector,
             "editor": self.train_editor,
             "export": self.export,
         }
@@ -85,6 +89,12 @@ class TinyNarRun(NarRun):
         languages = self.recipe.languages
         if len(languages) > 1 and model.language_head is None:
             model.language_head = LanguageHead(model.config.encoder.hidden_dim, languages)
+        return model
+
+    def with_punctuation_head(self, model: NarModel) -> NarModel:
+        """The model with a head of capitals and marks, where they are learned."""
+        if self.recipe.auxiliary.punctuation_weight and model.punctuation_head is None:
+            model.punctuation_head = PunctuationHead(model.config.text.hidden_size)
         return model
 
     def encoder_objective(self, model: NarModel) -> EncoderObjective:
@@ -146,9 +156,20 @@ class TinyNarRun(NarRun):
         if options.steps:
             torch.manual_seed(options.seed)
             model = self.model()
-            lines = [strip_punctuation(line) for own in books_of(self).values() for line in own]
-            objective = LMObjective(model.language_model, self.tokenizer(), recipe.text, model.config.blank_token_id)
+            lines = [line for own in books_of(self).values() for line in own]
+            blank, weight = model.config.blank_token_id, recipe.auxiliary.punctuation_weight
+            head = self.with_punctuation_head(model).punctuation_head
+            objective = LMObjective(model.language_model, self.tokenizer(), recipe.text, blank, head, weight)
             self.fit("lm", LMStage(objective, lines, recipe.corruption), options)
+
+    def train_projector(self) -> None:
+        """The projector learns to say to the language model what is heard, before both learn to edit."""
+        recipe, options = self.recipe, self.recipe.projector_training
+        if not options.steps:
+            return
+        objective = self.objective(ListeningObjective)
+        source = self.source(objective.model, replace(recipe.unit_selection, text_share=0.0, greedy_share=1.0))
+        self.fit("projector", EditorStage(objective, source, self.dev_set, self.views[1]), options)
 
     def train_editor(self) -> None:
         if self.recipe.editor_training.steps:
@@ -162,9 +183,12 @@ class TinyNarRun(NarRun):
             self.save(self.objective())
 
     def draft_lm(self) -> NgramLM | None:
-        return load_ngrams(self, self.tokenizer().vocab_size) or super().draft_lm()
+        lm, search = load_ngrams(self, self.tokenizer().vocab_size) or super().draft_lm(), self.recipe.draft_search
+        if lm is not None and search != DraftOptions():  # otherwise a checkpoint's n-grams keep what suits them
+            lm.options = search
+        return lm
 
-    def objective(self) -> CachedEditorObjective:
+    def objective(self, kind: type[CachedEditorObjective] = CachedEditorObjective) -> CachedEditorObjective:
         """An objective that takes batches of cached states too."""
         recipe = self.recipe
         torch.manual_seed(recipe.editor_training.seed)
@@ -172,12 +196,18 @@ class TinyNarRun(NarRun):
         if recipe.encoder_training.steps:
             self.load("encoder", self.with_language_head(model), ONLY_TRAINING)
         if recipe.lm_training.steps and (self.out / "lm" / STATE).exists():
-            self.load("lm", model)
+            self.load("lm", self.with_punctuation_head(model))
         elif recipe.edit.lora_rank and not recipe.init_from:
             raise ConfigError("adapters need a pretrained language model: run the stage 'lm', or set lora_rank = 0")
-        return CachedEditorObjective(model, self.tokenizer(), recipe.edit, recipe.auxiliary, self.draft_lm())
+        if recipe.greedy_edits != EditDecision():
+            model.config = replace(model.config, **asdict(recipe.greedy_edits))
+        objective = kind(model, self.tokenizer(), recipe.edit, recipe.auxiliary, self.draft_lm())
+        is_taught = recipe.projector_training.steps and (self.out / "projector" / STATE).exists()
+        if is_taught and kind is CachedEditorObjective:
+            self.load("projector", objective)
+        return objective
 
-    def source(self, model: NarModel) -> EpochSource:
+    def source(self, model: NarModel, options: UnitSelectionOptions | None = None) -> EpochSource:
         """Where there are to be renderings: sentences that the n-grams have not read in units, and real utterances."""
         recipe, tokenizer, blank = self.recipe, self.tokenizer(), model.config.blank_token_id
         if not recipe.encoder_cache.renderings:
@@ -185,11 +215,15 @@ class TinyNarRun(NarRun):
         layers = model.config.encoder_layer_indices
         caches = encoder_caches(self, model, layers, tokenizer, recipe.editor_training)
         paragraphs, draft_lm = books_of(self), self.draft_lm()
+        options, texts = options or recipe.unit_selection, written_texts(self)
         if draft_lm is not None:
-            paragraphs = {name: split_text(own, recipe.draft_lm)[1] for name, own in paragraphs.items()}
-        texts = {row.id: (row.language, row.text) for row in self.train_set}
-        options = recipe.unit_selection
-        return UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options, draft_lm)
+            paragraphs = {name: unread_text(own, recipe.draft_lm) for name, own in paragraphs.items()}
+        unread = paragraphs
+        if options.greedy_text:
+            with first_process_first():
+                more = read_books(Path(options.greedy_text), self.out / "text", letters=recipe.letters)
+            paragraphs = {name: [*own, *more] for name, own in paragraphs.items()}
+        return UnitSelectionSource(caches, texts, paragraphs, tokenizer, blank, len(layers), options, draft_lm, unread)
 
 
 @dataclass(frozen=True)
@@ -232,6 +266,14 @@ class ScratchRun(TinyNarRun):
 
     def draft_lm(self) -> NgramLM | None:
         return load_ngrams(self, self.tokenizer().vocab_size)
+
+
+def written_texts(run: Run) -> dict[str, Spoken]:
+    """What each utterance of the training set says; a text all in capitals does not tell how it is written."""
+    letters = run.recipe.letters
+    named = {row.id: row.text for row in unique_ids(read_manifest(run.materials.data))}
+    forms = {name: None if text.isupper() else written(text, letters) for name, text in named.items()}
+    return {row.id: Spoken(row.language, row.text, forms[row.id]) for row in run.train_set}
 
 
 def nar_config(recipe: NarRecipe, tokenizer: Tokenizer) -> NarConfig:

@@ -47,6 +47,13 @@ def split_text(paragraphs: Sequence[str], options: NgramOptions) -> tuple[list[s
     return read, list(paragraphs[:: options.held_out])
 
 
+def unread_text(paragraphs: Sequence[str], options: NgramOptions) -> list[str]:
+    """What is held out and stands nowhere among what is read."""
+    read, held_out = split_text(paragraphs, options)
+    known = set(read)
+    return [line for line in held_out if line not in known]
+
+
 def token_stream(lines: Sequence[str], tokenizer: Tokenizer, boundary: int, progress: Callable[[float], None]) -> Keys:
     """All lines as one row of ids, with a boundary before each."""
     parts: list[Keys] = []

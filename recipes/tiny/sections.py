@@ -23,6 +23,14 @@ from redline_recipes.tiny.unit_selection import UnitSelectionOptions
 
 
 @dataclass(frozen=True)
+class EditDecision:
+    """When greedy drafts are edited; of drafts that n-grams read along `[draft_search]` says it."""
+
+    keep_bias: float = 0.0
+    sound_weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class TinySections:
     """Further sections of a recipe; every one may be left out."""
 
@@ -47,6 +55,7 @@ class TinySections:
     draft_lm: NgramOptions = NgramOptions(order=0)
     """An n-gram LM for shallow fusion while drafts are searched; it needs --text."""
     draft_search: DraftOptions = DraftOptions()
+    greedy_edits: EditDecision = EditDecision()
     text: TextOptions = TextOptions()
     corruption: CorruptionOptions = CorruptionOptions()
     lm_training: TrainingOptions = TrainingOptions()
@@ -56,6 +65,10 @@ class TinySections:
     auxiliary: AuxiliaryOptions = AuxiliaryOptions()
     encoder_cache: EncoderCacheOptions = EncoderCacheOptions()
     cache_augment: SpecAugmentOptions = SpecAugmentOptions(time_warp_frames=0)
+    cache_mel_augment: MelAugmentOptions = MelAugmentOptions()
+    """Speeds, rooms and noises of the renderings."""
+    projector_training: TrainingOptions = TrainingOptions(steps=0)
+    """The projector learns by CTC on its audio embeddings alone, before it edits; NAR recipes only."""
     unit_selection: UnitSelectionOptions = UnitSelectionOptions()
     voices: EmbeddingOptions = EmbeddingOptions()
     voice_training: TrainingOptions = TrainingOptions(steps=0)

@@ -19,7 +19,8 @@ from redline.train.loop.optim import TrainingOptions
 from redline.train.loop.stage import share_done
 from redline.train.run import Run
 from redline_recipes.tiny.books import books_of
-from redline_recipes.tiny.encoder_cache import EncoderCache, EncoderReader, build_encoder_cache
+from redline_recipes.tiny.encoder_cache import Augmentation, EncoderCache, EncoderReader, build_encoder_cache
+from redline_recipes.tiny.mel_augment import MelAugment, noise_powers
 from redline_recipes.tiny.ngram import make_draft_lm, split_text
 from redline_recipes.tiny.sections import sections_of
 from redline_recipes.tiny.speaker_embedding import EmbeddingStage, Segments, read_pretrained
@@ -53,6 +54,7 @@ def encoder_caches(
     """The training set encoded by a model's encoder, on the run's device; done once and kept."""
     sections, total = sections_of(run), sum(row.duration for row in run.train_set)
     dtype = torch.bfloat16 if training.uses_bf16(run.device) else torch.float32
+    noises = noise_powers(run.materials.noise) if sections.cache_mel_augment.noise else []
     reader = EncoderReader(model.encoder, layers, tokenizer, model.config.blank_token_id, run.device, dtype)
     with first_process_first():
         return build_encoder_cache(
@@ -60,7 +62,7 @@ def encoder_caches(
             run.train_set,
             run.views[0],
             sections.encoder_cache,
-            sections.cache_augment,
+            Augmentation(sections.cache_augment, MelAugment(sections.cache_mel_augment, noises)),
             run.out / "states",
             lambda label: share_done(run.say, label, total),
         )

@@ -23,7 +23,7 @@ from redline.errors import DataError
 from redline.features import pad
 from redline.punctuation import strip_punctuation
 from redline.tokenizer import Tokenizer
-from redline_recipes.tiny.books import excerpt
+from redline_recipes.tiny.books import Sentences, excerpt
 from redline_recipes.tiny.encoder_cache import CachedBatch, CachedSpan, EncoderCache
 
 PATIENCE = 1000
@@ -34,17 +34,30 @@ Row = tuple[list[CachedSpan], str, str | None]
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """What an utterance says, and how that is written where it is known."""
+
+    language: str
+    text: str
+    written: str | None = None
+
+
+@dataclass(frozen=True)
 class UnitSelectionOptions:
     """What a batch of cached encoder states is made of."""
 
     share: float = 0.8  # share of batches that are made of units; the others are real utterances
     words: tuple[int, int] = (3, 30)  # shortest and longest excerpt of a book
     sentences: float = 0.0
-    """Share of the excerpts that begin where a sentence does, and of those that end with one, as speech between two
-    pauses often does; where capitals and full stops go is learned from them."""
+    """Share of the excerpts that are whole sentences, as what is read aloud mostly is; where capitals and full stops go
+    is learned from them."""
     text_share: float = 0.0
     """Share of the batches of units that come without audio: drafts alone teach spelling and language far faster."""
     text_batch_s: float = 240.0
+    greedy_share: float = 0.0
+    """Share of the batches of units whose drafts are greedy although there are n-grams; those of real utterances are
+    all greedy then, because n-grams have mostly read what is said there."""
+    greedy_text: str = ""  # a folder of more text for greedy drafts, which n-grams may have read
     longest_unit: int = 8  # tokens of the longest unit
     batch_s: float = 80.0
     epoch_batches: int = 500
@@ -107,32 +120,39 @@ class UnitSelectionSource:
     def __init__(
         self,
         caches: Sequence[EncoderCache],
-        texts: Mapping[str, tuple[str, str]],
+        texts: Mapping[str, Spoken],
         paragraphs: Mapping[str, Sequence[str]],
         tokenizer: Tokenizer,
         blank: int,
         layers: int,
         options: UnitSelectionOptions,
         draft_lm: NgramLM | None = None,
+        unread: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`texts` is the language and the text of each utterance; `paragraphs` of each language are in written form.
+        """`texts` is what each utterance says; `paragraphs` of each language are in written form.
 
-        `draft_lm` is the n-gram LM of the drafts' shallow fusion, which must not know the paragraphs.
+        `draft_lm` is the n-gram LM of the drafts' shallow fusion, which must not know the paragraphs in `unread`, by
+        default all.
         """
-        if not all(paragraphs.values()):
+        unread = paragraphs if unread is None else unread
+        if not all((*paragraphs.values(), *unread.values())):
             raise DataError("unit selection needs text: name a folder of .txt files with --text")
-        self.caches, self.texts, self.paragraphs = caches, texts, paragraphs
+        self.caches, self.texts, self.paragraphs, self.unread = caches, texts, paragraphs, unread
         self.tokenizer, self.blank, self.layers = tokenizer, blank, layers
         self.options, self.draft_lm = options, draft_lm
         self.units = {}
         for language in paragraphs:
-            own = {identity for identity in caches[0].utterances if texts[identity][0] == language}
+            own = {identity for identity in caches[0].utterances if texts[identity].language == language}
             self.units[language] = UnitIndex(caches[0], own, tokenizer.word_starts, options.longest_unit)
             if not self.units[language].places:
                 raise DataError(
                     f"no text in {language} fits its recording well enough to be cut into units: "
                     "train the encoder longer"
                 )
+        self.whole = [
+            {language: Sentences(lines, options.words) for language, lines in part.items()} if options.sentences else {}
+            for part in (paragraphs, unread)
+        ]
         self.by_length = sorted(caches[0].utterances, key=caches[0].seconds)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[CachedBatch]:
@@ -154,19 +174,25 @@ class UnitSelectionSource:
             left -= cache.seconds(identity)
             if left < 0 and rows:
                 break
-            rows.append(([cache.cut(identity)], self.texts[identity][1], None))
-        return self._batch(rows, audio=True)
+            said = self.texts[identity]
+            rows.append(([cache.cut(identity)], said.text, said.written))
+        return self._batch(rows, True, self.options.greedy_share > 0)
 
     def sentences(self, draw: random.Random, audio: bool = True) -> CachedBatch:
         """Sentences of similar length from the books, each in units of one rendering."""
         size = draw.randint(*self.options.words)
-        languages = tuple(self.paragraphs)
+        greedy = draw.random() < self.options.greedy_share
+        has_read = not greedy and self.draft_lm is not None
+        paragraphs, whole = (self.paragraphs, self.unread)[has_read], self.whole[has_read]
+        languages = tuple(paragraphs)
         rows: list[Row] = []
         left, unknown = self.options.batch_s if audio else self.options.text_batch_s, 0
         while left > 0:
             language = draw.choice(languages)
-            paragraph = draw.choice(self.paragraphs[language])
-            written = excerpt(paragraph, (size, size + 1 + size // 8), draw, self.options.sentences)
+            written, longest = None, size + 1 + size // 8
+            if draw.random() < self.options.sentences:
+                written = whole[language].draw(range(size, longest + 1), draw)
+            written = written or excerpt(draw.choice(paragraphs[language]), (size, longest), draw)
             text = strip_punctuation(written)
             units = self.units[language].choose(self.tokenizer.encode(text), draw)
             if not units:
@@ -182,28 +208,28 @@ class UnitSelectionSource:
             spans = [cache.cut(*unit) for unit in units]
             left -= sum(len(span.states) for span in spans) / cache.frame_rate
             rows.append((spans, text, written))
-        return self._batch(rows, audio)
+        return self._batch(rows, audio, greedy)
 
-    def _batch(self, rows: Sequence[Row], audio: bool) -> CachedBatch:
+    def _batch(self, rows: Sequence[Row], audio: bool, greedy: bool) -> CachedBatch:
         # Without audio, the states on disk are not even touched.
         joined = [
             np.concatenate([span.states for span in spans]) if audio else spans[0].states[:0] for spans, _, _ in rows
         ]
         states, lengths = pad([torch.from_numpy(np.array(row)).float() for row in joined])
-        drafts = tuple(tuple(draft) for draft in self._drafts([spans for spans, _, _ in rows]))
+        drafts = tuple(tuple(draft) for draft in self._drafts([spans for spans, _, _ in rows], greedy))
         windows = sum(len(span.ids) for spans, _, _ in rows for span in spans)
         seconds = windows * self.caches[0].window / self.caches[0].frame_rate
         _, texts, written = zip(*rows, strict=True)
         return CachedBatch(states.chunk(self.layers, dim=-1), lengths, drafts, texts, seconds, written)
 
-    def _drafts(self, rows: Sequence[Sequence[CachedSpan]]) -> list[list[int]]:
+    def _drafts(self, rows: Sequence[Sequence[CachedSpan]], greedy: bool) -> list[list[int]]:
         """The draft of each row's spans, one after the other."""
         ids = [torch.from_numpy(np.concatenate([span.ids for span in row])).long() for row in rows]
         probs = [torch.from_numpy(np.concatenate([span.log_probs for span in row])).float() for row in rows]
         all_ids, lengths = pad(ids)
         log_probs, _ = pad(probs)
         likely, blank = log_probs[..., :-1], log_probs[..., -1]
-        if self.draft_lm is not None:
+        if self.draft_lm is not None and not greedy:
             candidates = FrameCandidates(all_ids, likely, blank, lengths)
             return ctc_beam.search(candidates, self.draft_lm, self.draft_lm.options)
         best, place = likely.max(dim=-1)

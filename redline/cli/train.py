@@ -34,7 +34,7 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write eac
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A bundled recipe (tiny, tiny-further, tiny-multi, tiny-plus, nle-2b) or .toml file.")
+        str, typer.Argument(help="A bundled recipe (tiny, tiny-further, tiny-editor, tiny-multi ...) or .toml file.")
     ],
     data: Annotated[
         Path, typer.Option(help="Manifest: one JSON object a line with audio, text, duration, language and split.")

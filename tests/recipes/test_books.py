@@ -7,7 +7,7 @@ import random
 import pytest
 
 from redline.normalize import spoken
-from redline_recipes.tiny.books import excerpt, written
+from redline_recipes.tiny.books import Sentences, excerpt, written
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,21 @@ def test_letters_of_every_language_are_kept_on_demand(line: str, letters: str, b
         assert written(line, letters) == printed  # type: ignore[arg-type]
 
 
-def test_excerpts_begin_and_end_where_sentences_do() -> None:
-    text = "It was late. The man, who had come from far away, sat down. Why? Nobody knew it at the time. He slept"
+def test_sentences_are_whole_and_as_long_as_asked() -> None:
+    text = "It was late. The man, who had come from far away, sat down. Why? Mr. J. Smith knew it at the time. He slept"
+    sentences = Sentences([text, "and went. So it was!"], (1, 9))
+    assert sentences.by_size == {
+        3: ["It was late.", "So it was!"],
+        1: ["Why?"],
+        8: ["Mr. J. Smith knew it at the time."],
+    }
     draw = random.Random(0)
-    excerpts = [excerpt(text, (3, 5), draw, sentences=0.6).split() for _ in range(2000)]
-    assert all(3 <= len(run) <= 5 and " ".join(run) in text for run in excerpts)
-    begins = {"It", "The", "Why?", "Nobody", "He"}
-    both = sum(run[0] in begins and run[-1][-1] in ".?" for run in excerpts) / 2000
-    begun = sum(run[0] in begins for run in excerpts) / 2000
-    ended = sum(run[-1][-1] in ".?" for run in excerpts) / 2000
-    assert 0.36 < both < 0.5 and 0.6 < begun < 0.8 and 0.6 < ended < 0.8
-    plainly = [excerpt(text, (3, 5), random.Random(seed)).split() for seed in range(500)]
-    assert sum(run[0] in begins for run in plainly) < 250 and {len(run) for run in plainly} == {3, 4, 5}
-    assert excerpt("one two", (3, 5), draw, sentences=1.0) == "one two"
+    assert {sentences.draw(range(2, 5), draw) for _ in range(50)} == {"It was late.", "So it was!"}
+    assert sentences.draw((4, 9), draw) is None
+
+
+def test_excerpts_are_runs_of_words() -> None:
+    text = "It was late. The man, who had come from far away, sat down."
+    plainly = [excerpt(text, (3, 5), random.Random(seed)) for seed in range(500)]
+    assert all(run in text for run in plainly) and {len(run.split()) for run in plainly} == {3, 4, 5}
+    assert excerpt("one two", (3, 5), random.Random(0)) == "one two"

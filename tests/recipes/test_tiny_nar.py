@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from redline.checkpoints import nar
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.decoding.ngram import DraftOptions
-from redline.errors import DataError
+from redline.punctuation import strip_punctuation
 from redline.train import run
-from redline.train.data.augment import SpecAugmentOptions
 from redline.train.recipe import NarRecipe
 from redline.train.run import Materials, build
-from redline_recipes.tiny.encoder_cache import EncoderReader
+from redline_recipes.tiny.encoder_cache import EncoderCache, EncoderReader
+from redline_recipes.tiny.mel_augment import MelAugmentOptions
+from redline_recipes.tiny.nar import written_texts
 from tests.corpus import silent, small_recipe, small_tiny_recipe
 
 
@@ -62,9 +66,55 @@ def test_an_editor_learns_from_the_encoder_cache(corpus: Path, books: Path, tmp_
     build(longer, materials, ("editor",), lines.append)
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     assert any("going on from step 4 of 6" in line for line in lines)
-    warped = replace(first, cache_augment=SpecAugmentOptions(time_warp_frames=80))
-    with pytest.raises(DataError, match="time_warp_frames must be 0"):
-        build(warped, materials, ("editor",), silent)
+
+
+def test_another_rendering_is_made_beside_those_there_are_and_heard_otherwise(
+    corpus: Path, books: Path, tmp_path: Path
+) -> None:
+    hiss = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise" / "hiss.wav", 0.1 * hiss, 16_000)
+    first = recipe(steps=1)
+    altered = replace(first, cache_mel_augment=MelAugmentOptions(stretch=1.0, noise=1.0))
+    builder = partial(build, materials=Materials(corpus, tmp_path, books, tmp_path / "noise"), say=silent)
+    one = replace(altered, encoder_cache=replace(first.encoder_cache, renderings=1))
+    builder(one, stages=("tokenizer", "encoder", "editor"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
+    builder(altered, stages=("editor",))
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
+    assert before.items() < after.items() and len(after) == 2 * len(before)
+    caches = [EncoderCache.open(path.with_suffix("")) for path in sorted(after) if path.suffix == ".json"]
+    lengths = [{name: entry.frames for name, entry in cache.utterances.items()} for cache in caches]
+    assert lengths[0] != lengths[1]
+    for cache in caches:
+        entries = cache.utterances.values()
+        assert all(list(entry.cuts) == sorted(entry.cuts) and entry.cuts[-1] <= entry.frames for entry in entries)
+
+
+def test_real_utterances_teach_how_they_are_written(corpus: Path, books: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in corpus.read_text().splitlines()]
+    for row in rows:
+        row["audio"] = str(corpus.parent / row["audio"])
+    train = [row for row in rows if row["split"] == "train"]
+    train[0]["text"] = train[0]["text"].upper()
+    train[1]["text"] = f"{train[1]['text'].capitalize()}?"
+    (tmp_path / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = written_texts(recipe().run(Materials(tmp_path / "written.jsonl", tmp_path / "out", books), silent))
+    first, second = (said[row["id"]] for row in train[:2])
+    assert first.written is None and first.text == train[0]["text"].lower()
+    assert second.written == train[1]["text"] and second.text == strip_punctuation(second.written)
+
+
+def test_a_projector_learns_to_be_read_before_anything_edits(corpus: Path, books: Path, tmp_path: Path) -> None:
+    first = recipe()
+    listening = replace(first, projector_training=replace(first.editor_training, steps=30, lr=3e-3))
+    materials = Materials(corpus, tmp_path, books)
+    build(listening, materials, ("tokenizer", "encoder", "lm", "projector"), silent)
+    rows = [json.loads(line) for line in (tmp_path / "projector" / "log.jsonl").read_text().splitlines()]
+    assert all("edit" not in row for row in rows) and any("audio" in row for row in rows)
+    taught, untaught = (each.run(materials, silent).objective().model for each in (listening, first))
+    assert not torch.equal(taught.projector.query, untaught.projector.query)
+    assert torch.equal(taught.language_model.model.norm.weight, untaught.language_model.model.norm.weight)
 
 
 def test_without_renderings_the_encoder_is_run_in_every_step(corpus: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from redline.decoding.ngram import DraftOptions
 from redline.errors import DataError
 from redline_recipes.tiny.encoder_cache import CachedUtterance, EncoderCache, token_cuts
 from redline_recipes.tiny.ngram import NgramOptions, estimate
-from redline_recipes.tiny.unit_selection import UnitIndex, UnitSelectionOptions, UnitSelectionSource
+from redline_recipes.tiny.unit_selection import Spoken, UnitIndex, UnitSelectionOptions, UnitSelectionSource
 from tests.corpus import WORDS, tokenizer_of
 
 
@@ -74,7 +76,7 @@ def material() -> tuple[EncoderCache, UnitSelectionSource]:
     ids = np.stack((np.array(best), np.array(best) + 1), axis=1).astype(np.int32)
     probs = np.tile(np.array([-0.1, -4.0, -3.0], dtype=np.float16), (len(best), 1))
     view = EncoderCache(frames, ids, probs, rows, window=2, frame_rate=25.0)
-    labelled = {identity: ("en", text) for identity, text in texts.items()}
+    labelled = {identity: Spoken("en", text) for identity, text in texts.items()}
     paragraphs = {"en": ["the red dog sat by the sea and a cat ran to the house on a mat"]}
     blank = tokenizer.vocab_size - 1
     options = UnitSelectionOptions(share=0.5, words=(2, 5), batch_s=4, epoch_batches=6)
@@ -139,11 +141,35 @@ def test_drafts_of_pieces_are_read_by_the_draft_model(material: tuple[EncoderCac
     read = [batch.drafts for batch in source.epoch(1)]
     assert greedy != read and [len(rows) for rows in greedy] == [len(rows) for rows in read]
     assert set(wrong) & {token for rows in read for row in rows for token in row} > set()
+    source.options = replace(source.options, greedy_share=1.0)
+    assert [batch.drafts for batch in source.epoch(1)] != read
+
+
+def test_what_n_grams_have_read_has_greedy_drafts(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
+    view, known = material
+    tokens = known.tokenizer.encode("the red dog")
+    stream = np.array([known.blank, *tokens] * 40, dtype=np.int64)
+    lm = estimate(stream, known.tokenizer.vocab_size, known.blank, NgramOptions(order=3), DraftOptions())
+    options = replace(known.options, share=0.7, greedy_share=0.5, sentences=0.5, epoch_batches=40)
+    paragraphs, unread = {"en": ["The red dog. The sea."]}, {"en": ["A cat sat by a house."]}
+    source = UnitSelectionSource([view], known.texts, paragraphs, known.tokenizer, known.blank, 2, options, lm, unread)
+    seen: dict[bool, set[str]] = {True: set(), False: set()}
+    plain = source._drafts
+    greedily: list[bool] = []
+
+    def spy(rows: Any, greedy: bool) -> list[list[int]]:
+        greedily.append(greedy)
+        return plain(rows, greedy)
+
+    source._drafts = spy  # type: ignore[method-assign]
+    for batch in source.epoch(0):
+        seen[greedily[-1]].update(word for text in batch.texts for word in text.split())
+    assert seen[False] <= {"a", "cat", "sat", "by", "house"} and {"red", "house"} <= seen[True]
 
 
 def test_a_sentence_is_made_of_pieces_of_its_own_language(material: tuple[EncoderCache, UnitSelectionSource]) -> None:
     view, source = material
-    labelled = {identity: ("de" if identity == "b" else "en", text) for identity, (_, text) in source.texts.items()}
+    labelled = {name: Spoken("de" if name == "b" else "en", said.text) for name, said in source.texts.items()}
     paragraphs = {"en": ["the cat sat on a mat"], "de": ["the dog ran to a red house"]}
     blank, options = source.blank, UnitSelectionOptions(share=1.0, words=(2, 3), batch_s=4, epoch_batches=4)
     both = UnitSelectionSource([view], labelled, paragraphs, source.tokenizer, blank, 2, options)
