@@ -130,11 +130,13 @@ def processor_s(process: int) -> float:
 
 @needs_workers
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
-def test_a_worker_waits_when_nobody_takes_its_blocks(hour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "SILENT_S", 1.0)
+def test_a_worker_waits_when_nobody_takes_its_blocks(hour: Path) -> None:
     isolation.end_idle()
     isolation.prepare()
-    process = isolation._idle[0].process.pid
+    worker = isolation._idle[0]
+    worker.wait_for_start()  # with all the time that it wants
+    worker.socket.settimeout(1.0)
+    process = worker.process.pid
     with audio.open_blocks(hour) as reader:
         first = next(reader)
         time.sleep(0.3)
