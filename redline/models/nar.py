@@ -89,3 +89,9 @@ class NarModel(nn.Module):
             other, other_ids = log_probs.scatter_(-1, ids[:, None], -torch.inf).max(dim=-1)
             scored.append((own[:, 0], other_ids, other))
         return SlotScores(*(torch.cat(parts).view(slots.shape) for parts in zip(*scored, strict=True)))
+
+    def forward(self, features: Tensor, lengths: Tensor, slots: Tensor, slot_lengths: Tensor) -> Tensor:
+        """Features [B, T, 160] and slots [B, K] with their lengths [B] -> the logits of all slots [B, K, V]."""
+        encoded = self.encode(features, lengths)
+        audio_embeds, audio_lengths = self.embed_audio(encoded.exports, encoded.lengths)
+        return self.language_model.logits(self.read(audio_embeds, audio_lengths, slots, slot_lengths))
