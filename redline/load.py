@@ -33,7 +33,7 @@ Drafts = Literal["own", "exact", "fast", "trust", "none"]
 # Models read better with more around it: only long pauses end a window.
 _OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
 _WORKERS = 4  # parts of a batch at once: more would each be too small for the search
-_DECODERS = 16  # on accelerators, which wait for the decoding of recordings; a core decodes some 900 x real time
+_READ_AHEAD = 16  # on accelerators, which wait for the decoding of recordings; a core decodes some 900 x real time
 
 
 @checked()
@@ -75,7 +75,9 @@ def load_model(
     if effort not in get_args(Effort):
         raise RedlineError(f"effort is {effort!r}; allowed are full, auto, and draft for the encoder's draft alone")
     place = pick_device(device)
-    batch = BatchOptions(workers=_WORKERS, decoders=0 if place.type == "cpu" else min(_DECODERS, os.cpu_count() or 1))
+    batch = BatchOptions(
+        workers=_WORKERS, read_ahead=0 if place.type == "cpu" else min(_READ_AHEAD, os.cpu_count() or 1)
+    )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from redline.engine.fp8 import Fp8Weight, Weight, product
 from redline.engine.launch import DEFAULTS, Inputs, Launch, LaunchOptions, Results, in_pinned_memory
+from redline.engine.packed import GivenUp
 from redline.models.granite import Block
 from redline.models.nar import NarModel
 from redline.models.rope import rotation
@@ -93,15 +94,20 @@ def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
 class FixedEditor:
     """`embed_audio` and `read` of a `NarModel`, with the same arguments and results."""
 
-    def __init__(self, model: NarModel, options: LaunchOptions = DEFAULTS) -> None:
-        """The weights are those of the model where they can be."""
+    def __init__(self, model: NarModel, options: LaunchOptions = DEFAULTS, *, release: bool = False) -> None:
+        """With `release` the language model gives its layers up for it."""
         self.model, self.options, self.config = model, options, model.config.text
         self.device = model.projector.query.device
         self._before, self._after = before_attention, after_attention
         if options.compiler is not None:
             self._before, self._after = options.compiler(before_attention), options.compiler(after_attention)
         with torch.no_grad():
-            self.layers = [self._weights(layer) for layer in model.language_model.model.layers.children()]
+            layers = model.language_model.model.layers
+            self.layers = []
+            for number, layer in enumerate(layers):
+                self.layers.append(self._weights(layer))
+                if release:  # so that no weights are in memory twice
+                    layers[number] = GivenUp()
         block = model.config.projector.block_size
         self.windows = max(1, options.encoder_rows // block)
         self._projections: Launch | None = None
@@ -130,22 +136,22 @@ class FixedEditor:
         """Encoder states, one [B, T, D] per exported layer -> audio embeddings [B, S, H] and lengths [B]."""
         config = self.model.config.projector
         block, rate, (B, T) = config.block_size, config.downsample_rate, exports[0].shape[:2]
-        missing = -T % block
+        missing, counts = -T % block, lengths.tolist()
         states = torch.stack([F.pad(state, (0, 0, 0, missing)) for state in exports], dim=2)  # [B, T', layers, D]
-        windows = states.view(-1, block, *states.shape[2:])  # [V, w, layers, D]
-        firsts = torch.arange(0, T + missing, block, device=self.device)
-        seen = (lengths[:, None] - firsts).clamp(0, block).flatten()  # [V]
-        parts = []
-        for start in range(0, len(windows), self.windows):
-            own, own_seen = windows[start : start + self.windows], seen[start : start + self.windows]
-            more = self.windows - len(own)
-            values = {"states": F.pad(own, (0, 0) * 3 + (0, more)), "seen": F.pad(own_seen, (0, more))}
+        windows = states.view(B, -1, block, *states.shape[2:])  # [B, V, w, layers, D]
+        # Those that begin within a clip, and how many frames they hold.
+        wanted = [(row, at, min(block, n - at * block)) for row, n in enumerate(counts) for at in range(-(-n // block))]
+        embeds = states.new_zeros(*windows.shape[:2], block // rate, self.config.hidden_size)  # [B, V, q, H]
+        for start in range(0, len(wanted), self.windows):
+            rows, places, seen = torch.tensor(wanted[start : start + self.windows]).t().to(self.device)
+            more = self.windows - len(rows)
+            own = F.pad(windows[rows, places], (0, 0) * 3 + (0, more))
+            values = {"states": own, "seen": F.pad(seen, (0, more))}
             if self._projections is None:
                 inputs = {name: value.clone() for name, value in values.items()}
                 self._projections = Launch(self._project, inputs, self.options.is_captured)
-            parts.append(self._projections(values)[0][: len(own)])
-        embeds = torch.cat(parts)  # [V, q, H]
-        return embeds.reshape(B, -1, embeds.shape[-1])[:, : T // rate], lengths // rate
+            embeds[rows, places] = self._projections(values)[0][: len(rows)]
+        return embeds.flatten(1, 2)[:, : T // rate], lengths // rate
 
     def _project(self, inputs: Inputs) -> Results:
         """Windows of exported states [W, w, layers, D] -> audio embeddings [W, q, H]; they do not see each other."""

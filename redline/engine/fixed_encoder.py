@@ -21,7 +21,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from redline.engine.fp8 import Fp8Weight, Weight, product
 from redline.engine.launch import DEFAULTS, Inputs, Launch, LaunchOptions, Results, in_pinned_memory
-from redline.engine.packed import Packing
+from redline.engine.packed import GivenUp, Packing
 from redline.models.conformer import ConformerBlock, ConformerEncoder, EncoderOutput, FeedForward
 
 _log = logging.getLogger(__name__)
@@ -189,9 +189,14 @@ class FixedEncoder:
     """Features of clips -> `EncoderOutput`, as the plain encoder gives them."""
 
     def __init__(
-        self, encoder: ConformerEncoder, export_layers: Sequence[int] = (), options: LaunchOptions = DEFAULTS
+        self,
+        encoder: ConformerEncoder,
+        export_layers: Sequence[int] = (),
+        options: LaunchOptions = DEFAULTS,
+        *,
+        release: bool = False,
     ) -> None:
-        """`export_layers` are those whose states are wanted. The weights are those of the encoder where they can be."""
+        """`export_layers` are those whose states are wanted; with `release` the encoder gives its blocks up for it."""
         self.config, self.options = encoder.config, options
         self.export_layers = [layer % (encoder.config.num_layers + 1) for layer in export_layers]
         self.device, self.dtype = encoder.input_linear.weight.device, encoder.input_linear.weight.dtype
@@ -201,10 +206,12 @@ class FixedEncoder:
             self._first, self._last = options.compiler(first_part), options.compiler(last_part)
         self.strides, self.weights = [], []
         with torch.no_grad():
-            for block in encoder.layers:
+            for number, block in enumerate(encoder.layers):
                 assert isinstance(block, ConformerBlock)
                 self.strides.append(block.stride)
                 self.weights.append((self._first_weights(block), self._last_weights(block)))
+                if release:  # so that no weights are in memory twice
+                    encoder.layers[number] = GivenUp()
             self.ends = [
                 (linear.weight.detach(), linear.bias.detach())
                 for linear in (encoder.input_linear, encoder.out, encoder.out_mid)

@@ -270,13 +270,13 @@ def halved(x: Tensor, layout: Packing, then: Packing, odd: int) -> Tensor:
 
 
 class GivenUp(nn.Module):
-    """What is left of a block whose weights are the packed encoder's."""
+    """What is left of a block or layer whose weights are a fast twin's."""
 
     stride = 1
 
     def forward(self, *_: object) -> Tensor:
         raise RedlineError(
-            "the blocks of this encoder were given to the packed engine; load the model with engine='plain' to call it"
+            "the layers of this network were given to the packed engine; load the model with engine='plain' to call it"
         )
 
 

@@ -273,10 +273,12 @@ class Flight:
 
     def _decode_ahead(self) -> None:
         """Have threads decode the next recordings while batches run."""
-        decoders = self._scheduler.options.decoders
         busy = sum(recording.is_decoded_ahead for recording in self.recordings)
         waiting = [recording for recording in self.recordings if not recording.ended and not recording.is_decoded_ahead]
-        while busy < decoders and (recording := waiting.pop(0) if waiting else self._next()) is not None:
+        while (
+            busy < self._scheduler.options.read_ahead
+            and (recording := waiting.pop(0) if waiting else self._next()) is not None
+        ):
             recording.decode_ahead()
             busy += 1
 

@@ -75,15 +75,14 @@ class BatchOptions:
     workers: int = 1
     """Parts of a batch that are recognized at once, each with its share of the threads, by a recognizer that several
     threads may call."""
-
-    decoders: int = 0
+    read_ahead: int = 0
     """Recordings that are decoded ahead while batches run, each by a thread and a process of its own."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"workers is {self.workers}; allowed are 1 and above")
-        if self.decoders < 0:
-            raise ValueError(f"decoders is {self.decoders}; allowed are 0 (none is decoded ahead) and above")
+        if self.read_ahead < 0:
+            raise ValueError(f"read_ahead is {self.read_ahead}; allowed are 0 (none is decoded ahead) and above")
         if self.batch_s <= 0:
             raise ValueError(f"batch_s is {self.batch_s}; a batch must hold some audio")
 

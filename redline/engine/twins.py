@@ -41,7 +41,7 @@ def _is_fast(device: torch.device, dtype: torch.dtype) -> bool:
 def encoder_twin(
     encoder: ConformerEncoder, export_layers: Sequence[int], engine: Engine
 ) -> PackedEncoder | FixedEncoder | None:
-    """In place of an encoder, which gives its blocks up on a CPU; None where the plain one is to compute.
+    """In place of an encoder, which gives its blocks up; None where the plain one is to compute.
 
     Raises `RedlineError` for an engine that is not there.
     """
@@ -50,16 +50,16 @@ def encoder_twin(
     if engine == "plain" or not _is_fast(weight.device, weight.dtype):
         return None
     if weight.device.type == "cuda":
-        return FixedEncoder(encoder, export_layers, _launch_options(engine))
+        return FixedEncoder(encoder, export_layers, _launch_options(engine), release=True)
     return PackedEncoder(encoder, export_layers, release=True)
 
 
 def editor_twin(model: NarModel, engine: Engine) -> FixedEditor | None:
-    """In place of projector and language model of a model on CUDA; None where the plain ones are to compute."""
+    """On CUDA in place of projector and language model, which gives its layers up; None where they are to compute."""
     weight = model.projector.query
     if engine == "plain" or weight.device.type != "cuda" or not has_varlen(weight.device, weight.dtype):
         return None
-    return FixedEditor(model, _launch_options(engine))
+    return FixedEditor(model, _launch_options(engine), release=True)
 
 
 def _launch_options(engine: Engine) -> LaunchOptions:

@@ -63,19 +63,19 @@ class Reel:
             self.is_closed.set()
 
 
-def transcripts(reels: list[Reel], decoders: int) -> list[object]:
-    model = Transcriber(FakeRecognizer(), SessionOptions(vad=None), BatchOptions(decoders=decoders))
+def transcripts(reels: list[Reel], read_ahead: int) -> list[object]:
+    model = Transcriber(FakeRecognizer(), SessionOptions(vad=None), BatchOptions(read_ahead=read_ahead))
     results = model.run(Recording(reel.opened, model.session(Task(), vad=False)) for reel in reels)
     return [str(result) if isinstance(result, RedlineError) else result.to_dict() for result in results]
 
 
-@pytest.mark.parametrize("decoders", [1, 3, 8])
-def test_what_is_decoded_ahead_gives_the_same_transcripts(decoders: int) -> None:
+@pytest.mark.parametrize("read_ahead", [1, 3, 8])
+def test_what_is_decoded_ahead_gives_the_same_transcripts(read_ahead: int) -> None:
     def reels() -> list[Reel]:
         return [Reel(2), Reel(40), Reel(1, AudioError("torn")), Reel(0), Reel(25)]
 
     ours = reels()
-    assert transcripts(ours, decoders) == transcripts(reels(), 0)
+    assert transcripts(ours, read_ahead) == transcripts(reels(), 0)
     assert all(reel.is_closed.wait(5) for reel in ours)
 
 
@@ -94,7 +94,7 @@ def test_an_error_of_opening_is_the_error_of_that_recording_alone() -> None:
         raise AudioError("not there")
         yield
 
-    model = Transcriber(FakeRecognizer(), SessionOptions(vad=None), BatchOptions(decoders=2))
+    model = Transcriber(FakeRecognizer(), SessionOptions(vad=None), BatchOptions(read_ahead=2))
     opened = [Reel(2).opened, missing, Reel(3).opened]
     results = list(model.run(Recording(each, model.session(Task(), vad=False)) for each in opened))
     assert [isinstance(result, AudioError) for result in results] == [False, True, False]

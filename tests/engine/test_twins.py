@@ -68,8 +68,10 @@ def test_a_recognizer_with_the_networks_of_accelerators_writes_the_same(name: st
     recognizer = model.recognizer
     assert isinstance(recognizer, NarRecognizer)
     networks, options = recognizer.model, LaunchOptions(encoder_rows=1024, editor_rows=512)
-    recognizer.engine = FixedEncoder(networks.encoder, networks.config.encoder_layer_indices, options)
-    recognizer.networks = FixedEditor(networks, options)
+    recognizer.engine = FixedEncoder(networks.encoder, networks.config.encoder_layer_indices, options, release=True)
+    recognizer.networks = FixedEditor(networks, options, release=True)
+    left = {name.split(".layers.")[0] for name, _ in networks.named_parameters() if ".layers." in name}
+    assert left == {"projector.qformer"}  # no weights are in memory twice
     fast = model.transcribe(DEMO, words=True)
     assert fast.text == plain.text
     assert [word.start for word in fast.words] == [word.start for word in plain.words]
