@@ -54,12 +54,14 @@ def bench(
         notes.say(line, "dim")
 
     if random_weights:
-        given = {"--audio": audio, "--against": against, "--device": device, "--engine": engine.replace("auto", "")}
+        given = {"--audio": audio, "--against": against}
         if foreign := [name for name, value in given.items() if value]:
             raise typer.BadParameter(f"is for a model, leave it out with --random-weights: {', '.join(foreign)}")
         use(threads)
         options = BenchOptions(clips=clips, repeats=repeats)
-        values = measure_random_weights(pick_dtype(dtype, pick_device("cpu")), options, say)
+        place = pick_device(device)
+        where: dict[str, Any] = {"device": place, "engine": engine}
+        values = measure_random_weights(pick_dtype(dtype, place), options, say, **where)
         _print(values)
         typer.echo(json.dumps(values))
         return

@@ -25,9 +25,10 @@ from redline.decoding.slots import slot_batch
 from redline.engine.int8 import into_precision, is_int8, stored
 from redline.engine.packed import PackedEncoder
 from redline.engine.scheduler import BatchOptions
-from redline.features import FEATURE_DIM, FRAME_RATE
+from redline.engine.twins import Engine, editor_twin, encoder_twin
+from redline.features import FEATURE_DIM, FRAME_RATE, pad
 from redline.models.config import EncoderConfig, NarConfig
-from redline.models.conformer import ConformerEncoder
+from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.nar import NarModel
 from redline.threads import peak_memory_mib
 from redline.types import SAMPLE_RATE, Waveform
@@ -46,6 +47,7 @@ TOKENS_PER_S = 3.4
 """Tokens of a second of speech, of the published tokenizer."""
 MOST_STREAMS = 256
 MATMUL = 2048
+CPU = torch.device("cpu")
 ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
@@ -277,7 +279,13 @@ def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callabl
 
 
 def measure_random_weights(
-    dtype: torch.dtype, options: BenchOptions, say: Callable[[str], None], config: NarConfig | None = None
+    dtype: torch.dtype,
+    options: BenchOptions,
+    say: Callable[[str], None],
+    config: NarConfig | None = None,
+    *,
+    device: torch.device = CPU,
+    engine: Engine = "auto",
 ) -> dict[str, Any]:
     """The networks of a NAR model with random weights, on noise; by default of the shape of the published one.
 
@@ -288,29 +296,47 @@ def measure_random_weights(
     model = _random_model(config, stored(dtype) or torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     into_precision(dtype, model)
-    packed = PackedEncoder(model.encoder, config.encoder_layer_indices, release=True)
-    clips = list(torch.randn(4, round(options.clip_s * FRAME_RATE), config.encoder.input_dim))
+    model.to(device)
+    fast = encoder_twin(model.encoder, config.encoder_layer_indices, engine)
+    networks = editor_twin(model, engine) or model
+    clips = list(torch.randn(4, round(options.clip_s * FRAME_RATE), config.encoder.input_dim, device=device))
     drafts = torch.randint(config.text.vocab_size, (len(clips), round(options.clip_s * TOKENS_PER_S)))
     slots, lengths = slot_batch(drafts.tolist(), config.blank_token_id, config.min_edit_sequence_length)
+    slots, lengths = slots.to(device), lengths.to(device)
     watch = Stopwatch()
+
+    def plain(clips: Sequence[Tensor]) -> EncoderOutput:
+        features, counts = pad(clips)
+        return model.encode(features.to(model.encoder.input_linear.weight.dtype), counts)
+
+    def part(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def waited(*arguments: Any) -> Any:
+            result = function(*arguments)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return result
+
+        return watch.timed(name, waited)
 
     @torch.inference_mode()
     def run() -> None:
-        encoded = watch.timed("encoder", packed)(clips)
-        audio, audio_lengths = watch.timed("projector", model.embed_audio)(encoded.exports, encoded.lengths)
-        hidden = watch.timed("language model", model.read)(audio, audio_lengths, slots, lengths)
-        watch.timed("language model", model.score_slots)(hidden, slots)
+        encoded = part("encoder", fast or plain)(clips)
+        audio, audio_lengths = part("projector", networks.embed_audio)(encoded.exports, encoded.lengths)
+        hidden = part("language model", networks.read)(audio, audio_lengths, slots, lengths)
+        part("language model", model.score_slots)(hidden, slots)
 
     run()
     watch.seconds.clear()
-    spent = seconds_of(run)
+    spent = statistics.median(seconds_of(run) for _ in range(options.repeats))
+    total = sum(watch.seconds.values())
     return {
         "rtfx": round(len(clips) * options.clip_s / spent, 2),
-        "parts": {name: round(seconds / spent, 3) for name, seconds in watch.seconds.items()},
+        "parts": {name: round(seconds / total, 3) for name, seconds in watch.seconds.items()},
         "million_parameters": round(parameters / 1e6),
         "peak_memory_mib": peak_memory_mib(),
-        "device": "cpu",
+        "device": str(device),
         "dtype": _name(dtype),
+        "engine": engine,
     }
 
 

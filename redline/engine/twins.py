@@ -11,6 +11,7 @@ from redline.engine.fixed_editor import FixedEditor, has_varlen
 from redline.engine.fixed_encoder import FixedEncoder
 from redline.engine.launch import LaunchOptions, compiled
 from redline.engine.packed import PackedEncoder
+from redline.engine.packed_editor import PackedEditor
 from redline.errors import RedlineError
 from redline.models.conformer import ConformerEncoder
 from redline.models.nar import NarModel
@@ -54,12 +55,14 @@ def encoder_twin(
     return PackedEncoder(encoder, export_layers, release=True)
 
 
-def editor_twin(model: NarModel, engine: Engine) -> FixedEditor | None:
-    """On CUDA in place of projector and language model, which gives its layers up; None where they are to compute."""
+def editor_twin(model: NarModel, engine: Engine) -> FixedEditor | PackedEditor | None:
+    """In place of projector and language model, which give their layers up; None where they are to compute."""
     weight = model.projector.query
-    if engine == "plain" or weight.device.type != "cuda" or not has_varlen(weight.device, weight.dtype):
+    if engine == "plain" or not _is_fast(weight.device, weight.dtype) or not has_varlen(weight.device, weight.dtype):
         return None
-    return FixedEditor(model, _launch_options(engine), release=True)
+    if weight.device.type == "cuda":
+        return FixedEditor(model, _launch_options(engine), release=True)
+    return PackedEditor(model, release=True)
 
 
 def _launch_options(engine: Engine) -> LaunchOptions:

@@ -13,10 +13,12 @@ from torch import Tensor
 from redline.decoding.slots import slot_batch
 from redline.engine.int8 import to_int8
 from redline.engine.packed import PackedEncoder
+from redline.engine.packed_editor import PackedEditor
 from redline.features import pad
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.conformer import EncoderOutput
 from redline.models.nar import NarModel
+from redline.recognizer.nar import EditorNetworks
 from redline.threads import has_bf16
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -82,12 +84,14 @@ def encoded(model: NarModel, clips: Sequence[Tensor]) -> EncoderOutput:
 
 
 @torch.inference_mode()
-def results(model: NarModel, encode: Encode, clips: Sequence[Tensor]) -> list[list[Tensor]]:
+def results(
+    model: NarModel, encode: Encode, clips: Sequence[Tensor], networks: EditorNetworks | None = None
+) -> list[list[Tensor]]:
     """Of each clip: states and characters of the encoder, audio embeddings, and what the editor thinks of slots."""
-    out = encode(clips)
-    audio, counts = model.embed_audio(out.exports, out.lengths)
+    out, networks = encode(clips), networks or model
+    audio, counts = networks.embed_audio(out.exports, out.lengths)
     slots, sizes = slot_batch([[1 + at % 70 for at in range(count)] for count in counts.tolist()], 0)
-    scores = model.score_slots(model.read(audio, counts, slots, sizes), slots)
+    scores = model.score_slots(networks.read(audio, counts, slots, sizes), slots)
     ends = ([out.lengths] * 2, [counts], [sizes] * 3)
     parts = ((out.hidden, out.char_logits), (audio,), scores)
     return [
@@ -118,13 +122,14 @@ def broken_laws(number: int) -> list[str]:
         return encoded(model, clips)
 
     encode = PackedEncoder(model.encoder, layers, rows=rows) if is_packed else plain
+    editor = PackedEditor(model, rows=rows) if is_packed else None
     mix = [draw.randrange(len(known)) for _ in range(draw.randint(1, 4))] + [*range(len(known))]
     draw.shuffle(mix)
     threads = torch.get_num_threads()
     torch.set_num_threads(draw.randint(1, 4))
     try:
-        alone = [results(model, encode, [clip])[0] for clip in known]
-        together = results(model, encode, [known[at] for at in mix])
+        alone = [results(model, encode, [clip], editor)[0] for clip in known]
+        together = results(model, encode, [known[at] for at in mix], editor)
     finally:
         torch.set_num_threads(threads)
     broken = [

@@ -12,12 +12,13 @@ from redline.engine.fixed_editor import FixedEditor, has_varlen
 from redline.engine.fixed_encoder import FixedEncoder
 from redline.engine.launch import LaunchOptions
 from redline.engine.packed import PackedEncoder
+from redline.engine.packed_editor import PackedEditor
 from redline.engine.twins import Engine, check_engine, editor_twin, encoder_twin
 from redline.errors import RedlineError
 from redline.load import load_model
 from redline.recognizer import NarRecognizer
 from tests.builders import tiny_checkpoint
-from tests.engine.test_fixed_editor import random_model
+from tests.engine.editor_clips import random_model
 from tests.engine.test_packed import encoder
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
@@ -56,8 +57,9 @@ def test_every_engine_is_there_on_cuda_and_only_two_elsewhere(engine: Engine) ->
             check_engine(engine, torch.device("mps"), torch.float16)
 
 
-def test_the_editor_of_a_cpu_is_the_plain_one() -> None:
-    assert editor_twin(random_model(), "auto") is None
+@pytest.mark.parametrize(("engine", "packed"), [("auto", True), ("packed", True), ("plain", False)])
+def test_the_editor_of_a_cpu_is_packed_unless_the_plain_one_is_asked_for(engine: Engine, packed: bool) -> None:
+    assert isinstance(editor_twin(random_model(), engine), PackedEditor) == packed
     assert has_varlen(torch.device("cpu"), torch.float32) and not has_varlen(torch.device("mps"), torch.float16)
 
 
