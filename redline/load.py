@@ -17,7 +17,7 @@ from redline.decoding.speculative import SpeculativeOptions
 from redline.engine.decoder import Decoders
 from redline.engine.int8 import into_precision, stored
 from redline.engine.scheduler import BatchOptions
-from redline.engine.twins import Engine, editor_twin, encoder_twin
+from redline.engine.twins import Engine, editor_twin, encoder_twin, has_fast_bf16
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
@@ -55,21 +55,20 @@ def load_model(
 ) -> Transcriber:
     """Load a bundled model, a folder or a hub id.
 
-    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default
-    bfloat16 on CUDA, and on CPUs with AVX512-BF16 or AMX for models that draft and edit, else float32; "int8", on
-    CPUs, has weights of half the size of bfloat16. `draft_lm` is the n-gram LM of shallow fusion in the draft: the
-    checkpoint's "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With
-    `effort` "draft" the encoder's draft is the text and nothing else is computed: fast, without capitals, and with
-    more errors; with "auto" the language model reads only clips whose draft is not certain (`drafts` "fast" of models
-    that answer prompts; not where it makes the marks that `punctuate` wants). `engine` "packed" is the fast twin of
-    the networks on CPUs and CUDA ("auto" takes it where it is), "compiled" the same on CUDA with compiled layers,
-    which takes a minute at first, and "plain" the readable networks. With `punctuate` words get capitals and marks,
-    where the model has learned them. For models that answer prompts `beams`, `temperature` and `seed` say how tokens
-    are chosen (what is drawn for a clip depends on the seed and its sound, not on its place among others), and
-    `drafts` how a draft of the encoder is verified: "exact" (the text is that of greedy decoding), "fast", "trust"
-    (the draft is the text), "none", or as the checkpoint's "own" config says: trust or exact. `threads` compute, for
-    the whole process; by default PyTorch's number, but never more than this process may use. Raises `CheckpointError`
-    when it is not a checkpoint this package knows.
+    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default bfloat16
+    on CUDA, and on CPUs with AVX512-BF16 or AMX for models that draft and edit, else float32; "int8", on CPUs, has
+    weights of half the size of bfloat16. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's
+    "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `effort` "draft" the
+    encoder's draft is the text, and nothing else is computed: fast, no capitals, more errors; with "auto" the language
+    model reads only clips whose draft is not certain (`drafts` "fast" of models that answer prompts; not where it makes
+    the marks that `punctuate` wants). `engine` "packed" is the fast twin of the networks on CPUs and CUDA ("auto" takes
+    it where it is), "compiled" the same on CUDA with compiled layers, which takes a minute at first, and "plain" the
+    readable networks. With `punctuate` words get capitals and marks, where the model has learned them. For models that
+    answer prompts `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip depends on the
+    seed and its sound, not on its place among others), and `drafts` how a draft of the encoder is verified: "exact"
+    (the text is that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own"
+    config says: trust or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more
+    than this process may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
     computing.check_fork()
     computing.use(threads)
@@ -176,11 +175,10 @@ def pick_device(device: str | None) -> torch.device:
 def pick_dtype(dtype: str | torch.dtype | None, place: torch.device, reads_prompts: bool = False) -> torch.dtype:
     """The precision to compute in; raises `RedlineError` for a name that is none, and for float16 on a CPU.
 
-    A model that reads prompts writes token after token, for which launches of many rows are too large. On CPUs PyTorch
-    sums float16 in an order that depends on the batch, so a text would depend on its neighbours.
+    Launches of many rows are too large for token after token. CPUs sum float16 in an order that depends on the batch.
     """
     if dtype is None:
-        is_fast = place.type == "cuda" or (place.type == "cpu" and computing.has_fast_bf16() and not reads_prompts)
+        is_fast = place.type == "cuda" or (place.type == "cpu" and has_fast_bf16() and not reads_prompts)
         return torch.bfloat16 if is_fast else torch.float32
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     known |= {"int8": torch.int8} if place.type == "cpu" else {"float16": torch.float16}

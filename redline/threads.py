@@ -69,16 +69,6 @@ def has_amx() -> bool:
     return torch.cpu._is_amx_tile_supported() and ("AMX" in allowed or allowed in ("ALL", "DEFAULT"))
 
 
-@cache
-def has_fast_bf16() -> bool:
-    """Whether oneDNN has instructions for products of bfloat16 (AVX512-BF16, AMX) and so is faster than in float32."""
-    import torch
-
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    lets_it = allowed in ("ALL", "DEFAULT") or any(name in allowed for name in ("BF16", "FP16", "AMX", "AVX10"))
-    return has_amx() or (torch.cpu._is_avx512_bf16_supported() and lets_it)
-
-
 def peak_memory_mib() -> int:
     """The most memory that this process has had."""
     import resource

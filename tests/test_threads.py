@@ -164,22 +164,6 @@ def test_amx_is_used_where_the_processor_has_it_and_the_user_lets_it(
     assert not threads.has_amx.__wrapped__()
 
 
-@pytest.mark.parametrize(
-    ("allowed", "uses"), [("", True), ("DEFAULT", True), ("AVX512_CORE_BF16", True), ("AVX512_CORE_VNNI", False)]
-)
-def test_bfloat16_is_fast_where_the_processor_has_it_and_the_user_lets_it(
-    monkeypatch: pytest.MonkeyPatch, allowed: str, uses: bool
-) -> None:
-    monkeypatch.setattr(threads, "has_amx", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
-    if not allowed:
-        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    assert threads.has_fast_bf16.__wrapped__() == uses
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert not threads.has_fast_bf16.__wrapped__()
-
-
 def test_intels_products_are_strict_unless_the_user_wants_another_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_is_intel", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")

@@ -59,9 +59,8 @@ def bench(
             raise typer.BadParameter(f"is for a model, leave it out with --random-weights: {', '.join(foreign)}")
         use(threads)
         options = BenchOptions(clips=clips, repeats=repeats)
-        place = pick_device(device)
-        where: dict[str, Any] = {"device": place, "engine": engine}
-        values = measure_random_weights(pick_dtype(dtype, place), options, say, **where)
+        where: dict[str, Any] = {"device": pick_device(device), "engine": engine}
+        values = measure_random_weights(pick_dtype(dtype, where["device"]), options, say, **where)
         _print(values)
         typer.echo(json.dumps(values))
         return

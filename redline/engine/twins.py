@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -15,7 +17,7 @@ from redline.engine.packed_editor import PackedEditor
 from redline.errors import RedlineError
 from redline.models.conformer import ConformerEncoder
 from redline.models.nar import NarModel
-from redline.threads import has_bf16
+from redline.threads import has_amx, has_bf16
 
 Engine = Literal["auto", "packed", "compiled", "plain"]
 
@@ -24,6 +26,14 @@ _NEEDS = {
     "packed": "; packed needs CUDA, or a CPU with instructions for that precision",
     "compiled": "; compiled needs CUDA",
 }
+
+
+@cache
+def has_fast_bf16() -> bool:
+    """Whether oneDNN has instructions for products of bfloat16 (AVX512-BF16, AMX) and so is faster than in float32."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    lets_it = allowed in ("ALL", "DEFAULT") or any(name in allowed for name in ("BF16", "FP16", "AMX", "AVX10"))
+    return has_amx() or (torch.cpu._is_avx512_bf16_supported() and lets_it)
 
 
 def check_engine(engine: Engine, device: torch.device, dtype: torch.dtype) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import redline
+from redline.engine import twins
 from redline.engine.fixed_editor import FixedEditor, has_varlen
 from redline.engine.fixed_encoder import FixedEncoder
 from redline.engine.launch import LaunchOptions
@@ -47,6 +48,22 @@ def test_an_encoder_is_packed_where_that_is_fast(
             encoder_twin(model, (), engine)
     else:
         assert isinstance(encoder_twin(model, (), engine), PackedEncoder) == packed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "uses"), [("", True), ("DEFAULT", True), ("AVX512_CORE_BF16", True), ("AVX512_CORE_VNNI", False)]
+)
+def test_bfloat16_is_fast_where_the_processor_has_it_and_the_user_lets_it(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, uses: bool
+) -> None:
+    monkeypatch.setattr(twins, "has_amx", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    if not allowed:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert twins.has_fast_bf16.__wrapped__() == uses
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not twins.has_fast_bf16.__wrapped__()
 
 
 @pytest.mark.parametrize("engine", ["auto", "packed", "compiled", "plain"])

@@ -93,7 +93,9 @@ def test_any_tasks_share_a_beam_or_are_sampled_together(folders: dict[str, Path]
     assert_alone_equals_in_the_batch(recognizer, mixed(PLUS, CLIPS))
 
 
-@pytest.mark.parametrize("drafts", ["own", "none", "exact"])
+@pytest.mark.parametrize(
+    "drafts", ["own", *(pytest.param(drafts, marks=pytest.mark.laws) for drafts in ("none", "exact"))]
+)
 def test_any_tasks_share_a_batch_of_the_bundled_model(drafts: Any) -> None:
     whole = audio.load(DEMO).samples
     clips = [Waveform(whole[round(start * SAMPLE_RATE) :][: round(length * SAMPLE_RATE)]) for start, length in

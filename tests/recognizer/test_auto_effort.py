@@ -19,12 +19,13 @@ from redline.decoding import speculative
 from redline.errors import AudioError, RecognitionError, RedlineError
 from redline.manifest import write_manifest
 from redline.models.draft_head import DraftHead
-from redline.models.nar import NarModel
 from redline.recognizer import ArRecognizer, CtcRecognizer, NarRecognizer
 from redline.testing import silence
 from redline.types import Hypothesis, Request, Task, Waveform
 from tests.builders import tiny_ar_checkpoint, tiny_checkpoint
 from tests.recognizer.test_requests import DEMO, requests
+
+IN_BFLOAT16 = pytest.param("tiny, bfloat16", marks=pytest.mark.laws)  # slow where it is emulated
 
 
 def is_unread(answer: object) -> bool:
@@ -38,7 +39,7 @@ def loaded(name: Path | str, effort: str) -> NarRecognizer | CtcRecognizer:
     return load_model(name, effort=effort, punctuate=False, dtype=dtype or None).recognizer  # type: ignore[arg-type, return-value]
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny, bfloat16", "random"])
+@pytest.fixture(scope="module", params=["tiny", IN_BFLOAT16, "random"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | str:
     is_random = request.param == "random"
     return tiny_checkpoint(tmp_path_factory.mktemp("random") / "model") if is_random else request.param
@@ -91,9 +92,10 @@ def test_what_is_certain_costs_no_pass_of_the_language_model(
     auto: NarRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = list[int]()
-    read, wanted = NarModel.read, [Request(request.clip) for request in requests()]
+    networks, wanted = type(auto.networks), [Request(request.clip) for request in requests()]
+    read = networks.read
     monkeypatch.setattr(
-        NarModel, "read", lambda self, audio, *rest: rows.append(len(audio)) or read(self, audio, *rest)
+        networks, "read", lambda self, audio, *rest: rows.append(len(audio)) or read(self, audio, *rest)
     )
     auto.tau_ctc = math.inf
     auto.recognize(wanted)

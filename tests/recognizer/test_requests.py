@@ -11,12 +11,13 @@ import torch
 import redline
 from redline import audio, load_model
 from redline.errors import AudioError, RecognitionError, UnsupportedTaskError
-from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
+from redline.recognizer.nar import EditorNetworks
 from redline.types import SAMPLE_RATE, Hypothesis, Request, Task, Waveform
 from tests.builders import tiny_checkpoint
 
 DEMO = Path(redline.__file__).parent / "assets" / "demo.flac"
+IN_BFLOAT16 = pytest.param("tiny in bfloat16", marks=pytest.mark.laws)  # slow where it is emulated
 TASKS = (
     Task(),
     Task(words=True),
@@ -35,7 +36,7 @@ def requests() -> list[Request]:
     return [Request(clip, task, id) for id, (clip, task) in enumerate(zip(clips, TASKS, strict=True))]
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny in bfloat16", "random"])
+@pytest.fixture(scope="module", params=["tiny", IN_BFLOAT16, "random"])
 def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NarRecognizer:
     if request.param == "random":
         model = load_model(tiny_checkpoint(tmp_path_factory.mktemp("random") / "model"))
@@ -64,7 +65,7 @@ def test_they_take_one_encoder_pass_and_one_editing_pass(
     recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for owner, name in ((NarRecognizer, "encode"), (NarModel, "read")):
+    for owner, name in ((NarRecognizer, "encode"), (type(recognizer.networks), "read")):
         method = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, name=name, method=method: calls.append(name) or method(*a))
     recognizer.recognize(requests())
@@ -96,15 +97,15 @@ def test_a_request_that_cannot_be_answered_harms_only_itself(recognizer: NarReco
 def test_a_clip_on_which_the_model_leaves_the_numbers_harms_only_itself(
     recognizer: NarRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = requests()[:3]
-    embed_audio = NarModel.embed_audio
+    good, networks = requests()[:3], type(recognizer.networks)
+    embed_audio = networks.embed_audio
 
-    def spoiled(self: NarModel, exports: tuple[torch.Tensor, ...], lengths: torch.Tensor) -> object:
+    def spoiled(self: EditorNetworks, exports: tuple[torch.Tensor, ...], lengths: torch.Tensor) -> object:
         audio, counts = embed_audio(self, exports, lengths)
         return audio.index_fill(0, torch.tensor([1]), torch.nan), counts
 
     alone = [recognizer.recognize([request])[0] for request in good]
-    monkeypatch.setattr(NarModel, "embed_audio", spoiled)
+    monkeypatch.setattr(networks, "embed_audio", spoiled)
     answers = recognizer.recognize(good)
     assert isinstance(answers[1], RecognitionError) and "beyond the numbers" in str(answers[1])
     assert [answers[0], answers[2]] == [alone[0], alone[2]]
