@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -29,12 +29,22 @@ def run_launches(
     """Call `launch` with each number below `count`, in as many threads as PyTorch computes with, or `most`.
 
     Each has its share of PyTorch's threads, or one where `is_sequential`, and may call this again. Launches of one call
-    must not depend on each other. An error of one ends the others that have not begun, and is raised here.
+    must not depend on each other, nor their order matter: those that are left over when every thread has had as many
+    as the others share the threads. An error of one ends the others that have not begun, and is raised here.
     """
+    threads = getattr(_mine, "share", None) or torch.get_num_threads()
+    rest = 0 if is_sequential or most or count < threads else count % threads
+    _run_round(launch, range(count - rest), most, is_sequential)
+    _run_round(launch, range(count - rest, count), most, is_sequential)
+
+
+def _run_round(launch: Callable[[int], None], numbers: Sequence[int], most: int | None, is_sequential: bool) -> None:
+    if not numbers:
+        return
     share: int | None = getattr(_mine, "share", None)
     threads = share or _enter()
-    callers = max(1, min(threads, count, most or threads))
-    left = deque(range(count))  # whoever is free takes the next
+    callers = max(1, min(threads, len(numbers), most or threads))
+    left = deque(numbers)  # whoever is free takes the next
 
     def work() -> None:
         before = getattr(_mine, "share", None)

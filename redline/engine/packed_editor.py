@@ -163,15 +163,20 @@ class PackedEditor:
     """`embed_audio` and `read` of a `NarModel`, with the same arguments and results."""
 
     def __init__(self, model: NarModel, *, rows: int = LAUNCH_ROWS, release: bool = False) -> None:
-        """With `release` the model gives its layers up for it, so that no weights are in memory twice."""
-        self.model, self.rows, self.config = model, rows, model.config.text
+        """For launches of `rows` frames, and half as many tokens: few sequences are longer.
+
+        With `release` the model gives its layers up for it, so that no weights are in memory twice.
+        """
+        self.model, self.config, self.rows = model, model.config.text, rows // 2
         with torch.no_grad():
             self.projector = PackedProjector(model.projector, rows, release)
             layers = model.language_model.model.layers
             self.layers = []
             for number, layer in enumerate(layers):
                 assert isinstance(layer, Block)
-                self.layers.append(PackedLayer(layer, self.config.head_dim, self.config.attention_multiplier, rows))
+                self.layers.append(
+                    PackedLayer(layer, self.config.head_dim, self.config.attention_multiplier, self.rows)
+                )
                 if release:
                     layers[number] = GivenUp()
 

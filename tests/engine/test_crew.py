@@ -21,10 +21,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def test_every_launch_runs_once_alone_in_its_thread(threads: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 48, 50])
+def test_every_launch_runs_once_alone_in_its_thread_but_those_left_over(threads: int, count: int) -> None:
     seen: list[tuple[int, int]] = []
-    run_launches(lambda number: seen.append((number, torch.get_num_threads())), 50)
-    assert sorted(seen) == [(number, 1) for number in range(50)]
+    run_launches(lambda number: seen.append((number, torch.get_num_threads())), count)
+    rest = count % threads
+    assert sorted(seen) == [(number, 1 if number < count - rest else threads // rest) for number in range(count)]
 
 
 def test_launches_that_are_sequential_have_one_thread_each(threads: int) -> None:
