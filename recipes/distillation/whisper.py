@@ -22,6 +22,7 @@ from redline.errors import CheckpointError
 from redline.features import HOP, N_MELS, WINDOW
 from redline.types import SAMPLE_RATE
 
+WEIGHTS = "model.bin"
 KINDS = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 HEAD_DIM = 64
 """Of every size of Whisper."""
@@ -132,7 +133,7 @@ class WhisperEncoder(nn.Module):
 
 def load_whisper(folder: Path) -> WhisperEncoder:
     """The encoder of a CTranslate2 folder, in float32; raises `CheckpointError` for one of another kind."""
-    variables = read_variables(folder / "model.bin")
+    variables = read_variables(folder / WEIGHTS)
     try:
         width = variables["encoder/conv1/weight"].shape[0]
         layers = sum(name.startswith("encoder/layer_") and name.endswith("/ffn/linear_0/bias") for name in variables)

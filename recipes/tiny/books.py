@@ -34,6 +34,14 @@ def written(line: str, letters: Letters = "a-z") -> str:
     return " ".join(words)
 
 
+def text_files(folder: Path) -> list[Path]:
+    """The .txt files under a folder; raises `DataError` where there are none."""
+    files = sorted(folder.rglob("*.txt")) if folder.is_dir() else [folder]
+    if not files or not all(file.is_file() for file in files):
+        raise DataError(f"{folder}: no .txt files in it; name a folder of plain text, one paragraph a line")
+    return files
+
+
 def read_books(
     folder: Path,
     cache: Path,
@@ -41,9 +49,7 @@ def read_books(
     letters: Letters = "a-z",
 ) -> list[str]:
     """The paragraphs of every .txt file under a folder in written form, kept in `cache` for the next run."""
-    files = sorted(folder.rglob("*.txt")) if folder.is_dir() else [folder]
-    if not files or not all(file.is_file() for file in files):
-        raise DataError(f"{folder}: no .txt files in it; name a folder of plain text, one paragraph a line")
+    files = text_files(folder)
     stamp = hashlib.sha256("".join(f"{file}{file.stat().st_size}" for file in files).encode()).hexdigest()[:12]
     kept = cache / (f"written-{stamp}.txt" if letters == "a-z" else f"written-{letters}-{stamp}.txt")
     if not kept.exists():

@@ -11,7 +11,7 @@ import torch
 from redline.checkpoints.draft_lm import DRAFT_LM
 from redline.checkpoints.nar import load_nar
 from redline.decoding.ngram import DraftOptions, NgramLM
-from redline.errors import ConfigError
+from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest
 from redline.models.config import EncoderConfig, LMConfig, NarConfig, ProjectorConfig
 from redline.models.heads import LanguageHead, PunctuationHead
@@ -29,8 +29,9 @@ from redline.train.recipe import NarRecipe, filled
 from redline.train.run import Materials, Run, StageFunction
 from redline_recipes.distillation.objective import ONLY_TRAINING, DistillationObjective
 from redline_recipes.distillation.stage import distillation_objective, fit_maps
+from redline_recipes.distillation.whisper import WEIGHTS
 from redline_recipes.distillation.whisper_start import start_from_whisper
-from redline_recipes.tiny.books import books_of, read_books, written
+from redline_recipes.tiny.books import books_of, read_books, text_files, written
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
 from redline_recipes.tiny.editor import CachedEditorObjective, ListeningObjective
 from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
@@ -64,7 +65,15 @@ class TinyNarRecipe(TinySections, NarRecipe):
             )
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> TinyNarRun:
+        self.check_folders()
         return TinyNarRun(self, materials, say, device)
+
+    def check_folders(self) -> None:
+        """Raises `DataError` for a folder that the recipe names and that is missing, before hours of preparation."""
+        if self.unit_selection.greedy_text:
+            text_files(Path(self.unit_selection.greedy_text))
+        if self.whisper_from and not (weights := Path(self.whisper_from) / WEIGHTS).is_file():
+            raise DataError(f"{weights}: no such file; whisper_from names a CTranslate2 folder of a Whisper model")
 
 
 class TinyNarRun(NarRun):
@@ -236,6 +245,7 @@ class ScratchRecipe(TinyNarRecipe):
             raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train")
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> ScratchRun:
+        self.check_folders()
         return ScratchRun(self, materials, say, device)
 
 

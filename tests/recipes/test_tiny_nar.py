@@ -15,6 +15,7 @@ import torch
 from redline.checkpoints import nar
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.decoding.ngram import DraftOptions
+from redline.errors import DataError
 from redline.punctuation import strip_punctuation
 from redline.train import run
 from redline.train.recipe import NarRecipe
@@ -120,6 +121,16 @@ def test_a_projector_learns_to_be_read_before_anything_edits(corpus: Path, books
 def test_without_renderings_the_encoder_is_run_in_every_step(corpus: Path, tmp_path: Path) -> None:
     build(small_recipe(steps=1), Materials(corpus, tmp_path), (), silent)
     assert not (tmp_path / "states").exists() and nar.load_nar(tmp_path / "model")
+
+
+def test_a_folder_that_a_recipe_names_is_missed_before_anything_is_prepared(corpus: Path, tmp_path: Path) -> None:
+    first, out, nowhere = recipe(), tmp_path / "out", str(tmp_path / "nowhere")
+    greedy = replace(first, unit_selection=replace(first.unit_selection, greedy_text=nowhere))
+    taught = replace(first.distillation, teacher="states", state_blocks=(1,))
+    for asked in (greedy, replace(first, whisper_from=nowhere, distillation=taught)):
+        with pytest.raises(DataError, match="nowhere"):
+            build(asked, Materials(corpus, out), (), silent)
+        assert not out.exists()
 
 
 class Reached(Exception):
