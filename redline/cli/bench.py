@@ -20,8 +20,8 @@ from redline.cli import console
 from redline.cli.train import Device, EncoderEngine, ModelName, Precision, Threads
 from redline.errors import RedlineError, packages_of
 
-_AGAINST_HELP = """transformers (its encoder, same weights, same sound), or a command with {audio} where the recording
-goes; it and `redline transcribe` run by turns."""
+_AGAINST_HELP = """transformers (its encoder, same weights, same sound; with --random-weights its 2B, on the CPU), or a
+command with {audio} where the recording goes; it and `redline transcribe` run by turns."""
 _BAR = 40
 
 
@@ -46,7 +46,8 @@ def bench(
     values: dict[str, Any]
     notes = console.Notes()
     from redline.audio import load
-    from redline.engine.bench import BenchOptions, against_transformers, measure, measure_random_weights, precision_of
+    from redline.engine.bench import CLIPS, BenchOptions, measure, measure_random_weights, precision_of
+    from redline.engine.rivals import against_transformers, transformers_2b
     from redline.load import load_model, pick_device, pick_dtype
     from redline.threads import use
 
@@ -54,13 +55,15 @@ def bench(
         notes.say(line, "dim")
 
     if random_weights:
-        given = {"--audio": audio, "--against": against}
-        if foreign := [name for name, value in given.items() if value]:
-            raise typer.BadParameter(f"is for a model, leave it out with --random-weights: {', '.join(foreign)}")
+        if audio or against not in (None, "transformers"):
+            raise typer.BadParameter("leave --audio out with --random-weights; --against may be transformers alone")
         use(threads)
         options = BenchOptions(clips=clips, repeats=repeats)
         where: dict[str, Any] = {"device": pick_device(device), "engine": engine}
         values = measure_random_weights(pick_dtype(dtype, where["device"]), options, say, **where)
+        if against:
+            with packages_of("test", "--against transformers"):
+                values["against"] = {"its 2B": transformers_2b(CLIPS, options.clip_s, repeats, say)}
         _print(values)
         typer.echo(json.dumps(values))
         return
@@ -87,14 +90,11 @@ def bench(
     if against == "transformers":
         recognizer: Any = loaded.recognizer
         with packages_of("test", "--against transformers"):
-            values["against"] = against_transformers(precision_of(recognizer), options, say)
+            values["against"] = against_transformers(precision_of(recognizer), repeats, say)
     elif against is not None:
         rival = [part.replace("{audio}", str(source)) for part in shlex.split(against)]
-        times: dict[str, list[float]] = {"redline": [], "rival": []}
-        for _ in range(repeats):
-            times["redline"].append(whole(command))
-            times["rival"].append(whole(rival))
-        ours, theirs = (median(spent) for spent in times.values())
+        times = [(whole(command), whole(rival)) for _ in range(repeats)]
+        ours, theirs = (median(spent) for spent in zip(*times, strict=True))
         values["against"] = {"command": against, "seconds": round(theirs, 2), "ratio": round(theirs / ours, 3)}
     _print(values)
     typer.echo(json.dumps(values, ensure_ascii=False))

@@ -6,14 +6,13 @@ after one run that warms up. A time without a rival in the same run says little:
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from redline.checkpoints.folder import NoInitialization
 from redline.decoding.slots import slot_batch
 from redline.engine.int8 import into_precision, is_int8, stored
-from redline.engine.packed import PackedEncoder
 from redline.engine.scheduler import BatchOptions
 from redline.engine.twins import Engine, editor_twin, encoder_twin
-from redline.features import FEATURE_DIM, FRAME_RATE, pad
+from redline.features import FRAME_RATE, pad
 from redline.models.config import EncoderConfig, NarConfig
 from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.nar import NarModel
@@ -40,14 +38,15 @@ PARTS = {
     "language model": ("read", "score_slots", "prefill", "advance", "logits"),
 }
 """Parts of recognition, and the methods of recognizer, model or language model whose time they are."""
-SHAPES = {"2 x 1024": (2, 1024), "16 x 256": (16, 256)}
-"""Blocks and width of the encoders that are compared with those of transformers."""
 STREAM_S = 5.0
 TOKENS_PER_S = 3.4
 """Tokens of a second of speech, of the published tokenizer."""
 MOST_STREAMS = 256
+CLIPS = 4
+"""Clips of random weights."""
 MATMUL = 2048
 CPU = torch.device("cpu")
+_Module = TypeVar("_Module", bound=nn.Module)
 ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
@@ -169,7 +168,7 @@ def measure(
     return values | {
         "peak_memory_mib": peak_memory_mib(),
         "device": str(recognizer.device),
-        "dtype": _name(precision_of(recognizer)),
+        "dtype": name_of(precision_of(recognizer)),
     }
 
 
@@ -231,51 +230,20 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return float(2 * MATMUL**3 / min(seconds_of(product) for _ in range(5)))
 
 
-def against_transformers(dtype: torch.dtype, options: BenchOptions, say: Callable[[str], None]) -> dict[str, Any]:
-    """Our encoder on the CPU and that of transformers, with the same random weights on the same sound, by turns.
-
-    Both get 8 clips of 15 s. transformers computes in float32; ours also in `dtype`. "difference" is the largest one of
-    the last states in float32.
-    """
-    from transformers import GraniteSpeechEncoderConfig
-    from transformers.models.granite_speech.modeling_granite_speech import GraniteSpeechCTCEncoder
-
-    values: dict[str, Any] = {}
-    for name, (layers, width) in SHAPES.items():
-        say(f"encoder of {name} against transformers")
-        shape: dict[str, Any] = {
-            "num_layers": layers,
-            "hidden_dim": width,
-            "num_heads": 8,
-            "dim_head": width // 8,
-            "output_dim": 348,
-        }
-        config = EncoderConfig(self_conditioning_layer=layers // 2, bpe_output_dim=None, **shape)
-        torch.manual_seed(0)
-        build: Any = GraniteSpeechCTCEncoder
-        theirs = build(GraniteSpeechEncoderConfig(input_dim=FEATURE_DIM, **shape)).eval()
-        plain = ConformerEncoder(config).eval()
-        plain.load_state_dict(theirs.state_dict(), strict=False)
-        clips = list(torch.randn(8, 15 * FRAME_RATE, FEATURE_DIM))
-        sides: dict[str, Callable[[], Any]] = {"transformers": _no_grad(theirs, torch.stack(clips))}
-        sides["float32"] = _packed(plain, clips)
-        if dtype != torch.float32:
-            other = copy.deepcopy(plain).to(stored(dtype))
-            into_precision(dtype, other)
-            sides[_name(dtype)] = _packed(other, clips)
-        reference, ours = sides["transformers"](), sides["float32"]()
-        hidden = getattr(reference, "last_hidden_state", reference)
-        times: dict[str, list[float]] = {side: [] for side in sides}
-        for _ in range(options.repeats):
-            for side, run in sides.items():
-                times[side].append(seconds_of(run))
-        medians = {side: statistics.median(spent) for side, spent in times.items()}
-        values[name] = {
-            "transformers_s": round(medians["transformers"], 3),
-            "difference": float((ours.hidden - hidden).abs().max()),
-            **{f"ratio_{side}": round(medians["transformers"] / medians[side], 2) for side in list(sides)[1:]},
-        }
-    return values
+def random_model(build: Callable[[], _Module], dtype: torch.dtype) -> _Module:
+    """A model of a precision with small random weights, and norms that change nothing."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with NoInitialization():
+            model = build().eval()
+    finally:
+        torch.set_default_dtype(before)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.fill_(1.0) if name.endswith("running_var") or "norm" in name else tensor.uniform_(-0.02, 0.02)
+    return model
 
 
 def measure_random_weights(
@@ -289,17 +257,17 @@ def measure_random_weights(
 ) -> dict[str, Any]:
     """The networks of a NAR model with random weights, on noise; by default of the shape of the published one.
 
-    Four clips of `clip_s`, with as many draft tokens as speech has; no search and no text.
+    `CLIPS` clips of `clip_s`, with as many draft tokens as speech has; no search and no text.
     """
     config = config or NarConfig()
-    say(f"random weights: {config.encoder.num_layers} blocks, {config.text.num_hidden_layers} layers, {_name(dtype)}")
-    model = _random_model(config, stored(dtype) or torch.bfloat16)
+    say(f"random weights: {config.encoder.num_layers} blocks, {config.text.num_hidden_layers} layers, {name_of(dtype)}")
+    model = random_model(lambda: NarModel(config), stored(dtype) or torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     into_precision(dtype, model)
     model.to(device)
     fast = encoder_twin(model.encoder, config.encoder_layer_indices, engine)
     networks = editor_twin(model, engine) or model
-    clips = list(torch.randn(4, round(options.clip_s * FRAME_RATE), config.encoder.input_dim, device=device))
+    clips = list(torch.randn(CLIPS, round(options.clip_s * FRAME_RATE), config.encoder.input_dim, device=device))
     drafts = torch.randint(config.text.vocab_size, (len(clips), round(options.clip_s * TOKENS_PER_S)))
     slots, lengths = slot_batch(drafts.tolist(), config.blank_token_id, config.min_edit_sequence_length)
     slots, lengths = slots.to(device), lengths.to(device)
@@ -335,37 +303,9 @@ def measure_random_weights(
         "million_parameters": round(parameters / 1e6),
         "peak_memory_mib": peak_memory_mib(),
         "device": str(device),
-        "dtype": _name(dtype),
+        "dtype": name_of(dtype),
         "engine": engine,
     }
-
-
-def _random_model(config: NarConfig, dtype: torch.dtype) -> NarModel:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with NoInitialization():
-            model = NarModel(config).eval()
-    finally:
-        torch.set_default_dtype(before)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.fill_(1.0) if name.endswith("running_var") or "norm" in name else tensor.uniform_(-0.02, 0.02)
-    return model
-
-
-def _packed(encoder: ConformerEncoder, clips: Sequence[Tensor]) -> Callable[[], Any]:
-    packed = PackedEncoder(encoder)
-    return lambda: packed(clips)
-
-
-def _no_grad(module: nn.Module, *inputs: Tensor) -> Callable[[], Any]:
-    @torch.inference_mode()
-    def run() -> Any:
-        return module(*inputs)
-
-    return run
 
 
 def _joules() -> float | None:
@@ -376,5 +316,5 @@ def _joules() -> float | None:
         return None
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -37,7 +37,7 @@ def test_the_last_line_is_json_and_a_rival_runs_by_turns(random_checkpoint: Path
         (["--model", "none-of-ours"], "none-of-ours"),
         (["--audio", "missing.wav"], "missing.wav"),
         (["--engine", "quick"], "packed"),
-        (["--random-weights", "--against", "transformers"], "--against"),
+        (["--random-weights", "--against", "whisper {audio}"], "transformers alone"),
     ],
 )
 def test_what_cannot_be_measured_is_said(options: list[str], said: str, random_checkpoint: Path) -> None:

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from redline.audio import load
-from redline.engine import bench
+from redline.engine import bench, rivals
 from redline.engine.bench import (
     BenchOptions,
     Stopwatch,
-    against_transformers,
     cuts,
     encoder_flops,
     measure,
     measure_random_weights,
     watched,
 )
+from redline.engine.rivals import against_transformers, transformers_2b
 from redline.load import load_model
-from redline.models.config import EncoderConfig
+from redline.models.config import ArConfig, EncoderConfig, LMConfig, QFormerConfig
 from redline.types import Waveform
 from tests.builders import tiny_config
 
@@ -77,8 +77,8 @@ def test_operations_of_an_encoder_are_those_of_its_products() -> None:
 
 def test_the_encoder_of_transformers_is_the_same_on_the_same_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
-    monkeypatch.setattr(bench, "SHAPES", {"2 x 32": (2, 32)})
-    values = against_transformers(torch.bfloat16, BenchOptions(repeats=1), lambda line: None)["2 x 32"]
+    monkeypatch.setattr(rivals, "SHAPES", {"2 x 32": (2, 32)})
+    values = against_transformers(torch.bfloat16, 1, lambda line: None)["2 x 32"]
     assert values["difference"] < 1e-4
     assert values["ratio_float32"] > 0 and values["ratio_bfloat16"] > 0 and values["transformers_s"] > 0
 
@@ -87,3 +87,19 @@ def test_networks_of_a_shape_are_measured_without_weights_of_anybody() -> None:
     values = measure_random_weights(torch.float32, SHORT, lambda line: None, tiny_config(40))
     assert values["rtfx"] > 0 and sum(values["parts"].values()) == pytest.approx(1.0, abs=0.2)
     assert set(values["parts"]) == {"encoder", "projector", "language model"}
+
+
+def test_the_2b_of_transformers_writes_a_token_after_the_other() -> None:
+    pytest.importorskip("transformers")
+    encoder = EncoderConfig(
+        num_layers=2, hidden_dim=16, num_heads=2, dim_head=8, context_size=20, max_pos_emb=32, output_dim=24,
+        self_conditioning_layer=1, bpe_output_dim=None, pred_dropout=0.0,
+    )  # fmt: skip
+    qformer = QFormerConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+                            encoder_hidden_size=16)  # fmt: skip
+    text = LMConfig(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=2, head_dim=8, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1,
+                    eos_token_id=1)  # fmt: skip
+    config = ArConfig(encoder=encoder, projector=qformer, text=text, audio_token_index=63)
+    values = transformers_2b(2, 1.3, 1, lambda line: None, config)
+    assert values["tokens"] == 4 and values["rtfx"] > 0
