@@ -15,9 +15,9 @@ from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
 from redline.engine.decoder import Decoders
-from redline.engine.int8 import into_precision, stored
+from redline.engine.precision import into_precision, pick_dtype, stored
 from redline.engine.scheduler import BatchOptions
-from redline.engine.twins import Engine, editor_twin, encoder_twin, has_fast_bf16
+from redline.engine.twins import Engine, editor_twin, encoder_twin
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
@@ -113,7 +113,7 @@ def load_model(
             punctuate=punctuate,
             seed=seed,
         )
-        recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine)
+        recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine, precision)
         recognizer.decoders = Decoders(recognizer)
         return Transcriber(recognizer, _OPTIONS, batch)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
@@ -124,7 +124,7 @@ def load_model(
     if is_draft:
         drafting = _load_draft(folder, label, place, stored(precision), draft_lm)
         into_precision(precision, drafting.model, drafting.head)
-        drafting.engine = encoder_twin(drafting.model, (), engine)
+        drafting.engine = encoder_twin(drafting.model, (), engine, precision)
         return Transcriber(drafting, _OPTIONS, batch)
     editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
     into_precision(precision, editor)
@@ -132,8 +132,8 @@ def load_model(
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
     tau_ctc = nar_config.encoder.tau_ctc if effort == "auto" else None
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate, tau_ctc=tau_ctc)
-    editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine)
-    editing.networks = editor_twin(editor, engine) or editor
+    editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine, precision)
+    editing.networks = editor_twin(editor, engine, precision) or editor
     return Transcriber(editing, _OPTIONS, batch)
 
 
@@ -170,20 +170,3 @@ def pick_device(device: str | None) -> torch.device:
     if not present.get(place.type, False):
         raise RedlineError(f"device {device!r} is not available to PyTorch here; allowed are {allowed}")
     return place
-
-
-def pick_dtype(dtype: str | torch.dtype | None, place: torch.device, reads_prompts: bool = False) -> torch.dtype:
-    """The precision to compute in; raises `RedlineError` for a name that is none, and for float16 on a CPU.
-
-    Launches of many rows are too large for token after token. CPUs sum float16 in an order that depends on the batch.
-    """
-    if dtype is None:
-        is_fast = place.type == "cuda" or (place.type == "cpu" and has_fast_bf16() and not reads_prompts)
-        return torch.bfloat16 if is_fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    known |= {"int8": torch.int8} if place.type == "cpu" else {"float16": torch.float16}
-    if isinstance(dtype, torch.dtype):
-        dtype = str(dtype).removeprefix("torch.")
-    if dtype not in known:
-        raise RedlineError(f"dtype is {dtype!r}; allowed on {place.type} are {', '.join(known)}")
-    return known[dtype]

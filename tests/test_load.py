@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from redline.engine.precision import pick_dtype
 from redline.errors import CheckpointError, RedlineError
-from redline.load import load_model, pick_dtype
+from redline.load import load_model
 from tests.builders import tiny_checkpoint
 
 JFK = Path(__file__).parent / "data" / "jfk.flac"
@@ -36,7 +37,7 @@ def test_dtype_is_what_was_asked_for(tmp_path: Path, dtype: str | torch.dtype) -
 
 def test_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for is_fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("redline.load.has_fast_bf16", lambda is_fast=is_fast: is_fast)
+        monkeypatch.setattr("redline.engine.precision.has_fast_bf16", lambda is_fast=is_fast: is_fast)
         assert pick_dtype(None, torch.device("cpu")) == expected
         assert pick_dtype(None, torch.device("cpu"), reads_prompts=True) == torch.float32
     assert pick_dtype(None, torch.device("cuda")) == torch.bfloat16

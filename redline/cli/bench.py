@@ -47,8 +47,9 @@ def bench(
     notes = console.Notes()
     from redline.audio import load
     from redline.engine.bench import CLIPS, BenchOptions, measure, measure_random_weights, precision_of
+    from redline.engine.precision import pick_dtype
     from redline.engine.rivals import against_transformers, transformers_2b
-    from redline.load import load_model, pick_device, pick_dtype
+    from redline.load import load_model, pick_device
     from redline.threads import use
 
     def say(line: str) -> None:

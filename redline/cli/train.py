@@ -26,7 +26,9 @@ EncoderEngine = Annotated[
         help="Networks: packed (the fast twin), compiled (the same on CUDA, a minute at first), plain (readable).",
     ),
 ]
-Precision = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or, on CPUs, int8.")]
+Precision = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16, int8 (CPUs), float16 or fp8 (CUDA).")
+]
 ModelEffort = Annotated[str, typer.Option(help="full; draft: the encoder's draft is the text; auto: where certain.")]
 Punctuate = Annotated[bool, typer.Option("--punctuation/--no-punctuation", help="Casing and marks.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]

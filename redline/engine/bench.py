@@ -21,7 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from redline.checkpoints.folder import NoInitialization
 from redline.decoding.slots import slot_batch
-from redline.engine.int8 import into_precision, is_int8, stored
+from redline.engine.fp8 import FP8
+from redline.engine.int8 import is_int8
+from redline.engine.precision import into_precision, stored
 from redline.engine.scheduler import BatchOptions
 from redline.engine.twins import Engine, editor_twin, encoder_twin
 from redline.features import FRAME_RATE, pad
@@ -174,6 +176,9 @@ def measure(
 
 def precision_of(recognizer: Any) -> torch.dtype:
     """What a recognizer computes in."""
+    launches = getattr(getattr(recognizer, "engine", None), "options", None)
+    if getattr(launches, "in_fp8", False):
+        return FP8
     dtype: torch.dtype = torch.int8 if is_int8(recognizer.model) else recognizer.dtype
     return dtype
 
@@ -265,8 +270,8 @@ def measure_random_weights(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     into_precision(dtype, model)
     model.to(device)
-    fast = encoder_twin(model.encoder, config.encoder_layer_indices, engine)
-    networks = editor_twin(model, engine) or model
+    fast = encoder_twin(model.encoder, config.encoder_layer_indices, engine, dtype)
+    networks = editor_twin(model, engine, dtype) or model
     clips = list(torch.randn(CLIPS, round(options.clip_s * FRAME_RATE), config.encoder.input_dim, device=device))
     drafts = torch.randint(config.text.vocab_size, (len(clips), round(options.clip_s * TOKENS_PER_S)))
     slots, lengths = slot_batch(drafts.tolist(), config.blank_token_id, config.min_edit_sequence_length)
@@ -317,4 +322,4 @@ def _joules() -> float | None:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return "fp8" if dtype == FP8 else str(dtype).removeprefix("torch.")

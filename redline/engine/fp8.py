@@ -1,4 +1,4 @@
-"""Products in fp8 (e4m3) with a scale for each row of both sides: unmeasured, behind `LaunchOptions.in_fp8`.
+"""Products in fp8 (e4m3) with a scale for each row of both sides: unmeasured, and only where `dtype` asks for it.
 
 A row is quantised by its own largest number, so it does not depend on its neighbours. Source: rowwise scaling as in
 arXiv 2209.05433 (FP8 formats).
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FP8 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
 LEAST_SCALE = 1e-12  # of a row of zeros
 
@@ -35,7 +36,7 @@ def fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [M, K] -> numbers of fp8 [M, K] and scales [M, 1] in float32; their product is x, nearly."""
     wide = x.float()
     scales = (wide.abs().amax(dim=-1, keepdim=True) / E4M3_MAX).clamp(min=LEAST_SCALE)
-    return (wide / scales).to(torch.float8_e4m3fn), scales
+    return (wide / scales).to(FP8), scales
 
 
 def product(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:

@@ -149,17 +149,6 @@ def to_int8(*models: nn.Module | None) -> None:
             model.float()
 
 
-def stored(precision: torch.dtype) -> torch.dtype | None:
-    """What a checkpoint is read as: for int8 each tensor as it is, so that nothing is rounded twice."""
-    return None if precision == torch.int8 else precision
-
-
-def into_precision(precision: torch.dtype, *models: nn.Module | None) -> None:
-    """Bring models that were read as `stored` says into their precision."""
-    if precision == torch.int8:
-        to_int8(*models)
-
-
 def is_int8(model: nn.Module) -> bool:
     """Whether linear maps of a model are of int8."""
     return any(isinstance(getattr(module, "weight", None), Int8Matrix) for module in model.modules())

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from redline.engine.bench import TOKENS_PER_S, name_of, random_model, seconds_of
-from redline.engine.int8 import into_precision, stored
 from redline.engine.packed import PackedEncoder
+from redline.engine.precision import into_precision, stored
 from redline.features import FEATURE_DIM, FRAME_RATE
 from redline.models.config import ArConfig, EncoderConfig
 from redline.models.conformer import ConformerEncoder

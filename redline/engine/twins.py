@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import torch
 
 from redline.engine.fixed_editor import FixedEditor, has_varlen
 from redline.engine.fixed_encoder import FixedEncoder
+from redline.engine.fp8 import FP8
 from redline.engine.launch import LaunchOptions, compiled
 from redline.engine.packed import PackedEncoder
 from redline.engine.packed_editor import PackedEditor
 from redline.errors import RedlineError
 from redline.models.conformer import ConformerEncoder
 from redline.models.nar import NarModel
-from redline.threads import has_amx, has_bf16
+from redline.threads import has_bf16
 
 Engine = Literal["auto", "packed", "compiled", "plain"]
 
 
+FP8_CAPABILITY = (8, 9)
 _NEEDS = {
     "packed": "; packed needs CUDA, or a CPU with instructions for that precision",
     "compiled": "; compiled needs CUDA",
 }
-
-
-@cache
-def has_fast_bf16() -> bool:
-    """Whether oneDNN has instructions for products of bfloat16 (AVX512-BF16, AMX) and so is faster than in float32."""
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    lets_it = allowed in ("ALL", "DEFAULT") or any(name in allowed for name in ("BF16", "FP16", "AMX", "AVX10"))
-    return has_amx() or (torch.cpu._is_avx512_bf16_supported() and lets_it)
 
 
 def check_engine(engine: Engine, device: torch.device, dtype: torch.dtype) -> None:
@@ -50,30 +42,44 @@ def _is_fast(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def encoder_twin(
-    encoder: ConformerEncoder, export_layers: Sequence[int], engine: Engine
+    encoder: ConformerEncoder, export_layers: Sequence[int], engine: Engine, precision: torch.dtype | None = None
 ) -> PackedEncoder | FixedEncoder | None:
     """In place of an encoder, which gives its blocks up; None where the plain one is to compute.
 
-    Raises `RedlineError` for an engine that is not there.
+    Products are in fp8 where that is the precision. Raises `RedlineError` for an engine that is not there.
     """
     weight = encoder.input_linear.weight
     check_engine(engine, weight.device, weight.dtype)
+    if precision == FP8:
+        check_fp8(engine, weight.device)
     if engine == "plain" or not _is_fast(weight.device, weight.dtype):
         return None
     if weight.device.type == "cuda":
-        return FixedEncoder(encoder, export_layers, _launch_options(engine), release=True)
+        return FixedEncoder(encoder, export_layers, launch_options(engine, precision), release=True)
     return PackedEncoder(encoder, export_layers, release=True)
 
 
-def editor_twin(model: NarModel, engine: Engine) -> FixedEditor | PackedEditor | None:
+def editor_twin(
+    model: NarModel, engine: Engine, precision: torch.dtype | None = None
+) -> FixedEditor | PackedEditor | None:
     """In place of projector and language model, which give their layers up; None where they are to compute."""
     weight = model.projector.query
     if engine == "plain" or not _is_fast(weight.device, weight.dtype) or not has_varlen(weight.device, weight.dtype):
         return None
     if weight.device.type == "cuda":
-        return FixedEditor(model, _launch_options(engine), release=True)
+        return FixedEditor(model, launch_options(engine, precision), release=True)
     return PackedEditor(model, release=True)
 
 
-def _launch_options(engine: Engine) -> LaunchOptions:
-    return LaunchOptions(compiler=compiled if engine == "compiled" else None)
+def launch_options(engine: Engine, precision: torch.dtype | None = None) -> LaunchOptions:
+    """How launches run for an engine in a precision."""
+    return LaunchOptions(compiler=compiled if engine == "compiled" else None, in_fp8=precision == FP8)
+
+
+def check_fp8(engine: Engine, device: torch.device) -> None:
+    """Raises `RedlineError` where no launch computes in fp8."""
+    if engine == "plain":
+        raise RedlineError("dtype is 'fp8', which only launches compute in; leave engine='plain' out, or take bfloat16")
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        known = ".".join(map(str, FP8_CAPABILITY))
+        raise RedlineError(f"dtype is 'fp8', which needs a CUDA device of capability {known} or above; take bfloat16")

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 import redline
-from redline.engine import twins
+from redline.engine import precision
 from redline.engine.fixed_editor import FixedEditor, has_varlen
 from redline.engine.fixed_encoder import FixedEncoder
+from redline.engine.fp8 import FP8
 from redline.engine.launch import LaunchOptions
 from redline.engine.packed import PackedEncoder
 from redline.engine.packed_editor import PackedEditor
-from redline.engine.twins import Engine, check_engine, editor_twin, encoder_twin
+from redline.engine.precision import pick_dtype, stored
+from redline.engine.twins import Engine, check_engine, check_fp8, editor_twin, encoder_twin, launch_options
 from redline.errors import RedlineError
 from redline.load import load_model
 from redline.recognizer import NarRecognizer
@@ -56,14 +58,14 @@ def test_an_encoder_is_packed_where_that_is_fast(
 def test_bfloat16_is_fast_where_the_processor_has_it_and_the_user_lets_it(
     monkeypatch: pytest.MonkeyPatch, allowed: str, uses: bool
 ) -> None:
-    monkeypatch.setattr(twins, "has_amx", lambda: False)
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
     if not allowed:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    assert twins.has_fast_bf16.__wrapped__() == uses
+    assert precision.has_fast_bf16.__wrapped__() == uses
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert not twins.has_fast_bf16.__wrapped__()
+    assert not precision.has_fast_bf16.__wrapped__()
 
 
 @pytest.mark.parametrize("engine", ["auto", "packed", "compiled", "plain"])
@@ -72,6 +74,22 @@ def test_every_engine_is_there_on_cuda_and_only_two_elsewhere(engine: Engine) ->
     if engine in ("packed", "compiled"):
         with pytest.raises(RedlineError, match=f"allowed on mps in float16 are auto, plain; {engine} needs"):
             check_engine(engine, torch.device("mps"), torch.float16)
+
+
+def test_fp8_is_for_launches_of_a_device_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert pick_dtype("fp8", cuda) == FP8 and stored(FP8) == torch.bfloat16
+    assert launch_options("compiled", FP8).in_fp8 and not launch_options("compiled", torch.bfloat16).in_fp8
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    check_fp8("auto", cuda)
+    with pytest.raises(RedlineError, match="engine='plain'"):
+        check_fp8("plain", cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    for device in (cuda, torch.device("cpu")):
+        with pytest.raises(RedlineError, match=r"capability 8.9 or above; take bfloat16"):
+            check_fp8("auto", device)
+    with pytest.raises(RedlineError, match="allowed on cpu are float32, bfloat16, int8"):
+        pick_dtype("fp8", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("engine", "packed"), [("auto", True), ("packed", True), ("plain", False)])
