@@ -78,7 +78,7 @@ def transcribe(
     if (task == "translate") != (target_language is not None):
         message = "translate needs --to, the language to translate into, and --to needs translate"
         raise typer.BadParameter(message, param_hint="--task")
-    formats = _formats(format or ("ctm" if words else "txt"), speakers=speakers, words=task != "translate")
+    formats = formats_of(format or ("ctm" if words else "txt"), speakers=speakers, words=task != "translate")
     outputs = Outputs(formats, output_dir, overwrite, skip_existing, show_edits)
     start.open_libraries()
     from redline.audio import AudioOptions, isolation  # and numpy, meanwhile
@@ -129,7 +129,7 @@ def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str
     return {name: context.params[name] for name in inspect.signature(function).parameters if name in context.params}
 
 
-def _formats(text: str, *, speakers: bool, words: bool) -> list[str]:
+def formats_of(text: str, *, speakers: bool, words: bool) -> list[str]:
     """The formats that are named; `all` is those that can be filled with what is asked for."""
     names = [name.lower().removeprefix(".") for name in listed(text)]
     unknown = [name for name in names if name not in (*TRANSCRIPT_FORMATS, "all")]

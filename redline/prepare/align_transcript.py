@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from redline.decoding.align import align_scores
+from redline.decoding.align import OptionalSymbols, align_scores
 from redline.decoding.word_times import BLANK, SPACE
 from redline.engine.scheduler import batches_by_length
 from redline.features import FRAME_RATE, batch_features
@@ -29,6 +29,7 @@ PIECE_S = 15.0  # shortest stretch between two anchors that is aligned as one
 LONGEST_PIECE_S = 240.0  # where nothing was recognised for so long, nothing is aligned
 SHORT_S = 30.0  # up to this length a recording without an anchor is aligned: its text has few words to be known by
 WILD_NATS = 1.5  # what a frame of speech costs that the transcript does not have
+UNSAID_NATS = (2.0, 1.0)  # what a word costs that nobody says, where words may be left out, and each of its letters
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Posteriors:
 
 @dataclass(frozen=True)
 class GreedyWord:
-    """A word as the encoder would write it, in frames."""
+    """A word as the encoder would write it, in frames or samples."""
 
     text: str
     start: int
@@ -72,6 +73,7 @@ class TranscriptAlignment:
     words: tuple[AlignedWord | None, ...]
     anchored: int  # words that belong to an anchor
     letters: tuple[tuple[int, int], ...]  # start and end of each letter of greedy decoding, in samples, in time order
+    decoded: tuple[GreedyWord, ...]  # the words that these letters make, in samples
 
     def letters_between(self, start: int, end: int) -> int:
         """Letters that are decoded wholly between two samples."""
@@ -93,10 +95,17 @@ def character_posteriors(
         for at, row, length in zip(group, log_probs, out.lengths.tolist(), strict=True):
             rows[at] = row[:length].clone()  # a view would keep the padded batch
         progress(sum(spans[at].end - spans[at].start for at in group) / SAMPLE_RATE)
-    firsts = [0, *accumulate(map(len, rows))][: len(rows)]
-    samples = SAMPLE_RATE // FRAME_RATE * model.config.encoder.subsampling
-    empty = torch.empty(0, model.config.encoder.output_dim)
-    return Posteriors(torch.cat(rows) if rows else empty, tuple(spans), tuple(firsts), samples)
+    return joined_posteriors(rows, spans, model.config.encoder.output_dim, model.config.encoder.subsampling)
+
+
+def joined_posteriors(rows: list[Tensor], spans: Sequence[Span], width: int, subsampling: int) -> Posteriors:
+    """Log probabilities [T_i, C] of windows, which are taken out of `rows`: hours would be in memory twice."""
+    firsts = [0, *accumulate(map(len, rows))]
+    joined = torch.empty(firsts[-1], width, dtype=torch.half)
+    for first in firsts[:-1]:
+        row = rows.pop(0)
+        joined[first : first + len(row)] = row
+    return Posteriors(joined, tuple(spans), tuple(firsts[:-1]), SAMPLE_RATE // FRAME_RATE * subsampling)
 
 
 def greedy_words(posteriors: Posteriors) -> tuple[list[GreedyWord], list[tuple[int, int]]]:
@@ -177,8 +186,13 @@ def _pieces(
     return [*pieces, _Piece(first, len(words), start, frames)]
 
 
-def align_transcript(words: Sequence[str], posteriors: Posteriors) -> TranscriptAlignment:
-    """Where each written word is said: `words` as they are spoken, empty where that is not known."""
+def align_transcript(
+    words: Sequence[str], posteriors: Posteriors, *, may_be_unsaid: bool = False
+) -> TranscriptAlignment:
+    """Where each written word is said: `words` as they are spoken, empty where that is not known.
+
+    Words that `may_be_unsaid` have no place where the sound goes on better without them.
+    """
     decoded, letters = greedy_words(posteriors)
     flat = [(part, number) for number, word in enumerate(words) for part in word.split()]
     chain = anchors([part for part, _ in flat], [word.text for word in decoded])
@@ -191,13 +205,17 @@ def align_transcript(words: Sequence[str], posteriors: Posteriors) -> Transcript
             each for each in cut if any(words[each.first : each.last]) and 0 < each.frames <= LONGEST_PIECE_S * rate
         ]
         for group in batches_by_length([piece.frames for piece in pieces], BATCH_S * rate):
-            for number, word in _aligned_words(words, posteriors, [pieces[at] for at in group]):
+            for number, word in _aligned_words(words, posteriors, [pieces[at] for at in group], may_be_unsaid):
                 aligned[number] = word
-    return TranscriptAlignment(tuple(aligned), anchored, tuple(letters))
+    sampled = (
+        GreedyWord(word.text, posteriors.sample(word.start), posteriors.sample(word.end - 1) + posteriors.frame)
+        for word in decoded
+    )
+    return TranscriptAlignment(tuple(aligned), anchored, tuple(letters), tuple(sampled))
 
 
 def _aligned_words(
-    words: Sequence[str], posteriors: Posteriors, pieces: Sequence[_Piece]
+    words: Sequence[str], posteriors: Posteriors, pieces: Sequence[_Piece], may_be_unsaid: bool
 ) -> Iterator[tuple[int, AlignedWord]]:
     """The words of some pieces where they fit best, by their numbers; none of a piece that has too few frames."""
     wild = posteriors.log_probs.shape[-1]
@@ -210,13 +228,17 @@ def _aligned_words(
     targets = [[wild, *(label for labels in own if labels for label in (*labels, wild))] for own in spelled]
     wildcards = [torch.maximum(row[:, SPACE], row.amax(-1) - WILD_NATS)[:, None] for row in rows]
     scores = pad_sequence([torch.cat(both, -1) for both in zip(rows, wildcards, strict=True)], batch_first=True)
-    alignments = align_scores(scores, torch.tensor([piece.frames for piece in pieces]), targets, BLANK)
+    optional = [list(_optional_words(own)) for own in spelled] if may_be_unsaid else None
+    alignments = align_scores(scores, torch.tensor([piece.frames for piece in pieces]), targets, BLANK, optional)
     for piece, log_probs, own, alignment in zip(pieces, rows, spelled, alignments, strict=True):
         at, best = 1, log_probs.amax(-1)
         for number, labels in enumerate(own, piece.first):
             if alignment is None or not labels:
                 continue
             starts, ends = (frames[at : at + len(labels)] for frames in (alignment.starts, alignment.ends))
+            at += len(labels) + 1
+            if not ends[-1]:
+                continue
             path = torch.full((ends[-1] - starts[0],), BLANK)
             for label, start, end in zip(labels, starts, ends, strict=True):
                 path[start - starts[0] : end - starts[0]] = label
@@ -224,4 +246,11 @@ def _aligned_words(
             regret = float((best[starts[0] : ends[-1]] - chosen).sum())
             start, last = (posteriors.sample(piece.start + frame) for frame in (starts[0], ends[-1] - 1))
             yield number, AlignedWord(start, last + posteriors.frame, regret, len(labels))
-            at += len(labels) + 1
+
+
+def _optional_words(spelled: Sequence[Sequence[int]]) -> Iterator[OptionalSymbols]:
+    """The letters of each word that has some, between wildcards."""
+    at, (word_nats, letter_nats) = 1, UNSAID_NATS
+    for labels in filter(None, spelled):
+        yield OptionalSymbols(at, at + len(labels), word_nats + letter_nats * len(labels))
+        at += len(labels) + 1

@@ -1,0 +1,80 @@
+"""`redline align`: a recording and the text that is said in it -> subtitles and word times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from redline.cli import console
+from redline.cli.job import Job
+from redline.cli.outputs import Outputs
+from redline.cli.stopping import Stopper
+from redline.cli.train import Device, Precision, Threads
+from redline.cli.transcribe import NOTHING_DONE, SOME_FAILED, formats_of
+from redline.errors import DataError, RedlineError
+
+
+def align(
+    source: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings with texts beside them.")],
+    text: Annotated[
+        Path | None, typer.Option(help="What is said in it: .txt, or captions (.srt, .vtt); default: beside it.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model that hears: a bundled model, a folder or a hub id.")] = "tiny",
+    language: Annotated[str | None, typer.Option(help="Language of the text; default: the model's first.")] = None,
+    format: Annotated[str, typer.Option(help="srt, vtt, json, ctm, txt, tsv, ... or several with commas.")] = "srt",
+    output_dir: Annotated[Path | None, typer.Option(help="Write NAME.FORMAT for each recording here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
+    channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
+    track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
+    dtype: Precision = None,
+    device: Device = None,
+    threads: Threads = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+) -> None:
+    """Find out when each word of a known text is said: subtitles of scripts, lyrics and court transcripts.
+
+    The text stays as it is. Words that nobody says and speech that is not in the text are told as warnings, with their
+    times; in json they are `warnings` of the codes "not-said" and "not-written". Times of captions are not believed.
+    In a folder, talk.mp3 goes with talk.txt, talk.srt or talk.vtt.
+
+    Exit status: 0 when all went well, 1 when a recording failed or most of its text was not heard, 2 when nothing was
+    produced, 130 when it was interrupted.
+    """
+    outputs = Outputs(formats_of(format, speakers=True, words=True), output_dir, overwrite, skip_existing)
+    from redline.audio import AudioOptions
+    from redline.cli.inputs import expand
+    from redline.load import load_model
+    from redline.prepare.align_recording import Aligner
+    from redline.prepare.corpus import recordings_with_texts
+
+    pairs = recordings_with_texts(source, text)
+    inputs, problems, _ = expand([str(recording) for recording, _ in pairs])
+    if problems:
+        raise DataError("; ".join(problems))
+    outputs.check(len(inputs))
+    notes = console.Notes()
+    job = Job(outputs, notes, quiet)
+    try:
+        with Stopper() as stopper:
+            outputs.prepare()
+            job.plan(inputs)
+            loading: dict[str, Any] = {"dtype": dtype, "device": device, "threads": threads}
+            aligner: Any = Aligner(
+                load_model(model, effort="draft", **loading),
+                {str(recording): own for recording, own in pairs},
+                language,
+            )
+            options = {"audio_options": AudioOptions(channel=channel, track=track)}
+            job.run(aligner, options, stopper)
+    except KeyboardInterrupt:
+        notes.say(f"interrupted; {job.done} of {len(inputs)} recordings are done", "yellow")
+        raise typer.Exit(stopper.status) from None
+    except (RedlineError, OSError) as error:
+        raise console.refused(error, SOME_FAILED if job.done else NOTHING_DONE) from error
+    if not (job.done or job.skipped):
+        raise typer.Exit(NOTHING_DONE)
+    if job.failed or aligner.misfits:
+        raise typer.Exit(SOME_FAILED)
