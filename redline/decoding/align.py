@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FARTHEST = 255
+LONGEST_JUMP = 255
 """States that a path may leave out at once: how far it came is kept in a byte."""
 
 
@@ -86,7 +86,7 @@ def _jumps(
     for row, parts in enumerate(optional):
         for part in parts:
             state, far = 2 * part.end + 1, 2 * (part.end - part.first + 1)
-            if part.first > 0 and part.end < len(targets[row]) and far <= FARTHEST:
+            if part.first > 0 and part.end < len(targets[row]) and far <= LONGEST_JUMP:
                 jumps[row, state], fares[row, state] = state - far, part.nats
     return jumps, fares
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -34,20 +34,20 @@ from redline.prepare.align_transcript import (
     align_transcript,
     joined_posteriors,
 )
-from redline.prepare.segment_transcripts import ALIGNMENT_WINDOW_S, SegmentationOptions, transcript_words
+from redline.prepare.segment_transcripts import ALIGNMENT_WINDOW_S, transcript_words
 from redline.prepare.transcripts import Line, TranscriptText, read_transcript
 from redline.recognizer.ctc import CtcRecognizer
-from redline.transcriber import Interrupted, Transcriber
+from redline.transcriber import Interrupted, Progress, Transcriber
 from redline.types import SAMPLE_RATE, ClipLimits, Notice, Request, Segment, Task, Transcript, Turn, Word, joined_turns
 
 NOT_SAID, NOT_WRITTEN, MISFIT = "not-said", "not-written", "misfit"
-LEAST_FITTING = 0.5  # a text of which a smaller share of words is heard is said not to fit
+MOST_REGRET = 7.0  # nats a letter of a word of three letters and more that is heard
+FOREIGN_LETTERS = 6  # so many letters between two words are speech that the text does not have
+FITTING = 0.1  # confidence of a word that fits well: 92 % of a text's own words, 40 % of another's
+LEAST_SHARE = 0.6  # a text of which a smaller share of words fits is said to be another recording's
 _SENTENCE = re.compile(r"(?<=[.?!…])[\"'”’)\]]*\s+")
-_FIT = SegmentationOptions()
 _USUAL = AudioOptions()
 _QUOTED = 80  # characters of a text in a notice
-Progress = Callable[[float, float | None], None]
-"""Called with the seconds that are encoded, and those of the whole recording where they are known."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def align_recording(
     *,
     language: str | None = None,
     audio_options: AudioOptions = _USUAL,
-    progress: Progress = lambda done, whole: None,
+    progress: Progress | None = None,
 ) -> Transcript:
     """The transcript of a recording whose text is known, with the time and confidence of every word.
 
@@ -82,6 +82,7 @@ def align_recording(
             'has one, such as "tiny", or load it with effort="draft"'
         )
     code = languages.code(language, transcriber.languages) or transcriber.languages[0]
+    recognizer.check_language(code)
     letters = letters_of(code)
     read = read_transcript(Path(text)) if isinstance(text, str | Path) else TranscriptText(tuple(text))
     lines = read.lines
@@ -109,9 +110,10 @@ def align_recording(
     timed = [word for segment in segments for word in segment.words]
     notices = [*_not_said(flat, timed), *_not_written(flat, alignment, posteriors)]
     notices.sort(key=lambda notice: notice.start or 0.0)
-    known, heard = sum(bool(word.spoken) for word in flat), sum(word.place is not None for word in flat)
-    if heard < LEAST_FITTING * known:
-        message = f"only {heard} of {known} words of the text are heard; is it the text of this recording?"
+    judged = [word.confidence for word in timed if word.confidence is not None]
+    fitting = sum(confidence >= FITTING for confidence in judged)
+    if fitting < LEAST_SHARE * len(judged):
+        message = f"only {fitting} of {len(judged)} words of the text fit the sound; is it the text of this recording?"
         notices.insert(0, Notice(MISFIT, message, 0.0, duration_s))
     return Transcript(
         " ".join(segment.text for segment in segments),
@@ -135,7 +137,7 @@ def _sentences(line: Line) -> Iterator[Line]:
 
 @torch.inference_mode()
 def _posteriors(
-    recognizer: CtcRecognizer, reader: audio.BlockReader, session: Session, progress: Progress
+    recognizer: CtcRecognizer, reader: audio.BlockReader, session: Session, progress: Progress | None
 ) -> Posteriors:
     """Blocks of a recording -> the posteriors of its speech; no more sound than a batch is held."""
     rows: list[Tensor] = []
@@ -149,7 +151,8 @@ def _posteriors(
             log_probs = encoded.char_logits.float().log_softmax(-1).cpu().half()
             rows.extend(row[:length].clone() for row, length in zip(log_probs, encoded.lengths.tolist(), strict=True))
             waiting.clear()
-            progress(session.fed_s, reader.duration_s)
+            if progress is not None:
+                progress(session.fed_s, reader.duration_s or session.fed_s)
 
     for block in reader:
         session.feed(block)
@@ -162,7 +165,7 @@ def _posteriors(
 
 def _heard(place: AlignedWord | None) -> AlignedWord | None:
     """A place at which a word fits the sound."""
-    if place is not None and place.letters >= 3 and place.regret > _FIT.most_word_regret * place.letters:
+    if place is not None and place.letters >= 3 and place.regret > MOST_REGRET * place.letters:
         return None
     return place
 
@@ -224,7 +227,7 @@ def _not_written(words: Sequence[_Placed], alignment: TranscriptAlignment, poste
     if is_known:
         gaps.append((now, posteriors.spans[-1].end))
     for start, end in gaps:
-        if alignment.letters_between(start, end) >= _FIT.foreign_letters:
+        if alignment.letters_between(start, end) >= FOREIGN_LETTERS:
             own = [word for word in alignment.decoded if start <= word.start and word.end <= end]
             if own:
                 text, times = _quoted(word.text for word in own), (own[0].start, own[-1].end)
@@ -251,7 +254,7 @@ class Aligner:
         sources: Iterable[str],
         *,
         audio_options: AudioOptions = _USUAL,
-        progress: Progress = lambda done, whole: None,
+        progress: Progress | None = None,
     ) -> Generator[Transcript | RedlineError]:
         """A transcript, or the error in its place, for each recording in order."""
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ PIECE_S = 15.0  # shortest stretch between two anchors that is aligned as one
 LONGEST_PIECE_S = 240.0  # where nothing was recognised for so long, nothing is aligned
 SHORT_S = 30.0  # up to this length a recording without an anchor is aligned: its text has few words to be known by
 WILD_NATS = 1.5  # what a frame of speech costs that the transcript does not have
-UNSAID_NATS = (2.0, 1.0)  # what a word costs that nobody says, where words may be left out, and each of its letters
+UNSAID_NATS = (6.0, 3.0)  # what a word costs that nobody says, where words may be left out, and each of its letters
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def greedy_words(posteriors: Posteriors) -> tuple[list[GreedyWord], list[tuple[i
     words: list[GreedyWord] = []
     letters: list[tuple[int, int]] = []
     best = posteriors.log_probs.argmax(dim=-1).tolist() if len(posteriors.log_probs) else []
-    for first, end in zip(posteriors.firsts, [*posteriors.firsts[1:], len(best)], strict=True):
+    for first, end in pairwise([*posteriors.firsts, len(best)]):
         text, start, stop, at = "", first, first, first
         for label, run in groupby([*best[first:end], SPACE]):
             length = len(list(run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from redline import audio
@@ -51,6 +52,15 @@ def test_words_keep_how_they_are_written_and_say_how_they_sound() -> None:
         ("O\u2019Neil...", "o'neil"),
     ]
     assert [word.spoken for word in transcript_words([Line("Straße, übel! 2")], "all")] == ["straße", "übel", "2"]
+
+
+def test_silence_says_nothing_of_a_text(model: NarModel) -> None:
+    result = segment_transcript(
+        model, Waveform(np.zeros(16_000 * 40, np.float32)), spoken_words_of(TEXT), SegmentationOptions()
+    )
+    assert [row.dropped for row in result.rows] == [
+        "no three words of it are recognised in a row anywhere in the recording"
+    ]
 
 
 def test_every_row_holds_the_words_of_its_sound(model: NarModel, wave: Waveform) -> None:
