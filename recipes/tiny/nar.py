@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -44,6 +45,7 @@ from redline_recipes.tiny.unit_selection import Spoken, UnitSelectionOptions, Un
 
 VOCAB_SIZE = 768
 ENCODER_LAYERS = (2, 4, 6, -1)
+_Run = TypeVar("_Run", bound=NarRun)
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,15 @@ class TinyNarRecipe(TinySections, NarRecipe):
             )
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> TinyNarRun:
-        self.check_folders()
-        return TinyNarRun(self, materials, say, device)
+        return self.with_folders(TinyNarRun(self, materials, say, device))
 
-    def check_folders(self) -> None:
-        """Raises `DataError` for a folder that the recipe names and that is missing, before hours of preparation."""
+    def with_folders(self, run: _Run) -> _Run:
+        """A run that prepares for hours; raises `DataError` for a folder that the recipe names and that is missing."""
         if self.unit_selection.greedy_text:
             text_files(Path(self.unit_selection.greedy_text))
         if self.whisper_from and not (weights := Path(self.whisper_from) / WEIGHTS).is_file():
             raise DataError(f"{weights}: no such file; whisper_from names a CTranslate2 folder of a Whisper model")
+        return run
 
 
 class TinyNarRun(NarRun):
@@ -245,8 +247,7 @@ class ScratchRecipe(TinyNarRecipe):
             raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train")
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> ScratchRun:
-        self.check_folders()
-        return ScratchRun(self, materials, say, device)
+        return self.with_folders(ScratchRun(self, materials, say, device))
 
 
 class ScratchRun(TinyNarRun):
