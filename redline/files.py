@@ -27,13 +27,21 @@ NAME_BYTES = 255
 _START, _END = ".redline-", ".part"  # short: a temporary name is never longer than the name it stands for may be
 
 
-def write_text(path: Path, text: str, *, replace: bool = True) -> Path:
-    """Write a text as UTF-8, complete or not at all; returns the path.
+def encoded(text: str) -> bytes:
+    """UTF-8; half characters, as in names of files that are not UTF-8, become escapes (`\\udcff`), which JSON reads."""
+    return text.encode("utf-8", "backslashreplace")
 
-    Raises `FileExistsError` without `replace`, where there is such a file. Half characters, as in names of files that
-    are not UTF-8, become their escapes (`\\udcff`), which JSON reads. Pipes and devices are written to directly.
+
+def write_text(path: Path, text: str, *, replace: bool = True) -> Path:
+    """`write_bytes` of a text that is `encoded`."""
+    return write_bytes(path, encoded(text), replace=replace)
+
+
+def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> Path:
+    """Write a file, complete or not at all; returns the path.
+
+    Raises `FileExistsError` without `replace`, where there is such a file. Pipes and devices are written to directly.
     """
-    data = text.encode("utf-8", "backslashreplace")
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return path

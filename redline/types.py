@@ -288,18 +288,23 @@ class Transcript(JsonRecord):
 
         return transcript_from_dict(values)
 
-    def save(self, path: str | Path, *, all_edits: bool = False) -> Path:
-        """Write the transcript in the format of the suffix; subtitles that could not be aligned give a warning."""
+    def save(self, path: str | Path, *, all_edits: bool = False, show_edits: bool = False) -> Path:
+        """Write the transcript in the format of the suffix; subtitles that could not be aligned give a warning.
+
+        With `all_edits` json lists the tokens that were kept, too; with `show_edits` docx and md show the edits of the
+        draft as tracked changes.
+        """
         from redline import formats
 
-        saved = formats.save_transcript(self, path, all_edits=all_edits)
+        saved = formats.save_transcript(self, path, all_edits=all_edits, show_edits=show_edits)
         for notice in formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()]):
             warnings.warn(notice.message, stacklevel=2)
         return saved
 
     @staticmethod
     def load(path: str | Path) -> Transcript:
-        """Read a saved transcript: all of it from .json, what the format holds from .srt .vtt .tsv .ctm .rttm."""
+        """Read a saved transcript: all of it from .json, what the format holds from .srt .vtt .tsv .ctm .rttm .audacity
+        .textgrid."""
         from redline import formats
 
         return formats.load_transcript(path)

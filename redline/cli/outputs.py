@@ -41,7 +41,9 @@ class Outputs:
             wrong = "standard output takes one format"
         elif recordings > 1 and first != "txt":
             wrong = f"several recordings in {first} are several files"
-        elif self.show_edits and first not in ("txt", "json"):
+        elif formats.TRANSCRIPT_FORMATS[first].binary:
+            wrong = f"{first} is a file and cannot be printed"
+        elif self.show_edits and first != "txt" and not formats.TRANSCRIPT_FORMATS[first].has_edits:
             wrong = f"--show-edits prints text, not {first}"
         if wrong and self.folder is None:
             raise typer.BadParameter(f"{wrong}; add --output-dir", param_hint="--format")
@@ -68,18 +70,20 @@ class Outputs:
 
     def write(self, path: Path, transcript: Transcript, name: str, *, partial: bool) -> Path:
         """Write one file; a partial transcript gets a name of its own that is free."""
-        text = self.render(transcript, name, path.suffix[1:])
+        rendered = self.render(transcript, name, path.suffix[1:])
+        data = rendered if isinstance(rendered, bytes) else files.encoded(rendered)
         if not partial:
-            return files.write_text(path, text, replace=self.overwrite)
+            return files.write_bytes(path, data, replace=self.overwrite)
         for number in itertools.count(1):
             end = f"{'' if number == 1 else f'.{number}'}{path.suffix}.partial"
             free = path.with_name(shortened(path.stem, files.longest_name(path.parent) - len(end)) + end)
             if not os.path.lexists(free):
                 break
-        return files.write_text(free, text, replace=False)
+        return files.write_bytes(free, data, replace=False)
 
-    def render(self, transcript: Transcript, name: str, format: str) -> str:
-        return formats.render_transcript(transcript, format, name, all_edits=self.show_edits)
+    def render(self, transcript: Transcript, name: str, format: str) -> str | bytes:
+        edits = self.show_edits
+        return formats.render_transcript(transcript, format, name, all_edits=edits, show_edits=edits)
 
 
 def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:
@@ -121,16 +125,23 @@ class Printer:
     def print(self, transcript: Transcript, label: str, name: str) -> None:
         """The transcript in the first format, or its tracked changes where they are wanted."""
         format = self._outputs.formats[0]
-        if not self._outputs.show_edits or (self._outputs.folder is None and format == "json"):
-            self._print_whole(self._outputs.render(transcript, name, format), is_json=format == "json")
-            return
+        show_edits = self._outputs.show_edits
+        if not show_edits or (self._outputs.folder is None and format != "txt"):
+            text = self._outputs.render(transcript, name, format)
+            assert isinstance(text, str), "binary formats are refused before the work"
+            self._print_whole(text, is_json=format == "json")
+            show_edits &= format != "json"  # it says itself that there is no draft
+        else:
+            self._print_edits(transcript)
+        if show_edits and transcript.segments and transcript.draft is None:
+            self._notes.say(f"{label}: the model writes no draft; this is the text", "yellow")
+
+    def _print_edits(self, transcript: Transcript) -> None:
         for segment in transcript.segments:
             color = self._out.is_terminal and not self._out.no_color
             line = show.edited_line(segment.edits, color) if segment.edits else Text(segment.text)
             self._check_encoding(line.plain)
             self._out.print(line)
-        if transcript.segments and transcript.draft is None:
-            self._notes.say(f"{label}: the model writes no draft; this is the text", "yellow")
 
     def _print_whole(self, text: str, is_json: bool) -> None:
         if self._out.is_terminal:

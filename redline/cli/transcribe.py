@@ -27,7 +27,7 @@ _FORMAT_HELP = f"""{", ".join(TRANSCRIPT_FORMATS)}, several with commas, or all 
 for (rttm with --speakers). Default: txt, or ctm with --word-timestamps."""
 _DRAFTS_HELP = """Speculative decoding: the CTC draft is verified (exact, fast), is the text (trust), or is not written
 (none). own: as suits the model."""
-_EDITS_HELP = "Print the draft as tracked changes instead of the text; in json, every edit."
+_EDITS_HELP = "Print the draft as tracked changes instead of the text; in docx and md, too; in json, every edit."
 
 
 def transcribe(

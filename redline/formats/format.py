@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from redline.types import Segment, Transcript
 
+_SPEAKER = re.compile(r"Speaker ([^:\n]+): ")
+# Controls, halves of characters and two that are none: XML 1.0 has no place for them, and Praat ends a text at a zero.
+_UNPRINTED = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """What a format may need besides the transcript: the recording's name; whether edits that kept a token count."""
+    """What a format may need besides the transcript: the recording's name; whether edits that kept a token count;
+    whether the edits of the draft are shown as tracked changes."""
 
     name: str = "recording"
     all_edits: bool = False
+    show_edits: bool = False
 
 
 @dataclass(frozen=True)
 class Format:
     """One transcript format: how it is written and, where it can be, read back."""
 
-    render: Callable[[Transcript, RenderOptions], str]
+    render: Callable[[Transcript, RenderOptions], str | bytes]
     parse: Callable[[str], Transcript] | None = None
     """Inverse of `render`, up to what the format does not hold; raises `ValueError`."""
     needs_words: bool = False
     needs_speakers: bool = False
     subtitles: bool = False
     """Whether its times are those of words, whether or not they were asked for."""
+    binary: bool = False
+    """Whether it is bytes and no text."""
+    has_edits: bool = False
+    """Whether it can hold the edits of the draft."""
 
 
 def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def parsed_seconds(text: str) -> float:
+    """Seconds to the millisecond; raises `ValueError` for what is none."""
+    if not math.isfinite(seconds := float(text)):
+        raise ValueError(f"{text!r} is no time")
+    return round(seconds, 3)
 
 
 def of_segments(segments: Sequence[Segment]) -> Transcript:
@@ -41,3 +60,14 @@ def of_segments(segments: Sequence[Segment]) -> Transcript:
 
 def with_speaker(speaker: str | None, text: str) -> str:
     return text if speaker is None else f"Speaker {speaker}: {text}"
+
+
+def speaker_and_text(line: str) -> tuple[str | None, str]:
+    """Inverse of `with_speaker`."""
+    named = _SPEAKER.match(line)
+    return (None, line) if named is None else (named[1], line[named.end() :])
+
+
+def plain_line(text: str) -> str:
+    """A text in one line, single spaces between its words; characters that no file of text may have become `\ufffd`."""
+    return _UNPRINTED.sub("\ufffd", " ".join(text.split()))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from redline.types import Edit, EditOp
+from redline.types import Edit, EditOp, Segment
 
 
 class Change(NamedTuple):
@@ -36,6 +37,22 @@ def tracked_changes(edits: Sequence[Edit]) -> list[Change]:
             change = Change(change.op, *(f"{a} {b}".strip() for a, b in zip(before[1:], change[1:], strict=True)))
         changes.append(change)
     return changes
+
+
+def segment_changes(segment: Segment) -> list[Change]:
+    """The draft of a segment -> its text, as changes of whole words; all of the text is kept where there is no draft.
+
+    Where its edits do not lead from the one to the other, the words of both are compared: a draft was verified and not
+    edited, numbers became digits afterwards, or the edits that kept a token were not saved.
+    """
+    text = segment.text.split()
+    draft = text if segment.draft is None else segment.draft.split()
+    changes = tracked_changes(segment.edits)
+    drafts, texts = (" ".join(side).split() for side in ((c.draft for c in changes), (c.text for c in changes)))
+    if (drafts, texts) == (draft, text):
+        return changes
+    match = SequenceMatcher(None, draft, text, autojunk=False)
+    return [_change(" ".join(draft[a:b]), " ".join(text[c:d])) for _, a, b, c, d in match.get_opcodes()]
 
 
 def _change(draft: str, text: str) -> Change:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,10 +47,11 @@ def test_interrupted_work_says_what_is_done(run: Run, recordings: Path, tmp_path
 
 def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Path) -> None:
     path, out = recording(tmp_path / "long.wav", 100.0), tmp_path / "out"
-    result = run(path, "--output-dir", out, "--format", "txt,json", hear=stop_after(2), batch_s=1.0)
+    result = run(path, "--output-dir", out, "--format", "txt,json,docx", hear=stop_after(2), batch_s=1.0)
     assert result.exit_code == 130
-    assert {file.name for file in out.iterdir()} == {"long.txt.partial", "long.json.partial"}
+    assert {file.name for file in out.iterdir()} == {"long.txt.partial", "long.json.partial", "long.docx.partial"}
     assert (out / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
+    assert b"window 2" in zipfile.ZipFile(out / "long.docx.partial").read("word/document.xml")
     transcript = json.loads((out / "long.json.partial").read_text())
     (notice,) = transcript["warnings"]
     assert notice["code"] == "interrupted" and notice["start"] == transcript["segments"][-1]["end"]
@@ -70,14 +72,14 @@ def test_interruption_delivers_the_recordings_that_are_done(run: Run, tmp_path: 
 def test_a_signal_during_writing_loses_nothing_that_is_done(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = files.write_text
+    write = files.write_bytes
 
-    def signalled(path: Path, text: str, **options: bool) -> Path:
+    def signalled(path: Path, data: bytes, **options: bool) -> Path:
         if path.name == "a.txt":
             os.kill(os.getpid(), signal.SIGTERM)
-        return write(path, text, **options)
+        return write(path, data, **options)
 
-    monkeypatch.setattr(files, "write_text", signalled)
+    monkeypatch.setattr(files, "write_bytes", signalled)
     paths = [recording(tmp_path / f"{name}.wav") for name in "abc"]
     before = signal.getsignal(signal.SIGTERM)
     result = run(*paths, "--output-dir", tmp_path / "out")
@@ -98,14 +100,14 @@ def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
             os.kill(os.getpid(), signal.SIGTERM)
         return f"window {done}"
 
-    write, signalled = files.write_text, list[Path]()
+    write, signalled = files.write_bytes, list[Path]()
 
-    def writing(path: Path, text: str, **options: bool) -> Path:
+    def writing(path: Path, data: bytes, **options: bool) -> Path:
         signalled.append(path)
         os.kill(os.getpid(), signal.SIGTERM)
-        return write(path, text, **options)
+        return write(path, data, **options)
 
-    monkeypatch.setattr(files, "write_text", writing)
+    monkeypatch.setattr(files, "write_bytes", writing)
     result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear, batch_s=1.0)
     assert result.exit_code == 143 and len(signalled) == 1
     assert (tmp_path / "out" / "long.txt.partial").read_text() == "window 1\nwindow 2\n"

@@ -25,7 +25,10 @@ from tests.cli.commands import Run
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--format", "pdf"), ("--format", ","), ("--format", "txt,srt"), ("--format", "srt", "--show-edits")],
+    [
+        *(("--format", "pdf"), ("--format", ","), ("--format", "txt,srt"), ("--format", "srt", "--show-edits")),
+        *(("--format", "docx"), ("--format", "docx", "--show-edits")),
+    ],
 )
 def test_wrong_options_are_refused_before_any_work(run: Run, arguments: tuple[str, ...], jfk: Path) -> None:
     result = run(jfk, *arguments, hear=lambda clip: pytest.fail("worked"))

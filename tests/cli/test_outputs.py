@@ -108,7 +108,7 @@ def test_a_name_of_any_bytes_stops_nothing(run: Run, tmp_path: Path, name: bytes
     result = run(tmp_path / "in", "--output-dir", tmp_path / "out", "--format", "all")
     assert result.exit_code == 1 and len(list((tmp_path / "out").glob("*.txt"))) == 2
     for path in (tmp_path / "out").iterdir():
-        path.read_text(encoding="utf-8")
+        assert path.suffix == ".docx" or path.read_text(encoding="utf-8") is not None
         assert os.fsencode(path.stem) in (name, b"other") or len(os.fsencode(path.name)) >= 240
     assert "\x1b" not in result.output and "\udce9" not in result.output
 

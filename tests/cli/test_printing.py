@@ -83,6 +83,18 @@ def test_a_model_without_drafts_says_so(run_vad: Run, jfk: Path) -> None:
     assert result.stdout == "heard\nheard\nheard\n" and "writes no draft" in result.stderr
 
 
+def test_edits_are_shown_in_the_files_that_can_hold_them_and_in_md_on_stdout(
+    run: Run, tmp_path: Path, jfk: Path
+) -> None:
+    shown = "**[0:00:00]** ~~and~~ **And** ~~so~~ **so,** my ~~fello~~ **fellow** ~~um~~ ~~americans~~ **Americans**\n"
+    result = run(jfk, "--format", "md", "--show-edits", hear=lambda clip: EDITED)
+    assert result.stdout.startswith("# jfk\n") and result.stdout.endswith(shown) and "no draft" not in result.stderr
+    assert "writes no draft" in run(jfk, "--format", "md", "--show-edits").stderr
+    result = run(jfk, "--show-edits", "--output-dir", tmp_path, "--format", "md,docx", hear=lambda clip: EDITED)
+    assert result.stdout.startswith("[-and-]{+And+}") and (tmp_path / "jfk.md").read_text().endswith(shown)
+    assert b'<w:ins w:id="2"' in (tmp_path / "jfk.docx").read_bytes()
+
+
 def test_times_read_well() -> None:
     assert [show.clock(s) for s in (0, 7.4, 59.6, 725, 3600)] == ["0:00", "0:07", "1:00", "12:05", "1:00:00"]
     assert [show.clock(s, tenths=True) for s in (0.04, 59.96)] == ["0:00.0", "1:00.0"]

@@ -62,7 +62,8 @@ def test_an_empty_transcript_is_a_valid_file_in_every_format() -> None:
         and rendered["tsv"] == "start\tend\ttext\n"
     )
     for name, format in formats.TRANSCRIPT_FORMATS.items():
-        assert format.parse is None or format.parse(rendered[name]) == Transcript("")
+        read = None if format.parse is None else format.parse(rendered[name])
+        assert read is None or replace(read, duration=0.0) == Transcript(""), "Praat has no TextGrid of no length"
 
 
 def test_markup_in_speech_stays_text() -> None:
@@ -134,6 +135,14 @@ def test_captions_of_others_are_read() -> None:
         ("tsv", "start\tend\ttext\nzero\tone\thello\n"),
         ("ctm", "talk 1 0.0\n"),
         ("rttm", "SPEAKER talk 1 now 1.0 <NA> <NA> 1 <NA> <NA>\n"),
+        ("audacity", "0.0\thello\n"),
+        ("audacity", "0.0\tnan\thello\n"),
+        ("textgrid", "hello"),
+        ("textgrid", '"ooTextFile" "Pitch 1" 0 1 9'),
+        ("textgrid", '"ooTextFile" "TextGrid" 0 1e999 <exists> 0'),
+        ("textgrid", '"ooTextFile" "TextGrid" 0 1 <exists> 0'),
+        ("textgrid", '"ooTextFile" "TextGrid" 0 1 <exists> 1 "TextTier" "words" 0 1 1 0.5 "a"'),
+        ("textgrid", '"ooTextFile" "TextGrid" 0 1 <exists> 1 "IntervalTier" "words" 0 1 999999999 0 1 "a"'),
         ("json", "{"),
         ("json", "[" * 100_000),
     ],
@@ -158,7 +167,8 @@ def test_save_goes_by_the_suffix_and_load_reads_it(tmp_path: Path) -> None:
     talk = replace(SHORT, segments=segments)
     for name, format in formats.TRANSCRIPT_FORMATS.items():
         path = talk.save(tmp_path / f"talk.{name.upper()}")
-        assert path.read_text(encoding="utf-8") == formats.render_transcript(talk, name, "talk")
+        rendered = formats.render_transcript(talk, name, "talk")
+        assert path.read_bytes() == (rendered if format.binary else rendered.encode())
         if format.parse:
             assert Transcript.load(path) == format.parse(path.read_text(encoding="utf-8"))
     assert Transcript.load(tmp_path / "talk.JSON") == SHORT
