@@ -22,7 +22,8 @@ from tests.cli.commands import EDITED
 from tests.formats.transcripts import transcripts
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-HOSTILE = st.text(st.characters() | st.sampled_from("\x00\x08\x1b\ufffe\ud800]>&<\"'😀\u202eשלום \t\n"), max_size=30)
+SHARP = st.sampled_from("\x00\x08\x1b\ufffe\uffff\ud800]>&<\"'😀\u202eשלום \t\n")
+HOSTILE = st.lists(st.characters() | SHARP | st.just("]]>"), max_size=30).map("".join)
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\x7f")  # XML 1.0 has no other characters
 TOKENS = st.sampled_from(["", "a", "b", " a", " b", " ab", ",", " <", "]]>", " *", "~", " _", " "])
 EDITS = st.lists(st.tuples(TOKENS, TOKENS), max_size=20)
