@@ -17,12 +17,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AudioError", "CheckpointError", "Edit", "Hypothesis", "Model", "Notice", "RecognitionError", "Recognizer",
-    "RedlineError", "Segment", "Task", "Transcriber", "Transcript", "UnsupportedTaskError", "Waveform", "Word",
-    "__version__", "align_recording", "load_model",
+    "RedlineError", "Segment", "SubtitleOptions", "Task", "Transcriber", "Transcript", "UnsupportedTaskError",
+    "Waveform", "Word", "__version__", "align_recording", "load_model",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from redline.errors import AudioError, CheckpointError, RecognitionError, RedlineError, UnsupportedTaskError
+    from redline.formats.subtitle_options import SubtitleOptions
     from redline.load import load_model
     from redline.prepare.align_recording import align_recording
     from redline.transcriber import Model, Transcriber
@@ -31,7 +32,7 @@ else:  # a type checker would take every name of the package from it
 
     def __getattr__(name: str) -> Any:
         if name in __all__:
-            for module in ("errors", "types", "transcriber", "load", "prepare.align_recording"):
+            for module in ("errors", "types", "formats", "transcriber", "load", "prepare.align_recording"):
                 if hasattr(home := importlib.import_module(f"redline.{module}"), name):
                     return getattr(home, name)
         raise AttributeError(f"module 'redline' has no attribute {name!r}")

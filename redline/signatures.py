@@ -52,15 +52,15 @@ _NAMES = {
     Ours("a part of the samples, given as an array with sample_rate="): "clip_timestamps",
     Ours("language=None, the default", "--language auto"): "language_detection detect_language multilingual",
     Ours("digits=False, the default"): "suppress_numerals",
-    Ours(
-        "nothing: a subtitle has two lines of 42 characters", "nothing: two lines of 42 characters"
-    ): "max_line_width max_line_count",
+    Ours("SubtitleOptions(max_line_width=) for Transcript.save", "--max-line-width"): "max_line_width",
+    Ours("SubtitleOptions(max_line_count=) for Transcript.save", "--max-line-count"): "max_line_count",
+    Ours("SubtitleOptions(highlight_words=True) for Transcript.save", "--highlight-words"): "highlight_words",
     _LEAVE_OUT: """
         chunk_length chunk_length_s without_timestamps condition_on_previous_text prompt_reset_on_temperature
         language_detection_segments language_detection_threshold logprob_threshold log_prob_threshold
         compression_ratio_threshold temperature_increment_on_fallback hallucination_silence_threshold repetition_penalty
         no_repeat_ngram_size length_penalty patience suppress_tokens suppress_blank max_new_tokens prepend_punctuations
-        append_punctuations highlight_words
+        append_punctuations
     """,
 }
 FOREIGN = {name: ours for ours, names in _NAMES.items() for name in names.split()}

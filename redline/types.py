@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from redline.formats.subtitle_options import SubtitleOptions
+
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside the package, in Hz."""
 
@@ -288,16 +290,29 @@ class Transcript(JsonRecord):
 
         return transcript_from_dict(values)
 
-    def save(self, path: str | Path, *, all_edits: bool = False, show_edits: bool = False) -> Path:
-        """Write the transcript in the format of the suffix; subtitles that could not be aligned give a warning.
+    def save(
+        self,
+        path: str | Path,
+        *,
+        all_edits: bool = False,
+        show_edits: bool = False,
+        subtitles: SubtitleOptions | str | None = None,
+        speaker_names: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Write the transcript in the format of the suffix.
 
         With `all_edits` json lists the tokens that were kept, too; with `show_edits` docx and md show the edits of the
-        draft as tracked changes.
+        draft as tracked changes. `subtitles` is the style of .srt and .vtt, or its name: netflix, bbc, youtube. `speaker_names` maps labels to
+        names, {"1": "Ana"}. Subtitles that could not be aligned and labels that nobody has give a warning.
         """
         from redline import formats
 
-        saved = formats.save_transcript(self, path, all_edits=all_edits, show_edits=show_edits)
-        for notice in formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()]):
+        named = formats.rename_speakers(self, speaker_names or {})
+        saved = formats.save_transcript(
+            named, path, all_edits=all_edits, show_edits=show_edits, subtitles=subtitles
+        )
+        notices = formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()])
+        for notice in (*named.warnings[len(self.warnings) :], *notices):
             warnings.warn(notice.message, stacklevel=2)
         return saved
 

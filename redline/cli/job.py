@@ -108,6 +108,7 @@ class Job:
         label = recording.input.label
         if not isinstance(result, Transcript):
             return self._fail(str(result))
+        result = formats.rename_speakers(result, self.outputs.speaker_names)
         missing = [notice for notice in result.warnings if notice.code == "interrupted"]
         try:
             write = self.outputs.write

@@ -7,8 +7,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
@@ -17,18 +17,21 @@ from rich.text import Text
 from redline import files, formats
 from redline.cli import console, show
 from redline.errors import RedlineError
+from redline.formats import SubtitleOptions
 from redline.types import Transcript
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The formats that are wanted, and the folder of their files; None: standard output."""
+    """The formats that are wanted, the folder of their files (None: standard output), and how they are written."""
 
     formats: Sequence[str]
     folder: Path | None = None
     overwrite: bool = False
     skip_existing: bool = False
     show_edits: bool = False
+    subtitles: SubtitleOptions | None = None
+    speaker_names: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, recordings: int) -> None:
         """Raise `typer.BadParameter` for options that contradict each other."""
@@ -82,8 +85,10 @@ class Outputs:
         return files.write_bytes(free, data, replace=False)
 
     def render(self, transcript: Transcript, name: str, format: str) -> str | bytes:
-        edits = self.show_edits
-        return formats.render_transcript(transcript, format, name, all_edits=edits, show_edits=edits)
+        style, edits = self.subtitles if formats.TRANSCRIPT_FORMATS[format].subtitles else None, self.show_edits
+        return formats.render_transcript(
+            transcript, format, name, all_edits=edits, show_edits=edits, subtitles=style
+        )
 
 
 def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -15,6 +15,19 @@ from redline.cli import console
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
+from redline.cli.subtitle_style import (
+    Gap,
+    HighlightWords,
+    LineCount,
+    LineWidth,
+    MaxCps,
+    MaxDuration,
+    MinDuration,
+    SpeakerNames,
+    Subtitles,
+    speaker_names_of,
+    style_of,
+)
 from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
 from redline.engine import start
 from redline.errors import RedlineError
@@ -65,6 +78,15 @@ def transcribe(
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
     digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: twenty three is 23.")] = False,
     punctuate: Punctuate = True,
+    subtitles: Subtitles = None,
+    max_line_width: LineWidth = None,
+    max_line_count: LineCount = None,
+    min_duration_s: MinDuration = None,
+    max_duration_s: MaxDuration = None,
+    max_cps: MaxCps = None,
+    gap_s: Gap = None,
+    highlight_words: HighlightWords = False,
+    speaker_names: SpeakerNames = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Transcribe recordings of any length.
@@ -79,7 +101,15 @@ def transcribe(
         message = "translate needs --to, the language to translate into, and --to needs translate"
         raise typer.BadParameter(message, param_hint="--task")
     formats = formats_of(format or ("ctm" if words else "txt"), speakers=speakers, words=task != "translate")
-    outputs = Outputs(formats, output_dir, overwrite, skip_existing, show_edits)
+    outputs = Outputs(
+        formats,
+        output_dir,
+        overwrite,
+        skip_existing,
+        show_edits,
+        style_of(context.params, formats),
+        speaker_names_of(speaker_names, speakers=_asks_for_speakers(speakers, formats)),
+    )
     start.open_libraries()
     from redline.audio import AudioOptions, isolation  # and numpy, meanwhile
     from redline.cli.inputs import expand
@@ -102,7 +132,7 @@ def transcribe(
                 isolation.prepare()
                 own = {
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
-                    "speakers": speakers or any(TRANSCRIPT_FORMATS[name].needs_speakers for name in formats),
+                    "speakers": _asks_for_speakers(speakers, formats),
                     "keywords": _keywords(keywords),
                     "audio_options": AudioOptions(channel=channel, track=track),
                 }
@@ -127,6 +157,10 @@ def transcribe(
 def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:
     """The options of the command that are keyword arguments of a function, by their common names."""
     return {name: context.params[name] for name in inspect.signature(function).parameters if name in context.params}
+
+
+def _asks_for_speakers(speakers: bool, formats: Sequence[str]) -> bool:
+    return speakers or any(TRANSCRIPT_FORMATS[name].needs_speakers for name in formats)
 
 
 def formats_of(text: str, *, speakers: bool, words: bool) -> list[str]:

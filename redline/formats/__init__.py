@@ -6,7 +6,7 @@ A new format is one file in this folder, with a function from a transcript to te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from redline import files
@@ -17,6 +17,10 @@ from redline.formats.format import Format, RenderOptions
 from redline.formats.json import parse_transcript_json, render_json
 from redline.formats.markdown import render_md
 from redline.formats.nist import parse_ctm, parse_rttm, render_ctm, render_rttm
+from redline.formats.speakers import rename_speakers as rename_speakers
+from redline.formats.subtitle_options import SUBTITLE_PRESETS as SUBTITLE_PRESETS
+from redline.formats.subtitle_options import SubtitleOptions as SubtitleOptions
+from redline.formats.subtitle_options import subtitle_options as subtitle_options
 from redline.formats.subtitles import alignment_notices, parse_srt, parse_vtt, render_srt, render_vtt
 from redline.formats.text import parse_tsv, render_tsv, render_txt
 from redline.formats.textgrid import parse_textgrid, render_textgrid
@@ -45,15 +49,24 @@ def render_transcript(
     *,
     all_edits: bool = False,
     show_edits: bool = False,
+    subtitles: SubtitleOptions | str | None = None,
+    speaker_names: Mapping[str, str] | None = None,
 ) -> str | bytes:
     """The transcript in one of `TRANSCRIPT_FORMATS`, in bytes where it is binary; raises `ValueError` for another.
 
     ctm, rttm, docx and md call the recording by its `name`; with `all_edits` json lists the tokens that were kept, too,
-    and with `show_edits` docx and md show the edits of the draft as tracked changes.
+    and with `show_edits` docx and md show the edits of the draft as tracked changes. `subtitles` is the style of srt
+    and vtt, or the name of one of `SUBTITLE_PRESETS`; `ValueError` with other formats. `speaker_names` are what
+    speakers are called in place of their labels.
     """
     if format not in TRANSCRIPT_FORMATS:
         raise ValueError(f"no format {format!r}; allowed are {', '.join(TRANSCRIPT_FORMATS)}")
-    return TRANSCRIPT_FORMATS[format].render(transcript, RenderOptions(name, all_edits, show_edits))
+    if subtitles is not None and not TRANSCRIPT_FORMATS[format].subtitles:
+        allowed = ", ".join(each for each, its in TRANSCRIPT_FORMATS.items() if its.subtitles)
+        raise ValueError(f"{format} has no style of subtitles; leave it out, or write one of {allowed}")
+    named = rename_speakers(transcript, speaker_names) if speaker_names else transcript
+    options = RenderOptions(name, all_edits, show_edits, subtitle_options(subtitles))
+    return TRANSCRIPT_FORMATS[format].render(named, options)
 
 
 def parse_transcript(text: str, format: str) -> Transcript:
@@ -73,7 +86,13 @@ def parse_transcript(text: str, format: str) -> Transcript:
 
 
 def save_transcript(
-    transcript: Transcript, path: str | Path, *, all_edits: bool = False, show_edits: bool = False
+    transcript: Transcript,
+    path: str | Path,
+    *,
+    all_edits: bool = False,
+    show_edits: bool = False,
+    subtitles: SubtitleOptions | str | None = None,
+    speaker_names: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
     path = Path(path)
@@ -81,7 +100,8 @@ def save_transcript(
     if format not in TRANSCRIPT_FORMATS:
         allowed = ", ".join(f".{name}" for name in TRANSCRIPT_FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    rendered = render_transcript(transcript, format, path.stem, all_edits=all_edits, show_edits=show_edits)
+    style = {"subtitles": subtitles, "speaker_names": speaker_names}
+    rendered = render_transcript(transcript, format, path.stem, all_edits=all_edits, show_edits=show_edits, **style)
     return files.write_bytes(path, rendered if isinstance(rendered, bytes) else files.encoded(rendered))
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from redline.formats.subtitle_options import DEFAULT_SUBTITLES, SubtitleOptions
 from redline.types import Segment, Transcript
 
 _SPEAKER = re.compile(r"Speaker ([^:\n]+): ")
@@ -17,11 +18,12 @@ _UNPRINTED = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 @dataclass(frozen=True)
 class RenderOptions:
     """What a format may need besides the transcript: the recording's name; whether edits that kept a token count;
-    whether the edits of the draft are shown as tracked changes."""
+    whether the edits of the draft are shown as tracked changes; the style of subtitles."""
 
     name: str = "recording"
     all_edits: bool = False
     show_edits: bool = False
+    subtitles: SubtitleOptions = DEFAULT_SUBTITLES
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,13 @@ def of_segments(segments: Sequence[Segment]) -> Transcript:
     return Transcript(text, tuple(segments), duration=max((segment.end for segment in segments), default=0.0))
 
 
+def speaker_label(speaker: str) -> str:
+    """How a speaker is shown: a number as `Speaker 1`, a name as it is."""
+    return f"Speaker {speaker}" if speaker.isdecimal() else speaker
+
+
 def with_speaker(speaker: str | None, text: str) -> str:
-    return text if speaker is None else f"Speaker {speaker}: {text}"
+    return text if speaker is None else f"{speaker_label(speaker)}: {text}"
 
 
 def speaker_and_text(line: str) -> tuple[str | None, str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from redline import formats
 from redline.errors import DataError
-from redline.formats.subtitles import transcript_cues
+from redline.formats.cues import transcript_cues
 from redline.types import Segment, Transcript, Turn, Word
 from tests.formats.transcripts import SHORT, TEXTS, transcript, transcripts
 
@@ -23,20 +23,20 @@ TIMES = re.compile(r"(\d\d+):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d+):(\d\d):(\d\d)[
 
 def test_srt_is_what_players_read() -> None:
     assert formats.render_transcript(SHORT, "srt") == (
-        "1\n00:00:00,000 --> 00:00:01,500\nAnd so,\n\n2\n01:00:00,000 --> 01:01:01,007\nmy fellow Americans\n"
+        "1\n00:00:00,000 --> 00:00:01,500\nAnd so,\n\n2\n01:00:00,000 --> 01:00:03,007\nmy fellow Americans\n"
     )
 
 
 def test_vtt_is_what_browsers_read() -> None:
     assert formats.render_transcript(SHORT, "vtt") == (
-        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nAnd so,\n\n01:00:00.000 --> 01:01:01.007\nmy fellow Americans\n"
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nAnd so,\n\n01:00:00.000 --> 01:00:03.007\nmy fellow Americans\n"
     )
 
 
 def test_txt_has_a_segment_a_line_and_tsv_its_milliseconds() -> None:
     assert formats.render_transcript(SHORT, "txt") == "And so,\nmy fellow Americans\n"
     assert formats.render_transcript(SHORT, "tsv") == (
-        "start\tend\ttext\n0\t1500\tAnd so,\n3600000\t3661007\tmy fellow Americans\n"
+        "start\tend\ttext\n0\t1500\tAnd so,\n3600000\t3603007\tmy fellow Americans\n"
     )
 
 
@@ -97,9 +97,11 @@ def test_times_of_subtitles_survive(rows: list[tuple[int, int, str]]) -> None:
 
 @given(transcripts())
 def test_cues_are_read_as_they_were_written(talk: Transcript) -> None:
-    cues = transcript_cues(talk)
-    wanted = [(cue.start / 1000, cue.end / 1000, " ".join(cue.lines), cue.speaker) for cue in cues]
-    for format in ("srt", "vtt"):
+    for format, labelled in (("srt", True), ("vtt", False)):
+        wanted = [
+            (cue.start / 1000, cue.end / 1000, " ".join(cue.lines).removeprefix(cue.label), cue.speaker)
+            for cue in transcript_cues(talk, labelled=labelled)
+        ]
         read = formats.parse_transcript(formats.render_transcript(talk, format), format)
         assert [(each.start, each.end, each.text, each.speaker) for each in read.segments] == wanted
         assert read.text == " ".join(segment.text for segment in read.segments)

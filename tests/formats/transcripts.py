@@ -17,7 +17,7 @@ def transcript(*segments: tuple[float, float, str]) -> Transcript:
     return Transcript(" ".join(segment.text for segment in parts), parts, "en", 10.0, "fake")
 
 
-SHORT = transcript((0.0, 1.5, "And so,"), (3599.9996, 3661.007, "my fellow Americans"))
+SHORT = transcript((0.0, 1.5, "And so,"), (3599.9996, 3603.007, "my fellow Americans"))
 
 
 @st.composite
