@@ -308,9 +308,7 @@ class Transcript(JsonRecord):
         from redline import formats
 
         named = formats.rename_speakers(self, speaker_names or {})
-        saved = formats.save_transcript(
-            named, path, all_edits=all_edits, show_edits=show_edits, subtitles=subtitles
-        )
+        saved = formats.save_transcript(named, path, all_edits=all_edits, show_edits=show_edits, subtitles=subtitles)
         notices = formats.subtitle_notices(self, [saved.suffix.removeprefix(".").lower()])
         for notice in (*named.warnings[len(self.warnings) :], *notices):
             warnings.warn(notice.message, stacklevel=2)

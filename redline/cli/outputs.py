@@ -86,9 +86,7 @@ class Outputs:
 
     def render(self, transcript: Transcript, name: str, format: str) -> str | bytes:
         style, edits = self.subtitles if formats.TRANSCRIPT_FORMATS[format].subtitles else None, self.show_edits
-        return formats.render_transcript(
-            transcript, format, name, all_edits=edits, show_edits=edits, subtitles=style
-        )
+        return formats.render_transcript(transcript, format, name, all_edits=edits, show_edits=edits, subtitles=style)
 
 
 def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:

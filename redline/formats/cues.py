@@ -18,8 +18,8 @@ from redline.formats.phrases import break_cost, ends_clause
 from redline.formats.subtitle_options import DEFAULT_SUBTITLES, SubtitleOptions
 from redline.types import Segment, Transcript, Word
 
-# Costs, in the measure of `phrases`: of each cue, of one that holds little, of a second without time to read, of lines
-# of unequal length (squared share of the width), of a pause that ends no cue; a line may end where a cue should not.
+# Costs, in the measure of `phrases`: of each cue, of one that holds little, of a second that is missing to read it, of
+# lines of unequal length (squared share of the width). A clear pause takes _PAUSE off a break; in a cue breaks count half.
 _CUE, _SHORT_CUE, _UNREADABLE_S, _UNEVEN, _PAUSE, _LINE_BREAK = 3.0, 4.0, 12.0, 20.0, 4.0, 0.5
 _CLEAR_PAUSE_S = 0.5
 _PART_CHARS = 4
@@ -189,11 +189,12 @@ def _line_layouts(
                         cost += _LINE_BREAK * max(0.0, breaks[begin - 1])
                     if last not in row or cost < row[last][0]:
                         row[last] = (cost, (*borders, last))
-        count = next((count for count, row in enumerate(best) if count and last in row), 0)
-        if not count:
+            if last in row:  # no layout with more lines has these words in one line less
+                break
+        else:
             return
-        cost, borders = best[count][last]
-        yield borders, chars, cost - _UNEVEN * (chars / width) ** 2 / count
+        cost, borders = row[last]
+        yield borders, chars, cost - _UNEVEN * (chars / width) ** 2 / (len(borders) - 1)
 
 
 # ------------------------------------------------------------------------------------------------------- times of words

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 SENTENCE, CLAUSE, PHRASE, WORD, DANGLING, INSIDE = -3.0, 0.5, 2.5, 5.0, 8.0, 30.0
 """Costs of a break: after a sentence, after a clause, before a phrase, between words, after an article, conjunction or
-preposition that belongs to what follows, and inside a word."""
+preposition that belongs to what follows, and inside a word. Below 0 a break is gladly taken."""
 _SENTENCE_ENDS = ".?!…。？！؟।"
 _CLAUSE_ENDS = ",;:–—，、；：،؛"
 _CLOSING = "\"'”’»›)]}」』"
