@@ -19,7 +19,7 @@ from redline.formats.subtitle_options import DEFAULT_SUBTITLES, SubtitleOptions
 from redline.types import Segment, Transcript, Word
 
 # Costs, in the measure of `phrases`: of each cue, of one that holds little, of a second that is missing to read it, of
-# lines of unequal length (squared share of the width). A clear pause takes _PAUSE off a break; in a cue breaks count half.
+# lines of unequal length (squared share of the width). A clear pause takes _PAUSE off a break; in a cue it counts half.
 _CUE, _SHORT_CUE, _UNREADABLE_S, _UNEVEN, _PAUSE, _LINE_BREAK = 3.0, 4.0, 12.0, 20.0, 4.0, 0.5
 _CLEAR_PAUSE_S = 0.5
 _PART_CHARS = 4
