@@ -302,8 +302,9 @@ class Transcript(JsonRecord):
         """Write the transcript in the format of the suffix.
 
         With `all_edits` json lists the tokens that were kept, too; with `show_edits` docx and md show the edits of the
-        draft as tracked changes. `subtitles` is the style of .srt and .vtt, or its name: netflix, bbc, youtube. `speaker_names` maps labels to
-        names, {"1": "Ana"}. Subtitles that could not be aligned and labels that nobody has give a warning.
+        draft as tracked changes. `subtitles` is the style of .srt and .vtt, or its name: netflix, bbc, youtube.
+        `speaker_names` maps labels to names, {"1": "Ana"}. Subtitles that could not be aligned and labels that nobody
+        has give a warning.
         """
         from redline import formats
 

@@ -100,8 +100,10 @@ def save_transcript(
     if format not in TRANSCRIPT_FORMATS:
         allowed = ", ".join(f".{name}" for name in TRANSCRIPT_FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    style = {"subtitles": subtitles, "speaker_names": speaker_names}
-    rendered = render_transcript(transcript, format, path.stem, all_edits=all_edits, show_edits=show_edits, **style)
+    named = rename_speakers(transcript, speaker_names) if speaker_names else transcript
+    rendered = render_transcript(
+        named, format, path.stem, all_edits=all_edits, show_edits=show_edits, subtitles=subtitles
+    )
     return files.write_bytes(path, rendered if isinstance(rendered, bytes) else files.encoded(rendered))
 
 
