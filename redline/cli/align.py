@@ -11,12 +11,26 @@ from redline.cli import console
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
 from redline.cli.stopping import Stopper
+from redline.cli.subtitle_style import (
+    Gap,
+    HighlightWords,
+    LineCount,
+    LineWidth,
+    MaxCps,
+    MaxDuration,
+    MinDuration,
+    SpeakerNames,
+    Subtitles,
+    speaker_names_of,
+    style_of,
+)
 from redline.cli.train import Device, Precision, Threads
 from redline.cli.transcribe import NOTHING_DONE, SOME_FAILED, formats_of
 from redline.errors import DataError, RedlineError
 
 
 def align(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings with texts beside them.")],
     text: Annotated[
         Path | None, typer.Option(help="What is said in it: .txt, or captions (.srt, .vtt); default: beside it.")
@@ -24,6 +38,15 @@ def align(
     model: Annotated[str, typer.Option(help="The model that hears: a bundled model, a folder or a hub id.")] = "tiny",
     language: Annotated[str | None, typer.Option(help="Language of the text; default: the model's first.")] = None,
     format: Annotated[str, typer.Option(help="srt, vtt, json, ctm, txt, tsv, ... or several with commas.")] = "srt",
+    subtitles: Subtitles = None,
+    max_line_width: LineWidth = None,
+    max_line_count: LineCount = None,
+    min_duration_s: MinDuration = None,
+    max_duration_s: MaxDuration = None,
+    max_cps: MaxCps = None,
+    gap_s: Gap = None,
+    highlight_words: HighlightWords = False,
+    speaker_names: SpeakerNames = None,
     output_dir: Annotated[Path | None, typer.Option(help="Write NAME.FORMAT for each recording here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
@@ -43,7 +66,9 @@ def align(
     Exit status: 0 when all went well, 1 when a recording failed or most of its text was not heard, 2 when nothing was
     produced, 130 when it was interrupted.
     """
-    outputs = Outputs(formats_of(format, speakers=True, words=True), output_dir, overwrite, skip_existing)
+    formats = formats_of(format, speakers=True, words=True)
+    style, names = style_of(context.params, formats), speaker_names_of(speaker_names, speakers=True)
+    outputs = Outputs(formats, output_dir, overwrite, skip_existing, subtitles=style, speaker_names=names)
     from redline.audio import AudioOptions
     from redline.cli.inputs import expand
     from redline.load import load_model

@@ -114,6 +114,15 @@ def test_the_command_writes_subtitles_and_tells_what_does_not_fit(tmp_path: Path
     assert all(segment["words"] for segment in values["segments"])
 
 
+def test_subtitles_of_a_known_text_have_a_style_and_names(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(f"ANN: {TEXT[:70]}\nBOB: {TEXT[71:]}\n")
+    style = ["--subtitles", "bbc", "--max-line-count", "1", "--speaker-names", "ANN=Anna"]
+    result = CliRunner().invoke(app, ["align", str(JFK), "--text", str(tmp_path / "text.txt"), "--quiet", *style])
+    cues = [block.split("\n")[2:] for block in result.stdout.strip().split("\n\n")]
+    assert result.exit_code == 0 and all(len(lines) == 1 and len(lines[0]) <= 37 for lines in cues)
+    assert {line.partition(":")[0] for lines in cues for line in lines if ":" in line} >= {"Anna", "BOB"}
+
+
 def test_the_command_takes_a_folder_and_fails_where_the_text_is_anothers(tmp_path: Path) -> None:
     folder = tmp_path / "talks"
     folder.mkdir()
