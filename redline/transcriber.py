@@ -55,6 +55,8 @@ class TranscribeOptions(TypedDict, total=False):
     """What the answer begins with: the beginning of the recording, already written down."""
     vad: bool
     """Voice activity detection, by default on; without it silence and music go to the model too."""
+    session_options: SessionOptions
+    """How speech is detected and cut, in place of the transcriber's own `options`."""
     digits: bool
     """Inverse text normalisation: spelled numbers become digits."""
     audio_options: AudioOptions
@@ -180,9 +182,10 @@ class Transcriber:
         finally:
             flight.close()
 
-    def session(self, task: Task, *, vad: bool = True) -> Session:
+    def session(self, task: Task, *, vad: bool = True, options: SessionOptions | None = None) -> Session:
         """A session for one recording; raises `UnsupportedTaskError` for what the model cannot do."""
-        options = self.options if vad else replace(self.options, vad=None)
+        options = options or self.options
+        options = options if vad else replace(options, vad=None)
         return Session(self.recognizer.limits(task), task, options, model=self.name)
 
     def _scheduler(self) -> Scheduler:
@@ -215,7 +218,7 @@ class Transcriber:
             audio_options = options.get("audio_options", AudioOptions())
             return audio.open_blocks(source, sample_rate=options.get("sample_rate"), options=audio_options)
 
-        session = self.session(task, vad=options.get("vad", True))
+        session = self.session(task, vad=options.get("vad", True), options=options.get("session_options"))
         return Recording(opened, session, digits=options.get("digits", False))
 
 

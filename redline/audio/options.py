@@ -23,6 +23,8 @@ class AudioOptions:
     """The channel to keep, counted from 0; None is the mean of all, or the loudest where they cancel each other."""
     track: int | None = None
     """The audio track of a file with several, counted from 0; None is the one marked as the main one."""
+    parts: tuple[tuple[float, float], ...] = ()
+    """Starts and ends in seconds of what is heard, math.inf for the end of the recording; none: all of it."""
     max_duration_s: float = 12 * 3600.0
     min_rate_hz: int = 4_000
     max_rate_hz: int = 384_000

@@ -24,7 +24,7 @@ from redline.cli.subtitle_style import (
     speaker_names_of,
     style_of,
 )
-from redline.cli.train import Device, Precision, Threads
+from redline.cli.train import AudioParts, Device, Precision, Threads
 from redline.cli.transcribe import NOTHING_DONE, SOME_FAILED, formats_of
 from redline.errors import DataError, RedlineError
 
@@ -52,6 +52,7 @@ def align(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
     channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
     track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
+    parts: AudioParts = None,
     dtype: Precision = None,
     device: Device = None,
     threads: Threads = None,
@@ -70,10 +71,13 @@ def align(
     style, names = style_of(context.params, formats), speaker_names_of(speaker_names, speakers=True)
     outputs = Outputs(formats, output_dir, overwrite, skip_existing, subtitles=style, speaker_names=names)
     from redline.audio import AudioOptions
+    from redline.audio.parts import parse_parts
     from redline.cli.inputs import expand
     from redline.load import load_model
     from redline.prepare.align_recording import Aligner
     from redline.prepare.corpus import recordings_with_texts
+
+    audio_options = AudioOptions(channel, track, parse_parts(parts) if parts else ())
 
     pairs = recordings_with_texts(source, text)
     inputs, problems, _ = expand([str(recording) for recording, _ in pairs])
@@ -92,8 +96,7 @@ def align(
                 {str(recording): own for recording, own in pairs},
                 language,
             )
-            options = {"audio_options": AudioOptions(channel=channel, track=track)}
-            job.run(aligner, options, stopper)
+            job.run(aligner, {"audio_options": audio_options}, stopper)
     except KeyboardInterrupt:
         notes.say(f"interrupted; {job.done} of {len(inputs)} recordings are done", "yellow")
         raise typer.Exit(stopper.status) from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -28,11 +29,27 @@ from redline.cli.subtitle_style import (
     speaker_names_of,
     style_of,
 )
-from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
+from redline.cli.train import (
+    AudioParts,
+    Device,
+    DraftLm,
+    EncoderEngine,
+    MinSilence,
+    ModelEffort,
+    ModelName,
+    Pad,
+    Precision,
+    Punctuate,
+    Threads,
+    VadThreshold,
+)
 from redline.engine import start
 from redline.errors import RedlineError
 from redline.formats import TRANSCRIPT_FORMATS
 from redline.types import TaskName, listed
+
+if TYPE_CHECKING:
+    from redline.longform.session import SessionOptions
 
 ALL_DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2
 _DRAFTS = ("own", "exact", "fast", "trust", "none")
@@ -75,7 +92,11 @@ def transcribe(
     show_edits: Annotated[bool, typer.Option("--show-edits", help=_EDITS_HELP)] = False,
     channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
     track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
+    parts: AudioParts = None,
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
+    vad_threshold: VadThreshold = None,
+    min_silence_s: MinSilence = None,
+    pad_s: Pad = None,
     digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: twenty three is 23.")] = False,
     punctuate: Punctuate = True,
     subtitles: Subtitles = None,
@@ -112,8 +133,18 @@ def transcribe(
     )
     start.open_libraries()
     from redline.audio import AudioOptions, isolation  # and numpy, meanwhile
+    from redline.audio.parts import parse_parts
     from redline.cli.inputs import expand
 
+    audio_options = AudioOptions(channel, track, parse_parts(parts) if parts else ())
+    detection = {"--vad-threshold": vad_threshold, "--min-silence": min_silence_s, "--pad": pad_s}
+    given = [name for name, value in detection.items() if value is not None]
+    if given and not vad:
+        raise typer.BadParameter("speech is not detected with --no-vad; leave that out", param_hint=" ".join(given))
+    if given:  # what cannot be is refused before anything is made
+        from redline.longform.session import SessionOptions
+
+        _detecting(SessionOptions(), *detection.values())
     inputs, problems, left_out = expand(files)
     outputs.check(len(inputs))
     notes = console.Notes()
@@ -134,10 +165,12 @@ def transcribe(
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
                     "speakers": _asks_for_speakers(speakers, formats),
                     "keywords": _keywords(keywords),
-                    "audio_options": AudioOptions(channel=channel, track=track),
+                    "audio_options": audio_options,
                 }
                 with start.recognizing_only():  # from here on it takes seconds
                     loaded = redline.load_model(model, **_arguments(redline.load_model, context))
+                if given:
+                    own["session_options"] = _detecting(loaded.options, *detection.values())
                 job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
             elif job.skipped and not quiet:
                 job.sum_up(0.0, 0.0)
@@ -152,6 +185,18 @@ def transcribe(
     if not (job.done or job.skipped):
         raise typer.Exit(NOTHING_DONE)
     raise typer.Exit(SOME_FAILED if problems or job.failed else ALL_DONE)
+
+
+def _detecting(
+    options: SessionOptions, threshold: float | None, min_silence_s: float | None, pad_s: float | None
+) -> SessionOptions:
+    """How speech is found and cut, with what is given; raises `ConfigError` for what cannot be."""
+    vad, window = options.vad, options.window
+    if vad is not None and threshold is not None:  # speech ends at the same share of it as ever
+        vad = replace(vad, onset=threshold, offset=threshold * vad.offset / vad.onset)
+    if vad is not None and min_silence_s is not None:
+        vad = replace(vad, min_silence_s=min_silence_s)
+    return replace(options, vad=vad, window=window if pad_s is None else replace(window, pad_s=pad_s))
 
 
 def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from redline.errors import ConfigError
 from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Span
 
@@ -46,7 +48,10 @@ class VadOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.offset <= self.onset < 1:
-            raise ValueError(f"offset {self.offset}, onset {self.onset}; allowed is 0 < offset <= onset < 1")
+            raise ConfigError(f"offset {self.offset:g}, onset {self.onset:g}; allowed is 0 < offset <= onset < 1")
+        for name in ("min_speech_s", "min_silence_s"):
+            if not 0 <= (seconds := getattr(self, name)) < math.inf:
+                raise ConfigError(f"{name} is {seconds:g}; allowed are seconds from 0 on")
 
 
 class SileroNet(nn.Module):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.errors import ConfigError
 from redline.longform.vad import VAD_FRAME
 from redline.types import SAMPLE_RATE, Span
 
@@ -31,8 +32,8 @@ class WindowOptions:
     """A shorter pause does not end a window."""
 
     def __post_init__(self) -> None:
-        if self.pad_s < 0 or self.join_s < 0:
-            raise ValueError(f"pad_s is {self.pad_s}, join_s is {self.join_s}; neither may be negative")
+        if not (0 <= self.pad_s < math.inf and 0 <= self.join_s < math.inf):
+            raise ConfigError(f"pad_s is {self.pad_s:g}, join_s is {self.join_s:g}; allowed are seconds from 0 on")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from redline.audio import AudioOptions
 from redline.cli.main import app
 from redline.cli.transcribe import _keywords
 from redline.errors import RedlineError
+from redline.longform.session import Session
 from redline.testing import FakeRecognizer
-from redline.transcriber import Model
+from redline.transcriber import Model, Transcriber
 from redline.types import ClipLimits, Task, Transcript
 from tests.cli.commands import Run
 
@@ -90,7 +91,7 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
         "--dtype": "float32",
     }
     given |= {"--threads": "2", "--language": "en", "--task": "translate", "--to": "de", "--keywords": "a, b"}
-    given |= {"--prompt": "p", "--prefix": "so", "--channel": "1", "--track": "2"}
+    given |= {"--prompt": "p", "--prefix": "so", "--channel": "1", "--track": "2", "--clip": "1-2"}
     flags = ["--speakers", "--no-vad", "--digits", "--no-punctuation", "--word-timestamps", "--format", "txt"]
     result = CliRunner().invoke(app, ["transcribe", str(jfk), *itertools.chain(*given.items()), *flags])
     assert result.exit_code == 0, result.output
@@ -104,9 +105,9 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
     assert asked == {
         **{"language": "en", "task": "translate", "target_language": "de", "words": True, "speakers": True},
         **{"keywords": ["a", "b"], "prompt": "p", "prefix": "so", "vad": False, "digits": True},
-        "audio_options": AudioOptions(channel=1, track=2),
+        "audio_options": AudioOptions(channel=1, track=2, parts=((1.0, 2.0),)),
     }
-    assert asking - set(asked) == {"self", "sources", "sample_rate", "progress"}
+    assert asking - set(asked) == {"self", "sources", "sample_rate", "progress", "session_options"}
 
 
 def test_a_format_of_words_or_of_turns_asks_for_them(monkeypatch: pytest.MonkeyPatch, run: Run, jfk: Path) -> None:
@@ -121,3 +122,37 @@ def test_a_format_of_words_or_of_turns_asks_for_them(monkeypatch: pytest.MonkeyP
         asked.clear()
         assert run(jfk, "--format", format).exit_code == 0
         assert {(task.words, task.speakers) for task in asked} == {(words, speakers)}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--vad-threshold", "1.5"], "allowed is 0 < offset <= onset < 1"),
+        (["--min-silence", "-1"], "min_silence_s is -1"),
+        (["--pad", "-0.1"], "pad_s is -0.1"),
+        (["--pad", "0.2", "--no-vad"], "--no-vad"),
+    ],
+)
+def test_detection_that_cannot_be_is_refused_before_anything_is_made(
+    options: list[str], said: str, jfk: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["transcribe", str(jfk), "--output-dir", str(tmp_path / "out"), *options])
+    assert result.exit_code == 2 and said in " ".join(result.output.split()) and not (tmp_path / "out").exists()
+
+
+def test_detection_is_what_was_asked_for(jfk: Path, random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    session = Transcriber.session
+
+    def noted(self: Transcriber, task: Task, **options: Any) -> Session:
+        seen.append(options["options"])
+        return session(self, task, **options)
+
+    monkeypatch.setattr(Transcriber, "session", noted)
+    command = ["transcribe", str(jfk), "--model", str(random_checkpoint), "--quiet"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    given = ["--vad-threshold", "0.6", "--min-silence", "1", "--pad", "0.1"]
+    assert CliRunner().invoke(app, [*command, *given]).exit_code == 0
+    usual, own = seen
+    assert usual is None and own.window.pad_s == 0.1 and own.window.join_s == 2.0
+    assert own.vad.onset == 0.6 and own.vad.offset == pytest.approx(0.42) and own.vad.min_silence_s == 1.0
