@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -45,7 +44,6 @@ from redline_recipes.tiny.unit_selection import Spoken, UnitSelectionOptions, Un
 
 VOCAB_SIZE = 768
 ENCODER_LAYERS = (2, 4, 6, -1)
-_Run = TypeVar("_Run", bound=NarRun)
 
 
 @dataclass(frozen=True)
@@ -67,21 +65,20 @@ class TinyNarRecipe(TinySections, NarRecipe):
             )
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> TinyNarRun:
-        return self.with_folders(TinyNarRun(self, materials, say, device))
-
-    def with_folders(self, run: _Run) -> _Run:
-        """A run that prepares for hours; raises `DataError` for a folder that the recipe names and that is missing."""
-        if self.unit_selection.greedy_text:
-            text_files(Path(self.unit_selection.greedy_text))
-        if self.whisper_from and not (weights := Path(self.whisper_from) / WEIGHTS).is_file():
-            raise DataError(f"{weights}: no such file; whisper_from names a CTranslate2 folder of a Whisper model")
-        return run
+        return TinyNarRun(self, materials, say, device)
 
 
 class TinyNarRun(NarRun):
     """One run of such a recipe."""
 
     recipe: TinyNarRecipe
+
+    def check_folders(self) -> None:
+        recipe = self.recipe
+        if recipe.unit_selection.greedy_text:
+            text_files(Path(recipe.unit_selection.greedy_text))
+        if recipe.whisper_from and not (weights := Path(recipe.whisper_from) / WEIGHTS).is_file():
+            raise DataError(f"{weights}: no such file; whisper_from names a CTranslate2 folder of a Whisper model")
 
     def stages(self) -> Mapping[str, StageFunction]:
         return {
@@ -247,7 +244,7 @@ class ScratchRecipe(TinyNarRecipe):
             raise ConfigError("[encoder_training] steps is 0: name a checkpoint with an encoder as init_from, or train")
 
     def run(self, materials: Materials, say: Say, device: str | None = None) -> ScratchRun:
-        return self.with_folders(ScratchRun(self, materials, say, device))
+        return ScratchRun(self, materials, say, device)
 
 
 class ScratchRun(TinyNarRun):

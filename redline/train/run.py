@@ -76,6 +76,9 @@ class Run(ABC):
             )
         return rows
 
+    def check_folders(self) -> None:  # noqa: B027
+        """Raises `DataError` for a folder that the recipe names and that is missing, before hours of preparation."""
+
     @abstractmethod
     def stages(self) -> Mapping[str, StageFunction]:
         """The stages in their order."""
@@ -156,6 +159,7 @@ def build(recipe: Recipe, materials: Materials, stages: Sequence[str], say: Say,
     """
     run = recipe.run(materials, only_first(say), device)
     make_folder(materials.out)
+    run.check_folders()
     known = run.stages()
     if unknown := set(stages) - set(known):
         raise ConfigError(f"no stage {sorted(unknown)}; stages of this recipe are {', '.join(known)}")
