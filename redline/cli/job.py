@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from redline.transcriber import Transcriber
 
 HOW_TO_GO_ON = "--overwrite replaces it, --skip-existing leaves it, or choose another --output-dir"
+
+MOST_NOTICES = 20
+"""Warnings of one code that are printed of a recording."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,15 @@ class Job:
             if self.total > 1:
                 self.printer.title(label, first=not self.done)
             self.printer.print(result, label, recording.name)
+        told = Counter[str]()
         for notice in (*result.warnings, *formats.subtitle_notices(result, self.outputs.formats)):
-            self.notes.say(show.notice_line(label, notice), "yellow")
+            told[notice.code] += 1
+            if told[notice.code] <= MOST_NOTICES:
+                self.notes.say(show.notice_line(label, notice), "yellow")
+        for code, count in told.items():
+            if count > MOST_NOTICES:
+                more = f"{count - MOST_NOTICES} more warnings of the code {code!r}; all of them are in json"
+                self.notes.say(f"{label}: {more}", "yellow")
         if missing:
             where = f"is in {', '.join(map(str, paths))}" if paths else "is printed"
             missing_s = sum((notice.end or 0.0) - (notice.start or 0.0) for notice in missing)

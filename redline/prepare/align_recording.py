@@ -210,7 +210,8 @@ def _not_said(words: Sequence[_Placed], timed: Sequence[Word]) -> Iterator[Notic
         own = [word for _, word in run]
         if is_missing:
             text = _quoted(word.text for word in own)
-            yield Notice(NOT_SAID, f"{len(own)} words of the text are not heard: {text}", own[0].start, own[-1].end)
+            what = "1 word of the text is" if len(own) == 1 else f"{len(own)} words of the text are"
+            yield Notice(NOT_SAID, f"{what} not heard: {text}", own[0].start, own[-1].end)
 
 
 def _not_written(words: Sequence[_Placed], alignment: TranscriptAlignment, posteriors: Posteriors) -> Iterator[Notice]:

@@ -123,6 +123,19 @@ def test_subtitles_of_a_known_text_have_a_style_and_names(tmp_path: Path) -> Non
     assert {line.partition(":")[0] for lines in cues for line in lines if ":" in line} >= {"Anna", "BOB"}
 
 
+def test_many_warnings_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redline.cli.job.MOST_NOTICES", 1)
+    words = TEXT.split()
+    for at in (12, 8, 4):
+        words.insert(at, "thermostat")
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    command = ["align", str(JFK), "--text", str(tmp_path / "text.txt"), "--format", "json"]
+    result = CliRunner().invoke(app, command)
+    assert result.stderr.count("1 word of the text is not heard: 'thermostat'") == 1
+    assert "2 more warnings of the code 'not-said'; all of them are in json" in result.stderr
+    assert result.stdout.count('"not-said"') == 3
+
+
 def test_the_command_takes_a_folder_and_fails_where_the_text_is_anothers(tmp_path: Path) -> None:
     folder = tmp_path / "talks"
     folder.mkdir()
