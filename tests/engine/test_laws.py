@@ -152,7 +152,9 @@ def agree(fast: Sequence[Tensor], slow: Sequence[Tensor], right: Sequence[Tensor
             is_equal = torch.allclose(one, other, atol=1e-4, rtol=1e-4)
         else:  # another last bit before a row is rounded may be a whole step after it: both are as near to float32
             mine, theirs = (float((part.float() - reference).norm()) for part in (one, other))
-            is_equal = mine <= 1.3 * theirs + 1e-5 and theirs <= 0.1 * float(reference.norm()) + 1e-5
+            # The norm of few roundings scatters.
+            scatter = 3.0 / max(1, one.numel()) ** 0.5
+            is_equal = mine <= (1.3 + scatter) * theirs + 1e-5 and theirs <= 0.1 * float(reference.norm()) + 1e-5
         if not is_equal:
             return False
     return True
