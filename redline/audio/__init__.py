@@ -19,7 +19,7 @@ from redline.audio import arrays
 from redline.audio.decode import Blocks, decode_blocks, too_large
 from redline.audio.isolation import decode_isolated
 from redline.audio.options import LOUDEST, AudioOptions, safe_repr
-from redline.audio.parts import checked_parts, only_parts
+from redline.audio.parts import only_parts
 from redline.audio.source import Bytes, open_source
 from redline.errors import AudioError
 from redline.types import Notice, Waveform
@@ -82,16 +82,15 @@ def open_blocks(source: AudioSource, *, sample_rate: int | None = None, options:
             f"options is {safe_repr(options)}; allowed is an AudioOptions, such as AudioOptions(channel=0)"
         )
     inner, sample_rate = arrays.unwrap(source, sample_rate)
-    parts = checked_parts(options.parts)
     with ExitStack() as stack:
         if isinstance(inner, np.ndarray):
-            blocks = arrays.convert_array(inner, sample_rate, options)
-            return BlockReader(arrays.NAME, only_parts(blocks, parts) if parts else blocks, stack.pop_all())
+            blocks = only_parts(arrays.convert_array(inner, sample_rate, options), options.parts)
+            return BlockReader(arrays.NAME, blocks, stack.pop_all())
         opened = open_source(inner, options, stack)
         if sample_rate is not None:
             raise AudioError(f"{opened.name}: sample_rate is for arrays only; a recording states its own, leave it out")
-        blocks = (decode_isolated if options.isolated else decode_blocks)(opened, options)
-        return BlockReader(opened.name, only_parts(blocks, parts) if parts else blocks, stack.pop_all(), opened)
+        decode = decode_isolated if options.isolated else decode_blocks
+        return BlockReader(opened.name, only_parts(decode(opened, options), options.parts), stack.pop_all(), opened)
 
 
 def load(source: AudioSource, *, sample_rate: int | None = None, options: AudioOptions = _USUAL) -> Waveform:

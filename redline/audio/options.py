@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.audio.parts import checked_parts
 from redline.errors import ConfigError
 from redline.files import FIFO_WAIT_S
 
@@ -43,6 +44,7 @@ class AudioOptions:
             value = getattr(self, name)
             if not (none and value is None) and not (is_whole(value) and least <= value < 2**63):
                 raise ConfigError(f"{name} is {safe_repr(value)}; allowed are whole numbers from {least} on{none}")
+        object.__setattr__(self, "parts", checked_parts(self.parts))
         for name in ("max_duration_s", "max_wait_s"):
             seconds: Any = getattr(self, name)
             is_number = isinstance(seconds, float | np.floating) or is_whole(seconds)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redline.audio.decode import Blocks
 from redline.errors import ConfigError
 from redline.types import SAMPLE_RATE, Notice
+
+if TYPE_CHECKING:
+    from redline.audio.decode import Blocks
 
 HeardPart = tuple[float, float]
 """Start and end in seconds; math.inf is the end of the recording."""
@@ -19,7 +22,7 @@ _PART = re.compile(rf"\s*(?:{_TIME})?\s*-\s*(?:{_TIME})?\s*")
 
 
 def parse_parts(text: str) -> tuple[HeardPart, ...]:
-    """`10-20,1:30-2:00,90-` -> parts; raises `ConfigError`."""
+    """`10-20,1:30-2:00,90-` -> parts, as yet unchecked; raises `ConfigError` for what is none."""
     parts = []
     for each in text.split(","):
         match = _PART.fullmatch(each)
@@ -29,7 +32,7 @@ def parse_parts(text: str) -> tuple[HeardPart, ...]:
                 ", -45 and 90-, with commas between them"
             )
         parts.append((_seconds(match.groups()[:3], 0.0), _seconds(match.groups()[3:], math.inf)))
-    return checked_parts(parts)
+    return tuple(parts)
 
 
 def _seconds(numbers: Sequence[str | None], default: float) -> float:
@@ -52,7 +55,12 @@ def checked_parts(parts: Sequence[HeardPart]) -> tuple[HeardPart, ...]:
 
 
 def only_parts(blocks: Blocks, parts: Sequence[HeardPart]) -> Blocks:
-    """Blocks of a recording with silence in place of what is in no part; what lies behind the last one is not read."""
+    """Blocks of a recording with silence in place of what is in no part; what lies behind the last one is not read.
+
+    Without parts all of it is read.
+    """
+    if not parts:
+        return (yield from blocks)
     spans = [
         (round(start * SAMPLE_RATE), math.inf if end == math.inf else round(end * SAMPLE_RATE)) for start, end in parts
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from redline.cli import console
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
+from redline.cli.recording_options import AudioParts, AudioTrack, Channel, OutputDir, Overwrite, Quiet, SkipExisting
 from redline.cli.stopping import Stopper
 from redline.cli.subtitle_style import (
     Gap,
@@ -24,7 +25,7 @@ from redline.cli.subtitle_style import (
     speaker_names_of,
     style_of,
 )
-from redline.cli.train import AudioParts, Device, Precision, Threads
+from redline.cli.train import Device, ModelName, Precision, Threads
 from redline.cli.transcribe import NOTHING_DONE, SOME_FAILED, formats_of
 from redline.errors import DataError, RedlineError
 
@@ -35,7 +36,7 @@ def align(
     text: Annotated[
         Path | None, typer.Option(help="What is said in it: .txt, or captions (.srt, .vtt); default: beside it.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The model that hears: a bundled model, a folder or a hub id.")] = "tiny",
+    model: ModelName = "tiny",
     language: Annotated[str | None, typer.Option(help="Language of the text; default: the model's first.")] = None,
     format: Annotated[str, typer.Option(help="srt, vtt, json, ctm, txt, tsv, ... or several with commas.")] = "srt",
     subtitles: Subtitles = None,
@@ -47,16 +48,16 @@ def align(
     gap_s: Gap = None,
     highlight_words: HighlightWords = False,
     speaker_names: SpeakerNames = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Write NAME.FORMAT for each recording here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
-    channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
-    track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
+    output_dir: OutputDir = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    channel: Channel = None,
+    track: AudioTrack = None,
     parts: AudioParts = None,
     dtype: Precision = None,
     device: Device = None,
     threads: Threads = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find out when each word of a known text is said: subtitles of scripts, lyrics and court transcripts.
 
@@ -78,25 +79,24 @@ def align(
     from redline.prepare.corpus import recordings_with_texts
 
     audio_options = AudioOptions(channel, track, parse_parts(parts) if parts else ())
-
     pairs = recordings_with_texts(source, text)
     inputs, problems, _ = expand([str(recording) for recording, _ in pairs])
     if problems:
         raise DataError("; ".join(problems))
     outputs.check(len(inputs))
     notes = console.Notes()
-    job = Job(outputs, notes, quiet)
+    job, misfits = Job(outputs, notes, quiet), 0
     try:
         with Stopper() as stopper:
             outputs.prepare()
             job.plan(inputs)
-            loading: dict[str, Any] = {"dtype": dtype, "device": device, "threads": threads}
-            aligner: Any = Aligner(
-                load_model(model, effort="draft", **loading),
-                {str(recording): own for recording, own in pairs},
-                language,
-            )
-            job.run(aligner, {"audio_options": audio_options}, stopper)
+            if job.work:
+                loaded = load_model(model, effort="draft", dtype=dtype, device=device, threads=threads)
+                aligner = Aligner(loaded, {str(recording): own for recording, own in pairs}, language)
+                job.run(aligner, {"audio_options": audio_options}, stopper)
+                misfits = aligner.misfits
+            elif job.skipped and not quiet:
+                job.sum_up(0.0, 0.0)
     except KeyboardInterrupt:
         notes.say(f"interrupted; {job.done} of {len(inputs)} recordings are done", "yellow")
         raise typer.Exit(stopper.status) from None
@@ -104,5 +104,5 @@ def align(
         raise console.refused(error, SOME_FAILED if job.done else NOTHING_DONE) from error
     if not (job.done or job.skipped):
         raise typer.Exit(NOTHING_DONE)
-    if job.failed or aligner.misfits:
+    if job.failed or misfits:
         raise typer.Exit(SOME_FAILED)

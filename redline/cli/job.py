@@ -20,6 +20,7 @@ from redline.types import Transcript
 
 if TYPE_CHECKING:
     from redline.cli.inputs import Input
+    from redline.prepare.align_recording import Aligner
     from redline.transcriber import Transcriber
 
 HOW_TO_GO_ON = "--overwrite replaces it, --skip-existing leaves it, or choose another --output-dir"
@@ -64,7 +65,7 @@ class Job:
             else:
                 self.work.append(PlannedRecording(source, name, [path for path in paths if path not in there]))
 
-    def run(self, model: Transcriber, options: dict[str, Any], stopper: Stopper) -> None:
+    def run(self, model: Transcriber | Aligner, options: dict[str, Any], stopper: Stopper) -> None:
         """Transcribe all recordings; one that fails is reported and does not stop the others.
 
         When it is interrupted, what is done is delivered, and the windows that are finished of a recording are kept.

@@ -29,15 +29,6 @@ EncoderEngine = Annotated[
 Precision = Annotated[
     str | None, typer.Option("--dtype", help="float32, bfloat16, int8 (CPUs), float16 or fp8 (CUDA).")
 ]
-AudioParts = Annotated[
-    str | None,
-    typer.Option("--clip", metavar="10-20,1:30-", help="Only these parts; times stay those of the whole."),
-]
-VadThreshold = Annotated[
-    float | None, typer.Option("--vad-threshold", help="Probability from which a sound is speech (0.5).")
-]
-MinSilence = Annotated[float | None, typer.Option("--min-silence", help="Seconds of a pause that ends speech (0.35).")]
-Pad = Annotated[float | None, typer.Option("--pad", help="Seconds that are kept on both sides of speech (0.4).")]
 ModelEffort = Annotated[str, typer.Option(help="full; draft: the encoder's draft is the text; auto: where certain.")]
 Punctuate = Annotated[bool, typer.Option("--punctuation/--no-punctuation", help="Casing and marks.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]

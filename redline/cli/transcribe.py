@@ -15,6 +15,18 @@ from redline import files as file_system
 from redline.cli import console
 from redline.cli.job import Job
 from redline.cli.outputs import Outputs
+from redline.cli.recording_options import (
+    AudioParts,
+    AudioTrack,
+    Channel,
+    MinSilence,
+    OutputDir,
+    Overwrite,
+    Pad,
+    Quiet,
+    SkipExisting,
+    VadThreshold,
+)
 from redline.cli.stopping import Stopper
 from redline.cli.subtitle_style import (
     Gap,
@@ -30,18 +42,14 @@ from redline.cli.subtitle_style import (
     style_of,
 )
 from redline.cli.train import (
-    AudioParts,
     Device,
     DraftLm,
     EncoderEngine,
-    MinSilence,
     ModelEffort,
     ModelName,
-    Pad,
     Precision,
     Punctuate,
     Threads,
-    VadThreshold,
 )
 from redline.engine import start
 from redline.errors import RedlineError
@@ -66,11 +74,9 @@ def transcribe(
     model: ModelName = "tiny",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     format: Annotated[str | None, typer.Option(help=_FORMAT_HELP)] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Write NAME.FORMAT for each recording into this folder.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")] = False,
+    output_dir: OutputDir = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
     language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
     task: Annotated[
         str, typer.Option(callback=console.choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
@@ -90,8 +96,8 @@ def transcribe(
     device: Device = None,
     threads: Threads = None,
     show_edits: Annotated[bool, typer.Option("--show-edits", help=_EDITS_HELP)] = False,
-    channel: Annotated[int | None, typer.Option(min=0, help="Only this channel, from 0; default: all mixed.")] = None,
-    track: Annotated[int | None, typer.Option(min=0, help="This audio track, from 0; default: the main one.")] = None,
+    channel: Channel = None,
+    track: AudioTrack = None,
     parts: AudioParts = None,
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
     vad_threshold: VadThreshold = None,
@@ -108,7 +114,7 @@ def transcribe(
     gap_s: Gap = None,
     highlight_words: HighlightWords = False,
     speaker_names: SpeakerNames = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Transcribe recordings of any length.
 

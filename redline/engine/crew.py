@@ -32,24 +32,26 @@ def run_launches(
     must not depend on each other, nor their order matter: those that are left over when every thread has had as many
     as the others share the threads. An error of one ends the others that have not begun, and is raised here.
     """
-    threads = getattr(_mine, "share", None) or torch.get_num_threads()
-    rest = 0 if is_sequential or most or count < threads else count % threads
-    _run_round(launch, range(count - rest), most, is_sequential)
-    _run_round(launch, range(count - rest, count), most, is_sequential)
-
-
-def _run_round(launch: Callable[[int], None], numbers: Sequence[int], most: int | None, is_sequential: bool) -> None:
-    if not numbers:
-        return
     share: int | None = getattr(_mine, "share", None)
     threads = share or _enter()
-    callers = max(1, min(threads, len(numbers), most or threads))
+    rest = 0 if is_sequential or most or count < threads else count % threads
+    try:
+        for numbers in filter(None, (range(count - rest), range(count - rest, count))):
+            callers = max(1, min(threads, len(numbers), most or threads))
+            _run_round(launch, numbers, threads, callers, 1 if is_sequential else threads // callers)
+    finally:
+        if share is None:
+            _leave()
+
+
+def _run_round(launch: Callable[[int], None], numbers: Sequence[int], threads: int, callers: int, share: int) -> None:
+    """Launches in so many of `threads`, each with its share of them."""
     left = deque(numbers)  # whoever is free takes the next
 
     def work() -> None:
         before = getattr(_mine, "share", None)
-        _mine.share = 1 if is_sequential else threads // callers
-        torch.set_num_threads(_mine.share)
+        _mine.share = share
+        torch.set_num_threads(share)
         try:
             with torch.inference_mode():
                 while (number := _next(left)) is not None:
@@ -67,8 +69,6 @@ def _run_round(launch: Callable[[int], None], numbers: Sequence[int], most: int 
         # One that has not begun would find nothing to do, and might wait for a thread that waits for this one.
         errors = [helper.exception() for helper in helpers if not helper.cancel()]
         torch.set_num_threads(threads)  # once the others have ended: of MKL there is one number for all
-        if share is None:
-            _leave()
     for error in errors:
         if error is not None:
             raise error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -83,10 +82,8 @@ def transformers_2b(
 
     config = config or ArConfig()
     say(f"transformers: {config.text.num_hidden_layers} layers that write token after token, bfloat16")
-    values = config.to_dict()
-    made = transformers.GraniteSpeechConfig(**values)
-    with ExitStack() as stack:
-        stack.enter_context(no_init_weights())
+    made = transformers.GraniteSpeechConfig(**config.to_dict())
+    with no_init_weights():
         model: Any = random_model(lambda: transformers.GraniteSpeechForConditionalGeneration(made), torch.bfloat16)
     frames = round(clip_s * FRAME_RATE)
     audio = -(-frames // config.window_size) * (config.window_size // config.downsample_rate)

@@ -92,7 +92,6 @@ def save_transcript(
     all_edits: bool = False,
     show_edits: bool = False,
     subtitles: SubtitleOptions | str | None = None,
-    speaker_names: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the transcript in the format that the suffix names; the file is complete or not there at all."""
     path = Path(path)
@@ -100,9 +99,8 @@ def save_transcript(
     if format not in TRANSCRIPT_FORMATS:
         allowed = ", ".join(f".{name}" for name in TRANSCRIPT_FORMATS)
         raise ValueError(f"{path}: the suffix {path.suffix!r} names no format; allowed are {allowed}")
-    named = rename_speakers(transcript, speaker_names) if speaker_names else transcript
     rendered = render_transcript(
-        named, format, path.stem, all_edits=all_edits, show_edits=show_edits, subtitles=subtitles
+        transcript, format, path.stem, all_edits=all_edits, show_edits=show_edits, subtitles=subtitles
     )
     return files.write_bytes(path, rendered if isinstance(rendered, bytes) else files.encoded(rendered))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from redline.formats.document import Paragraph, facts_line, paragraphs, warning_lines
-from redline.formats.format import RenderOptions, plain_line
+from redline.formats.format import RenderOptions, plain_line, speaker_label
 from redline.types import Transcript
 
 CHANGES_AUTHOR = "Redline"
@@ -64,7 +64,7 @@ def _words(paragraph: Paragraph, numbers: Iterator[int]) -> str:
     """The runs of a paragraph: its label, and each change behind the space that separates it from what is before."""
     runs = []
     if paragraph.start is not None:
-        named = "" if paragraph.speaker is None else f" Speaker {paragraph.speaker}:"
+        named = "" if paragraph.speaker is None else f" {speaker_label(paragraph.speaker)}:"
         runs.append(_run(f"[{paragraph.start}]{named}", "<w:rPr><w:b/></w:rPr>"))
     for change in paragraph.changes:
         space = " " if runs else ""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from redline.formats.subtitle_options import DEFAULT_SUBTITLES, SubtitleOptions
 from redline.types import Segment, Transcript
 
-_SPEAKER = re.compile(r"Speaker ([^:\n]+): ")
+SPEAKER_PREFIX = re.compile(r"Speaker (\d+): ")
+"""What `with_speaker` puts before a text; a name cannot be told from the text."""
 # Controls, halves of characters and two that are none: XML 1.0 has no place for them, and Praat ends a text at a zero.
 _UNPRINTED = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
@@ -70,8 +71,8 @@ def with_speaker(speaker: str | None, text: str) -> str:
 
 
 def speaker_and_text(line: str) -> tuple[str | None, str]:
-    """Inverse of `with_speaker`."""
-    named = _SPEAKER.match(line)
+    """Inverse of `with_speaker`, for speakers that are numbers."""
+    named = SPEAKER_PREFIX.match(line)
     return (None, line) if named is None else (named[1], line[named.end() :])
 
 

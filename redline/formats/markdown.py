@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from redline.formats.document import facts_line, paragraphs, warning_lines
-from redline.formats.format import RenderOptions, plain_line
+from redline.formats.format import RenderOptions, plain_line, speaker_label
 from redline.formats.tracked_changes import Change
 from redline.types import Transcript
 
@@ -20,7 +20,7 @@ def render_md(transcript: Transcript, options: RenderOptions) -> str:
     """
     blocks = [f"# {_escaped(options.name)}", _escaped(facts_line(transcript))]
     for start, speaker, changes in paragraphs(transcript, options.show_edits):
-        named = "" if speaker is None else f" Speaker {_escaped(speaker)}:"
+        named = "" if speaker is None else f" {_escaped(speaker_label(speaker))}:"
         label = [] if start is None else [f"**[{start}]{named}**"]
         blocks.append(" ".join([*label, *map(_marked, changes)]))
     if transcript.warnings:

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from redline.formats.cues import SubtitleCue, transcript_cues
-from redline.formats.format import RenderOptions, of_segments, speaker_label
+from redline.formats.format import SPEAKER_PREFIX, RenderOptions, of_segments, speaker_label
 from redline.types import Notice, Segment, Transcript
 
 TIMESTAMP = r"(?:(\d{1,6}):)?(\d{1,6}):(\d{1,6})(?:[.,](\d{1,9}))?"
 """Hours, minutes, seconds and their fraction, as captions have them; a number of more digits is none."""
 _CUE = re.compile(rf"(?:[^\n]*\n)?{TIMESTAMP} --> {TIMESTAMP}[^\n]*(?:\n(.*))?", re.DOTALL)
-_SRT_SPEAKER = re.compile(r"Speaker (\d+): ")
 _VTT_SPEAKER = re.compile(r"<v(?:\.[^\s>]*)* (?:Speaker (?=\d+>))?([^>]+)>")
 _VTT_TAG = re.compile(r"<[^>]*>")
 
@@ -29,7 +28,7 @@ def render_srt(transcript: Transcript, options: RenderOptions) -> str:
 
 def parse_srt(text: str) -> Transcript:
     """Cues as segments. Speakers are known by their numbers; a name before a text is part of it."""
-    return _parse_cues(text.split("\n\n"), _SRT_SPEAKER, str)
+    return _parse_cues(text.split("\n\n"), SPEAKER_PREFIX, str)
 
 
 def render_vtt(transcript: Transcript, options: RenderOptions) -> str:

@@ -80,7 +80,7 @@ def test_a_docx_has_title_facts_turns_and_warnings() -> None:
         "Model: tiny, Language: en, Duration: 1:01:02",
         "[0:00:00] And so, my fellow Americans",
         "[0:00:59] Speaker 1: *yes* yes",
-        "[1:01:01] Speaker 2_b: no",
+        "[1:01:01] 2_b: no",
         "Warnings",
         "– 0:01:02: ends early",
         "– 1. too loud",
@@ -182,7 +182,7 @@ def test_an_md_has_heading_facts_turns_and_warnings() -> None:
         "# my\\_talk\n\nModel: tiny, Language: en, Duration: 1:01:02\n\n"
         "**[0:00:00]** And so, my fellow Americans\n\n"
         "**[0:00:59] Speaker 1:** \\*yes\\* yes\n\n"
-        "**[1:01:01] Speaker 2\\_b:** no\n\n"
+        "**[1:01:01] 2\\_b:** no\n\n"
         "## Warnings\n\n- 0:01:02: ends early\n- 1\\. too loud\n"
     )
 

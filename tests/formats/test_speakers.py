@@ -26,13 +26,15 @@ NAMES = {"1": "Ana María", "2": "Ben"}
 def test_every_format_that_tells_a_speaker_has_the_names() -> None:
     written = {name: formats.render_transcript(TALK, name, speaker_names=NAMES) for name in formats.TRANSCRIPT_FORMATS}
     plain = {name: formats.render_transcript(TALK, name) for name in formats.TRANSCRIPT_FORMATS}
-    for name in ("txt", "srt", "vtt", "json", "rttm"):
+    for name in ("txt", "srt", "vtt", "json", "rttm", "md", "textgrid"):
         assert "Ben" in written[name] and "Ben" not in plain[name]
     assert written["txt"] == "Ana María: hi\nBen: you all\n" and plain["txt"].startswith("Speaker 1: hi\n")
     assert "<v Ana María>hi" in written["vtt"] and "Ana_María" in written["rttm"]
     values = json.loads(written["json"])
     assert [turn["speaker"] for turn in values["turns"]] == list(NAMES.values())
     assert [word["speaker"] for each in values["segments"] for word in each["words"]] == ["Ana María", "Ben", None]
+    assert "] Ana María:**" in written["md"] and "] Speaker 1:**" in plain["md"]
+    assert b"] Ben:" in written["docx"] and b"] Speaker 2:" in plain["docx"]
     read = formats.parse_transcript(written["vtt"], "vtt")
     assert [segment.speaker for segment in read.segments] == list(NAMES.values())
 
