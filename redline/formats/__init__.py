@@ -64,7 +64,7 @@ def render_transcript(
     if subtitles is not None and not TRANSCRIPT_FORMATS[format].subtitles:
         allowed = ", ".join(each for each, its in TRANSCRIPT_FORMATS.items() if its.subtitles)
         raise ValueError(f"{format} has no style of subtitles; leave it out, or write one of {allowed}")
-    named = rename_speakers(transcript, speaker_names) if speaker_names else transcript
+    named = rename_speakers(transcript, speaker_names or {})
     options = RenderOptions(name, all_edits, show_edits, subtitle_options(subtitles))
     return TRANSCRIPT_FORMATS[format].render(named, options)
 

@@ -25,9 +25,11 @@ def parse_speaker_names(text: str) -> dict[str, str]:
 def rename_speakers(transcript: Transcript, names: Mapping[str, str]) -> Transcript:
     """The transcript with names in place of labels, in segments, words and turns; turns of one name are joined.
 
-    A label that nobody has gives the notice `unknown-speaker`, which says who is there. Raises `ValueError` for a name
-    that is empty.
+    Without names nothing changes. A label that nobody has gives the notice `unknown-speaker`, which says who is there.
+    Raises `ValueError` for a name that is empty.
     """
+    if not names:
+        return transcript
     names = {label: " ".join(name.split()) for label, name in names.items()}
     if empty := [label for label, name in names.items() if not name]:
         raise ValueError(f"the name of speaker {empty[0]} is empty; give each label in the map a name, or leave it out")

@@ -44,6 +44,12 @@ def test_two_labels_of_one_person_are_joined() -> None:
     assert named.turns == (Turn("Ana", 0.0, 2.0, "hi you all"),) and not named.warnings
 
 
+def test_who_is_not_renamed_keeps_every_turn(tmp_path: Path) -> None:
+    halves = Transcript("a b", turns=(Turn("1", 0.0, 1.0, "a"), Turn("1", 2.0, 3.0, "b")), duration=3.0)
+    assert formats.rename_speakers(halves, {}) is halves
+    assert Transcript.load(halves.save(tmp_path / "halves.json")) == halves
+
+
 def test_a_label_that_nobody_has_gives_a_warning_with_those_who_are_there(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="nobody is called 3, Bob: speakers are 1, 2"):
         path = TALK.save(tmp_path / "a.txt", speaker_names={**NAMES, "3": "Cy", "Bob": "Di"})
