@@ -143,6 +143,10 @@ class DistillationObjective(EncoderObjective):
                 terms[f"teacher_{name}"] = (weight, divergence)
         return weighted(terms | self.state_terms(out, ids))
 
+    def batch_state_terms(self, out: EncoderOutput, batch: Batch) -> Terms:
+        """Those of all utterances of a batch."""
+        return self.state_terms(out, batch.ids)
+
     def state_terms(self, out: EncoderOutput, ids: Sequence[str]) -> Terms:
         """The mean square distance from each layer of the teacher's states; utterances without an id have none."""
         terms: Terms = {}

@@ -15,13 +15,20 @@ from redline.train.loop.distributed import Say
 from redline.train.objectives.losses import weighted
 from redline.train.run import Run
 from redline_recipes.distillation.objective import DistillationObjective, DistillationOptions
+from redline_recipes.distillation.resident import ResidentObjective
 from redline_recipes.distillation.teacher import opened_states, teacher_posteriors
 from redline_recipes.tiny.encoder import EncoderLossOptions
+from redline_recipes.tiny.resident import ResidentBatch
 
 MAP_LR = 3e-3
 
 
-def fit_maps(objective: DistillationObjective, batches: Iterable[Batch], bf16: bool, say: Say) -> None:
+def fit_maps(
+    objective: DistillationObjective | ResidentObjective,
+    batches: Iterable[Batch] | Iterable[ResidentBatch],
+    bf16: bool,
+    say: Say,
+) -> None:
     """Let the maps of an encoder's blocks to its teacher's states learn, and nothing else, from `map_steps` batches."""
     steps, encoder = objective.options.map_steps, objective.encoder
     if not steps or not len(objective.maps):
@@ -37,7 +44,7 @@ def fit_maps(objective: DistillationObjective, batches: Iterable[Batch], bf16: b
             with torch.no_grad():
                 features, lengths = batch.features.to(device), batch.lengths.to(device)
                 out = encoder(features, lengths, objective.options.state_blocks)
-            loss, parts = weighted(objective.state_terms(out, batch.ids))
+            loss, parts = weighted(objective.batch_state_terms(out, batch))  # type: ignore[arg-type]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def read_variables(path: Path) -> dict[str, NDArray[Any]]:
     return variables
 
 
+@lru_cache(maxsize=1)
 def mel_filters() -> Tensor:
     """Triangular filters on Slaney's scale, each of the same area, [WINDOW // 2 + 1, 80]."""
     top = KNEE_HZ / LINEAR_TO_HZ + math.log(SAMPLE_RATE / 2 / KNEE_HZ) / LOG_STEP
@@ -77,9 +79,9 @@ def mel_filters() -> Tensor:
 
 def whisper_mel(samples: Tensor) -> Tensor:
     """Whisper's log-mel energies of a clip, [N] -> [80, N // 160]."""
-    window = torch.hann_window(WINDOW)
+    window = torch.hann_window(WINDOW, device=samples.device)
     spectrum = torch.stft(samples, WINDOW, HOP, window=window, center=True, return_complex=True)[:, :-1]
-    mel = mel_filters().T @ spectrum.abs().square()
+    mel = mel_filters().to(samples.device).T @ spectrum.abs().square()
     log = mel.clamp(min=1e-10).log10()
     return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
 

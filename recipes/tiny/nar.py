@@ -38,6 +38,7 @@ from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfe
 from redline_recipes.tiny.language_model import LMObjective, LMStage
 from redline_recipes.tiny.mel_augment import AugmentedSource, MelAugment, noise_powers
 from redline_recipes.tiny.ngram import unread_text
+from redline_recipes.tiny.resident_stage import resident_stage
 from redline_recipes.tiny.sections import EditDecision, TinySections
 from redline_recipes.tiny.stages import encoder_caches, load_ngrams, make_ngrams
 from redline_recipes.tiny.unit_selection import Spoken, UnitSelectionOptions, UnitSelectionSource
@@ -136,13 +137,16 @@ class TinyNarRun(NarRun):
         if recipe.encoder_from:
             new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
             self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
+        noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
+        if recipe.resident.views:
+            self.fit("encoder", resident_stage(self, model, noises, options), options)
+            return
         objective = self.encoder_objective(model)
         if recipe.whisper_from:
             self.load("imitation", objective)
         if isinstance(objective, DistillationObjective) and not (self.out / "encoder" / STATE).exists():
             clean = BatchSource(self.train_set, self.views[0], recipe.encoder_batches, None)
             fit_maps(objective.to(self.device), clean.epoch(0), options.uses_bf16(self.device), self.say)
-        noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         augment = MelAugment(recipe.mel_augment, noises)
         batches, spec_augment = recipe.encoder_batches, recipe.spec_augment
         source = AugmentedSource(augment, mixing, self.train_set, self.views[0], batches, spec_augment, self.say)

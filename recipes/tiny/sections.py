@@ -18,6 +18,7 @@ from redline_recipes.tiny.encoder_cache import EncoderCacheOptions
 from redline_recipes.tiny.language_model import TextOptions
 from redline_recipes.tiny.mel_augment import MelAugmentOptions
 from redline_recipes.tiny.ngram import NgramOptions
+from redline_recipes.tiny.resident import ResidentOptions
 from redline_recipes.tiny.speaker_embedding import EmbeddingOptions
 from redline_recipes.tiny.unit_selection import UnitSelectionOptions
 
@@ -52,6 +53,8 @@ class TinySections:
     aligned_mixing: MixingOptions = MixingOptions()
     mel_augment: MelAugmentOptions = MelAugmentOptions()
     """Speeds, rooms and noises of the encoder's batches, drawn anew in every epoch."""
+    resident: ResidentOptions = ResidentOptions()
+    """The encoder's training set in the memory of its device, augmented there: for GPUs; NAR recipes only."""
     draft_lm: NgramOptions = NgramOptions(order=0)
     """An n-gram LM for shallow fusion while drafts are searched; it needs --text."""
     draft_search: DraftOptions = DraftOptions()

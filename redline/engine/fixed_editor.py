@@ -8,9 +8,11 @@ W windows of w frames, q queries of a window, N tokens of a launch, H width, h h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -71,8 +73,18 @@ def attend_sequences(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: flo
     if q.device.type == "cuda":
         from torch.nn.attention.varlen import varlen_attn
 
-        # One split of the keys: how many there are would depend on the longest sequence of the launch.
-        y = varlen_attn(q, k, v, starts, starts, len(q), len(q), scale=scale, enable_gqa=True, num_splits=1)
+        known, wanted = _parameters(varlen_attn), dict[str, Any]()
+        if "num_splits" in known:  # of the keys, and how many there are would depend on the longest sequence
+            wanted["num_splits"] = 1
+        if "enable_gqa" in known:  # from PyTorch 2.12 on
+            wanted["enable_gqa"] = True
+        else:
+            k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
+        if "scale" in known:  # from PyTorch 2.11 on
+            wanted["scale"] = scale
+        else:
+            q = q * (scale * q.shape[-1] ** 0.5)
+        y = varlen_attn(q, k, v, starts, starts, len(q), len(q), **wanted)
         assert isinstance(y, Tensor)
         return y.masked_fill(torch.arange(len(q), device=q.device)[:, None, None] >= starts[-1], 0.0)
     y, bounds = torch.zeros_like(q), starts.tolist()
@@ -82,6 +94,12 @@ def attend_sequences(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: flo
             mixed = F.scaled_dot_product_attention(own_q, own_k, own_v, scale=scale, enable_gqa=True)
             y[start:end] = mixed[0].transpose(0, 1)
     return y
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """The names of a function's parameters, of which versions of PyTorch have more and more."""
+    return frozenset(inspect.signature(function).parameters)
 
 
 def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:

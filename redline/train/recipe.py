@@ -140,7 +140,7 @@ def filled(default: _T, values: Mapping[str, Any], where: str) -> _T:
     known = sorted(item.name for item in fields(default))  # type: ignore[arg-type]
     chosen: dict[str, Any] = {}
     for key, value in values.items():
-        if key in DROPPED:
+        if key in DROPPED and key not in known:
             raise ConfigError(f"{where}: {key} was tried and not kept (docs/experiments.md); leave it out")
         if key not in known:
             hint = f"is now {FORMER[key]}" if key in FORMER else f"is unknown; known are {', '.join(known)}"

@@ -39,15 +39,16 @@ class Clips:
         """Audio embeddings and states of slots of each of some clips, as one batch."""
         states, slots = [self.states[row] for row in rows], [self.slots[row] for row in rows]
         frames = max(1, *(own.shape[1] for own in states))
-        padded = torch.full((len(rows), len(states[0]), frames, states[0].shape[2]), torch.nan, dtype=states[0].dtype)
+        shape = len(rows), len(states[0]), frames, states[0].shape[2]
+        padded = states[0].new_full(shape, torch.nan)
         for place, own in zip(padded, states, strict=True):
             place[:, : own.shape[1]] = own
         padded[padded.isnan()] = 3.0  # whatever stands behind the end of a clip is not seen
-        lengths = torch.tensor([own.shape[1] for own in states])
+        lengths = torch.tensor([own.shape[1] for own in states], device=padded.device)
         with torch.inference_mode():
             audio, counts = networks.embed_audio(padded.unbind(1), lengths)
             ids = torch.nn.utils.rnn.pad_sequence(slots, batch_first=True)
-            hidden = networks.read(audio, counts, ids, torch.tensor([len(own) for own in slots]))
+            hidden = networks.read(audio, counts, ids, torch.tensor([len(own) for own in slots], device=ids.device))
         return [
             (audio[place, :count], hidden[place, : len(own)])
             for place, (count, own) in enumerate(zip(counts.tolist(), slots, strict=True))
