@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redline import audio
 from redline.errors import ConfigError, DataError
 from redline.features import DYNAMIC_RANGE, FEATURE_DIM, FRAME_SAMPLES, HOP, N_MELS, clip_features
-from redline.train.data.feature_cache import NOISE_SUFFIXES
+from redline.train.data.feature_cache import NOISE_SUFFIXES, cut_samples
 from redline.types import SAMPLE_RATE
 from redline_recipes.tiny.aligned_mixing import MixedSource
 
@@ -150,9 +149,12 @@ def excerpt(noise: Tensor, length: int, draw: random.Random) -> Tensor:
 
 def noise_powers(folder: Path | None) -> list[Tensor]:
     """Powers [M, 80] of the recordings of a folder, of each its first minute; none without a folder."""
+    from lhotse import Recording
+
     powers = []
     for file in sorted(path for path in folder.rglob("*") if path.suffix in NOISE_SUFFIXES) if folder else ():
-        samples = audio.load(file).samples[: round(LONGEST_NOISE_S * SAMPLE_RATE)]
+        samples = cut_samples(Recording.from_file(file).to_cut().resample(SAMPLE_RATE))
+        samples = samples[: round(LONGEST_NOISE_S * SAMPLE_RATE)]
         if len(samples) >= FRAME_SAMPLES:
             powers.append(power(clip_features(samples).reshape(-1, N_MELS)))
     return powers
