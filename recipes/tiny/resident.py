@@ -9,11 +9,11 @@ B utterances, V views of each, M mel frames of 10 ms, N mel frames of the whole 
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.errors import ConfigError, DataError
-from redline.features import FEATURE_DIM, FRAME_SAMPLES, HOP, N_MELS, STACK, as_int16, clip_features
+from redline.features import FEATURE_DIM, FRAME_SAMPLES, HOP, N_MELS, STACK, clip_features
 from redline.manifest import Utterance
 from redline.models.conformer import valid_frames
-from redline.train.data.augment import SpecAugmentOptions
 from redline.train.data.batches import SpeechBatchOptions, balanced, bucketed, sampling_weights
 from redline.train.data.feature_cache import cut_samples, utterance_cut
 from redline.train.loop.distributed import Say
@@ -64,7 +63,9 @@ class ResidentOptions:
         check_ranges(self, "dropout", 0, 0.9)
         check_ranges(self, "processes", 1)
         if self.views == 1 and self.consistency:
-            raise ConfigError("[resident] consistency compares views, and views is 1; set views = 2, or consistency = 0")
+            raise ConfigError(
+                "[resident] consistency compares views, and views is 1; set views = 2, or consistency = 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,37 @@ class ResidentBatch:
         return float(frames.sum()) * FRAME_SAMPLES / SAMPLE_RATE * self.views
 
 
-def read_samples(row: Utterance) -> NDArray[np.int16] | str:
-    """Samples of an utterance in 16 bits, or why it cannot be read."""
+@dataclass(frozen=True)
+class Measured:
+    """Features of one utterance in half precision, or why there are none."""
+
+    mel: NDArray[np.float16] | None = None  # [M, 80]
+    teacher_mel: NDArray[np.float16] | None = None  # [M, 80], as Whisper measures
+    reason: str = ""
+
+
+def measured(row: Utterance, for_teacher: bool) -> Measured:
+    """Read an utterance and measure it."""
     try:
-        samples = cut_samples(utterance_cut(row))
+        samples = torch.from_numpy(cut_samples(utterance_cut(row)))
     except DataError as error:
-        return str(error)
-    integers = as_int16(samples)
-    return (samples * 32767).clip(-32768, 32767).astype(np.int16) if integers is None else integers
+        return Measured(reason=str(error))
+    if len(samples) < FRAME_SAMPLES:
+        return Measured(reason="under 20 ms")
+    mel = clip_features(samples).reshape(-1, N_MELS)
+    theirs = _fitted(whisper_mel(samples).T, len(mel)).half().numpy() if for_teacher else None
+    return Measured(mel.half().numpy(), theirs)
 
 
-def read_all(rows: Sequence[Utterance], processes: int) -> Iterator[tuple[Utterance, NDArray[np.int16] | str]]:
-    """Utterances with their samples, read by some processes."""
+def measure_all(rows: Sequence[Utterance], for_teacher: bool, processes: int) -> Iterator[tuple[Utterance, Measured]]:
+    """Utterances with their features, measured by some processes."""
+    measure = partial(measured, for_teacher=for_teacher)
     if processes == 1:
-        yield from ((row, read_samples(row)) for row in rows)
+        yield from ((row, measure(row)) for row in rows)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from zip(rows, pool.map(read_samples, rows, chunksize=CHUNK), strict=True)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from zip(rows, pool.map(measure, rows, chunksize=CHUNK), strict=True)
 
 
 class ResidentSpeech:
@@ -111,33 +126,30 @@ class ResidentSpeech:
 
     def __init__(
         self,
-        rows: Iterable[tuple[Utterance, NDArray[np.int16] | str]],
+        rows: Iterable[tuple[Utterance, Measured]],
         device: torch.device,
-        for_teacher: bool = False,
         say: Callable[[str], None] = lambda line: None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """`for_teacher` keeps Whisper's log-mel features too; raises `DataError` where no utterance can be read."""
+        """Raises `DataError` where no utterance can be read."""
         self.device, self.offsets = device, dict[str, tuple[int, int]]()
         own: list[Tensor] = []
         theirs: list[Tensor] = []
         size = 0
-        for row, samples in rows:
-            if isinstance(samples, str) or len(samples) < FRAME_SAMPLES:
-                say(f"left out: {row.id}: {samples if isinstance(samples, str) else 'under 20 ms'}")
+        for row, features in rows:
+            if features.mel is None:
+                say(f"left out: {row.id}: {features.reason}")
                 continue
-            there = torch.from_numpy(samples).to(device).float() / 32768
-            mel = clip_features(there).reshape(-1, N_MELS)
-            own.append(mel.half())
-            if for_teacher:
-                theirs.append(_fitted(whisper_mel(there).T, len(mel)).half())
-            self.offsets[row.id] = size, len(mel)
-            size += len(mel)
+            own.append(torch.from_numpy(features.mel))
+            if features.teacher_mel is not None:
+                theirs.append(torch.from_numpy(features.teacher_mel))
+            self.offsets[row.id] = size, len(features.mel)
+            size += len(features.mel)
             progress(row.duration)
         if not own:
             raise DataError("none of the utterances can be read")
-        self.mel = torch.cat(own)  # [N, 80]
-        self.teacher_mel = torch.cat(theirs) if theirs else None
+        self.mel = torch.cat(own).to(device)  # [N, 80]
+        self.teacher_mel = torch.cat(theirs).to(device) if theirs else None
 
     def batch(self, ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features [B, M, 80] with lengths [B], and a teacher's; silence behind the end."""
@@ -220,9 +232,11 @@ def resident_speech(
 ) -> ResidentSpeech:
     """Read a training set onto a device."""
     total = sum(row.duration for row in utterances)
-    rows = read_all(utterances, options.processes)
-    speech = ResidentSpeech(rows, device, for_teacher, say, share_done(say, "resident: reading", total))
+    rows = measure_all(utterances, for_teacher, options.processes)
+    speech = ResidentSpeech(rows, device, say, share_done(say, "resident: reading", total))
     gigabytes = sum(each.nbytes for each in (speech.mel, speech.teacher_mel) if each is not None) / 1e9
-    say(f"resident: {len(speech.offsets)} utterances, {len(speech.mel) * HOP / SAMPLE_RATE / 3600:.2f} h, "
-        f"{gigabytes:.2f} GB")
+    say(
+        f"resident: {len(speech.offsets)} utterances, {len(speech.mel) * HOP / SAMPLE_RATE / 3600:.2f} h, "
+        f"{gigabytes:.2f} GB"
+    )
     return speech

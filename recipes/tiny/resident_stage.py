@@ -1,4 +1,4 @@
-"""The encoder stage of a run whose training set is resident: it is read once, and then the host only names utterances."""
+"""The encoder stage of a run whose training set is resident: read once, after that the host only names utterances."""
 
 from __future__ import annotations
 

@@ -25,8 +25,11 @@ from redline.models.granite import Block
 from redline.models.nar import NarModel
 from redline.models.rope import rotation
 
-SHORTEST = 16
+SHORTEST = 32
 """Tokens of a sequence, by which the number of sequences of a launch is limited."""
+LONGEST = 1024
+"""Tokens of a sequence that shares launches: the kernel of attention starts as many threads for every sequence as its
+longest needs. 1,024 are a minute of speech."""
 
 
 class LayerWeights(NamedTuple):
@@ -65,8 +68,8 @@ def after_attention(x: Tensor, mixed: Tensor, weights: LayerWeights, residual: f
     return (x + residual * product(F.silu(gate) * up, weights.down),)
 
 
-def attend_sequences(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float) -> Tensor:
-    """Attention inside sequences: q [N, h, d], k and v [N, kv heads, d] -> [N, h, d].
+def attend_sequences(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, longest: int) -> Tensor:
+    """Attention inside sequences of at most `longest` tokens: q [N, h, d], k and v [N, kv heads, d] -> [N, h, d].
 
     Sequence s goes from row `starts[s]` to row `starts[s + 1]`; rows behind the last of them give zeros.
     """
@@ -84,7 +87,7 @@ def attend_sequences(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: flo
             wanted["scale"] = scale
         else:
             q = q * (scale * q.shape[-1] ** 0.5)
-        y = varlen_attn(q, k, v, starts, starts, len(q), len(q), **wanted)
+        y = varlen_attn(q, k, v, starts, starts, longest, longest, **wanted)
         assert isinstance(y, Tensor)
         return y.masked_fill(torch.arange(len(q), device=q.device)[:, None, None] >= starts[-1], 0.0)
     y, bounds = torch.zeros_like(q), starts.tolist()
@@ -203,17 +206,19 @@ class FixedEditor:
         launches: list[list[int]] = []
         most, room = self.options.editor_rows, 0
         for row, length in enumerate(lengths):
-            if not launches or length > room or len(launches[-1]) == most // SHORTEST:
+            is_long = length > min(LONGEST, most)
+            if not launches or is_long or length > room or len(launches[-1]) == most // SHORTEST:
                 launches.append([])
                 room = most
             launches[-1].append(row)
-            room -= length
+            room = 0 if is_long else room - length
         return launches
 
     def _run(self, embeddings: Tensor, lengths: Sequence[int]) -> Tensor:
         """One launch over sequences of so many tokens, whose embeddings are [N or fewer, H] -> hidden states."""
         rows, total = self.options.editor_rows, len(embeddings)
-        size = rows * -(-total // rows)  # of a sequence that is longer than a launch: its length alone decides
+        is_long = len(lengths) == 1 and total > min(LONGEST, rows)
+        size = rows * -(-total // rows) if is_long else rows  # a long sequence is alone: its length alone decides
         positions = torch.cat([torch.arange(length) for length in lengths])
         starts = torch.full((rows // SHORTEST + 1,), total, dtype=torch.int32)
         starts[: len(lengths) + 1] = torch.tensor([0, *lengths]).cumsum(0)
@@ -222,14 +227,14 @@ class FixedEditor:
             "positions": in_pinned_memory(F.pad(positions, (0, size - total)), self.device),
             "starts": in_pinned_memory(starts, self.device),
         }
-        if size != rows:
-            return self._read({name: value.to(self.device) for name, value in values.items()})[0][:total]
+        if is_long:
+            return self._read({name: value.to(self.device) for name, value in values.items()}, size)[0][:total]
         if self._readings is None:
             inputs = {name: value.to(self.device, copy=True) for name, value in values.items()}
             self._readings = Launch(self._read, inputs, self.options.is_captured)
         return self._readings(values)[0][:total]
 
-    def _read(self, inputs: Inputs) -> Results:
+    def _read(self, inputs: Inputs, longest: int = LONGEST) -> Results:
         """The language model over sequences that lie end to end -> hidden states after the last norm [N, H]."""
         config = self.config
         heads, kv_heads, eps = config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps
@@ -238,6 +243,6 @@ class FixedEditor:
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # [N, 1, d]
         for weights in self.layers:
             q, k, v = self._before(x, weights, cos, sin, heads, kv_heads, eps)
-            mixed = attend_sequences(q, k, v, inputs["starts"], config.attention_multiplier)
+            mixed = attend_sequences(q, k, v, inputs["starts"], config.attention_multiplier, longest)
             (x,) = self._after(x, mixed, weights, config.residual_multiplier, eps)
         return (rms_norm(x, self.model.language_model.model.norm.weight, eps),)
