@@ -125,8 +125,7 @@ class DistillationObjective(EncoderObjective):
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        device = self.encoder.input_linear.weight.device
-        out = self.encoder(batch.features.to(device), batch.lengths.to(device), self.options.state_blocks)
+        out = self.encoded(batch)
         terms = self.terms(batch, out)
         # Utterances that were mixed anew keep the id of the one whose place they take, but not its text.
         ids = [name if self.texts.get(name) == text else "" for name, text in zip(batch.ids, batch.texts, strict=True)]
@@ -142,6 +141,11 @@ class DistillationObjective(EncoderObjective):
                 divergence = posterior_divergence(logits, lengths, posteriors, blank, self.options.blank_weight)
                 terms[f"teacher_{name}"] = (weight, divergence)
         return weighted(terms | self.state_terms(out, ids))
+
+    def encoded(self, batch: Batch) -> EncoderOutput:
+        """What the encoder makes of a batch, with the states that are drawn to a teacher's."""
+        device = self.encoder.input_linear.weight.device
+        return self.encoder(batch.features.to(device), batch.lengths.to(device), self.options.state_blocks)
 
     def batch_state_terms(self, out: EncoderOutput, batch: Batch) -> Terms:
         """Those of all utterances of a batch."""

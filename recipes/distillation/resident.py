@@ -42,7 +42,8 @@ class ListeningTeacher:
 
     @property
     def width(self) -> int:
-        return self.whisper.norm.normalized_shape[0]
+        width: int = self.whisper.norm.normalized_shape[0]
+        return width
 
     @torch.no_grad()
     def states(self, batch: ResidentBatch) -> tuple[list[Tensor], Tensor]:
@@ -76,7 +77,8 @@ def view_divergence(logits: Tensor, lengths: Tensor, views: int, symbols: int) -
     other = log_p.roll(1, 0).detach()
     divergence = (other.exp() * (other - log_p)).sum(dim=-1)  # [V, B, T]
     valid = valid_frames(lengths, logits.shape[1]).unflatten(0, (views, -1))
-    return divergence.masked_fill(~valid, 0.0).sum() / (views * max(1, symbols))
+    total: Tensor = divergence.masked_fill(~valid, 0.0).sum()
+    return total / (views * max(1, symbols))
 
 
 class ResidentObjective(EncoderObjective):
@@ -105,7 +107,7 @@ class ResidentObjective(EncoderObjective):
         self.maps = nn.ModuleList(maps)  # of training alone, see `ONLY_TRAINING`
 
     def forward(self, batch: ResidentBatch) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
-        out = self.encoder(batch.features, batch.lengths, self.options.state_blocks)
+        out = self.encoded(batch)
         texts, languages = batch.texts * batch.views, batch.languages * batch.views
         known = Batch(batch.features, batch.lengths, texts, batch.ids * batch.views, languages)
         terms = self.terms(known, out)
@@ -119,6 +121,10 @@ class ResidentObjective(EncoderObjective):
                 weight = self.weights.top if name == "characters" else self.weights.tokens
                 terms[f"views_{name}"] = (self.consistency * weight, loss)
         return weighted(terms | self.batch_state_terms(out, batch))
+
+    def encoded(self, batch: ResidentBatch) -> EncoderOutput:
+        """What the encoder makes of a batch, with the states that are drawn to a teacher's."""
+        return self.encoder(batch.features, batch.lengths, self.options.state_blocks)
 
     def batch_state_terms(self, out: EncoderOutput, batch: ResidentBatch) -> Terms:
         """The mean square distance of each view from each layer of the teacher's states."""

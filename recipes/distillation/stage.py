@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from redline.errors import ConfigError
+from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.models.nar import NarModel
-from redline.train.data.batches import Batch
 from redline.train.loop.distributed import Say
-from redline.train.objectives.losses import weighted
+from redline.train.objectives.losses import Terms, weighted
 from redline.train.run import Run
 from redline_recipes.distillation.objective import DistillationObjective, DistillationOptions
-from redline_recipes.distillation.resident import ResidentObjective
 from redline_recipes.distillation.teacher import opened_states, teacher_posteriors
 from redline_recipes.tiny.encoder import EncoderLossOptions
-from redline_recipes.tiny.resident import ResidentBatch
 
 MAP_LR = 3e-3
 
 
+class StateObjective(Protocol):
+    """An objective whose maps lead from blocks of its encoder to the states of a teacher."""
+
+    encoder: ConformerEncoder
+    options: DistillationOptions
+    maps: nn.ModuleList
+
+    def encoded(self, batch: Any, /) -> EncoderOutput: ...
+
+    def batch_state_terms(self, out: EncoderOutput, batch: Any, /) -> Terms: ...
+
+
 def fit_maps(
-    objective: DistillationObjective | ResidentObjective,
-    batches: Iterable[Batch] | Iterable[ResidentBatch],
+    objective: StateObjective,
+    batches: Iterable[Any],
     bf16: bool,
     say: Say,
 ) -> None:
@@ -42,9 +54,8 @@ def fit_maps(
             group["lr"] = MAP_LR * (1.0 - number / steps)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             with torch.no_grad():
-                features, lengths = batch.features.to(device), batch.lengths.to(device)
-                out = encoder(features, lengths, objective.options.state_blocks)
-            loss, parts = weighted(objective.batch_state_terms(out, batch))  # type: ignore[arg-type]
+                out = objective.encoded(batch)
+            loss, parts = weighted(objective.batch_state_terms(out, batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

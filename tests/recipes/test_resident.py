@@ -26,6 +26,7 @@ from redline_recipes.tiny.resident import ResidentBatch, ResidentOptions, Reside
 from tests.corpus import silent, small_tiny_recipe
 
 CPU = torch.device("cpu")
+NOTHING = MelAugmentOptions()
 QUIET = SpecAugmentOptions(time_warp_frames=0, feature_masks=0, frame_masks=0, probability=0.0)
 
 
@@ -59,7 +60,7 @@ def test_echoes_and_loudness_of_a_batch_are_those_of_its_rows() -> None:
         assert float(loudest_mean(powers, lengths)[row]) == pytest.approx(loudness(own), rel=1e-4)
 
 
-def augment(mel: MelAugmentOptions = MelAugmentOptions(), spec: SpecAugmentOptions = QUIET) -> BatchAugment:
+def augment(mel: MelAugmentOptions = NOTHING, spec: SpecAugmentOptions = QUIET) -> BatchAugment:
     return BatchAugment(mel, spec, [torch.rand(300, N_MELS)] if mel.noise else [], CPU)
 
 
