@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -133,6 +133,14 @@ class Word(JsonRecord):
     text: str
     confidence: float | None = None
     speaker: str | None = None
+
+
+def share(words: Sequence[str], start: float, end: float) -> list[Word]:
+    """Words that share a span of time in proportion to their characters."""
+    marks = [0, *accumulate(len(word) for word in words)]
+    total = max(1, marks[-1])
+    times = [round(start + (end - start) * mark / total, 3) for mark in marks]
+    return [Word(times[index], times[index + 1], word) for index, word in enumerate(words)]
 
 
 WordTimes = Callable[[], tuple[Word, ...]]

@@ -239,7 +239,7 @@ class ArBatch:
         texts: dict[int, str] = {}  # by index
         for at, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             task, prefix = row.plan.task, strip_tags(row.prefix)
-            if not isinstance(answer, Hypothesis) or row.plan.writes_times or task.name == "translate":
+            if not isinstance(answer, Hypothesis) or task.name == "translate":
                 continue  # nobody said the words of a translation
             if row.plan.by_embedding:
                 given = self._given(row)
@@ -257,6 +257,8 @@ class ArBatch:
                 answer = answers[at]
                 if isinstance(answer, Hypothesis):
                     add = self._diarized if rows[at].plan.by_embedding else self._aligned
+                    # Times that the model has written stay; how certain their words are only the alignment tells.
+                    add = self._judged if rows[at].plan.writes_times and answer.words else add
                     answers[at] = add(rows[at], answer, words, score)
         return answers
 
@@ -266,6 +268,11 @@ class ArBatch:
         words = [replace(word, speaker=name) for word, name in zip(words, names, strict=True)]
         answer = replace(answer, warnings=answer.warnings + timing_notices(answer.text, score))
         return _behind(answer, words, len(strip_tags(row.prefix).split()))
+
+    def _judged(self, row: ArRow, answer: Hypothesis, words: Sequence[Word], score: float) -> Hypothesis:
+        """An answer whose words, which have times, get the confidence of the aligned ones."""
+        own = zip(answer.words, words[len(words) - len(answer.words) :], strict=True)
+        return replace(answer, words=tuple(replace(word, confidence=aligned.confidence) for word, aligned in own))
 
     def _given(self, row: ArRow) -> list[tuple[str, str]]:
         """The words of a prefix with tags, and their speakers."""

@@ -15,11 +15,10 @@ from redline.decoding.word_times import (
     LazyWordTimes,
     fold_case,
     scored_word_times,
-    share,
     spell,
     timing_notices,
 )
-from redline.types import Word
+from redline.types import Word, share
 
 ROWS = 128
 
@@ -68,8 +67,39 @@ def test_every_word_with_a_time_of_its_own_has_a_confidence_and_what_is_not_hear
     logits = says("so it is")
     (words,) = word_times(["so at is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
     confidences = [word.confidence for word in words]
-    assert confidences[0] == confidences[2] == 1.0 and confidences[3] is None
+    assert confidences[0] == confidences[2] == 1.0
     assert confidences[1] == pytest.approx(0.5, abs=0.01), "one of two letters is what was heard"
+    assert confidences[3] is not None and confidences[3] < 0.1, "nothing is heard where the last one would be"
+
+
+def test_digits_are_as_certain_as_the_letters_that_are_heard_there() -> None:
+    sure = says("have twenty cats")
+    unsure = sure.clone()
+    unsure[20:44] *= 0.2  # the letters of "twenty"
+    lengths = torch.tensor([len(sure)])
+    (clear,), (murmured,) = (word_times(["have 20 cats"], logits[None], lengths, 0.02) for logits in (sure, unsure))
+    assert clear[1].confidence == 1.0
+    assert murmured[1].confidence is not None and murmured[1].confidence < 0.5 and murmured[0].confidence == 1.0
+
+
+@pytest.mark.parametrize("text", ["- so at is", "so at - is", "so at is ...", "— so … at ! is -"])
+def test_a_mark_that_stands_alone_is_as_certain_as_the_less_certain_word_beside_it(text: str) -> None:
+    logits = says("so it is")
+    (words,) = word_times([text], logits[None], torch.tensor([len(logits)]), 0.02)
+    assert [word.text for word in words] == text.split()
+    known = [word.confidence for word in words]
+    at = text.split().index("at")
+    for place, (word, confidence) in enumerate(zip(words, known, strict=True)):
+        if not word.text.isalpha():
+            assert confidence == (known[at] if abs(place - at) == 1 else 1.0)
+
+
+def test_words_that_cannot_be_aligned_have_times_and_no_confidence_in_them() -> None:
+    logits = says("so")
+    for text in ("far more words than there are frames in this clip of one word", "...", "- -"):
+        (words,) = word_times([text], logits[None], torch.tensor([len(logits)]), 0.02)
+        assert [word.text for word in words] == text.split() and {word.confidence for word in words} == {0.0}
+        assert words[0].start == 0.0 and words[-1].end == pytest.approx(len(logits) * 0.02)
 
 
 def test_alone_equals_in_a_batch() -> None:

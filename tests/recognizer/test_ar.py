@@ -214,6 +214,15 @@ def test_time_tags_become_words(plus: ArRecognizer, monkeypatch: pytest.MonkeyPa
     assert "end time" in asked[0] or "imestam" in asked[0]
     assert hypothesis.text == "so it"
     assert [(word.start, word.end, word.text) for word in hypothesis.words] == [(0.2, 0.6, "so"), (0.6, 0.9, "it")]
+    assert all(word.confidence is not None and 0 <= word.confidence <= 1 for word in hypothesis.words)
+
+
+def test_words_without_time_tags_are_aligned(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, "so it")
+    (hypothesis,) = recognize_clips(plus, [CLIPS[2]], Task(words=True))
+    assert [word.text for word in hypothesis.words] == ["so", "it"] and hypothesis.text == "so it"
+    times = [time for word in hypothesis.words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[-1] > 0 and all(word.confidence is not None for word in hypothesis.words)
 
 
 @pytest.mark.parametrize("name", ["granite_speech", "nar"])
