@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
+from dataclasses import replace
 
 from redline.errors import RedlineError, packages_of
-from redline.types import Segment, Transcript, Word, WordTimes, share
+from redline.types import RewrittenTimes, Segment, Transcript, rewritten
 
 ITN_LANGUAGES = ("ca", "de", "en", "es", "fr", "it", "nl", "pt")
 """Languages whose numbers are known."""
@@ -36,36 +34,5 @@ def with_itn(transcript: Transcript, language: str | None = None) -> Transcript:
 
 def segment_with_itn(segment: Segment, language: str) -> Segment:
     text = inverse_normalize(segment.text, language)
-    timing = None if segment.timing is None else _TimingWithItn(segment.timing, text)
-    return replace(segment, text=text, words=words_with_itn(segment.words, text), timing=timing)
-
-
-def words_with_itn(words: Sequence[Word], text: str) -> tuple[Word, ...]:
-    """Words of a text -> those of the same text with digits.
-
-    "23" lasts from the start of "twenty" to the end of "three", is as certain as the less certain of them, and has the
-    speaker of the first. No words stay none.
-    """
-    tokens = text.split()
-    written: list[Word] = []
-    matcher = SequenceMatcher(None, [word.text for word in words], tokens, autojunk=False)
-    for kind, a, b, c, d in matcher.get_opcodes() if words else ():
-        spoken = words[a:b] or words[max(0, a - 1) : max(0, a - 1) + 1]  # what is only added shares with the one before
-        known = [word.confidence for word in spoken if word.confidence is not None]
-        like = replace(spoken[0], confidence=min(known, default=None))
-        timed = share(tokens[c:d], spoken[0].start if a < b else spoken[-1].end, spoken[-1].end)
-        written += (
-            words[a:b] if kind == "equal" else [replace(like, start=w.start, end=w.end, text=w.text) for w in timed]
-        )
-    return tuple(written)
-
-
-@dataclass(frozen=True)
-class _TimingWithItn:
-    """Words with digits, aligned when they are asked for."""
-
-    timing: WordTimes
-    text: str
-
-    def __call__(self) -> tuple[Word, ...]:
-        return words_with_itn(self.timing(), self.text)
+    timing = None if segment.timing is None else RewrittenTimes(segment.timing, text)
+    return replace(segment, text=text, words=rewritten(segment.words, text), timing=timing)

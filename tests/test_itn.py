@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from redline.errors import RedlineError
-from redline.itn import inverse_normalize, words_with_itn
+from redline.itn import inverse_normalize
 from redline.testing import FakeRecognizer, tone
 from redline.transcriber import Model
-from redline.types import Hypothesis, Word
+from redline.types import Hypothesis, Word, rewritten
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_a_transcript_keeps_its_draft_and_gets_digits_only_when_asked() -> None:
 def test_words_with_digits_have_the_time_of_all_that_was_said_and_the_least_certainty() -> None:
     spoken = ["we", "saw", "twenty", "three", "cats", "and", "one", "dog", "in", "nineteen", "ninety", "nine"]
     words = tuple(Word(at, at + 0.5, text, 0.9 - at / 20, "Ana") for at, text in enumerate(spoken))
-    written = words_with_itn(words, "we saw 23 cats and one dog in 19 99")
+    written = rewritten(words, "we saw 23 cats and one dog in 19 99")
     assert [word.text for word in written] == ["we", "saw", "23", "cats", "and", "one", "dog", "in", "19", "99"]
     assert written[2] == Word(2, 3.5, "23", words[3].confidence, "Ana")
     assert (written[:2], written[3:8]) == (words[:2], words[4:9])
     assert (written[-2].start, written[-1].end) == (9, 11.5) and written[-2].end == written[-1].start
     assert {word.confidence for word in written[-2:]} == {words[-1].confidence}
-    assert words_with_itn((), "19 99") == ()
+    assert rewritten((), "19 99") == ()
 
 
 def test_text_and_words_agree_where_digits_are_asked_for_at_once_or_later() -> None:
