@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from collections.abc import Sequence
@@ -45,6 +46,20 @@ def test_words_are_found_where_they_are_said() -> None:
     assert [word.text for word in words] == ["so", "it", "is"]
     # Three frames of no letter, then two letters of two frames with a blank behind each.
     assert [(word.start, word.end) for word in words] == [(0.06, 0.16), (0.24, 0.34), (0.42, 0.52)]
+
+
+def test_words_that_follow_each_other_begin_before_their_first_letter_is_told() -> None:
+    """In heads of 25 frames a second; behind a pause, and at the start, they begin with it."""
+    labels = [ord("s"), ord("o"), SPACE, 0, ord("i"), ord("t"), 0, 0, SPACE, 0, 0, ord("i"), ord("s")]
+    logits = torch.full((len(labels), ROWS), -8.0)
+    logits[range(len(labels)), labels] = 8.0
+    lengths = torch.tensor([len(logits)])
+    (fine,), (coarse,) = (word_times(["so it is"], logits[None], lengths, frame_s) for frame_s in (0.02, 0.04))
+    leads = [round(2 * a.start - b.start, 3) for a, b in zip(fine, coarse, strict=True)]
+    gaps = [round((b.start - a.end) / 0.02) for a, b in itertools.pairwise(fine)]
+    assert gaps[0] <= 2 < gaps[1] and leads == [0.0, 0.04, 0.0]
+    assert [round(2 * a.end - b.end, 3) for a, b in zip(fine, coarse, strict=True)] == [0.0, 0.0, 0.0]
+    assert all(a.end <= b.start for a, b in itertools.pairwise(coarse))
 
 
 def test_the_case_of_the_text_does_not_matter() -> None:
