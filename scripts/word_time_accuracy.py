@@ -3,12 +3,14 @@
 
     scripts/word_time_accuracy.py --data manifest.jsonl --split dev --models tiny tiny-plus tiny-multi
 
-Known texts are aligned, so that every word counts and none that is heard wrong. Three references:
+Known texts are aligned, so that every word counts and none that is heard wrong. Four references:
 
     espeak    speech by espeak-ng, which reports when each word and phoneme begins (libespeak-ng by ctypes)
     festival  speech by festival, which writes down when each word and phone ends
     edges     real utterances joined by half a second of digital silence: the first word of each begins, and its last
               one ends, where the sound does (10 ms within 25 dB of its 90th percentile)
+    sphinx    real utterances, as another aligner has them that shares nothing with this one: PocketSphinx, Gaussian
+              mixtures in steps of 10 ms (pip install pocketsphinx; texts with words that it does not know are left out)
 
 A synthesiser that is not installed is left out, and that is said (apt-get install espeak-ng festival festvox-us-slt-hts
 festvox-kallpc16k). Texts are those of the manifest's rows.
@@ -40,7 +42,7 @@ from redline.manifest import Utterance, read_manifest
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, ModelRecognizer
 from redline.types import SAMPLE_RATE, Waveform, Word
 
-REFERENCES = ("espeak", "festival", "edges")
+REFERENCES = ("espeak", "festival", "edges", "sphinx")
 LIMITS_MS = (20, 50, 100, 200)
 JOINT_S = 0.5
 EDGE_DB, EDGE_S = 25.0, 0.01
@@ -181,6 +183,29 @@ def edges(rows: Sequence[Utterance]) -> Iterator[Timed]:
             yield Timed("edges", wave, text, tuple(starts), tuple(ends))
 
 
+def sphinx(rows: Sequence[Utterance]) -> Iterator[Timed]:
+    """Utterances as PocketSphinx aligns them."""
+    try:
+        from pocketsphinx import Decoder
+    except ImportError:
+        print("pocketsphinx is not installed: left out", file=sys.stderr)
+        return
+    decoder = Decoder(lm=None, loglevel="FATAL")
+    for row in rows:
+        wave, text = clip(audio.load(row.audio), row), bare(row.text)
+        try:
+            decoder.set_align_text(text)
+        except RuntimeError:  # a word that it does not know
+            continue
+        decoder.start_utt()
+        decoder.process_raw((np.clip(wave.samples, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+        decoder.end_utt()
+        found = [part for part in decoder.seg() if not part.word.startswith(("<", "["))]
+        if [re.sub(r"\(\d+\)$", "", part.word) for part in found] == text.split():
+            starts = tuple(part.start_frame / 100 for part in found)
+            yield Timed("sphinx", wave, text, starts, tuple((part.end_frame + 1) / 100 for part in found))
+
+
 def _sounding(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Samples from the first to the last piece that is loud."""
     size = round(EDGE_S * SAMPLE_RATE)
@@ -242,6 +267,7 @@ def main() -> None:
     rows = [row for row in rows if (row.language or "en") == given.language]
     texts = [bare(row.text) for row in rows[:: max(1, len(rows) // given.texts)]][: given.texts]
     made = {"espeak": lambda: espeak(texts), "festival": lambda: festival(texts), "edges": lambda: edges(rows)}
+    made["sphinx"] = lambda: sphinx(rows)
     speech = [timed for name in given.references for timed in islice(made[name](), given.texts)]
     print(
         "model       reference  what    words  MAE ms    mean  median  share within " + ", ".join(map(str, LIMITS_MS))
