@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from redline.errors import RedlineError, packages_of
-from redline.types import Segment, Transcript
+from redline.types import RewrittenTimes, Segment, Transcript, rewritten
 
 ITN_LANGUAGES = ("ca", "de", "en", "es", "fr", "it", "nl", "pt")
 """Languages whose numbers are known."""
@@ -26,11 +26,13 @@ def inverse_normalize(text: str, language: str) -> str:
 
 
 def with_itn(transcript: Transcript, language: str | None = None) -> Transcript:
-    """A transcript whose texts have digits; drafts, edits and words stay as the model wrote them."""
+    """A transcript whose texts and words have digits; drafts and edits stay as the model wrote them."""
     language = transcript.language or language or "en"
     segments = tuple(segment_with_itn(segment, language) for segment in transcript.segments)
     return replace(transcript, text=inverse_normalize(transcript.text, language), segments=segments)
 
 
 def segment_with_itn(segment: Segment, language: str) -> Segment:
-    return replace(segment, text=inverse_normalize(segment.text, language))
+    text = inverse_normalize(segment.text, language)
+    timing = None if segment.timing is None else RewrittenTimes(segment.timing, text)
+    return replace(segment, text=text, words=rewritten(segment.words, text), timing=timing)

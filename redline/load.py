@@ -13,6 +13,7 @@ from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.heads import DRAFT_HEAD
+from redline.checkpoints.word_confidence import find_word_confidence
 from redline.decoding.speculative import SpeculativeOptions
 from redline.engine.decoder import Decoders
 from redline.engine.precision import into_precision, pick_dtype, stored
@@ -115,6 +116,7 @@ def load_model(
         )
         recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine, precision)
         recognizer.decoders = Decoders(recognizer)
+        recognizer.word_confidence = find_word_confidence(folder)
         return Transcriber(recognizer, _OPTIONS, batch)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
@@ -125,6 +127,7 @@ def load_model(
         drafting = _load_draft(folder, label, place, stored(precision), draft_lm)
         into_precision(precision, drafting.model, drafting.head)
         drafting.engine = encoder_twin(drafting.model, (), engine, precision)
+        drafting.word_confidence = find_word_confidence(folder)
         return Transcriber(drafting, _OPTIONS, batch)
     editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
     into_precision(precision, editor)
@@ -134,6 +137,7 @@ def load_model(
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate, tau_ctc=tau_ctc)
     editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine, precision)
     editing.networks = editor_twin(editor, engine, precision) or editor
+    editing.word_confidence = find_word_confidence(folder)
     return Transcriber(editing, _OPTIONS, batch)
 
 

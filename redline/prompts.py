@@ -9,15 +9,18 @@ prompt begins is known here (docs/checkpoints.md).
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from redline import untrusted
 from redline.errors import CheckpointError, UnsupportedTaskError
+from redline.keywords import Keyword
 from redline.languages import NAMES
 from redline.tokenizer import AUDIO as AUDIO
 from redline.tokenizer import Tokenizer
@@ -53,8 +56,8 @@ PROMPT_LANGUAGES = {code: NAMES[code] for code in ("en", *FROM_ENGLISH)} | {"zh"
 """The names that the instructions use."""
 PAIRS_IN_WORDS = f"{', '.join(INTO_ENGLISH)} to en, and en to {', '.join(FROM_ENGLISH)}"
 
-MAX_KEYWORDS, MAX_KEYWORDS_5 = 100, 2_000
-"""The second is what granite-speech-5.0-2b takes."""
+MAX_KEYWORDS, MAX_KEYWORDS_5, MAX_BIASING = 100, 2_000, 20_000
+"""Keywords of a prompt, of that of granite-speech-5.0-2b, and where only a draft is drawn towards them."""
 MAX_KEYWORD, MAX_PROMPT, MAX_PREFIX = 64, 2_000, 16_000
 """Characters; more of a prefix than 4,096 positions of a language model hold."""
 INSTRUCTION, PREFIX = "\ue000instruction\ue001", "\ue000prefix\ue001"
@@ -107,12 +110,24 @@ def keyword_list(keywords: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def checked_keywords(keywords: str | Iterable[str] | None, most: int = MAX_KEYWORDS) -> tuple[str, ...]:
-    """Keywords without doubles and outer spaces; raises `UnsupportedTaskError` for what is none, and for too many."""
+    """Keywords, as `Keyword.parse` reads them, without doubles; raises `UnsupportedTaskError` for what is none, and for
+    too many."""
     keywords = keyword_list(keywords)
     if len(keywords) > most:
         raise UnsupportedTaskError(f"{len(keywords)} keywords; allowed are {most}: keep those most often misheard")
-    for number, keyword in enumerate(keywords, start=1):
-        _check(keyword, f"keyword {number}", MAX_KEYWORD)
+    if not all(isinstance(keyword, str) for keyword in keywords):
+        for number, keyword in enumerate(keywords, start=1):
+            _check(keyword, f"keyword {number}", MAX_KEYWORD)
+    return _checked(keywords)
+
+
+@lru_cache(maxsize=16)  # each window of a recording comes with the same list, which may be long
+def _checked(keywords: tuple[str, ...]) -> tuple[str, ...]:
+    for number, text in enumerate(keywords, start=1):
+        _check(text, f"keyword {number}", math.inf)
+        keyword = Keyword.parse(text)
+        for part in (keyword.phrase, *keyword.spoken):
+            _check(part, f"keyword {number}", MAX_KEYWORD)
     return tuple(dict.fromkeys(keyword.strip() for keyword in keywords))
 
 
@@ -137,7 +152,8 @@ def instruction(request: PromptRequest, kind: Kind, names_language: bool = False
         name = PROMPT_LANGUAGES.get(request.language or "")
         text = (SPEECH_IS_IN.format(name) if name else "") + EXACTLY + text
     if request.keywords:
-        text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(request.keywords))
+        phrases = [Keyword.parse(keyword).phrase for keyword in request.keywords]
+        text = (text if text.endswith((".", "?")) else text + ".") + KEYWORDS.format(", ".join(phrases))
     return text
 
 
@@ -174,7 +190,7 @@ def _refusal(request: PromptRequest, kind: Kind) -> str | None:
     return None
 
 
-def _check(text: str, what: str, limit: int, allowed: str = "") -> None:
+def _check(text: str, what: str, limit: float, allowed: str = "") -> None:
     """Refuse what is no text, and user text that is empty, too long, or has characters that are no text."""
     if not isinstance(text, str):
         raise UnsupportedTaskError(f"{what} is {text!r} (a value of type {type(text).__name__}); give it as a text")

@@ -6,12 +6,8 @@ gives what was spoken. Models write bare words; a head may predict the casing an
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
 
 MARKS = ("", ",", ".", "?", "!", ";", ":")
 """What may follow a word; the order is that of the rows in checkpoints."""
@@ -65,40 +61,3 @@ def restore_pieces(pieces: Sequence[str], predicted: Sequence[Punctuation]) -> l
         restored[first] = space + Punctuation(predicted[first].capital).restore(bare)
         restored[last] += predicted[last].mark
     return restored
-
-
-def restore_casing(text: str, keywords: Sequence[str]) -> str:
-    """A text in which each keyword that stands there as whole words has the capitals it is given with.
-
-    Nothing else changes: no capital goes, and the text stays as long as it was.
-    """
-
-    def cased(match: re.Match[str]) -> str:
-        pairs = zip(match[0], spelling, strict=True)
-        return "".join(char.upper() if to.isupper() and len(char.upper()) == 1 else char for char, to in pairs)
-
-    for keyword in keywords:
-        if keyword != keyword.lower():
-            spelling = " ".join(keyword.split())
-            text = _whole_words(keyword).sub(cased, text)
-    return text
-
-
-def restore_keywords(pieces: Sequence[str], keywords: Sequence[str]) -> list[str]:
-    """The pieces of a text after `restore_casing`."""
-    text = restore_casing("".join(pieces), keywords)
-    ends = list(accumulate(map(len, pieces)))
-    return [text[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
-
-
-def keyword_spans(pieces: Sequence[str], keywords: Sequence[str]) -> list[tuple[int, int]]:
-    """Where keywords stand in a text as whole words, in any case: index of the first piece, and behind the last."""
-    text = "".join(pieces)
-    ends = list(accumulate(map(len, pieces)))
-    spans = (match.span() for keyword in keywords for match in _whole_words(keyword).finditer(text))
-    return [(bisect_right(ends, start), bisect_left(ends, end) + 1) for start, end in spans]
-
-
-@lru_cache(maxsize=4096)
-def _whole_words(keyword: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){r' '.join(map(re.escape, keyword.split()))}(?!\w)", re.IGNORECASE)

@@ -48,7 +48,8 @@ class TranscribeOptions(TypedDict, total=False):
     speakers: bool
     """Ask who speaks (diarization)."""
     keywords: str | Sequence[str]
-    """Names and terms to expect (contextual biasing): a list, or a text with commas."""
+    """Names and terms to expect (contextual biasing): a list, or a text with commas; "Nguyen => win :2" is one that is
+    said otherwise than it is written, and counts twice."""
     prompt: str | None
     """An instruction in place of the model's own."""
     prefix: str | None

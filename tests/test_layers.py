@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
-    {"audio", "features", "tokenizer", "prompts", "formats", "manifest", "itn", "punctuation"}
+    {"audio", "features", "tokenizer", "prompts", "formats", "manifest", "itn", "punctuation", "keywords"}
     | {"normalize", "sandbox", "signatures", "threads", "tensor_file", "quantization"},
     {"decoding"},
     {"models"},
@@ -39,6 +39,7 @@ ALLOWED = {
     ("models", "diarize"),
     ("languages", "errors"),
     ("untrusted", "errors"),
+    ("prompts", "keywords"),
     ("prompts", "tokenizer"),
     ("prompts", "sandbox"),
 }

@@ -43,8 +43,8 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
 """Where a text is refused, because it can only be meant as one of many."""
 
 INSIDE = re.compile(
-    r"(audio\.content|checkpoints|cli|decoding|diarize|languages|models|prepare|punctuation|recognizer|tensor_file|train"
-    r"|evaluate\.(metrics|report|systems)|formats\.subtitles\.SubtitleCue|tokenizer\.Tokenizer\.check)\b"
+    r"(audio\.content|checkpoints|cli|decoding|diarize|keywords|languages|models|prepare|punctuation|recognizer|tensor_file|train"
+    r"|evaluate\.(metrics|report|systems)|formats\.subtitles\.SubtitleCue|types\.share|tokenizer\.Tokenizer\.check)\b"
 )
 """What is called with lists of our own making; users come in by the rooms above these."""
 

@@ -18,8 +18,6 @@ from redline.normalize import spoken
 from redline.punctuation import (
     MARKS,
     Punctuation,
-    restore_casing,
-    restore_keywords,
     restore_pieces,
     strip_punctuation,
     word_pieces,
@@ -33,23 +31,6 @@ from redline_recipes.tiny.books import written
 from redline_recipes.tiny.punctuation import UNKNOWN, punctuation_labels, punctuation_loss
 from tests.builders import recognize_clips, tiny_config
 from tests.corpus import WORDS, tokenizer_of
-
-
-@pytest.mark.parametrize(
-    ("text", "terms", "expected"),
-    [
-        ("we met priya, and mcdonald.", ["Priya", "McDonald"], "we met Priya, and McDonald."),
-        ("the new york times", ["New  York"], "the New York times"),
-        ("priyanka was in newyork", ["Priya", "York"], "priyanka was in newyork"),
-        ("NATO and Nato and nato", ["NATO", "oat milk"], "NATO and NATO and NATO"),
-        ("die gro\u00dfe stra\u00dfe", ["GRO\u00dfE STRA\u00dfE"], "die GRO\u00dfE STRA\u00dfE"),
-        ("a (b) c", ["(B)", ""], "a (B) c"),
-    ],
-)
-def test_terms_keep_the_capitals_they_are_given_with(text: str, terms: list[str], expected: str) -> None:
-    assert restore_casing(text, terms) == expected
-    cut = len(text) // 3
-    assert "".join(restore_keywords([text[:cut], "", text[cut:]], terms)) == expected
 
 
 @pytest.mark.parametrize(

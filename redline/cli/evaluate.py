@@ -148,10 +148,10 @@ def _tell_what_is_not_scored(dataset: Dataset, options: EvaluationOptions, notes
         notes.say(f"{dataset.without_text} rows without text are left out")
     if any(row.turns for row in dataset.utterances) and not cpwer.is_meeteval_installed():
         notes.say(f"warning: speakers will not be scored; {cpwer.MISSING_MEETEVAL}", "yellow")
-    asked = (("--speakers", options.speakers, "turns"), ("--word-timestamps", options.words, "words"))
-    for option, is_asked, field in asked:
+    asked = ((options.speakers, "turns", "speakers are"), (options.words, "words", "times of words are"))
+    for is_asked, field, what in asked:
         if is_asked and not any(getattr(row, field) for row in dataset.utterances):
-            notes.say(f"warning: no row has {field}, so what {option} asks for is not scored", "yellow")
+            notes.say(f"warning: no row has {field}, so {what} not scored", "yellow")
 
 
 def _evaluate_model(

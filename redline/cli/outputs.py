@@ -142,7 +142,9 @@ class Printer:
     def _print_edits(self, transcript: Transcript) -> None:
         for segment in transcript.segments:
             color = self._out.is_terminal and not self._out.no_color
-            line = show.edited_line(segment.edits, color) if segment.edits else Text(segment.text)
+            line = (
+                show.edited_line(segment.edits, color, segment.aligned_words()) if segment.edits else Text(segment.text)
+            )
             self._check_encoding(line.plain)
             self._out.print(line)
 

@@ -11,29 +11,43 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from redline.formats.tracked_changes import tracked_changes
-from redline.types import Edit, Notice
+from redline.formats.tracked_changes import Change, tracked_changes
+from redline.types import Edit, Notice, Word
+
+UNSURE = 0.5
+"""A word whose confidence is lower is as likely wrong as right."""
 
 
-def edited_line(edits: Sequence[Edit], color: bool) -> Text:
+def edited_line(edits: Sequence[Edit], color: bool, words: Sequence[Word] = ()) -> Text:
     """A draft as tracked changes: deletions struck through in red, insertions in green; without color in marks.
 
-    The marks are [-deleted-] and {+inserted+}, as `wdiff` writes them.
+    The marks are [-deleted-] and {+inserted+}, as `wdiff` writes them. Words of the text that are `UNSURE` are
+    underlined, or have (?) behind them.
     """
     line = Text()
-    for change in tracked_changes(edits):
+    changes = tracked_changes(edits)
+    written = [word for change in changes for word in change.text.split()]
+    sure = [word.confidence is None or word.confidence >= UNSURE for word in words]
+    marks = iter(sure if len(words) == len(written) else [True] * len(written))
+    for change in changes:
         if line:
             line.append(" ")
-        if change.op == "keep":
-            line.append(change.text)
-            continue
-        if change.draft:
+        if change.draft and change.op != "keep":
             line.append(change.draft if color else f"[-{change.draft}-]", style="red strike" if color else "")
-        if change.draft and change.text and color:
-            line.append(" ")
+            if change.text and color:
+                line.append(" ")
         if change.text:
-            line.append(change.text if color else f"{{+{change.text}+}}", style="green" if color else "")
+            line.append(_written(change, color, marks))
     return line
+
+
+def _written(change: Change, color: bool, marks: Iterator[bool]) -> Text:
+    """The text of a change, with its unsure words marked."""
+    text = Text(style="green" if color and change.op != "keep" else "")
+    for word, is_sure in zip(change.text.split(), marks):  # noqa: B905 (marks go on in the next change)
+        text.append(" " if text else "")
+        text.append(word if is_sure or color else f"{word}(?)", style="underline" if color and not is_sure else "")
+    return text if color or change.op == "keep" else Text("{+") + text + Text("+}")
 
 
 def notice_line(label: str, notice: Notice) -> str:

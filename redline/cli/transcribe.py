@@ -84,7 +84,9 @@ def transcribe(
     target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
     speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
     words: Annotated[bool, typer.Option("--word-timestamps", help="Start and end of each word.")] = False,
-    keywords: Annotated[str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c.")] = None,
+    keywords: Annotated[
+        str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c; a => how it is said :2.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="An instruction in place of the model's own.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Text of the beginning of the recording, to go on from.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Hypotheses of beam search; 1: greedy.")] = 1,

@@ -1,8 +1,9 @@
 """Contextual biasing: a search is drawn towards keywords while it writes (arXiv 1808.02480).
 
-Each token that goes on from the beginning of a keyword is worth `boost` nats at once, so that a beam keeps the word
-alive until its last token; when the text takes another turn, what was given for the unfinished part is taken
-back. The keywords form a trie with failure links (Aho and Corasick, 1975), packed into tables for any device.
+Each token that goes on from the beginning of a keyword is worth `boost` nats at once, times the keyword's weight, so
+that a beam keeps the word alive until its last token; when the text takes another turn, what was given for the
+unfinished part is taken back. A beginning that keywords share is worth as much as for the weightiest. The keywords form
+a trie with failure links (Aho and Corasick, 1975), packed into tables for any device.
 """
 
 from __future__ import annotations
@@ -18,25 +19,32 @@ from redline.errors import ConfigError
 
 START, ROOT = 0, 1
 """The state before a text's first token, where a word may be spelled otherwise, and that outside all keywords."""
-NO_TOKEN = -1
-"""Any token that no keyword has in this place."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     """How far a text has come into some keywords."""
 
     depth: int = 0
+    weight: float = 0.0
+    """Of the weightiest keyword that goes on from here or ends here."""
+    paid: float = 0.0
+    """What the tokens up to here give, each the weight of its node."""
     next: dict[int, int] = field(default_factory=dict)
-    ends: bool = False
-    finished: int = 0
-    """Tokens of the longest keyword that ended on the way here."""
+    worth: float = 0.0
+    """What the keyword that ends here gives; 0 where none does."""
+    finished: float = 0.0
+    """What the last keyword that ended on the way here gives."""
     failure: int = ROOT
     """Where the text stands if this is not the word: the longest beginning that its last tokens are as well."""
 
-    def kept(self, word_starts: bool) -> int:
-        """Tokens that stay paid for when the text goes on another way, with a new word or within this one."""
-        return self.depth if self.ends and word_starts else self.finished
+    def kept(self, word_starts: bool) -> float:
+        """What stays paid for when the text goes on another way, with a new word or within this one."""
+        return self.worth if self.worth and word_starts else self.finished
+
+    def refund(self, nodes: Sequence[_Node], word_starts: bool) -> float:
+        """What more is paid, or less, when the text stands at the failure instead."""
+        return self.kept(word_starts) - self.paid + nodes[self.failure].paid
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,12 @@ class KeywordTrie:
     word_starts: Tensor  # [V] whether an id begins a word
     keys: Tensor  # [M] state * V + token of the moves within a keyword, sorted
     targets: Tensor  # [M] the state after each
-    gains: Tensor  # [M] tokens more that are paid for
-    roots: Tensor  # [N] the state outside all keywords, for each state
-    refunds: Tensor  # [2, N] tokens taken back on any other move, to a piece within a word or to a new word
+    gains: Tensor  # [M] what is paid more, in boosts
+    failures: Tensor  # [N] where each state stands if this is not the word
+    refunds: Tensor  # [2, N] what is taken back there, before a piece within a word or a new word
+    ends: Tensor  # [N] what is taken back where the text ends
+    hops: int
+    """The most failures that lead from a state to the one outside all keywords."""
     boost: float
 
     @classmethod
@@ -59,33 +70,40 @@ class KeywordTrie:
         first_words: Iterable[Sequence[int]],
         word_starts: Sequence[bool],
         boost: float,
+        weights: Iterable[float] | None = None,
     ) -> KeywordTrie:
-        """The trie of `words`, and of `first_words`, as they are spelled at the start of a text.
+        """The trie of `words`, and of `first_words`, as they are spelled at the start of a text; `weights` are of both.
 
         A word within another one is not a keyword, so it counts which ids begin words. Raises `ConfigError` where there
         is no word.
         """
-        nodes = _grow(words, first_words, word_starts)
-        # First tokens count in every state: they are looked up apart, or the table would grow with the square.
-        moves = {
-            state * len(word_starts) + token: _move(nodes, state, token, word_starts[token])
-            for state in range(len(nodes))
-            for token in _tokens(nodes, state)
-        }
+        words, first_words = list(words), list(first_words)
+        each = [1.0] * max(len(words), len(first_words)) if weights is None else list(weights)
+        nodes = _grow(words, first_words, each, word_starts)
+        moves = sorted(
+            (state * len(word_starts) + token, target)
+            for state, node in enumerate(nodes)
+            for token, target in node.next.items()
+        )
         if not moves:
             raise ConfigError("no keywords; leave the biasing out instead")
-        ordered = sorted(moves)
-        refunds = [
-            [_move(nodes, state, NO_TOKEN, begins)[1] for state in range(len(nodes))] for begins in (False, True)
-        ]
+        keys, targets = zip(*moves, strict=True)
+        refunds = [[node.refund(nodes, begins) for node in nodes] for begins in (False, True)]
+        ends, hops = list(refunds[1]), [0] * len(nodes)
+        for state in sorted(range(len(nodes)), key=lambda state: nodes[state].depth):  # failures are shallower
+            if state != ROOT:
+                ends[state] += ends[nodes[state].failure]
+                hops[state] = hops[nodes[state].failure] + 1
         return cls(
             torch.tensor([START]),
             torch.tensor(word_starts),
-            torch.tensor(ordered),
-            torch.tensor([moves[key][0] for key in ordered]),
-            torch.tensor([float(moves[key][1]) for key in ordered]),
-            torch.full((len(nodes),), ROOT),
+            torch.tensor(keys),
+            torch.tensor(targets),
+            torch.tensor([nodes[target].weight for target in targets]),
+            torch.tensor([node.failure for node in nodes]),
             torch.tensor(refunds, dtype=torch.float32),
+            torch.tensor(ends, dtype=torch.float32),
+            max(hops),
             boost,
         )
 
@@ -93,7 +111,9 @@ class KeywordTrie:
     def join(cls, tries: Sequence[KeywordTrie]) -> KeywordTrie:
         """One trie for a batch, of which each row has its own keywords; all have one vocabulary and one boost."""
         different = {id(trie): trie for trie in tries}
-        sizes = [len(trie.roots) for trie in different.values()]
+        if len(different) == 1:  # however large it is, nothing is copied
+            return replace(tries[0], start=tries[0].start.expand(len(tries)))
+        sizes = [len(trie.failures) for trie in different.values()]
         firsts = dict(zip(different, (sum(sizes[:at]) for at in range(len(sizes))), strict=True))
         vocabulary = len(tries[0].word_starts)
 
@@ -106,8 +126,10 @@ class KeywordTrie:
             joined("keys", vocabulary),
             joined("targets"),
             joined("gains", 0),
-            joined("roots"),
+            joined("failures"),
             joined("refunds", 0, dim=1),
+            joined("ends", 0),
+            max(trie.hops for trie in different.values()),
             tries[0].boost,
         )
 
@@ -116,31 +138,41 @@ class KeywordTrie:
         return replace(self, **moved)
 
     def step(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The states after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32."""
-        roots = self.roots[states]
-        anew, gain = self._move(roots, tokens, roots, torch.zeros_like(tokens, dtype=torch.float32))
-        refund = self.refunds[self.word_starts[tokens].long(), states]
-        targets, gains = self._move(states, tokens, anew, refund + gain)
-        return targets, self.boost * gains
+        """The states after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32.
 
-    def _move(self, states: Tensor, tokens: Tensor, target: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """What the table has for a token in a state, else the target and gain given."""
-        wanted = states * len(self.word_starts) + tokens
-        at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-        known = self.keys[at] == wanted
-        return torch.where(known, self.targets[at], target), torch.where(known, self.gains[at], gain)
+        Failures are followed until a state goes on with the token: tables of all moves would grow with the square.
+        """
+        begins = self.word_starts[tokens].long()
+        gains = torch.zeros_like(tokens, dtype=torch.float32)
+        going = torch.ones_like(tokens, dtype=torch.bool)
+        for hop in range(self.hops + 1):
+            wanted = states * len(self.word_starts) + tokens
+            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+            found = going & (self.keys[at] == wanted)
+            states, gains = (
+                torch.where(found, self.targets[at], states),
+                torch.where(found, gains + self.gains[at], gains),
+            )
+            going = going & ~found
+            if hop < self.hops:
+                gains = torch.where(going, gains + self.refunds[begins, states], gains)
+                states = torch.where(going, self.failures[states], states)
+        return states, self.boost * gains
 
     def end(self, states: Tensor) -> Tensor:
         """What the end of a text gives: [N] -> [N] float32, 0 or less."""
-        return self.boost * self.refunds[1, states]
+        return self.boost * self.ends[states]
 
 
 def _grow(
-    words: Iterable[Sequence[int]], first_words: Iterable[Sequence[int]], word_starts: Sequence[bool]
+    words: Sequence[Sequence[int]],
+    first_words: Sequence[Sequence[int]],
+    weights: Sequence[float],
+    word_starts: Sequence[bool],
 ) -> list[_Node]:
     nodes = [_Node(), _Node()]
     for root, group in ((START, first_words), (ROOT, words)):
-        for word in group:
+        for word, weight in zip(group, weights, strict=False):
             state = root
             for token in word:
                 node = nodes[state]
@@ -148,28 +180,23 @@ def _grow(
                     node.next[token] = len(nodes)
                     nodes.append(_Node(node.depth + 1))
                 state = node.next[token]
-            nodes[state].ends = state != root
+                nodes[state].weight = max(nodes[state].weight, weight)
+            if state != root:
+                nodes[state].worth = max(nodes[state].worth, weight * nodes[state].depth)
     # Parents come before their children, and shorter beginnings before longer ones.
     for node in sorted(nodes, key=lambda node: node.depth):
         for token, child in node.next.items():
+            nodes[child].paid = node.paid + nodes[child].weight
             nodes[child].finished = node.kept(word_starts[token])
             if node.depth:
-                nodes[child].failure = _move(nodes, node.failure, token, word_starts[token])[0]
+                nodes[child].failure = _move(nodes, node.failure, token)
     return nodes
 
 
-def _tokens(nodes: Sequence[_Node], state: int) -> set[int]:
-    """The tokens by which a text in this state stays within a keyword that it has begun."""
-    own, failure = set(nodes[state].next), nodes[state].failure
-    return own if failure == ROOT else own | _tokens(nodes, failure)
-
-
-def _move(nodes: Sequence[_Node], state: int, token: int, word_starts: bool) -> tuple[int, int]:
-    """Where a token leads, and how many tokens more are paid for then, or less."""
-    node = nodes[state]
-    if token in node.next:
-        return node.next[token], 1
-    if state == ROOT:
-        return ROOT, 0
-    target, gain = _move(nodes, node.failure, token, word_starts)
-    return target, gain + node.kept(word_starts) - node.depth + nodes[node.failure].depth
+def _move(nodes: Sequence[_Node], state: int, token: int) -> int:
+    """The state after a token, by the failures of the one before."""
+    while token not in nodes[state].next:
+        if state == ROOT:
+            return ROOT
+        state = nodes[state].failure
+    return nodes[state].next[token]

@@ -107,7 +107,7 @@ def edits(
         if slot % 2 and slot // 2 < len(draft):
             old = next(drafted)
             same = label == draft[at] and text == old
-            result.append(Edit("delete" if label is None else "keep" if same else "replace", old, text, at))
+            result.append(Edit("keep" if same else "replace" if text else "delete", old, text, at))
         elif label is not None:
             result.append(Edit("insert", "", text, at))
     return result

@@ -11,15 +11,15 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from redline.decoding.align import Alignment, align_scores
 from redline.punctuation import word_pieces
-from redline.types import Notice, Word
+from redline.types import Notice, Word, share
 
 BLANK, SPACE = 0, ord(" ")
 KATAKANA, KATAKANA_ROW = 0x30A1, 256
@@ -28,6 +28,12 @@ SPOKEN_MARKS = "&@#%*/\\"
 """Marks that Unicode calls punctuation and people read out."""
 WILD_IN_SILENCE = 0.1
 """What a wildcard costs in a frame of silence, in nats: enough to keep pauses out of it, too little to split it."""
+LEADS = {0.04: 1}
+"""Frames in front of a word's first letter that belong to it, by the seconds of a frame: where words follow each other,
+heads of 25 frames a second tell the first letter when it is half over. Measured by scripts/word_time_accuracy.py; for
+heads of other frames nothing is known, and nothing is done."""
+MOST_LEAD_GAP = 2
+"""Frames between two words that follow each other; behind a longer gap the first letter is told when it begins."""
 MIN_FIT = -1.7
 """A text whose mean log probability of a frame is lower does not belong to the sound."""
 DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
@@ -113,9 +119,10 @@ def scored_word_times(
     """Words of B texts with their times: character logits [B, T, C], lengths [B], seconds per frame.
 
     Times are seconds from the start of the clip and never decrease. The confidence of a word is the mean probability of
-    its characters where they are aligned; None for a word without letters of its own. A word of punctuation alone gets
-    the time between its neighbours; a text that cannot be aligned at all shares its clip by its characters. Beside them
-    stands how well the text fits: the mean log probability of a frame, -inf where nothing fits.
+    its characters where they are aligned, and for a wildcard that of the letters that are heard there. A word of
+    punctuation alone gets the time between its neighbours, and the confidence of the less certain one; a text that
+    cannot be aligned at all shares its clip by its characters, with a confidence of 0. Beside them stands how well the
+    text fits: the mean log probability of a frame, -inf where nothing fits.
     """
     rows = logits.shape[-1]
     spelled, space = [[spell(word, rows) for word in text.split()] for text in texts], (_space(rows),)
@@ -124,7 +131,7 @@ def scored_word_times(
     clips = zip(texts, spelled, alignments, log_probs, lengths.tolist(), strict=True)
     return [
         (
-            _aligned_words(text.split(), words, space, rows, alignment, row[:length], frame_s),
+            _aligned_words(text.split(), words, space, rows, BLANK, alignment, row[:length], frame_s),
             alignment.score if alignment else -math.inf,
         )
         for text, words, alignment, row, length in clips
@@ -159,10 +166,10 @@ class LazyWordTimes:
             if self.names:
                 length, targets = torch.tensor([len(self.log_probs)]), [_joined(self.spelled, self.space)]
                 (alignment,) = align_scores(self.log_probs[None], length, targets, self.blank)
-                if alignment is not None and alignment.score > self.least_score:
-                    words = _aligned_words(
-                        self.names, self.spelled, self.space, self.wild, alignment, self.log_probs, self.frame_s
-                    )
+                score = -math.inf if alignment is None else alignment.score
+                if score > self.least_score or self.least_score == -math.inf:
+                    about = self.names, self.spelled, self.space, self.wild, self.blank
+                    words = _aligned_words(*about, alignment, self.log_probs, self.frame_s)
             self.words = tuple(words[self.skipped :])
             self.log_probs = torch.empty(0)  # a transcript may be kept for long
         return self.words
@@ -188,12 +195,12 @@ def _units(text: str) -> list[str]:
     ]
 
 
-def share(words: Sequence[str], start: float, end: float) -> list[Word]:
-    """Words that share a span of time in proportion to their characters."""
-    marks = [0, *accumulate(len(word) for word in words)]
-    total = max(1, marks[-1])
-    times = [round(start + (end - start) * mark / total, 3) for mark in marks]
-    return [Word(times[index], times[index + 1], word) for index, word in enumerate(words)]
+def _carried(values: Sequence[float | None]) -> list[float | None]:
+    """Values in which the one before stands for each that is not known."""
+    carried: list[float | None] = []
+    for value in values:
+        carried.append(carried[-1] if value is None and carried else value)
+    return carried
 
 
 def _space(rows: int) -> int:
@@ -215,6 +222,7 @@ def _aligned_words(
     spelled: Labels,
     space: Sequence[int],
     wild: int,
+    blank: int,
     alignment: Alignment | None,
     log_probs: Tensor,
     frame_s: float,
@@ -225,9 +233,10 @@ def _aligned_words(
     """
     length = len(log_probs)
     if alignment is None or not any(spelled):
-        return share(names, 0.0, length * frame_s)
+        return judged(share(names, 0.0, length * frame_s))
     labels = torch.tensor(_joined(spelled, space), device=log_probs.device)
     likely = log_probs[:, labels].exp().T.tolist()  # [symbols][T]
+    silent = log_probs[:, blank].exp().tolist()  # [T]
     words: list[Word] = []
     waiting: list[str] = []
     now = at = 0
@@ -237,15 +246,34 @@ def _aligned_words(
             continue
         symbols = range(at, at + len(own))
         start, end = alignment.starts[symbols[0]], alignment.ends[symbols[-1]]
-        # A letter is as certain as in the most certain of its frames.
-        certain = [
-            max(likely[symbol][alignment.starts[symbol] : alignment.ends[symbol]])
-            for symbol, label in zip(symbols, own, strict=True)
-            if label != wild
-        ]
+        if space and now and not waiting and start - now <= MOST_LEAD_GAP:
+            start = max(now, start - LEADS.get(frame_s, 0))
+        certain = []
+        for symbol, label in zip(symbols, own, strict=True):
+            frames = slice(alignment.starts[symbol], alignment.ends[symbol])
+            heard = likely[symbol][frames]
+            # A letter is as certain as in the most certain of its frames, a wildcard as letters are on average.
+            certain.append(_heard(heard, silent[frames]) if label == wild else max(heard))
         words += share(waiting, round(now * frame_s, 3), round(start * frame_s, 3))
-        confidence = round(sum(certain) / len(certain), 3) if certain else None
+        confidence = round(sum(certain) / len(certain), 3)
         words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name, confidence))
         waiting, now = [], end
         at += len(own) + len(space)
-    return words + share(waiting, round(now * frame_s, 3), round(length * frame_s, 3))
+    return judged(words + share(waiting, round(now * frame_s, 3), round(length * frame_s, 3)))
+
+
+def _heard(letters: Sequence[float], silence: Sequence[float]) -> float:
+    """How certain the letters under a wildcard are: mean probability of the best one where it beats the blank."""
+    spoken = [letter for letter, blank in zip(letters, silence, strict=True) if letter > blank]
+    return sum(spoken) / len(spoken) if spoken else max(0.0, 1.0 - min(silence))
+
+
+def judged(words: Sequence[Word]) -> list[Word]:
+    """Words that all have a confidence: one without is as certain as the less certain word beside it, 0 if alone."""
+    known = [word.confidence for word in words]
+    before, after = _carried(known), _carried(known[::-1])[::-1]
+    beside = [[each for each in pair if each is not None] for pair in zip(before, after, strict=True)]
+    return [
+        replace(word, confidence=min(each, default=0.0)) if word.confidence is None else word
+        for word, each in zip(words, beside, strict=True)
+    ]

@@ -20,6 +20,7 @@ import numpy as np
 
 from redline import files
 from redline.evaluate.metrics.alignment import AlignedPair, count_errors, total
+from redline.evaluate.metrics.word_confidence import score_word_confidence
 from redline.evaluate.result import Result
 from redline.evaluate.run import clip
 from redline.evaluate.systems import SystemRun, comparisons
@@ -105,14 +106,21 @@ def _duration_class(seconds: float) -> str:
 
 
 def _calibration(rows: Sequence[Result]) -> list[dict[str, Any]]:
-    """Mean confidence of the utterances of each tenth of confidence, and which share of their words is right."""
+    """Mean confidence of each tenth of confidence, and which share of words is right: of words where they were asked
+    for, else of whole utterances."""
+    if words := score_word_confidence(rows):
+        return [
+            {"confidence": round(mean, 3), "right": round(share, 3), "count": count, "of": "words"}
+            for mean, share, count in words["bins"]
+        ]
     known = sorted(((row.confidence, row.errors) for row in rows if row.confidence is not None), key=itemgetter(0))
     points = []
     for _, group in groupby(known, key=lambda each: int(np.digitize(each[0], TENTHS))):
         confidences, errors = zip(*group, strict=True)
         if (together := total(errors)).length:
             mean, right = float(np.mean(confidences)), max(0.0, 1.0 - together.rate)
-            points.append({"confidence": round(mean, 3), "right": round(right, 3), "utterances": len(errors)})
+            point = {"confidence": round(mean, 3), "right": round(right, 3), "count": len(errors), "of": "utterances"}
+            points.append(point)
     return points
 
 

@@ -42,7 +42,7 @@ class SystemRun:
             "rtfx": round(self.clock.rtfx, 2),
             "rtfx_with_reading": round(self.clock.rtfx_with_reading, 2),
             "facts": dict(self.facts),
-            **dict.fromkeys(("keywords", "speakers", "word_times", "tags", "mean_of_sets")),
+            **dict.fromkeys(("keywords", "speakers", "word_times", "word_confidence", "tags", "mean_of_sets")),
             **self.values,
             "reports": self.reports,
             "utterances": [result.to_dict() for result in self.results],

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redline.errors import ConfigError, DataError
-from redline.evaluate.metrics.keywords import longest_keyword, phrases
+from redline.evaluate.metrics.keywords import longest_keyword, normalised_keyword, phrases
 from redline.evaluate.run import task_of
 from redline.manifest import Utterance
-from redline.normalize import normalised
 from redline.types import Task
 
 
@@ -44,7 +43,7 @@ def tasks_of(utterances: Sequence[Utterance], options: EvaluationOptions) -> lis
         )
     pools: dict[str | None, dict[str, str]] = defaultdict(dict)  # of each language, by their normalised words
     for row, task in zip(utterances, plain, strict=True):
-        pools[task.language].update((normalised(key, task.language or ""), key) for key in row.keywords)
+        pools[task.language].update((normalised_keyword(key, task.language or ""), key) for key in row.keywords)
     pools = {language: dict(sorted(pool.items())) for language, pool in pools.items()}
     return [
         replace(task, keywords=_prompt_keywords(row, task.language or "", pools[task.language], options))
@@ -58,7 +57,7 @@ def _prompt_keywords(
     own = utterance.keywords
     if not options.distractors:
         return own
-    spoken = phrases(utterance.text, language, longest_keyword(pool)) | {normalised(k, language) for k in own}
+    spoken = phrases(utterance.text, language, longest_keyword(pool)) | {normalised_keyword(k, language) for k in own}
     others = [keyword for words, keyword in pool.items() if words and words not in spoken]
     draw = random.Random(f"{options.seed} {utterance.id}")  # of its own, so that leaving out rows changes no order
     mixed = [*own, *draw.sample(others, min(options.distractors, len(others)))]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from redline import audio, files, languages
 from redline.audio import AudioOptions, AudioSource
-from redline.decoding.word_times import share
+from redline.decoding.word_times import judged
 from redline.errors import DataError, RedlineError
 from redline.load import load_model
 from redline.longform.session import Session, SessionOptions
@@ -38,7 +38,19 @@ from redline.prepare.segment_transcripts import ALIGNMENT_WINDOW_S, transcript_w
 from redline.prepare.transcripts import Line, TranscriptText, read_transcript
 from redline.recognizer.ctc import CtcRecognizer
 from redline.transcriber import Interrupted, Progress, Transcriber
-from redline.types import SAMPLE_RATE, ClipLimits, Notice, Request, Segment, Task, Transcript, Turn, Word, joined_turns
+from redline.types import (
+    SAMPLE_RATE,
+    ClipLimits,
+    Notice,
+    Request,
+    Segment,
+    Task,
+    Transcript,
+    Turn,
+    Word,
+    joined_turns,
+    share,
+)
 
 NOT_SAID, NOT_WRITTEN, MISFIT = "not-said", "not-written", "misfit"
 MOST_REGRET = 7.0  # nats a letter of a word of three letters and more that is heard
@@ -110,10 +122,10 @@ def align_recording(
     timed = [word for segment in segments for word in segment.words]
     notices = [*_not_said(flat, timed), *_not_written(flat, alignment, posteriors)]
     notices.sort(key=lambda notice: notice.start or 0.0)
-    judged = [word.confidence for word in timed if word.confidence is not None]
-    fitting = sum(confidence >= FITTING for confidence in judged)
-    if fitting < LEAST_SHARE * len(judged):
-        message = f"only {fitting} of {len(judged)} words of the text fit the sound; is it the text of this recording?"
+    fits = [(word.confidence or 0.0) >= FITTING for word, own in zip(timed, flat, strict=True) if own.spoken]
+    fitting = sum(fits)
+    if fitting < LEAST_SHARE * len(fits):
+        message = f"only {fitting} of {len(fits)} words of the text fit the sound; is it the text of this recording?"
         notices.insert(0, Notice(MISFIT, message, 0.0, duration_s))
     return Transcript(
         " ".join(segment.text for segment in segments),
@@ -172,7 +184,7 @@ def _heard(place: AlignedWord | None) -> AlignedWord | None:
 
 def _segments(pieces: Sequence[Line], placed: Sequence[Sequence[_Placed]], duration_s: float) -> Iterator[Segment]:
     """One segment a piece; one without words has no time of its own."""
-    timed = iter(_word_times([word for own in placed for word in own], duration_s))
+    timed = iter(judged(list(_word_times([word for own in placed for word in own], duration_s))))
     now = 0.0
     for number, (piece, own) in enumerate(zip(pieces, placed, strict=True)):
         words = tuple(next(timed) for _ in own)

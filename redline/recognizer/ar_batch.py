@@ -14,14 +14,14 @@ from redline import prompts
 from redline.decoding.generate import Generation, Search, clip_seed, token_budget
 from redline.decoding.repetition import repetitions
 from redline.decoding.tags import NO_SPEAKER, parse_tagged, speaker_turns, strip_cyclic, strip_tags
+from redline.decoding.word_confidence import CalibratedTimes, calibrated
 from redline.decoding.word_times import LazyWordTimes, decode_characters, scored_word_times, timing_notices
 from redline.diarize.cluster import assign_speakers, name_speakers
 from redline.diarize.embedder import is_narrow
 from redline.errors import RedlineError
 from redline.models.conformer import EncoderOutput
-from redline.punctuation import restore_casing
 from redline.recognizer.common import Answers, overflow_error
-from redline.recognizer.drafts import encoder_drafts
+from redline.recognizer.drafts import encoder_drafts, keyword_index
 from redline.types import Hypothesis, Notice, SpeakerEmbedding, Task, Waveform, Word
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class ArBatch:
     def _read(self, row: ArRow) -> Hypothesis:
         """What an answer says, its tags read; times that only the encoder knows are not in it yet."""
         if row.generation is None:  # the encoder's draft, whose words get speakers
-            return Hypothesis(restore_casing(self._transcript(row), row.plan.task.keywords))
+            return Hypothesis(_with_keywords(self._transcript(row), row.plan.task))
         task, ids, log_probs = row.plan.task, row.generation.ids, row.generation.log_probs
         text = self.tokenizer.decode(ids).strip()
         notices: tuple[Notice, ...] = ()
@@ -208,7 +208,7 @@ class ArBatch:
             text, notices = self._transcript(row), (LOOP_DRAFTED,)
         elif row.generation.stop == "loop":
             notices = (LOOP_CUT,)
-        text = restore_casing(text, task.keywords)
+        text = _with_keywords(text, task)
         answer = Hypothesis(
             text,
             draft=self.tokenizer.decode(row.draft).strip() or None,
@@ -239,7 +239,7 @@ class ArBatch:
         texts: dict[int, str] = {}  # by index
         for at, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             task, prefix = row.plan.task, strip_tags(row.prefix)
-            if not isinstance(answer, Hypothesis) or row.plan.writes_times or task.name == "translate":
+            if not isinstance(answer, Hypothesis) or task.name == "translate":
                 continue  # nobody said the words of a translation
             if row.plan.by_embedding:
                 given = self._given(row)
@@ -248,15 +248,18 @@ class ArBatch:
                 texts[at] = answer.text if task.speakers else f"{prefix} {answer.text}"
             else:
                 logits = self.encoded.char_logits[row.place, : frames[row.place]]
-                answers[at] = replace(answer, timing=LazyWordTimes(answer.text, logits, frame_s, prefix))
+                timing, maps = LazyWordTimes(answer.text, logits, frame_s, prefix), self.recognizer.word_confidence
+                answers[at] = replace(answer, timing=timing if maps is None else CalibratedTimes(timing, maps))
         if texts:
             places = [rows[at].place for at in texts]
             logits, lengths = self.encoded.char_logits[places], self.encoded.lengths[places]
             times = scored_word_times(list(texts.values()), logits, lengths, frame_s)
-            for at, (words, score) in zip(texts, times, strict=True):
-                answer = answers[at]
+            for at, (aligned, score) in zip(texts, times, strict=True):
+                answer, words = answers[at], calibrated(aligned, self.recognizer.word_confidence)
                 if isinstance(answer, Hypothesis):
                     add = self._diarized if rows[at].plan.by_embedding else self._aligned
+                    # Times that the model has written stay; how certain their words are only the alignment tells.
+                    add = self._judged if rows[at].plan.writes_times and answer.words else add
                     answers[at] = add(rows[at], answer, words, score)
         return answers
 
@@ -266,6 +269,11 @@ class ArBatch:
         words = [replace(word, speaker=name) for word, name in zip(words, names, strict=True)]
         answer = replace(answer, warnings=answer.warnings + timing_notices(answer.text, score))
         return _behind(answer, words, len(strip_tags(row.prefix).split()))
+
+    def _judged(self, row: ArRow, answer: Hypothesis, words: Sequence[Word], score: float) -> Hypothesis:
+        """An answer whose words, which have times, get the confidence of the aligned ones."""
+        own = zip(answer.words, words[len(words) - len(answer.words) :], strict=True)
+        return replace(answer, words=tuple(replace(word, confidence=aligned.confidence) for word, aligned in own))
 
     def _given(self, row: ArRow) -> list[tuple[str, str]]:
         """The words of a prefix with tags, and their speakers."""
@@ -297,3 +305,9 @@ def _behind(answer: Hypothesis, words: Sequence[Word], count: int) -> Hypothesis
     own = tuple(words[count:])
     text = " ".join(word.text for word in own) if count else answer.text
     return replace(answer, text=text, words=own, turns=speaker_turns(own))
+
+
+def _with_keywords(text: str, task: Task) -> str:
+    """A text in which keywords are written as they are given, also where they stand as they are said."""
+    index = keyword_index(task.keywords)
+    return "".join(index.write(index.restore([text])))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from redline import features, prompts
 from redline.audio.levels import levelled
+from redline.decoding.word_confidence import CalibratedTimes, ConfidenceMaps, calibrated
 from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError, is_memory_error
 from redline.models.conformer import EncoderOutput
 from redline.threads import check_fork
 from redline.tokenizer import Tokenizer
-from redline.types import ClipLimits, Hypothesis, Request, Task, Waveform
+from redline.types import ClipLimits, Hypothesis, Request, RewrittenTimes, Task, Waveform, WordTimes, rewritten
 
 _log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=nn.Module)
@@ -37,6 +38,8 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
         self.model: _M = model.eval()
         self.engine: Callable[[Sequence[Tensor]], EncoderOutput] | None = None
         """A fast twin of the model's encoder, features [T_i, D] of B clips -> what it makes of them."""
+        self.word_confidence: ConfidenceMaps | None = None
+        """What calibrates the confidence of words, where the checkpoint has it."""
         self.tokenizer = tokenizer
         self.name = name
         self.languages = tuple(languages)
@@ -139,7 +142,7 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
             if asked:
                 raise UnsupportedTaskError(f"{self.name} {does} and cannot {what}; {who}")
         self.check_language(task.language)
-        prompts.checked_keywords(task.keywords)
+        prompts.checked_keywords(task.keywords, prompts.MAX_BIASING)
 
 
 @contextmanager
@@ -164,20 +167,43 @@ def overflow_error(dtype: torch.dtype) -> RecognitionError:
     )
 
 
-def with_word_times(answers: Answers, encoded: EncoderOutput, frame_s: float, tasks: Sequence[Task]) -> Answers:
-    """Answers with word times by the encoder's characters: now where they are asked for, else once somebody asks."""
+class Said(NamedTuple):
+    """An answer as it is said, where keywords are written otherwise, and what decided its words."""
+
+    text: str
+    token_log_probs: Sequence[float] | None
+    """Of the least likely token of each word, in nats."""
+
+
+def with_word_times(
+    answers: Answers,
+    encoded: EncoderOutput,
+    frame_s: float,
+    tasks: Sequence[Task],
+    said: Mapping[int, Said],
+    maps: ConfidenceMaps | None,
+) -> Answers:
+    """Answers with word times by the encoder's characters: now where they are asked for, else once somebody asks.
+
+    `said` are some of the answers, by index: their text is what is aligned.
+    """
     timed = list(answers)
     now: dict[int, Hypothesis] = {}
     for row, (answer, length) in enumerate(zip(answers, encoded.lengths.tolist(), strict=True)):
         if isinstance(answer, Hypothesis) and tasks[row].words:
             now[row] = answer
         elif isinstance(answer, Hypothesis):
-            timing = LazyWordTimes(answer.text, encoded.char_logits[row, :length], frame_s)
+            own = said.get(row, Said(answer.text, None))
+            timing: WordTimes = LazyWordTimes(own.text, encoded.char_logits[row, :length], frame_s)
+            timing = timing if maps is None else CalibratedTimes(timing, maps, own.token_log_probs)
+            timing = timing if own.text == answer.text else RewrittenTimes(timing, answer.text)
             timed[row] = replace(answer, timing=timing)
     if now:
-        at, texts = list(now), [answer.text for answer in now.values()]
-        times = scored_word_times(texts, encoded.char_logits[at], encoded.lengths[at], frame_s)
-        for (row, answer), (aligned, score) in zip(now.items(), times, strict=True):
+        at, known = list(now), [said.get(row, Said(answer.text, None)) for row, answer in now.items()]
+        times = scored_word_times([own.text for own in known], encoded.char_logits[at], encoded.lengths[at], frame_s)
+        for (row, answer), own, (aligned, score) in zip(now.items(), known, times, strict=True):
             notices = answer.warnings + timing_notices(answer.text, score)
-            timed[row] = replace(answer, words=tuple(aligned), warnings=notices)
+            words = calibrated(aligned, maps, own.token_log_probs)
+            words = words if own.text == answer.text else rewritten(words, answer.text)
+            timed[row] = replace(answer, words=words, warnings=notices)
     return timed

@@ -11,17 +11,17 @@ from torch import Tensor
 from redline.audio.check import checked_waveform
 from redline.audio.levels import is_silent
 from redline.decoding.ngram import NgramLM
+from redline.decoding.word_confidence import CalibratedTimes
 from redline.decoding.word_times import TokenTimes, decode_characters
 from redline.errors import UnsupportedTaskError
 from redline.features import Rule
 from redline.models.conformer import ConformerEncoder
 from redline.models.ctc import CtcModel
 from redline.models.draft_head import DraftHead
-from redline.punctuation import restore_keywords
-from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, with_word_times
-from redline.recognizer.drafts import encoder_drafts
+from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, Said, with_word_times
+from redline.recognizer.drafts import encoder_drafts, keyword_index
 from redline.tokenizer import Tokenizer
-from redline.types import ClipLimits, Hypothesis, Request, Task
+from redline.types import ClipLimits, Hypothesis, Request, RewrittenTimes, Task, WordTimes
 
 
 class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
@@ -66,14 +66,22 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
         head, frame_s, tasks = self.head, self.model.config.frame_s, [request.task for request in requests]
         drafts = encoder_drafts(head, encoded, self.tokenizer, self.draft_lm, [task.keywords for task in tasks])
         answers: Answers = []
+        said: dict[int, Said] = {}
         for row, (request, draft, length) in enumerate(zip(requests, drafts, encoded.lengths.tolist(), strict=True)):
             ids = draft.biased_ids
             pieces = [decode_characters(ids)] if head is None else self.tokenizer.pieces(ids)
-            pieces = [] if is_silent(request.clip.samples) else restore_keywords(pieces, request.task.keywords)
-            text = "".join(pieces).strip()
-            answer = Hypothesis(text, draft=text)
+            keywords = keyword_index(request.task.keywords)
+            pieces = [] if is_silent(request.clip.samples) else keywords.restore(pieces)
+            text, draft_text = ("".join(own).strip() for own in (keywords.write(pieces), pieces))
+            answer = Hypothesis(text, draft=draft_text)
+            if text != draft_text:
+                said[row] = Said(draft_text, None)
             if isinstance(head, CtcModel):
-                timing = TokenTimes(ids, pieces, encoded.char_logits[row, :length], head.blank, frame_s)
+                timing: WordTimes = TokenTimes(ids, pieces, encoded.char_logits[row, :length], head.blank, frame_s)
+                timing = timing if self.word_confidence is None else CalibratedTimes(timing, self.word_confidence)
+                timing = RewrittenTimes(timing, text) if row in said else timing
                 answer = replace(answer, words=timing()) if request.task.words else replace(answer, timing=timing)
             answers.append(answer)
-        return answers if isinstance(head, CtcModel) else with_word_times(answers, encoded, frame_s, tasks)
+        if isinstance(head, CtcModel):
+            return answers
+        return with_word_times(answers, encoded, frame_s, tasks, said, self.word_confidence)

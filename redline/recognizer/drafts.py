@@ -15,10 +15,10 @@ from redline.decoding.ctc_beam import FrameCandidates
 from redline.decoding.keyword_patches import KeywordBias, Patch, splice
 from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
 from redline.decoding.word_times import BLANK
+from redline.keywords import KeywordIndex
 from redline.models.conformer import EncoderOutput
 from redline.models.ctc import CtcModel
 from redline.models.draft_head import LOGIT_ROWS, DraftHead
-from redline.punctuation import keyword_spans
 from redline.recognizer.common import overflow_error
 from redline.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ def draft_options(draft_lm: NgramLM | None) -> DraftOptions:
 
 
 def keyword_biases(
-    tokenizer: Tokenizer, requests: Sequence[Sequence[str]], draft_lm: NgramLM | None, most: int = prompts.MAX_KEYWORDS
+    tokenizer: Tokenizer, requests: Sequence[Sequence[str]], draft_lm: NgramLM | None, most: int = prompts.MAX_BIASING
 ) -> list[KeywordBias | None]:
     """For the keywords of each request what draws a search towards them, as given and in small letters, or None.
 
@@ -55,12 +55,23 @@ def keyword_biases(
     return [_keyword_bias(tokenizer, keywords, boost) if keywords and boost else None for keywords in checked]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # as many lists of 20,000 phrases take some 200 MB
+def keyword_index(keywords: tuple[str, ...]) -> KeywordIndex:
+    """The keywords of a request, ready to be found; raises `UnsupportedTaskError` for what is none."""
+    return KeywordIndex(keywords)
+
+
+@lru_cache(maxsize=16)
 def _keyword_bias(tokenizer: Tokenizer, keywords: tuple[str, ...], boost: float) -> KeywordBias:
-    words = [form for word in keywords for form in dict.fromkeys((word, word.lower()))]
-    inside, first = ([tokenizer.encode(space + word) for word in words] for space in (" ", ""))
-    trie = KeywordTrie.build(inside, first, tokenizer.word_starts, boost)
-    return KeywordBias(trie, tokenizer.word_starts, lambda ids: keyword_spans(tokenizer.pieces(ids), keywords))
+    index = keyword_index(keywords)
+    weights: dict[str, float] = {}
+    for keyword in index.keywords:
+        for spelling in (keyword.phrase, *keyword.spoken):
+            for form in (spelling, spelling.lower()):
+                weights[form] = max(weights.get(form, 0.0), keyword.weight)
+    inside, first = (tokenizer.encode_all([space + form for form in weights]) for space in (" ", ""))
+    trie = KeywordTrie.build(inside, first, tokenizer.word_starts, boost, weights.values())
+    return KeywordBias(trie, tokenizer.word_starts, lambda ids: index.spans(tokenizer.pieces(ids)))
 
 
 @torch.no_grad()
@@ -112,7 +123,7 @@ def encoder_drafts(
     tokenizer: Tokenizer,
     draft_lm: NgramLM | None,
     keywords: Sequence[Sequence[str]],
-    most: int = prompts.MAX_KEYWORDS,
+    most: int = prompts.MAX_BIASING,
     tau_ctc: float | None = None,
 ) -> list[Draft]:
     """What an encoder alone writes: token ids, or rows of its characters where it has no token head.

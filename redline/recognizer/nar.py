@@ -16,12 +16,13 @@ from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overla
 from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch, sound_scores
 from redline.errors import RedlineError
+from redline.keywords import KeywordIndex
 from redline.models.conformer import EncoderOutput
 from redline.models.draft_head import LOGIT_ROWS, DraftHead
 from redline.models.nar import NarModel
-from redline.punctuation import Punctuation, restore_keywords, restore_pieces
-from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, overflow_error, with_word_times
-from redline.recognizer.drafts import Draft, draft_options, keyword_biases, search_drafts
+from redline.punctuation import Punctuation, restore_pieces, word_pieces
+from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, Said, overflow_error, with_word_times
+from redline.recognizer.drafts import Draft, draft_options, keyword_biases, keyword_index, search_drafts
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
@@ -152,16 +153,21 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             best = model.language_head(encoded.hidden, encoded.lengths).argmax(dim=-1)
             languages = [model.language_head.languages[index] for index in best.tolist()]
         answers: Answers = []
-        for draft, slots, language, words in zip(drafts, edited, languages, keywords, strict=True):
+        said: dict[int, Said] = {}
+        for row, (draft, slots, language) in enumerate(zip(drafts, edited, languages, strict=True)):
+            index = keyword_index(keywords[row])
             if not (draft.is_finite and all(math.isfinite(slot.log_prob) for slot in slots or ())):
                 answers.append(overflow_error(self.dtype))
             elif slots is None:
-                text = "".join(restore_keywords(self.tokenizer.pieces(draft.ids), words)).strip()
+                pieces = index.restore(self.tokenizer.pieces(draft.ids))
                 plain = self.tokenizer.decode(draft.ids).strip()
+                said[row] = Said("".join(pieces).strip(), None)
+                text = "".join(index.write(pieces)).strip()
                 answers.append(Hypothesis(text, plain, language=language, accepted=1.0))
             else:
-                answers.append(self._hypothesis(slots, language, words))
-        return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks)
+                answer, said[row] = self._hypothesis(slots, language, index)
+                answers.append(answer)
+        return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks, said, self.word_confidence)
 
     def _edited(
         self, encoded: EncoderOutput, drafts: Sequence[Draft], biases: Sequence[KeywordBias | None]
@@ -213,17 +219,23 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
     def _draft(self, slots: Sequence[Slot]) -> list[int]:
         return [slot.id for slot in slots[1::2] if slot.id != self.model.config.blank_token_id]
 
-    def _hypothesis(self, slots: Sequence[Slot], language: str | None, keywords: Sequence[str]) -> Hypothesis:
+    def _hypothesis(
+        self, slots: Sequence[Slot], language: str | None, keywords: KeywordIndex
+    ) -> tuple[Hypothesis, Said]:
+        """The answer, with keywords as they are written and as they are said."""
         blank, draft, placed = self.model.config.blank_token_id, self._draft(slots), self._placed(slots)
         pieces = self.tokenizer.pieces([slots[at].label for at in placed])
         if self.punctuate:
             pieces = restore_pieces(pieces, [slots[at].punctuation for at in placed])
-        pieces = restore_keywords(pieces, keywords)
+        heard = keywords.restore(pieces)
+        pieces = keywords.write(heard)
         decided = [slot.log_prob for slot in slots if slot.id != blank or slot.label != blank]
-        return Hypothesis(
+        answer = Hypothesis(
             text="".join(pieces).strip(),
             draft=self.tokenizer.decode(draft).strip(),
             edits=tuple(edits(draft, [slot.label for slot in slots], blank, self.tokenizer.pieces(draft), pieces)),
             confidence=round(sum(map(math.exp, decided)) / len(decided), 3) if decided else None,
             language=language,
         )
+        least = [min(slots[placed[at]].log_prob for at in word) for word in word_pieces(heard)]
+        return answer, Said("".join(heard).strip(), least)

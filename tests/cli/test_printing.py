@@ -10,7 +10,7 @@ from rich.console import Console
 
 from redline.cli import show
 from redline.errors import RecognitionError
-from redline.types import Edit, Hypothesis, Notice, Waveform
+from redline.types import Edit, Hypothesis, Notice, Waveform, Word
 from tests.cli.commands import EDITED, Run
 
 
@@ -76,6 +76,22 @@ def test_edits_are_struck_red_and_green_on_a_terminal() -> None:
     console = Console(file=out, force_terminal=True, color_system="standard", width=200)
     console.print(show.edited_line(EDITED.edits[:3], color=True))
     assert out.getvalue() == "\x1b[9;31mand\x1b[0m \x1b[32mAnd\x1b[0m \x1b[9;31mso\x1b[0m \x1b[32mso,\x1b[0m\n"
+
+
+def test_words_that_are_likely_wrong_are_marked() -> None:
+    words = [Word(0.0, 1.0, text, confidence) for text, confidence in (("And", 0.9), ("so,", 0.4), ("my", 0.2))]
+    edits = EDITED.edits[:3]
+    count = len("".join(edit.text for edit in edits).split())
+    plain = show.edited_line(edits, False, words[:count]).plain
+    assert (
+        plain == "[-and-]{+And+} [-so-]{+so,(?)+} my(?)"[: len(plain)] and "so,(?)" in plain and "And(?)" not in plain
+    )
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, color_system="standard", width=200).print(
+        show.edited_line(edits, True, words[:count])
+    )
+    assert "\x1b[4;32mso,\x1b[0m" in out.getvalue() and "\x1b[32mAnd\x1b[0m" in out.getvalue()
+    assert show.edited_line(edits, False, words[:1]).plain == show.edited_line(edits, False).plain, "of another text"
 
 
 def test_a_model_without_drafts_says_so(run_vad: Run, jfk: Path) -> None:

@@ -64,6 +64,29 @@ def test_random_texts_get_what_is_said_in_them() -> None:
         assert bias_score(tree, text) == sum(len(word) * occurrences(text, word) for word in words), text
 
 
+def test_weights_say_what_each_keyword_is_worth() -> None:
+    words, weights = [[0, 4], [0, 5, 6], [1]], [0.5, 2.0, 3.0]
+    tree = KeywordTrie.build(words, words, STARTS, 2.0, weights)
+    assert bias_score(tree, [2, 0, 4, 2]) == 2.0 * 0.5 * 2, "the light one gets its own worth, whatever it shares"
+    assert bias_score(tree, [0, 5, 6]) == 2.0 * 2.0 * 3 and bias_score(tree, [0, 5]) == 0.0
+    assert bias_score(tree, [1, 0, 4, 1]) == 2.0 * (3.0 + 1.0 + 3.0)
+    plain, equal = (KeywordTrie.build(words, words, STARTS, 2.0, given) for given in (None, [1.0] * 3))
+    draw = random.Random(1)
+    for _ in range(500):
+        text = [draw.randrange(BLANK) for _ in range(6)]
+        assert bias_score(plain, text) == bias_score(equal, text)
+
+
+def test_twenty_thousand_keywords_make_tables_of_their_tokens() -> None:
+    starts = [True] * 500 + [False] * 500
+    draw = random.Random(0)
+    words = [[draw.randrange(500), *(draw.randrange(500, 1000) for _ in range(3))] for _ in range(20_000)]
+    words += [[*word[2:], *word[:2]] for word in words[:50]]  # that begin as others end
+    tree = KeywordTrie.build(words, words, starts, boost=1.0)
+    assert len(tree.keys) <= 2 * sum(map(len, words)) and tree.hops <= 5
+    assert all(bias_score(tree, [*word, 0]) >= 4 for word in words[:5])
+
+
 def test_the_first_word_may_be_spelled_otherwise() -> None:
     words = KeywordTrie.build([[0, 4]], [[7, 4]], STARTS, boost=1.0)
     assert bias_score(words, [7, 4, 1]) == 2
@@ -102,7 +125,9 @@ def test_rows_with_keywords_of_their_own_are_searched_together_as_each_alone() -
     tries = [KeywordTrie.build(words, words[:1], STARTS, boost=1.5) for words in ([[0, 4]], [[1, 5, 6], [1]], [[3]])]
     mixed = [tries[1], tries[0], tries[1], tries[2]]
     joined = KeywordTrie.join(mixed)
-    assert len(joined.roots) == sum(len(trie.roots) for trie in tries), "keywords that are the same stand there once"
+    assert len(joined.failures) == sum(len(trie.failures) for trie in tries), (
+        "keywords that are the same stand there once"
+    )
     logits, lengths = torch.randn(4, 12, BLANK + 1) * 2, torch.tensor([12, 7, 9, 1])
     candidates = FrameCandidates.of(logits, lengths, BLANK, options)
     alone = [search(candidates.rows([row]), None, options, trie)[0] for row, trie in enumerate(mixed)]

@@ -19,8 +19,8 @@ from redline.decoding.ctc import collapse
 from redline.decoding.keyword_patches import KeywordBias, Patch, patched, splice, zones
 from redline.decoding.ngram import DraftOptions, NgramLM
 from redline.decoding.speculative import SpeculativeOptions
+from redline.keywords import KeywordIndex
 from redline.load import load_model
-from redline.punctuation import keyword_spans
 from redline.recognizer import ArRecognizer, NarRecognizer
 from redline.testing import tone
 from redline.types import Hypothesis, Task, Waveform
@@ -96,8 +96,8 @@ def test_decisions_beyond_a_slot_of_agreement_stay(plain: list[int], other: list
 
 def test_terms_are_found_as_whole_words_in_any_case() -> None:
     pieces = [" an", " Oat", " mil", "k", " and", " art", "icle"]
-    assert keyword_spans(pieces, ["oat milk", "art", "AND", "nothing"]) == [(1, 4), (4, 5)]
-    assert keyword_spans([], ["a"]) == keyword_spans(pieces, []) == []
+    assert sorted(KeywordIndex(["oat milk", "art", "AND", "nothing"]).spans(pieces)) == [(1, 4), (4, 5)]
+    assert KeywordIndex(["a"]).spans([]) == KeywordIndex([]).spans(pieces) == []
 
 
 def chirp(seconds: float, seed: int) -> Waveform:
@@ -137,7 +137,7 @@ def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def occurrences(text: str, keyword: str) -> int:
-    return len(keyword_spans([text], [keyword]))
+    return len(KeywordIndex([keyword]).spans([text]))
 
 
 def test_a_keyword_that_is_never_spoken_changes_nothing(recognizer: Any) -> None:

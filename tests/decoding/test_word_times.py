@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from collections.abc import Sequence
@@ -15,11 +16,10 @@ from redline.decoding.word_times import (
     LazyWordTimes,
     fold_case,
     scored_word_times,
-    share,
     spell,
     timing_notices,
 )
-from redline.types import Word
+from redline.types import Word, share
 
 ROWS = 128
 
@@ -48,6 +48,20 @@ def test_words_are_found_where_they_are_said() -> None:
     assert [(word.start, word.end) for word in words] == [(0.06, 0.16), (0.24, 0.34), (0.42, 0.52)]
 
 
+def test_words_that_follow_each_other_begin_before_their_first_letter_is_told() -> None:
+    """In heads of 25 frames a second; behind a pause, and at the start, they begin with it."""
+    labels = [ord("s"), ord("o"), SPACE, 0, ord("i"), ord("t"), 0, 0, SPACE, 0, 0, ord("i"), ord("s")]
+    logits = torch.full((len(labels), ROWS), -8.0)
+    logits[range(len(labels)), labels] = 8.0
+    lengths = torch.tensor([len(logits)])
+    (fine,), (coarse,) = (word_times(["so it is"], logits[None], lengths, frame_s) for frame_s in (0.02, 0.04))
+    leads = [round(2 * a.start - b.start, 3) for a, b in zip(fine, coarse, strict=True)]
+    gaps = [round((b.start - a.end) / 0.02) for a, b in itertools.pairwise(fine)]
+    assert gaps[0] <= 2 < gaps[1] and leads == [0.0, 0.04, 0.0]
+    assert [round(2 * a.end - b.end, 3) for a, b in zip(fine, coarse, strict=True)] == [0.0, 0.0, 0.0]
+    assert all(a.end <= b.start for a, b in itertools.pairwise(coarse))
+
+
 def test_the_case_of_the_text_does_not_matter() -> None:
     logits = says("so it is")
     lengths = torch.tensor([len(logits)])
@@ -68,8 +82,39 @@ def test_every_word_with_a_time_of_its_own_has_a_confidence_and_what_is_not_hear
     logits = says("so it is")
     (words,) = word_times(["so at is 東"], logits[None], torch.tensor([len(logits)]), 0.02)
     confidences = [word.confidence for word in words]
-    assert confidences[0] == confidences[2] == 1.0 and confidences[3] is None
+    assert confidences[0] == confidences[2] == 1.0
     assert confidences[1] == pytest.approx(0.5, abs=0.01), "one of two letters is what was heard"
+    assert confidences[3] is not None and confidences[3] < 0.1, "nothing is heard where the last one would be"
+
+
+def test_digits_are_as_certain_as_the_letters_that_are_heard_there() -> None:
+    sure = says("have twenty cats")
+    unsure = sure.clone()
+    unsure[20:44] *= 0.2  # the letters of "twenty"
+    lengths = torch.tensor([len(sure)])
+    (clear,), (murmured,) = (word_times(["have 20 cats"], logits[None], lengths, 0.02) for logits in (sure, unsure))
+    assert clear[1].confidence == 1.0
+    assert murmured[1].confidence is not None and murmured[1].confidence < 0.5 and murmured[0].confidence == 1.0
+
+
+@pytest.mark.parametrize("text", ["- so at is", "so at - is", "so at is ...", "— so … at ! is -"])
+def test_a_mark_that_stands_alone_is_as_certain_as_the_less_certain_word_beside_it(text: str) -> None:
+    logits = says("so it is")
+    (words,) = word_times([text], logits[None], torch.tensor([len(logits)]), 0.02)
+    assert [word.text for word in words] == text.split()
+    known = [word.confidence for word in words]
+    at = text.split().index("at")
+    for place, (word, confidence) in enumerate(zip(words, known, strict=True)):
+        if not word.text.isalpha():
+            assert confidence == (known[at] if abs(place - at) == 1 else 1.0)
+
+
+def test_words_that_cannot_be_aligned_have_times_and_no_confidence_in_them() -> None:
+    logits = says("so")
+    for text in ("far more words than there are frames in this clip of one word", "...", "- -"):
+        (words,) = word_times([text], logits[None], torch.tensor([len(logits)]), 0.02)
+        assert [word.text for word in words] == text.split() and {word.confidence for word in words} == {0.0}
+        assert words[0].start == 0.0 and words[-1].end == pytest.approx(len(logits) * 0.02)
 
 
 def test_alone_equals_in_a_batch() -> None:

@@ -204,7 +204,7 @@ def test_options_that_lack_their_data_are_told(command: Command, tmp_path: Path)
     plain = str(write_manifest(tmp_path / "plain.jsonl", rows))
     done = command("--data", plain, "--model", "plus", "--speakers")
     assert done.exit_code == 0
-    assert "warning: no row has turns, so what --speakers asks for is not scored" in done.stderr
+    assert "warning: no row has turns, so speakers are not scored" in done.stderr
     done = command("--data", plain, "--model", "plus", "--keywords")
     assert done.exit_code == 2 and "no row has keywords" in done.stderr
 

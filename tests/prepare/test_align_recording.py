@@ -68,10 +68,12 @@ def test_speech_that_the_text_does_not_have_is_told(model: Transcriber) -> None:
     assert "can do" in told.message and not notices(transcript, "not-said")
 
 
-def test_a_number_in_digits_stands_between_its_neighbours_and_is_not_judged(model: Transcriber) -> None:
+def test_a_number_in_digits_stands_between_its_neighbours_and_is_as_certain_as_they_are(model: Transcriber) -> None:
     transcript = aligned(model, TEXT.replace("fellow", "4"))
-    number = next(word for word in transcript.words if word.text == "4")
-    assert number.confidence is None and 1.1 < number.start < number.end < 1.8
+    at = next(at for at, word in enumerate(transcript.words) if word.text == "4")
+    before, number, after = transcript.words[at - 1 : at + 2]
+    assert before.confidence is not None and after.confidence is not None
+    assert number.confidence == min(before.confidence, after.confidence) and 1.1 < number.start < number.end < 1.8
     assert not transcript.warnings
 
 

@@ -91,7 +91,7 @@ def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
     ("name", "task", "message"),
     [
         ("nar", Task(speakers=True), "cannot tell speakers apart; granite_speech_plus models can"),
-        ("nar", Task(keywords=("a",) * 101), "allowed are 100"),
+        ("nar", Task(keywords=("a",) * 20_001), "allowed are 20000"),
         ("nar", Task(prompt="a"), "cannot follow a prompt"),
         ("nar", Task(prefix="a"), "cannot go on from a prefix"),
         ("nar", Task("translate", "en", "de"), "granite_speech models can, such as"),
@@ -214,6 +214,15 @@ def test_time_tags_become_words(plus: ArRecognizer, monkeypatch: pytest.MonkeyPa
     assert "end time" in asked[0] or "imestam" in asked[0]
     assert hypothesis.text == "so it"
     assert [(word.start, word.end, word.text) for word in hypothesis.words] == [(0.2, 0.6, "so"), (0.6, 0.9, "it")]
+    assert all(word.confidence is not None and 0 <= word.confidence <= 1 for word in hypothesis.words)
+
+
+def test_words_without_time_tags_are_aligned(plus: ArRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, "so it")
+    (hypothesis,) = recognize_clips(plus, [CLIPS[2]], Task(words=True))
+    assert [word.text for word in hypothesis.words] == ["so", "it"] and hypothesis.text == "so it"
+    times = [time for word in hypothesis.words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[-1] > 0 and all(word.confidence is not None for word in hypothesis.words)
 
 
 @pytest.mark.parametrize("name", ["granite_speech", "nar"])

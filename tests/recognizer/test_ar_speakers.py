@@ -11,10 +11,9 @@ from torch import Tensor
 
 from redline import load_model
 from redline.decoding.speculative import SpeculativeOptions
-from redline.decoding.word_times import share
 from redline.errors import UnsupportedTaskError
 from redline.recognizer import ArRecognizer
-from redline.types import SAMPLE_RATE, Request, Task, Waveform, Word
+from redline.types import SAMPLE_RATE, Request, Task, Waveform, Word, share
 from tests.builders import recognize_clips
 from tests.recognizer.ar_models import hears, recognizer_of, two_sounds
 

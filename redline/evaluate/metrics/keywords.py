@@ -11,6 +11,7 @@ from typing import Any
 
 from redline.evaluate.metrics.alignment import Errors, compare_errors
 from redline.evaluate.result import Result
+from redline.keywords import Keyword
 from redline.normalize import normalised
 
 KEYWORD_COUNTS = ("hits", "misses", "false_alarms", "distractors", "distractors_heard")
@@ -54,7 +55,12 @@ def count_keywords(results: Sequence[Result]) -> list[KeywordCounts]:
 
 
 def _normalised(keywords: Iterable[str], language: str) -> set[str]:
-    return {words for keyword in keywords if (words := normalised(keyword, language))}
+    return {words for keyword in keywords if (words := normalised_keyword(keyword, language))}
+
+
+def normalised_keyword(keyword: str, language: str) -> str:
+    """The phrase of a keyword, as texts are compared."""
+    return normalised(Keyword.parse(keyword).phrase, language)
 
 
 def longest_keyword(keywords: Iterable[str]) -> int:

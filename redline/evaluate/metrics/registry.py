@@ -16,6 +16,7 @@ from redline.evaluate.metrics.keywords import describe_keywords, score_keywords
 from redline.evaluate.metrics.language_id import describe_language_id, score_language_id
 from redline.evaluate.metrics.punctuation import describe_punctuation, score_punctuation
 from redline.evaluate.metrics.tags import describe_tags, score_tags
+from redline.evaluate.metrics.word_confidence import describe_word_confidence, score_word_confidence
 from redline.evaluate.metrics.word_times import describe_word_times, score_word_times
 from redline.evaluate.result import SYNTHETIC, Result
 
@@ -33,6 +34,7 @@ class Metric:
 METRICS = (
     Metric("cpWER", "speakers", score_cpwer, describe_cpwer),
     Metric("word times", "word_times", score_word_times, describe_word_times),
+    Metric("word confidence", "word_confidence", score_word_confidence, describe_word_confidence),
     Metric("tags", "tags", score_tags, describe_tags),
     Metric("keywords", "keywords", score_keywords, describe_keywords),
     Metric("written form", "written", score_punctuation, describe_punctuation),
