@@ -5,9 +5,9 @@ scripts/seams.py manifest.jsonl --split dev                 # 20 times, 0 to 3 s
 scripts/seams.py manifest.jsonl --split dev --source librispeech-dev-clean-20spk --model tiny-plus --seconds 300
 
 The utterances of a manifest are joined to one recording. Where a seam is in one transcript, most of the others have
-none: a word is lost at a seam if it is missing within two words of it and most of the others have it, and added if it is
-there and most of the others do not; doubled is an added word that stands beside its like. The same is counted
-halfway between seams: there the model changes its mind, for the sound begins elsewhere. The last line is JSON.
+none: a word is lost at a seam if it is missing within two words of it and most of the others have it, and added if it
+is there and most of the others do not have it; doubled is an added word that stands beside its like. The same is
+counted halfway between seams: there the model changes its mind, for the sound begins elsewhere. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,60 +17,26 @@ import itertools
 import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from redline.audio import load
-from redline.evaluate.metrics.alignment import align_words
+from redline.evaluate.seams import NEAR_SEAM, SegmentErrors, join_utterances, segment_errors
 from redline.load import load_model
-from redline.manifest import Utterance, read_manifest
+from redline.manifest import read_manifest
 from redline.normalize import normalised
 from redline.transcriber import Transcriber
 from redline.types import SAMPLE_RATE, Transcript, Waveform
 
-NEAR = 2
-"""Words on each side of a seam that count as at it."""
 
-
-@dataclass(frozen=True)
-class Run:
-    """One transcript against the reference: which of its N words are there, what was added in front of each and behind
-    the last, before which of them it has seams, its errors, and what it has in place of each word."""
-
-    heard: list[bool]
-    added: list[list[str]]
-    seams: list[int]
-    errors: int
-    recognized: list[str]
-
-
-def compare(reference: str, segments: list[str]) -> Run:
-    """The segments of a transcript, both texts normalised, against the reference."""
-    ends = np.cumsum([len(segment.split()) for segment in segments]).tolist()[:-1]
-    heard, added, places, words, errors = list[bool](), [list[str]()], [0], 0, 0
-    recognized: list[str] = []
-    for pair in align_words(reference, " ".join(segments)):
-        errors += pair.kind != "equal"
-        if pair.reference:
-            heard.append(bool(pair.hypothesis))
-            recognized.append(pair.hypothesis)
-            added.append([])
-        else:
-            added[-1].append(pair.hypothesis)
-        if pair.hypothesis:
-            words += 1
-            places.append(len(heard))
-    return Run(heard, added, [places[end] for end in ends if end <= words], errors, recognized)
-
-
-def count_at(place: int, run: Run, others: list[Run]) -> tuple[int, int, int]:
+def count_at(place: int, run: SegmentErrors, others: list[SegmentErrors]) -> tuple[int, int, int]:
     """Words lost, added and doubled at one place of the reference, against what most of the others have."""
     lost = added = doubled = 0
-    for word in range(max(0, place - NEAR), min(len(run.heard), place + NEAR)):
+    words, gaps = run.near(place)
+    for word in words:
         lost += not run.heard[word] and sum(other.heard[word] for other in others) > len(others) / 2
-    for gap in range(max(0, place - NEAR), min(len(run.added), place + NEAR + 1)):
+    for gap in gaps:
         usual = int(np.median([len(other.added[gap]) for other in others]))
         more = run.added[gap][: max(0, len(run.added[gap]) - usual)]
         added += len(more)
@@ -79,46 +45,33 @@ def count_at(place: int, run: Run, others: list[Run]) -> tuple[int, int, int]:
     return lost, added, doubled
 
 
-def joined(rows: list[Utterance], pause_s: float, seconds: float) -> tuple[Waveform, str]:
-    """Utterances with pauses between them, and their normalised text."""
-    parts, texts, length = list[np.ndarray](), list[str](), 0.0
-    for row in rows:
-        if length >= seconds:
-            break
-        samples = load(row.audio).samples
-        parts += [samples, np.zeros(round(pause_s * SAMPLE_RATE), dtype=np.float32)]
-        texts.append(row.text)
-        length += len(samples) / SAMPLE_RATE + pause_s
-    return Waveform(np.concatenate(parts), "joined"), normalised(" ".join(texts), rows[0].language or "en")
-
-
 def measure(
     model: Transcriber, wave: Waveform, reference: str, language: str, silences_s: list[float]
 ) -> dict[str, object]:
     """Transcribe with each silence in front, and count."""
-    runs, started = list[Run](), time.perf_counter()
+    runs, started = list[SegmentErrors](), time.perf_counter()
     for silence_s in silences_s:
         padded = np.concatenate((np.zeros(round(silence_s * SAMPLE_RATE), dtype=np.float32), wave.samples))
         transcript: Transcript = model.transcribe(Waveform(padded, "joined"), language=language)
         segments = [normalised(segment.text, language) for segment in transcript.segments]
-        runs.append(compare(reference, segments))
+        runs.append(segment_errors(reference, segments))
         wer = runs[-1].errors / len(runs[-1].heard)
         print(f"{silence_s:5.2f} s: WER {100 * wer:.2f} %, {len(segments)} windows", file=sys.stderr, flush=True)
     at_seams, between, seams, halfways = np.zeros(3, int), np.zeros(3, int), 0, 0
     for run in runs:
         borders = [0, *run.seams, len(run.heard)]
         for place in run.seams:
-            others = [each for each in runs if all(abs(seam - place) > 2 * NEAR for seam in each.seams)]
-            if (
-                len(others) >= len(runs) / 3
-            ):  # else it is a pause at which nearly all are cut, and nothing to compare with
+            others = [each for each in runs if all(abs(seam - place) > 2 * NEAR_SEAM for seam in each.seams)]
+            if len(others) >= len(runs) / 3:  # else nearly all are cut there
                 at_seams, seams = at_seams + count_at(place, run, others), seams + 1
         for left, right in itertools.pairwise(borders):
             place = (left + right) // 2
             others = [
-                each for each in runs if each is not run and all(abs(seam - place) > 2 * NEAR for seam in each.seams)
+                each
+                for each in runs
+                if each is not run and all(abs(seam - place) > 2 * NEAR_SEAM for seam in each.seams)
             ]
-            if right - left > 4 * NEAR and len(others) >= len(runs) / 3:
+            if right - left > 4 * NEAR_SEAM and len(others) >= len(runs) / 3:
                 between, halfways = between + count_at(place, run, others), halfways + 1
     rates = [100 * run.errors / len(run.heard) for run in runs]
     names = ("lost", "added", "doubled")
@@ -152,9 +105,10 @@ def main() -> int:
     options = parser.parse_args()
     rows = read_manifest(options.manifest, split=options.split, language=options.language)
     rows = [row for row in rows if options.source in (None, row.source)]
-    wave, reference = joined(rows, options.pause, options.seconds)
+    longest_s = options.seconds
+    long, *_ = join_utterances(rows, lambda row: load(row.audio), longest_s=longest_s, pause_s=options.pause)
     silences_s = np.linspace(0.0, options.longest, options.times).tolist()
-    result = measure(load_model(options.model), wave, reference, options.language, silences_s)
+    result = measure(load_model(options.model), long.wave, long.reference, options.language, silences_s)
     print(json.dumps(result))
     return 0
 

@@ -17,7 +17,7 @@ from redline.errors import packages_of
 if TYPE_CHECKING:
     from redline.longform.observed import Chunk, Chunking
 
-LEVELS = " ▁▂▃▄▅▆▇█"
+BARS = " ▁▂▃▄▅▆▇█"
 ROW_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """Seconds of sound that a row may have."""
 MOST_ROWS = 12
@@ -100,7 +100,7 @@ def drawn(chunking: Chunking, width: int) -> list[str]:
                 break
             part = levels[int(start / frame_s) : max(int(start / frame_s) + 1, int(end / frame_s))]
             share = (float(part.max(initial=FLOOR_DB)) - FLOOR_DB) / -FLOOR_DB
-            level += LEVELS[min(len(LEVELS) - 1, max(0, round(share * (len(LEVELS) - 1))))]
+            level += BARS[min(len(BARS) - 1, max(0, round(share * (len(BARS) - 1))))]
             speech += "━" if any(first < end and start < last for first, last in chunking.speech) else " "
             windows += _window_mark(chunking.chunks, start, end)
         for chunk in chunking.chunks:  # numbers, where there is room behind the border

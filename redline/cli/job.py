@@ -216,7 +216,7 @@ class Job:
         if segments:
             self._streamed += len(segments)
             part = formats.rename_speakers(Transcript("", tuple(segments)), self.outputs.speaker_names)
-            self.printer.print(part, recording.input.label, recording.name)
+            self.printer.print(part, recording.input.label, recording.name, "txt")
 
     def _fail(self, message: str, recording: PlannedRecording | None = None) -> None:
         self.failed += 1

@@ -21,6 +21,7 @@ VERBS = {
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",
     "evaluate": "redline.cli.evaluate:evaluate",
+    "sweep": "redline.cli.sweep:sweep",
     "bench": "redline.cli.bench:bench",
     "prepare": "redline.cli.prepare:prepare",
     "check": "redline.cli.check:check",

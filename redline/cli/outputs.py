@@ -141,9 +141,9 @@ class Printer:
     def title(self, label: str, *, first: bool) -> None:
         self._out.print(("" if first else "\n") + console.one_line(f"==> {label} <=="))
 
-    def print(self, transcript: Transcript, label: str, name: str) -> None:
-        """The transcript in the first format, or its tracked changes where they are wanted."""
-        format = self._outputs.formats[0]
+    def print(self, transcript: Transcript, label: str, name: str, format: str | None = None) -> None:
+        """The transcript in a format, by default the first, or its tracked changes where they are wanted."""
+        format = format or self._outputs.formats[0]
         show_edits = self._outputs.show_edits
         if not show_edits or (self._outputs.folder is None and format != "txt"):
             text = self._outputs.render(transcript, name, format)

@@ -77,10 +77,10 @@ def kill_again_and_again(folder: Path, kills: int, pause_s: float, seed: int = 0
     draw, killed = random.Random(seed), 0
     for _ in range(kills):
         with start(folder, "killed", pause_s) as process:
-            begun, journal = time.monotonic(), folder / "killed" / JOURNAL
-            size = journal.stat().st_size if journal.exists() else 0
-            while process.poll() is None and time.monotonic() - begun < 60:  # until the work has begun
-                if journal.exists() and journal.stat().st_size not in (0, size):
+            begun, heard = time.monotonic(), folder / "heard"
+            size = heard.stat().st_size if heard.exists() else 0
+            while process.poll() is None and time.monotonic() - begun < 120:  # until the work has begun
+                if heard.exists() and heard.stat().st_size != size:
                     break
                 time.sleep(0.01)
             time.sleep(draw.uniform(0.0, 12 * pause_s))
