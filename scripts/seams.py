@@ -7,7 +7,8 @@ scripts/seams.py manifest.jsonl --split dev --source librispeech-dev-clean-20spk
 The utterances of a manifest are joined to one recording. Where a seam is in one transcript, most of the others have
 none: a word is lost at a seam if it is missing within two words of it and most of the others have it, and added if it
 is there and most of the others do not have it; doubled is an added word that stands beside its like. The same is
-counted halfway between seams: there the model changes its mind, for the sound begins elsewhere. The last line is JSON.
+counted halfway between seams: there the model changes its mind, for the sound begins elsewhere. Words that are missing
+whatever the others have are counted at all seams. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -58,9 +59,11 @@ def measure(
         wer = runs[-1].errors / len(runs[-1].heard)
         print(f"{silence_s:5.2f} s: WER {100 * wer:.2f} %, {len(segments)} windows", file=sys.stderr, flush=True)
     at_seams, between, seams, halfways = np.zeros(3, int), np.zeros(3, int), 0, 0
+    missing = [0, 0]  # words of the reference at all seams, and halfway between them, whatever the others have
     for run in runs:
         borders = [0, *run.seams, len(run.heard)]
         for place in run.seams:
+            missing[0] += sum(not run.heard[word] for word in run.near(place)[0])
             others = [each for each in runs if all(abs(seam - place) > 2 * NEAR_SEAM for seam in each.seams)]
             if len(others) >= len(runs) / 3:  # else nearly all are cut there
                 at_seams, seams = at_seams + count_at(place, run, others), seams + 1
@@ -73,6 +76,7 @@ def measure(
             ]
             if right - left > 4 * NEAR_SEAM and len(others) >= len(runs) / 3:
                 between, halfways = between + count_at(place, run, others), halfways + 1
+                missing[1] += sum(not run.heard[word] for word in run.near(place)[0])
     rates = [100 * run.errors / len(run.heard) for run in runs]
     names = ("lost", "added", "doubled")
     return {
@@ -84,7 +88,9 @@ def measure(
         "all_seams": sum(len(run.seams) for run in runs),
         "seams": seams,
         **{f"{name}_at_seams": int(count) for name, count in zip(names, at_seams, strict=True)},
+        "missing_at_all_seams": missing[0],
         "halfway": halfways,
+        "missing_halfway": missing[1],
         **{f"{name}_halfway": int(count) for name, count in zip(names, between, strict=True)},
         "seconds": round(time.perf_counter() - started, 1),
     }

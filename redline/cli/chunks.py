@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BARS = " ▁▂▃▄▅▆▇█"
 ROW_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """Seconds of sound that a row may have."""
-MOST_ROWS = 12
+MOST_ROWS = 8
 FLOOR_DB = -54.0
 """Sound below this level is drawn as none."""
 
