@@ -18,6 +18,7 @@ from redline.audio.check import checked_waveform
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
 from redline.errors import RedlineError
+from redline.longform.resumed import AnswerStore, ResumedSession
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
@@ -28,6 +29,8 @@ Sources = list[Any] | tuple[Any, ...]
 OnError = Literal["raise", "warn"]
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds known so far."""
+OnSegment = Callable[[Segment], None]
+"""Gets each segment as soon as it is ready."""
 
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
@@ -62,6 +65,10 @@ class TranscribeOptions(TypedDict, total=False):
     """Inverse text normalisation: spelled numbers become digits."""
     audio_options: AudioOptions
     progress: Progress | None
+    on_segment: OnSegment | None
+    """Gets the segments of the recordings one after the other, in time order, before each one's transcript."""
+    answers: Callable[[Any], AnswerStore | None] | None
+    """Gives for a source the store in which answers to its windows are kept: what is there is not recognized again."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -148,7 +155,8 @@ class Transcriber:
         if isinstance(sources, str | Path | bytes | np.ndarray | Mapping | Waveform) or hasattr(sources, "read"):
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
         task = self._task(options)
-        return self.run((self._recording(source, task, options) for source in sources), options.get("progress"))
+        recordings = (self._recording(source, task, options) for source in sources)
+        return self.run(recordings, options.get("progress"), options.get("on_segment"))
 
     @checked(TranscribeOptions)
     def stream(self, source: RecordingSource, **options: Unpack[TranscribeOptions]) -> Iterator[Segment]:
@@ -169,25 +177,50 @@ class Transcriber:
         return segments()
 
     def run(
-        self, recordings: Iterable[Recording], progress: Progress | None = None
+        self,
+        recordings: Iterable[Recording],
+        progress: Progress | None = None,
+        on_segment: OnSegment | None = None,
     ) -> Generator[Transcript | RedlineError]:
         """`transcribe_each` of recordings that each have a session, and so a task, of their own."""
-        flight = Flight(recordings, self._scheduler(), ahead_s=_AHEAD_S, most_ahead_s=_AHEAD_S)
+        ahead_s, most_ahead_s = (_AHEAD_S, _AHEAD_S) if on_segment is None else (0.0, _AHEAD_STREAM_S)
+        flight = Flight(recordings, self._scheduler(), ahead_s=ahead_s, most_ahead_s=most_ahead_s)
+
+        def tell(recording: Recording) -> None:
+            if on_segment is not None:
+                for segment in recording.segments():
+                    on_segment(segment)
+
         try:
             for _ in flight.ticks(progress):
                 for recording in flight.take_finished():
+                    tell(recording)
                     if (result := recording.result()) is not None:
                         yield result
+                if flight.recordings:
+                    tell(flight.recordings[0])
         except KeyboardInterrupt:
             raise Interrupted([recording.result() for recording in flight.recordings]) from None
         finally:
             flight.close()
 
-    def session(self, task: Task, *, vad: bool = True, options: SessionOptions | None = None) -> Session:
-        """A session for one recording; raises `UnsupportedTaskError` for what the model cannot do."""
+    def session(
+        self,
+        task: Task,
+        *,
+        vad: bool = True,
+        options: SessionOptions | None = None,
+        answers: AnswerStore | None = None,
+    ) -> Session:
+        """A session for one recording, which goes on from the `answers` that are kept, where there are any.
+
+        Raises `UnsupportedTaskError` for what the model cannot do.
+        """
         options = options or self.options
-        options = options if vad else replace(options, vad=None)
-        return Session(self.recognizer.limits(task), task, options, model=self.name)
+        options, limits = options if vad else replace(options, vad=None), self.recognizer.limits(task)
+        if answers is None:
+            return Session(limits, task, options, model=self.name)
+        return ResumedSession(limits, task, options, model=self.name, answers=answers)
 
     def _scheduler(self) -> Scheduler:
         return Scheduler(self.recognizer, self.batch)
@@ -219,7 +252,13 @@ class Transcriber:
             audio_options = options.get("audio_options", AudioOptions())
             return audio.open_blocks(source, sample_rate=options.get("sample_rate"), options=audio_options)
 
-        session = self.session(task, vad=options.get("vad", True), options=options.get("session_options"))
+        store = options.get("answers")
+        session = self.session(
+            task,
+            vad=options.get("vad", True),
+            options=options.get("session_options"),
+            answers=None if store is None else store(source),
+        )
         return Recording(opened, session, digits=options.get("digits", False))
 
 

@@ -97,7 +97,7 @@ def several_tracks(container: InputContainer, stream: AudioStream) -> Notice:
     """That there are more tracks than the one that is read, and which."""
     tracks = container.streams.audio
     number = next(number for number, track in enumerate(tracks) if track.index == stream.index)
-    choice = f"track {number} was read, choose another with the option track"
+    choice = f"track {number} was read, choose another with track= (--track)"
     return Notice("several_streams", f"there are {_listed(tracks)}; {choice}")
 
 

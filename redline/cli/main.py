@@ -16,10 +16,12 @@ from redline.errors import RedlineError
 
 VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",
+    "chunks": "redline.cli.chunks:chunks",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",
     "evaluate": "redline.cli.evaluate:evaluate",
+    "sweep": "redline.cli.sweep:sweep",
     "bench": "redline.cli.bench:bench",
     "prepare": "redline.cli.prepare:prepare",
     "check": "redline.cli.check:check",

@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,37 +64,52 @@ class Outputs:
             raise RedlineError(f"--output-dir: {files.describe_os_error(error)}") from error
         files.sweep(self.folder)
 
-    def names(self, stems: Sequence[str]) -> list[str]:
-        """The names of the files without their suffixes, each once."""
+    def names(self, stems: Sequence[str], kept: Sequence[str | None] = (), taken: Iterable[str] = ()) -> list[str]:
+        """The names of the files without their suffixes, each once: those that are `kept`, others than are `taken`."""
         longest = files.NAME_BYTES if self.folder is None else files.longest_name(self.folder)
-        return output_names(stems, longest - max(map(len, self.formats)) - 1)
+        kept = kept or [None] * len(stems)
+        new = [stem for stem, name in zip(stems, kept, strict=True) if name is None]
+        made = iter(output_names(new, longest - max(map(len, self.formats)) - 1, taken))
+        return [next(made) if name is None else name for name in kept]
 
     def paths(self, name: str) -> list[Path]:
         return [] if self.folder is None else [self.folder / f"{name}.{format}" for format in self.formats]
 
-    def write(self, path: Path, transcript: Transcript, name: str, *, partial: bool) -> Path:
-        """Write one file; a partial transcript gets a name of its own that is free."""
+    def data(self, path: Path, transcript: Transcript, name: str) -> bytes:
+        """What is in a file of a transcript."""
         rendered = self.render(transcript, name, path.suffix[1:])
-        data = rendered if isinstance(rendered, bytes) else files.encoded(rendered)
-        if not partial:
-            return files.write_bytes(path, data, replace=self.overwrite)
-        for number in itertools.count(1):
-            end = f"{'' if number == 1 else f'.{number}'}{path.suffix}.partial"
-            free = path.with_name(shortened(path.stem, files.longest_name(path.parent) - len(end)) + end)
-            if not os.path.lexists(free):
-                break
+        return rendered if isinstance(rendered, bytes) else files.encoded(rendered)
+
+    def write_partial(self, path: Path, data: bytes) -> Path:
+        """Write a partial transcript under a name of its own that is free."""
+        free = next(partial for partial in partial_names(path) if not os.path.lexists(partial))
         return files.write_bytes(free, data, replace=False)
+
+    def remove_partials(self, path: Path) -> None:
+        """A finished file is there: the partial ones of interrupted runs say nothing more."""
+        with suppress(OSError):  # the first that is not there
+            for partial in partial_names(path):
+                if not partial.name.startswith(path.name):  # a shortened name may be another recording's
+                    break
+                partial.unlink()
 
     def render(self, transcript: Transcript, name: str, format: str) -> str | bytes:
         style, edits = self.subtitles if formats.TRANSCRIPT_FORMATS[format].subtitles else None, self.show_edits
         return formats.render_transcript(transcript, format, name, all_edits=edits, show_edits=edits, subtitles=style)
 
 
-def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES) -> list[str]:
+def partial_names(path: Path) -> Iterator[Path]:
+    """NAME.FORMAT.partial, NAME.FORMAT.2.partial and so on, which no finished file can have."""
+    for number in itertools.count(1):
+        end = f"{path.suffix}{'' if number == 1 else f'.{number}'}.partial"
+        yield path.with_name(shortened(path.stem, files.longest_name(path.parent) - len(end)) + end)
+
+
+def output_names(stems: Sequence[str], max_bytes: int = files.NAME_BYTES, taken: Iterable[str] = ()) -> list[str]:
     """One name of at most `max_bytes` for each stem, all different also where case does not count: a, a-2, a-3."""
     stems = [shortened(stem, max_bytes) for stem in stems]
-    used = {stem.casefold() for stem in stems}
-    seen: set[str] = set()
+    seen = {name.casefold() for name in taken}
+    used = {stem.casefold() for stem in stems} | seen
     names = []
     for stem in stems:
         name = stem
@@ -125,9 +141,9 @@ class Printer:
     def title(self, label: str, *, first: bool) -> None:
         self._out.print(("" if first else "\n") + console.one_line(f"==> {label} <=="))
 
-    def print(self, transcript: Transcript, label: str, name: str) -> None:
-        """The transcript in the first format, or its tracked changes where they are wanted."""
-        format = self._outputs.formats[0]
+    def print(self, transcript: Transcript, label: str, name: str, format: str | None = None) -> None:
+        """The transcript in a format, by default the first, or its tracked changes where they are wanted."""
+        format = format or self._outputs.formats[0]
         show_edits = self._outputs.show_edits
         if not show_edits or (self._outputs.folder is None and format != "txt"):
             text = self._outputs.render(transcript, name, format)

@@ -21,4 +21,7 @@ VadThreshold = Annotated[
     float | None, typer.Option("--vad-threshold", help="Probability from which a sound is speech (0.5).")
 ]
 MinSilence = Annotated[float | None, typer.Option("--min-silence", help="Seconds of a pause that ends speech (0.35).")]
+LongestWindow = Annotated[
+    float | None, typer.Option("--window", help="Longest window in seconds; default: what the model takes.")
+]
 Pad = Annotated[float | None, typer.Option("--pad", help="Seconds that are kept on both sides of speech (0.4).")]

@@ -68,6 +68,12 @@ def clock(seconds: float, tenths: bool = False) -> str:
     return f"{text}.{tenth}" if tenths else text
 
 
+def hours(seconds: float) -> str:
+    """A length of time with its hours: 0:00:07, or 112:30:00."""
+    minutes, whole = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{whole:02}"
+
+
 def length(seconds: float) -> str:
     """A length of time: 7.3 s, or 12:05."""
     return f"{seconds:.1f} s" if round(seconds, 1) < 60 else clock(seconds)

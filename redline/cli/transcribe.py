@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -19,6 +19,7 @@ from redline.cli.recording_options import (
     AudioParts,
     AudioTrack,
     Channel,
+    LongestWindow,
     MinSilence,
     OutputDir,
     Overwrite,
@@ -57,7 +58,8 @@ from redline.formats import TRANSCRIPT_FORMATS
 from redline.types import TaskName, listed
 
 if TYPE_CHECKING:
-    from redline.longform.session import SessionOptions
+    from redline.cli.inputs import Input
+    from redline.cli.resuming import Resuming
 
 ALL_DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2
 _DRAFTS = ("own", "exact", "fast", "trust", "none")
@@ -65,6 +67,8 @@ _FORMAT_HELP = f"""{", ".join(TRANSCRIPT_FORMATS)}, several with commas, or all 
 for (rttm with --speakers). Default: txt, or ctm with --word-timestamps."""
 _DRAFTS_HELP = """Speculative decoding: the CTC draft is verified (exact, fast), is the text (trust), or is not written
 (none). own: as suits the model."""
+_RESUME_HELP = """Go on where a run ended, however it did: what is done and has not changed is skipped, inside long
+recordings too."""
 _EDITS_HELP = "Print the draft as tracked changes instead of the text; in docx and md, too; in json, every edit."
 
 
@@ -77,6 +81,8 @@ def transcribe(
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
+    resume: Annotated[bool, typer.Option("--resume", help=_RESUME_HELP)] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text while it runs, segment by segment.")] = False,
     language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
     task: Annotated[
         str, typer.Option(callback=console.choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
@@ -105,6 +111,7 @@ def transcribe(
     vad_threshold: VadThreshold = None,
     min_silence_s: MinSilence = None,
     pad_s: Pad = None,
+    window_s: LongestWindow = None,
     digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: twenty three is 23.")] = False,
     punctuate: Punctuate = True,
     subtitles: Subtitles = None,
@@ -121,7 +128,7 @@ def transcribe(
     """Transcribe recordings of any length.
 
     Put -- before files whose names begin with a dash. Ctrl-C keeps what is done: finished files, and of one that is not
-    finished NAME.FORMAT.partial.
+    finished NAME.FORMAT.partial. With --resume a run may even be killed, and the same command goes on.
 
     Exit status: 0 when all went well, 1 when some recordings failed, 2 when nothing was produced, 130 when it was
     interrupted.
@@ -145,14 +152,12 @@ def transcribe(
     from redline.cli.inputs import expand
 
     audio_options = AudioOptions(channel, track, parse_parts(parts) if parts else ())
-    detection = {"--vad-threshold": vad_threshold, "--min-silence": min_silence_s, "--pad": pad_s}
-    given = [name for name, value in detection.items() if value is not None]
-    if given and not vad:
-        raise typer.BadParameter("speech is not detected with --no-vad; leave that out", param_hint=" ".join(given))
-    if given:  # what cannot be is refused before anything is made
-        from redline.longform.session import SessionOptions
+    detection = (vad, vad_threshold, min_silence_s, pad_s, window_s)
+    is_detection_given = any(value is not None for value in detection[1:])
+    if is_detection_given:  # what cannot be is refused before anything is made
+        from redline.cli.detection import session_options
 
-        _detecting(SessionOptions(), *detection.values())
+        session_options(None, *detection)
     inputs, problems, left_out = expand(files)
     outputs.check(len(inputs))
     notes = console.Notes()
@@ -162,25 +167,34 @@ def transcribe(
         console.complain(problem)
     if not inputs:
         raise typer.Exit(NOTHING_DONE)
-    job = Job(outputs, notes, quiet)
+    if resume:
+        _check_resumable(outputs, inputs)
+    if stream and formats[0] != "txt" and output_dir is None:
+        raise typer.BadParameter(
+            f"{formats[0]} cannot be streamed; take txt, or add --output-dir", param_hint="--stream"
+        )
+    job = Job(outputs, notes, quiet, stream=stream)
+    own: dict[str, Any] = {
+        "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
+        "speakers": _asks_for_speakers(speakers, formats),
+        "keywords": _keywords(keywords),
+        "audio_options": audio_options,
+    }
     try:
-        with Stopper() as stopper:
+        with Stopper() as stopper, ExitStack() as stack:
             outputs.prepare()
+            if resume and output_dir is not None:
+                job.resuming = _resuming(context, output_dir, formats, own["keywords"], notes)
+                stack.callback(job.resuming.journal.close)
             job.plan(inputs)
             if job.work:
                 isolation.prepare()
-                own = {
-                    "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
-                    "speakers": _asks_for_speakers(speakers, formats),
-                    "keywords": _keywords(keywords),
-                    "audio_options": audio_options,
-                }
                 with start.recognizing_only():  # from here on it takes seconds
                     loaded = redline.load_model(model, **_arguments(redline.load_model, context))
-                if given:
-                    own["session_options"] = _detecting(loaded.options, *detection.values())
+                if is_detection_given:
+                    own["session_options"] = session_options(loaded.options, *detection)
                 job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
-            elif job.skipped and not quiet:
+            elif (job.skipped or resume) and not quiet:
                 job.sum_up(0.0, 0.0)
     except BrokenPipeError:
         raise
@@ -188,6 +202,7 @@ def transcribe(
         raise console.refused(error, SOME_FAILED if job.done else NOTHING_DONE) from error
     except KeyboardInterrupt:
         where = f"; their files are in {output_dir}" if job.done and output_dir is not None else ""
+        where += "; the same command goes on" if resume else ""
         notes.say(f"interrupted; {job.done} of {len(inputs)} recordings are done{where}", "yellow")
         raise typer.Exit(stopper.status) from None
     if not (job.done or job.skipped):
@@ -195,16 +210,51 @@ def transcribe(
     raise typer.Exit(SOME_FAILED if problems or job.failed else ALL_DONE)
 
 
-def _detecting(
-    options: SessionOptions, threshold: float | None, min_silence_s: float | None, pad_s: float | None
-) -> SessionOptions:
-    """How speech is found and cut, with what is given; raises `ConfigError` for what cannot be."""
-    vad, window = options.vad, options.window
-    if vad is not None and threshold is not None:  # speech ends at the same share of it as ever
-        vad = replace(vad, onset=threshold, offset=threshold * vad.offset / vad.onset)
-    if vad is not None and min_silence_s is not None:
-        vad = replace(vad, min_silence_s=min_silence_s)
-    return replace(options, vad=vad, window=window if pad_s is None else replace(window, pad_s=pad_s))
+_NOT_IN_TEXTS = ("files", "output_dir", "overwrite", "skip_existing", "resume", "stream", "quiet", "threads", "debug")
+"""Parameters that change no file."""
+
+
+def _check_resumable(outputs: Outputs, inputs: Sequence[Input]) -> None:
+    """Raise `typer.BadParameter` for what cannot be gone on with."""
+    wrong = None
+    if outputs.folder is None:
+        wrong = "what is done is kept in a folder; add --output-dir"
+    elif outputs.skip_existing:
+        wrong = "what is there is judged by the journal; leave --skip-existing out"
+    elif any(source.path is None for source in inputs):
+        wrong = "standard input cannot be read again; give a file"
+    if wrong:
+        raise typer.BadParameter(wrong, param_hint="--resume")
+
+
+def _resuming(
+    context: typer.Context, folder: Path, formats: Sequence[str], keywords: Sequence[str], notes: console.Notes
+) -> Resuming:
+    """The journal of a folder, opened, and what decides about the files that are to be written."""
+    from redline.cli.journal import Journal, file_hash, settings_of
+    from redline.cli.resuming import Resuming
+
+    journal = Journal(folder)
+    try:
+        with start.recognizing_only():
+            from redline.checkpoints.folder import resolve
+            from redline.load import pick_device
+        given = {name: value for name, value in context.params.items() if name not in _NOT_IN_TEXTS}
+        model, checkpoint = given.pop("model"), resolve(context.params["model"], given["revision"])
+        draft_lm = Path(given["draft_lm"])
+        given |= {
+            "format": list(formats),
+            "keywords": list(keywords),
+            "device": pick_device(given["device"]).type,
+            "draft_lm": file_hash(draft_lm) if draft_lm.is_file() else str(draft_lm),
+        }
+        settings = settings_of(model, checkpoint, {name: value for name, value in given.items() if value is not None})
+        return Resuming(
+            journal, settings, notes, with_timing=any(TRANSCRIPT_FORMATS[name].subtitles for name in formats)
+        )
+    except BaseException:
+        journal.close()
+        raise
 
 
 def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:

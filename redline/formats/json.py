@@ -24,22 +24,25 @@ def parse_transcript_json(text: str) -> Transcript:
 def transcript_from_dict(values: Mapping[str, Any]) -> Transcript:
     """Inverse of `Transcript.to_dict`; raises `DataError` naming the first value that does not fit."""
     try:
-        transcript: Transcript = _value_of(Transcript, values, "transcript")
+        transcript: Transcript = value_of(Transcript, values, "transcript")
     except TypeError as error:
         raise DataError(f"{error}; docs/transcript.schema.json says what is allowed") from error
     return transcript
 
 
-def _value_of(kind: Any, value: Any, place: str) -> Any:
-    """A JSON value as the type of a field: a dataclass, tuple[X, ...], X | None, Literal, str, float or int."""
+def value_of(kind: Any, value: Any, place: str) -> Any:
+    """A JSON value as a type: a dataclass, tuple[X, ...], X | None, Literal, str, float or int.
+
+    Raises `TypeError` naming the first that does not fit, `place` in front of its name.
+    """
     arguments = get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
         hints = _type_hints(kind)
-        return kind(**{key: _value_of(hints.get(key), each, f"{place}.{key}") for key, each in value.items()})
+        return kind(**{key: value_of(hints.get(key), each, f"{place}.{key}") for key, each in value.items()})
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_value_of(arguments[0], each, f"{place}[{at}]") for at, each in enumerate(value))
+        return tuple(value_of(arguments[0], each, f"{place}[{at}]") for at, each in enumerate(value))
     if type(None) in arguments:
-        return None if value is None else _value_of(arguments[0], value, place)
+        return None if value is None else value_of(arguments[0], value, place)
     if type(value) is kind or (kind is float and type(value) is int) or value in arguments:
         return value
     raise TypeError(f"{place} is {value!r:.60}")

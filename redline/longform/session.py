@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from redline.audio.check import checked_waveform
 from redline.errors import RecognitionError, RedlineError
-from redline.longform.detector import SpeechDetector
+from redline.longform.detector import Detection, SpeechDetector
 from redline.longform.stitch import Stitcher, shifted
 from redline.longform.vad import VAD_BLOCK, VAD_FRAME, VadOptions
 from redline.longform.windows import Strength, WindowCutter, WindowOptions
@@ -69,7 +69,8 @@ class Session:
         self.windows: list[Span] = []
         """All windows so far; the `id` of a request is its window's place."""
         self._detector = SpeechDetector(options.vad)
-        self._cutter = WindowCutter(options.window, limits.max_s / (2 if limits.needs_previous else 1))
+        longest_s = limits.max_s / (2 if limits.needs_previous else 1)
+        self._cutter = WindowCutter(options.window, min(longest_s, options.window.max_s or longest_s))
         self._stitcher = Stitcher(model, task)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
         self._fed = self._base = self._needed = 0  # samples: all, before those that are kept, before the next window
@@ -199,10 +200,13 @@ class Session:
         except RecognitionError:
             return None
 
+    def _detect(self, samples: NDArray[np.float32], *, last: bool) -> Detection:
+        return self._detector.push(samples, last=last)
+
     def _push(self, samples: NDArray[np.float32], *, last: bool = False) -> None:
         """A block, or what is left at the end, becomes windows as far as they can be decided."""
         self._samples = np.concatenate((self._samples, samples))
-        detection = self._detector.push(samples, last=last)
+        detection = self._detect(samples, last=last)
         self._notices += detection.notices
         self._strength = np.concatenate((self._strength, detection.strength))
         strength = Strength(self._strength, self._base // VAD_FRAME)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,28 @@ class WindowOptions:
     dev 0.2 s give a WER of 20.6 %, as no detection does, 0.4 s 20.4 %; on Common Voice 64.5 %, 64.7 % and 62.9 %."""
     join_s: float = 0.6
     """A shorter pause does not end a window."""
+    max_s: float | None = None
+    """The longest window; None is as long as the recognizer takes, which is never exceeded."""
 
     def __post_init__(self) -> None:
+        if self.max_s is not None and not 1 <= self.max_s < math.inf:
+            raise ConfigError(f"max_s is {self.max_s:g}; allowed are seconds from 1 on, or None")
         if not (0 <= self.pad_s < math.inf and 0 <= self.join_s < math.inf):
             raise ConfigError(f"pad_s is {self.pad_s:g}, join_s is {self.join_s:g}; allowed are seconds from 0 on")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Why a window ends where it does.
+
+    A `pause` is longer than `join_s`. The `longest` window is full; it was cut at the weakest sample of those that were
+    `searched`. Or it is the `end` of the recording.
+    """
+
+    reason: Literal["pause", "longest", "end"]
+    pause_s: float | None = None
+    """The silence behind the speech, as far as it was known then."""
+    searched: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,8 @@ class WindowCutter:
         self._max = round(max_s * SAMPLE_RATE)
         self._start: int | None = None  # of the speech that no window holds yet, with its padding
         self._end: int | None = None  # of all speech so far, without padding
+        self.cuts: list[Cut] = []
+        """Why each of the windows so far ends."""
 
     def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
         """More speech, and where unknown speech begins at the earliest -> the windows that this decides.
@@ -78,7 +99,8 @@ class WindowCutter:
         windows: list[Span] = []
         for span in speech:
             if self._start is not None and self._end is not None and span.start - self._end > self._join:
-                windows += self._finish((self._end + span.start) // 2, strength)
+                pause = Cut("pause", (span.start - self._end) / SAMPLE_RATE)
+                windows += self._finish((self._end + span.start) // 2, strength, pause)
             if self._start is None:
                 floor = 0 if self._end is None else (self._end + span.start) // 2
                 self._start = max(floor, span.start - self._pad)
@@ -86,19 +108,19 @@ class WindowCutter:
         if self._start is None or self._end is None:
             return windows
         if settled - self._end > max(self._join, 2 * self._pad):
-            return windows + self._finish(settled, strength)
+            return windows + self._finish(settled, strength, Cut("pause", (settled - self._end) / SAMPLE_RATE))
         return windows + self._cut_long(self._end, strength)
 
     def close(self, num_samples: int, strength: Strength) -> list[Span]:
         """The recording ends -> the last windows."""
-        return [] if self._start is None else self._finish(num_samples, strength)
+        return [] if self._start is None else self._finish(num_samples, strength, Cut("end"))
 
     def needed(self, settled: int) -> int:
         """No window that is still to come begins before this sample."""
         return max(0, settled - self._pad) if self._start is None else self._start
 
-    def _finish(self, limit: int, strength: Strength) -> list[Span]:
-        """The windows of speech that has ended; its padding reaches to `limit` at most."""
+    def _finish(self, limit: int, strength: Strength, cut: Cut) -> list[Span]:
+        """The windows of speech that has ended with a `cut`; its padding reaches to `limit` at most."""
         assert self._start is not None and self._end is not None
         end = min(self._end + self._pad, limit)
         windows = self._cut_long(end, strength)
@@ -108,6 +130,7 @@ class WindowCutter:
             share = length / count
             windows.append(self._cut(max(length - (count - 1) * self._max, share / 2), 1.5 * share, strength))
         windows.append(Span(self._start, end))
+        self.cuts.append(cut)
         self._start = None
         return windows
 
@@ -122,6 +145,8 @@ class WindowCutter:
     def _cut(self, earliest: float, latest: float, strength: Strength) -> Span:
         """A window of `earliest` to `latest` samples, and never more than the longest, from the front of the speech."""
         assert self._start is not None
+        searched = Span(round(self._start + earliest), round(self._start + min(latest, self._max)))
         at = strength.weakest(self._start + earliest, self._start + min(latest, self._max))
+        self.cuts.append(Cut("longest", searched=searched))
         window, self._start = Span(self._start, at), at
         return window

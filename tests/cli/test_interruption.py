@@ -58,7 +58,7 @@ def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Pa
     assert notice["end"] == transcript["duration"] == 100.0
     assert str(out / "long.txt.partial") in result.stderr and "of 1:40 are missing" in result.stderr
     run(path, "--output-dir", out, hear=stop_after(2), batch_s=1.0)
-    assert (out / "long.2.txt.partial").read_text() == "window 1\nwindow 2\n", "and never over what is there"
+    assert (out / "long.txt.2.partial").read_text() == "window 1\nwindow 2\n", "and never over what is there"
     assert run(path, hear=stop_after(2), batch_s=1.0).stdout == "window 1\nwindow 2\n", "without a folder it is printed"
 
 

@@ -107,7 +107,9 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
         **{"keywords": ["a", "b"], "prompt": "p", "prefix": "so", "vad": False, "digits": True},
         "audio_options": AudioOptions(channel=1, track=2, parts=((1.0, 2.0),)),
     }
-    assert asking - set(asked) == {"self", "sources", "sample_rate", "progress", "session_options"}
+    assert asking - set(asked) == {
+        *("self", "sources", "sample_rate", "progress", "session_options", "on_segment", "answers"),
+    }
 
 
 def test_a_format_of_words_or_of_turns_asks_for_them(monkeypatch: pytest.MonkeyPatch, run: Run, jfk: Path) -> None:
