@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,9 +12,10 @@ import torch
 from redline import threads as computing
 from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
-from redline.checkpoints.folder import resolve
+from redline.checkpoints.folder import ASSETS, resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.decoding.speculative import SpeculativeOptions
+from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder
 from redline.engine.decoder import Decoders
 from redline.engine.precision import into_precision, pick_dtype, stored
 from redline.engine.scheduler import BatchOptions
@@ -80,6 +82,7 @@ def load_model(
     )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
+    embedding = partial(_load_embedder, folder, place)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)
@@ -115,7 +118,7 @@ def load_model(
         )
         recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine, precision)
         recognizer.decoders = Decoders(recognizer)
-        return Transcriber(recognizer, _OPTIONS, batch)
+        return Transcriber(recognizer, _OPTIONS, batch, embedding)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
     for option, (value, default) in choices.items():
@@ -125,7 +128,7 @@ def load_model(
         drafting = _load_draft(folder, label, place, stored(precision), draft_lm)
         into_precision(precision, drafting.model, drafting.head)
         drafting.engine = encoder_twin(drafting.model, (), engine, precision)
-        return Transcriber(drafting, _OPTIONS, batch)
+        return Transcriber(drafting, _OPTIONS, batch, embedding)
     editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
     into_precision(precision, editor)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
@@ -134,7 +137,13 @@ def load_model(
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate, tau_ctc=tau_ctc)
     editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine, precision)
     editing.networks = editor_twin(editor, engine, precision) or editor
-    return Transcriber(editing, _OPTIONS, batch)
+    return Transcriber(editing, _OPTIONS, batch, embedding)
+
+
+def _load_embedder(folder: Path, device: torch.device) -> SpeakerEmbedder:
+    """The checkpoint's own network for voices, or the bundled one."""
+    own, bundled = folder / SPEAKER_HEAD, ASSETS / "tiny-plus" / SPEAKER_HEAD
+    return load_embedder(own if own.exists() else bundled).to(device).eval()
 
 
 def _load_draft(

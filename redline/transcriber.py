@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,9 +16,12 @@ from typing_extensions import TypedDict, Unpack
 from redline import audio, itn, languages
 from redline.audio import AudioOptions
 from redline.audio.check import checked_waveform
+from redline.diarize.diarizer import Diarizer
+from redline.diarize.embedder import SpeakerEmbedder
+from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
-from redline.errors import RedlineError
+from redline.errors import RedlineError, UnsupportedTaskError
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
@@ -45,8 +49,8 @@ class TranscribeOptions(TypedDict, total=False):
     target_language: str | None
     words: bool
     """Ask when each word is said."""
-    speakers: bool
-    """Ask who speaks (diarization)."""
+    speakers: SpeakerCount
+    """Ask who speaks (diarization): True, a number of speakers such as 3, or a range such as "2-4" or (2, 4)."""
     keywords: str | Sequence[str]
     """Names and terms to expect (contextual biasing): a list, or a text with commas."""
     prompt: str | None
@@ -83,9 +87,14 @@ class Transcriber:
         recognizer: Recognizer,
         options: SessionOptions = SessionOptions(),  # noqa: B008
         batch: BatchOptions = BatchOptions(),  # noqa: B008
+        embedder: Callable[[], SpeakerEmbedder] | None = None,
     ) -> None:
-        """`options` say how recordings are cut, `batch` how much the recognizer gets at once."""
+        """`options` say how recordings are cut, `batch` how much the recognizer gets at once.
+
+        `embedder` loads the network that tells speakers apart where the recognizer does not do so itself.
+        """
         self.recognizer, self.options, self.batch = recognizer, options, batch
+        self.embedder = None if embedder is None else cache(embedder)
 
     @property
     def name(self) -> str:
@@ -182,11 +191,43 @@ class Transcriber:
         finally:
             flight.close()
 
-    def session(self, task: Task, *, vad: bool = True, options: SessionOptions | None = None) -> Session:
-        """A session for one recording; raises `UnsupportedTaskError` for what the model cannot do."""
+    def session(
+        self,
+        task: Task,
+        *,
+        vad: bool = True,
+        options: SessionOptions | None = None,
+        speakers: SpeakerOptions = SpeakerOptions(),  # noqa: B008
+    ) -> Session:
+        """A session for one recording; raises `UnsupportedTaskError` for what the model cannot do.
+
+        `speakers` says who may be heard, where the task asks for that.
+        """
         options = options or self.options
         options = options if vad else replace(options, vad=None)
-        return Session(self.recognizer.limits(task), task, options, model=self.name)
+        asked, is_diarized = self._asked(task, speakers)
+        diarizer = Diarizer(self.embedder(), speakers) if is_diarized and self.embedder else None
+        return Session(self.recognizer.limits(asked), asked, options, model=self.name, diarizer=diarizer)
+
+    def check(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> None:  # noqa: B008
+        """Raises `UnsupportedTaskError` for what the model cannot do."""
+        self.recognizer.limits(self._asked(task, speakers)[0])
+
+    def _asked(self, task: Task, speakers: SpeakerOptions) -> tuple[Task, bool]:
+        """What the recognizer is asked, and whether its words get speakers by their embeddings.
+
+        Raises `UnsupportedTaskError` where there are no words to give to speakers.
+        """
+        itself = self.embedder is None or getattr(self.recognizer, "tells_speakers", False)
+        tagged = bool(task.prefix) and getattr(self.recognizer, "reads_tags", False)  # a prefix says who is who
+        if not task.speakers or ((itself or tagged) and speakers == SpeakerOptions()):
+            return task, False
+        if self.embedder is None:
+            raise UnsupportedTaskError(f"{self.name} has no speaker embeddings; leave number and names of speakers out")
+        if task.name != "transcribe" or task.prompt is not None:
+            what = "a translation" if task.name != "transcribe" else "an answer to a prompt"
+            raise UnsupportedTaskError(f"nobody said the words of {what}, so none are a speaker's; leave speakers out")
+        return replace(task, speakers=False, words=True), True
 
     def _scheduler(self) -> Scheduler:
         return Scheduler(self.recognizer, self.batch)
@@ -201,12 +242,12 @@ class Transcriber:
             language,
             languages.code(options.get("target_language")),
             options.get("words", False),
-            options.get("speakers", False),
+            speaker_options(options.get("speakers")) is not None,
             keyword_list(options.get("keywords")),
             options.get("prompt"),
             options.get("prefix"),
         )
-        self.recognizer.limits(task)
+        self.check(task, speaker_options(options.get("speakers")) or SpeakerOptions())
         if options.get("digits", False):
             itn.inverse_normalize("", language or "en")
         return task
@@ -218,7 +259,10 @@ class Transcriber:
             audio_options = options.get("audio_options", AudioOptions())
             return audio.open_blocks(source, sample_rate=options.get("sample_rate"), options=audio_options)
 
-        session = self.session(task, vad=options.get("vad", True), options=options.get("session_options"))
+        speakers = speaker_options(options.get("speakers")) or SpeakerOptions()
+        session = self.session(
+            task, vad=options.get("vad", True), options=options.get("session_options"), speakers=speakers
+        )
         return Recording(opened, session, digits=options.get("digits", False))
 
 

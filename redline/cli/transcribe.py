@@ -27,6 +27,7 @@ from redline.cli.recording_options import (
     SkipExisting,
     VadThreshold,
 )
+from redline.cli.speaker_options import Speakers, speaker_count_of
 from redline.cli.stopping import Stopper
 from redline.cli.subtitle_style import (
     Gap,
@@ -82,7 +83,7 @@ def transcribe(
         str, typer.Option(callback=console.choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
     ] = "transcribe",
     target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
-    speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
+    speakers: Speakers = None,
     words: Annotated[bool, typer.Option("--word-timestamps", help="Start and end of each word.")] = False,
     keywords: Annotated[str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c.")] = None,
     prompt: Annotated[str | None, typer.Option(help="An instruction in place of the model's own.")] = None,
@@ -127,7 +128,9 @@ def transcribe(
     if (task == "translate") != (target_language is not None):
         message = "translate needs --to, the language to translate into, and --to needs translate"
         raise typer.BadParameter(message, param_hint="--task")
-    formats = formats_of(format or ("ctm" if words else "txt"), speakers=speakers, words=task != "translate")
+    count = speaker_count_of(speakers)
+    asks = bool(count)
+    formats = formats_of(format or ("ctm" if words else "txt"), speakers=asks, words=task != "translate")
     outputs = Outputs(
         formats,
         output_dir,
@@ -135,7 +138,7 @@ def transcribe(
         skip_existing,
         show_edits,
         style_of(context.params, formats),
-        speaker_names_of(speaker_names, speakers=_asks_for_speakers(speakers, formats)),
+        speaker_names_of(speaker_names, speakers=_asks_for_speakers(asks, formats)),
     )
     start.open_libraries()
     from redline.audio import AudioOptions, isolation  # and numpy, meanwhile
@@ -169,7 +172,7 @@ def transcribe(
                 isolation.prepare()
                 own = {
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
-                    "speakers": _asks_for_speakers(speakers, formats),
+                    "speakers": count or _asks_for_speakers(asks, formats),
                     "keywords": _keywords(keywords),
                     "audio_options": audio_options,
                 }

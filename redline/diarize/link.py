@@ -16,11 +16,14 @@ SAME_SPEAKER = 0.6
 """A speaker that is more similar than this to a speaker of an earlier window is the same."""
 
 
-def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tuple[SpeakerEmbedding, ...], Hypothesis]:
+def link(
+    known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis, most: int | None = None
+) -> tuple[tuple[SpeakerEmbedding, ...], Hypothesis]:
     """A window's hypothesis under the names of the speakers known so far, and who is known after it.
 
     Speakers that are like none get the next free numbers, those of the first window keep the names they have, which a
-    prefix may have given; one that is known again counts by all its seconds.
+    prefix may have given; one that is known again counts by all its seconds. With `most` no more than so many become
+    known: what follows is the most similar of them.
     """
     if not known:
         return hypothesis.speaker_embeddings, hypothesis
@@ -29,7 +32,7 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
     for voice in hypothesis.speaker_embeddings:
         similarities = [sum(map(mul, voice.vector, other.vector)) for other in speakers]  # cosines
         best = similarities.index(max(similarities))
-        if similarities[best] < SAME_SPEAKER:
+        if similarities[best] < SAME_SPEAKER and (most is None or len(speakers) < most):
             taken = {other.speaker for other in speakers}
             number = next(str(n) for n in range(1, len(speakers) + 2) if str(n) not in taken)
             speakers.append(replace(voice, speaker=number))
