@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,17 +17,20 @@ from typing_extensions import TypedDict, Unpack
 
 from redline import audio, itn, languages
 from redline.audio import AudioOptions
+from redline.audio.channels import count_channels, rereadable
 from redline.audio.check import checked_waveform
-from redline.diarize.diarizer import Diarizer
+from redline.diarize.diarizer import Diarizer, voice_of
 from redline.diarize.embedder import SpeakerEmbedder
+from redline.diarize.known import SpeakerDatabase
 from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
-from redline.errors import RedlineError, UnsupportedTaskError
+from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
+from redline.longform.interleave import interleaved
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
-from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
+from redline.types import ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 RecordingSource = audio.AudioSource | Waveform
 Sources = list[Any] | tuple[Any, ...]
@@ -33,6 +38,8 @@ OnError = Literal["raise", "warn"]
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio done and the seconds known so far."""
 
+SAMPLE_S = 30.0
+"""Parts of a sample of a voice that are heard at once."""
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
 
@@ -51,6 +58,12 @@ class TranscribeOptions(TypedDict, total=False):
     """Ask when each word is said."""
     speakers: SpeakerCount
     """Ask who speaks (diarization): True, a number of speakers such as 3, or a range such as "2-4" or (2, 4)."""
+    speaker_samples: Mapping[str, RecordingSource]
+    """Recordings of known voices, by name: speakers who sound like them have their names."""
+    speaker_db: str | Path | None
+    """A file of voices with names, which speakers keep from recording to recording; it is made, and added to."""
+    channels: Literal["mix", "split"]
+    """With "split" each channel of a recording is one speaker, and transcribed apart."""
     keywords: str | Sequence[str]
     """Names and terms to expect (contextual biasing): a list, or a text with commas."""
     prompt: str | None
@@ -155,13 +168,20 @@ class Transcriber:
         """
         if isinstance(sources, str | Path | bytes | np.ndarray | Mapping | Waveform) or hasattr(sources, "read"):
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
-        task = self._task(options)
-        return self.run((self._recording(source, task, options) for source in sources), options.get("progress"))
+        speakers = self._speakers(options)
+        task = self._task(options, speakers)
+        if self._is_split(options):
+            return self._split(sources, task, options)
+        recordings = (self._recording(source, task, options, speakers) for source in sources)
+        return self.run(recordings, options.get("progress"))
 
     @checked(TranscribeOptions)
     def stream(self, source: RecordingSource, **options: Unpack[TranscribeOptions]) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
-        recording = self._recording(source, self._task(options), options)
+        if self._is_split(options):
+            raise ConfigError("channels is 'split': they are interleaved once all are done; transcribe, not stream")
+        speakers = self._speakers(options)
+        recording = self._recording(source, self._task(options, speakers), options, speakers)
         flight = Flight([recording], self._scheduler(), ahead_s=0.0, most_ahead_s=_AHEAD_STREAM_S)
 
         def segments() -> Iterator[Segment]:
@@ -232,7 +252,84 @@ class Transcriber:
     def _scheduler(self) -> Scheduler:
         return Scheduler(self.recognizer, self.batch)
 
-    def _task(self, options: TranscribeOptions) -> Task:
+    def _is_split(self, options: TranscribeOptions) -> bool:
+        """Whether each channel is one speaker; raises `ConfigError` for what cannot be together."""
+        channels = options.get("channels", "mix")
+        if channels not in ("mix", "split"):
+            raise ConfigError(f"channels is {channels!r}; allowed are 'mix' and 'split'")
+        if channels == "mix":
+            return False
+        known = options.get("speaker_samples") or options.get("speaker_db")
+        if options.get("speakers", False) not in (True, False, None, "auto") or known:
+            raise ConfigError("channels is 'split', so each is one speaker; leave number and names of speakers out")
+        if options.get("audio_options", AudioOptions()).channel is not None:
+            raise ConfigError("channels is 'split', and one channel is asked for; leave one of them out")
+        return True
+
+    def _split(
+        self, sources: Iterable[Any], task: Task, options: TranscribeOptions
+    ) -> Generator[Transcript | RedlineError]:
+        """`transcribe_each` with a session for each channel."""
+        counts: deque[int] = deque()
+        audio_options = options.get("audio_options", AudioOptions())
+
+        def recordings() -> Iterator[Recording]:
+            for source in sources:
+                try:
+                    source = source if isinstance(source, Waveform) else rereadable(source, audio_options)
+                    is_mono = isinstance(source, Waveform)
+                    count = 1 if is_mono else count_channels(source, options.get("sample_rate"), audio_options)
+                except RedlineError as error:
+                    counts.append(1)
+                    yield Recording(partial(_refuse, error), self.session(task))
+                    continue
+                counts.append(count)
+                for channel in range(count):
+                    own: Any = {**options, "audio_options": replace(audio_options, channel=channel)}
+                    yield self._recording(source, task, own, SpeakerOptions())
+
+        results = self.run(recordings(), options.get("progress"))
+        waiting: list[Transcript | RedlineError | None] = []
+        try:
+            for result in results:
+                waiting.append(result)
+                if len(waiting) == counts[0]:
+                    counts.popleft()
+                    whole, waiting = interleaved(waiting), []
+                    assert whole is not None
+                    try:
+                        yield whole
+                    except KeyboardInterrupt as stop:
+                        results.throw(stop)
+        except Interrupted as stop:
+            rest = iter([*waiting, *stop.results])
+            raise Interrupted([interleaved(list(islice(rest, count))) for count in counts]) from None
+        finally:
+            results.close()
+
+    def _speakers(self, options: TranscribeOptions) -> SpeakerOptions | None:
+        """Who may be heard, and who is known; None where nobody asks."""
+        samples, path = options.get("speaker_samples"), options.get("speaker_db")
+        asked = speaker_options(options.get("speakers"))
+        if not samples and path is None:
+            return asked
+        if self.embedder is None:
+            raise UnsupportedTaskError(f"{self.name} has no speaker embeddings; leave samples and database out")
+        asked, embedder = asked or SpeakerOptions(), self.embedder()
+        if path is not None:
+            asked = replace(asked, database=SpeakerDatabase.open(path, embedder.digest, embedder.size))
+        known = []
+        for name, source in (samples or {}).items():
+            if not name.strip():
+                raise ConfigError("a voice of speaker_samples has no name; give each its name, {'Ana': 'ana.wav'}")
+            wave = source if isinstance(source, Waveform) else audio.load(source)
+            session = Session(ClipLimits(SAMPLE_S), Task(), self.options, source=wave.source)
+            session.feed(wave.samples)
+            session.close()
+            known.append(voice_of(embedder, " ".join(name.split()), [request.clip for request in session.ready()]))
+        return replace(asked, known=tuple(known))
+
+    def _task(self, options: TranscribeOptions, speakers: SpeakerOptions | None) -> Task:
         """What is asked of the recognizer; what it cannot do, and a missing package, is reported before the work."""
         language = languages.code(options.get("language"), self.languages)
         if language is None and len(self.languages) == 1:
@@ -241,29 +338,33 @@ class Transcriber:
             options.get("task", "transcribe"),
             language,
             languages.code(options.get("target_language")),
-            options.get("words", False),
-            speaker_options(options.get("speakers")) is not None,
+            options.get("words", False) or options.get("channels") == "split",
+            speakers is not None and options.get("channels") != "split",
             keyword_list(options.get("keywords")),
             options.get("prompt"),
             options.get("prefix"),
         )
-        self.check(task, speaker_options(options.get("speakers")) or SpeakerOptions())
+        self.check(task, speakers or SpeakerOptions())
         if options.get("digits", False):
             itn.inverse_normalize("", language or "en")
         return task
 
-    def _recording(self, source: RecordingSource, task: Task, options: TranscribeOptions) -> Recording:
+    def _recording(
+        self, source: RecordingSource, task: Task, options: TranscribeOptions, speakers: SpeakerOptions | None
+    ) -> Recording:
         def opened() -> AbstractContextManager[Sound]:
             if isinstance(source, Waveform):
                 return nullcontext(WaveformSound(checked_waveform(source)))
             audio_options = options.get("audio_options", AudioOptions())
             return audio.open_blocks(source, sample_rate=options.get("sample_rate"), options=audio_options)
 
-        speakers = speaker_options(options.get("speakers")) or SpeakerOptions()
-        session = self.session(
-            task, vad=options.get("vad", True), options=options.get("session_options"), speakers=speakers
-        )
+        vad, own = options.get("vad", True), options.get("session_options")
+        session = self.session(task, vad=vad, options=own, speakers=speakers or SpeakerOptions())
         return Recording(opened, session, digits=options.get("digits", False))
+
+
+def _refuse(error: RedlineError) -> AbstractContextManager[Sound]:
+    raise error
 
 
 Model = Transcriber

@@ -27,7 +27,15 @@ from redline.cli.recording_options import (
     SkipExisting,
     VadThreshold,
 )
-from redline.cli.speaker_options import Speakers, speaker_count_of
+from redline.cli.speaker_options import (
+    Channels,
+    SpeakerDb,
+    Speakers,
+    SpeakerSamples,
+    channels_of,
+    speaker_count_of,
+    speaker_samples_of,
+)
 from redline.cli.stopping import Stopper
 from redline.cli.subtitle_style import (
     Gap,
@@ -84,6 +92,8 @@ def transcribe(
     ] = "transcribe",
     target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
     speakers: Speakers = None,
+    speaker_samples: SpeakerSamples = None,
+    speaker_db: SpeakerDb = None,
     words: Annotated[bool, typer.Option("--word-timestamps", help="Start and end of each word.")] = False,
     keywords: Annotated[str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c.")] = None,
     prompt: Annotated[str | None, typer.Option(help="An instruction in place of the model's own.")] = None,
@@ -98,6 +108,7 @@ def transcribe(
     threads: Threads = None,
     show_edits: Annotated[bool, typer.Option("--show-edits", help=_EDITS_HELP)] = False,
     channel: Channel = None,
+    channels: Channels = "mix",
     track: AudioTrack = None,
     parts: AudioParts = None,
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
@@ -129,7 +140,9 @@ def transcribe(
         message = "translate needs --to, the language to translate into, and --to needs translate"
         raise typer.BadParameter(message, param_hint="--task")
     count = speaker_count_of(speakers)
-    asks = bool(count)
+    samples = speaker_samples_of(speaker_samples)
+    channels, channel = channels_of(channels, channel)
+    asks = bool(count) or bool(samples) or speaker_db is not None or channels == "split"
     formats = formats_of(format or ("ctm" if words else "txt"), speakers=asks, words=task != "translate")
     outputs = Outputs(
         formats,
@@ -173,6 +186,9 @@ def transcribe(
                 own = {
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
                     "speakers": count or _asks_for_speakers(asks, formats),
+                    "speaker_samples": samples,
+                    "speaker_db": speaker_db,
+                    "channels": channels,
                     "keywords": _keywords(keywords),
                     "audio_options": audio_options,
                 }
@@ -181,6 +197,12 @@ def transcribe(
                 if given:
                     own["session_options"] = _detecting(loaded.options, *detection.values())
                 job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
+                if speaker_db is not None and outputs.speaker_names and loaded.embedder is not None:
+                    from redline.diarize.known import SpeakerDatabase
+
+                    embedder = loaded.embedder()
+                    names = outputs.speaker_names
+                    SpeakerDatabase.open(speaker_db, embedder.digest, embedder.size).rename(names)
             elif job.skipped and not quiet:
                 job.sum_up(0.0, 0.0)
     except BrokenPipeError:

@@ -43,9 +43,9 @@ class ClusterOptions:
     hop_s: float = 0.3
     pause_s: float = 0.15
     """A longer pause between words may be a change of speakers: no span reaches over it."""
-    span_similarity: float = 0.52
+    span_similarity: float = 0.45
     """Clusters of spans that are on average more similar than this are merged."""
-    speaker_similarity: float = 0.75
+    speaker_similarity: float = 0.7
     """Clusters that are more similar than this, each over all its words, are merged."""
     min_speaker_s: float = 1.6
     """A cluster of less speech is dropped; its words go to the others."""

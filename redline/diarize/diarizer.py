@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 
 from redline.audio.levels import levelled
 from redline.decoding.tags import speaker_turns
 from redline.diarize.cluster import ClusterOptions, assign_speakers_to_all
 from redline.diarize.embedder import SpeakerEmbedder, is_narrow
-from redline.diarize.known import named
+from redline.diarize.known import joined, named
 from redline.diarize.link import link
 from redline.diarize.options import SpeakerOptions
 from redline.diarize.track import VoiceTrack
+from redline.errors import DataError
 from redline.features import FRAME_SAMPLES, clip_features, samples_on
 from redline.types import Hypothesis, Notice, SpeakerEmbedding, Waveform
 
@@ -26,6 +28,10 @@ NARROW = Notice(
     "narrow-band",
     "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
 )
+
+
+MIN_SAMPLE_S = 1.0
+"""Less speech tells nothing of a voice."""
 
 
 @dataclass
@@ -53,12 +59,10 @@ class Diarizer:
     def __post_init__(self) -> None:
         self.clustering = replace(self.clustering, least=self.options.least, most=self.options.most)
 
-    @torch.inference_mode()
     def hear(self, id: int, clip: Waveform) -> None:
         """Window number `id` of the recording."""
         if len(clip.samples) >= FRAME_SAMPLES:
-            features = clip_features(samples_on(levelled(clip).samples, self.embedder.out.weight.device))
-            self._tracks[id] = self.embedder.track(features), is_narrow(features)
+            self._tracks[id] = heard(self.embedder, clip)
 
     def add(self, id: int, start_s: float, hypothesis: Hypothesis) -> Hypothesis:
         """The words of the next window in time, which begins at `start_s`; with the speakers known so far."""
@@ -70,7 +74,7 @@ class Diarizer:
         alone = replace(self.clustering, least=1)
         labels, vectors = assign_speakers_to_all([(hypothesis.words, track)], alone)
         speakers = _embeddings([hypothesis], labels, vectors)
-        known = self.options.known if self._linked is None else self._linked
+        known = self.options.voices if self._linked is None else self._linked
         self._linked, linked = link(known, _with_speakers(hypothesis, labels, speakers), self.options.most)
         return linked
 
@@ -90,15 +94,38 @@ class Diarizer:
         ]
         labels, vectors = assign_speakers_to_all(windows, self.clustering)
         speakers = _embeddings([at.hypothesis for at in self._heard], labels, vectors)
-        names = named([speaker.vector for speaker in speakers], self.options.known)
-        speakers = [replace(speaker, speaker=name) for speaker, name in zip(speakers, names, strict=True)]
-        self.speakers = tuple(speakers)
+        speakers = named(speakers, self.options.voices)
+        if self.options.database is not None and not self.speakers:
+            self.options.database.add(speakers)
+        self.speakers = joined((), speakers)
         finished, first = {}, 0
         for at in self._heard:
             own = labels[first : first + len(at.hypothesis.words)]
             finished[at.start_s] = _with_speakers(at.hypothesis, own, speakers)
             first += len(own)
         return finished
+
+
+@torch.inference_mode()
+def heard(embedder: SpeakerEmbedder, clip: Waveform) -> tuple[VoiceTrack, bool]:
+    """The embeddings along a clip, and whether it is as narrow as a telephone's band."""
+    features = clip_features(samples_on(levelled(clip).samples, embedder.out.weight.device))
+    return embedder.track(features), is_narrow(features)
+
+
+def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) -> SpeakerEmbedding:
+    """The embedding of somebody who alone speaks in some clips; raises `DataError` where that is too little."""
+    clips = [clip for clip in clips if len(clip.samples) >= FRAME_SAMPLES]
+    seconds = round(sum(clip.duration for clip in clips), 3)
+    if seconds < MIN_SAMPLE_S:
+        source = clips[0].source if clips else "the recording"
+        raise DataError(
+            f"{source}: {seconds:g} s of speech for the voice of {name}; give a recording in which {name} alone speaks "
+            f"for at least {MIN_SAMPLE_S:g} s, better for 10"
+        )
+    embeddings = torch.cat([heard(embedder, clip)[0].embeddings for clip in clips])
+    mean = F.normalize(embeddings.mean(dim=0), dim=0)
+    return SpeakerEmbedding(name, tuple(mean.tolist()), seconds)
 
 
 def _embeddings(

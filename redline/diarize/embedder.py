@@ -9,6 +9,7 @@ N windows, F mel frames (10 ms), T feature frames (20 ms), E dimensions of an em
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from redline.quantization import dequantized, quantized
 
 SPEAKER_HEAD = "out_voices.safetensors"
 BANDS, STATES, LSTM_LAYERS = 40, 256, 3
-WINDOW_S, HOP_S = 1.6, 0.4
+WINDOW_S, HOP_S = 1.6, 0.8
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
 WINDOWS_AT_ONCE = 64
@@ -40,6 +41,8 @@ class SpeakerEmbedder(nn.Module):
     def __init__(self, size: int = 64) -> None:
         super().__init__()
         self.size = size
+        self.digest = ""
+        """Of the file it was read from: embeddings of two networks cannot be compared."""
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
         self.lstm = nn.LSTM(BANDS, STATES, LSTM_LAYERS, batch_first=True)
         self.linear = Linear(STATES, STATES)
@@ -90,4 +93,6 @@ def load_embedder(path: Path) -> SpeakerEmbedder:
     tensors, rows = tensor_file.load_head(path)
     if len(rows) != 1 or not (rows[0].isdecimal() and 0 < int(rows[0]) <= 4096):
         raise CheckpointError(f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the embedding's size")
-    return tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), dequantized(tensors, path), path)
+    embedder = tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), dequantized(tensors, path), path)
+    embedder.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return embedder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from redline.diarize.known import SpeakerDatabase, joined
 from redline.errors import ConfigError
 from redline.types import SpeakerEmbedding
 
@@ -22,6 +23,13 @@ class SpeakerOptions:
     most: int | None = None
     """None: as many as are heard."""
     known: tuple[SpeakerEmbedding, ...] = ()
+    database: SpeakerDatabase | None = None
+    """Voices of other recordings, to which those of this one are added."""
+
+    @property
+    def voices(self) -> tuple[SpeakerEmbedding, ...]:
+        """All who are known so far."""
+        return self.known if self.database is None else joined(self.database.speakers, self.known)
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= (self.most or MOST_SPEAKERS) <= MOST_SPEAKERS:
