@@ -82,8 +82,8 @@ def load_model(
     )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
-    embedding = partial(_load_embedder, folder, place)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
+    embedding = partial(_load_embedder, folder, place, precision)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)
         into_precision(precision, model)
@@ -140,10 +140,13 @@ def load_model(
     return Transcriber(editing, _OPTIONS, batch, embedding)
 
 
-def _load_embedder(folder: Path, device: torch.device) -> SpeakerEmbedder:
-    """The checkpoint's own network for voices, or the bundled one."""
+def _load_embedder(folder: Path, device: torch.device, precision: torch.dtype) -> SpeakerEmbedder:
+    """The checkpoint's own network for voices, or the bundled one; its LSTM is all that takes time."""
     own, bundled = folder / SPEAKER_HEAD, ASSETS / "tiny-plus" / SPEAKER_HEAD
-    return load_embedder(own if own.exists() else bundled).to(device).eval()
+    embedder = load_embedder(own if own.exists() else bundled).to(device).eval()
+    if precision == torch.bfloat16:
+        embedder.lstm.to(torch.bfloat16)
+    return embedder
 
 
 def _load_draft(

@@ -168,9 +168,9 @@ class Transcriber:
         """
         if isinstance(sources, str | Path | bytes | np.ndarray | Mapping | Waveform) or hasattr(sources, "read"):
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
-        speakers = self._speakers(options)
+        is_split, speakers = self._is_split(options), self._speakers(options)
         task = self._task(options, speakers)
-        if self._is_split(options):
+        if is_split:
             return self._split(sources, task, options)
         recordings = (self._recording(source, task, options, speakers) for source in sources)
         return self.run(recordings, options.get("progress"))
@@ -323,7 +323,8 @@ class Transcriber:
             if not name.strip():
                 raise ConfigError("a voice of speaker_samples has no name; give each its name, {'Ana': 'ana.wav'}")
             wave = source if isinstance(source, Waveform) else audio.load(source)
-            session = Session(ClipLimits(SAMPLE_S), Task(), self.options, source=wave.source)
+            cut = options.get("session_options") or self.options
+            session = Session(ClipLimits(SAMPLE_S), Task(), cut, source=wave.source)
             session.feed(wave.samples)
             session.close()
             known.append(voice_of(embedder, " ".join(name.split()), [request.clip for request in session.ready()]))

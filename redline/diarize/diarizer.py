@@ -16,7 +16,7 @@ from redline.audio.levels import levelled
 from redline.decoding.tags import speaker_turns
 from redline.diarize.cluster import ClusterOptions, assign_speakers_to_all
 from redline.diarize.embedder import SpeakerEmbedder, is_narrow
-from redline.diarize.known import joined, named
+from redline.diarize.known import joined_voices, named
 from redline.diarize.link import link
 from redline.diarize.options import SpeakerOptions
 from redline.diarize.track import VoiceTrack
@@ -97,7 +97,7 @@ class Diarizer:
         speakers = named(speakers, self.options.voices)
         if self.options.database is not None and not self.speakers:
             self.options.database.add(speakers)
-        self.speakers = joined((), speakers)
+        self.speakers = joined_voices((), speakers)
         finished, first = {}, 0
         for at in self._heard:
             own = labels[first : first + len(at.hypothesis.words)]

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from redline import files, untrusted
-from redline.diarize.link import SAME_SPEAKER, merged
+from redline.diarize.link import SAME_SPEAKER, merged_voice
 from redline.errors import CheckpointError, DataError
 from redline.types import SpeakerEmbedding
 
-FORMAT = "redline-speakers-1"
-MAX_BYTES = 64 << 20
+DATABASE_FORMAT = "redline-speakers-1"
+MAX_DATABASE_BYTES = 64 << 20
 
 
 def named(speakers: Sequence[SpeakerEmbedding], known: Sequence[SpeakerEmbedding]) -> list[SpeakerEmbedding]:
@@ -35,11 +35,11 @@ def named(speakers: Sequence[SpeakerEmbedding], known: Sequence[SpeakerEmbedding
     return result
 
 
-def joined(known: Sequence[SpeakerEmbedding], more: Sequence[SpeakerEmbedding]) -> tuple[SpeakerEmbedding, ...]:
+def joined_voices(known: Sequence[SpeakerEmbedding], more: Sequence[SpeakerEmbedding]) -> tuple[SpeakerEmbedding, ...]:
     """Voices of both lists; one that is in both counts by all its seconds."""
     voices = {voice.speaker: voice for voice in known}
     for voice in more:
-        voices[voice.speaker] = merged(voices[voice.speaker], voice) if voice.speaker in voices else voice
+        voices[voice.speaker] = merged_voice(voices[voice.speaker], voice) if voice.speaker in voices else voice
     return tuple(voices.values())
 
 
@@ -70,12 +70,12 @@ class SpeakerDatabase:
 
     def add(self, speakers: Sequence[SpeakerEmbedding]) -> None:
         """The speakers of one more recording, under their names; the file has them from now on."""
-        self.speakers = joined(self.speakers, speakers)
+        self.speakers = joined_voices(self.speakers, speakers)
         self._write()
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Give voices other names; two that have one name from now on are one."""
-        self.speakers = joined(
+        self.speakers = joined_voices(
             (), [replace(each, speaker=names.get(each.speaker, each.speaker)) for each in self.speakers]
         )
         self._write()
@@ -83,11 +83,11 @@ class SpeakerDatabase:
     def _read(self) -> tuple[SpeakerEmbedding, ...]:
         remedy = "move it away to begin a new one, or name another file"
         try:
-            values = untrusted.read_json(self.path, MAX_BYTES)
+            values = untrusted.read_json(self.path, MAX_DATABASE_BYTES)
         except CheckpointError as error:
             raise DataError(f"{error}: no database of speakers; {remedy}") from error
-        if values.get("format") != FORMAT:
-            kind = f"its format is {str(values.get('format'))[:40]!r}, expected is {FORMAT!r}"
+        if values.get("format") != DATABASE_FORMAT:
+            kind = f"its format is {str(values.get('format'))[:40]!r}, expected is {DATABASE_FORMAT!r}"
             raise DataError(f"{self.path}: no database of speakers that is known here: {kind}; {remedy}")
         if values.get("embedder") != self.embedder:
             other = f"its voices are of another network ({str(values.get('embedder'))[:40]}, here {self.embedder})"
@@ -118,7 +118,7 @@ class SpeakerDatabase:
     def _write(self) -> None:
         rows = [{"name": each.speaker, "seconds": each.seconds, "vector": list(each.vector)} for each in self.speakers]
         lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        head = f'"format": {json.dumps(FORMAT)}, "embedder": {json.dumps(self.embedder)}'
+        head = f'"format": {json.dumps(DATABASE_FORMAT)}, "embedder": {json.dumps(self.embedder)}'
         try:
             files.write_text(self.path, f'{{{head}, "speakers": [\n  {lines}\n]}}\n')
         except OSError as error:

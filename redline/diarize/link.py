@@ -38,7 +38,7 @@ def link(
             speakers.append(replace(voice, speaker=number))
             names[voice.speaker] = number
         else:
-            speakers[best] = merged(speakers[best], voice)
+            speakers[best] = merged_voice(speakers[best], voice)
             names[voice.speaker] = speakers[best].speaker
     words = tuple(replace(word, speaker=names.get(word.speaker or "", word.speaker)) for word in hypothesis.words)
     voices = tuple(replace(voice, speaker=names[voice.speaker]) for voice in hypothesis.speaker_embeddings)
@@ -46,7 +46,7 @@ def link(
     return tuple(speakers), replace(hypothesis, turns=joined_turns(turns), words=words, speaker_embeddings=voices)
 
 
-def merged(known: SpeakerEmbedding, new: SpeakerEmbedding) -> SpeakerEmbedding:
+def merged_voice(known: SpeakerEmbedding, new: SpeakerEmbedding) -> SpeakerEmbedding:
     """One speaker's embedding from two windows, by the seconds of each."""
     seconds = known.seconds + new.seconds
     pairs = zip(known.vector, new.vector, strict=True)

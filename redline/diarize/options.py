@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from redline.diarize.known import SpeakerDatabase, joined
+from redline.diarize.known import SpeakerDatabase, joined_voices
 from redline.errors import ConfigError
 from redline.types import SpeakerEmbedding
 
@@ -29,7 +29,7 @@ class SpeakerOptions:
     @property
     def voices(self) -> tuple[SpeakerEmbedding, ...]:
         """All who are known so far."""
-        return self.known if self.database is None else joined(self.database.speakers, self.known)
+        return self.known if self.database is None else joined_voices(self.database.speakers, self.known)
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= (self.most or MOST_SPEAKERS) <= MOST_SPEAKERS:
