@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 import tempfile
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from redline.audio.options import AudioOptions
 from redline.audio.source import open_source
 from redline.errors import NoSuchChannelError
 
+_CHUNK = 1 << 20
 _LAST = re.compile(r"there are channels 0 to (\d+); [^;]*$")
 
 
@@ -45,7 +45,8 @@ def rereadable(source: Any, options: AudioOptions) -> Any:
     with ExitStack() as stack:
         opened = open_source(source, options, stack)
         copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as somebody reads it
-        shutil.copyfileobj(opened, copy)
+        while data := opened.read(_CHUNK):
+            copy.write(data)
         copy.flush()
         copy.seek(0)
         return os.fdopen(os.dup(copy.fileno()), "rb")

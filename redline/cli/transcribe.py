@@ -183,7 +183,7 @@ def transcribe(
             job.plan(inputs)
             if job.work:
                 isolation.prepare()
-                own = {
+                own: dict[str, Any] = {
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
                     "speakers": count or _asks_for_speakers(asks, formats),
                     "speaker_samples": samples,

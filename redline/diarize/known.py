@@ -103,7 +103,7 @@ class SpeakerDatabase:
         good = isinstance(row, dict) and set(row) == {"name", "seconds", "vector"}
         if good:
             name, seconds, vector = row["name"], row["seconds"], row["vector"]
-            numbers = [seconds, *vector] if isinstance(vector, list) else [None]
+            numbers: list[Any] = [seconds, *vector] if isinstance(vector, list) else []
             good = isinstance(name, str) and bool(name.strip()) and len(numbers) == self.size + 1
             good = good and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             good = good and seconds > 0 and abs(math.hypot(*vector) - 1.0) < 0.01

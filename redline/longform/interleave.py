@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from redline.errors import RedlineError
 from redline.longform.stitch import drafts_of
-from redline.types import Notice, Segment, Transcript, Turn, joined_turns
+from redline.types import Notice, Overlap, Segment, Transcript, Turn, joined_turns
 
 PAUSE_S = 0.5
 """After a longer pause between two words somebody else may be first."""
+
+LONGEST_PART_S = 60.0
+"""No window, and so no part of one, is longer."""
 
 
 def interleaved(channels: Sequence[Transcript | RedlineError | None]) -> Transcript | RedlineError | None:
@@ -39,7 +42,7 @@ def interleaved(channels: Sequence[Transcript | RedlineError | None]) -> Transcr
         warnings.append(Notice("one-channel", "the recording has one channel, so there is nothing to split"))
     parts = [part for number, each in done for segment in each.segments for part in _parts(segment, str(number))]
     parts.sort(key=lambda part: (part.start, part.speaker))
-    segments = tuple(replace(part, id=id) for id, part in enumerate(parts))
+    segments = tuple(replace(part, id=id, overlaps=tuple(_overlaps(part, parts, id))) for id, part in enumerate(parts))
     turns = joined_turns(Turn(part.speaker or "", part.start, part.end, part.text) for part in segments)
     return replace(
         done[0][1],
@@ -56,6 +59,19 @@ def _end(turn: Turn, segments: Sequence[Segment]) -> float:
     """When the last of a turn's segments ends; a turn is joined of segments by their starts."""
     own = [part for part in segments if part.speaker == turn.speaker and turn.start <= part.start <= turn.end]
     return max([turn.end, *(part.end for part in own)])
+
+
+def _overlaps(part: Segment, parts: Sequence[Segment], at: int) -> Iterator[Overlap]:
+    """Where others talk during a part, which is number `at` of all in the order of their starts."""
+    first = at
+    while first and parts[first - 1].start > part.start - LONGEST_PART_S:
+        first -= 1
+    for other in islice(parts, first, None):
+        if other.start >= part.end:
+            return
+        start, end = max(part.start, other.start), min(part.end, other.end)
+        if other.speaker != part.speaker and other.speaker and start < end:
+            yield Overlap(start, end, other.speaker)
 
 
 def _parts(segment: Segment, speaker: str) -> list[Segment]:

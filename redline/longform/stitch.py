@@ -120,7 +120,7 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
     return segments or [whole]
 
 
-def drafts_of(hypothesis: Hypothesis, counts: Sequence[int]) -> list[tuple[str | None, tuple[Edit, ...]]]:
+def drafts_of(hypothesis: Hypothesis | Segment, counts: Sequence[int]) -> list[tuple[str | None, tuple[Edit, ...]]]:
     """The draft and the edits of each turn, of which the turns' so many words came; the first turn has all of what
     cannot be shared out."""
     draft, edits = hypothesis.draft, hypothesis.edits

@@ -13,11 +13,12 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from redline import formats
 from redline.errors import AudioError, ConfigError
 from redline.longform.interleave import interleaved
 from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
-from redline.types import SAMPLE_RATE, Hypothesis, Notice, Segment, Transcript, Waveform, Word
+from redline.types import SAMPLE_RATE, Hypothesis, Notice, Overlap, Segment, Transcript, Waveform, Word
 
 
 def said(*words: tuple[float, str]) -> Transcript:
@@ -42,6 +43,9 @@ def test_channels_are_in_the_order_of_time() -> None:
         ("2", "good and you"),
         ("1", "fine"),
     ]
+    assert [part.overlaps for part in whole.segments] == [(Overlap(0.7, 0.9, "2"),), (Overlap(0.7, 0.9, "1"),), ()]
+    named = formats.rename_speakers(whole, {"2": "Ana"})
+    assert named.segments[0].overlaps == (Overlap(0.7, 0.9, "Ana"),) and named.segments[1].speaker == "Ana"
     assert {word.speaker for word in whole.words[:3]} == {"1"} and Transcript.from_dict(whole.to_dict()).turns
 
 
