@@ -254,7 +254,7 @@ class Segment(JsonRecord):
         )
 
     def to_dict(self, all_edits: bool = False) -> dict[str, Any]:
-        """A JSON-ready dictionary; edits that kept a token are left out without `all_edits`, `overlaps` where none are."""
+        """A JSON-ready dictionary; edits that kept a token are left out without `all_edits`, and no `overlaps`."""
         edits = tuple(edit for edit in self.edits if all_edits or edit.op != "keep")
         values = JsonRecord.to_dict(replace(self, edits=edits, timing=None))
         return {key: values[key] for key in (*_SEGMENT_KEYS, *(["overlaps"] if self.overlaps else []))}

@@ -56,10 +56,8 @@ class SpeakerEmbedder(nn.Module):
         return mel
 
     def forward(self, mel: Tensor) -> Tensor:
-        states: Tensor = self.lstm(mel.to(next(self.lstm.parameters()).dtype))[1][0][
-            -1
-        ]  # [N, 256], after the last frame
-        states = states.to(self.linear.weight.dtype)
+        mel = mel.to(next(self.lstm.parameters()).dtype)
+        states = self.lstm(mel)[1][0][-1].to(self.linear.weight.dtype)  # [N, 256], after the last frame
         hidden = F.normalize(F.relu(self.linear(states)), dim=-1)
         return F.normalize(self.out(hidden - self.centre), dim=-1)
 
