@@ -30,6 +30,10 @@ class AudioLimitError(AudioError):
     """The input is beyond a limit on rate, channels or decoded duration."""
 
 
+class NoSuchChannelError(AudioError):
+    """A channel that the recording does not have; the message ends in which it has."""
+
+
 class CheckpointError(RedlineError):
     """The folder or hub id is not a checkpoint that can be loaded."""
 

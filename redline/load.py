@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,10 +12,11 @@ import torch
 from redline import threads as computing
 from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
-from redline.checkpoints.folder import resolve
+from redline.checkpoints.folder import ASSETS, resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.checkpoints.word_confidence import find_word_confidence
 from redline.decoding.speculative import SpeculativeOptions
+from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder
 from redline.engine.decoder import Decoders
 from redline.engine.precision import into_precision, pick_dtype, stored
 from redline.engine.scheduler import BatchOptions
@@ -82,6 +84,7 @@ def load_model(
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
     precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
+    embedding = partial(_load_embedder, folder, place, precision)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)
         into_precision(precision, model)
@@ -117,7 +120,7 @@ def load_model(
         recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine, precision)
         recognizer.decoders = Decoders(recognizer)
         recognizer.word_confidence = find_word_confidence(folder)
-        return Transcriber(recognizer, _OPTIONS, batch)
+        return Transcriber(recognizer, _OPTIONS, batch, embedding)
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
     for option, (value, default) in choices.items():
@@ -128,7 +131,7 @@ def load_model(
         into_precision(precision, drafting.model, drafting.head)
         drafting.engine = encoder_twin(drafting.model, (), engine, precision)
         drafting.word_confidence = find_word_confidence(folder)
-        return Transcriber(drafting, _OPTIONS, batch)
+        return Transcriber(drafting, _OPTIONS, batch, embedding)
     editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
     into_precision(precision, editor)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
@@ -138,7 +141,16 @@ def load_model(
     editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine, precision)
     editing.networks = editor_twin(editor, engine, precision) or editor
     editing.word_confidence = find_word_confidence(folder)
-    return Transcriber(editing, _OPTIONS, batch)
+    return Transcriber(editing, _OPTIONS, batch, embedding)
+
+
+def _load_embedder(folder: Path, device: torch.device, precision: torch.dtype) -> SpeakerEmbedder:
+    """The checkpoint's own network for voices, or the bundled one; its LSTM is all that takes time."""
+    own, bundled = folder / SPEAKER_HEAD, ASSETS / "tiny-plus" / SPEAKER_HEAD
+    embedder = load_embedder(own if own.exists() else bundled).to(device).eval()
+    if precision == torch.bfloat16:
+        embedder.lstm.to(torch.bfloat16)
+    return embedder
 
 
 def _load_draft(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -14,15 +17,21 @@ from typing_extensions import TypedDict, Unpack
 
 from redline import audio, itn, languages
 from redline.audio import AudioOptions
+from redline.audio.channels import count_channels, rereadable
 from redline.audio.check import checked_waveform
+from redline.diarize.diarizer import Diarizer, voice_of
+from redline.diarize.embedder import SpeakerEmbedder
+from redline.diarize.known import SpeakerDatabase
+from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
-from redline.errors import RedlineError
+from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
+from redline.longform.interleave import interleaved
 from redline.longform.resumed import AnswerStore, ResumedSession
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
-from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
+from redline.types import ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 RecordingSource = audio.AudioSource | Waveform
 Sources = list[Any] | tuple[Any, ...]
@@ -32,6 +41,8 @@ Progress = Callable[[float, float], None]
 OnSegment = Callable[[Segment], None]
 """Gets each segment as soon as it is ready."""
 
+SAMPLE_S = 30.0
+"""Parts of a sample of a voice that are heard at once."""
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
 
@@ -48,8 +59,14 @@ class TranscribeOptions(TypedDict, total=False):
     target_language: str | None
     words: bool
     """Ask when each word is said."""
-    speakers: bool
-    """Ask who speaks (diarization)."""
+    speakers: SpeakerCount
+    """Ask who speaks (diarization): True, a number of speakers such as 3, or a range such as "2-4" or (2, 4)."""
+    speaker_samples: Mapping[str, RecordingSource]
+    """Recordings of known voices, by name: speakers who sound like them have their names."""
+    speaker_db: str | Path | None
+    """A file of voices with names, which speakers keep from recording to recording; it is made, and added to."""
+    channels: Literal["mix", "split"]
+    """With "split" each channel of a recording is one speaker, and transcribed apart."""
     keywords: str | Sequence[str]
     """Names and terms to expect (contextual biasing): a list, or a text with commas; "Nguyen => win :2" is one that is
     said otherwise than it is written, and counts twice."""
@@ -91,9 +108,14 @@ class Transcriber:
         recognizer: Recognizer,
         options: SessionOptions = SessionOptions(),  # noqa: B008
         batch: BatchOptions = BatchOptions(),  # noqa: B008
+        embedder: Callable[[], SpeakerEmbedder] | None = None,
     ) -> None:
-        """`options` say how recordings are cut, `batch` how much the recognizer gets at once."""
+        """`options` say how recordings are cut, `batch` how much the recognizer gets at once.
+
+        `embedder` loads the network that tells speakers apart where the recognizer does not do so itself.
+        """
         self.recognizer, self.options, self.batch = recognizer, options, batch
+        self.embedder = None if embedder is None else cache(embedder)
 
     @property
     def name(self) -> str:
@@ -154,14 +176,20 @@ class Transcriber:
         """
         if isinstance(sources, str | Path | bytes | np.ndarray | Mapping | Waveform) or hasattr(sources, "read"):
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
-        task = self._task(options)
-        recordings = (self._recording(source, task, options) for source in sources)
+        is_split, speakers = self._is_split(options), self._speakers(options)
+        task = self._task(options, speakers)
+        if is_split:
+            return self._split(sources, task, options)
+        recordings = (self._recording(source, task, options, speakers) for source in sources)
         return self.run(recordings, options.get("progress"), options.get("on_segment"))
 
     @checked(TranscribeOptions)
     def stream(self, source: RecordingSource, **options: Unpack[TranscribeOptions]) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
-        recording = self._recording(source, self._task(options), options)
+        if self._is_split(options):
+            raise ConfigError("channels is 'split': they are interleaved once all are done; transcribe, not stream")
+        speakers = self._speakers(options)
+        recording = self._recording(source, self._task(options, speakers), options, speakers)
         flight = Flight([recording], self._scheduler(), ahead_s=0.0, most_ahead_s=_AHEAD_STREAM_S)
 
         def segments() -> Iterator[Segment]:
@@ -210,22 +238,128 @@ class Transcriber:
         *,
         vad: bool = True,
         options: SessionOptions | None = None,
+        speakers: SpeakerOptions = SpeakerOptions(),  # noqa: B008
         answers: AnswerStore | None = None,
     ) -> Session:
         """A session for one recording, which goes on from the `answers` that are kept, where there are any.
 
-        Raises `UnsupportedTaskError` for what the model cannot do.
+        `speakers` says who may be heard, where the task asks for that. Raises `UnsupportedTaskError` for what the model
+        cannot do.
         """
         options = options or self.options
-        options, limits = options if vad else replace(options, vad=None), self.recognizer.limits(task)
+        options = options if vad else replace(options, vad=None)
+        asked, is_diarized = self._asked(task, speakers)
+        diarizer = Diarizer(self.embedder(), speakers) if is_diarized and self.embedder else None
+        limits, name = self.recognizer.limits(asked), self.name
         if answers is None:
-            return Session(limits, task, options, model=self.name)
-        return ResumedSession(limits, task, options, model=self.name, answers=answers)
+            return Session(limits, asked, options, model=name, diarizer=diarizer)
+        return ResumedSession(limits, asked, options, model=name, diarizer=diarizer, answers=answers)
+
+    def check(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> None:  # noqa: B008
+        """Raises `UnsupportedTaskError` for what the model cannot do."""
+        self.recognizer.limits(self._asked(task, speakers)[0])
+
+    def _asked(self, task: Task, speakers: SpeakerOptions) -> tuple[Task, bool]:
+        """What the recognizer is asked, and whether its words get speakers by their embeddings.
+
+        Raises `UnsupportedTaskError` where there are no words to give to speakers.
+        """
+        itself = self.embedder is None or getattr(self.recognizer, "tells_speakers", False)
+        tagged = bool(task.prefix) and getattr(self.recognizer, "reads_tags", False)  # a prefix says who is who
+        if not task.speakers or ((itself or tagged) and speakers == SpeakerOptions()):
+            return task, False
+        if self.embedder is None:
+            raise UnsupportedTaskError(f"{self.name} has no speaker embeddings; leave number and names of speakers out")
+        if task.name != "transcribe" or task.prompt is not None:
+            what = "a translation" if task.name != "transcribe" else "an answer to a prompt"
+            raise UnsupportedTaskError(f"nobody said the words of {what}, so none are a speaker's; leave speakers out")
+        return replace(task, speakers=False, words=True), True
 
     def _scheduler(self) -> Scheduler:
         return Scheduler(self.recognizer, self.batch)
 
-    def _task(self, options: TranscribeOptions) -> Task:
+    def _is_split(self, options: TranscribeOptions) -> bool:
+        """Whether each channel is one speaker; raises `ConfigError` for what cannot be together."""
+        channels = options.get("channels", "mix")
+        if channels not in ("mix", "split"):
+            raise ConfigError(f"channels is {channels!r}; allowed are 'mix' and 'split'")
+        if channels == "mix":
+            return False
+        known = options.get("speaker_samples") or options.get("speaker_db")
+        if options.get("speakers", False) not in (True, False, None, "auto") or known:
+            raise ConfigError("channels is 'split', so each is one speaker; leave number and names of speakers out")
+        if options.get("audio_options", AudioOptions()).channel is not None:
+            raise ConfigError("channels is 'split', and one channel is asked for; leave one of them out")
+        if options.get("on_segment") is not None:
+            raise ConfigError("channels is 'split': they are interleaved once all are done; leave on_segment out")
+        return True
+
+    def _split(
+        self, sources: Iterable[Any], task: Task, options: TranscribeOptions
+    ) -> Generator[Transcript | RedlineError]:
+        """`transcribe_each` with a session for each channel."""
+        counts: deque[int] = deque()
+        audio_options = options.get("audio_options", AudioOptions())
+
+        def recordings() -> Iterator[Recording]:
+            for source in sources:
+                try:
+                    source = source if isinstance(source, Waveform) else rereadable(source, audio_options)
+                    is_mono = isinstance(source, Waveform)
+                    count = 1 if is_mono else count_channels(source, options.get("sample_rate"), audio_options)
+                except RedlineError as error:
+                    counts.append(1)
+                    yield Recording(partial(_refuse, error), self.session(task))
+                    continue
+                counts.append(count)
+                for channel in range(count):
+                    # Answers are kept by source, and channels would find each other's.
+                    own: Any = {**options, "audio_options": replace(audio_options, channel=channel), "answers": None}
+                    yield self._recording(source, task, own, SpeakerOptions())
+
+        results = self.run(recordings(), options.get("progress"))
+        waiting: list[Transcript | RedlineError | None] = []
+        try:
+            for result in results:
+                waiting.append(result)
+                if len(waiting) == counts[0]:
+                    counts.popleft()
+                    whole, waiting = interleaved(waiting), []
+                    assert whole is not None
+                    try:
+                        yield whole
+                    except KeyboardInterrupt as stop:
+                        results.throw(stop)
+        except Interrupted as stop:
+            rest = iter([*waiting, *stop.results])
+            raise Interrupted([interleaved(list(islice(rest, count))) for count in counts]) from None
+        finally:
+            results.close()
+
+    def _speakers(self, options: TranscribeOptions) -> SpeakerOptions | None:
+        """Who may be heard, and who is known; None where nobody asks."""
+        samples, path = options.get("speaker_samples"), options.get("speaker_db")
+        asked = speaker_options(options.get("speakers"))
+        if not samples and path is None:
+            return asked
+        if self.embedder is None:
+            raise UnsupportedTaskError(f"{self.name} has no speaker embeddings; leave samples and database out")
+        asked, embedder = asked or SpeakerOptions(), self.embedder()
+        if path is not None:
+            asked = replace(asked, database=SpeakerDatabase.open(path, embedder.digest, embedder.size))
+        known = []
+        for name, source in (samples or {}).items():
+            if not name.strip():
+                raise ConfigError("a voice of speaker_samples has no name; give each its name, {'Ana': 'ana.wav'}")
+            wave = source if isinstance(source, Waveform) else audio.load(source)
+            cut = options.get("session_options") or self.options
+            session = Session(ClipLimits(SAMPLE_S), Task(), cut, source=wave.source)
+            session.feed(wave.samples)
+            session.close()
+            known.append(voice_of(embedder, " ".join(name.split()), [request.clip for request in session.ready()]))
+        return replace(asked, known=tuple(known))
+
+    def _task(self, options: TranscribeOptions, speakers: SpeakerOptions | None) -> Task:
         """What is asked of the recognizer; what it cannot do, and a missing package, is reported before the work."""
         language = languages.code(options.get("language"), self.languages)
         if language is None and len(self.languages) == 1:
@@ -234,18 +368,20 @@ class Transcriber:
             options.get("task", "transcribe"),
             language,
             languages.code(options.get("target_language")),
-            options.get("words", False),
-            options.get("speakers", False),
+            options.get("words", False) or options.get("channels") == "split",
+            speakers is not None and options.get("channels") != "split",
             keyword_list(options.get("keywords")),
             options.get("prompt"),
             options.get("prefix"),
         )
-        self.recognizer.limits(task)
+        self.check(task, speakers or SpeakerOptions())
         if options.get("digits", False):
             itn.inverse_normalize("", language or "en")
         return task
 
-    def _recording(self, source: RecordingSource, task: Task, options: TranscribeOptions) -> Recording:
+    def _recording(
+        self, source: RecordingSource, task: Task, options: TranscribeOptions, speakers: SpeakerOptions | None
+    ) -> Recording:
         def opened() -> AbstractContextManager[Sound]:
             if isinstance(source, Waveform):
                 return nullcontext(WaveformSound(checked_waveform(source)))
@@ -257,9 +393,14 @@ class Transcriber:
             task,
             vad=options.get("vad", True),
             options=options.get("session_options"),
+            speakers=speakers or SpeakerOptions(),
             answers=None if store is None else store(source),
         )
         return Recording(opened, session, digits=options.get("digits", False))
+
+
+def _refuse(error: RedlineError) -> AbstractContextManager[Sound]:
+    raise error
 
 
 Model = Transcriber

@@ -194,6 +194,15 @@ def joined_turns(turns: Iterable[Turn]) -> tuple[Turn, ...]:
 
 
 @dataclass(frozen=True)
+class Overlap(JsonRecord):
+    """Overlapped speech: another speaker talks at the same time, from `start` to `end` in seconds."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+@dataclass(frozen=True)
 class SpeakerEmbedding:
     """Speaker embedding of one speaker of a clip: a unit vector, and the seconds of speech it was computed from."""
 
@@ -268,6 +277,7 @@ class Segment(JsonRecord):
     accepted: float | None = None
     language: str | None = None
     tagged: str | None = None
+    overlaps: tuple[Overlap, ...] = ()
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
 
     def aligned_words(self) -> tuple[Word, ...]:
@@ -280,10 +290,10 @@ class Segment(JsonRecord):
         )
 
     def to_dict(self, all_edits: bool = False) -> dict[str, Any]:
-        """A JSON-ready dictionary; edits that kept a token are left out without `all_edits`."""
+        """A JSON-ready dictionary; edits that kept a token are left out without `all_edits`, and no `overlaps`."""
         edits = tuple(edit for edit in self.edits if all_edits or edit.op != "keep")
         values = JsonRecord.to_dict(replace(self, edits=edits, timing=None))
-        return {key: values[key] for key in _SEGMENT_KEYS}
+        return {key: values[key] for key in (*_SEGMENT_KEYS, *(["overlaps"] if self.overlaps else []))}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Dialogues made of single speakers: turns of two speakers joined, with the times of all words.
+"""Dialogues made of single speakers: turns of two speakers or more joined, with the times of all words.
 
 What a model for several speakers has to learn (who speaks, when each word is spoken, speech on top of speech) is exact
 here, because every clip is put together from recordings whose speaker and words are known.
@@ -38,6 +38,7 @@ PEAK = 0.95
 class DialogueOptions:
     """How dialogues are put together; every pair of numbers is the least and the most that is drawn."""
 
+    speakers: int = 2
     turns: tuple[int, int] = (2, 6)
     turn_s: Range = (1.5, 8.0)  # of a piece; a turn made of two may be longer
     clip_s: Range = (8.0, 30.0)
@@ -50,11 +51,11 @@ class DialogueOptions:
     margin_s: float = 0.2  # kept of the recording around a piece, up to the next word
     rim_s: Range = (0.1, 0.5)  # before the first and after the last word of a clip
     level_db: float = -26.0  # mean power of speech against full scale
-    level_difference_db: float = 4.0  # the second speaker is at most so much louder or quieter than the first
+    level_difference_db: float = 4.0  # the others are at most so much louder or quieter than the first
     floor_db: Range = (-75.0, -58.0)
     """Noise below the whole clip, against full scale: without it gaps would be silent as no recording is."""
     one_microphone: bool = False
-    """Give both speakers the same mean spectrum, that between their own: readers have a microphone each."""
+    """Give all speakers the same mean spectrum, that between their own: readers have a microphone each."""
     band_hz: Range | None = None  # what is heard of the whole clip; a telephone's band is 300 to 3,400
     seed: int = 0
 
@@ -66,8 +67,10 @@ class DialogueOptions:
         for name in ("overlap", "again"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; allowed are 0 (never) to 1 (always)")
-        if self.turns[0] < 2:
-            raise ConfigError(f"turns is {self.turns}; a dialogue has at least 2")
+        if self.speakers < 2:
+            raise ConfigError(f"speakers is {self.speakers}; a dialogue has at least 2")
+        if self.turns[0] < self.speakers:
+            raise ConfigError(f"turns is {self.turns}; a dialogue of {self.speakers} speakers has at least as many")
         if 2 * self.overlap_s[1] > self.turn_s[0]:
             raise ConfigError(
                 f"overlap_s is up to {self.overlap_s[1]:g} and turn_s from {self.turn_s[0]:g}; "
@@ -182,18 +185,29 @@ class Casts:
         for row in utterances:
             if row.speaker and (usable := pieces(row, options)):
                 self.stock.setdefault((row.split, row.language, row.speaker), []).append(usable)
-        self.speakers = [speaker for speaker in self.stock if self.partners(speaker)]
+        self.count = options.speakers
+        self.speakers = [speaker for speaker in self.stock if len(self.partners(speaker)) >= self.count - 1]
         if not self.speakers:
+            needed = "two" if self.count == 2 else self.count
             raise DataError(
                 f"{len(self.stock)} speakers with pieces of {options.turn_s[0]:g} to {options.turn_s[1]:g} s among "
-                f"{len(utterances)} utterances with words; a dialogue needs two of the same split and language"
+                f"{len(utterances)} utterances with words; a dialogue needs {needed} of the same split and language"
             )
         self.decks: dict[SpeakerKey, list[list[DialogueTurn]]] = {speaker: [] for speaker in self.speakers}
 
-    def pair(self) -> tuple[SpeakerKey, SpeakerKey]:
-        """Two speakers of the same split and language."""
+    def cast(self) -> list[SpeakerKey]:
+        """The speakers of a dialogue, all of the same split and language."""
         first = self.draw.choice(self.speakers)
-        return first, self.draw.choice(self.partners(first))
+        if self.count == 2:
+            return [first, self.draw.choice(self.partners(first))]
+        return [first, *self.draw.sample(self.partners(first), self.count - 1)]
+
+    def order(self, turns: int) -> list[int]:
+        """Who speaks in each turn, by place in the cast: all begin once, then anybody but the last one goes on."""
+        order = [turn % self.count for turn in range(turns if self.count == 2 else min(turns, self.count))]
+        while len(order) < turns:
+            order.append(self.draw.choice([place for place in range(self.count) if place != order[-1]]))
+        return order
 
     def partners(self, speaker: SpeakerKey) -> list[SpeakerKey]:
         """The other speakers of a speaker's split and language."""
@@ -244,12 +258,13 @@ def _name(split: str, number: int, placed: Sequence[Placed], options: DialogueOp
 def _act(casts: Casts, options: DialogueOptions) -> tuple[Placed, ...]:
     """The pieces of one clip, as many as were drawn or as fit."""
     draw = casts.draw
-    pair = casts.pair()
+    cast = casts.cast()
     difference = draw.uniform(-options.level_difference_db, options.level_difference_db) / 2
-    levels = (options.level_db - difference, options.level_db + difference)
+    levels = [options.level_db - difference, options.level_db + difference]
+    levels += [options.level_db + draw.uniform(-1.0, 1.0) * difference for _ in cast[2:]]
     placed: list[Placed] = []
     now = draw.uniform(*options.rim_s)
-    for turn in range(draw.randint(*options.turns)):
+    for turn, place in enumerate(casts.order(draw.randint(*options.turns))):
         length_s = draw.uniform(*options.turn_s)
         twice = length_s >= 2 * options.turn_s[0] and draw.random() < options.again
         for half in range(1 + twice):
@@ -258,8 +273,8 @@ def _act(casts: Casts, options: DialogueOptions) -> tuple[Placed, ...]:
             elif turn:
                 meets = draw.random() < options.overlap
                 now += -draw.uniform(*options.overlap_s) if meets else draw.uniform(*options.gap_s)
-            piece = casts.piece(pair[turn % 2], length_s / (1 + twice))
-            part = Placed(piece, str(turn % 2 + 1), round(now, 3), levels[turn % 2])
+            piece = casts.piece(cast[place], length_s / (1 + twice))
+            part = Placed(piece, str(place + 1), round(now, 3), levels[place])
             if part.end + options.rim_s[1] > options.clip_s[1]:
                 return tuple(placed)
             placed.append(part)

@@ -1,4 +1,4 @@
-"""Make dialogues of two speakers from recordings of single ones, with turns and the times of all words.
+"""Make dialogues of two speakers or more from recordings of single ones, with turns and the times of all words.
 
     python -m redline_recipes.tiny.dialogues --data manifest.jsonl --split train --count 600 --out dialogues
     python -m redline_recipes.tiny.dialogues --data manifest.jsonl --split train dev --count 0 --out words
@@ -94,13 +94,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, required=True, help="clips to make; 0: times of words only")
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips, manifest.jsonl and words.jsonl")
     parser.add_argument("--model", default="tiny", help="whose character head aligns; remove words.jsonl to align anew")
+    parser.add_argument("--speakers", type=int, default=DialogueOptions.speakers, help="of each dialogue")
+    parser.add_argument(
+        "--turns", type=int, nargs=2, default=DialogueOptions.turns, help="least and most of a dialogue"
+    )
+    parser.add_argument("--clip-s", type=float, nargs=2, default=DialogueOptions.clip_s, help="least and most seconds")
     parser.add_argument("--overlap", type=float, default=DialogueOptions.overlap, help="share of joints that overlap")
-    parser.add_argument("--one-microphone", action="store_true", help="give both speakers the same mean spectrum")
+    parser.add_argument("--one-microphone", action="store_true", help="give all speakers the same mean spectrum")
     parser.add_argument("--telephone", action="store_true", help="leave out what is not between 300 and 3,400 Hz")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     try:
         options = DialogueOptions(
+            speakers=arguments.speakers,
+            turns=tuple(arguments.turns),
+            clip_s=tuple(arguments.clip_s),
             overlap=arguments.overlap,
             one_microphone=arguments.one_microphone,
             band_hz=TELEPHONE_HZ if arguments.telephone else None,

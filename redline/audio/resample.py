@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from redline.audio.demux import too_long
 from redline.audio.downmix import WINDOW_SAMPLES, Downmix
 from redline.audio.options import LOUDEST, AudioOptions
-from redline.errors import AudioError, AudioLimitError
+from redline.errors import AudioError, AudioLimitError, NoSuchChannelError
 from redline.types import SAMPLE_RATE, Notice
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class MonoResampler:
             raise AudioLimitError(f"{self.name}: {channels} channels; {allowed}, or its header is broken")
         if limits.channel is not None and limits.channel >= channels:
             there = f"there are channels 0 to {channels - 1}; choose one, or none to mix them down"
-            raise AudioError(f"{self.name}: channel {limits.channel} asked for; {there}")
+            raise NoSuchChannelError(f"{self.name}: channel {limits.channel} asked for; {there}")
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
         """Take one block [channels, n]; it may not change afterwards."""

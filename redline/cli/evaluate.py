@@ -170,7 +170,7 @@ def _evaluate_model(
     transcriber = load_model(name, **loading)
     loading_s = time.perf_counter() - started
     for task in dict.fromkeys(chain(*tasks)):
-        transcriber.recognizer.limits(task)  # what it cannot do is refused before hours of work
+        transcriber.check(task)  # what it cannot do is refused before hours of work
     for number, (options, each) in enumerate(zip(asks, tasks, strict=True)):
         if short := count_short_prompts(each, rows, options):
             message = f"warning: {short} prompts have fewer than {options.distractors} distractors; "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from redline import __version__, signatures
 from redline.cli import console, stopping
@@ -32,6 +33,26 @@ VERBS = {
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives no name to it, and brings its own since 0.26
 DEBUG = typer.Option("--debug", help="Print tracebacks, and what is logged.", callback=console.debug)
+
+
+OPTIONAL_VALUES = {"--speakers": (re.compile(r"\d+(-\d+)?|auto"), "auto")}
+"""Options that need no value: what one looks like, and what it is where none follows."""
+
+
+class Verb(TyperCommand):
+    """A command whose `OPTIONAL_VALUES` may be left out, also in front of a file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name for param in self.params if not getattr(param, "is_flag", True) for name in param.opts}
+        end = args.index("--") if "--" in args else len(args)
+        filled: list[str] = []
+        for place, argument in enumerate(args):
+            filled.append(argument)
+            if place < end and argument in own & set(OPTIONAL_VALUES):
+                value, default = OPTIONAL_VALUES[argument]
+                if place + 1 == end or not value.fullmatch(args[place + 1]):
+                    filled.append(default)
+        return super().parse_args(ctx, filled)
 
 
 class Verbs(TyperGroup):
@@ -76,7 +97,7 @@ def _command(verb: Any, name: str) -> Any:
     """A verb, which is a function or a Typer app, as a command."""
     if not isinstance(verb, typer.Typer):
         function, verb = verb, typer.Typer(add_completion=False)
-        verb.command(name)(function)
+        verb.command(name, cls=Verb)(function)
     command = typer.main.get_command(verb)
     command.name = name
     return command

@@ -28,6 +28,15 @@ from redline.cli.recording_options import (
     SkipExisting,
     VadThreshold,
 )
+from redline.cli.speaker_options import (
+    Channels,
+    SpeakerDb,
+    Speakers,
+    SpeakerSamples,
+    channels_of,
+    speaker_count_of,
+    speaker_samples_of,
+)
 from redline.cli.stopping import Stopper
 from redline.cli.subtitle_style import (
     Gap,
@@ -88,7 +97,9 @@ def transcribe(
         str, typer.Option(callback=console.choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
     ] = "transcribe",
     target_language: Annotated[str | None, typer.Option("--to", help="Language to translate into.")] = None,
-    speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
+    speakers: Speakers = None,
+    speaker_samples: SpeakerSamples = None,
+    speaker_db: SpeakerDb = None,
     words: Annotated[bool, typer.Option("--word-timestamps", help="Start and end of each word.")] = False,
     keywords: Annotated[
         str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c; a => how it is said :2.")
@@ -105,6 +116,7 @@ def transcribe(
     threads: Threads = None,
     show_edits: Annotated[bool, typer.Option("--show-edits", help=_EDITS_HELP)] = False,
     channel: Channel = None,
+    channels: Channels = "mix",
     track: AudioTrack = None,
     parts: AudioParts = None,
     vad: Annotated[bool, typer.Option(help="Voice activity detection: leave out what is not speech.")] = True,
@@ -136,7 +148,11 @@ def transcribe(
     if (task == "translate") != (target_language is not None):
         message = "translate needs --to, the language to translate into, and --to needs translate"
         raise typer.BadParameter(message, param_hint="--task")
-    formats = formats_of(format or ("ctm" if words else "txt"), speakers=speakers, words=task != "translate")
+    count = speaker_count_of(speakers)
+    samples = speaker_samples_of(speaker_samples)
+    channels, channel = channels_of(channels, channel)
+    asks = bool(count) or bool(samples) or speaker_db is not None or channels == "split"
+    formats = formats_of(format or ("ctm" if words else "txt"), speakers=asks, words=task != "translate")
     outputs = Outputs(
         formats,
         output_dir,
@@ -144,7 +160,7 @@ def transcribe(
         skip_existing,
         show_edits,
         style_of(context.params, formats),
-        speaker_names_of(speaker_names, speakers=_asks_for_speakers(speakers, formats)),
+        speaker_names_of(speaker_names, speakers=_asks_for_speakers(asks, formats)),
     )
     start.open_libraries()
     from redline.audio import AudioOptions, isolation  # and numpy, meanwhile
@@ -173,10 +189,15 @@ def transcribe(
         raise typer.BadParameter(
             f"{formats[0]} cannot be streamed; take txt, or add --output-dir", param_hint="--stream"
         )
+    if stream and channels == "split":
+        raise typer.BadParameter("channels are interleaved once all are done; leave it out", param_hint="--stream")
     job = Job(outputs, notes, quiet, stream=stream)
     own: dict[str, Any] = {
         "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
-        "speakers": _asks_for_speakers(speakers, formats),
+        "speakers": count or _asks_for_speakers(asks, formats),
+        "speaker_samples": samples,
+        "speaker_db": speaker_db,
+        "channels": channels,
         "keywords": _keywords(keywords),
         "audio_options": audio_options,
     }
@@ -194,6 +215,12 @@ def transcribe(
                 if is_detection_given:
                     own["session_options"] = session_options(loaded.options, *detection)
                 job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
+                if speaker_db is not None and outputs.speaker_names and loaded.embedder is not None:
+                    from redline.diarize.known import SpeakerDatabase
+
+                    embedder = loaded.embedder()
+                    names = outputs.speaker_names
+                    SpeakerDatabase.open(speaker_db, embedder.digest, embedder.size).rename(names)
             elif (job.skipped or resume) and not quiet:
                 job.sum_up(0.0, 0.0)
     except BrokenPipeError:

@@ -1,10 +1,11 @@
-"""Diarization of one clip's words: agglomerative clustering of speaker embeddings, then a Viterbi path over the words.
+"""Diarization of words: agglomerative clustering of speaker embeddings, then a Viterbi path over the words.
 
-Speaker embeddings are unit vectors, compared by cosine similarity. Windows of about a second over the words are
-clustered by average linkage; then every word takes the speaker that it and the words around it are most similar to, on
-a path that changes speakers rarely and rather in pauses. Overlapped speech gets one speaker.
+Speaker embeddings are unit vectors, compared by cosine similarity. Spans of about a second over the words of all
+windows of a recording are clustered by average linkage (`linkage`), which is cut where the clusters are no longer alike
+or where there are as many as are asked for; then every word takes the speaker that it and the words around it are most
+similar to, on a path that changes speakers rarely and rather in pauses.
 
-W words, N windows, K speakers, E dimensions of an embedding.
+W words, N spans, K speakers, E dimensions of an embedding.
 """
 
 from __future__ import annotations
@@ -12,37 +13,42 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from redline.diarize.linkage import Merge, cut, merges
+from redline.diarize.track import TimeSpan
 from redline.types import Word
 
-TimeSpan = tuple[float, float]
 Track = Callable[[Sequence[TimeSpan]], Tensor]
 """Spans in seconds -> their speaker embeddings [N, E]."""
+HeardWords = tuple[Sequence[Word], Track]
+"""The words of a window in time order, and the embeddings along it, in the same times."""
 LONG_PAUSE_S = 0.5
 MIN_WEIGHT_S = 0.1
-"""What a shorter window or word weighs."""
+"""What a shorter span or word weighs."""
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
     """How words are given to speakers; similarities are cosines."""
 
-    window_s: float = 0.8
+    least: int = 1
+    most: int | None = None
+    """How many speakers there may be; None: as many as are heard."""
+    span_s: float = 0.8
     hop_s: float = 0.3
     pause_s: float = 0.15
-    """A longer pause between words may be a change of speakers: no window reaches over it."""
-    window_similarity: float = 0.52
-    """Clusters of windows that are on average more similar than this are merged."""
-    speaker_similarity: float = 0.75
+    """A longer pause between words may be a change of speakers: no span reaches over it."""
+    span_similarity: float = 0.45
+    """Clusters of spans that are on average more similar than this are merged."""
+    speaker_similarity: float = 0.7
     """Clusters that are more similar than this, each over all its words, are merged."""
     min_speaker_s: float = 1.6
     """A cluster of less speech is dropped; its words go to the others."""
-    max_speakers: int = 4
     context_s: float = 0.4
     """How far to both sides of a word its surroundings reach."""
     emission_weight: float = 40.0
@@ -51,18 +57,36 @@ class ClusterOptions:
     pause_change_cost: float = 2.0
     """What a change costs after a pause of half a second."""
     iterations: int = 3
+    block: int = 1500
+    """Spans that are clustered at once; more are first clustered in blocks of as many."""
+    block_similarity: float = 0.7
+    """Clusters of a block that are more similar than this are one span from then on."""
 
 
 def assign_speakers(words: Sequence[Word], track: Track, options: ClusterOptions) -> tuple[list[int], Tensor]:
-    """Words in time order -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E]."""
-    runs = _runs(words, options.pause_s)
-    windows = [span for run in runs for span in _windows(run[0].start, run[-1].end, options)]
-    embeddings, seconds = track(windows), _seconds(windows)  # [N, E], [N]
-    labels = agglomerate(embeddings @ embeddings.T, seconds, options.window_similarity)
-    speakers = _centroids(embeddings, seconds, labels, options)
-    embeddings = track([_surroundings(word, run, options.context_s) for run in runs for word in run])  # [W, E]
-    seconds = _seconds([(word.start, word.end) for word in words])
-    gaps = [0.0, *(max(0.0, after.start - before.end) for before, after in pairwise(words))]
+    """Words of one window -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E]."""
+    return assign_speakers_to_all([(words, track)], options)
+
+
+def assign_speakers_to_all(windows: Sequence[HeardWords], options: ClusterOptions) -> tuple[list[int], Tensor]:
+    """The words of all windows -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E].
+
+    Windows come in time order, their times are those of the recording, and at least one has words.
+    """
+    windows = [(words, track) for words, track in windows if words]
+    all_words = [word for words, _ in windows for word in words]
+    spoken: list[TimeSpan] = []
+    heard, around = list[Tensor](), list[Tensor]()
+    for words, track in windows:
+        runs = _runs(words, options.pause_s)
+        spans = [span for run in runs for span in _spans(run[0].start, run[-1].end, options)]
+        spoken += spans
+        heard.append(track(spans))
+        around.append(track([_surroundings(word, run, options.context_s) for run in runs for word in run]))
+    embeddings = torch.cat(around)  # [W, E]
+    seconds = _seconds([(word.start, word.end) for word in all_words])
+    speakers = _found(torch.cat(heard), _seconds(spoken), options)
+    gaps = [0.0, *(max(0.0, after.start - before.end) for before, after in pairwise(all_words))]
     shares = torch.tensor(gaps).clamp(max=LONG_PAUSE_S) / LONG_PAUSE_S
     costs = options.change_cost + shares * (options.pause_change_cost - options.change_cost)
     for iteration in range(options.iterations):
@@ -72,27 +96,6 @@ def assign_speakers(words: Sequence[Word], track: Track, options: ClusterOptions
     order = list(dict.fromkeys(path))
     speakers = torch.stack([_centroid(embeddings, seconds, path, speaker) for speaker in order])
     return [order.index(speaker) for speaker in path], speakers
-
-
-def agglomerate(similarity: Tensor, weights: Tensor, least: float) -> list[int]:
-    """Agglomerative clustering by average linkage: similarities [N, N] and weights [N] -> a label for each.
-
-    The two most similar clusters are merged as long as they are more similar than `least` on average.
-    """
-    similarity, weights = similarity.double().clone(), weights.double().clone()
-    similarity.fill_diagonal_(-torch.inf)
-    labels = torch.arange(len(similarity))
-    while len(similarity) > 1:
-        a, b = sorted(divmod(int(similarity.argmax()), len(similarity)))
-        if not similarity[a, b] >= least:
-            break
-        merged = (weights[a] * similarity[a] + weights[b] * similarity[b]) / (weights[a] + weights[b])
-        similarity[a], similarity[:, a] = merged, merged
-        similarity[a, a] = -torch.inf
-        similarity[b], similarity[:, b] = -torch.inf, -torch.inf
-        weights[a] += weights[b]
-        labels[labels == b] = a
-    return [int(label) for label in labels]
 
 
 def viterbi_path(scores: Tensor, costs: Tensor) -> list[int]:
@@ -127,14 +130,14 @@ def _runs(words: Sequence[Word], pause_s: float) -> list[Sequence[Word]]:
     return [words[start:end] for start, end in pairwise([*starts, len(words)])]
 
 
-def _windows(start: float, end: float, options: ClusterOptions) -> list[TimeSpan]:
-    """Windows that cover a stretch of speech evenly."""
-    room = end - start - options.window_s
+def _spans(start: float, end: float, options: ClusterOptions) -> list[TimeSpan]:
+    """Spans that cover a stretch of speech evenly."""
+    room = end - start - options.span_s
     if room <= 0:
         return [(start, end)]
     count = max(2, round(room / options.hop_s) + 1)
     starts = [start + room * number / (count - 1) for number in range(count)]
-    return [(begin, begin + options.window_s) for begin in starts]
+    return [(begin, begin + options.span_s) for begin in starts]
 
 
 def _surroundings(word: Word, run: Sequence[Word], context_s: float) -> TimeSpan:
@@ -152,16 +155,64 @@ def _seconds(spans: Sequence[TimeSpan]) -> Tensor:
     return torch.tensor([max(end - start, MIN_WEIGHT_S) for start, end in spans])
 
 
+def _found(embeddings: Tensor, seconds: Tensor, options: ClusterOptions) -> Tensor:
+    """Embeddings [K, E] of the speakers that spans [N, E] of so many seconds [N] tell of."""
+    if len(embeddings) > options.block:
+        blocks = zip(embeddings.split(options.block), seconds.split(options.block), strict=True)
+        parts = [_joined(*block, options.block_similarity) for block in blocks]
+        return _found(torch.cat([part for part, _ in parts]), torch.cat([amount for _, amount in parts]), options)
+    history = merges(embeddings @ embeddings.T, seconds)
+    labels = _cut(history, seconds.tolist(), options)
+    return _centroids(embeddings, seconds, labels, options)
+
+
+def _joined(embeddings: Tensor, seconds: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Spans as clusters that are more similar than `least`, at most half as many: their embeddings and seconds."""
+    history = merges(embeddings @ embeddings.T, seconds)
+    alike = sum(merge.similarity >= least for merge in history)
+    labels = cut(history, len(embeddings), max(alike, len(embeddings) // 2))
+    clusters = list(dict.fromkeys(labels))
+    amounts = torch.stack([seconds[torch.tensor(labels) == label].sum() for label in clusters])
+    return torch.stack([_centroid(embeddings, seconds, labels, label) for label in clusters]), amounts
+
+
+def _cut(history: Sequence[Merge], seconds: Sequence[float], options: ClusterOptions) -> list[int]:
+    """The clusters of spans of so many seconds where as many as may be have enough speech, or as near to it as can be.
+
+    Without a number the clusters are those that are more similar than `span_similarity`.
+    """
+    amounts = list(seconds)
+    enough = sum(amount >= options.min_speaker_s for amount in amounts)
+    counts = [enough]  # clusters with enough speech after each merge
+    for merge in history:
+        before = (amounts[merge.into] >= options.min_speaker_s) + (amounts[merge.taken] >= options.min_speaker_s)
+        amounts[merge.into] += amounts[merge.taken]
+        enough += (amounts[merge.into] >= options.min_speaker_s) - before
+        counts.append(enough)
+    level = sum(merge.similarity >= options.span_similarity for merge in history)
+    if options.most is not None and counts[level] > options.most:
+        level = next(at for at in range(level, len(counts)) if counts[at] <= options.most or at == len(counts) - 1)
+    elif counts[level] < options.least:
+        reached = list(accumulate(counts[level::-1], max))
+        wanted = min(options.least, reached[-1])
+        level -= next(back for back, count in enumerate(reached) if count >= wanted)
+    return cut(history, len(seconds), level)
+
+
 def _centroids(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], options: ClusterOptions) -> Tensor:
-    """Embeddings [K, E] of the speakers with enough speech, most speech first; at least of one."""
+    """Embeddings [K, E] of the speakers with enough speech, most speech first; at least of as many as are asked for,
+    where there are."""
     length: dict[int, float] = {}
     for label, amount in zip(labels, seconds.tolist(), strict=True):
         length[label] = length.get(label, 0.0) + amount
-    ranked = sorted(length, key=lambda label: -length[label])[: options.max_speakers]
-    kept = [label for label in ranked if length[label] >= options.min_speaker_s] or ranked[:1]
+    ranked = sorted(length, key=lambda label: -length[label])
+    kept = [label for at, label in enumerate(ranked) if at < options.least or length[label] >= options.min_speaker_s]
+    kept = kept[: options.most]
     centroids = torch.stack([_centroid(embeddings, seconds, labels, label) for label in kept])
     amounts = torch.tensor([length[label] for label in kept])
-    merged = agglomerate(centroids @ centroids.T, amounts, options.speaker_similarity)
+    history = merges(centroids @ centroids.T, amounts)
+    alike = sum(merge.similarity >= options.speaker_similarity for merge in history)
+    merged = cut(history, len(kept), max(0, min(alike, len(kept) - options.least)))
     return torch.stack([_centroid(centroids, amounts, merged, label) for label in dict.fromkeys(merged)])
 
 

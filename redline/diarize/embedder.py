@@ -2,15 +2,14 @@
 
 The network of GE2E (arXiv 1710.10467), three LSTM layers over 40 mel bands, in the shape that Resemblyzer trained on
 thousands of speakers, with a projection in which one threshold holds for all microphones. It reads the features that
-every model is given, not the encoder's states, which have learned to forget who speaks. A span of time has the mean
-embedding of the windows in it.
+every model is given, not the encoder's states, which have learned to forget who speaks.
 
 N windows, F mel frames (10 ms), T feature frames (20 ms), E dimensions of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline import tensor_file
-from redline.diarize.cluster import TimeSpan, Track
+from redline.diarize.track import VoiceTrack
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models.invariant import Linear
@@ -26,7 +25,7 @@ from redline.quantization import dequantized, quantized
 
 SPEAKER_HEAD = "out_voices.safetensors"
 BANDS, STATES, LSTM_LAYERS = 40, 256, 3
-WINDOW_S, HOP_S = 1.6, 0.2
+WINDOW_S, HOP_S = 1.6, 0.8
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
 WINDOWS_AT_ONCE = 64
@@ -42,6 +41,8 @@ class SpeakerEmbedder(nn.Module):
     def __init__(self, size: int = 64) -> None:
         super().__init__()
         self.size = size
+        self.digest = ""
+        """Of the file it was read from: embeddings of two networks cannot be compared."""
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
         self.lstm = nn.LSTM(BANDS, STATES, LSTM_LAYERS, batch_first=True)
         self.linear = Linear(STATES, STATES)
@@ -55,34 +56,20 @@ class SpeakerEmbedder(nn.Module):
         return mel
 
     def forward(self, mel: Tensor) -> Tensor:
-        states: Tensor = self.lstm(mel)[1][0][-1]  # [N, 256], after the last frame
+        mel = mel.to(next(self.lstm.parameters()).dtype)
+        states = self.lstm(mel)[1][0][-1].to(self.linear.weight.dtype)  # [N, 256], after the last frame
         hidden = F.normalize(F.relu(self.linear(states)), dim=-1)
         return F.normalize(self.out(hidden - self.centre), dim=-1)
 
     @torch.no_grad()
-    def track(self, features: Tensor) -> Track:
-        """The embeddings along one clip's features [T, 160], as recorded: of a span the mean of those in it.
-
-        A window is in a span if its middle is; where there is none the nearest counts.
-        """
+    def track(self, features: Tensor, hop_s: float = HOP_S) -> VoiceTrack:
+        """The embeddings along one clip's features [T, 160], as recorded, every `hop_s`."""
         mel = self.mel(features).to(self.out.weight)
-        length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, HOP_S))
+        length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, hop_s))
         windows = mel.unfold(0, min(length, len(mel)), hop).transpose(1, 2)  # [N, F, 40]
         embeddings = torch.cat([self(part) for part in windows.split(WINDOWS_AT_ONCE)]).float().cpu()  # [N, E]
-        middles = (torch.arange(len(embeddings)) * hop + windows.shape[1] / 2) / STACK  # [N], in frames
-
-        def frames(start_s: float, end_s: float) -> tuple[int, int]:
-            first = min(len(features) - 1, max(0, int(start_s * FRAME_RATE)))
-            return first, max(first + 1, min(len(features), int(end_s * FRAME_RATE)))
-
-        def mean_embeddings(spans: Sequence[TimeSpan]) -> Tensor:
-            starts, ends = torch.tensor([frames(*span) for span in spans]).T[..., None]  # [M, 1] each
-            inside = (middles >= starts) & (middles <= ends)  # [M, N]
-            nearest = F.one_hot((middles - (starts + ends) / 2).abs().argmin(dim=1), len(middles)).bool()
-            chosen = torch.where(inside.any(dim=1, keepdim=True), inside, nearest)
-            return F.normalize(chosen.to(embeddings) @ embeddings, dim=-1)
-
-        return mean_embeddings
+        middles = torch.arange(len(embeddings)) * hop + windows.shape[1] / 2
+        return VoiceTrack(middles / (STACK * FRAME_RATE), embeddings)
 
 
 def is_narrow(features: Tensor) -> bool:
@@ -107,4 +94,6 @@ def load_embedder(path: Path) -> SpeakerEmbedder:
     tensors, rows = tensor_file.load_head(path)
     if len(rows) != 1 or not (rows[0].isdecimal() and 0 < int(rows[0]) <= 4096):
         raise CheckpointError(f"{path}: its rows are {' '.join(rows)!r}; one number is expected, the embedding's size")
-    return tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), dequantized(tensors, path), path)
+    embedder = tensor_file.fill(lambda: SpeakerEmbedder(int(rows[0])), dequantized(tensors, path), path)
+    embedder.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return embedder

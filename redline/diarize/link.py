@@ -16,11 +16,14 @@ SAME_SPEAKER = 0.6
 """A speaker that is more similar than this to a speaker of an earlier window is the same."""
 
 
-def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tuple[SpeakerEmbedding, ...], Hypothesis]:
+def link(
+    known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis, most: int | None = None
+) -> tuple[tuple[SpeakerEmbedding, ...], Hypothesis]:
     """A window's hypothesis under the names of the speakers known so far, and who is known after it.
 
     Speakers that are like none get the next free numbers, those of the first window keep the names they have, which a
-    prefix may have given; one that is known again counts by all its seconds.
+    prefix may have given; one that is known again counts by all its seconds. With `most` no more than so many become
+    known: what follows is the most similar of them.
     """
     if not known:
         return hypothesis.speaker_embeddings, hypothesis
@@ -29,13 +32,13 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
     for voice in hypothesis.speaker_embeddings:
         similarities = [sum(map(mul, voice.vector, other.vector)) for other in speakers]  # cosines
         best = similarities.index(max(similarities))
-        if similarities[best] < SAME_SPEAKER:
+        if similarities[best] < SAME_SPEAKER and (most is None or len(speakers) < most):
             taken = {other.speaker for other in speakers}
             number = next(str(n) for n in range(1, len(speakers) + 2) if str(n) not in taken)
             speakers.append(replace(voice, speaker=number))
             names[voice.speaker] = number
         else:
-            speakers[best] = _merged(speakers[best], voice)
+            speakers[best] = merged_voice(speakers[best], voice)
             names[voice.speaker] = speakers[best].speaker
     words = tuple(replace(word, speaker=names.get(word.speaker or "", word.speaker)) for word in hypothesis.words)
     voices = tuple(replace(voice, speaker=names[voice.speaker]) for voice in hypothesis.speaker_embeddings)
@@ -43,7 +46,7 @@ def link(known: Sequence[SpeakerEmbedding], hypothesis: Hypothesis) -> tuple[tup
     return tuple(speakers), replace(hypothesis, turns=joined_turns(turns), words=words, speaker_embeddings=voices)
 
 
-def _merged(known: SpeakerEmbedding, new: SpeakerEmbedding) -> SpeakerEmbedding:
+def merged_voice(known: SpeakerEmbedding, new: SpeakerEmbedding) -> SpeakerEmbedding:
     """One speaker's embedding from two windows, by the seconds of each."""
     seconds = known.seconds + new.seconds
     pairs = zip(known.vector, new.vector, strict=True)

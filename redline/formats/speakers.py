@@ -42,6 +42,7 @@ def rename_speakers(transcript: Transcript, names: Mapping[str, str]) -> Transcr
             segment,
             speaker=named(segment.speaker),
             words=tuple(replace(word, speaker=named(word.speaker)) for word in segment.words),
+            overlaps=tuple(replace(each, speaker=names.get(each.speaker, each.speaker)) for each in segment.overlaps),
         )
         for segment in transcript.segments
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio.check import checked_waveform
+from redline.diarize.diarizer import Diarizer
 from redline.errors import RecognitionError, RedlineError
 from redline.longform.detector import Detection, SpeechDetector
 from redline.longform.stitch import Stitcher, shifted
@@ -57,12 +58,13 @@ class Session:
         *,
         source: str = "<stream>",
         model: str = "",
+        diarizer: Diarizer | None = None,
     ) -> None:
         """`limits` are those of the recognizer for this task; `source` and `model` are names for messages.
 
         Where each clip needs the one before it, a window is half as long as a clip may be: it is recognized with its
         predecessor's audio in front and that one's tagged answer as prefix. A prefix of the task begins the first
-        window only.
+        window only. A `diarizer` hears every window, and gives its words to speakers.
         """
         self.limits, self.task, self.source = limits, task, source
         self.closed = False
@@ -71,7 +73,8 @@ class Session:
         self._detector = SpeechDetector(options.vad)
         longest_s = limits.max_s / (2 if limits.needs_previous else 1)
         self._cutter = WindowCutter(options.window, min(longest_s, options.window.max_s or longest_s))
-        self._stitcher = Stitcher(model, task)
+        self._diarizer = diarizer
+        self._stitcher = Stitcher(model, task, diarizer)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
         self._fed = self._base = self._needed = 0  # samples: all, before those that are kept, before the next window
         self._samples = np.zeros(0, dtype=np.float32)
@@ -225,7 +228,10 @@ class Session:
     def _request(self, id: int) -> Request:
         task = self.task if id == 0 else replace(self.task, prefix=None)
         if not self.limits.needs_previous:
-            return Request(Waveform(self._clips.pop(id), self.source), task, id)
+            clip = Waveform(self._clips.pop(id), self.source)
+            if self._diarizer is not None:
+                self._diarizer.hear(id, clip)
+            return Request(clip, task, id)
         samples, self._context_s = self._clips[id], 0.0
         if self._context is not None:
             before, tagged = self._context

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 from redline.diarize import link
+from redline.diarize.diarizer import Diarizer
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError
-from redline.types import Hypothesis, Notice, Segment, Span, SpeakerEmbedding, Task, Transcript, Turn, joined_turns
+from redline.types import (
+    Edit,
+    Hypothesis,
+    Notice,
+    Segment,
+    Span,
+    SpeakerEmbedding,
+    Task,
+    Transcript,
+    Turn,
+    joined_turns,
+)
 
 _SAME = ("draft", "edits", "confidence", "words", "accepted", "language", "tagged", "timing")  # in both
 
@@ -16,8 +29,10 @@ _SAME = ("draft", "edits", "confidence", "words", "accepted", "language", "tagge
 class Stitcher:
     """The segments and notices of the windows so far; speakers keep their names from window to window."""
 
-    def __init__(self, model: str, task: Task) -> None:
-        self._model, self._task = model, task
+    def __init__(self, model: str, task: Task, diarizer: Diarizer | None = None) -> None:
+        """With a `diarizer` words get speakers: as known so far, and in `transcript` of the whole recording."""
+        self._model, self._task, self._diarizer = model, task, diarizer
+        self._texts: list[tuple[Span, Hypothesis]] = []  # of windows whose speakers are not known before the end
         self.segments: list[Segment] = []
         self.notices: list[Notice] = []
         self.windows = self._failures = 0
@@ -33,7 +48,10 @@ class Stitcher:
             if self._error is None or isinstance(outcome, UnsupportedTaskError):
                 self._error = outcome
         else:
-            if outcome.speaker_embeddings:
+            if self._diarizer is not None:
+                outcome = self._diarizer.add(self.windows - 1, span.start_s, outcome)
+                self._texts.append((span, outcome))
+            elif outcome.speaker_embeddings:
                 self._speakers, outcome = link.link(self._speakers, outcome)
             if outcome.language is not None and outcome.text.strip():
                 self._languages[outcome.language] += span.end - span.start
@@ -50,6 +68,11 @@ class Stitcher:
         if self._error is not None and self._failures == self.windows:
             failed = f"the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
             raise RecognitionError(f"{source}: {failed}") from self._error
+        if self._diarizer is not None:
+            finished = self._diarizer.finish()
+            self.segments = []
+            for span, outcome in self._texts:
+                self.segments += segments_of(span, finished.get(span.start_s, outcome), len(self.segments))
         task, spoken = self._task, next((language for language, _ in self._languages.most_common(1)), None)
         turns = (Turn(segment.speaker or "", segment.start, segment.end, segment.text) for segment in self.segments)
         return Transcript(
@@ -74,8 +97,10 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
     same = {name: getattr(hypothesis, name) for name in _SAME}
     whole = Segment(id, span.start_s, span.end_s, text, **same)
     segments, first = [], 0
-    for number, turn in enumerate(hypothesis.turns):
-        last = first + len(turn.text.split())
+    counts = [len(turn.text.split()) for turn in hypothesis.turns]
+    drafts = drafts_of(hypothesis, counts)
+    for number, (turn, (draft, edits)) in enumerate(zip(hypothesis.turns, drafts, strict=True)):
+        last = first + counts[number]
         segments.append(
             replace(
                 whole,
@@ -83,8 +108,8 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
                 start=turn.start,
                 end=turn.end,
                 text=turn.text,
-                draft=None,
-                edits=(),
+                draft=draft,
+                edits=edits,
                 speaker=turn.speaker or None,
                 words=hypothesis.words[first:last],
                 tagged=None if number else hypothesis.tagged,
@@ -93,6 +118,35 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
         )
         first = last
     return segments or [whole]
+
+
+def drafts_of(hypothesis: Hypothesis | Segment, counts: Sequence[int]) -> list[tuple[str | None, tuple[Edit, ...]]]:
+    """The draft and the edits of each turn, of which the turns' so many words came; the first turn has all of what
+    cannot be shared out."""
+    draft, edits = hypothesis.draft, hypothesis.edits
+    rest: list[tuple[str | None, tuple[Edit, ...]]] = [(None if draft is None else "", ())] * (len(counts) - 1)
+    if not edits:
+        words = (draft or "").split()
+        if draft is None or len(words) != sum(counts):
+            return [(draft, ()), *rest] if counts else []
+        ends = [0, *accumulate(counts)]
+        return [(" ".join(words[first:last]), ()) for first, last in pairwise(ends)]
+    if "".join(edit.text for edit in edits).split() != hypothesis.text.split():
+        return [(draft, edits), *rest] if counts else []
+    parts: list[list[Edit]] = [[] for _ in counts]
+    turn, words_left, base = 0, counts[0] if counts else 0, 0
+    seen = ""  # of the text, before this edit
+    for edit in edits:
+        begun = len((seen + edit.text).split()) - len(seen.split())
+        seen += edit.text
+        while begun > words_left and turn + 1 < len(parts):
+            begun -= words_left
+            turn, words_left = turn + 1, counts[turn + 1]
+            base = edit.at
+        words_left -= begun
+        if parts:
+            parts[turn].append(replace(edit, at=edit.at - base))
+    return [("".join(edit.draft for edit in part).strip(), tuple(part)) for part in parts]
 
 
 def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:

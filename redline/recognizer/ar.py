@@ -77,6 +77,16 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
         self.seed = seed
         self.clustering = ClusterOptions()
 
+    @property
+    def reads_tags(self) -> bool:
+        """Whether it knows the speakers of a prefix with tags."""
+        return self.model.config.kind == "granite_speech_plus"
+
+    @property
+    def tells_speakers(self) -> bool:
+        """Whether the language model writes who speaks."""
+        return self.reads_tags and not (self.drafts is not None and self.drafts.mode == "trust")
+
     def limits(self, task: Task) -> ClipLimits:
         """How long a clip may be; raises `UnsupportedTaskError` for what the model has not learned.
 

@@ -17,6 +17,7 @@ from redline.decoding.tags import NO_SPEAKER, parse_tagged, speaker_turns, strip
 from redline.decoding.word_confidence import CalibratedTimes, calibrated
 from redline.decoding.word_times import LazyWordTimes, decode_characters, scored_word_times, timing_notices
 from redline.diarize.cluster import assign_speakers, name_speakers
+from redline.diarize.diarizer import NARROW
 from redline.diarize.embedder import is_narrow
 from redline.errors import RedlineError
 from redline.models.conformer import EncoderOutput
@@ -27,10 +28,6 @@ from redline.types import Hypothesis, Notice, SpeakerEmbedding, Task, Waveform, 
 if TYPE_CHECKING:
     from redline.recognizer.ar import ArRecognizer
 
-NARROW = Notice(
-    "narrow-band",
-    "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
-)
 TRUNCATED = "the answer was cut off after {} tokens; text is missing"
 LOOP_DRAFTED = Notice("loop", "the model repeated itself; the encoder's draft is given instead")
 LOOP_CUT = Notice("loop", "the model repeated itself; the repetition was cut off, check the text")

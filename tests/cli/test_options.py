@@ -105,6 +105,7 @@ def test_options_are_handed_over_by_name_and_none_is_lost(
     assert asked == {
         **{"language": "en", "task": "translate", "target_language": "de", "words": True, "speakers": True},
         **{"keywords": ["a", "b"], "prompt": "p", "prefix": "so", "vad": False, "digits": True},
+        **{"channels": "mix", "speaker_db": None, "speaker_samples": {}},
         "audio_options": AudioOptions(channel=1, track=2, parts=((1.0, 2.0),)),
     }
     assert asking - set(asked) == {
@@ -158,3 +159,21 @@ def test_detection_is_what_was_asked_for(jfk: Path, random_checkpoint: Path, mon
     usual, own = seen
     assert usual is None and own.window.pad_s == 0.1 and own.window.join_s == 2.0
     assert own.vad.onset == 0.6 and own.vad.offset == pytest.approx(0.42) and own.vad.min_silence_s == 1.0
+
+
+def test_speakers_need_no_number_in_front_of_a_file(monkeypatch: pytest.MonkeyPatch, jfk: Path) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(load_module, "load_model", lambda *args, **options: Model(FakeRecognizer()))
+
+    def noted(self: Model, sources: Any, **options: Any) -> Any:
+        asked.append(options["speakers"])
+        return iter([Transcript("")])
+
+    monkeypatch.setattr(Model, "transcribe_each", noted)
+    for given in ([], ["--speakers"], ["--speakers", "2"], ["--speakers", "2-4"], ["--speakers=auto"]):
+        assert CliRunner().invoke(app, ["transcribe", *given, str(jfk)]).exit_code == 0
+        assert CliRunner().invoke(app, ["transcribe", str(jfk), *given]).exit_code == 0
+    assert asked == [False, False, True, True, (2, 2), (2, 2), (2, 4), (2, 4), True, True]
+    for wrong in ("0", "4-2", "101"):
+        result = CliRunner().invoke(app, ["transcribe", str(jfk), "--speakers", wrong])
+        assert result.exit_code == 2 and "allowed is a" in result.output

@@ -15,11 +15,12 @@ from torch import Tensor
 from redline.diarize.cluster import (
     ClusterOptions,
     Track,
-    agglomerate,
     assign_speakers,
+    assign_speakers_to_all,
     name_speakers,
     viterbi_path,
 )
+from redline.diarize.linkage import agglomerate, cut, merges
 from redline.features import FRAME_RATE
 from redline.types import Word
 
@@ -111,3 +112,39 @@ def test_names_that_are_given_stay() -> None:
     assert name_speakers([0, 0, 1, 2, 1], ["2", "2", "2"]) == ["2", "2", "2", "1", "2"]
     assert name_speakers([0, 1, 0], ["3"]) == ["3", "1", "3"]
     assert name_speakers([0, 1, 2], []) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_as_many_speakers_are_found_as_are_asked_for(count: int) -> None:
+    words, owners = speech((0, 8), (1, 7), (2, 8), (0, 6), (2, 5), (1, 6))
+    labels, embeddings = assign_speakers(words, sounding(words, owners), ClusterOptions(least=count, most=count))
+    assert len(embeddings) == count == len(set(labels))
+    if count == 3:
+        assert sum(label != owner for label, owner in zip(labels, owners, strict=True)) <= 5
+
+
+def test_a_range_holds_on_both_sides() -> None:
+    words, owners = speech((0, 8), (1, 7), (2, 8), (0, 6))
+    for options, count in ((ClusterOptions(1, 2), 2), (ClusterOptions(1, 6), 3), (ClusterOptions(3, 6), 3)):
+        assert len(assign_speakers(words, sounding(words, owners), options)[1]) == count
+
+
+def test_windows_are_clustered_together_and_in_blocks_as_at_once() -> None:
+    words, owners = speech(*[(voice, 9) for voice in (0, 1, 2, 1, 0, 2, 1, 0)])
+    track = sounding(words, owners)
+    windows = [(words[at : at + 18], track) for at in range(0, len(words), 18)]
+    whole, _ = assign_speakers(words, track, ClusterOptions())
+    assert assign_speakers_to_all(windows, ClusterOptions())[0] == whole
+    in_blocks, _ = assign_speakers_to_all(windows, ClusterOptions(block=20))
+    assert sum(a != b for a, b in zip(in_blocks, whole, strict=True)) <= len(words) // 20
+
+
+def test_cuts_of_the_merges_are_those_of_scipy() -> None:
+    points = F.normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(3)), dim=-1)
+    alike = points @ points.T
+    history = merges(alike, torch.ones(40))
+    tree = linkage((1.0 - alike.double().numpy())[np.triu_indices(40, 1)], "average")
+    np.testing.assert_allclose([1.0 - merge.similarity for merge in history], tree[:, 2], atol=1e-6)
+    for clusters in (1, 2, 5, 39, 40):
+        labels, wanted = cut(history, 40, 40 - clusters), fcluster(tree, clusters, "maxclust")
+        assert [[a == b for b in labels] for a in labels] == [[bool(a == b) for b in wanted] for a in wanted]

@@ -33,7 +33,7 @@ def test_a_clip_no_longer_than_a_window_has_one_embedding(head: SpeakerEmbedder)
 
 def test_a_span_has_the_mean_embedding_of_the_windows_in_it(head: SpeakerEmbedder) -> None:
     row = torch.randn(200, FEATURE_DIM)
-    track = head.track(row)
+    track = head.track(row, 0.2)
     mel = head.mel(row)
     windows = torch.stack([head(mel[20 * at : 20 * at + 160][None])[0] for at in range(13)])  # 1.6 s every 0.2 s
     wanted = [windows.mean(dim=0), windows[2:5].mean(dim=0), windows[0], windows[12], windows[6]]

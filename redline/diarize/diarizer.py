@@ -1,0 +1,150 @@
+"""`Diarizer`: who says the words of one recording, for any recognizer that tells when they are said.
+
+Each window is heard by the speaker embedding network. As windows get their words, speakers are told apart within each
+and linked with those before; once all are there, they are clustered together, which is better, and what counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+
+from redline.audio.levels import levelled
+from redline.decoding.tags import speaker_turns
+from redline.diarize.cluster import ClusterOptions, assign_speakers_to_all
+from redline.diarize.embedder import SpeakerEmbedder, is_narrow
+from redline.diarize.known import joined_voices, named
+from redline.diarize.link import link
+from redline.diarize.options import SpeakerOptions
+from redline.diarize.track import VoiceTrack
+from redline.errors import DataError
+from redline.features import FRAME_SAMPLES, clip_features, samples_on
+from redline.types import Hypothesis, Notice, SpeakerEmbedding, Waveform
+
+NARROW = Notice(
+    "narrow-band",
+    "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
+)
+
+
+MIN_SAMPLE_S = 1.0
+"""Less speech tells nothing of a voice."""
+
+
+@dataclass
+class HeardWindow:
+    """A window that has its words, and the embeddings along it, in times of the window."""
+
+    start_s: float
+    hypothesis: Hypothesis
+    track: VoiceTrack
+
+
+@dataclass
+class Diarizer:
+    """The speakers of one recording."""
+
+    embedder: SpeakerEmbedder
+    options: SpeakerOptions = SpeakerOptions()
+    clustering: ClusterOptions = ClusterOptions()
+    speakers: tuple[SpeakerEmbedding, ...] = ()
+    """Who was heard, after `finish`."""
+    _tracks: dict[int, tuple[VoiceTrack, bool]] = field(default_factory=dict)  # of windows without words yet
+    _heard: list[HeardWindow] = field(default_factory=list)
+    _linked: tuple[SpeakerEmbedding, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.clustering = replace(self.clustering, least=self.options.least, most=self.options.most)
+
+    def hear(self, id: int, clip: Waveform) -> None:
+        """Window number `id` of the recording."""
+        if len(clip.samples) >= FRAME_SAMPLES:
+            self._tracks[id] = heard(self.embedder, clip)
+
+    def add(self, id: int, start_s: float, hypothesis: Hypothesis) -> Hypothesis:
+        """The words of the next window in time, which begins at `start_s`; with the speakers known so far."""
+        track, narrow = self._tracks.pop(id, (None, False))
+        if not hypothesis.words or track is None:
+            return hypothesis
+        hypothesis = replace(hypothesis, warnings=hypothesis.warnings + ((NARROW,) if narrow else ()))
+        self._heard.append(HeardWindow(start_s, hypothesis, track))
+        alone = replace(self.clustering, least=1)
+        labels, vectors = assign_speakers_to_all([(hypothesis.words, track)], alone)
+        speakers = _embeddings([hypothesis], labels, vectors)
+        known = self.options.voices if self._linked is None else self._linked
+        self._linked, linked = link(known, _with_speakers(hypothesis, labels, speakers), self.options.most)
+        return linked
+
+    def finish(self) -> dict[float, Hypothesis]:
+        """The hypotheses of all windows with words, by their starts, with the speakers of the whole recording."""
+        if not self._heard:
+            return {}
+        windows = [
+            (
+                [
+                    replace(word, start=word.start + at.start_s, end=word.end + at.start_s)
+                    for word in at.hypothesis.words
+                ],
+                at.track.moved(at.start_s),
+            )
+            for at in self._heard
+        ]
+        labels, vectors = assign_speakers_to_all(windows, self.clustering)
+        speakers = _embeddings([at.hypothesis for at in self._heard], labels, vectors)
+        speakers = named(speakers, self.options.voices)
+        if self.options.database is not None and not self.speakers:
+            self.options.database.add(speakers)
+        self.speakers = joined_voices((), speakers)
+        finished, first = {}, 0
+        for at in self._heard:
+            own = labels[first : first + len(at.hypothesis.words)]
+            finished[at.start_s] = _with_speakers(at.hypothesis, own, speakers)
+            first += len(own)
+        return finished
+
+
+@torch.inference_mode()
+def heard(embedder: SpeakerEmbedder, clip: Waveform) -> tuple[VoiceTrack, bool]:
+    """The embeddings along a clip, and whether it is as narrow as a telephone's band."""
+    features = clip_features(samples_on(levelled(clip).samples, embedder.out.weight.device))
+    return embedder.track(features), is_narrow(features)
+
+
+def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) -> SpeakerEmbedding:
+    """The embedding of somebody who alone speaks in some clips; raises `DataError` where that is too little."""
+    clips = [clip for clip in clips if len(clip.samples) >= FRAME_SAMPLES]
+    seconds = round(sum(clip.duration for clip in clips), 3)
+    if seconds < MIN_SAMPLE_S:
+        source = clips[0].source if clips else "the recording"
+        raise DataError(
+            f"{source}: {seconds:g} s of speech for the voice of {name}; give a recording in which {name} alone speaks "
+            f"for at least {MIN_SAMPLE_S:g} s, better for 10"
+        )
+    embeddings = torch.cat([heard(embedder, clip)[0].embeddings for clip in clips])
+    mean = F.normalize(embeddings.mean(dim=0), dim=0)
+    return SpeakerEmbedding(name, tuple(mean.tolist()), seconds)
+
+
+def _embeddings(
+    hypotheses: Sequence[Hypothesis], labels: Sequence[int], vectors: torch.Tensor
+) -> list[SpeakerEmbedding]:
+    """The speakers of some words, numbered from 1, with the seconds of their words."""
+    seconds = [0.001] * len(vectors)
+    words = [word for hypothesis in hypotheses for word in hypothesis.words]
+    for word, label in zip(words, labels, strict=True):
+        seconds[label] += word.end - word.start
+    return [
+        SpeakerEmbedding(str(label + 1), tuple(vector), round(amount, 3))
+        for label, (vector, amount) in enumerate(zip(vectors.tolist(), seconds, strict=True))
+    ]
+
+
+def _with_speakers(hypothesis: Hypothesis, labels: Sequence[int], speakers: Sequence[SpeakerEmbedding]) -> Hypothesis:
+    """A hypothesis whose words are said by these speakers."""
+    pairs = zip(hypothesis.words, labels, strict=True)
+    words = tuple(replace(word, speaker=speakers[label].speaker) for word, label in pairs)
+    own = tuple(speakers[label] for label in sorted(set(labels)))
+    return replace(hypothesis, words=words, turns=speaker_turns(words), speaker_embeddings=own)
