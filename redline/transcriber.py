@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,13 +16,14 @@ from typing_extensions import TypedDict, Unpack
 from redline import audio, itn, languages
 from redline.audio import AudioOptions
 from redline.audio.check import checked_waveform
+from redline.engine.live import LiveEngine, LiveOptions, LiveStream
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
 from redline.errors import RedlineError
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
-from redline.types import Notice, Recognizer, Segment, Task, Transcript, Waveform
+from redline.types import SAMPLE_RATE, Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 RecordingSource = audio.AudioSource | Waveform
 Sources = list[Any] | tuple[Any, ...]
@@ -61,6 +63,26 @@ class TranscribeOptions(TypedDict, total=False):
     """Inverse text normalisation: spelled numbers become digits."""
     audio_options: AudioOptions
     progress: Progress | None
+
+
+class StreamOptions(TypedDict, total=False):
+    """How live streams are transcribed; what `TranscribeOptions` has, too, means the same."""
+
+    sample_rate: int
+    """Of the sound, in Hz; by default 16,000."""
+    channels: int
+    """Of the sound, mixed down to their mean; by default 1."""
+    language: str | None
+    task: Literal["transcribe", "translate"]
+    target_language: str | None
+    words: bool
+    speakers: bool
+    keywords: str | Sequence[str]
+    prompt: str | None
+    vad: bool
+    digits: bool
+    live_options: LiveOptions
+    """How soon text comes, and when it is final."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -166,6 +188,24 @@ class Transcriber:
                     raise result
 
         return segments()
+
+    @checked(StreamOptions)
+    def live(self, **options: Unpack[StreamOptions]) -> LiveStream:
+        """A stream of speech while it is spoken: `feed` takes sound as it comes and gives events, `close` the last.
+
+        `StreamOptions` tells the options. All streams of a model share batches. Raises `UnsupportedTaskError` when the
+        model cannot do the task or the language, and `AudioError` for a rate or channels that no recording has.
+        """
+        own = options.get("live_options", LiveOptions())
+        task = self._task({name: value for name, value in options.items() if name in TranscribeOptions.__annotations__})  # type: ignore[arg-type]
+        session = self.session(task, vad=options.get("vad", True), options=own.session_options())
+        rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
+        digits = options.get("digits", False)
+        return LiveStream(session, self._live_engine, own, sample_rate=rate, channels=channels, digits=digits)
+
+    @cached_property
+    def _live_engine(self) -> LiveEngine:
+        return LiveEngine(self.recognizer, self.batch)
 
     def run(
         self, recordings: Iterable[Recording], progress: Progress | None = None
