@@ -69,7 +69,8 @@ class LiveResampler:
             notices.append(Notice("truncated", message))
         if self._resampler is None:
             return np.zeros(0, np.float32), notices
-        return self._joined([self._resampler.resample_chunk(self._waiting, last=True)]), notices
+        rest, self._resampler = self._resampler.resample_chunk(self._waiting, last=True), None
+        return self._joined([rest]), notices
 
     def _joined(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.concatenate((np.zeros(0, np.float32), *parts))

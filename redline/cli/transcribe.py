@@ -170,14 +170,14 @@ def transcribe(
                 own = {
                     "words": words or any(TRANSCRIPT_FORMATS[name].needs_words for name in formats),
                     "speakers": _asks_for_speakers(speakers, formats),
-                    "keywords": _keywords(keywords),
+                    "keywords": keywords_of(keywords),
                     "audio_options": audio_options,
                 }
                 with start.recognizing_only():  # from here on it takes seconds
-                    loaded = redline.load_model(model, **_arguments(redline.load_model, context))
+                    loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
                 if given:
                     own["session_options"] = _detecting(loaded.options, *detection.values())
-                job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
+                job.run(loaded, arguments_of(loaded.transcribe_each, context) | own, stopper)
             elif job.skipped and not quiet:
                 job.sum_up(0.0, 0.0)
     except BrokenPipeError:
@@ -205,7 +205,7 @@ def _detecting(
     return replace(options, vad=vad, window=window if pad_s is None else replace(window, pad_s=pad_s))
 
 
-def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:
+def arguments_of(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:
     """The options of the command that are keyword arguments of a function, by their common names."""
     return {name: context.params[name] for name in inspect.signature(function).parameters if name in context.params}
 
@@ -227,7 +227,7 @@ def formats_of(text: str, *, speakers: bool, words: bool) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 
-def _keywords(text: str | None) -> list[str]:
+def keywords_of(text: str | None) -> list[str]:
     """The lines of a file, or the parts of a list with commas."""
     if text is None:
         return []
