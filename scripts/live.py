@@ -5,11 +5,13 @@
     python scripts/live.py --silent FOLDER                           # text that noise recordings give
 
 Utterances of the dev split of one speaker are joined, with pauses of 0.5 to 1.5 s of faint noise between them. On the
-simulated clock, each step gives every stream 100 ms of sound, and time goes on by as much as the step took to compute,
-or by those 100 ms where it took less: text that comes late is late, and nobody waits for a real microphone.
+simulated clock, each step gives every stream 50 ms of sound, and time goes on by as much as the step took to compute,
+or by those 50 ms where it took less: text that comes late is late, and nobody waits for a real microphone. With
+`--clock cpu` it is the processor time that counts, shared by `--cores`, for machines where other programs run.
 
     partial        from the end of the speech that a partial text is of, until it is there
-    final          from the end of speech (as detection has it), until its text is committed
+    final          from the end of the last word in front of a pause (by alignment), until its text is committed
+    pause          the same from the end of speech as detection has it; only with a --pad below the --pause
     behind         from the sound until it is looked at: grows without end where the machine is too slow
     real-time factor    seconds of computing for a second of the clock; below 1 the streams can be kept up with
 """
@@ -22,7 +24,9 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +34,16 @@ from numpy.typing import NDArray
 import redline
 from redline import audio
 from redline.engine.live import LiveOptions
-from redline.evaluate.metrics.wer import word_errors
+from redline.evaluate.metrics.wer import score_wer
 from redline.manifest import read_manifest
+from redline.normalize import normalised
 from redline.transcriber import Transcriber
 from redline.types import SAMPLE_RATE, Transcript, Waveform
 
-STEP_S = 0.1
+STEP_S = 0.05
 _RECORDING_S = 150.0
+_HERE = audio.AudioOptions(isolated=False)
+_TRACKS = 5  # recordings that streams are made of, each stream from another place on
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,6 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pause", type=float, default=LiveOptions().pause_s)
     parser.add_argument("--max-window", type=float, default=LiveOptions().max_s)
     parser.add_argument("--pad", type=float, default=LiveOptions().pad_s)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--cores", type=int, default=1, help="with --clock cpu: cores that share the work evenly")
     parser.add_argument("--wer", action="store_true")
     parser.add_argument("--silent", type=Path, help="a folder of recordings in which nobody speaks")
     chosen = parser.parse_args(arguments)
@@ -60,28 +69,32 @@ def main(arguments: list[str] | None = None) -> None:
         return silent(model, chosen.silent, options)
     if chosen.manifest is None:
         parser.error("a manifest is needed, or --silent FOLDER")
-    recordings = joined(chosen.manifest, chosen.language)
+    recordings = joined(chosen.manifest, chosen.language, None if chosen.wer else _TRACKS)
     if chosen.wer:
-        return compare(model, recordings, options)
-    measure(model, [samples for samples, _ in recordings], chosen.streams, chosen.seconds, options)
+        return compare(model, recordings, options, chosen.language)
+    now = time.perf_counter if chosen.clock == "wall" else lambda: time.process_time() / chosen.cores
+    row = {"clock": chosen.clock} | ({"cores": chosen.cores} if chosen.clock == "cpu" else {})
+    sounds = [samples for samples, _ in recordings]
+    print(json.dumps(row | measure(model, sounds, chosen.streams, chosen.seconds, options, now)))
 
 
-def joined(manifest: Path, language: str) -> list[tuple[NDArray[np.float32], str]]:
-    """Recordings of some 150 s, and their texts."""
+def joined(manifest: Path, language: str, most: int | None = None) -> list[tuple[NDArray[np.float32], str]]:
+    """Recordings of some 150 s, or the first of them, and their texts."""
     rng = np.random.default_rng(1)
     speakers = defaultdict[str, list[tuple[Path, str]]](list)
-    for row in read_manifest(manifest):
-        if row.split == "dev" and row.language == language:
-            speakers[row.speaker].append((manifest.parent / row.audio, row.text))
+    for row in read_manifest(manifest, split="dev", language=language):
+        speakers[row.speaker or ""].append((Path(row.audio), row.text))
     recordings = []
     for _, utterances in sorted(speakers.items()):
         parts, texts = list[NDArray[np.float32]](), list[str]()
         for number, (path, text) in enumerate(utterances):
             pause = rng.normal(0.0, 1e-4, round(SAMPLE_RATE * rng.uniform(0.5, 1.5))).astype(np.float32)
-            parts, texts = [*parts, audio.load(path).samples, pause], [*texts, text]
+            parts, texts = [*parts, audio.load(path, options=_HERE).samples, pause], [*texts, text]
             if sum(map(len, parts)) > _RECORDING_S * SAMPLE_RATE or number == len(utterances) - 1:
                 recordings.append((np.concatenate(parts), " ".join(texts)))
                 parts, texts = [], []
+                if len(recordings) == most:
+                    return recordings
     return recordings
 
 
@@ -93,14 +106,20 @@ def transcribed(model: Transcriber, samples: NDArray[np.float32], options: LiveO
     return live.transcript()
 
 
-def compare(model: Transcriber, recordings: list[tuple[NDArray[np.float32], str]], options: LiveOptions) -> None:
+def compare(
+    model: Transcriber, recordings: list[tuple[NDArray[np.float32], str]], options: LiveOptions, language: str
+) -> None:
     """WER of the files, and of the same sound live."""
     only_final = LiveOptions(float("inf"), options.pause_s, options.max_s, options.pad_s)
     references = [text for _, text in recordings]
     files = [model.transcribe(Waveform(samples)) for samples, _ in recordings]
     streams = [transcribed(model, samples, only_final) for samples, _ in recordings]
     for name, transcripts in (("file", files), ("live", streams)):
-        wer = 100 * word_errors(references, [each.text for each in transcripts])
+        texts = [
+            (normalised(text, language), normalised(each.text, language))
+            for text, each in zip(references, transcripts, strict=True)
+        ]
+        wer = 100 * score_wer(texts)["wer"]
         windows = [segment.end - segment.start for each in transcripts for segment in each.segments]
         print(json.dumps({"what": name, "wer": round(wer, 2), "windows": len(windows),
                           "mean_window_s": round(float(np.mean(windows)), 2)}))  # fmt: skip
@@ -115,19 +134,24 @@ def silent(model: Transcriber, folder: Path, options: LiveOptions) -> None:
 
 
 def measure(
-    model: Transcriber, sounds: list[NDArray[np.float32]], count: int, seconds: float, options: LiveOptions
-) -> None:
-    """Print latencies and the real-time factor of so many streams."""
+    model: Transcriber,
+    sounds: list[NDArray[np.float32]],
+    count: int,
+    seconds: float,
+    options: LiveOptions,
+    now: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
+    """Latencies and the real-time factor of so many streams; `now` says how long computing took."""
     step, rng = round(STEP_S * SAMPLE_RATE), np.random.default_rng(2)
     rolled = [np.roll(sounds[n % len(sounds)], -int(rng.integers(len(sounds[n % len(sounds)])))) for n in range(count)]
     tracks = [np.resize(sound, round(seconds * SAMPLE_RATE)) for sound in rolled]
-    streams = [model.live(live_options=options) for _ in tracks]
+    streams = [model.live(live_options=options, words=True) for _ in tracks]
     run(model, tracks[:2], options)  # warm
     late = defaultdict[str, list[float]](list)
     clock = fed_s = computed_s = 0.0
     while fed_s < seconds:
         clock = max(clock, fed_s + STEP_S)  # the sound has been spoken
-        started = time.perf_counter()
+        started = now()
         due = min(round(seconds * SAMPLE_RATE), max(round(clock * SAMPLE_RATE) // step * step, step))
         late["behind"].append(clock - fed_s - STEP_S)
         for live, track in zip(streams, tracks, strict=True):
@@ -135,20 +159,24 @@ def measure(
         fed_s = due / SAMPLE_RATE
         for live in streams:
             for event in live.events():
-                now = clock + time.perf_counter() - started
+                at = clock + now() - started
                 if event.kind == "partial" and event.end is not None and event.text:
-                    late["partial"].append(now - event.end)
-                elif event.kind == "committed" and event.pause and event.end is not None:
-                    late["final"].append(now - (event.end - options.pad_s))
-        took = time.perf_counter() - started
+                    late["partial"].append(at - event.end)
+                elif event.kind == "committed" and event.pause and event.words and event.end is not None:
+                    late["final"].append(at - event.words[-1].end)
+                    if options.pad_s <= options.pause_s:  # else the end of the window does not tell that of the speech
+                        late["pause"].append(at - (event.end - options.pad_s))
+        took = now() - started
         computed_s += took
         clock += took
-    row = {"model": model.name, "streams": count, "seconds": seconds, "cpus": len(os.sched_getaffinity(0)),
-           "load": round(os.getloadavg()[0], 1), "real_time_factor": round(computed_s / seconds, 3)}  # fmt: skip
-    for name in ("partial", "final", "behind"):
-        p50, p95 = np.percentile(late[name] or [float("nan")], [50, 95])
-        row |= {f"{name}_p50_ms": round(1000 * p50), f"{name}_p95_ms": round(1000 * p95), f"{name}s": len(late[name])}
-    print(json.dumps(row))
+    row: dict[str, Any] = {"model": model.name, "streams": count, "seconds": seconds}
+    row |= {"cpus": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1)}
+    row |= {"real_time_factor": round(computed_s / seconds, 3)}
+    for name in ("partial", "final", "pause", "behind"):
+        if late[name]:
+            p50, p95 = (round(1000 * each) for each in np.percentile(late[name], [50, 95]))
+            row |= {f"{name}_p50_ms": p50, f"{name}_p95_ms": p95, f"{name}s": len(late[name])}
+    return row
 
 
 def run(model: Transcriber, tracks: list[NDArray[np.float32]], options: LiveOptions) -> None:

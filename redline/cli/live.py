@@ -50,7 +50,7 @@ def live(
     digits: Annotated[bool, typer.Option("--digits", help="Inverse text normalisation: twenty three is 23.")] = False,
     punctuate: Punctuate = True,
     partials: Annotated[bool | None, typer.Option(help=_PARTIALS_HELP)] = None,
-    pause_s: Annotated[float, typer.Option("--pause", help="Seconds of a pause behind which text is final.")] = 0.3,
+    pause_s: Annotated[float, typer.Option("--pause", help="Seconds of a pause behind which text is final.")] = 0.28,
     max_s: Annotated[
         float, typer.Option("--max-window", help="Seconds of speech that is final without a pause.")
     ] = 8.0,

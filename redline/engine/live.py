@@ -46,12 +46,12 @@ class LiveOptions:
 
     partial_s: float = 0.3
     """Speech between two partial texts, at least; math.inf: none are made."""
-    pause_s: float = 0.3
+    pause_s: float = 0.28
     """A pause that ends a window: its text is committed."""
     max_s: float = 8.0
     """Longer speech is cut at its weakest point, and its beginning committed while it goes on."""
-    pad_s: float = 0.2
-    """Sound that is kept on both sides of speech."""
+    pad_s: float = 0.4
+    """Sound that is kept on both sides of speech, as far as it is there when the pause is certain."""
     onset: float = 0.5
     """Speech begins at this probability."""
 

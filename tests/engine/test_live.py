@@ -243,3 +243,32 @@ def test_an_event_is_one_json_object_with_all_keys(speech: NDArray[np.float32]) 
     values = event.to_dict()
     assert list(values) == ["kind", "text", "start", "end", "pause", "confidence", "speaker", "words", "code"]
     assert values["kind"] == "committed" and values["words"] == [] and values["pause"] is True
+
+
+def test_words_and_keywords_work_live(tiny: redline.Model, jfk: Path) -> None:
+    rest = audio.load(jfk).samples[round(4.5 * SAMPLE_RATE) : round(8.5 * SAMPLE_RATE)]
+    without, with_keywords = (
+        committed(
+            run(tiny.live(words=True, keywords=keywords, live_options=LiveOptions(partial_s=math.inf)), rest, 3200)
+        )
+        for keywords in ([], ["what your country", "zebra"])
+    )
+    assert without[0].text.lower() != with_keywords[0].text.lower() and "What your country" in with_keywords[0].text
+    for event in with_keywords:
+        assert [word.text for word in event.words] == event.text.split()
+        starts = [word.start for word in event.words]
+        assert starts == sorted(starts) and event.start is not None and starts[0] >= event.start
+
+
+def test_speakers_are_told_live(tiny_plus: redline.Model, speech: NDArray[np.float32]) -> None:
+    options = LiveOptions(partial_s=math.inf)
+    live = tiny_plus.live(speakers=True, live_options=options)
+    events = committed(run(live, speech[: 3 * SAMPLE_RATE], 3200))
+    assert events and all(event.speaker == "1" for event in events)
+    assert [turn.speaker for turn in live.transcript().turns] == ["1"]
+
+
+def test_numbers_become_digits(speech: NDArray[np.float32]) -> None:
+    live = Transcriber(FakeRecognizer(lambda clip: "twenty three")).live(digits=True)
+    events = run(live, speech, 1600)
+    assert {event.text for event in events} == {"23"} and live.transcript().text == "23 23 23"
