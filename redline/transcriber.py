@@ -201,10 +201,11 @@ class Transcriber:
         session = self.session(task, vad=options.get("vad", True), options=own.session_options())
         rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
         digits = options.get("digits", False)
-        return LiveStream(session, self._live_engine, own, sample_rate=rate, channels=channels, digits=digits)
+        return LiveStream(session, self.live_engine, own, sample_rate=rate, channels=channels, digits=digits)
 
     @cached_property
-    def _live_engine(self) -> LiveEngine:
+    def live_engine(self) -> LiveEngine:
+        """What all live streams of the model share."""
         return LiveEngine(self.recognizer, self.batch)
 
     def run(

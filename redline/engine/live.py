@@ -9,6 +9,7 @@ where the recognizer has time.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from threading import Lock, RLock
@@ -36,7 +37,7 @@ from redline.types import (
     Word,
 )
 
-_BATCH_S = 30.0  # of live speech in one call of the recognizer: more would make the first of it wait
+_BATCH_S = 20.0  # of live speech in one call of the recognizer: more would make the first of it wait
 _BLOCK_FRAMES = 3  # 96 ms: what speech detection waits for
 
 
@@ -106,8 +107,11 @@ class LiveEngine:
 
     def __init__(self, recognizer: Recognizer, batch: BatchOptions) -> None:
         options = BatchOptions(min(batch.batch_s, _BATCH_S), batch.workers)
+        self.now: Callable[[], float] = time.monotonic
+        """The clock, in seconds, by which partial texts get at most half of the time."""
         self._scheduler = Scheduler(recognizer, options)
         self._lock = Lock()
+        self._rests_until = -math.inf
 
     def submit(self, finals: Any, partials: Any) -> None:
         """A stream's windows, and its partial texts, which wait for everybody's windows."""
@@ -121,12 +125,22 @@ class LiveEngine:
             for source in sources:
                 self._scheduler.withdraw(source)
 
-    def run(self, waits: Callable[[], bool]) -> None:
-        """Recognize while somebody waits and something is ready, one batch at a time; threads take turns."""
+    def run(self, waits: Callable[[], bool], hopes: Callable[[], bool] = lambda: False) -> None:
+        """Recognize while somebody waits, one batch at a time; threads take turns.
+
+        Then one batch more for who hopes for a partial text, unless the last such batch was just now: with too many
+        partial texts to write, sound and windows would wait for them.
+        """
         while waits():
             with self._lock:
                 if waits() and not self._scheduler.step():
-                    return
+                    break
+        if hopes() and self.now() >= self._rests_until:
+            with self._lock:
+                started = self.now()
+                if hopes() and started >= self._rests_until:
+                    self._scheduler.step()
+                    self._rests_until = 2 * self.now() - started
 
 
 class LiveStream:
@@ -179,8 +193,11 @@ class LiveStream:
             self._warn()
 
     def events(self) -> list[LiveEvent]:
-        """What is new: recognizes what is ready of this stream, and of others with it."""
-        self._engine.run(lambda: self._finals.waits or self._partials.waits)
+        """What is new: recognizes what is ready of this stream, and of others with it.
+
+        Committed text is there at once, partial text where there was time for it, else in a later call.
+        """
+        self._engine.run(lambda: self._finals.waits, lambda: self._partials.waits)
         with self._lock:
             events, self._events = self._events, []
         return events
