@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -93,7 +93,7 @@ def live(
     threshold = {} if vad_threshold is None else {"onset": vad_threshold}
     own = LiveOptions(0.3 if shown else math.inf, pause_s, max_s, **threshold)
     name = {None: "<microphone>", STDIN: "<stdin>"}.get(source, str(source))
-    asked = {
+    asked: dict[str, Any] = {
         "words": words or any(kind is not None and kind.needs_words for kind in written),
         "speakers": speakers or any(kind is not None and kind.needs_speakers for kind in written),
         "keywords": keywords_of(keywords),

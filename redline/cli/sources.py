@@ -6,10 +6,11 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
+from typing import Any
 
 from redline.cli.inputs import STDIN
 from redline.errors import RedlineError, packages_of
@@ -73,11 +74,11 @@ def _opened(source: str) -> Iterator[Callable[[int], bytes]]:
         with Path(source).open("rb", buffering=0) as file:  # a pipe opens when somebody writes to it
             yield lambda size: file.read(size) or b""
         return
-    handle: int | None = None
-    with suppress(io.UnsupportedOperation, AttributeError):
-        handle = sys.stdin.fileno()
-    if handle is None:  # no file of the system's stands behind it
-        yield sys.stdin.buffer.read1
+    stream: Any = sys.stdin.buffer
+    try:
+        handle = stream.fileno()
+    except (io.UnsupportedOperation, AttributeError):  # no file of the system's stands behind it
+        yield stream.read1
     else:  # no buffer of Python's, whose lock a thread that waits for ever would hold at the end
         yield lambda size: os.read(handle, size)
 
