@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -23,6 +23,7 @@ from redline.diarize.diarizer import Diarizer, voice_of
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.diarize.known import SpeakerDatabase
 from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
+from redline.engine.live import LiveEngine, LiveOptions, LiveStream
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
 from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
@@ -31,7 +32,7 @@ from redline.longform.resumed import AnswerStore, ResumedSession
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
-from redline.types import ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
+from redline.types import SAMPLE_RATE, ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 RecordingSource = audio.AudioSource | Waveform
 Sources = list[Any] | tuple[Any, ...]
@@ -86,6 +87,26 @@ class TranscribeOptions(TypedDict, total=False):
     """Gets the segments of the recordings one after the other, in time order, before each one's transcript."""
     answers: Callable[[Any], AnswerStore | None] | None
     """Gives for a source the store in which answers to its windows are kept: what is there is not recognized again."""
+
+
+class StreamOptions(TypedDict, total=False):
+    """How live streams are transcribed; what `TranscribeOptions` has, too, means the same."""
+
+    sample_rate: int
+    """Of the sound, in Hz; by default 16,000."""
+    channels: int
+    """Of the sound, mixed down to their mean; by default 1."""
+    language: str | None
+    task: Literal["transcribe", "translate"]
+    target_language: str | None
+    words: bool
+    speakers: bool
+    keywords: str | Sequence[str]
+    prompt: str | None
+    vad: bool
+    digits: bool
+    live_options: LiveOptions
+    """How soon text comes, and when it is final."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -203,6 +224,29 @@ class Transcriber:
                     raise result
 
         return segments()
+
+    @checked(StreamOptions)
+    def live(self, **options: Unpack[StreamOptions]) -> LiveStream:
+        """A stream of speech while it is spoken: `feed` takes sound as it comes and gives events, `close` the last.
+
+        `StreamOptions` tells the options. All streams of a model share batches. Raises `UnsupportedTaskError` when the
+        model cannot do the task or the language, and `AudioError` for a rate or channels that no recording has.
+        """
+        own = options.get("live_options", LiveOptions())
+        shared = TranscribeOptions.__annotations__.keys() - {"channels"}  # which are a number here
+        speakers = speaker_options(options.get("speakers"))
+        task = self._task({name: value for name, value in options.items() if name in shared}, speakers)  # type: ignore[arg-type]
+        session = self.session(
+            task, vad=options.get("vad", True), options=own.session_options(), speakers=speakers or SpeakerOptions()
+        )
+        rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
+        digits = options.get("digits", False)
+        return LiveStream(session, self.live_engine, own, sample_rate=rate, channels=channels, digits=digits)
+
+    @cached_property
+    def live_engine(self) -> LiveEngine:
+        """What all live streams of the model share."""
+        return LiveEngine(self.recognizer, self.batch)
 
     def run(
         self,

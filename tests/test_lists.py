@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import redline
-from redline.cli.transcribe import _keywords
+from redline.cli.transcribe import keywords_of
 from redline.errors import DataError, RedlineError, UnsupportedTaskError
 from redline.load import load_model
 from redline.manifest import Utterance, read_manifest
@@ -99,7 +99,7 @@ def test_a_text_where_many_are_wanted_is_refused(where: str) -> None:
 
 
 def test_the_command_line_splits_as_the_library_does() -> None:
-    assert tuple(_keywords(" oat milk,, cortado ,")) == listed(" oat milk,, cortado ,") == PAIR
+    assert tuple(keywords_of(" oat milk,, cortado ,")) == listed(" oat milk,, cortado ,") == PAIR
 
 
 @pytest.mark.parametrize("given", ["oat milk, cortado", list(PAIR), PAIR, (word for word in PAIR), dict.fromkeys(PAIR)])

@@ -112,6 +112,16 @@ def sniff(source: Bytes) -> tuple[str, Bytes]:
     )
 
 
+def container_of(head: bytes) -> str | None:
+    """What people call the container that a stream surely begins with, so that nobody takes it for bare samples."""
+    if head.startswith(b"ID3"):
+        return "MP3"
+    for form in ("wav", "flac", "ogg", "matroska", "mov", "aiff", "caf"):
+        if _MAGIC[form].match(head):
+            return CONTAINER_NAMES[form]
+    return None
+
+
 def _form(head: bytes) -> str | None:
     """The container by its magic number or the rhythm of its frames; MPEG frames are not recognized here."""
     for form, magic in _MAGIC.items():

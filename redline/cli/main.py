@@ -18,6 +18,7 @@ from redline.errors import RedlineError
 VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",
     "chunks": "redline.cli.chunks:chunks",
+    "live": "redline.cli.live:live",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",

@@ -198,7 +198,7 @@ def transcribe(
         "speaker_samples": samples,
         "speaker_db": speaker_db,
         "channels": channels,
-        "keywords": _keywords(keywords),
+        "keywords": keywords_of(keywords),
         "audio_options": audio_options,
     }
     try:
@@ -211,10 +211,10 @@ def transcribe(
             if job.work:
                 isolation.prepare()
                 with start.recognizing_only():  # from here on it takes seconds
-                    loaded = redline.load_model(model, **_arguments(redline.load_model, context))
+                    loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
                 if is_detection_given:
                     own["session_options"] = session_options(loaded.options, *detection)
-                job.run(loaded, _arguments(loaded.transcribe_each, context) | own, stopper)
+                job.run(loaded, arguments_of(loaded.transcribe_each, context) | own, stopper)
                 if speaker_db is not None and outputs.speaker_names and loaded.embedder is not None:
                     from redline.diarize.known import SpeakerDatabase
 
@@ -284,7 +284,7 @@ def _resuming(
         raise
 
 
-def _arguments(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:
+def arguments_of(function: Callable[..., Any], context: typer.Context) -> dict[str, Any]:
     """The options of the command that are keyword arguments of a function, by their common names."""
     return {name: context.params[name] for name in inspect.signature(function).parameters if name in context.params}
 
@@ -306,7 +306,7 @@ def formats_of(text: str, *, speakers: bool, words: bool) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 
-def _keywords(text: str | None) -> list[str]:
+def keywords_of(text: str | None) -> list[str]:
     """The lines of a file, or the parts of a list with commas."""
     if text is None:
         return []

@@ -16,7 +16,7 @@ from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request
 
 _log = logging.getLogger(__name__)
-FILES, LIVE = 0, 1
+FILES, PARTIAL, LIVE = 0, 1, 2
 """Priorities: the higher goes first."""
 RUN_STEPS = 8
 """Steps of a running decode until others have their turn, if nobody leaves it before."""
@@ -146,6 +146,7 @@ class Scheduler:
         busy |= {queue.account for queue, _, _ in self._written.values()}
         for queue in self._queues:
             queue.waiting |= {request.id: request for request in queue.session.ready()}
+            queue.waiting = {id: each for id, each in queue.waiting.items() if queue.session.wants(id)}
         self._queues = [queue for queue in self._queues if queue.waiting or not queue.session.done]
         ready = [queue for queue in self._queues if queue.waiting]
         if not ready and not self._written:

@@ -1,7 +1,7 @@
-"""Voice activity detection over blocks of 33 s: where somebody speaks in a recording that is still being read.
+"""Voice activity detection over blocks: where somebody speaks in a recording that is still being read.
 
-Every rule looks at the current block and what came before it, so hours need no more memory than minutes, and a
-recording of half a minute is judged as a whole.
+Every rule looks at the current block and what came before it, so hours need no more memory than minutes. Blocks of
+33 s judge a recording of half a minute as a whole; those of a live stream are as short as an answer should be quick.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio.levels import CLIPPED, LOUD_DB, ClippingMeter, is_silent
-from redline.longform.vad import VAD_BLOCK, SileroVad, SpeechSpans, VadOptions, frame_levels
+from redline.longform.vad import BLOCK_FRAMES, VAD_FRAME, SileroVad, SpeechSpans, VadOptions, frame_levels
 from redline.types import SAMPLE_RATE, Notice, Span
 
 _RAISED_DB = -20.0  # what the network gets the loudest frame of a quieter or overdriven recording brought to
 _SECOND_LOOK = VadOptions(onset=0.15, offset=0.1)
-_SECOND_LOOK_S = 600.0
+_LEAST_FRAMES = 64  # 2 s, less of which says little about whether there is sound at all
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ class SpeechDetector:
       the loudest frame so far, this block's among them.
     - Silence: a block of digital silence or of a converter's noise holds no speech, and the network does not see it.
     - Second look: where no speech has been found in the recording yet, a lower threshold decides, for up to 600 s at a
-      time; what it finds is given up when clear speech comes within that time.
+      time; what it finds is given up when clear speech comes within that time (`VadOptions.second_look_s`).
     - Clipping: measured as `ClippingMeter` does; the notice names the share of all samples.
     """
 
-    def __init__(self, options: VadOptions | None) -> None:
+    def __init__(self, options: VadOptions | None, block_frames: int = BLOCK_FRAMES) -> None:
+        """`block_frames` are judged together, each frame of 32 ms."""
+        self._block = block_frames * VAD_FRAME
+        self._recent = max(block_frames, _LEAST_FRAMES) * VAD_FRAME
+        self._second_look = 0 if options is None else round(options.second_look_s * SAMPLE_RATE)
         self._vad = SileroVad()
         self._clear = None if options is None else SpeechSpans(options)
         self._faint = SpeechSpans(_SECOND_LOOK)
@@ -55,7 +59,7 @@ class SpeechDetector:
         self._clipping = ClippingMeter()
 
     def push(self, samples: NDArray[np.float32], *, last: bool = False) -> Detection:
-        """The next block, of `VAD_BLOCK` samples except at the end."""
+        """The next block, of the same number of samples except at the end."""
         self._end += len(samples)
         levels = frame_levels(samples)
         self._clipping.feed(samples)
@@ -67,7 +71,7 @@ class SpeechDetector:
         speech, notices = self._clear.push(probabilities, self._end), list[Notice]()
         settled = self._clear.settled
         self._any_clear = self._any_clear or bool(speech)
-        if not self._any_clear:
+        if not self._any_clear and self._second_look:
             speech, settled = self._look_again(probabilities, settled, last)
             if speech:
                 message = "speech was found only at a second, more sensitive look; check the text"
@@ -78,8 +82,8 @@ class SpeechDetector:
     def _probabilities(self, samples: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
         self._loudest_db = max(self._loudest_db, float(levels.max(initial=-np.inf)))
         # A short rest says little about itself: it is judged together with the end of the block before it.
-        recent = np.concatenate((self._previous, samples))[-VAD_BLOCK:]
-        self._previous = samples
+        recent = np.concatenate((self._previous, samples))[-self._recent :]
+        self._previous = recent
         if not len(samples) or is_silent(recent):
             self._vad = SileroVad()  # what follows is judged as a beginning
             return np.zeros(len(levels), dtype=np.float32)
@@ -91,8 +95,8 @@ class SpeechDetector:
         """Faint speech, and before which sample it is known, where no clear speech has been found."""
         for span in self._faint.push(probabilities, self._end):
             self._held[span.start] = span
-        self._stretch += VAD_BLOCK
-        if not last and self._stretch + VAD_BLOCK <= _SECOND_LOOK_S * SAMPLE_RATE:
+        self._stretch += self._block
+        if not last and self._stretch + self._block <= self._second_look:
             return [], min([settled, self._faint.settled, *self._held])
         speech, self._held, self._stretch = [*self._held.values()], {}, 0
         return speech, self._faint.settled

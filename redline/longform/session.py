@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from redline.audio.check import checked_waveform
 from redline.diarize.diarizer import Diarizer
-from redline.errors import RecognitionError, RedlineError
+from redline.errors import ConfigError, RecognitionError, RedlineError
 from redline.longform.detector import Detection, SpeechDetector
 from redline.longform.stitch import Stitcher, shifted
-from redline.longform.vad import VAD_BLOCK, VAD_FRAME, VadOptions
+from redline.longform.vad import BLOCK_FRAMES, VAD_FRAME, VadOptions
 from redline.longform.windows import Strength, WindowCutter, WindowOptions
 from redline.types import (
     SAMPLE_RATE,
@@ -41,6 +41,12 @@ class SessionOptions:
     vad: VadOptions | None = field(default_factory=VadOptions)
     """How speech is found; None recognizes all of the recording, silence and music too."""
     window: WindowOptions = field(default_factory=WindowOptions)
+    block_frames: int = BLOCK_FRAMES
+    """Frames of 32 ms in which speech is looked for together: a pause is known so much later at most."""
+
+    def __post_init__(self) -> None:
+        if self.block_frames < 1:
+            raise ConfigError(f"block_frames is {self.block_frames}; allowed are 1 and above")
 
 
 class Session:
@@ -70,9 +76,11 @@ class Session:
         self.closed = False
         self.windows: list[Span] = []
         """All windows so far; the `id` of a request is its window's place."""
-        self._detector = SpeechDetector(options.vad)
-        longest_s = limits.max_s / (2 if limits.needs_previous else 1)
-        self._cutter = WindowCutter(options.window, min(longest_s, options.window.max_s or longest_s))
+        self.cut: set[int] = set()
+        """Windows, by their place, behind which the speech goes on."""
+        self._block = options.block_frames * VAD_FRAME
+        self._detector = SpeechDetector(options.vad, options.block_frames)
+        self._cutter = WindowCutter(options.window, limits.max_s / (2 if limits.needs_previous else 1))
         self._diarizer = diarizer
         self._stitcher = Stitcher(model, task, diarizer)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
@@ -109,17 +117,31 @@ class Session:
         """Seconds of sound so far."""
         return round(self._fed / SAMPLE_RATE, 3)
 
+    @property
+    def open_window(self) -> Span | None:
+        """The speech that no window holds yet, with its padding as far as it is there; None where nobody speaks."""
+        span = None if self.closed else self._cutter.open
+        return None if span is None else Span(span.start, min(span.end, self._base + len(self._samples)))
+
+    def samples_of(self, span: Span) -> NDArray[np.float32]:
+        """A copy of the samples of a span that is still kept, such as one of `open_window`."""
+        return self._samples[span.start - self._base : span.end - self._base].copy()
+
+    def wants(self, id: int) -> bool:
+        """Whether the answer to a request is waited for."""
+        return self._stitched <= id < self._asked and id not in self._answers
+
     def feed(self, samples: NDArray[np.float32]) -> None:
         """More sound: mono float32 samples [n] at 16 kHz, any n; raises `AudioError` for what is no such thing."""
         if self.closed:
             raise ValueError(f"{self.source}: the session is closed, it takes no more samples")
         self._incoming.append(checked_waveform(Waveform(samples, self.source)).samples.copy())
         self._fed += len(samples)
-        if sum(map(len, self._incoming)) >= VAD_BLOCK:
+        if sum(map(len, self._incoming)) >= self._block:
             waiting = np.concatenate(self._incoming)
-            whole = len(waiting) - len(waiting) % VAD_BLOCK
-            for at in range(0, whole, VAD_BLOCK):
-                self._push(waiting[at : at + VAD_BLOCK])
+            whole = len(waiting) - len(waiting) % self._block
+            for at in range(0, whole, self._block):
+                self._push(waiting[at : at + self._block])
             self._incoming = [waiting[whole:].copy()]
 
     def close(self, warnings: Sequence[Notice] = ()) -> None:
@@ -146,7 +168,7 @@ class Session:
 
     def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
         """The answer to a request, in any order."""
-        if not self._stitched <= id < self._asked or id in self._answers:
+        if not self.wants(id):
             raise ValueError(f"{self.source}: no answer to request {id} is waited for")
         if self.limits.needs_previous:
             samples, tagged = self._clips.pop(id), None
@@ -218,7 +240,10 @@ class Session:
         if last:
             windows += self._cutter.close(self._fed, strength)
             self._needed = self._fed
-        for window in windows:
+        for number, window in enumerate(windows):
+            rest = windows[number + 1] if number + 1 < len(windows) else self._cutter.open
+            if rest is not None and rest.start == window.end:
+                self.cut.add(len(self.windows))
             self._clips[len(self.windows)] = self._samples[window.start - self._base : window.end - self._base].copy()
             self.windows.append(window)
         frames = (self._needed - self._base) // VAD_FRAME

@@ -29,8 +29,9 @@ VAD_FRAME = 512
 _CONTEXT = 64  # samples of the previous frame in front of each frame
 _REFLECT = 64  # samples mirrored behind it
 _AT_ONCE = 256  # frames; oneDNN keeps memory for every number of them that it has met
-VAD_BLOCK = 1024 * VAD_FRAME
-"""Samples that are judged together, 33 s: what bounds memory and look-ahead."""
+BLOCK_FRAMES = 1024
+VAD_BLOCK = BLOCK_FRAMES * VAD_FRAME
+"""Samples of a recording that are judged together, 33 s: what bounds memory and look-ahead."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class VadOptions:
     """Shorter bursts are clicks."""
     min_silence_s: float = 0.35
     """Shorter pauses do not end speech."""
+    second_look_s: float = 600.0
+    """Where no speech has been found yet, what a lower threshold finds is held so long, and then believed; 0: never."""
 
     def __post_init__(self) -> None:
         if not 0 < self.offset <= self.onset < 1:
             raise ConfigError(f"offset {self.offset:g}, onset {self.onset:g}; allowed is 0 < offset <= onset < 1")
-        for name in ("min_speech_s", "min_silence_s"):
+        for name in ("min_speech_s", "min_silence_s", "second_look_s"):
             if not 0 <= (seconds := getattr(self, name)) < math.inf:
                 raise ConfigError(f"{name} is {seconds:g}; allowed are seconds from 0 on")
 

@@ -19,6 +19,7 @@ from redline.longform.vad import VAD_FRAME
 from redline.types import SAMPLE_RATE, Span
 
 _PAUSE_S = 0.2  # a cut wants this much weakness around it, so that one weak frame inside a word does not attract it
+_SHORTEST_S = 1.0  # of the longest windows that may be asked for
 _FULL = 0.9  # of the longest window is an even share of long speech; the tenth is room to look for a pause in
 
 
@@ -33,10 +34,13 @@ class WindowOptions:
     """A shorter pause does not end a window."""
     max_s: float | None = None
     """The longest window; None is as long as the recognizer takes, which is never exceeded."""
+    eager: bool = False
+    """Decide each window as soon as that can be, for streams whose text somebody waits for: at the end of the pause
+    that ends it, with no more padding than there is by then, and in long speech behind one window, not two."""
 
     def __post_init__(self) -> None:
-        if self.max_s is not None and not 1 <= self.max_s < math.inf:
-            raise ConfigError(f"max_s is {self.max_s:g}; allowed are seconds from 1 on, or None")
+        if self.max_s is not None and not _SHORTEST_S <= self.max_s < math.inf:
+            raise ConfigError(f"max_s is {self.max_s:g}; allowed are seconds from {_SHORTEST_S:g} on, or None")
         if not (0 <= self.pad_s < math.inf and 0 <= self.join_s < math.inf):
             raise ConfigError(f"pad_s is {self.pad_s:g}, join_s is {self.join_s:g}; allowed are seconds from 0 on")
 
@@ -81,15 +85,23 @@ class WindowCutter:
     """
 
     def __init__(self, options: WindowOptions, max_s: float) -> None:
-        if max_s < 1:
-            raise ValueError(f"max_s is {max_s}; a window must hold at least 1 second")
+        if max_s < _SHORTEST_S:
+            raise ValueError(f"max_s is {max_s}; a window must hold at least {_SHORTEST_S:g} second")
         self._pad = round(options.pad_s * SAMPLE_RATE)
         self._join = round(options.join_s * SAMPLE_RATE)
-        self._max = round(max_s * SAMPLE_RATE)
+        self._max = round(min(max_s, options.max_s or max_s) * SAMPLE_RATE)
+        self._wait = self._join if options.eager else max(self._join, 2 * self._pad)  # behind speech that has ended
+        self._longest = self._max if options.eager else 2 * self._max  # speech that is not cut while it goes on
+        self._last_end = 0  # of the window before
         self._start: int | None = None  # of the speech that no window holds yet, with its padding
         self._end: int | None = None  # of all speech so far, without padding
         self.cuts: list[Cut] = []
         """Why each of the windows so far ends."""
+
+    @property
+    def open(self) -> Span | None:
+        """The speech that no window holds yet, with its padding."""
+        return None if self._start is None or self._end is None else Span(self._start, self._end + self._pad)
 
     def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
         """More speech, and where unknown speech begins at the earliest -> the windows that this decides.
@@ -102,12 +114,11 @@ class WindowCutter:
                 pause = Cut("pause", (span.start - self._end) / SAMPLE_RATE)
                 windows += self._finish((self._end + span.start) // 2, strength, pause)
             if self._start is None:
-                floor = 0 if self._end is None else (self._end + span.start) // 2
-                self._start = max(floor, span.start - self._pad)
+                self._start = max(self._last_end, span.start - self._pad)
             self._end = max(self._end or 0, span.end)
         if self._start is None or self._end is None:
             return windows
-        if settled - self._end > max(self._join, 2 * self._pad):
+        if settled - self._end > self._wait:
             return windows + self._finish(settled, strength, Cut("pause", (settled - self._end) / SAMPLE_RATE))
         return windows + self._cut_long(self._end, strength)
 
@@ -131,14 +142,14 @@ class WindowCutter:
             windows.append(self._cut(max(length - (count - 1) * self._max, share / 2), 1.5 * share, strength))
         windows.append(Span(self._start, end))
         self.cuts.append(cut)
-        self._start = None
+        self._start, self._last_end = None, end
         return windows
 
     def _cut_long(self, end: int, strength: Strength) -> list[Span]:
-        """Windows from the front of speech that goes on for more than two of them, and may go on for ever."""
+        """Windows from the front of speech that goes on for longer, and may go on for ever."""
         assert self._start is not None
         windows = []
-        while end - self._start > 2 * self._max:
+        while end - self._start > self._longest:
             windows.append(self._cut(_FULL * self._max / 2, self._max, strength))
         return windows
 

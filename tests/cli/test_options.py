@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from redline import load as load_module
 from redline.audio import AudioOptions
 from redline.cli.main import app
-from redline.cli.transcribe import _keywords
+from redline.cli.transcribe import keywords_of
 from redline.errors import RedlineError
 from redline.longform.session import Session
 from redline.testing import FakeRecognizer
@@ -56,12 +56,12 @@ def test_an_option_of_whispers_command_is_refused_with_ours() -> None:
 def test_keywords_come_from_a_file_or_a_list(tmp_path: Path) -> None:
 
     (tmp_path / "terms.txt").write_text("oat milk\n\n cortado \n", encoding="utf-8")
-    assert _keywords(str(tmp_path / "terms.txt")) == ["oat milk", "cortado"]
-    assert _keywords("oat milk, cortado,") == ["oat milk", "cortado"] and _keywords("Priya") == ["Priya"]
-    assert len(_keywords(", ".join(f"word{number}" for number in range(100)))) == 100  # longer than a file's name
+    assert keywords_of(str(tmp_path / "terms.txt")) == ["oat milk", "cortado"]
+    assert keywords_of("oat milk, cortado,") == ["oat milk", "cortado"] and keywords_of("Priya") == ["Priya"]
+    assert len(keywords_of(", ".join(f"word{number}" for number in range(100)))) == 100  # longer than a file's name
     for missing in ("terms.txt", str(tmp_path / "none")):
         with pytest.raises(RedlineError, match="no such file"):
-            _keywords(missing)
+            keywords_of(missing)
 
 
 def test_options_are_handed_over_by_name_and_none_is_lost(

@@ -1,0 +1,360 @@
+"""Live streams: sound as it is spoken -> partial text, and text that stays, of any number of streams at once.
+
+A stream is a `Session` whose windows are decided as soon as they can be. Its committed text is that of its windows,
+which the recognizer answers as it answers those of files; it depends on the sound alone, neither on the pieces in which
+that came nor on what else is recognized. Partial texts are answers to the speech that no window holds yet, and come
+where the recognizer has time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from threading import Lock, RLock
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from redline import itn
+from redline.audio.pcm import LiveResampler
+from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler
+from redline.errors import ConfigError, RedlineError
+from redline.longform.session import Session, SessionOptions
+from redline.longform.vad import VadOptions
+from redline.longform.windows import WindowOptions
+from redline.types import (
+    SAMPLE_RATE,
+    Hypothesis,
+    JsonRecord,
+    Recognizer,
+    Request,
+    Segment,
+    Span,
+    Transcript,
+    Waveform,
+    Word,
+)
+
+_BATCH_S = 20.0  # of live speech in one call of the recognizer: more would make the first of it wait
+_BLOCK_FRAMES = 3  # 96 ms: what speech detection waits for
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How soon text comes and when it is final; times in seconds."""
+
+    partial_s: float = 0.3
+    """Speech between two partial texts, at least; math.inf: none are made."""
+    pause_s: float = 0.28
+    """A pause that ends a window: its text is committed."""
+    max_s: float = 8.0
+    """Longer speech is cut at its weakest point, and its beginning committed while it goes on."""
+    pad_s: float = 0.4
+    """Sound that is kept on both sides of speech, as far as it is there when the pause is certain."""
+    onset: float = 0.5
+    """Speech begins at this probability."""
+
+    def __post_init__(self) -> None:
+        if not self.partial_s > 0:
+            raise ConfigError(f"partial_s is {self.partial_s:g}; allowed are seconds above 0, math.inf for no partials")
+        if not 0 < self.pause_s < math.inf:
+            raise ConfigError(f"pause_s is {self.pause_s:g}; allowed are seconds above 0")
+
+    def session_options(self) -> SessionOptions:
+        """The same for a session: nothing waits for what comes later than the pause."""
+        usual = VadOptions()
+        offset = self.onset * usual.offset / usual.onset
+        vad = VadOptions(self.onset, offset, min_silence_s=self.pause_s, second_look_s=0.0)
+        window = WindowOptions(self.pad_s, self.pause_s, self.max_s, eager=True)
+        return SessionOptions(vad, window, _BLOCK_FRAMES)
+
+
+EventKind = Literal["partial", "committed", "warning"]
+
+
+@dataclass(frozen=True)
+class LiveEvent(JsonRecord):
+    """Something new about a stream; times in seconds of the stream.
+
+    A "partial" text is that of the speech since the last committed text; the next event of either kind replaces it. It
+    is empty where nothing came of what was partial text. A "committed" text never changes; with `pause` the speaker
+    paused, or the stream ended, behind it. A "warning" has a `code`, and its message as `text`.
+    """
+
+    kind: EventKind
+    text: str
+    start: float | None = None
+    end: float | None = None
+    pause: bool = False
+    confidence: float | None = None
+    speaker: str | None = None
+    words: tuple[Word, ...] = ()
+    code: str | None = None
+    segment: Segment | None = field(default=None, compare=False, repr=False)
+    """Of committed text."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; the keys are always all present, but for the segment."""
+        values = JsonRecord.to_dict(replace(self, segment=None))
+        del values["segment"]
+        return values
+
+
+class LiveEngine:
+    """The one scheduler of all live streams of a recognizer: whoever waits for text has it work for everybody."""
+
+    def __init__(self, recognizer: Recognizer, batch: BatchOptions) -> None:
+        options = BatchOptions(min(batch.batch_s, _BATCH_S), batch.workers)
+        self.now: Callable[[], float] = time.monotonic
+        """The clock, in seconds, by which partial texts get at most half of the time."""
+        self._scheduler = Scheduler(recognizer, options)
+        self._lock = Lock()
+        self._rests_until = -math.inf
+
+    def submit(self, finals: Any, partials: Any) -> None:
+        """A stream's windows, and its partial texts, which wait for everybody's windows."""
+        with self._lock:
+            self._scheduler.submit(finals, LIVE)
+            self._scheduler.submit(partials, PARTIAL)
+
+    def withdraw(self, *sources: Any) -> None:
+        """Forget them."""
+        with self._lock:
+            for source in sources:
+                self._scheduler.withdraw(source)
+
+    def run(self, waits: Callable[[], bool], hopes: Callable[[], bool] = lambda: False) -> None:
+        """Recognize while somebody waits, one batch at a time; threads take turns.
+
+        Then one batch more for who hopes for a partial text, unless the last such batch was just now: with too many
+        partial texts to write, sound and windows would wait for them.
+        """
+        while waits():
+            with self._lock:
+                if waits() and not self._scheduler.step():
+                    break
+        if hopes() and self.now() >= self._rests_until:
+            with self._lock:
+                started = self.now()
+                if hopes() and started >= self._rests_until:
+                    self._scheduler.step()
+                    self._rests_until = 2 * self.now() - started
+
+
+class LiveStream:
+    """One stream: sound in, events out. A context manager; leaving it ends the stream.
+
+    Streams of one model share batches. Each may have a thread of its own; one stream is for one thread at a time.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        engine: LiveEngine,
+        options: LiveOptions = LiveOptions(),
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        channels: int = 1,
+        digits: bool = False,
+    ) -> None:
+        """`session` has the session options of `options`; with `digits` texts are inverse normalised."""
+        self._input = LiveResampler(sample_rate, channels, session.source)
+        self._session, self._engine, self._digits = session, engine, digits
+        self._lock = RLock()  # around the session: another thread may be the one that recognizes
+        self._events: list[LiveEvent] = []
+        self._shown = ""  # the partial text that nothing has replaced
+        self._finals = _Finals(session, self._lock, self._collect)
+        self._partials = _Partials(session, self._lock, options.partial_s, self._partial)
+        engine.submit(self._finals, self._partials)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream has ended."""
+        return self._session.closed
+
+    @property
+    def seconds(self) -> float:
+        """Of sound so far."""
+        return self._session.fed_s
+
+    def push(self, sound: NDArray[Any] | bytes) -> None:
+        """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.
+
+        `sound` is an array [N] or [N, channels] of float (full scale 1), int16, int32 or uint8 at the stream's rate, or
+        bytes of 16-bit little-endian PCM, of any length. Raises `AudioError` for what is no such thing.
+        """
+        if self.closed:
+            raise ValueError(f"{self._session.source}: the stream is closed, it takes no more sound")
+        samples = self._input.add(sound)
+        with self._lock:
+            self._session.feed(samples)
+            self._warn()
+
+    def events(self) -> list[LiveEvent]:
+        """What is new: recognizes what is ready of this stream, and of others with it.
+
+        Committed text is there at once, partial text where there was time for it, else in a later call.
+        """
+        self._engine.run(lambda: self._finals.waits, lambda: self._partials.waits)
+        with self._lock:
+            events, self._events = self._events, []
+        return events
+
+    def feed(self, sound: NDArray[Any] | bytes) -> list[LiveEvent]:
+        """`push`, then `events`."""
+        self.push(sound)
+        return self.events()
+
+    def end(self) -> None:
+        """The sound has ended; `events` has the rest of the text, or `close` does both."""
+        if not self.closed:
+            samples, notices = self._input.finish()
+            with self._lock:
+                if len(samples):
+                    self._session.feed(samples)
+                self._session.close(notices)
+                self._warn()
+
+    def close(self) -> list[LiveEvent]:
+        """End the stream -> the events that are left."""
+        self.end()
+        return self.events()
+
+    def abandon(self) -> None:
+        """End the stream without its last text, for whoever leaves because of an error."""
+        self._engine.withdraw(self._finals, self._partials)
+
+    def transcript(self) -> Transcript:
+        """All of a stream that was closed, as of a file; raises `RecognitionError` when every window failed."""
+        if not self._session.done:
+            raise ValueError(f"{self._session.source}: the stream goes on; close it first")
+        with self._lock:
+            transcript = self._session.finish()
+        return itn.with_itn(transcript, self._session.task.language) if self._digits else transcript
+
+    def __enter__(self) -> LiveStream:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.end()
+            self._engine.run(lambda: self._finals.waits)
+        else:
+            self.abandon()
+
+    def _collect(self) -> None:
+        """New segments become events; called with the lock held."""
+        segments = self._session.segments()
+        windows = [self._window_of(segment) for segment in segments]
+        for number, (segment, window) in enumerate(zip(segments, windows, strict=True)):
+            is_last = window not in windows[number + 1 :]
+            if self._digits:
+                segment = itn.segment_with_itn(segment, self._session.task.language or "en")
+            said = {name: getattr(segment, name) for name in ("start", "end", "confidence", "speaker", "words")}
+            pause = is_last and window not in self._session.cut
+            self._add(LiveEvent("committed", segment.text, pause=pause, segment=segment, **said))
+        if not segments and self._shown:
+            self._add(LiveEvent("partial", ""))
+        self._warn()
+
+    def _window_of(self, segment: Segment) -> int:
+        windows = self._session.windows
+        return next(at for at in reversed(range(len(windows))) if windows[at].start_s <= segment.start)
+
+    def _partial(self, span: Span, text: str) -> None:
+        """A partial text; called with the lock held."""
+        text = " ".join(text.split())
+        if self._digits:
+            text = itn.inverse_normalize(text, self._session.task.language or "en")
+        if text != self._shown:
+            self._add(LiveEvent("partial", text, span.start_s, span.end_s))
+
+    def _warn(self) -> None:
+        for notice in self._session.notices():
+            self._add(LiveEvent("warning", notice.message, notice.start, notice.end, code=notice.code))
+
+    def _add(self, event: LiveEvent) -> None:
+        if event.kind != "warning":
+            self._shown = event.text if event.kind == "partial" else ""
+        self._events.append(event)
+
+
+class _Finals:
+    """The windows of a stream, for the scheduler."""
+
+    def __init__(self, session: Session, lock: RLock, answered: Callable[[], None]) -> None:
+        self._session, self._lock, self._answered = session, lock, answered
+
+    @property
+    def waits(self) -> bool:
+        """Whether a window has no answer."""
+        return self._session.waiting > 0
+
+    @property
+    def done(self) -> bool:
+        return self._session.done
+
+    def ready(self) -> list[Request]:
+        with self._lock:
+            return self._session.ready()
+
+    def wants(self, id: int) -> bool:
+        with self._lock:
+            return self._session.wants(id)
+
+    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        with self._lock:
+            self._session.put(id, outcome)
+            self._answered()
+
+
+class _Partials:
+    """The speech of a stream that no window holds yet, for the scheduler: only the newest of it is worth an answer."""
+
+    def __init__(self, session: Session, lock: RLock, partial_s: float, answered: Callable[[Span, str], None]) -> None:
+        self._session, self._lock, self._answered = session, lock, answered
+        self._step = partial_s * SAMPLE_RATE
+        self._most = round(session.limits.max_s * SAMPLE_RATE)
+        self._task = replace(session.task, words=False, prefix=None)
+        self._asked = Span(-1, -1)
+        self._id, self._is_asked = 0, False
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer is waited for, or would be new."""
+        with self._lock:
+            return self.wants(self._id) or self._due() is not None
+
+    @property
+    def done(self) -> bool:
+        return self._session.closed
+
+    def ready(self) -> list[Request]:
+        with self._lock:
+            if (span := self._due()) is None:
+                return []
+            self._asked, self._id, self._is_asked = span, self._id + 1, True
+            clip = Waveform(self._session.samples_of(span), self._session.source)
+            return [Request(clip, self._task, self._id)]
+
+    def wants(self, id: int) -> bool:
+        with self._lock:
+            window = self._session.open_window
+            return self._is_asked and id == self._id and window is not None and window.start == self._asked.start
+
+    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        with self._lock:
+            if self.wants(id) and isinstance(outcome, Hypothesis):  # the window itself will tell of an error
+                self._answered(self._asked, outcome.text)
+            self._is_asked = self._is_asked and id != self._id
+
+    def _due(self) -> Span | None:
+        """The speech to recognize, where there is enough that is new."""
+        window = self._session.open_window
+        if window is None:
+            return None
+        window = Span(window.start, min(window.end, window.start + self._most))
+        known = self._asked.end if self._asked.start == window.start else window.start
+        return window if window.end - known >= self._step else None
