@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from redline.errors import RedlineError, packages_of
-from redline.types import RewrittenTimes, Segment, Transcript, rewritten
+from redline.types import Segment, Transcript
+from redline.word_rewriting import RewrittenTimes, rewritten
 
 ITN_LANGUAGES = ("ca", "de", "en", "es", "fr", "it", "nl", "pt")
 """Languages whose numbers are known."""

@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
 from redline import audio, itn, languages
 from redline.audio import AudioOptions
@@ -22,7 +22,7 @@ from redline.audio.check import checked_waveform
 from redline.diarize.diarizer import Diarizer, voice_of
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.diarize.known import SpeakerDatabase
-from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
+from redline.diarize.options import SpeakerOptions, speaker_options
 from redline.engine.live import LiveEngine, LiveOptions, LiveStream
 from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler
@@ -32,81 +32,21 @@ from redline.longform.resumed import AnswerStore, ResumedSession
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
+from redline.transcribe_options import (
+    OnError,
+    OnSegment,
+    Progress,
+    RecordingSource,
+    Sources,
+    StreamOptions,
+    TranscribeOptions,
+)
 from redline.types import SAMPLE_RATE, ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
-
-RecordingSource = audio.AudioSource | Waveform
-Sources = list[Any] | tuple[Any, ...]
-OnError = Literal["raise", "warn"]
-Progress = Callable[[float, float], None]
-"""Gets the seconds of audio done and the seconds known so far."""
-OnSegment = Callable[[Segment], None]
-"""Gets each segment as soon as it is ready."""
 
 SAMPLE_S = 30.0
 """Parts of a sample of a voice that are heard at once."""
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
-
-
-class TranscribeOptions(TypedDict, total=False):
-    """How recordings are transcribed."""
-
-    sample_rate: int | None
-    """Of an array."""
-    language: str | None
-    """What is spoken: en, English, en-US; None lets the model decide."""
-    task: Literal["transcribe", "translate"]
-    """With "translate" the text is in the `target_language`."""
-    target_language: str | None
-    words: bool
-    """Ask when each word is said."""
-    speakers: SpeakerCount
-    """Ask who speaks (diarization): True, a number of speakers such as 3, or a range such as "2-4" or (2, 4)."""
-    speaker_samples: Mapping[str, RecordingSource]
-    """Recordings of known voices, by name: speakers who sound like them have their names."""
-    speaker_db: str | Path | None
-    """A file of voices with names, which speakers keep from recording to recording; it is made, and added to."""
-    channels: Literal["mix", "split"]
-    """With "split" each channel of a recording is one speaker, and transcribed apart."""
-    keywords: str | Sequence[str]
-    """Names and terms to expect (contextual biasing): a list, or a text with commas; "Nguyen => win :2" is one that is
-    said otherwise than it is written, and counts twice."""
-    prompt: str | None
-    """An instruction in place of the model's own."""
-    prefix: str | None
-    """What the answer begins with: the beginning of the recording, already written down."""
-    vad: bool
-    """Voice activity detection, by default on; without it silence and music go to the model too."""
-    session_options: SessionOptions
-    """How speech is detected and cut, in place of the transcriber's own `options`."""
-    digits: bool
-    """Inverse text normalisation: spelled numbers become digits."""
-    audio_options: AudioOptions
-    progress: Progress | None
-    on_segment: OnSegment | None
-    """Gets the segments of the recordings one after the other, in time order, before each one's transcript."""
-    answers: Callable[[Any], AnswerStore | None] | None
-    """Gives for a source the store in which answers to its windows are kept: what is there is not recognized again."""
-
-
-class StreamOptions(TypedDict, total=False):
-    """How live streams are transcribed; what `TranscribeOptions` has, too, means the same."""
-
-    sample_rate: int
-    """Of the sound, in Hz; by default 16,000."""
-    channels: int
-    """Of the sound, mixed down to their mean; by default 1."""
-    language: str | None
-    task: Literal["transcribe", "translate"]
-    target_language: str | None
-    words: bool
-    speakers: bool
-    keywords: str | Sequence[str]
-    prompt: str | None
-    vad: bool
-    digits: bool
-    live_options: LiveOptions
-    """How soon text comes, and when it is final."""
 
 
 class Interrupted(KeyboardInterrupt):

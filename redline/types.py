@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, replace
-from difflib import SequenceMatcher
 from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -145,34 +144,6 @@ def share(words: Sequence[str], start: float, end: float) -> list[Word]:
 
 WordTimes = Callable[[], tuple[Word, ...]]
 """Forced alignment on demand: words with times from the start of their clip; none where the text cannot be aligned."""
-
-
-def rewritten(words: Sequence[Word], text: str) -> tuple[Word, ...]:
-    """Words of a text -> those of the same text when some of them are written otherwise; no words stay none.
-
-    "23" lasts from the start of "twenty" to the end of "three", is as certain as the less certain and has the first
-    one's speaker.
-    """
-    tokens, result = text.split(), list[Word]()
-    matcher = SequenceMatcher(None, [word.text for word in words], tokens, autojunk=False)
-    for kind, a, b, c, d in matcher.get_opcodes() if words else ():
-        heard = words[a:b] or words[max(0, a - 1) : max(1, a)]  # what is only added stands behind the word before
-        confidence = min((each.confidence for each in heard if each.confidence is not None), default=None)
-        shared = share(tokens[c:d], heard[0].start if a < b else heard[-1].end, heard[-1].end)
-        like = [replace(word, confidence=confidence, speaker=heard[0].speaker) for word in shared]
-        result += words[a:b] if kind == "equal" else like
-    return tuple(result)
-
-
-@dataclass(frozen=True)
-class RewrittenTimes:
-    """`WordTimes` of a text that is written otherwise than what is aligned."""
-
-    timing: WordTimes
-    text: str
-
-    def __call__(self) -> tuple[Word, ...]:
-        return rewritten(self.timing(), self.text)
 
 
 @dataclass(frozen=True)

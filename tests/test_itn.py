@@ -11,7 +11,8 @@ from redline.errors import RedlineError
 from redline.itn import inverse_normalize
 from redline.testing import FakeRecognizer, tone
 from redline.transcriber import Model
-from redline.types import Hypothesis, Word, rewritten
+from redline.types import Hypothesis, Word
+from redline.word_rewriting import rewritten
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ PACKAGE = Path(__file__).parents[1] / "redline"
 LINES = (
     {"types", "errors", "files", "languages", "untrusted"},
     {"audio", "features", "tokenizer", "prompts", "formats", "manifest", "itn", "punctuation", "keywords"}
-    | {"normalize", "sandbox", "signatures", "threads", "tensor_file", "quantization"},
+    | {"normalize", "sandbox", "signatures", "threads", "tensor_file", "quantization", "word_rewriting"},
     {"decoding"},
     {"models"},
     {"diarize"},
     {"checkpoints"},
     {"longform", "recognizer"},
     {"engine"},
-    {"transcriber"},
+    {"transcriber", "transcribe_options"},
     {"load"},
     {"train", "prepare", "evaluate", "serve", "cluster"},
     {"__init__", "__main__", "cli", "testing"},
@@ -40,6 +40,8 @@ ALLOWED = {
     ("languages", "errors"),
     ("untrusted", "errors"),
     ("prompts", "keywords"),
+    ("itn", "word_rewriting"),
+    ("transcriber", "transcribe_options"),
     ("prompts", "tokenizer"),
     ("prompts", "sandbox"),
 }

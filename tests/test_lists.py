@@ -44,7 +44,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
 
 INSIDE = re.compile(
     r"(audio\.content|checkpoints|cli|decoding|diarize|keywords|languages|models|prepare|punctuation|recognizer|tensor_file|train"
-    r"|evaluate\.(metrics|report|systems)|formats\.subtitles\.SubtitleCue|types\.share|tokenizer\.Tokenizer\.check)\b"
+    r"|evaluate\.(metrics|report|seams|sweep|systems)|formats\.subtitles\.SubtitleCue|types\.share|tokenizer\.Tokenizer\.check)\b"
 )
 """What is called with lists of our own making; users come in by the rooms above these."""
 

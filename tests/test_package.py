@@ -115,6 +115,7 @@ def test_recipes_are_in_the_wheel() -> None:
         "tiny",
         "tiny-further",
         "tiny-editor",
+        "tiny-gpu",
         "tiny-multi",
         "tiny-plus",
         "nle-2b",

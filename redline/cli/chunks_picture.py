@@ -16,7 +16,7 @@ from redline.longform.observed import Chunking
 
 COLORS = {"pause": "#2a7f3f", "longest": "#c0392b", "end": "#555555"}
 LABELS = {"pause": "cut in a pause", "longest": "cut because the window is full", "end": "end of the recording"}
-BINS = 900
+COLUMNS = 900
 """Bars of the waveform in a row."""
 
 
@@ -34,7 +34,7 @@ def draw(chunking: Chunking, path: Path, title: str) -> Path:
     for row, axes in enumerate(grid[:, 0]):
         start, end = row * row_s, (row + 1) * row_s
         part = chunking.peaks[round(start / frame_s) : round(end / frame_s)] if frame_s else chunking.peaks
-        bars = [some.max(initial=0.0) for some in np.array_split(part, min(BINS, max(1, len(part))))]
+        bars = [some.max(initial=0.0) for some in np.array_split(part, min(COLUMNS, max(1, len(part))))]
         times = start + (np.arange(len(bars)) + 0.5) * len(part) * frame_s / max(1, len(bars))
         axes.fill_between(times, bars, [-bar for bar in bars], color="#7f8fa6", linewidth=0)
         for first, last in chunking.speech:

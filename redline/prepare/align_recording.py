@@ -37,7 +37,8 @@ from redline.prepare.align_transcript import (
 from redline.prepare.segment_transcripts import ALIGNMENT_WINDOW_S, transcript_words
 from redline.prepare.transcripts import Line, TranscriptText, read_transcript
 from redline.recognizer.ctc import CtcRecognizer
-from redline.transcriber import Interrupted, Progress, Transcriber
+from redline.transcribe_options import Progress
+from redline.transcriber import Interrupted, Transcriber
 from redline.types import (
     SAMPLE_RATE,
     ClipLimits,

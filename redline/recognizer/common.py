@@ -20,7 +20,8 @@ from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError,
 from redline.models.conformer import EncoderOutput
 from redline.threads import check_fork
 from redline.tokenizer import Tokenizer
-from redline.types import ClipLimits, Hypothesis, Request, RewrittenTimes, Task, Waveform, WordTimes, rewritten
+from redline.types import ClipLimits, Hypothesis, Request, Task, Waveform, WordTimes
+from redline.word_rewriting import RewrittenTimes, rewritten
 
 _log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=nn.Module)

@@ -21,7 +21,8 @@ from redline.models.draft_head import DraftHead
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, Said, with_word_times
 from redline.recognizer.drafts import encoder_drafts, keyword_index
 from redline.tokenizer import Tokenizer
-from redline.types import ClipLimits, Hypothesis, Request, RewrittenTimes, Task, WordTimes
+from redline.types import ClipLimits, Hypothesis, Request, Task, WordTimes
+from redline.word_rewriting import RewrittenTimes
 
 
 class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
