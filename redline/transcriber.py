@@ -139,6 +139,11 @@ class Transcriber:
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
         is_split, speakers = self._is_split(options), self._speakers(options)
         task = self._task(options, speakers)
+        if options.get("on_segment") is not None and self._asked(task, speakers or SpeakerOptions())[1]:
+            raise ConfigError(
+                "speakers are told apart by the voices of the whole recording, so no segment is final before its end; "
+                "leave --stream (on_segment) out"
+            )
         if is_split:
             return self._split(sources, task, options)
         recordings = (self._recording(source, task, options, speakers) for source in sources)

@@ -70,6 +70,11 @@ def test_alone_as_among_others_and_a_stream_names_as_it_goes(model: Transcriber)
     assert {segment.speaker for segment in streamed} == {"1", "2"}
 
 
+def test_segments_that_are_not_final_are_not_given_as_such(model: Transcriber) -> None:
+    with pytest.raises(ConfigError, match="voices of the whole recording"):
+        next(model.transcribe_each([Waveform(talk(300.0, 1200.0))], speakers=True, on_segment=print))
+
+
 def test_who_does_not_ask_gets_nobody(model: Transcriber) -> None:
     result = model.transcribe(Waveform(talk(300.0, 1200.0)), words=True, vad=False)
     assert not result.turns and {word.speaker for word in result.words} == {None}
