@@ -18,6 +18,7 @@ import torch
 from redline.checkpoints import ar, nar
 from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
+from redline.checkpoints.word_confidence import WORD_CONFIDENCE
 from redline.errors import RedlineError
 
 
@@ -57,6 +58,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{path}: weights of {sizes[1]:.1f} MB in place of {sizes[0]:.1f}", file=sys.stderr)
+    if (resolve(given.checkpoint) / WORD_CONFIDENCE).is_file():
+        print("word confidences are not calibrated for them: scripts/calibrate.py does that", file=sys.stderr)
     return 0
 
 

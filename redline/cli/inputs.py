@@ -12,8 +12,7 @@ from pathlib import Path
 
 from redline import files
 from redline.audio.containers import SUFFIXES
-
-STDIN = "-"
+from redline.cli.recording_options import STDIN
 
 
 @dataclass(frozen=True)

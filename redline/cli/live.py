@@ -12,8 +12,7 @@ import typer
 
 import redline
 from redline.cli import console, show
-from redline.cli.inputs import STDIN
-from redline.cli.recording_options import Quiet, VadThreshold
+from redline.cli.recording_options import STDIN, Quiet, VadThreshold
 from redline.cli.stopping import Stopper
 from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
 from redline.cli.transcribe import arguments_of, keywords_of

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+STDIN = "-"
+"""In place of a file: standard input."""
 OutputDir = Annotated[Path | None, typer.Option(help="Write NAME.FORMAT for each recording into this folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what has its files.")]

@@ -12,7 +12,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
-from redline.cli.inputs import STDIN
+from redline.cli.recording_options import STDIN
 from redline.errors import RedlineError, packages_of
 
 _PIECE = 1 << 16  # bytes that are read at once, or fewer where no more are there
