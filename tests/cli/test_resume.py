@@ -130,7 +130,7 @@ def test_a_long_recording_goes_on_inside(tmp_path: Path) -> None:
     windows = (tmp_path / "heard").read_text().splitlines()
     (tmp_path / "heard").unlink()
     assert len(windows) >= 10
-    assert kill_again_and_again(tmp_path, kills=2, pause_s=0.2) >= 1  # 2.8 s of work, and killed within 2.4
+    assert kill_again_and_again(tmp_path, kills=1, pause_s=0.2) == 1  # 2.8 s of work, killed within 2.4
     before = len((tmp_path / "heard").read_text().splitlines())
     with start(tmp_path, "killed", 0.0) as process:
         _, stderr = process.communicate(timeout=300)
