@@ -37,7 +37,8 @@ from redline.types import (
     Word,
 )
 
-_BATCH_S = 20.0  # of live speech in one call of the recognizer: more would make the first of it wait
+_BATCH_S = 40.0  # of live speech in one call of the recognizer: more would make the first of it wait
+_REMEMBERED_S = 2.0  # of work on windows, by which the share of time for partial texts is found
 _BLOCK_FRAMES = 3  # 96 ms: what speech detection waits for
 
 
@@ -108,10 +109,11 @@ class LiveEngine:
     def __init__(self, recognizer: Recognizer, batch: BatchOptions) -> None:
         options = BatchOptions(min(batch.batch_s, _BATCH_S), batch.workers)
         self.now: Callable[[], float] = time.monotonic
-        """The clock, in seconds, by which partial texts get at most half of the time."""
+        """The clock, in seconds, by which partial texts get at most half of the time that windows leave."""
         self._scheduler = Scheduler(recognizer, options)
         self._lock = Lock()
         self._rests_until = -math.inf
+        self._busy, self._noted = 0.0, 0.0  # the share of time that windows take, and when it was last found
 
     def submit(self, finals: Any, partials: Any) -> None:
         """A stream's windows, and its partial texts, which wait for everybody's windows."""
@@ -133,14 +135,22 @@ class LiveEngine:
         """
         while waits():
             with self._lock:
+                started = self.now()
                 if waits() and not self._scheduler.step():
                     break
+                self._busy = self._share_of_windows() + 1.0 - math.exp((started - self.now()) / _REMEMBERED_S)
+                self._noted = self.now()
         if hopes() and self.now() >= self._rests_until:
             with self._lock:
                 started = self.now()
                 if hopes() and started >= self._rests_until:
                     self._scheduler.step()
-                    self._rests_until = 2 * self.now() - started
+                    took, left = self.now() - started, max(0.05, 1.0 - self._share_of_windows())
+                    self._rests_until = self.now() + took * (2.0 / left - 1.0)
+
+    def _share_of_windows(self) -> float:
+        """Of the last seconds."""
+        return self._busy * math.exp(min(0.0, self._noted - self.now()) / _REMEMBERED_S)
 
 
 class LiveStream:
