@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 
 from redline import files
 from redline.cli import show
@@ -18,6 +19,14 @@ COLORS = {"pause": "#2a7f3f", "longest": "#c0392b", "end": "#555555"}
 LABELS = {"pause": "cut in a pause", "longest": "cut because the window is full", "end": "end of the recording"}
 COLUMNS = 900
 """Bars of the waveform in a row."""
+
+
+def bars_of(peaks: NDArray[np.float32], frame_s: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Peaks of frames -> the highest in each of at most `COLUMNS` bars, and the middle of its frames in seconds."""
+    edges = np.linspace(0, len(peaks), min(COLUMNS, len(peaks)) + 1).astype(int)
+    if len(peaks) == 0:
+        return np.zeros(0), peaks
+    return (edges[:-1] + edges[1:]) / 2 * frame_s, np.maximum.reduceat(peaks, edges[:-1])
 
 
 def draw(chunking: Chunking, path: Path, title: str) -> Path:
@@ -34,9 +43,8 @@ def draw(chunking: Chunking, path: Path, title: str) -> Path:
     for row, axes in enumerate(grid[:, 0]):
         start, end = row * row_s, (row + 1) * row_s
         part = chunking.peaks[round(start / frame_s) : round(end / frame_s)] if frame_s else chunking.peaks
-        bars = [some.max(initial=0.0) for some in np.array_split(part, min(COLUMNS, max(1, len(part))))]
-        times = start + (np.arange(len(bars)) + 0.5) * len(part) * frame_s / max(1, len(bars))
-        axes.fill_between(times, bars, [-bar for bar in bars], color="#7f8fa6", linewidth=0)
+        times, bars = bars_of(part, frame_s)
+        axes.fill_between(start + times, bars, -bars, color="#7f8fa6", linewidth=0)
         for first, last in chunking.speech:
             if first < end and start < last:
                 axes.axvspan(max(first, start), min(last, end), ymin=0, ymax=1, color="#f6e3a1", alpha=0.7, zorder=0)

@@ -103,3 +103,16 @@ def test_silence_and_wrong_input_are_told(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_hours_have_few_rows() -> None:
     assert [row_seconds(length) for length in (1, 60, 61, 3600, 4 * 3600, 10 * 3600)] == [5, 10, 10, 600, 1800, 3600]
+
+
+@pytest.mark.parametrize("frames", [0, 1, 10, 938, 5000])
+def test_bars_of_a_picture_stand_where_their_sound_is(frames: int) -> None:
+    pytest.importorskip("matplotlib")
+    from redline.cli.chunks_picture import COLUMNS, bars_of
+
+    for at in range(0, frames, 7):
+        peaks = np.zeros(frames, dtype=np.float32)
+        peaks[at] = 1.0
+        times, bars = bars_of(peaks, 0.032)
+        assert len(bars) == min(frames, COLUMNS) and bars.max() == 1.0
+        assert abs(times[bars.argmax()] - 0.032 * (at + 0.5)) <= 0.032 * frames / min(frames, COLUMNS)
