@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to write word_confidence.json into (default: the model's)")
     parser.add_argument("--dry-run", action="store_true", help="print the table and write nothing")
     given = parser.parse_args()
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)  # before minutes of recognition
     rows = [row for data in given.data for row in read_manifest(data, split=given.split) if row.text.strip()]
     rows = [row for row in rows if given.language in ("all", row.language or "en")]
     rows = [row for row in rows if (row.duration or 0.0) <= MAX_DRAFT_CLIP_S][:: given.every]
