@@ -45,7 +45,7 @@ class LaunchOptions:
     is_captured: bool = True
     """Whether a launch is captured in a CUDA graph, where there is CUDA."""
     in_fp8: bool = False
-    """Whether products are in fp8 with a scale for each row of both sides (15 % faster on an H200; its cost in words is not measured)."""
+    """Whether products are in fp8 with a scale for each row of both sides; what that costs in words is not measured."""
 
 
 DEFAULTS = LaunchOptions()
