@@ -36,7 +36,7 @@ def count_at(place: int, run: SegmentErrors, others: list[SegmentErrors]) -> tup
     lost = added = doubled = 0
     words, gaps = run.near(place)
     for word in words:
-        lost += not run.heard[word] and sum(other.heard[word] for other in others) > len(others) / 2
+        lost += not run.matched[word] and sum(other.matched[word] for other in others) > len(others) / 2
     for gap in gaps:
         usual = int(np.median([len(other.added[gap]) for other in others]))
         more = run.added[gap][: max(0, len(run.added[gap]) - usual)]
@@ -56,14 +56,14 @@ def measure(
         transcript: Transcript = model.transcribe(Waveform(padded, "joined"), language=language)
         segments = [normalised(segment.text, language) for segment in transcript.segments]
         runs.append(segment_errors(reference, segments))
-        wer = runs[-1].errors / len(runs[-1].heard)
+        wer = runs[-1].errors / len(runs[-1].matched)
         print(f"{silence_s:5.2f} s: WER {100 * wer:.2f} %, {len(segments)} windows", file=sys.stderr, flush=True)
     at_seams, between, seams, halfways = np.zeros(3, int), np.zeros(3, int), 0, 0
     missing = [0, 0]  # words of the reference at all seams, and halfway between them, whatever the others have
     for run in runs:
-        borders = [0, *run.seams, len(run.heard)]
+        borders = [0, *run.seams, len(run.matched)]
         for place in run.seams:
-            missing[0] += sum(not run.heard[word] for word in run.near(place)[0])
+            missing[0] += sum(not run.matched[word] for word in run.near(place)[0])
             others = [each for each in runs if all(abs(seam - place) > 2 * NEAR_SEAM for seam in each.seams)]
             if len(others) >= len(runs) / 3:  # else nearly all are cut there
                 at_seams, seams = at_seams + count_at(place, run, others), seams + 1
@@ -76,13 +76,13 @@ def measure(
             ]
             if right - left > 4 * NEAR_SEAM and len(others) >= len(runs) / 3:
                 between, halfways = between + count_at(place, run, others), halfways + 1
-                missing[1] += sum(not run.heard[word] for word in run.near(place)[0])
-    rates = [100 * run.errors / len(run.heard) for run in runs]
+                missing[1] += sum(not run.matched[word] for word in run.near(place)[0])
+    rates = [100 * run.errors / len(run.matched) for run in runs]
     names = ("lost", "added", "doubled")
     return {
         "model": model.name,
         "minutes": round(wave.duration / 60, 1),
-        "words": len(runs[0].heard),
+        "words": len(runs[0].matched),
         "wer": [round(rate, 2) for rate in rates],
         "wer_spread": round(max(rates) - min(rates), 2),
         "all_seams": sum(len(run.seams) for run in runs),

@@ -25,7 +25,7 @@ from redline.types import Word
 
 Track = Callable[[Sequence[TimeSpan]], Tensor]
 """Spans in seconds -> their speaker embeddings [N, E]."""
-HeardWords = tuple[Sequence[Word], Track]
+EmbeddedWords = tuple[Sequence[Word], Track]
 """The words of a window in time order, and the embeddings along it, in the same times."""
 LONG_PAUSE_S = 0.5
 MIN_WEIGHT_S = 0.1
@@ -68,7 +68,7 @@ def assign_speakers(words: Sequence[Word], track: Track, options: ClusterOptions
     return assign_speakers_to_all([(words, track)], options)
 
 
-def assign_speakers_to_all(windows: Sequence[HeardWords], options: ClusterOptions) -> tuple[list[int], Tensor]:
+def assign_speakers_to_all(windows: Sequence[EmbeddedWords], options: ClusterOptions) -> tuple[list[int], Tensor]:
     """The words of all windows -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E].
 
     Windows come in time order, their times are those of the recording, and at least one has words.

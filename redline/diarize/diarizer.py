@@ -35,7 +35,7 @@ MIN_SAMPLE_S = 1.0
 
 
 @dataclass
-class HeardWindow:
+class EmbeddedWindow:
     """A window that has its words, and the embeddings along it, in times of the window."""
 
     start_s: float
@@ -53,7 +53,7 @@ class Diarizer:
     speakers: tuple[SpeakerEmbedding, ...] = ()
     """Who was heard, after `finish`."""
     _tracks: dict[int, tuple[VoiceTrack, bool]] = field(default_factory=dict)  # of windows without words yet
-    _heard: list[HeardWindow] = field(default_factory=list)
+    _windows: list[EmbeddedWindow] = field(default_factory=list)
     _linked: tuple[SpeakerEmbedding, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Diarizer:
         if not hypothesis.words or track is None:
             return hypothesis
         hypothesis = replace(hypothesis, warnings=hypothesis.warnings + ((NARROW,) if narrow else ()))
-        self._heard.append(HeardWindow(start_s, hypothesis, track))
+        self._windows.append(EmbeddedWindow(start_s, hypothesis, track))
         alone = replace(self.clustering, least=1)
         labels, vectors = assign_speakers_to_all([(hypothesis.words, track)], alone)
         speakers = _embeddings([hypothesis], labels, vectors)
@@ -80,7 +80,7 @@ class Diarizer:
 
     def finish(self) -> dict[float, Hypothesis]:
         """The hypotheses of all windows with words, by their starts, with the speakers of the whole recording."""
-        if not self._heard:
+        if not self._windows:
             return {}
         windows = [
             (
@@ -90,16 +90,16 @@ class Diarizer:
                 ],
                 at.track.moved(at.start_s),
             )
-            for at in self._heard
+            for at in self._windows
         ]
         labels, vectors = assign_speakers_to_all(windows, self.clustering)
-        speakers = _embeddings([at.hypothesis for at in self._heard], labels, vectors)
+        speakers = _embeddings([at.hypothesis for at in self._windows], labels, vectors)
         speakers = named(speakers, self.options.voices)
         if self.options.database is not None and not self.speakers:
             self.options.database.add(speakers)
         self.speakers = joined_voices((), speakers)
         finished, first = {}, 0
-        for at in self._heard:
+        for at in self._windows:
             own = labels[first : first + len(at.hypothesis.words)]
             finished[at.start_s] = _with_speakers(at.hypothesis, own, speakers)
             first += len(own)

@@ -262,9 +262,9 @@ class LiveStream:
             is_last = window not in windows[number + 1 :]
             if self._digits:
                 segment = itn.segment_with_itn(segment, self._session.task.language or "en")
-            said = {name: getattr(segment, name) for name in ("start", "end", "confidence", "speaker", "words")}
+            shared = {name: getattr(segment, name) for name in ("start", "end", "confidence", "speaker", "words")}
             pause = is_last and window not in self._session.cut
-            self._add(LiveEvent("committed", segment.text, pause=pause, segment=segment, **said))
+            self._add(LiveEvent("committed", segment.text, pause=pause, segment=segment, **shared))
         if not segments and self._shown:
             self._add(LiveEvent("partial", ""))
         self._warn()

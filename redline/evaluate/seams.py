@@ -55,12 +55,12 @@ def join_utterances(
 class SegmentErrors:
     """The segments of one transcript against the N words of a reference.
 
-    `heard` and `recognized` have N entries: whether a word has one in its place, and which; `added` has N + 1: what was
+    `matched` and `recognized` have N entries: whether a word has one in its place, and which; `added` has N + 1: what was
     added in front of each word and behind the last. `seams` are the words in front of which one segment ends and the
     next begins.
     """
 
-    heard: tuple[bool, ...]
+    matched: tuple[bool, ...]
     recognized: tuple[str, ...]
     added: tuple[tuple[str, ...], ...]
     seams: tuple[int, ...]
@@ -73,7 +73,7 @@ class SegmentErrors:
 
     @property
     def deletions(self) -> int:
-        return self.heard.count(False)
+        return self.matched.count(False)
 
     @property
     def errors(self) -> int:
@@ -81,7 +81,7 @@ class SegmentErrors:
 
     def near(self, place: int) -> tuple[range, range]:
         """The words and the gaps between words around a place."""
-        first, last = max(0, place - NEAR_SEAM), min(len(self.heard), place + NEAR_SEAM)
+        first, last = max(0, place - NEAR_SEAM), min(len(self.matched), place + NEAR_SEAM)
         return range(first, last), range(first, last + 1)
 
     @property
@@ -98,18 +98,18 @@ class SegmentErrors:
 def segment_errors(reference: str, segments: Sequence[str]) -> SegmentErrors:
     """Align segments with a reference; all texts are normalised."""
     ends = list(accumulate(len(segment.split()) for segment in segments))[:-1]
-    heard, recognized, wrong = list[bool](), list[str](), list[bool]()
+    matched, recognized, wrong = list[bool](), list[str](), list[bool]()
     added: list[list[str]] = [[]]
     places = [0]  # behind each recognized word, how many of the reference's words there were
     for pair in align_words(reference, " ".join(filter(None, segments))):
         if pair.reference:
-            heard.append(bool(pair.hypothesis))
+            matched.append(bool(pair.hypothesis))
             recognized.append(pair.hypothesis)
             wrong.append(pair.kind != "equal")
             added.append([])
         else:
             added[-1].append(pair.hypothesis)
         if pair.hypothesis:
-            places.append(len(heard))
+            places.append(len(matched))
     seams = tuple(places[end] for end in ends)
-    return SegmentErrors(tuple(heard), tuple(recognized), tuple(map(tuple, added)), seams, tuple(wrong))
+    return SegmentErrors(tuple(matched), tuple(recognized), tuple(map(tuple, added)), seams, tuple(wrong))

@@ -73,7 +73,7 @@ def run_strategy(transcriber: Transcriber, recordings: Sequence[LongRecording], 
         segments = [] if isinstance(result, RedlineError) else [segment.text for segment in result.segments]
         errors.append(segment_errors(each.reference, [normalised(text, each.language) for text in segments]))
     audio_s = sum(each.wave.duration for each in recordings)
-    words, wrong = sum(len(each.heard) for each in errors), sum(each.errors for each in errors)
+    words, wrong = sum(len(each.matched) for each in errors), sum(each.errors for each in errors)
     at_seams, words_at_seams = (sum(counts) for counts in zip(*(each.at_seams for each in errors), strict=True))
     insertions, deletions = sum(each.insertions for each in errors), sum(each.deletions for each in errors)
     elsewhere = words - words_at_seams

@@ -29,7 +29,7 @@ def test_words_at_seams_are_neither_lost_nor_doubled(tiny: redline.Model, jfk: W
         seams += len(errors.seams)
         for seam in errors.seams:
             words, gaps = errors.near(seam)
-            lost += sum(not errors.heard[word] for word in words)
+            lost += sum(not errors.matched[word] for word in words)
             added += sum(len(errors.added[gap]) for gap in gaps)
     assert seams >= 9 and lost <= seams / 4 and added <= seams / 4, "with less around it the model changes its mind"
 
