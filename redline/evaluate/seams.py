@@ -55,9 +55,9 @@ def join_utterances(
 class SegmentErrors:
     """The segments of one transcript against the N words of a reference.
 
-    `matched` and `recognized` have N entries: whether a word has one in its place, and which; `added` has N + 1: what was
-    added in front of each word and behind the last. `seams` are the words in front of which one segment ends and the
-    next begins.
+    `matched` and `recognized` have N entries: whether a word has one in its place, and which; `added` has N + 1: what
+    was added in front of each word and behind the last. `seams` are the words in front of which one segment ends and
+    the next begins.
     """
 
     matched: tuple[bool, ...]
