@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,9 +23,12 @@ from redline.models.config import EncoderConfig
 from redline.models.draft_head import DraftHead
 from redline.models.dropout import Dropout
 from redline.models.invariant import Layer, Linear, glu, linear, matmul, silu
+from redline.threads import available_threads
 
-LEAST_CHANNELS = 24
-"""oneDNN never finishes compiling a bfloat16 depthwise convolution of 16 channels or fewer over 31 frames and more."""
+CHANNEL_BLOCK, GROUP = 64, 16
+"""oneDNN never finishes compiling some bfloat16 depthwise convolutions over 31 frames and more: where it gives a thread
+a single group of 16 channels, as of 72 channels with 2 threads, or of 1,024 with 64. Seen never to happen are whole
+blocks of 64 channels, with two groups of 16 or more for each thread."""
 
 
 @dataclass
@@ -165,8 +169,21 @@ def _sum_of_taps(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     length = wide.shape[1] - weight.shape[1] + 1
     y = wide[:, :length] * weight[:, 0]
     for tap in range(1, weight.shape[1]):
-        y = torch.addcmul(y, wide[:, tap : tap + length], weight[:, tap])
+        y = y + wide[:, tap : tap + length] * weight[:, tap]  # two roundings, wherever in a vector a number stands
     return y
+
+
+def _compiles(x: Tensor) -> bool:
+    """Whether oneDNN compiles a depthwise convolution of x [..., C] for certain; it depends on C and the machine."""
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16:
+        return True
+    channels = x.shape[-1]
+    return channels % CHANNEL_BLOCK == 0 and channels >= _least_channels()
+
+
+@cache
+def _least_channels() -> int:
+    return 2 * GROUP * available_threads()
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -174,14 +191,14 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int
     if x.device.type == "cuda" and torch.is_grad_enabled():
         y: Tensor = _ShiftedProducts.apply(x, weight.squeeze(1), padding)[:, ::stride]  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
-    weight, C = weight.unsqueeze(2), x.shape[-1]  # [C, 1, 1, kernel]
-    if missing := max(0, LEAST_CHANNELS - C):
-        x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
-        bias = None if bias is None else F.pad(bias, (0, missing))
+    if not _compiles(x):
+        y = _sum_of_taps(x, weight.squeeze(1), padding)[:, ::stride]
+        return (y if bias is None else y + bias.float()).to(x.dtype)
+    weight = weight.unsqueeze(2)  # [C, 1, 1, kernel]
     # As an image one pixel high in channels-last order, the fastest of the depthwise kernels on every backend.
     image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], the same memory
     y = F.conv2d(image, weight, bias, stride=(1, stride), padding=(0, padding), groups=x.shape[-1])
-    return y.squeeze(2).transpose(1, 2)[..., :C]
+    return y.squeeze(2).transpose(1, 2)
 
 
 class DepthConv(Layer):
