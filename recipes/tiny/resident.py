@@ -81,11 +81,8 @@ class ResidentBatch:
     teacher_mel: Tensor | None  # [B, 80, M], clean and at the speed of the recording
     teacher_lengths: Tensor  # [B] mel frames
     speeds: Tensor  # [B], how long an utterance lasts here, as a share of what it did
-
-    @property
-    def seconds(self) -> float:
-        frames = -(-self.teacher_lengths.float() * self.speeds // STACK)
-        return float(frames.sum()) * FRAME_SAMPLES / SAMPLE_RATE * self.views
+    seconds: float
+    """Of sound, in all views; from the host, which does not wait for the device."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +221,10 @@ class ResidentSource:
             None if teacher_mel is None else teacher_mel.mT,
             lengths,
             speeds,
+            views
+            * sum(self.speech.offsets[row.id][1] * factor for row, factor in zip(rows, factors, strict=True))
+            * HOP
+            / SAMPLE_RATE,
         )
 
 

@@ -1,8 +1,8 @@
 """The journal of `redline transcribe --resume`: what is done in an output folder, and the windows of what is not.
 
-One file of JSON lines, `redline-journal.jsonl`; docs/resume.md tells its lines. A line is written at once, so a process
-that is killed leaves at most its last line torn, which the next run drops. What a transcript's files will hold is
-written before they appear: a kill in between is no doubt.
+One file of JSON lines, `redline-journal.jsonl`; docs/long-recordings.md tells its lines. A line is written at once, so
+a process that is killed leaves at most its last line torn, which the next run drops. What a transcript's files will
+hold is written before they appear: a kill in between is no doubt.
 """
 
 from __future__ import annotations

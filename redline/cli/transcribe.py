@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -205,7 +205,7 @@ def transcribe(
         with Stopper() as stopper, ExitStack() as stack:
             outputs.prepare()
             if resume and output_dir is not None:
-                job.resuming = _resuming(context, output_dir, formats, own["keywords"], notes)
+                job.resuming = _resuming(context, output_dir, formats, own["keywords"], samples, notes)
                 stack.callback(job.resuming.journal.close)
             job.plan(inputs)
             if job.work:
@@ -255,7 +255,12 @@ def _check_resumable(outputs: Outputs, inputs: Sequence[Input]) -> None:
 
 
 def _resuming(
-    context: typer.Context, folder: Path, formats: Sequence[str], keywords: Sequence[str], notes: console.Notes
+    context: typer.Context,
+    folder: Path,
+    formats: Sequence[str],
+    keywords: Sequence[str],
+    samples: Mapping[str, str],
+    notes: console.Notes,
 ) -> Resuming:
     """The journal of a folder, opened, and what decides about the files that are to be written."""
     from redline.cli.journal import Journal, file_hash, settings_of
@@ -274,6 +279,7 @@ def _resuming(
             "keywords": list(keywords),
             "device": pick_device(given["device"]).type,
             "draft_lm": file_hash(draft_lm) if draft_lm.is_file() else str(draft_lm),
+            "speaker_samples": {name: file_hash(Path(path)) for name, path in samples.items()} or None,
         }
         settings = settings_of(model, checkpoint, {name: value for name, value in given.items() if value is not None})
         return Resuming(

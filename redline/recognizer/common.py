@@ -168,7 +168,7 @@ def overflow_error(dtype: torch.dtype) -> RecognitionError:
     )
 
 
-class Said(NamedTuple):
+class SpokenText(NamedTuple):
     """An answer as it is said, where keywords are written otherwise, and what decided its words."""
 
     text: str
@@ -181,12 +181,12 @@ def with_word_times(
     encoded: EncoderOutput,
     frame_s: float,
     tasks: Sequence[Task],
-    said: Mapping[int, Said],
+    spoken: Mapping[int, SpokenText],
     maps: ConfidenceMaps | None,
 ) -> Answers:
     """Answers with word times by the encoder's characters: now where they are asked for, else once somebody asks.
 
-    `said` are some of the answers, by index: their text is what is aligned.
+    `spoken` are some of the answers, by index: their text is what is aligned.
     """
     timed = list(answers)
     now: dict[int, Hypothesis] = {}
@@ -194,13 +194,13 @@ def with_word_times(
         if isinstance(answer, Hypothesis) and tasks[row].words:
             now[row] = answer
         elif isinstance(answer, Hypothesis):
-            own = said.get(row, Said(answer.text, None))
+            own = spoken.get(row, SpokenText(answer.text, None))
             timing: WordTimes = LazyWordTimes(own.text, encoded.char_logits[row, :length], frame_s)
             timing = timing if maps is None else CalibratedTimes(timing, maps, own.token_log_probs)
             timing = timing if own.text == answer.text else RewrittenTimes(timing, answer.text)
             timed[row] = replace(answer, timing=timing)
     if now:
-        at, known = list(now), [said.get(row, Said(answer.text, None)) for row, answer in now.items()]
+        at, known = list(now), [spoken.get(row, SpokenText(answer.text, None)) for row, answer in now.items()]
         times = scored_word_times([own.text for own in known], encoded.char_logits[at], encoded.lengths[at], frame_s)
         for (row, answer), own, (aligned, score) in zip(now.items(), known, times, strict=True):
             notices = answer.warnings + timing_notices(answer.text, score)

@@ -18,7 +18,7 @@ from redline.features import Rule
 from redline.models.conformer import ConformerEncoder
 from redline.models.ctc import CtcModel
 from redline.models.draft_head import DraftHead
-from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, Said, with_word_times
+from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, SpokenText, with_word_times
 from redline.recognizer.drafts import encoder_drafts, keyword_index
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task, WordTimes
@@ -67,7 +67,7 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
         head, frame_s, tasks = self.head, self.model.config.frame_s, [request.task for request in requests]
         drafts = encoder_drafts(head, encoded, self.tokenizer, self.draft_lm, [task.keywords for task in tasks])
         answers: Answers = []
-        said: dict[int, Said] = {}
+        spoken: dict[int, SpokenText] = {}
         for row, (request, draft, length) in enumerate(zip(requests, drafts, encoded.lengths.tolist(), strict=True)):
             ids = draft.biased_ids
             pieces = [decode_characters(ids)] if head is None else self.tokenizer.pieces(ids)
@@ -76,13 +76,13 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
             text, draft_text = ("".join(own).strip() for own in (keywords.write(pieces), pieces))
             answer = Hypothesis(text, draft=draft_text)
             if text != draft_text:
-                said[row] = Said(draft_text, None)
+                spoken[row] = SpokenText(draft_text, None)
             if isinstance(head, CtcModel):
                 timing: WordTimes = TokenTimes(ids, pieces, encoded.char_logits[row, :length], head.blank, frame_s)
                 timing = timing if self.word_confidence is None else CalibratedTimes(timing, self.word_confidence)
-                timing = RewrittenTimes(timing, text) if row in said else timing
+                timing = RewrittenTimes(timing, text) if row in spoken else timing
                 answer = replace(answer, words=timing()) if request.task.words else replace(answer, timing=timing)
             answers.append(answer)
         if isinstance(head, CtcModel):
             return answers
-        return with_word_times(answers, encoded, frame_s, tasks, said, self.word_confidence)
+        return with_word_times(answers, encoded, frame_s, tasks, spoken, self.word_confidence)

@@ -21,7 +21,14 @@ from redline.models.conformer import EncoderOutput
 from redline.models.draft_head import LOGIT_ROWS, DraftHead
 from redline.models.nar import NarModel
 from redline.punctuation import Punctuation, restore_pieces, word_pieces
-from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, Said, overflow_error, with_word_times
+from redline.recognizer.common import (
+    MAX_DRAFT_CLIP_S,
+    Answers,
+    ModelRecognizer,
+    SpokenText,
+    overflow_error,
+    with_word_times,
+)
 from redline.recognizer.drafts import Draft, draft_options, keyword_biases, keyword_index, search_drafts
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
@@ -153,7 +160,7 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             best = model.language_head(encoded.hidden, encoded.lengths).argmax(dim=-1)
             languages = [model.language_head.languages[index] for index in best.tolist()]
         answers: Answers = []
-        said: dict[int, Said] = {}
+        spoken: dict[int, SpokenText] = {}
         for row, (draft, slots, language) in enumerate(zip(drafts, edited, languages, strict=True)):
             index = keyword_index(keywords[row])
             if not (draft.is_finite and all(math.isfinite(slot.log_prob) for slot in slots or ())):
@@ -161,13 +168,13 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             elif slots is None:
                 pieces = index.restore(self.tokenizer.pieces(draft.ids))
                 plain = self.tokenizer.decode(draft.ids).strip()
-                said[row] = Said("".join(pieces).strip(), None)
+                spoken[row] = SpokenText("".join(pieces).strip(), None)
                 text = "".join(index.write(pieces)).strip()
                 answers.append(Hypothesis(text, plain, language=language, accepted=1.0))
             else:
-                answer, said[row] = self._hypothesis(slots, language, index)
+                answer, spoken[row] = self._hypothesis(slots, language, index)
                 answers.append(answer)
-        return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks, said, self.word_confidence)
+        return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks, spoken, self.word_confidence)
 
     def _edited(
         self, encoded: EncoderOutput, drafts: Sequence[Draft], biases: Sequence[KeywordBias | None]
@@ -221,14 +228,14 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
 
     def _hypothesis(
         self, slots: Sequence[Slot], language: str | None, keywords: KeywordIndex
-    ) -> tuple[Hypothesis, Said]:
+    ) -> tuple[Hypothesis, SpokenText]:
         """The answer, with keywords as they are written and as they are said."""
         blank, draft, placed = self.model.config.blank_token_id, self._draft(slots), self._placed(slots)
         pieces = self.tokenizer.pieces([slots[at].label for at in placed])
         if self.punctuate:
             pieces = restore_pieces(pieces, [slots[at].punctuation for at in placed])
-        heard = keywords.restore(pieces)
-        pieces = keywords.write(heard)
+        restored = keywords.restore(pieces)
+        pieces = keywords.write(restored)
         decided = [slot.log_prob for slot in slots if slot.id != blank or slot.label != blank]
         answer = Hypothesis(
             text="".join(pieces).strip(),
@@ -237,5 +244,5 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             confidence=round(sum(map(math.exp, decided)) / len(decided), 3) if decided else None,
             language=language,
         )
-        least = [min(slots[placed[at]].log_prob for at in word) for word in word_pieces(heard)]
-        return answer, Said("".join(heard).strip(), least)
+        least = [min(slots[placed[at]].log_prob for at in word) for word in word_pieces(restored)]
+        return answer, SpokenText("".join(restored).strip(), least)

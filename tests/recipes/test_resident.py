@@ -108,7 +108,7 @@ def batch_of(mel: torch.Tensor, speeds: torch.Tensor) -> ResidentBatch:
     own = (lengths * speeds).long()
     features = torch.zeros(len(mel), int(own.max()) // 2, 160)
     texts = ("a",) * len(mel)
-    return ResidentBatch(features, own // 2, texts, texts, texts, 1, mel.mT, lengths, speeds)
+    return ResidentBatch(features, own // 2, texts, texts, texts, 1, mel.mT, lengths, speeds, 1.0)
 
 
 def test_a_teacher_says_the_same_of_a_frame_whatever_the_speed() -> None:
