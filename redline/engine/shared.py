@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from threading import Condition, Thread
 from typing import Any
@@ -19,6 +18,10 @@ from redline.errors import RedlineError
 from redline.types import Hypothesis, Recognizer, Request
 
 _log = logging.getLogger(__name__)
+
+
+class WithdrawnError(Exception):
+    """The caller has left, or the scheduler was closed, before the answer came."""
 
 
 class SharedScheduler:
@@ -52,7 +55,7 @@ class SharedScheduler:
         """From now on recognize what a session has ready."""
         with self._turn:
             if self._is_closed:
-                raise CancelledError("the scheduler is closed")
+                raise WithdrawnError("the scheduler is closed")
             if priority == LIVE:
                 self._streams.add(session)
             self._changes.append(lambda: self._scheduler.submit(session, priority, account))
@@ -71,12 +74,12 @@ class SharedScheduler:
             self._call()
 
     def wait(self, answered: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until something is so, which is looked at behind each batch; raises `CancelledError` once closed."""
+        """Wait until something is so, which is looked at behind each batch; raises `WithdrawnError` once closed."""
         with self._turn:
             self._call()
             self._turn.wait_for(lambda: self._is_closed or answered(), timeout_s)
             if self._is_closed and not answered():
-                raise CancelledError("the scheduler is closed")
+                raise WithdrawnError("the scheduler is closed")
             return answered()
 
     def wake(self) -> None:
@@ -85,7 +88,7 @@ class SharedScheduler:
             self._turn.notify_all()
 
     def close(self) -> None:
-        """End behind the batch that runs; whoever still waits gets a `CancelledError`."""
+        """End behind the batch that runs; whoever still waits gets a `WithdrawnError`."""
         with self._turn:
             self._is_closed = True
             self._turn.notify_all()
@@ -150,7 +153,7 @@ class SchedulerClient:
     def step(self) -> bool:
         """Wait for an answer to this caller; False where no session of the caller's waits for one.
 
-        Raises `CancelledError` behind `cancel`, and what went wrong in a session of the caller's.
+        Raises `WithdrawnError` behind `cancel`, and what went wrong in a session of the caller's.
         """
         self._sessions = {session: each for session, each in self._sessions.items() if not session.done}
         if self._failure is None and self.answered == self._told:
@@ -164,8 +167,8 @@ class SchedulerClient:
         return True
 
     def cancel(self) -> None:
-        """Have the next `step`, or the one that waits in another thread, raise `CancelledError`."""
-        self.fail(CancelledError("the caller has left"))
+        """Have the next `step`, or the one that waits in another thread, raise `WithdrawnError`."""
+        self.fail(WithdrawnError("the caller has left"))
 
     def fail(self, error: Exception) -> None:
         """Have it raise this."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from redline import Transcriber
 from redline.engine.scheduler import JOBS, BatchOptions
-from redline.engine.shared import SharedLiveEngine, SharedScheduler
+from redline.engine.shared import SharedLiveEngine, SharedScheduler, WithdrawnError
 from redline.errors import RedlineError
 from redline.longform.session import SessionOptions
 from redline.testing import FakeRecognizer, tone
@@ -95,7 +95,7 @@ def test_who_leaves_is_forgotten_and_others_are_served(schedulers: list[SharedSc
         with shared.client() as client:
             leaving = pool.submit(model.on(client).transcribe, tone(4))
             client.cancel()
-            with pytest.raises(CancelledError):
+            with pytest.raises(WithdrawnError):
                 leaving.result(20)
         other = pool.submit(transcribe, model, shared, tone(3))
         recognizer.go_on.set()
@@ -128,7 +128,7 @@ def test_a_closed_scheduler_lets_everybody_go() -> None:
         waiting = pool.submit(transcribe, model, shared, tone(4))
         threading.Timer(0.05, recognizer.go_on.set).start()
         shared.close()
-        with pytest.raises(CancelledError):
+        with pytest.raises(WithdrawnError):
             waiting.result(20)
 
 
