@@ -82,7 +82,7 @@ class ApiKeys:
         return self._keys is not None
 
     def check(self, connection: HTTPConnection, scope: Scope) -> Caller:
-        """Who makes this request; raises a `ApiError` for a key that is missing, unknown, without the scope, or busy."""
+        """Who makes this request; raises `ApiError` for a key that is missing, unknown, busy or without the scope."""
         if self._keys is None:
             return Caller()
         given = key_of(connection)

@@ -67,8 +67,8 @@ class RecognitionService:
         """The transcript of a recording, as `Transcriber.transcribe` gives it.
 
         `gone` returns when nobody waits for the text any more; then, and when the task is cancelled, the recording is
-        withdrawn behind the batch that runs. Raises `ApiError` when the server is full or stops, when time runs out, and
-        `RedlineError` for what cannot be transcribed.
+        withdrawn behind the batch that runs. Raises `ApiError` when the server is full or stops and when time runs out,
+        and `RedlineError` for what cannot be transcribed.
         """
         async with self._admitted():
             client = self._scheduler.client(priority, self.account(caller))
