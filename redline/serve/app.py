@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from redline.serve import health, openai_audio
+from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
 from redline.serve.options import ServeOptions
-from redline.serve.problems import install_problems
 from redline.serve.service import RecognitionService
 from redline.transcriber import Transcriber
 
@@ -44,7 +44,7 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
 
     app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, redoc_url=None)
     app.state.server = state
-    install_problems(app)
+    install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router())
     if options.cors_origins:

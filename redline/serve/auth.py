@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 
 from redline.errors import ConfigError
 from redline.files import write_text
-from redline.serve.problems import Problem
+from redline.serve.api_errors import ApiError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,18 +82,18 @@ class ApiKeys:
         return self._keys is not None
 
     def check(self, connection: HTTPConnection, scope: Scope) -> Caller:
-        """Who makes this request; raises a `Problem` for a key that is missing, unknown, without the scope, or busy."""
+        """Who makes this request; raises `ApiError` for a key that is missing, unknown, busy or without the scope."""
         if self._keys is None:
             return Caller()
         given = key_of(connection)
         if given is None:
-            raise Problem(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key")
+            raise ApiError(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key")
         digest = digest_of(given)
         caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
         if caller is None:
-            raise Problem(401, "this API key is not known", code="invalid_api_key")
+            raise ApiError(401, "this API key is not known", code="invalid_api_key")
         if scope not in caller.scopes:
-            raise Problem(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
+            raise ApiError(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
         self._count(caller)
         return caller
 
@@ -106,7 +106,7 @@ class ApiKeys:
         if len(recent) >= caller.per_minute:
             wait_s = recent[0] + 60.0 - now
             message = f"{caller.per_minute} requests a minute are allowed with this API key"
-            raise Problem(429, message, code="rate_limit_exceeded", retry_after_s=wait_s)
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=wait_s)
         recent.append(now)
 
 

@@ -7,8 +7,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from redline.serve.api_errors import ApiError
 from redline.serve.options import ServeOptions
-from redline.serve.problems import Problem
 
 _MOST_HEADERS = 100
 
@@ -35,7 +35,7 @@ class BoundedBodies:
             try:
                 message = await asyncio.wait_for(receive(), self.options.idle_s)
             except asyncio.TimeoutError:
-                raise Problem(408, f"nothing was sent for {self.options.idle_s:g} s", code="slow_upload") from None
+                raise ApiError(408, f"nothing was sent for {self.options.idle_s:g} s", code="slow_upload") from None
             taken += len(message.get("body", b""))
             self._check(taken, time.monotonic() - began)
             if not message.get("more_body", False):
@@ -56,28 +56,28 @@ class BoundedBodies:
         try:
             self._check_head(scope)
             await self.app(scope, bounded_receive, noting_send)
-        except Problem as problem:
+        except ApiError as error:
             if has_begun:
                 raise
-            response = problem.response()
+            response = error.response()
             response.headers["Connection"] = "close"  # the rest of the body is not read
             await response(scope, receive, send)
 
     def _check_head(self, scope: Scope) -> None:
         headers = scope["headers"]
         if len(headers) > _MOST_HEADERS:
-            raise Problem(431, f"{len(headers)} headers; allowed are {_MOST_HEADERS}", code="too_many_headers")
+            raise ApiError(431, f"{len(headers)} headers; allowed are {_MOST_HEADERS}", code="too_many_headers")
         for name, value in headers:
             if name == b"content-length" and value.isdigit():
                 self._check(int(value), 0.0)
             if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
                 message = f"the body is encoded ({value.decode('latin-1')[:40]}); send it as it is"
-                raise Problem(415, message, code="encoded_body")
+                raise ApiError(415, message, code="encoded_body")
 
     def _check(self, size: int, seconds: float) -> None:
         most = self.options.max_upload_bytes
         if size > most:
-            raise Problem(413, f"the body has more than {most:,} bytes, which is the most", code="too_large")
+            raise ApiError(413, f"the body has more than {most:,} bytes, which is the most", code="too_large")
         if seconds > self.options.idle_s and size < seconds * self.options.least_bytes_per_s:
             message = f"{size:,} bytes came in {seconds:.0f} s; at least {self.options.least_bytes_per_s:,} a second"
-            raise Problem(408, message, code="slow_upload")
+            raise ApiError(408, message, code="slow_upload")

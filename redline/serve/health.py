@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from redline.serve.problems import Problem
+from redline.serve.api_errors import ApiError
 
 VERSION = version("redline")
 
@@ -24,7 +24,7 @@ def health_router() -> APIRouter:
     async def ready(request: Request) -> dict[str, Any]:
         service = request.app.state.server.service
         if service.is_draining:
-            raise Problem(503, "the server stops", code="stopping", retry_after_s=10)
+            raise ApiError(503, "the server stops", code="stopping", retry_after_s=10)
         return {"status": "ready", "model": service.model.name, "active": service.active, "waiting": service.waiting}
 
     return router

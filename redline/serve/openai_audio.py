@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import JSONResponse
 
-from redline.serve.problems import Problem
+from redline.serve.api_errors import ApiError
 from redline.serve.service import gone_of
 
 
@@ -22,7 +22,7 @@ def openai_audio_router() -> APIRouter:
         form = await request.form(max_files=8, max_fields=1000)
         file = form.get("file")
         if not hasattr(file, "file"):
-            raise Problem(400, "no file; send the recording as the part named file", code="missing", param="file")
+            raise ApiError(400, "no file; send the recording as the part named file", code="missing", param="file")
         assert file is not None and not isinstance(file, str)
         upload: UploadFile = file  # type: ignore[assignment]
         transcript = await server.service.transcribe(upload.file, caller=caller.name, gone=gone_of(request))

@@ -15,8 +15,8 @@ from typing_extensions import Unpack
 from redline.engine.live import LiveStream
 from redline.engine.scheduler import FILES, Account
 from redline.engine.shared import SchedulerClient, SharedLiveEngine, SharedScheduler, WithdrawnError
+from redline.serve.api_errors import ApiError
 from redline.serve.options import ServeOptions
-from redline.serve.problems import Problem
 from redline.transcribe_options import RecordingSource, StreamOptions, TranscribeOptions
 from redline.transcriber import Transcriber
 from redline.types import Transcript
@@ -67,8 +67,8 @@ class RecognitionService:
         """The transcript of a recording, as `Transcriber.transcribe` gives it.
 
         `gone` returns when nobody waits for the text any more; then, and when the task is cancelled, the recording is
-        withdrawn behind the batch that runs. Raises `Problem` when the server is full or stops, when time runs out, and
-        `RedlineError` for what cannot be transcribed.
+        withdrawn behind the batch that runs. Raises `ApiError` when the server is full or stops and when time runs out,
+        and `RedlineError` for what cannot be transcribed.
         """
         async with self._admitted():
             client = self._scheduler.client(priority, self.account(caller))
@@ -100,7 +100,7 @@ class RecognitionService:
             raise _stopping()
         if self.streams >= self.options.max_streams:
             message = f"{self.streams} live streams are open, which is the most; try again later"
-            raise Problem(429, message, code="too_many_streams", retry_after_s=10)
+            raise ApiError(429, message, code="too_many_streams", retry_after_s=10)
         loop = asyncio.get_running_loop()
         with self._scheduler.client() as client:
             self._clients.add(client)
@@ -146,7 +146,7 @@ class RecognitionService:
             message = (
                 f"{self.active} recordings are in work and {self.waiting} wait, which is the most; try again later"
             )
-            raise Problem(429, message, code="server_full", retry_after_s=5)
+            raise ApiError(429, message, code="server_full", retry_after_s=5)
         self.waiting += 1
         try:
             await self._turns.acquire()
@@ -176,10 +176,10 @@ class RecognitionService:
             if work.done():
                 return work.result()
             if watchers[0].done():
-                raise Problem(504, f"no text within {deadline.allowed_s:.0f} s", code="timeout")
-            raise Problem(499, "the client has left", code="client_left")
+                raise ApiError(504, f"no text within {deadline.allowed_s:.0f} s", code="timeout")
+            raise ApiError(499, "the client has left", code="client_left")
         except WithdrawnError:
-            raise Problem(
+            raise ApiError(
                 503, "the server stops; try another one, or later", code="stopping", retry_after_s=10
             ) from None
         finally:
@@ -217,8 +217,8 @@ def _nothing() -> None:
     """For streams that nobody listens to any more."""
 
 
-def _stopping() -> Problem:
-    return Problem(503, "the server stops; try another one, or later", code="stopping", retry_after_s=10)
+def _stopping() -> ApiError:
+    return ApiError(503, "the server stops; try another one, or later", code="stopping", retry_after_s=10)
 
 
 def gone_of(request: Any) -> Callable[[], Awaitable[None]]:

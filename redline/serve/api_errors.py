@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from redline.errors import AudioError, ConfigError, RedlineError, UnsupportedTaskError
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """A request that cannot be served: the HTTP status, a message for people, a code and a parameter for programs."""
 
     def __init__(
@@ -46,42 +46,44 @@ class Problem(Exception):
         return JSONResponse(self.to_dict(), self.status, headers)
 
 
-def problem_of(error: RedlineError) -> Problem:
+def api_error_of(error: RedlineError) -> ApiError:
     """A recording or an option that the library refuses."""
     if isinstance(error, UnsupportedTaskError | ConfigError):
-        return Problem(400, str(error), code="unsupported")
+        return ApiError(400, str(error), code="unsupported")
     if isinstance(error, AudioError):
-        return Problem(400, str(error), code="audio_unreadable", param="file")
-    return Problem(500, str(error), code="recognition_failed")
+        return ApiError(400, str(error), code="audio_unreadable", param="file")
+    return ApiError(500, str(error), code="recognition_failed")
 
 
-def install_problems(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI) -> None:
     """Have every error leave as JSON; nothing of the program's inside is told."""
 
-    async def problem(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, Problem)
+    async def api_error(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
         return error.response()
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RedlineError)
-        return problem_of(error).response()
+        return api_error_of(error).response()
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-        return Problem(422, f"{where or 'the request'}: {first['msg']}", code="invalid", param=where or None).response()
+        return ApiError(
+            422, f"{where or 'the request'}: {first['msg']}", code="invalid", param=where or None
+        ).response()
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        response = Problem(error.status_code, str(error.detail)).response()
+        response = ApiError(error.status_code, str(error.detail)).response()
         response.headers.update(error.headers or {})
         return response
 
     async def internal(_: Request, error: Exception) -> JSONResponse:
-        return Problem(500, "an internal error; the server's log has it", code="internal_error").response()
+        return ApiError(500, "an internal error; the server's log has it", code="internal_error").response()
 
-    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RedlineError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
