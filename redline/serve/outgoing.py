@@ -1,6 +1,6 @@
 """Outgoing requests to addresses that a caller named: never to services of this machine or its networks (SSRF).
 
-A host is resolved once, every address of it is judged, and the connection goes to the address that was judged, so a name
+A host is resolved once, every address of it is judged, and the connection goes to the one that was judged, so a name
 that changes its mind in between (DNS rebinding) gains nothing. Redirects are not followed.
 """
 
@@ -23,7 +23,7 @@ class RefusedAddressError(RedlineError):
     """An address that callers may not have this server connect to."""
 
 
-def resolve(url: str, allow_hosts: Collection[str] = ()) -> tuple[str, str]:
+def public_address(url: str, allow_hosts: Collection[str] = ()) -> tuple[str, str]:
     """Check a URL -> its host, and the address to connect to.
 
     `allow_hosts` are host names or addresses that may be private. Raises `RefusedAddressError`.
@@ -65,7 +65,7 @@ def is_public(address: str) -> bool:
 
 def guarded_client(url: str, *, allow_hosts: Collection[str] = (), timeout_s: float = 10.0) -> httpx.Client:
     """A client for this URL alone, connected to the address that was judged; raises `RefusedAddressError`."""
-    host, address = resolve(url, allow_hosts)
+    host, address = public_address(url, allow_hosts)
     timeout = httpx.Timeout(timeout_s)
     return httpx.Client(transport=_Pinned(host, address), timeout=timeout, follow_redirects=False, trust_env=False)
 

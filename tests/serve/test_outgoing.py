@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
-from redline.serve.outgoing import RefusedAddressError, guarded_client, is_public, resolve
+from redline.serve.outgoing import RefusedAddressError, guarded_client, is_public, public_address
 
 PRIVATE = [
     "127.0.0.1", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "017700000001", "0x7f.1", "localhost",
@@ -25,7 +25,7 @@ PRIVATE = [
 @pytest.mark.parametrize("host", PRIVATE)
 def test_private_addresses_are_refused_however_they_are_written(host: str) -> None:
     with pytest.raises(RefusedAddressError):
-        resolve(f"http://{host}/x")
+        public_address(f"http://{host}/x")
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_private_addresses_are_refused_however_they_are_written(host: str) -> No
 )
 def test_only_http_with_a_host_and_without_a_password(url: str) -> None:
     with pytest.raises(RefusedAddressError):
-        resolve(url)
+        public_address(url)
 
 
 def test_public_addresses_are_public() -> None:
     assert is_public("1.1.1.1") and is_public("2606:4700::1111") and is_public("::ffff:1.1.1.1")
-    assert resolve("https://1.1.1.1/x") == ("1.1.1.1", "1.1.1.1")
+    assert public_address("https://1.1.1.1/x") == ("1.1.1.1", "1.1.1.1")
 
 
 def test_one_private_address_among_public_ones_refuses_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_one_private_address_among_public_ones_refuses_the_name(monkeypatch: pyt
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
     with pytest.raises(RefusedAddressError, match=r"127\.0\.0\.1"):
-        resolve("http://two-faced.example/")
+        public_address("http://two-faced.example/")
 
 
 class _Handler(BaseHTTPRequestHandler):
