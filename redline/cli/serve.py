@@ -15,6 +15,7 @@ from redline.engine import start
 from redline.errors import RedlineError, packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
+_DATABASE_HELP = "postgresql://... in place of SQLite in --data."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -25,7 +26,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all, and needs --keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8020,
     data: Annotated[Path | None, typer.Option(help="Folder of the database and of uploads.")] = None,
-    database: Annotated[str | None, typer.Option(help="postgresql://... in place of SQLite in --data.")] = None,
+    database: Annotated[str | None, typer.Option(help=_DATABASE_HELP, envvar="REDLINE_DATABASE")] = None,
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
@@ -53,6 +54,7 @@ def serve(
         import uvicorn
 
         from redline.serve.app import create_app
+        from redline.serve.http_protocol import uvicorn_config
         from redline.serve.options import ServeOptions, default_data_dir
     start.open_libraries()
     import redline
@@ -68,10 +70,6 @@ def serve(
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
     app = create_app(loaded, options)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_keep_alive=10,
-        timeout_graceful_shutdown=round(options.drain_s), h11_max_incomplete_event_size=64 << 10,
-    )  # fmt: skip
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -82,7 +80,7 @@ def serve(
     with listening(host, port) as opened:
         bound = opened.getsockname()[1]
         address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
-        Server(config).run([opened])
+        Server(uvicorn_config(app, options)).run([opened])
 
 
 def listening(host: str, port: int) -> socket.socket:
