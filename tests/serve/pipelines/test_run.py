@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from redline.cli.main import app
 from redline.serve.pipelines.pipeline import Pipeline, read_pipeline
-from redline.serve.pipelines.run import PipelineRunner, chapters_in_order
+from redline.serve.pipelines.run import PipelineResult, PipelineRunner, chapters_in_order
 from redline.serve.pipelines.webhooks import WebhookQueue, is_signed
 from redline.types import Segment, Transcript
 
@@ -115,3 +115,22 @@ def test_the_command_runs_a_pipeline_over_a_saved_transcript(tmp_path: Path, oth
     other_side.answer = lambda _: (400, {}, b"")
     assert CliRunner().invoke(app, arguments).exit_code == 1
     assert CliRunner().invoke(app, ["pipeline", str(tmp_path / "p.toml")]).exit_code == 0
+
+
+def test_a_run_that_was_killed_repeats_no_step_that_was_done(
+    tmp_path: Path, other_side: OtherSide, runner: PipelineRunner
+) -> None:
+    (tmp_path / "more.txt").write_text("Say more.", encoding="utf-8")
+    steps = pipeline(tmp_path, other_side, 'kind = "summary"', 'kind = "prompt"\nname = "more"\nprompt = "more.txt"')
+    kept: list[str] = []
+
+    def killed(outcome: PipelineResult) -> None:
+        kept.append(json.dumps(outcome.to_dict()))
+        raise KeyboardInterrupt
+
+    other_side.chat("first", "second")
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(steps, WHOLE, ABOUT, keep=killed)
+    begun = PipelineResult(**json.loads(kept[0]))
+    assert runner.run(steps, WHOLE, ABOUT, begun=begun).results == {"summary": "first", "more": "second"}
+    assert len(other_side.received) == 2
