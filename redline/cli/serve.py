@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from redline.engine import start
 from redline.errors import packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
+_NAMES_HELP = "Further name under which clients ask for the model; without this option every name means it."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -28,6 +30,7 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
+    model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -66,10 +69,13 @@ def serve(
     )
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
+    if model_name:
+        options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
     app = create_app(loaded, options)
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=10,
         timeout_graceful_shutdown=round(options.drain_s), h11_max_incomplete_event_size=64 << 10,
+        ws_max_size=24 << 20,  # a piece of sound of 15 MiB, in base64
     )  # fmt: skip
     server = uvicorn.Server(config)
     console.complain(f"serving {model} on http://{host}:{port} (API: /docs); Ctrl-C ends it")
