@@ -30,6 +30,7 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
+    model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -69,6 +70,8 @@ def serve(
     )
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
+    if model_name:
+        options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
     app = create_app(loaded, options)
 
     class Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class ServerState:
     options: ServeOptions
     keys: ApiKeys
     service: RecognitionService = field(init=False)
+    began_at: float = field(default_factory=time.time)
+    """In seconds since 1970."""
 
 
 def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> FastAPI:  # noqa: B008
