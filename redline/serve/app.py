@@ -11,12 +11,14 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from redline.serve import health, openai_audio
+from redline.serve import archive_api, health, jobs_api, openai_audio, uploads_api
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
+from redline.serve.job_worker import JobWorkers, job_workers
 from redline.serve.options import ServeOptions
 from redline.serve.service import RecognitionService
+from redline.serve.store.store import Store
 from redline.transcriber import Transcriber
 
 
@@ -29,6 +31,8 @@ class ServerState:
     service: RecognitionService = field(init=False)
     began_at: float = field(default_factory=time.time)
     """In seconds since 1970."""
+    store: Store = field(init=False)
+    jobs: JobWorkers = field(init=False)
 
 
 def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> FastAPI:  # noqa: B008
@@ -58,7 +62,13 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
     return app
 
 
-ROUTERS: tuple[Callable[[], Any], ...] = (health.health_router, openai_audio.openai_audio_router)
+ROUTERS: tuple[Callable[[], Any], ...] = (
+    health.health_router,
+    openai_audio.openai_audio_router,
+    jobs_api.jobs_router,
+    uploads_api.uploads_router,
+    archive_api.archive_router,
+)
 """One for each protocol or page."""
-BACKGROUND: tuple[Callable[[ServerState], Any], ...] = ()
+BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers,)
 """Async context managers of what runs beside requests: job workers, TCP doors."""

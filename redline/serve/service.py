@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from typing_extensions import Unpack
 
 from redline.engine.live import LiveStream
-from redline.engine.scheduler import FILES, Account
+from redline.engine.scheduler import FILES, JOBS, Account
 from redline.engine.shared import SchedulerClient, SharedLiveEngine, SharedScheduler, WithdrawnError
 from redline.serve.api_errors import ApiError
 from redline.serve.options import ServeOptions
@@ -74,7 +74,7 @@ class RecognitionService:
             client = self._scheduler.client(priority, self.account(caller))
             self._clients.add(client)
             try:
-                deadline = _Deadline(self.options, options.get("progress"))
+                deadline = _Deadline(self.options, options.get("progress"), rests=priority == JOBS)
                 work = {**options, "progress": deadline.progress}
                 model = self.model.on(client)
 
@@ -192,10 +192,15 @@ class RecognitionService:
 
 
 class _Deadline:
-    """The time that a recording may take, which grows with what is known of its duration."""
+    """The time that a recording may take, which grows with what is known of its duration.
 
-    def __init__(self, options: ServeOptions, progress: Callable[[float, float], None] | None) -> None:
-        self._options, self._told = options, progress
+    With `rests`, for what goes behind everybody else, it is the time without progress.
+    """
+
+    def __init__(
+        self, options: ServeOptions, progress: Callable[[float, float], None] | None, *, rests: bool = False
+    ) -> None:
+        self._options, self._told, self._rests = options, progress, rests
         self._began, self.known_s = time.monotonic(), 0.0
 
     @property
@@ -204,6 +209,8 @@ class _Deadline:
 
     def progress(self, done_s: float, known_s: float) -> None:
         self.known_s = known_s
+        if self._rests:
+            self._began = time.monotonic()
         if self._told is not None:
             self._told(done_s, known_s)
 

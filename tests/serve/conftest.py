@@ -22,6 +22,8 @@ from redline.serve.options import ServeOptions
 from redline.testing import FakeRecognizer
 from redline.types import Recognizer
 
+from .postgres import PostgresServer, binaries, running_postgres
+
 
 @dataclass
 class RunningServer:
@@ -33,6 +35,24 @@ class RunningServer:
 
     def client(self, **options: object) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30.0, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres server of the tests' own."""
+    if (programs := binaries()) is None:
+        pytest.skip("Postgres is not installed (apt-get install postgresql)")
+    with running_postgres(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Each database that a server can have: None is SQLite."""
+    if request.param == "sqlite":
+        return None
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 ServerFactory = Callable[..., AbstractContextManager[RunningServer]]
