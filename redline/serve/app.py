@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from redline.serve import deepgram, health, openai_audio
+from redline.serve import deepgram, health, openai_audio, wyoming_door
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
@@ -26,6 +26,8 @@ class ServerState:
     options: ServeOptions
     keys: ApiKeys
     service: RecognitionService = field(init=False)
+    ports: dict[str, int] = field(default_factory=dict)
+    """TCP ports of other protocols than HTTP that are open, by the name of the protocol."""
 
 
 def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> FastAPI:  # noqa: B008
@@ -61,5 +63,5 @@ ROUTERS: tuple[Callable[[], Any], ...] = (
     deepgram.deepgram_router,
 )
 """One for each protocol or page."""
-BACKGROUND: tuple[Callable[[ServerState], Any], ...] = ()
+BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (wyoming_door.wyoming_door,)
 """Async context managers of what runs beside requests: job workers, TCP doors."""
