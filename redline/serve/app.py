@@ -9,12 +9,15 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from redline.serve import deepgram, health, openai_audio, wyoming_door
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
+from redline.serve.mcp_door import McpDoor
 from redline.serve.options import ServeOptions
+from redline.serve.origins import OwnPagesOnly
 from redline.serve.service import RecognitionService
 from redline.transcriber import Transcriber
 
@@ -42,6 +45,7 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
             stack.push_async_callback(state.service.close)
             for begin in BACKGROUND:
                 await stack.enter_async_context(begin(state))
+            await stack.enter_async_context(tools.opened())
             yield
 
     app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, redoc_url=None)
@@ -49,11 +53,14 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router())
+    tools = McpDoor(app)
+    app.router.routes.append(Route("/mcp", tools, methods=["GET", "POST", "DELETE"], include_in_schema=False))
     if options.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(options.cors_origins), allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(BoundedBodies, options=options)
+    app.add_middleware(OwnPagesOnly, options=options, asks_for_keys=keys.are_asked_for)
     return app
 
 
