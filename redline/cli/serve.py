@@ -16,6 +16,7 @@ from redline.errors import RedlineError, packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
 _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
+_WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -31,6 +32,8 @@ def serve(
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
     model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
+    wyoming: Annotated[int | None, typer.Option(min=0, max=65535, help=_WYOMING_HELP)] = None,
+    wyoming_host: Annotated[str, typer.Option(help="Address of --wyoming; the protocol has no keys.")] = "127.0.0.1",
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -67,6 +70,8 @@ def serve(
         database_url=database,
         keys_file=keys,
         cors_origins=tuple(cors or ()),
+        wyoming_port=wyoming,
+        wyoming_host=wyoming_host,
     )
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))

@@ -192,6 +192,19 @@ class LiveStream:
         """Of sound so far."""
         return self._session.fed_s
 
+    @property
+    def speaking_since(self) -> float | None:
+        """Start in seconds of the speech that no window holds yet, with its padding; None where nobody speaks."""
+        with self._lock:
+            window = self._session.open_window
+        return None if window is None else window.start_s
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a window has no text yet."""
+        with self._lock:
+            return self._finals.waits
+
     def push(self, sound: NDArray[Any] | bytes) -> None:
         """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
-from redline.serve import archive_api, health, jobs_api, openai_audio, uploads_api
+from redline.serve import archive_api, deepgram, health, jobs_api, openai_audio, uploads_api, wyoming_door
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
 from redline.serve.job_worker import JobWorkers, job_workers
+from redline.serve.mcp_door import McpDoor
 from redline.serve.options import ServeOptions
+from redline.serve.origins import OwnPagesOnly
 from redline.serve.service import RecognitionService
 from redline.serve.store.store import Store
 from redline.transcriber import Transcriber
@@ -33,6 +36,8 @@ class ServerState:
     """In seconds since 1970."""
     store: Store = field(init=False)
     jobs: JobWorkers = field(init=False)
+    ports: dict[str, int] = field(default_factory=dict)
+    """TCP ports of other protocols than HTTP that are open, by the name of the protocol."""
 
 
 def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> FastAPI:  # noqa: B008
@@ -47,6 +52,7 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
             stack.push_async_callback(state.service.close)
             for begin in BACKGROUND:
                 await stack.enter_async_context(begin(state))
+            await stack.enter_async_context(tools.opened())
             yield
 
     app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, redoc_url=None)
@@ -54,21 +60,25 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router())
+    tools = McpDoor(app)
+    app.router.routes.append(Route("/mcp", tools, methods=["GET", "POST", "DELETE"], include_in_schema=False))
     if options.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(options.cors_origins), allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(BoundedBodies, options=options)
+    app.add_middleware(OwnPagesOnly, options=options, asks_for_keys=keys.are_asked_for)
     return app
 
 
 ROUTERS: tuple[Callable[[], Any], ...] = (
     health.health_router,
     openai_audio.openai_audio_router,
+    deepgram.deepgram_router,
     jobs_api.jobs_router,
     uploads_api.uploads_router,
     archive_api.archive_router,
 )
 """One for each protocol or page."""
-BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers,)
+BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers, wyoming_door.wyoming_door)
 """Async context managers of what runs beside requests: job workers, TCP doors."""

@@ -112,15 +112,18 @@ class ApiKeys:
 
 def key_of(connection: HTTPConnection) -> str | None:
     """The key that a request carries: `Authorization: Bearer KEY` (or Token, as Deepgram's clients send), or, where a
-    browser cannot set headers for a WebSocket, the subprotocol `openai-insecure-api-key.KEY`."""
+    browser cannot set headers for a WebSocket, the subprotocols `openai-insecure-api-key.KEY`, or `token, KEY`."""
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() in ("bearer", "token") and given.strip():
         return given.strip()
     if plain := connection.headers.get("api-key"):
         return plain
-    for protocol in connection.headers.get("sec-websocket-protocol", "").split(","):
-        if protocol.strip().startswith("openai-insecure-api-key."):
-            return protocol.strip().removeprefix("openai-insecure-api-key.")
+    protocols = [each.strip() for each in connection.headers.get("sec-websocket-protocol", "").split(",")]
+    for protocol in protocols:
+        if protocol.startswith("openai-insecure-api-key."):
+            return protocol.removeprefix("openai-insecure-api-key.")
+    if len(protocols) == 2 and protocols[0].lower() in ("token", "bearer"):
+        return protocols[1]
     return None
 
 
