@@ -192,6 +192,11 @@ class LiveStream:
         """Of sound so far."""
         return self._session.fed_s
 
+    @property
+    def waiting(self) -> int:
+        """Windows that have no text yet."""
+        return self._session.waiting
+
     def push(self, sound: NDArray[Any] | bytes) -> None:
         """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.
 

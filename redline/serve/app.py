@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from redline.serve import health, openai_audio
+from redline.serve import health, live_socket, openai_audio, page
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
@@ -55,7 +55,12 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
     return app
 
 
-ROUTERS: tuple[Callable[[], Any], ...] = (health.health_router, openai_audio.openai_audio_router)
+ROUTERS: tuple[Callable[[], Any], ...] = (
+    health.health_router,
+    openai_audio.openai_audio_router,
+    live_socket.live_router,
+    page.page_router,
+)
 """One for each protocol or page."""
 BACKGROUND: tuple[Callable[[ServerState], Any], ...] = ()
 """Async context managers of what runs beside requests: job workers, TCP doors."""
