@@ -200,10 +200,10 @@ class LiveStream:
         return None if window is None else window.start_s
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether a window has no text yet."""
+    def waiting(self) -> int:
+        """Windows that have no text yet."""
         with self._lock:
-            return self._finals.waits
+            return self._session.waiting
 
     def push(self, sound: NDArray[Any] | bytes) -> None:
         """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.

@@ -12,7 +12,17 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from redline.serve import archive_api, deepgram, health, jobs_api, openai_audio, uploads_api, wyoming_door
+from redline.serve import (
+    archive_api,
+    deepgram,
+    health,
+    jobs_api,
+    live_socket,
+    openai_audio,
+    page,
+    uploads_api,
+    wyoming_door,
+)
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
@@ -78,6 +88,8 @@ ROUTERS: tuple[Callable[[], Any], ...] = (
     jobs_api.jobs_router,
     uploads_api.uploads_router,
     archive_api.archive_router,
+    live_socket.live_router,
+    page.page_router,
 )
 """One for each protocol or page."""
 BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers, wyoming_door.wyoming_door)

@@ -278,7 +278,7 @@ class _Channel:
                     told.append(self._owner.result(self, event, None))
             else:
                 told += self._committed(event, finalized)
-        if not self.live.closed and not self._is_speaking and not self.live.is_awaited:
+        if not self.live.closed and not self._is_speaking and not self.live.waiting:
             told += self._ended(self.base_s + self.live.seconds)
         return told
 
