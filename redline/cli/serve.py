@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from redline.errors import RedlineError, packages_of
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
 _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
 _WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
+_NAMES_HELP = "Name by which clients may ask for the model, such as whisper-1; others are then refused. Repeatable."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
