@@ -20,6 +20,7 @@ from redline.serve import (
     live_socket,
     openai_audio,
     page,
+    pipelines_api,
     uploads_api,
     wyoming_door,
 )
@@ -30,6 +31,7 @@ from redline.serve.job_worker import JobWorkers, job_workers
 from redline.serve.mcp_door import McpDoor
 from redline.serve.options import ServeOptions
 from redline.serve.origins import OwnPagesOnly
+from redline.serve.pipelines.workers import PipelineWorkers, pipeline_workers
 from redline.serve.service import RecognitionService
 from redline.serve.store.store import Store
 from redline.transcriber import Transcriber
@@ -46,6 +48,7 @@ class ServerState:
     """In seconds since 1970."""
     store: Store = field(init=False)
     jobs: JobWorkers = field(init=False)
+    pipelines: PipelineWorkers = field(init=False)
     ports: dict[str, int] = field(default_factory=dict)
     """TCP ports of other protocols than HTTP that are open, by the name of the protocol."""
 
@@ -88,9 +91,10 @@ ROUTERS: tuple[Callable[[], Any], ...] = (
     jobs_api.jobs_router,
     uploads_api.uploads_router,
     archive_api.archive_router,
+    pipelines_api.pipelines_router,
     live_socket.live_router,
     page.page_router,
 )
 """One for each protocol or page."""
-BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers, wyoming_door.wyoming_door)
+BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers, pipeline_workers, wyoming_door.wyoming_door)
 """Async context managers of what runs beside requests: job workers, TCP doors."""

@@ -32,6 +32,8 @@ class ServeOptions:
     """Database, uploads that wait and results; made when it is first needed."""
     database_url: str | None = None
     """postgresql://..., or None for a SQLite file in `data_dir`."""
+    pipelines_dir: Path | None = None
+    """A folder of pipelines (TOML), which jobs ask for by the names of their files."""
     keys_file: Path | None = None
     """API keys (`redline.serve.auth`); without it everybody may call, which is allowed on a loopback address only."""
     model_names: Mapping[str, str] = field(default_factory=dict)

@@ -114,8 +114,8 @@ class PipelineRunner:
         content = {"type": "transcript.completed", **about, **outcome.to_dict()}
         if step.transcript:
             content["transcript"] = transcript.to_dict()
-        body_bytes = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        event_id = self.webhooks.add(step.url, body_bytes, step.secret_env, step.allow_hosts)
+        body = json.dumps(content)
+        event_id = self.webhooks.add(step.url, body, step.secret_env, step.allow_hosts, job_id=about.get("job_id"))
         return {"event_id": event_id}
 
     def _notion(self, step: MessageStep, title: str, body: str) -> dict[str, str]:

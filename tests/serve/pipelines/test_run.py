@@ -12,12 +12,13 @@ from redline.cli.main import app
 from redline.serve.pipelines.pipeline import Pipeline, read_pipeline
 from redline.serve.pipelines.run import PipelineResult, PipelineRunner, chapters_in_order
 from redline.serve.pipelines.webhooks import WebhookQueue, is_signed
+from redline.serve.store.database import Database
 from redline.types import Segment, Transcript
 
 from .conftest import OtherSide, Received
 
 WHOLE = Transcript("we ship on monday", (Segment(0, 0.0, 4.0, "we ship on monday"),), duration=4.0, language="en")
-ABOUT = {"source": "standup.mp3", "id": "t1", "url": None}
+ABOUT = {"source": "standup.mp3", "id": "t1", "job_id": None, "url": None}
 
 
 def pipeline(path: Path, side: OtherSide, *steps: str) -> Pipeline:
@@ -28,7 +29,7 @@ def pipeline(path: Path, side: OtherSide, *steps: str) -> Pipeline:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> PipelineRunner:
-    return PipelineRunner(WebhookQueue(tmp_path / "webhooks.sqlite"), sleep=lambda _: None)
+    return PipelineRunner(WebhookQueue(Database(None, tmp_path)), sleep=lambda _: None)
 
 
 def test_a_summary_reaches_slack_notion_and_a_webhook(
