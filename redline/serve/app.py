@@ -11,10 +11,11 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from redline.serve import health, openai_audio
+from redline.serve import client_secrets, health, openai_audio, realtime
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
+from redline.serve.client_secrets import ClientSecrets
 from redline.serve.options import ServeOptions
 from redline.serve.service import RecognitionService
 from redline.transcriber import Transcriber
@@ -27,6 +28,7 @@ class ServerState:
     options: ServeOptions
     keys: ApiKeys
     service: RecognitionService = field(init=False)
+    secrets: ClientSecrets = field(default_factory=ClientSecrets)
     began_at: float = field(default_factory=time.time)
     """In seconds since 1970."""
 
@@ -58,7 +60,12 @@ def create_app(model: Transcriber, options: ServeOptions = ServeOptions()) -> Fa
     return app
 
 
-ROUTERS: tuple[Callable[[], Any], ...] = (health.health_router, openai_audio.openai_audio_router)
+ROUTERS: tuple[Callable[[], Any], ...] = (
+    health.health_router,
+    openai_audio.openai_audio_router,
+    realtime.realtime_router,
+    client_secrets.client_secrets_router,
+)
 """One for each protocol or page."""
 BACKGROUND: tuple[Callable[[ServerState], Any], ...] = ()
 """Async context managers of what runs beside requests: job workers, TCP doors."""
