@@ -103,7 +103,7 @@ class ApiKeys:
         return caller
 
     def lend(self, caller: Caller, seconds: float) -> str:
-        """A key that ends soon, for a program that the caller trusts less: it may transcribe, on the caller's limits."""
+        """A key that ends soon, for a program that is trusted less: it may transcribe, as often as the caller."""
         if caller.is_lent:
             raise ApiError(403, "this API key is lent and makes no others", code="lent_key")
         self._lent = {digest: lent for digest, lent in self._lent.items() if lent[1] > self.now()}

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Awaitable, Mapping
 from secrets import token_hex
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
@@ -38,7 +37,6 @@ def realtime_router() -> APIRouter:
     async def realtime(websocket: WebSocket) -> None:
         server = websocket.app.state.server
         try:
-            check_origin(websocket, server.options.cors_origins)
             caller = server.keys.check(websocket, "transcribe")
             config = _begun(websocket, server)
         except ApiError as error:
@@ -55,14 +53,6 @@ def realtime_router() -> APIRouter:
             session.leave()
 
     return router
-
-
-def check_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> None:
-    """Raises `ApiError` for a page of another host, which browsers let open any WebSocket."""
-    origin = websocket.headers.get("origin")
-    if origin is None or origin in allowed or urlsplit(origin).netloc == websocket.headers.get("host"):
-        return
-    raise ApiError(403, f"pages of {origin[:80]} may not connect; allow it with --cors", code="origin")
 
 
 def _begun(websocket: WebSocket, server: Any) -> RealtimeConfig:

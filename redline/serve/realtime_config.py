@@ -36,7 +36,7 @@ class RealtimeFormat(_Strict):
     """How the sound is written."""
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
-    rate: int | None = Field(None, ge=8_000, le=48_000)
+    rate: int | None = Field(default=None, ge=8_000, le=48_000)
 
     @property
     def sample_rate(self) -> int:
@@ -67,10 +67,10 @@ class TurnDetection(_Strict):
     """When speech begins and ends."""
 
     type: Literal["server_vad", "semantic_vad"]
-    threshold: float = Field(0.5, gt=0.0, lt=1.0)
-    prefix_padding_ms: int = Field(300, ge=0, le=5_000)
-    silence_duration_ms: int = Field(500, ge=50, le=10_000)
-    idle_timeout_ms: int | None = Field(None, ge=1_000, le=600_000)
+    threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
+    prefix_padding_ms: int = Field(default=300, ge=0, le=5_000)
+    silence_duration_ms: int = Field(default=500, ge=50, le=10_000)
+    idle_timeout_ms: int | None = Field(default=None, ge=1_000, le=600_000)
     create_response: bool | None = None
     interrupt_response: bool | None = None
     eagerness: str | None = None
