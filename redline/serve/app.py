@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from redline.serve import (
     archive_api,
+    client_secrets,
     deepgram,
     health,
     jobs_api,
@@ -21,12 +22,14 @@ from redline.serve import (
     openai_audio,
     page,
     pipelines_api,
+    realtime,
     uploads_api,
     wyoming_door,
 )
 from redline.serve.api_errors import install_error_handlers
 from redline.serve.auth import ApiKeys
 from redline.serve.bounds import BoundedBodies
+from redline.serve.client_secrets import ClientSecrets
 from redline.serve.job_worker import JobWorkers, job_workers
 from redline.serve.mcp_door import McpDoor
 from redline.serve.options import ServeOptions
@@ -44,6 +47,7 @@ class ServerState:
     options: ServeOptions
     keys: ApiKeys
     service: RecognitionService = field(init=False)
+    secrets: ClientSecrets = field(default_factory=ClientSecrets)
     began_at: float = field(default_factory=time.time)
     """In seconds since 1970."""
     store: Store = field(init=False)
@@ -94,6 +98,8 @@ ROUTERS: tuple[Callable[[], Any], ...] = (
     pipelines_api.pipelines_router,
     live_socket.live_router,
     page.page_router,
+    realtime.realtime_router,
+    client_secrets.client_secrets_router,
 )
 """One for each protocol or page."""
 BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers, pipeline_workers, wyoming_door.wyoming_door)

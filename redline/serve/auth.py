@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,6 +31,7 @@ else:
 Scope = Literal["transcribe", "jobs", "archive", "admin"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 _PREFIX = "rl-"
+_MOST_LENT = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Caller:
     """Requests in any 60 s."""
     concurrent: int | None = None
     """Requests at once."""
+    is_lent: bool = False
+    """Whether the key ends soon, and lends nothing itself."""
 
 
 class ApiKeys:
@@ -52,6 +55,7 @@ class ApiKeys:
         """`keys` are callers by the SHA-256 of their key in hex; None asks nobody for one."""
         self._keys = keys
         self._recent: dict[str, deque[float]] = {}
+        self._lent: dict[str, tuple[Caller, float]] = {}  # by digest, with the end
         self.now = time.monotonic
 
     @classmethod
@@ -90,12 +94,40 @@ class ApiKeys:
             raise ApiError(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key")
         digest = digest_of(given)
         caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
+        caller = caller or self._borrower(digest)
         if caller is None:
             raise ApiError(401, "this API key is not known", code="invalid_api_key")
         if scope not in caller.scopes:
             raise ApiError(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
         self._count(caller)
         return caller
+
+    def lend(self, caller: Caller, seconds: float) -> str:
+        """A key that ends soon, for a program that is trusted less: it may transcribe, as often as the caller."""
+        if caller.is_lent:
+            raise ApiError(403, "this API key is lent and makes no others", code="lent_key")
+        self._lent = {digest: lent for digest, lent in self._lent.items() if lent[1] > self.now()}
+        if len(self._lent) >= _MOST_LENT:
+            message = f"{len(self._lent)} keys are lent, which is the most; wait until some have ended"
+            raise ApiError(429, message, code="too_many_secrets", retry_after_s=60)
+        key = "ek_" + secrets.token_urlsafe(32)
+        self._lent[digest_of(key)] = (
+            replace(caller, scopes=frozenset({"transcribe"}), is_lent=True),
+            self.now() + seconds,
+        )
+        return key
+
+    def _borrower(self, digest: str) -> Caller | None:
+        caller, end = self._lent.get(digest, (None, 0.0))
+        return caller if end > self.now() else None
+
+    def left(self, caller: Caller) -> tuple[int, float] | None:
+        """Requests that the caller may still make now, and seconds until there are more; None without a limit."""
+        if caller.per_minute is None:
+            return None
+        recent, now = self._recent.get(caller.name, deque()), self.now()
+        taken = [when for when in recent if when > now - 60.0]
+        return caller.per_minute - len(taken), round(taken[0] + 60.0 - now, 3) if taken else 0.0
 
     def _count(self, caller: Caller) -> None:
         if caller.per_minute is None:

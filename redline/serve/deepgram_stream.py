@@ -20,7 +20,7 @@ from redline.errors import RedlineError
 from redline.serve.api_errors import ApiError
 from redline.serve.deepgram_options import ENCODINGS, ListenOptions
 from redline.serve.deepgram_results import SpeakerNumbers, listen_alternative, listen_metadata, listen_text
-from redline.serve.g711 import alaw_to_pcm, mulaw_to_pcm
+from redline.serve.g711 import decode_g711
 from redline.transcribe_options import StreamOptions
 from redline.types import Segment, Word
 
@@ -128,7 +128,7 @@ class ListenStream:
         whole = len(data) // frame * frame
         data, self._rest = data[:whole], data[whole:]
         if encoding in ("mulaw", "alaw"):
-            samples: NDArray[Any] = (mulaw_to_pcm if encoding == "mulaw" else alaw_to_pcm)(data)
+            samples: NDArray[Any] = decode_g711(data, "mu" if encoding == "mulaw" else "a")
         else:
             samples = np.frombuffer(data, "<i2" if encoding == "linear16" else "<f4")
         return samples.reshape(-1, self._channels)
@@ -259,7 +259,8 @@ class _Channel:
     def push(self, sound: NDArray[Any]) -> None:
         """Some tenth of a second, in a thread."""
         self.live.push(sound)
-        since = self.live.speaking_since
+        window = self.live.progress().open_window
+        since = None if window is None else window.start_s
         if since is not None and not self._is_speaking:
             self._starts.append(round(self.base_s + since, 3))
         self._is_speaking = since is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import wave
 
-import av
 import numpy as np
 import pytest
 from deepgram import DeepgramClient
@@ -14,7 +13,6 @@ from deepgram.environment import DeepgramClientEnvironment
 from numpy.typing import NDArray
 
 from redline.serve.deepgram_options import read_listen_options
-from redline.serve.g711 import alaw_to_pcm, mulaw_to_pcm
 from redline.testing import FakeRecognizer, silence, tone
 from redline.types import Hypothesis, Waveform, Word
 
@@ -99,14 +97,6 @@ def test_samples_without_a_container_are_what_their_encoding_says(serve: ServerF
         reply = client.post(f"/v1/listen?encoding={encoding}&sample_rate={rate}", content=data).json()
     assert "2.0s" in reply["results"]["channels"][0]["alternatives"][0]["transcript"]
     assert [each for each in reply["metadata"]["warnings"] if each["type"] == "truncated"] == []
-
-
-@pytest.mark.parametrize(("decode", "codec"), [(mulaw_to_pcm, "pcm_mulaw"), (alaw_to_pcm, "pcm_alaw")])
-def test_companded_samples_are_those_of_ffmpeg(decode, codec: str) -> None:  # type: ignore[no-untyped-def]
-    context = av.CodecContext.create(codec, "r")
-    context.sample_rate, context.layout = 8000, "mono"
-    (frame,) = context.decode(av.Packet(bytes(range(256))))
-    assert np.array_equal(frame.to_ndarray()[0], decode(bytes(range(256))))
 
 
 def test_keywords_reach_the_model_with_their_weights() -> None:
