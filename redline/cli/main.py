@@ -20,6 +20,7 @@ VERBS = {
     "chunks": "redline.cli.chunks:chunks",
     "live": "redline.cli.live:live",
     "serve": "redline.cli.serve:serve",
+    "pipeline": "redline.cli.pipeline:pipeline",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",
