@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -64,7 +65,7 @@ def running_postgres(programs: Path) -> Iterator[PostgresServer]:
             _wait(port, process, log)
             yield PostgresServer(port)
         finally:
-            process.terminate()  # waits for nobody's connections below
+            process.send_signal(signal.SIGINT)  # waits for nobody's connections
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
 from redline.serve.options import ServeOptions
@@ -67,6 +67,11 @@ class QueueMachine(RuleBasedStateMachine):
             return False
         assert self.ours(job), "a late writer was let in"
         return True
+
+    @initialize()
+    def some_jobs(self) -> None:
+        for _ in range(3):
+            self.submit("")
 
     @rule(key=st.sampled_from(["", "a", "b"]))
     def submit(self, key: str) -> None:
@@ -217,4 +222,4 @@ class KeysForgotten(JobQueue):
 @pytest.mark.parametrize("queue", [NoFencing, NoExpiry, CancelForgets, NeverGivenUp, KeysForgotten])
 def test_the_model_finds_deliberate_bugs(queue: type[JobQueue]) -> None:
     with pytest.raises(AssertionError):
-        run(examples=60, steps=30, queue=queue)
+        run(examples=40, steps=30, queue=queue)
