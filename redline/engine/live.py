@@ -21,7 +21,7 @@ from redline import itn
 from redline.audio.pcm import LiveResampler
 from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler, StreamEngine
 from redline.errors import ConfigError, RedlineError
-from redline.longform.session import Session, SessionOptions
+from redline.longform.session import Session, SessionOptions, SessionProgress
 from redline.longform.vad import VadOptions
 from redline.longform.windows import WindowOptions
 from redline.types import (
@@ -192,18 +192,10 @@ class LiveStream:
         """Of sound so far."""
         return self._session.fed_s
 
-    @property
-    def speaking_since(self) -> float | None:
-        """Start in seconds of the speech that no window holds yet, with its padding; None where nobody speaks."""
+    def progress(self, known: int = 0) -> SessionProgress:
+        """What is decided about the sound, for whoever knows so many windows."""
         with self._lock:
-            window = self._session.open_window
-        return None if window is None else window.start_s
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a window has no text yet."""
-        with self._lock:
-            return self._finals.waits
+            return self._session.progress(known)
 
     def push(self, sound: NDArray[Any] | bytes) -> None:
         """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.

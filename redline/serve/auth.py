@@ -11,8 +11,9 @@ import hmac
 import secrets
 import sys
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -52,6 +53,7 @@ class ApiKeys:
         """`keys` are callers by the SHA-256 of their key in hex; None asks nobody for one."""
         self._keys = keys
         self._recent: dict[str, deque[float]] = {}
+        self._in_work = Counter[str]()
         self.now = time.monotonic
 
     @classmethod
@@ -88,14 +90,38 @@ class ApiKeys:
         given = key_of(connection)
         if given is None:
             raise ApiError(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key")
-        digest = digest_of(given)
-        caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
+        caller = self._of(given)
         if caller is None:
             raise ApiError(401, "this API key is not known", code="invalid_api_key")
         if scope not in caller.scopes:
             raise ApiError(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
         self._count(caller)
         return caller
+
+    def find(self, connection: HTTPConnection) -> Caller | None:
+        """Whose key a request carries; None without one that is known. Counts nothing."""
+        given = None if self._keys is None else key_of(connection)
+        return None if given is None else self._of(given)
+
+    @contextmanager
+    def in_work(self, caller: Caller | None) -> Iterator[None]:
+        """While a request of a caller lasts; raises `ApiError` when as many as are allowed last already."""
+        if caller is None or caller.concurrent is None:
+            yield
+            return
+        if self._in_work[caller.name] >= caller.concurrent:
+            message = f"{caller.concurrent} requests at once are allowed with this API key"
+            raise ApiError(429, message, code="too_many_at_once", retry_after_s=1)
+        self._in_work[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._in_work[caller.name] -= 1
+
+    def _of(self, given: str) -> Caller | None:
+        digest = digest_of(given)
+        assert self._keys is not None
+        return next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
 
     def _count(self, caller: Caller) -> None:
         if caller.per_minute is None:

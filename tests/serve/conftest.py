@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from redline import Transcriber
 from redline.longform.session import SessionOptions
 from redline.serve.app import create_app
+from redline.serve.http_protocol import uvicorn_config
 from redline.serve.options import ServeOptions
 from redline.testing import FakeRecognizer
 from redline.types import Recognizer
@@ -46,7 +47,7 @@ def serve(tmp_path: Path) -> ServerFactory:
         recognizer = recognizer or FakeRecognizer()
         settings = ServeOptions(**{"port": 0, "data_dir": tmp_path / "data", "drain_s": 5.0, **options})  # type: ignore[arg-type]
         app = create_app(Transcriber(recognizer, SessionOptions(vad=None)), settings)
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5)
+        config = uvicorn_config(app, settings, host="127.0.0.1", port=0, log_level="error")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
