@@ -29,4 +29,4 @@ def test_no_request_is_an_internal_error(serve: ServerFactory) -> None:
                 case.call_and_validate(checks=[not_a_server_error], timeout=20)
 
             given(operation.as_strategy())(ask)()
-        assert tried >= 5 * _CASES
+        assert tried >= len(schema.raw_schema["paths"])
