@@ -62,6 +62,7 @@ def serve(
 
         from redline.serve.app import create_app
         from redline.serve.http_protocol import uvicorn_config
+        from redline.serve.logs import write_logs
         from redline.serve.options import ServeOptions, default_data_dir
     start.open_libraries()
     import redline
@@ -77,11 +78,13 @@ def serve(
         wyoming_port=wyoming,
         wyoming_host=wyoming_host,
     )
+    arguments = arguments_of(redline.load_model, context)
     with start.recognizing_only():
-        loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
+        loaded = redline.load_model(model, **arguments)
     if model_name:
         options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
-    app = create_app(loaded, options)
+    app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
+    write_logs()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -92,7 +95,7 @@ def serve(
     with listening(host, port) as opened:
         bound = opened.getsockname()[1]
         address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
-        Server(uvicorn_config(app, options)).run([opened])
+        Server(uvicorn_config(app, options, log_config=None)).run([opened])
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -197,6 +197,7 @@ class LiveStream:
         """Windows that have no text yet."""
         with self._lock:
             return self._session.waiting
+
     def progress(self, known: int = 0) -> SessionProgress:
         """What is decided about the sound, for whoever knows so many windows."""
         with self._lock:

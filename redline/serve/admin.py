@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from redline.errors import RedlineError
@@ -22,13 +22,12 @@ class ModelChange(BaseModel):
 
 def admin_router() -> APIRouter:
     """Routes under `/v1/admin`."""
-    router = APIRouter(prefix="/v1/admin", tags=["operation"])
+    router = APIRouter(prefix="/v1/admin", tags=["operation"], dependencies=[Depends(_needs_key)])
 
     @router.get("/model")
     async def model(request: Request) -> dict[str, Any]:
         """The model that answers."""
         server = request.app.state.server
-        server.keys.check(request, "admin")
         return {"model": server.service.model.name, "languages": list(server.service.model.languages)}
 
     @router.post("/model")
@@ -38,7 +37,6 @@ def admin_router() -> APIRouter:
         What is in work ends on the old one. A model that cannot be loaded or fails the trial changes nothing.
         """
         server = request.app.state.server
-        server.keys.check(request, "admin")
         if server.swapping.locked():
             raise ApiError(409, "another model is being loaded; try again later", code="swapping", retry_after_s=10)
         async with server.swapping:
@@ -52,3 +50,8 @@ def admin_router() -> APIRouter:
         return {"model": server.service.model.name, "before": before}
 
     return router
+
+
+async def _needs_key(request: Request) -> None:
+    """Before the body is looked at."""
+    request.app.state.server.keys.check(request, "admin")

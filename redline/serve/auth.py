@@ -11,8 +11,9 @@ import hmac
 import secrets
 import sys
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -56,6 +57,7 @@ class ApiKeys:
         self._keys = keys
         self._recent: dict[str, deque[float]] = {}
         self._lent: dict[str, tuple[Caller, float]] = {}  # by digest, with the end
+        self._in_work = Counter[str]()
         self.now = time.monotonic
 
     @classmethod
@@ -92,9 +94,7 @@ class ApiKeys:
         given = key_of(connection)
         if given is None:
             raise ApiError(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key")
-        digest = digest_of(given)
-        caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
-        caller = caller or self._borrower(digest)
+        caller = self._of(given)
         if caller is None:
             raise ApiError(401, "this API key is not known", code="invalid_api_key")
         if scope not in caller.scopes:
@@ -128,6 +128,32 @@ class ApiKeys:
         recent, now = self._recent.get(caller.name, deque()), self.now()
         taken = [when for when in recent if when > now - 60.0]
         return caller.per_minute - len(taken), round(taken[0] + 60.0 - now, 3) if taken else 0.0
+
+    def find(self, connection: HTTPConnection) -> Caller | None:
+        """Whose key a request carries; None without one that is known. Counts nothing."""
+        given = None if self._keys is None else key_of(connection)
+        return None if given is None else self._of(given)
+
+    @contextmanager
+    def in_work(self, caller: Caller | None) -> Iterator[None]:
+        """While a request of a caller lasts; raises `ApiError` when as many as are allowed last already."""
+        if caller is None or caller.concurrent is None:
+            yield
+            return
+        if self._in_work[caller.name] >= caller.concurrent:
+            message = f"{caller.concurrent} requests at once are allowed with this API key"
+            raise ApiError(429, message, code="too_many_at_once", retry_after_s=1)
+        self._in_work[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._in_work[caller.name] -= 1
+
+    def _of(self, given: str) -> Caller | None:
+        digest = digest_of(given)
+        assert self._keys is not None
+        caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
+        return caller or self._borrower(digest)
 
     def _count(self, caller: Caller) -> None:
         if caller.per_minute is None:

@@ -250,20 +250,26 @@ class _Channel:
         self._owner, self._options = owner, owner._options
         self._starts: list[float] = []  # of speech, to be told
         self._is_speaking = False
+        self._windows = 0  # that are known
         self._last_end: float | None = None  # of a word behind which no end of an utterance was told
 
     def begin(self, live: LiveStream, base_s: float) -> None:
         """What comes from now on goes to another live stream, whose times count from `base_s`."""
-        self.live, self.base_s, self._is_speaking = live, base_s, False
+        self.live, self.base_s, self._is_speaking, self._windows = live, base_s, False, 0
 
     def push(self, sound: NDArray[Any]) -> None:
         """Some tenth of a second, in a thread."""
         self.live.push(sound)
-        window = self.live.progress().open_window
-        since = None if window is None else window.start_s
-        if since is not None and not self._is_speaking:
-            self._starts.append(round(self.base_s + since, 3))
-        self._is_speaking = since is not None
+        speech = self.live.progress(self._windows).open_window
+        if speech is not None and not self._is_speaking:
+            self._starts.append(round(self.base_s + speech.start_s, 3))
+        self._is_speaking = speech is not None
+
+    def _is_awaited(self) -> bool:
+        """Whether a window has no text yet."""
+        progress = self.live.progress(self._windows)
+        self._windows += len(progress.windows)
+        return progress.answered < self._windows
 
     def messages(self, events: list[LiveEvent], *, finalized: bool = False) -> list[dict[str, Any]]:
         """What is to be told of new events, in order."""
@@ -279,7 +285,7 @@ class _Channel:
                     told.append(self._owner.result(self, event, None))
             else:
                 told += self._committed(event, finalized)
-        if not self.live.closed and not self._is_speaking and not self.live.waiting:
+        if not self.live.closed and not self._is_speaking and not self._is_awaited():
             told += self._ended(self.base_s + self.live.seconds)
         return told
 

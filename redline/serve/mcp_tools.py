@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-import httpx2
+import httpx
 from fastapi import FastAPI
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -158,13 +158,13 @@ class _Routes:
             scope["app"] = app  # without its middleware: the caller was counted already
             await app.router(scope, receive, send)
 
-        self._transport, self._told = httpx2.ASGITransport(inner), told
+        self._transport, self._told = httpx.ASGITransport(inner), told
 
     async def get(self, context: Any, path: str, **query: Any) -> dict[str, Any]:
         """The JSON of a route."""
         request = context.request_context.request
         keys = {} if request is None else {"authorization": request.headers.get("authorization", "")}
-        async with httpx2.AsyncClient(transport=self._transport, base_url="http://localhost") as client:
+        async with httpx.AsyncClient(transport=self._transport, base_url="http://localhost") as client:
             try:
                 reply = await client.get(path, params=query, headers={name: key for name, key in keys.items() if key})
             except ApiError as error:

@@ -32,6 +32,8 @@ class RunningServer:
     app: FastAPI
     url: str
     recognizer: Recognizer
+    stop: Callable[[], None]
+    """Has it stop, as SIGTERM does; returns at once."""
 
     def client(self, **options: object) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30.0, **options)  # type: ignore[arg-type]
@@ -79,10 +81,14 @@ def serve(tmp_path: Path) -> ServerFactory:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            yield RunningServer(app, f"http://127.0.0.1:{port}", model.recognizer)
-        finally:
+
+        def stop() -> None:
             server.should_exit = True
+
+        try:
+            yield RunningServer(app, f"http://127.0.0.1:{port}", model.recognizer, stop)
+        finally:
+            stop()
             thread.join(20)
             assert not thread.is_alive(), "the server does not stop"
 
