@@ -15,12 +15,14 @@ import importlib.util
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from redline.types import Floats
+
 CONTEXT = 64
 """Samples of the previous frame in front of each frame."""
 _REFLECT = 64  # samples mirrored behind it
