@@ -19,6 +19,8 @@ VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",
     "chunks": "redline.cli.chunks:chunks",
     "live": "redline.cli.live:live",
+    "serve": "redline.cli.serve:serve",
+    "pipeline": "redline.cli.pipeline:pipeline",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",
