@@ -146,8 +146,10 @@ class PackedAttention:
         self.to_out = Product(layer.to_out.weight, layer.to_out.bias, rows)
         table, c = layer.rel_pos_emb.weight, layer.context
         centre = len(table) // 2
-        distances = {n: table[centre - n + 1 : centre + n].flip(0) for n in (*range(_STEP, c, _STEP), c)}
-        self.to_scores = {n: Product(some, None, self.heads * n) for n, some in distances.items()}  # i - j from n - 1 down
+        self.to_scores: dict[int, Product] = {}  # by the frames of a block
+        for n in (*range(_STEP, c, _STEP), c):
+            distances = table[centre - n + 1 : centre + n].flip(0)  # i - j from n - 1 down
+            self.to_scores[n] = Product(distances, None, self.heads * n)
 
     def block(self, qkv: Tensor) -> Tensor:
         """What queries, keys and values [frames, 3 * h * d] of a block attend to, [frames, h * d].
