@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from redline.errors import RedlineError, packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
 _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
+_WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
+_NAMES_HELP = "Name by which clients may ask for the model, such as whisper-1; others are then refused. Repeatable."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -27,9 +30,13 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8020,
     data: Annotated[Path | None, typer.Option(help="Folder of the database and of uploads.")] = None,
     database: Annotated[str | None, typer.Option(help=_DATABASE_HELP, envvar="REDLINE_DATABASE")] = None,
+    pipelines: Annotated[Path | None, typer.Option(help="Folder of pipelines (TOML) that jobs may ask for.")] = None,
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
+    model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
+    wyoming: Annotated[int | None, typer.Option(min=0, max=65535, help=_WYOMING_HELP)] = None,
+    wyoming_host: Annotated[str, typer.Option(help="Address of --wyoming; the protocol has no keys.")] = "127.0.0.1",
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -55,6 +62,7 @@ def serve(
 
         from redline.serve.app import create_app
         from redline.serve.http_protocol import uvicorn_config
+        from redline.serve.logs import write_logs
         from redline.serve.options import ServeOptions, default_data_dir
     start.open_libraries()
     import redline
@@ -64,12 +72,19 @@ def serve(
         port=port,
         data_dir=data or default_data_dir(),
         database_url=database,
+        pipelines_dir=pipelines,
         keys_file=keys,
         cors_origins=tuple(cors or ()),
+        wyoming_port=wyoming,
+        wyoming_host=wyoming_host,
     )
+    arguments = arguments_of(redline.load_model, context)
     with start.recognizing_only():
-        loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
-    app = create_app(loaded, options)
+        loaded = redline.load_model(model, **arguments)
+    if model_name:
+        options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
+    app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
+    write_logs()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -80,7 +95,7 @@ def serve(
     with listening(host, port) as opened:
         bound = opened.getsockname()[1]
         address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
-        Server(uvicorn_config(app, options)).run([opened])
+        Server(uvicorn_config(app, options, log_config=None)).run([opened])
 
 
 def listening(host: str, port: int) -> socket.socket:
