@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from redline.formats.subtitle_options import SubtitleOptions
 
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int64]
+
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside the package, in Hz."""
 
