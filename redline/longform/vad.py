@@ -89,9 +89,14 @@ class SpeechSpans:
         self.settled = 0
         """Speech that is not yet certain begins here at the earliest."""
         self._options = options
-        self._frames = 0
+        self._frames, self._origin = 0, 0
         self._onset: int | None = None  # of speech that goes on
         self._last: Span | None = None  # has ended, but a short pause would join it to what follows
+
+    def skip(self, samples: int) -> None:
+        """Samples in front of the first frame."""
+        self._origin += samples
+        self.settled += samples
 
     def push(self, probabilities: NDArray[np.float32], end: int) -> list[Span]:
         """Probabilities of the next frames, which end at sample `end` -> what is certain, in time order.
@@ -100,11 +105,12 @@ class SpeechSpans:
         """
         runs = [] if self._last is None else [self._last]
         for frame, probability in enumerate(probabilities.tolist(), start=self._frames):
+            start = self._origin + frame * VAD_FRAME
             if self._onset is None:
                 if probability >= self._options.onset:
-                    self._onset = frame * VAD_FRAME
+                    self._onset = start
             elif probability < self._options.offset:
-                runs.append(Span(self._onset, frame * VAD_FRAME))
+                runs.append(Span(self._onset, start))
                 self._onset = None
         self._frames += len(probabilities)
         if self._onset is not None:
