@@ -21,6 +21,7 @@ VERBS = {
     "live": "redline.cli.live:live",
     "serve": "redline.cli.serve:serve",
     "pipeline": "redline.cli.pipeline:pipeline",
+    "search": "redline.cli.search:search",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",

@@ -16,6 +16,7 @@ from redline.errors import RedlineError, packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
 _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
+_URL_HELP = "Host from which jobs may fetch recordings; * is any with a public address."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -30,6 +31,10 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
+    job_slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0 leaves them to other servers.")] = 4,
+    allow_url: Annotated[list[str] | None, typer.Option(help=_URL_HELP)] = None,
+    keep_audio: Annotated[bool, typer.Option(help="Keep recordings with their transcripts.")] = True,
+    retention_days: Annotated[float | None, typer.Option(help="Delete what is over for so long.")] = None,
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -56,6 +61,7 @@ def serve(
         from redline.serve.app import create_app
         from redline.serve.http_protocol import uvicorn_config
         from redline.serve.options import ServeOptions, default_data_dir
+        from redline.serve.store.store import Store
     start.open_libraries()
     import redline
 
@@ -66,7 +72,12 @@ def serve(
         database_url=database,
         keys_file=keys,
         cors_origins=tuple(cors or ()),
+        job_slots=job_slots,
+        allow_url_hosts=tuple(allow_url or ()),
+        keep_audio=keep_audio,
+        retention_days=retention_days,
     )
+    Store(options).close()  # a database that cannot be used is told at once
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
     app = create_app(loaded, options)
