@@ -27,9 +27,7 @@ TEXT = "the Café opens with doctor win and zebrafinch"
 
 def hear(clip: Waveform) -> Hypothesis:
     """Always the same text, with words of two speakers and an edit."""
-    words = tuple(
-        Word(at / 4, at / 4 + 0.2, word, 0.9, "1" if at < 4 else "2") for at, word in enumerate(TEXT.split())
-    )
+    words = tuple(Word(at / 4, at / 4 + 0.2, word, 0.9, "1" if at < 4 else "2") for at, word in enumerate(TEXT.split()))
     return Hypothesis(TEXT, draft="the cafe opens", edits=(Edit("replace", " cafe", " Café", 1),), words=words)
 
 
@@ -100,11 +98,16 @@ def test_corrections_and_names_stand_beside_the_text_of_the_machine(
 ) -> None:
     with one_transcript(serve, database_url=database_url) as (_, client, place):
         before = client.get(place).json()
-        change = {"speakers": {"1": "Ana"}, "corrections": [{"segment": 0, "word": 4, "count": 2, "text": "Dr. Nguyen"}]}
+        change = {
+            "speakers": {"1": "Ana"},
+            "corrections": [{"segment": 0, "word": 4, "count": 2, "text": "Dr. Nguyen"}],
+        }
         after = client.patch(place, json=change | {"name": "Opening"}).json()
         assert after["machine"] == before["machine"] and after["name"] == "Opening"
         assert after["transcript"]["text"] == "the Café opens with Dr. Nguyen and zebrafinch"
-        assert [word["text"] for word in after["transcript"]["segments"][0]["words"]] == after["transcript"]["text"].split()
+        assert [word["text"] for word in after["transcript"]["segments"][0]["words"]] == after["transcript"][
+            "text"
+        ].split()
         assert after["speakers"] == {"1": "Ana", "2": None}
         assert after["transcript"]["segments"][0]["words"][0]["speaker"] == "Ana"
         assert "Nguyen" in client.get(f"{place}/export").text
@@ -112,7 +115,11 @@ def test_corrections_and_names_stand_beside_the_text_of_the_machine(
         found = [client.get("/v1/transcripts", params={"q": word}).json()["hits"] for word in ("nguyen", "win")]
         assert [len(hits) for hits in found] == [1, 0]
         taken_back = client.patch(
-            place, json={"speakers": {"1": None}, "corrections": [{"segment": 0, "word": 4, "count": 2, "text": "doctor win"}]}
+            place,
+            json={
+                "speakers": {"1": None},
+                "corrections": [{"segment": 0, "word": 4, "count": 2, "text": "doctor win"}],
+            },
         ).json()
         assert taken_back["transcript"] == before["transcript"] and taken_back["corrections"] == []
         assert len(client.get("/v1/transcripts", params={"q": "doctor win"}).json()["hits"]) == 1
@@ -124,7 +131,15 @@ def test_corrections_and_names_stand_beside_the_text_of_the_machine(
         ({"speakers": {"9": "Ana"}}, 400),
         ({"corrections": [{"segment": 1, "word": 0, "text": "x"}]}, 400),
         ({"corrections": [{"segment": 0, "word": 7, "count": 2, "text": "x"}]}, 400),
-        ({"corrections": [{"segment": 0, "word": 0, "count": 2, "text": "x"}, {"segment": 0, "word": 1, "text": "y"}]}, 400),
+        (
+            {
+                "corrections": [
+                    {"segment": 0, "word": 0, "count": 2, "text": "x"},
+                    {"segment": 0, "word": 1, "text": "y"},
+                ]
+            },
+            400,
+        ),
         ({"corrections": [{"segment": -1, "word": 0, "text": "x"}]}, 422),
         ({"speaker": {"1": "Ana"}}, 422),
     ],

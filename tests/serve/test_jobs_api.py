@@ -155,11 +155,16 @@ def test_urls_are_fetched_from_hosts_that_are_allowed_and_redirects_are_not_foll
     url = f"http://127.0.0.1:{host.server_port}"
     try:
         with serve(allow_url_hosts=("127.0.0.1",)) as server, server.client() as client:
-            ids = [client.post("/v1/jobs", json={"url": url + path}).json()["id"] for path in ("/talk.wav", "/moved.wav")]
+            ids = [
+                client.post("/v1/jobs", json={"url": url + path}).json()["id"] for path in ("/talk.wav", "/moved.wav")
+            ]
             found, moved = (finished(client, id) for id in ids)
             assert (found["state"], found["name"], found["progress"]["done_s"]) == ("done", "talk.wav", 3.0)  # type: ignore[index]
             assert moved["error"]["code"] == "url_failed" and "redirect" in moved["error"]["message"]  # type: ignore[index]
-        with serve(allow_url_hosts=("*",)) as server, server.client() as client:  # any host of the internet, no private one
+        with (
+            serve(allow_url_hosts=("*",)) as server,
+            server.client() as client,
+        ):  # any host of the internet, no private one
             id = client.post("/v1/jobs", json={"url": f"{url}/talk.wav"}).json()["id"]
             assert finished(client, id)["error"]["code"] == "url_refused"  # type: ignore[index]
     finally:
@@ -171,7 +176,9 @@ def test_a_key_sees_its_own_jobs_only(serve: ServerFactory, tmp_path: Path) -> N
     keys = tmp_path / "keys.toml"
     ana, ben = new_key(keys, "ana"), new_key(keys, "ben")
     admin, none = new_key(keys, "root", ("jobs", "admin")), new_key(keys, "none", ("transcribe",))
-    heads = {name: {"Authorization": f"Bearer {key}"} for name, key in zip("abrn", (ana, ben, admin, none), strict=True)}
+    heads = {
+        name: {"Authorization": f"Bearer {key}"} for name, key in zip("abrn", (ana, ben, admin, none), strict=True)
+    }
     with serve(keys_file=keys) as server, server.client() as client:
         id = client.post("/v1/jobs", files={"file": wav(1)}, headers=heads["a"]).json()["id"]
         upload = client.post("/v1/uploads", json={"length": 9}, headers=heads["a"]).json()["id"]

@@ -11,10 +11,15 @@ from redline.errors import ConfigError
 from redline.serve.store.database import Database
 from redline.serve.store.tables import metadata
 
-GROWTH = (("ALTER TABLE jobs ADD COLUMN mood TEXT",), ("UPDATE jobs SET mood = 'good'", "CREATE TABLE moods (name TEXT)"))
+GROWTH = (
+    ("ALTER TABLE jobs ADD COLUMN mood TEXT",),
+    ("UPDATE jobs SET mood = 'good'", "CREATE TABLE moods (name TEXT)"),
+)
 
 
-def test_an_older_database_is_migrated_once_and_a_newer_one_is_refused(database_url: str | None, tmp_path: Path) -> None:
+def test_an_older_database_is_migrated_once_and_a_newer_one_is_refused(
+    database_url: str | None, tmp_path: Path
+) -> None:
     Database(database_url, tmp_path).close()
     for _ in range(2):  # the second time there is nothing to do
         grown = Database(database_url, tmp_path, GROWTH)
