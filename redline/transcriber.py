@@ -143,7 +143,7 @@ class Transcriber:
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
         is_split, speakers = splits_channels(options), self._speakers(options)
         task = self._task(options, speakers)
-        if options.get("on_segment") is not None and self._asked(task, speakers or SpeakerOptions())[1]:
+        if options.get("on_segment") is not None and self.hears_voices(task, speakers or SpeakerOptions()):
             raise ConfigError(
                 "speakers are told apart by the voices of the whole recording, so no segment is final before its end; "
                 "leave --stream (on_segment) out"
@@ -252,6 +252,10 @@ class Transcriber:
     def check(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> None:  # noqa: B008
         """Raises `UnsupportedTaskError` for what the model cannot do."""
         self.recognizer.limits(self._asked(task, speakers)[0])
+
+    def hears_voices(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> bool:  # noqa: B008
+        """Whether speakers are told apart by their voices, so that no segment is final before the end."""
+        return self._asked(task, speakers)[1]
 
     def _asked(self, task: Task, speakers: SpeakerOptions) -> tuple[Task, bool]:
         """What the recognizer is asked, and whether its words get speakers by their embeddings.

@@ -20,6 +20,7 @@ VERBS = {
     "chunks": "redline.cli.chunks:chunks",
     "live": "redline.cli.live:live",
     "serve": "redline.cli.serve:serve",
+    "mcp": "redline.cli.mcp:mcp",
     "pipeline": "redline.cli.pipeline:pipeline",
     "search": "redline.cli.search:search",
     "align": "redline.cli.align:align",

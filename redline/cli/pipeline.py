@@ -28,6 +28,7 @@ def pipeline(
         from redline.serve.pipelines.pipeline import read_pipeline
         from redline.serve.pipelines.run import PipelineRunner
         from redline.serve.pipelines.webhooks import WebhookQueue
+        from redline.serve.store.database import Database
     read = read_pipeline(steps)
     missing = read.missing_secrets()
     if transcript is None:
@@ -37,8 +38,8 @@ def pipeline(
         return
     from redline.types import Transcript
 
-    queue = WebhookQueue((data or default_data_dir()) / "webhooks.sqlite")
-    about = {"source": transcript.stem, "id": None, "url": None}
+    queue = WebhookQueue(Database(None, data or default_data_dir()))
+    about = {"source": transcript.stem, "id": None, "job_id": None, "url": None}
     outcome = PipelineRunner(queue).run(read, Transcript.load(transcript), about)
     queue.deliver_due()
     typer.echo(json.dumps(outcome.to_dict(), ensure_ascii=False, indent=2))

@@ -13,6 +13,7 @@ from redline.serve.options import ServeOptions
 HEAD_S = 10.0
 """From the first byte that is waited for to the end of the headers."""
 _MOST_HEAD_BYTES = 64 << 10
+_MOST_MESSAGE_BYTES = 21 << 20  # of a WebSocket: OpenAI's clients may append 15 MiB of sound at once, in base64
 
 
 class BoundedHeads(H11Protocol):
@@ -62,6 +63,6 @@ def uvicorn_config(app: Any, options: ServeOptions, **further: Any) -> uvicorn.C
         "timeout_graceful_shutdown": round(options.drain_s) + 1,
         "limit_concurrency": connections,
         "h11_max_incomplete_event_size": _MOST_HEAD_BYTES,
-        "ws_max_size": 1 << 20,
+        "ws_max_size": _MOST_MESSAGE_BYTES,
     }
     return uvicorn.Config(app, **settings | further)

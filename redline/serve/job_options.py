@@ -31,6 +31,8 @@ class JobOptions(BaseModel):
     prompt: str | None = None
     vad: bool = True
     digits: bool = False
+    pipeline: str | None = None
+    """What follows the transcript: a name of `GET /v1/pipelines`."""
 
     @field_validator("keywords", mode="before")
     @classmethod
@@ -72,6 +74,7 @@ class JobOptions(BaseModel):
 def transcribe_arguments(options: Mapping[str, Any], model: Transcriber) -> dict[str, Any]:
     """What `model.transcribe` gets for the options of a job; raises `RedlineError` for what the model cannot do."""
     arguments = dict(options)
+    arguments.pop("pipeline", None)
     wants_words = arguments.pop("words", None)
     if wants_words is not None:
         arguments["words"] = wants_words

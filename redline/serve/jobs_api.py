@@ -127,6 +127,7 @@ def job_dict(store: Store, job: Job) -> dict[str, Any]:
         "progress": {"done_s": job.done_s, "known_s": job.known_s},
         "error": error,
         "transcript_id": transcript_id,
+        "pipeline": store.pipeline_runs.about(job.id) if "pipeline" in job.options else None,
     }
 
 
@@ -145,6 +146,7 @@ async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData)
     upload: UploadFile = file
 
     def submit() -> tuple[Job, bool]:
+        server.pipelines.check(options.get("pipeline"))
         transcribe_arguments(options, server.service.model)
         name = (upload.filename or "recording").replace("\\", "/").rsplit("/", 1)[-1][:200] or "recording"
         store: Store = server.store
@@ -169,6 +171,7 @@ async def _of_json(server: Any, caller: Caller, key: str | None, body: dict[str,
     digest: dict[str, Any] = {**source, "options": options}
 
     def submit() -> tuple[Job, bool]:
+        server.pipelines.check(options.get("pipeline"))
         transcribe_arguments(options, server.service.model)
         if "url" in source:
             check_url(source["url"], server.options)

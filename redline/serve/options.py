@@ -25,10 +25,15 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 8020
+    wyoming_port: int | None = None
+    """Of the Wyoming protocol, which has no keys; None: it is not spoken."""
+    wyoming_host: str = "127.0.0.1"
     data_dir: Path = field(default_factory=default_data_dir)
     """Database, uploads that wait and results; made when it is first needed."""
     database_url: str | None = None
     """postgresql://..., or None for a SQLite file in `data_dir`."""
+    pipelines_dir: Path | None = None
+    """A folder of pipelines (TOML), which jobs ask for by the names of their files."""
     keys_file: Path | None = None
     """API keys (`redline.serve.auth`); without it everybody may call, which is allowed on a loopback address only."""
     model_names: Mapping[str, str] = field(default_factory=dict)
@@ -73,8 +78,10 @@ class ServeOptions:
     """How long a stop waits for what is being recognized."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise ConfigError(f"port is {self.port}; allowed are 0 (any free one) to 65535")
+        for name in ("port", "wyoming_port"):
+            port = getattr(self, name)
+            if port is not None and not 0 <= port < 65536:
+                raise ConfigError(f"{name} is {port}; allowed are 0 (any free one) to 65535")
         for name in ("max_upload_bytes", "max_active", "max_streams", "job_attempts", "max_queued_jobs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; allowed are 1 and above")

@@ -21,6 +21,17 @@ def test_every_option_and_variable_is_one_of_the_server(name: str) -> None:
     text = (DEPLOY / name).read_text(encoding="utf-8")
     used = {flag for line in text.splitlines() if "redline" in line or "CMD" in line or "command:" in line
             for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}  # fmt: skip
-    others = {"--rm", "--read-only", "--tmpfs", "--system", "--uid", "--home-dir", "--now", "--no-cache-dir", "--from"}
+    others = {
+        "--start-period",
+        "--rm",
+        "--read-only",
+        "--tmpfs",
+        "--system",
+        "--uid",
+        "--home-dir",
+        "--now",
+        "--no-cache-dir",
+        "--from",
+    }
     assert used - others <= known and "--keys" in used
     assert set(re.findall(r"REDLINE_[A-Z]+", text)) <= variables

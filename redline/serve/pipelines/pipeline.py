@@ -24,7 +24,7 @@ else:
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPLATES = SandboxedEnvironment(autoescape=False)
-ALWAYS = ("text", "source", "duration", "language", "model", "speakers", "warnings", "id", "url")
+ALWAYS = ("text", "source", "duration", "language", "model", "speakers", "warnings", "id", "job_id", "url")
 """What every template may use, beside the results of the steps before it."""
 
 

@@ -65,19 +65,33 @@ class PipelineRunner:
     def __init__(self, webhooks: WebhookQueue, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.webhooks, self._sleep = webhooks, sleep
 
-    def run(self, pipeline: Pipeline, transcript: Transcript, about: Mapping[str, Any]) -> PipelineResult:
+    def run(
+        self,
+        pipeline: Pipeline,
+        transcript: Transcript,
+        about: Mapping[str, Any],
+        *,
+        begun: PipelineResult | None = None,
+        keep: Callable[[PipelineResult], None] = lambda _: None,
+    ) -> PipelineResult:
         """All steps in order; `about` has source, id and url of the transcript, for messages.
 
-        A step that fails ends the pipeline unless its `on_error` is "continue"; what was done stays.
+        A step that fails ends the pipeline unless its `on_error` is "continue"; what was done stays. `keep` gets what
+        there is behind each step; with that as `begun` a run that was killed goes on, and repeats the step at most that
+        it was in.
         """
-        outcome = PipelineResult(pipeline.name)
+        outcome = begun or PipelineResult(pipeline.name)
         for step in pipeline.steps:
-            try:
-                outcome.results[step.name] = self._step(step, transcript, about, outcome)
-            except RedlineError as error:
-                outcome.errors[step.name] = str(error)
-                if step.on_error == "stop":
-                    break
+            if step.name in outcome.results:
+                continue
+            if step.name not in outcome.errors:
+                try:
+                    outcome.results[step.name] = self._step(step, transcript, about, outcome)
+                except RedlineError as error:
+                    outcome.errors[step.name] = str(error)
+                keep(outcome)
+            if step.name in outcome.errors and step.on_error == "stop":
+                break
         return outcome
 
     def _step(
@@ -100,8 +114,8 @@ class PipelineRunner:
         content = {"type": "transcript.completed", **about, **outcome.to_dict()}
         if step.transcript:
             content["transcript"] = transcript.to_dict()
-        body_bytes = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        event_id = self.webhooks.add(step.url, body_bytes, step.secret_env, step.allow_hosts)
+        body = json.dumps(content)
+        event_id = self.webhooks.add(step.url, body, step.secret_env, step.allow_hosts, job_id=about.get("job_id"))
         return {"event_id": event_id}
 
     def _notion(self, step: MessageStep, title: str, body: str) -> dict[str, str]:

@@ -10,18 +10,19 @@ import hashlib
 import hmac
 import logging
 import os
-import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import httpx
+from sqlalchemy import Row, func, insert, select, update
 
 from redline.errors import RedlineError
 from redline.serve.outgoing import RefusedAddressError, guarded_client
+from redline.serve.store.database import Database
+from redline.serve.store.tables import deliveries_table
 
 _log = logging.getLogger(__name__)
 TOLERANCE_S = 300.0
@@ -29,12 +30,6 @@ TOLERANCE_S = 300.0
 RETRY_S = (60.0, 300.0, 1800.0, 7200.0, 21_600.0, 43_200.0, 86_400.0, 86_400.0)
 """Waits between attempts: about three days in all."""
 _MOST_REPLY_BYTES = 64 << 10
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS deliveries (
-    event_id TEXT PRIMARY KEY, url TEXT NOT NULL, secret_env TEXT NOT NULL, allow_hosts TEXT NOT NULL,
-    body BLOB NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due_at REAL NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting', seen TEXT
-)"""
 
 
 def sign(body: bytes, secrets: Sequence[str], at: float) -> str:
@@ -69,74 +64,81 @@ class Delivery:
 
 
 class WebhookQueue:
-    """Deliveries in a file, so that none is lost with the process. Any number of threads may use it."""
+    """Deliveries in the server's database, so that none is lost with the process. Any number of threads may use it."""
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time, timeout_s: float = 10.0) -> None:
-        self.path, self.now, self.timeout_s = path, now, timeout_s
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as database:
-            database.execute(_SCHEMA)
+    def __init__(
+        self, database: Database, *, now: Callable[[], float] = time.time, timeout_s: float = 10.0
+    ) -> None:  # fmt: skip
+        self.database, self.now, self.timeout_s = database, now, timeout_s
 
-    def add(self, url: str, body: bytes, secret_env: str, allow_hosts: Collection[str] = ()) -> str:
-        """Keep a delivery, which is due at once -> its event id; it is on disk when this returns."""
+    def add(
+        self, url: str, body: str, secret_env: str, allow_hosts: Collection[str] = (), *, job_id: str | None = None
+    ) -> str:
+        """Keep a delivery, which is due at once -> its event id; it is on disk when this returns.
+
+        It goes with the job that it is about, when that is deleted.
+        """
         event_id = f"evt_{uuid.uuid4().hex}"
-        row = (event_id, url, secret_env, "\n".join(allow_hosts), body, self.now())
-        with self._open() as database:
-            database.execute(
-                "INSERT INTO deliveries (event_id, url, secret_env, allow_hosts, body, due_at) VALUES (?,?,?,?,?,?)",
-                row,
-            )
+        values = {
+            "event_id": event_id, "job_id": job_id, "url": url, "secret_env": secret_env, "body": body,
+            "allow_hosts": "\n".join(allow_hosts), "due_at": self.now(), "state": "waiting",
+        }  # fmt: skip
+        with self.database.write() as connection:
+            connection.execute(insert(deliveries_table).values(values))
         return event_id
 
     def deliver_due(self, limit: int = 100) -> int:
         """Try what is due -> how many arrived."""
-        with self._open() as database:
-            due = database.execute(
-                "SELECT event_id, url, secret_env, allow_hosts, body, attempts FROM deliveries "
-                "WHERE state = 'waiting' AND due_at <= ? ORDER BY due_at LIMIT ?",
-                (self.now(), limit),
-            ).fetchall()
-        return sum(self._try(*row) for row in due)
+        table = deliveries_table.c
+        query = select(deliveries_table).where(table.state == "waiting", table.due_at <= self.now())
+        with self.database.read() as connection:
+            due = connection.execute(query.order_by(table.due_at).limit(limit)).all()
+        return sum(self._try(row) for row in due)
 
     def next_due_at(self) -> float | None:
         """When the next attempt is due; None where nothing waits."""
-        with self._open() as database:
-            (due_at,) = database.execute("SELECT min(due_at) FROM deliveries WHERE state = 'waiting'").fetchone()
+        query = select(func.min(deliveries_table.c.due_at)).where(deliveries_table.c.state == "waiting")
+        with self.database.read() as connection:
+            due_at = connection.execute(query).scalar_one()
         return None if due_at is None else float(due_at)
 
-    def deliveries(self, state: str | None = None) -> list[Delivery]:
+    def deliveries(self, state: str | None = None, limit: int = 1000) -> list[Delivery]:
         """All of a state, the oldest first; dead ones are kept for whoever looks into what went wrong."""
-        query = "SELECT event_id, url, attempts, due_at, state, seen FROM deliveries"
-        with self._open() as database:
-            rows = database.execute(f"{query} WHERE state = coalesce(?, state) ORDER BY rowid", (state,)).fetchall()
+        table = deliveries_table.c
+        query = select(table.event_id, table.url, table.attempts, table.due_at, table.state, table.seen)
+        if state is not None:
+            query = query.where(table.state == state)
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(table.number).limit(limit)).all()
         return [Delivery(*row) for row in rows]
 
     def revive(self, event_id: str) -> bool:
         """Try a dead one again from the beginning; False where there is none."""
-        with self._open() as database:
-            query = "UPDATE deliveries SET state = 'waiting', attempts = 0, due_at = ? "
-            changed = database.execute(
-                f"{query} WHERE event_id = ? AND state = 'dead'", (self.now(), event_id)
+        table = deliveries_table.c
+        with self.database.write() as connection:
+            changed = connection.execute(
+                update(deliveries_table)
+                .where(table.event_id == event_id, table.state == "dead")
+                .values(state="waiting", attempts=0, due_at=self.now())
             ).rowcount
         return changed == 1
 
-    def _try(self, event_id: str, url: str, secret_env: str, allowed: str, body: bytes, attempts: int) -> bool:
-        seen, is_final = self._send(event_id, url, secret_env, allowed.split("\n") if allowed else [], body)
-        attempts += 1
+    def _try(self, row: Row[Any]) -> bool:
+        allowed = row.allow_hosts.split("\n") if row.allow_hosts else []
+        seen, is_final = self._send(row.event_id, row.url, row.secret_env, allowed, row.body.encode("utf-8"))
+        attempts = row.attempts + 1
+        values: dict[str, Any] = {"attempts": attempts, "due_at": self.now(), "seen": seen or None}
         if not seen:
-            state, due_at = "delivered", self.now()
+            values |= {"state": "delivered", "body": ""}
         elif is_final or attempts > len(RETRY_S):
-            state, due_at = "dead", self.now()
-            _log.warning("webhook %s is given up after %d attempts: %s", event_id, attempts, seen)
+            values["state"] = "dead"
+            _log.warning("webhook %s is given up after %d attempts: %s", row.event_id, attempts, seen)
         else:
-            state, due_at = "waiting", self.now() + RETRY_S[attempts - 1]
-        with self._open() as database:
-            database.execute(
-                "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, seen = ?, "
-                "body = CASE WHEN ? = 'delivered' THEN x'' ELSE body END WHERE event_id = ?",
-                (state, attempts, due_at, seen or None, state, event_id),
-            )
-        return state == "delivered"
+            values["due_at"] += RETRY_S[attempts - 1]
+        with self.database.write() as connection:
+            mine = deliveries_table.c.event_id == row.event_id
+            connection.execute(update(deliveries_table).where(mine).values(values))
+        return not seen
 
     def _send(self, event_id: str, url: str, secret_env: str, allowed: list[str], body: bytes) -> tuple[str, bool]:
         """What went wrong, "" for nothing, and whether it will always."""
@@ -166,11 +168,3 @@ class WebhookQueue:
             return str(error), "cannot be found" not in str(error)
         except (httpx.HTTPError, RedlineError) as error:
             return f"{type(error).__name__}: {error}", False
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=30.0)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            with database:
-                yield database

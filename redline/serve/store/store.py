@@ -12,6 +12,7 @@ from redline.serve.store.archive import Archive
 from redline.serve.store.database import Database
 from redline.serve.store.files import RecordingFolder
 from redline.serve.store.jobs import Job, JobQueue, QueueOptions
+from redline.serve.store.pipeline_runs import PipelineRuns
 from redline.serve.store.uploads import UploadTable
 from redline.types import Transcript
 
@@ -34,6 +35,7 @@ class Store:
         self.jobs = JobQueue(self.database, queue, now)
         self.uploads = UploadTable(self.database, options.upload_keep_s, now)
         self.archive = Archive(self.database, now)
+        self.pipeline_runs = PipelineRuns(self.database, now)
 
     @property
     def data_dir(self) -> Path:
@@ -48,6 +50,8 @@ class Store:
                 connection, transcript, owner=job.owner, name=job.name, job_id=job.id, sha256=sha256,
                 has_audio=has_audio,
             )  # fmt: skip
+            if pipeline := job.options.get("pipeline"):
+                self.pipeline_runs.add(connection, job.id, pipeline)
         if not has_audio:
             self.recordings.drop_audio(job.id)
 

@@ -134,5 +134,37 @@ corrections_table = Table(
     Column("corrected_at", Double, nullable=False),
 )
 
+pipeline_runs_table = Table(
+    "pipeline_runs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("pipeline", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # queued, running, done or failed
+    Column("token", Integer, nullable=False, default=0),  # fencing, as of jobs
+    Column("lease_until", Double),
+    Column("outcome", Text),  # JSON of what the steps gave so far
+    Index("pipeline_runs_by_state", "state", "number"),
+    sqlite_autoincrement=True,
+)
+
+deliveries_table = Table(
+    "deliveries",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("event_id", String(64), nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), index=True),
+    Column("url", Text, nullable=False),
+    Column("secret_env", Text, nullable=False),
+    Column("allow_hosts", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due_at", Double, nullable=False),
+    Column("state", String(16), nullable=False),  # waiting, delivered or dead
+    Column("seen", Text),  # what the last attempt met
+    Index("deliveries_by_state", "state", "due_at"),
+    sqlite_autoincrement=True,
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = ()
 """SQL statements from each version of the schema to the next; a new database is made of the tables above at once."""

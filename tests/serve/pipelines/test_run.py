@@ -10,14 +10,15 @@ from typer.testing import CliRunner
 
 from redline.cli.main import app
 from redline.serve.pipelines.pipeline import Pipeline, read_pipeline
-from redline.serve.pipelines.run import PipelineRunner, chapters_in_order
+from redline.serve.pipelines.run import PipelineResult, PipelineRunner, chapters_in_order
 from redline.serve.pipelines.webhooks import WebhookQueue, is_signed
+from redline.serve.store.database import Database
 from redline.types import Segment, Transcript
 
 from .conftest import OtherSide, Received
 
 WHOLE = Transcript("we ship on monday", (Segment(0, 0.0, 4.0, "we ship on monday"),), duration=4.0, language="en")
-ABOUT = {"source": "standup.mp3", "id": "t1", "url": None}
+ABOUT = {"source": "standup.mp3", "id": "t1", "job_id": None, "url": None}
 
 
 def pipeline(path: Path, side: OtherSide, *steps: str) -> Pipeline:
@@ -28,7 +29,7 @@ def pipeline(path: Path, side: OtherSide, *steps: str) -> Pipeline:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> PipelineRunner:
-    return PipelineRunner(WebhookQueue(tmp_path / "webhooks.sqlite"), sleep=lambda _: None)
+    return PipelineRunner(WebhookQueue(Database(None, tmp_path)), sleep=lambda _: None)
 
 
 def test_a_summary_reaches_slack_notion_and_a_webhook(
@@ -115,3 +116,22 @@ def test_the_command_runs_a_pipeline_over_a_saved_transcript(tmp_path: Path, oth
     other_side.answer = lambda _: (400, {}, b"")
     assert CliRunner().invoke(app, arguments).exit_code == 1
     assert CliRunner().invoke(app, ["pipeline", str(tmp_path / "p.toml")]).exit_code == 0
+
+
+def test_a_run_that_was_killed_repeats_no_step_that_was_done(
+    tmp_path: Path, other_side: OtherSide, runner: PipelineRunner
+) -> None:
+    (tmp_path / "more.txt").write_text("Say more.", encoding="utf-8")
+    steps = pipeline(tmp_path, other_side, 'kind = "summary"', 'kind = "prompt"\nname = "more"\nprompt = "more.txt"')
+    kept: list[str] = []
+
+    def killed(outcome: PipelineResult) -> None:
+        kept.append(json.dumps(outcome.to_dict()))
+        raise KeyboardInterrupt
+
+    other_side.chat("first", "second")
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(steps, WHOLE, ABOUT, keep=killed)
+    begun = PipelineResult(**json.loads(kept[0]))
+    assert runner.run(steps, WHOLE, ABOUT, begun=begun).results == {"summary": "first", "more": "second"}
+    assert len(other_side.received) == 2

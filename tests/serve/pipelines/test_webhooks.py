@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from redline.serve.pipelines.webhooks import RETRY_S, WebhookQueue, is_signed, sign
+from redline.serve.store.database import Database
 
 from .conftest import Answer, OtherSide, Received
 
@@ -30,7 +31,7 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> WebhookQueue:
     monkeypatch.setenv("HOOK", "one,two")
-    return WebhookQueue(tmp_path / "w.sqlite", now=clock, timeout_s=2.0)
+    return WebhookQueue(Database(None, tmp_path), now=clock, timeout_s=2.0)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_an_old_signature_is_refused_and_both_secrets_hold_while_they_change() -
 
 
 def test_what_arrives_is_sent_once(queue: WebhookQueue, other_side: OtherSide) -> None:
-    event = queue.add(f"{other_side.url}/hook", b"{}", "HOOK", LOCAL)
+    event = queue.add(f"{other_side.url}/hook", "{}", "HOOK", LOCAL)
     assert queue.deliver_due() == 1 and queue.deliver_due() == 0 and queue.next_due_at() is None
     (request,) = other_side.received
     assert request.headers["Redline-Event-Id"] == event
@@ -84,7 +85,7 @@ def test_what_fails_is_tried_again_for_three_days_with_one_event_id(
     queue: WebhookQueue, clock: Clock, other_side: OtherSide, answer: Callable[[Received], Answer]
 ) -> None:
     other_side.answer = answer
-    event = queue.add(f"{other_side.url}/hook", b"{}", "HOOK", LOCAL)
+    event = queue.add(f"{other_side.url}/hook", "{}", "HOOK", LOCAL)
     for wait in RETRY_S:
         queue.deliver_due()
         assert queue.next_due_at() == pytest.approx(clock.time + wait)
@@ -103,27 +104,27 @@ def test_what_fails_is_tried_again_for_three_days_with_one_event_id(
 
 def test_a_receiver_that_wants_no_more_gets_no_more(queue: WebhookQueue, other_side: OtherSide) -> None:
     other_side.answer = lambda _: (410, {}, b"")
-    queue.add(f"{other_side.url}/hook", b"{}", "HOOK", LOCAL)
+    queue.add(f"{other_side.url}/hook", "{}", "HOOK", LOCAL)
     queue.deliver_due()
     assert [delivery.state for delivery in queue.deliveries()] == ["dead"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://169.254.169.254/x", "http://[::1]/x", "http://0/x"])
 def test_private_addresses_get_nothing_unless_they_are_allowed(queue: WebhookQueue, url: str) -> None:
-    queue.add(url, b"{}", "HOOK")
+    queue.add(url, "{}", "HOOK")
     assert queue.deliver_due() == 0
     (dead,) = queue.deliveries("dead")
     assert dead.seen and "not a public address" in dead.seen
 
 
 def test_a_receiver_that_is_down_keeps_its_event_through_a_restart(
-    queue: WebhookQueue, clock: Clock, other_side: OtherSide, monkeypatch: pytest.MonkeyPatch
+    queue: WebhookQueue, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event = queue.add("http://127.0.0.1:9/x", b"{}", "HOOK", LOCAL)
+    event = queue.add("http://127.0.0.1:9/x", "{}", "HOOK", LOCAL)
     assert queue.deliver_due() == 0
     monkeypatch.delenv("HOOK")
     clock.time += RETRY_S[0]
-    again = WebhookQueue(queue.path, now=clock)
+    again = WebhookQueue(Database(None, tmp_path), now=clock)
     assert again.deliver_due() == 0
     (waiting,) = again.deliveries("waiting")
     assert waiting.event_id == event and waiting.attempts == 2 and waiting.seen and "HOOK is not set" in waiting.seen
