@@ -146,7 +146,8 @@ class JobWorkers:
             else:
                 await fail(error.code or "failed", error.message, again=error.status == 504)
         except RedlineError as error:
-            await fail(api_error_of(error).code or "failed", str(error))
+            path = str(self._store.recordings.audio(job.id))  # nobody else's business
+            await fail(api_error_of(error).code or "failed", str(error).replace(path, job.name))
         except Exception:
             _log.exception("job %s failed", job.id)
             await fail("internal_error", "an internal error; the server's log has it", again=True)

@@ -72,7 +72,7 @@ class Store:
         return True
 
     def tidy(self) -> int:
-        """Delete what is older than `retention_days`, expired uploads, and files that nobody needs; returns how many."""
+        """Delete what is older than `retention_days`, expired uploads, files that nobody needs; gives their number."""
         removed = 0
         if self.options.retention_days is not None:
             until = self.now() - self.options.retention_days * _DAY_S
