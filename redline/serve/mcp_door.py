@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
+from redline.serve.access import CALLER
+
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
@@ -32,8 +34,6 @@ class McpDoor:
         state: ServerState = self._app.state.server
         caller = state.keys.check(HTTPConnection(scope), "transcribe")
         handle = await asyncio.shield(self._ready)
-        from redline.serve.mcp_tools import CALLER
-
         await handle({**scope, CALLER: caller.name}, receive, send)
 
     @asynccontextmanager
