@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.serve.store.corrections import Correction, corrected, merged
+from redline.serve.store.corrections import Correction, corrected, merge_corrections
 from redline.types import Segment, Transcript, Turn, Word
 
 WORDS = ("one", "two", "three", "four", "five", "six")
@@ -52,7 +52,7 @@ def test_the_last_correction_of_a_word_counts_and_taking_it_back_restores(
 ) -> None:
     machine, kept = transcript(with_words=with_words), list[Correction]()
     for change in changes:
-        kept = merged(kept, [change], machine)
+        kept = merge_corrections(kept, [change], machine)
     last = {(change.segment, change.word): change.text for change in changes}
     spoken = [segment.text.split() for segment in machine.segments]
     expected = [last.get((at, place), word) for at, own in enumerate(spoken) for place, word in enumerate(own)]
@@ -61,4 +61,4 @@ def test_the_last_correction_of_a_word_counts_and_taking_it_back_restores(
     assert " ".join(turn.text for turn in told.turns).split() == told.text.split()
     assert not with_words or [word.text for word in told.words] == told.text.split()
     back = [Correction(each.segment, each.word, spoken[each.segment][each.word]) for each in kept]
-    assert merged(kept, back, machine) == [] and corrected(machine, []) == machine
+    assert merge_corrections(kept, back, machine) == [] and corrected(machine, []) == machine
