@@ -155,6 +155,7 @@ class Transcriber:
         if self._is_split(options):
             raise ConfigError("channels is 'split': they are interleaved once all are done; transcribe, not stream")
         speakers = self._speakers(options)
+        speakers = speakers and replace(speakers, online=True)
         recording = self._recording(source, self._task(options, speakers), options, speakers)
         flight = Flight([recording], self._scheduler(), ahead_s=0.0, most_ahead_s=_AHEAD_STREAM_S)
 
@@ -182,7 +183,10 @@ class Transcriber:
         speakers = speaker_options(options.get("speakers"))
         task = self._task({name: value for name, value in options.items() if name in shared}, speakers)  # type: ignore[arg-type]
         session = self.session(
-            task, vad=options.get("vad", True), options=own.session_options(), speakers=speakers or SpeakerOptions()
+            task,
+            vad=options.get("vad", True),
+            options=own.session_options(),
+            speakers=replace(speakers or SpeakerOptions(), online=True),
         )
         rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
         digits = options.get("digits", False)
