@@ -179,14 +179,14 @@ def _found(embeddings: Tensor, seconds: Tensor, options: ClusterOptions) -> Tens
     """Embeddings [K, E] of the speakers that spans [N, E] of so many seconds [N] tell of."""
     if len(embeddings) > options.block:
         blocks = zip(embeddings.split(options.block), seconds.split(options.block), strict=True)
-        parts = [_joined(*block, options.block_similarity) for block in blocks]
+        parts = [joined_spans(*block, options.block_similarity) for block in blocks]
         return _found(torch.cat([part for part, _ in parts]), torch.cat([amount for _, amount in parts]), options)
     history = merges(embeddings @ embeddings.T, seconds)
     labels = _cut(history, seconds.tolist(), options)
     return _centroids(embeddings, seconds, labels, options)
 
 
-def _joined(embeddings: Tensor, seconds: Tensor, least: float) -> tuple[Tensor, Tensor]:
+def joined_spans(embeddings: Tensor, seconds: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Spans as clusters that are more similar than `least`, at most half as many: their embeddings and seconds."""
     history = merges(embeddings @ embeddings.T, seconds)
     alike = sum(merge.similarity >= least for merge in history)

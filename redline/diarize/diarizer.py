@@ -137,8 +137,10 @@ class Diarizer:
 def heard(embedder: SpeakerEmbedder, clip: Waveform) -> HeardClip:
     """The embeddings along a clip, where two speak at once, and whether it is as narrow as a telephone's band."""
     features = clip_features(samples_on(levelled(clip).samples, embedder.out.weight.device))
-    overlaps = [] if embedder.find_overlaps is None else embedder.find_overlaps(features)
-    return HeardClip(embedder.track(features), overlaps, is_narrow(features))
+    narrow = is_narrow(features)
+    # In a telephone's band more than half of what was marked was wrong.
+    overlaps = [] if narrow or embedder.find_overlaps is None else embedder.find_overlaps(features)
+    return HeardClip(embedder.track(features), overlaps, narrow)
 
 
 def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) -> SpeakerEmbedding:

@@ -27,7 +27,7 @@ SPREAD = 0.25
 """Of log-mel features about their mean, in their own units."""
 SMOOTHED = 11
 """Frames over which probabilities are averaged."""
-MIN_PROBABILITY = 0.5
+MIN_PROBABILITY = 0.65
 MIN_OVERLAP_S = 0.3
 MAX_GAP_S = 0.2
 """A shorter gap between two stretches of overlapped speech is part of it."""
