@@ -186,12 +186,8 @@ class Transcriber:
         shared = TranscribeOptions.__annotations__.keys() - {"channels"}  # which are a number here
         speakers = speaker_options(options.get("speakers"))
         task = self._task({name: value for name, value in options.items() if name in shared}, speakers)  # type: ignore[arg-type]
-        session = self.session(
-            task,
-            vad=options.get("vad", True),
-            options=own.session_options(),
-            speakers=replace(speakers or SpeakerOptions(), online=True),
-        )
+        told = replace(speakers or SpeakerOptions(), online=True)
+        session = self.session(task, vad=options.get("vad", True), options=own.session_options(), speakers=told)
         rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
         digits = options.get("digits", False)
         return LiveStream(session, self.live_engine, own, sample_rate=rate, channels=channels, digits=digits)

@@ -192,7 +192,7 @@ def train(clips: OverlapClips, batch: int, workers: int, rate: float) -> Iterato
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        running += (float(loss) - running) / min(update, 50)
+        running += (loss.item() - running) / min(update, 50)
         yield update, running, detector
 
 
