@@ -29,5 +29,5 @@ def test_names_that_are_given_mean_the_loaded_model_and_no_others_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     options = options_of(monkeypatch, tmp_path, ["--model-name", "whisper-1", "--model-name", "gpt-transcribe"])
-    assert options.model_names == {"whisper-1": "fake", "gpt-transcribe": "fake"} and not options.any_model_name
+    assert options.model_names == ("whisper-1", "gpt-transcribe") and not options.any_model_name
     assert options_of(monkeypatch, tmp_path, []).any_model_name
