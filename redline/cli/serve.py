@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +79,8 @@ def serve(
         database_url=database,
         pipelines_dir=pipelines,
         keys_file=keys,
+        model_names=tuple(model_name or ()),
+        any_model_name=not model_name,
         cors_origins=tuple(cors or ()),
         job_slots=job_slots,
         allow_url_hosts=tuple(allow_url or ()),
@@ -92,8 +93,6 @@ def serve(
     arguments = arguments_of(redline.load_model, context)
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments)
-    if model_name:
-        options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
     app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
     write_logs()
 
