@@ -113,11 +113,11 @@ class OverlapClips(Dataset[tuple[Tensor, Tensor]]):
 
     def _speech(self, speaker: str, size: int, draw: random.Random) -> Samples:
         """So many samples of a speaker, of several utterances where one is too short."""
-        parts = [draw.choice(self.voices[speaker]) / np.float32(32768)]
+        parts: list[Samples] = [draw.choice(self.voices[speaker]) / np.float32(32768)]
         while sum(map(len, parts)) < size:
-            pause = np.zeros(round(draw.uniform(0.05, 0.4) * SAMPLE_RATE), np.float32)
+            pause: Samples = np.zeros(round(draw.uniform(0.05, 0.4) * SAMPLE_RATE), np.float32)
             parts += [pause, draw.choice(self.voices[speaker]) / np.float32(32768)]
-        joined = np.concatenate(parts)
+        joined: Samples = np.concatenate(parts)
         start = draw.randrange(len(joined) - size + 1)
         return joined[start : start + size]
 
@@ -143,7 +143,7 @@ def speech_frames(voice: Samples) -> NDArray[np.bool_]:
         np.mean(np.square(voice[: len(voice) // FRAME_SAMPLES * FRAME_SAMPLES]).reshape(-1, FRAME_SAMPLES), axis=1)
         + 1e-10
     )
-    heard = power > SILENT_DB
+    heard: NDArray[np.bool_] = power > SILENT_DB
     if not heard.any():
         return heard
     spoken = heard & (power > np.quantile(power[heard], 0.95) + SPOKEN_DB)
@@ -190,7 +190,7 @@ def train(clips: OverlapClips, batch: int, workers: int, rate: float) -> Iterato
             group["lr"] = rate * min(1.0, update / 50) * max(0.02, 1.0 - update / updates)
         loss = F.binary_cross_entropy_with_logits(detector(features), overlapped.float())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         running += (loss.item() - running) / min(update, 50)
         yield update, running, detector

@@ -14,7 +14,7 @@ from redline.diarize.diarizer import Diarizer
 from redline.errors import ConfigError, RecognitionError, RedlineError
 from redline.longform.detector import Detection, SpeechDetector
 from redline.longform.stitch import Stitcher, shifted
-from redline.longform.strength import MARGIN, Strength
+from redline.longform.strength import MARGIN_SAMPLES, Strength
 from redline.longform.vad import BLOCK_FRAMES, VAD_FRAME, VadOptions
 from redline.longform.windows import WindowCutter, WindowOptions
 from redline.types import (
@@ -279,7 +279,7 @@ class Session:
                 self.cut.add(len(self.windows))
             self._clips[len(self.windows)] = self._samples[window.start - self._base : window.end - self._base].copy()
             self.windows.append(window)
-        frames = max(0, self._needed - MARGIN - self._base) // VAD_FRAME
+        frames = max(0, self._needed - MARGIN_SAMPLES - self._base) // VAD_FRAME
         self._base += frames * VAD_FRAME
         self._samples = self._samples[frames * VAD_FRAME :].copy()
         self._probabilities = self._probabilities[frames:].copy()

@@ -23,7 +23,7 @@ _VALLEY = round(0.2 * SAMPLE_RATE)  # within the pause, the level is that of so 
 _NEAR = round(0.1 * SAMPLE_RATE)  # a valley is the least level so far around
 REACH = round(0.2 * SAMPLE_RATE)
 """Samples that a border may move to the valley beside it."""
-MARGIN = REACH + (_VALLEY + VAD_FRAME) // 2
+MARGIN_SAMPLES = REACH + (_VALLEY + VAD_FRAME) // 2
 """Samples on both sides of a border that decide about it."""
 _SPEECH = VadOptions().onset  # what is less probable is no speech, and only its level counts
 _LEVEL_DB = 60.0  # as much as the difference between speech and none; what is so far below the loudest is silence

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from redline.errors import ConfigError
-from redline.longform.strength import MARGIN, REACH, Strength
+from redline.longform.strength import MARGIN_SAMPLES, REACH, Strength
 from redline.types import SAMPLE_RATE, Span
 
 _SHORTEST_S = 1.0  # of the longest windows that may be asked for
@@ -69,7 +69,7 @@ class WindowCutter:
         self._join = round(options.join_s * SAMPLE_RATE)
         self._max = round(min(max_s, options.max_s or max_s) * SAMPLE_RATE)
         self._eager = options.eager
-        self._wait = self._join if options.eager else max(self._join, 2 * self._pad, self._pad + MARGIN)
+        self._wait = self._join if options.eager else max(self._join, 2 * self._pad, self._pad + MARGIN_SAMPLES)
         self._longest = self._max if options.eager else 2 * self._max  # speech that is not cut while it goes on
         self._last_end = 0  # of the window before
         self._start: int | None = None  # of the speech that no window holds yet, with its padding
@@ -85,7 +85,7 @@ class WindowCutter:
     def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
         """More speech, and where unknown speech begins at the earliest -> the windows that this decides.
 
-        A span may come again, longer. `strength` begins `MARGIN` before `needed`, or with the sound.
+        A span may come again, longer. `strength` begins `MARGIN_SAMPLES` before `needed`, or with the sound.
         """
         windows: list[Span] = []
         for span in speech:

@@ -164,7 +164,7 @@ async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData)
 
 async def _of_json(server: Any, caller: Caller, key: str | None, body: dict[str, Any]) -> tuple[TranscriptionJob, bool]:
     store: Store = server.store
-    source = {name: body.pop(name) for name in ("url", "upload") if name in body}
+    source: dict[str, Any] = {name: body.pop(name) for name in ("url", "upload") if name in body}
     if len(source) != 1 or not isinstance(next(iter(source.values())), str):
         raise ApiError(400, "JSON of a job has either url or upload, a text", code="missing", param="url")
     options = JobOptions.read(body).asked()

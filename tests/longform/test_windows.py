@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from redline.errors import ConfigError
-from redline.longform.strength import MARGIN, Strength
+from redline.longform.strength import MARGIN_SAMPLES, Strength
 from redline.longform.vad import VAD_FRAME
 from redline.longform.windows import WindowCutter, WindowOptions
 from redline.types import SAMPLE_RATE, Span
@@ -40,7 +40,7 @@ def cut(
             known, settled, even(strength[base // VAD_FRAME : -(-end // VAD_FRAME)], base // VAD_FRAME)
         )
         needed = cutter.needed(settled)
-        base = max(0, needed - MARGIN)
+        base = max(0, needed - MARGIN_SAMPLES)
     values = even(strength[base // VAD_FRAME :], base // VAD_FRAME)
     return (
         windows
