@@ -182,7 +182,9 @@ def _settings_of(message: str) -> StreamSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ApiError(400, f"the first message: {where or 'it'}: {first['msg']}", code="invalid", param=where) from None
+        raise ApiError(
+            400, f"the first message: {where or 'it'}: {first['msg']}", code="invalid", param=where
+        ) from None
 
 
 def _object_of(message: bytes | str) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def test_the_page_asks_nothing_of_other_hosts() -> None:
 def test_text_becomes_an_element_as_text_only() -> None:
     for name in SCRIPTS:
         text = (PAGE / name).read_text(encoding="utf-8")
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text), name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text), (
+            name
+        )
 
 
 def test_scripts_stay_short_and_every_element_that_they_name_is_there() -> None:
