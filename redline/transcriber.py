@@ -48,6 +48,7 @@ from redline.types import SAMPLE_RATE, ClipLimits, Notice, Recognizer, Segment, 
 SAMPLE_S = 30.0
 """Parts of a sample of a voice that are heard at once."""
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
+_AHEAD_SHARED_S = 120.0  # the same of each caller where many share batches
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
 
 
@@ -79,6 +80,7 @@ class Transcriber:
         """
         self.recognizer, self.options, self.batch = recognizer, options, batch
         self.embedder = None if embedder is None else cache(embedder)
+        self._ahead_s = _AHEAD_S
 
     @property
     def name(self) -> str:
@@ -141,7 +143,7 @@ class Transcriber:
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
         is_split, speakers = splits_channels(options), self._speakers(options)
         task = self._task(options, speakers)
-        if options.get("on_segment") is not None and self._asked(task, speakers or SpeakerOptions())[1]:
+        if options.get("on_segment") is not None and self.hears_voices(task, speakers or SpeakerOptions()):
             raise ConfigError(
                 "speakers are told apart by the voices of the whole recording, so no segment is final before its end; "
                 "leave --stream (on_segment) out"
@@ -202,7 +204,8 @@ class Transcriber:
         on_segment: OnSegment | None = None,
     ) -> Generator[Transcript | RedlineError]:
         """`transcribe_each` of recordings that each have a session, and so a task, of their own."""
-        ahead_s, most_ahead_s = (_AHEAD_S, _AHEAD_S) if on_segment is None else (0.0, _AHEAD_STREAM_S)
+        most_ahead_s = self._ahead_s if on_segment is None else min(self._ahead_s, _AHEAD_STREAM_S)
+        ahead_s = most_ahead_s if on_segment is None else 0.0
         flight = Flight(recordings, self._scheduler(), ahead_s=ahead_s, most_ahead_s=most_ahead_s)
 
         def tell(recording: Recording) -> None:
@@ -250,6 +253,10 @@ class Transcriber:
         """Raises `UnsupportedTaskError` for what the model cannot do."""
         self.recognizer.limits(self._asked(task, speakers)[0])
 
+    def hears_voices(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> bool:  # noqa: B008
+        """Whether speakers are told apart by their voices, so that no segment is final before the end."""
+        return self._asked(task, speakers)[1]
+
     def _asked(self, task: Task, speakers: SpeakerOptions) -> tuple[Task, bool]:
         """What the recognizer is asked, and whether its words get speakers by their embeddings.
 
@@ -270,6 +277,7 @@ class Transcriber:
         """This transcriber on the batches of others: recordings on a `SchedulerClient`, streams on a live engine."""
         other = copy(self)
         other._scheduler = lambda: scheduler  # type: ignore[method-assign]
+        other._ahead_s = _AHEAD_SHARED_S
         if live_engine is not None:
             other.live_engine = live_engine
         return other

@@ -20,6 +20,8 @@ VERBS = {
     "chunks": "redline.cli.chunks:chunks",
     "live": "redline.cli.live:live",
     "serve": "redline.cli.serve:serve",
+    "mcp": "redline.cli.mcp:mcp",
+    "pipeline": "redline.cli.pipeline:pipeline",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +13,12 @@ from redline.cli import console
 from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
 from redline.cli.transcribe import arguments_of
 from redline.engine import start
-from redline.errors import packages_of
+from redline.errors import RedlineError, packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
+_DATABASE_HELP = "postgresql://... in place of SQLite in --data."
+_WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
+_NAMES_HELP = "Name by which clients may ask for the model, such as whisper-1; others are then refused. Repeatable."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -24,10 +29,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all, and needs --keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8020,
     data: Annotated[Path | None, typer.Option(help="Folder of the database and of uploads.")] = None,
-    database: Annotated[str | None, typer.Option(help="postgresql://... in place of SQLite in --data.")] = None,
+    database: Annotated[str | None, typer.Option(help=_DATABASE_HELP, envvar="REDLINE_DATABASE")] = None,
+    pipelines: Annotated[Path | None, typer.Option(help="Folder of pipelines (TOML) that jobs may ask for.")] = None,
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
+    model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
+    wyoming: Annotated[int | None, typer.Option(min=0, max=65535, help=_WYOMING_HELP)] = None,
+    wyoming_host: Annotated[str, typer.Option(help="Address of --wyoming; the protocol has no keys.")] = "127.0.0.1",
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -52,6 +61,8 @@ def serve(
         import uvicorn
 
         from redline.serve.app import create_app
+        from redline.serve.http_protocol import uvicorn_config
+        from redline.serve.logs import write_logs
         from redline.serve.options import ServeOptions, default_data_dir
     start.open_libraries()
     import redline
@@ -61,16 +72,43 @@ def serve(
         port=port,
         data_dir=data or default_data_dir(),
         database_url=database,
+        pipelines_dir=pipelines,
         keys_file=keys,
         cors_origins=tuple(cors or ()),
+        wyoming_port=wyoming,
+        wyoming_host=wyoming_host,
     )
+    arguments = arguments_of(redline.load_model, context)
     with start.recognizing_only():
-        loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
-    app = create_app(loaded, options)
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=10,
-        timeout_graceful_shutdown=round(options.drain_s), h11_max_incomplete_event_size=64 << 10,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    console.complain(f"serving {model} on http://{host}:{port} (API: /docs); Ctrl-C ends it")
-    server.run()
+        loaded = redline.load_model(model, **arguments)
+    if model_name:
+        options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
+    app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
+    write_logs()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                console.complain(f"serving {loaded.name} on {address} (API: {address}/docs); Ctrl-C ends it")
+
+    with listening(host, port) as opened:
+        bound = opened.getsockname()[1]
+        address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        Server(uvicorn_config(app, options, log_config=None)).run([opened])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises `RedlineError` where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+        opened.listen(1024)
+    except OSError as error:
+        opened.close()
+        raise RedlineError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose with --host, --port"
+        ) from error
+    return opened

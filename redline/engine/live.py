@@ -21,7 +21,7 @@ from redline import itn
 from redline.audio.pcm import LiveResampler
 from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler, StreamEngine
 from redline.errors import ConfigError, RedlineError
-from redline.longform.session import Session, SessionOptions
+from redline.longform.session import Session, SessionOptions, SessionProgress
 from redline.longform.vad import VadOptions
 from redline.longform.windows import WindowOptions
 from redline.types import (
@@ -195,7 +195,13 @@ class LiveStream:
     @property
     def waiting(self) -> int:
         """Windows that have no text yet."""
-        return self._session.waiting
+        with self._lock:
+            return self._session.waiting
+
+    def progress(self, known: int = 0) -> SessionProgress:
+        """What is decided about the sound, for whoever knows so many windows."""
+        with self._lock:
+            return self._session.progress(known)
 
     def push(self, sound: NDArray[Any] | bytes) -> None:
         """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.

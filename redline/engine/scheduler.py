@@ -216,6 +216,8 @@ class Scheduler:
                 continue
             try:
                 (outcome,) = self._recognize([(queue, request)], self.recognizer.recognize)
+            except RedlineError as failure:
+                outcome = failure
             except Exception as error:
                 outcome = RecognitionError(f"{request.clip.source}: the model failed: {type(error).__name__}: {error}")
             self._put(queue, request, outcome)

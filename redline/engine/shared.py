@@ -30,6 +30,8 @@ class SharedScheduler:
     def __init__(self, recognizer: Recognizer, options: BatchOptions = BatchOptions()) -> None:  # noqa: B008
         self.options = options
         self._scheduler = Scheduler(recognizer, options)
+        self.on_step: Callable[[int, float], None] = lambda answered, took_s: None
+        """Told behind each step, in the scheduler's thread: the requests that it answered, and its seconds."""
         self._turn = Condition()
         self._changes: list[Callable[[], None]] = []
         self._streams: set[Schedulable] = set()  # while somebody speaks batches are short, so that nobody waits long
@@ -118,11 +120,14 @@ class SharedScheduler:
         for change in changes:
             change()
         self._scheduler.options = replace(self.options, batch_s=most_s)
+        before, began = self.answered, time.monotonic()
         try:
             return self._scheduler.step()
-        except Exception as error:
-            _log.exception("a batch failed; its requests are recognized one by one: %s", error)
+        except Exception:
+            _log.exception("a batch failed; its requests are recognized one by one")
             return self._scheduler.step_alone()
+        finally:
+            self.on_step(self.answered - before, time.monotonic() - began)
 
 
 class SchedulerClient:

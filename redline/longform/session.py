@@ -49,6 +49,21 @@ class SessionOptions:
             raise ConfigError(f"block_frames is {self.block_frames}; allowed are 1 and above")
 
 
+@dataclass(frozen=True)
+class SessionProgress:
+    """Where a session stands."""
+
+    windows: tuple[Span, ...]
+    """Those that were decided since."""
+    cut: frozenset[int]
+    """Windows, by their place, behind which the speech goes on."""
+    answered: int
+    """Windows that have their answer, from the first on."""
+    open_window: Span | None
+    fed_s: float
+    held_s: float
+
+
 class Session:
     """One recording from its first sample to its transcript; no threads, no clock, no files.
 
@@ -122,6 +137,11 @@ class Session:
         """The speech that no window holds yet, with its padding as far as it is there; None where nobody speaks."""
         span = None if self.closed else self._cutter.open
         return None if span is None else Span(span.start, min(span.end, self._base + len(self._samples)))
+
+    def progress(self, known: int = 0) -> SessionProgress:
+        """For whoever knows so many windows."""
+        windows, cut = tuple(self.windows[known:]), frozenset(self.cut)
+        return SessionProgress(windows, cut, self._stitched, self.open_window, self.fed_s, self.held_s)
 
     def samples_of(self, span: Span) -> NDArray[np.float32]:
         """A copy of the samples of a span that is still kept, such as one of `open_window`."""

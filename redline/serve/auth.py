@@ -11,9 +11,10 @@ import hmac
 import secrets
 import sys
 import time
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,6 +32,7 @@ else:
 Scope = Literal["transcribe", "jobs", "archive", "admin"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 _PREFIX = "rl-"
+_MOST_LENT = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Caller:
     """Requests in any 60 s."""
     concurrent: int | None = None
     """Requests at once."""
+    is_lent: bool = False
+    """Whether the key ends soon, and lends nothing itself."""
 
 
 class ApiKeys:
@@ -52,6 +56,8 @@ class ApiKeys:
         """`keys` are callers by the SHA-256 of their key in hex; None asks nobody for one."""
         self._keys = keys
         self._recent: dict[str, deque[float]] = {}
+        self._lent: dict[str, tuple[Caller, float]] = {}  # by digest, with the end
+        self._in_work = Counter[str]()
         self.now = time.monotonic
 
     @classmethod
@@ -88,14 +94,66 @@ class ApiKeys:
         given = key_of(connection)
         if given is None:
             raise ApiError(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key")
-        digest = digest_of(given)
-        caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
+        caller = self._of(given)
         if caller is None:
             raise ApiError(401, "this API key is not known", code="invalid_api_key")
         if scope not in caller.scopes:
             raise ApiError(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
         self._count(caller)
         return caller
+
+    def lend(self, caller: Caller, seconds: float) -> str:
+        """A key that ends soon, for a program that is trusted less: it may transcribe, as often as the caller."""
+        if caller.is_lent:
+            raise ApiError(403, "this API key is lent and makes no others", code="lent_key")
+        self._lent = {digest: lent for digest, lent in self._lent.items() if lent[1] > self.now()}
+        if len(self._lent) >= _MOST_LENT:
+            message = f"{len(self._lent)} keys are lent, which is the most; wait until some have ended"
+            raise ApiError(429, message, code="too_many_secrets", retry_after_s=60)
+        key = "ek_" + secrets.token_urlsafe(32)
+        self._lent[digest_of(key)] = (
+            replace(caller, scopes=frozenset({"transcribe"}), is_lent=True),
+            self.now() + seconds,
+        )
+        return key
+
+    def _borrower(self, digest: str) -> Caller | None:
+        caller, end = self._lent.get(digest, (None, 0.0))
+        return caller if end > self.now() else None
+
+    def left(self, caller: Caller) -> tuple[int, float] | None:
+        """Requests that the caller may still make now, and seconds until there are more; None without a limit."""
+        if caller.per_minute is None:
+            return None
+        recent, now = self._recent.get(caller.name, deque()), self.now()
+        taken = [when for when in recent if when > now - 60.0]
+        return caller.per_minute - len(taken), round(taken[0] + 60.0 - now, 3) if taken else 0.0
+
+    def find(self, connection: HTTPConnection) -> Caller | None:
+        """Whose key a request carries; None without one that is known. Counts nothing."""
+        given = None if self._keys is None else key_of(connection)
+        return None if given is None else self._of(given)
+
+    @contextmanager
+    def in_work(self, caller: Caller | None) -> Iterator[None]:
+        """While a request of a caller lasts; raises `ApiError` when as many as are allowed last already."""
+        if caller is None or caller.concurrent is None:
+            yield
+            return
+        if self._in_work[caller.name] >= caller.concurrent:
+            message = f"{caller.concurrent} requests at once are allowed with this API key"
+            raise ApiError(429, message, code="too_many_at_once", retry_after_s=1)
+        self._in_work[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._in_work[caller.name] -= 1
+
+    def _of(self, given: str) -> Caller | None:
+        digest = digest_of(given)
+        assert self._keys is not None
+        caller = next((each for known, each in self._keys.items() if hmac.compare_digest(known, digest)), None)
+        return caller or self._borrower(digest)
 
     def _count(self, caller: Caller) -> None:
         if caller.per_minute is None:
@@ -112,15 +170,18 @@ class ApiKeys:
 
 def key_of(connection: HTTPConnection) -> str | None:
     """The key that a request carries: `Authorization: Bearer KEY` (or Token, as Deepgram's clients send), or, where a
-    browser cannot set headers for a WebSocket, the subprotocol `openai-insecure-api-key.KEY`."""
+    browser cannot set headers for a WebSocket, the subprotocols `openai-insecure-api-key.KEY`, or `token, KEY`."""
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() in ("bearer", "token") and given.strip():
         return given.strip()
     if plain := connection.headers.get("api-key"):
         return plain
-    for protocol in connection.headers.get("sec-websocket-protocol", "").split(","):
-        if protocol.strip().startswith("openai-insecure-api-key."):
-            return protocol.strip().removeprefix("openai-insecure-api-key.")
+    protocols = [each.strip() for each in connection.headers.get("sec-websocket-protocol", "").split(",")]
+    for protocol in protocols:
+        if protocol.startswith("openai-insecure-api-key."):
+            return protocol.removeprefix("openai-insecure-api-key.")
+    if len(protocols) == 2 and protocols[0].lower() in ("token", "bearer"):
+        return protocols[1]
     return None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redline.serve.api_errors import ApiError
 from redline.serve.options import ServeOptions
 
-_MOST_HEADERS = 100
+_MOST_HEADERS, _MOST_HEADER_BYTES = 100, 64 << 10
 
 
 class BoundedBodies:
@@ -56,6 +57,8 @@ class BoundedBodies:
         try:
             self._check_head(scope)
             await self.app(scope, bounded_receive, noting_send)
+        except ClientDisconnect:  # in the middle of its body: nobody reads an answer
+            return
         except ApiError as error:
             if has_begun:
                 raise
@@ -67,6 +70,9 @@ class BoundedBodies:
         headers = scope["headers"]
         if len(headers) > _MOST_HEADERS:
             raise ApiError(431, f"{len(headers)} headers; allowed are {_MOST_HEADERS}", code="too_many_headers")
+        if (size := sum(len(name) + len(value) for name, value in headers)) > _MOST_HEADER_BYTES:
+            message = f"{size:,} bytes of headers; allowed are {_MOST_HEADER_BYTES:,}"
+            raise ApiError(431, message, code="headers_too_large")
         for name, value in headers:
             if name == b"content-length" and value.isdigit():
                 self._check(int(value), 0.0)

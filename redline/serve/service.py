@@ -10,16 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 from typing_extensions import Unpack
 
 from redline.engine.live import LiveStream
-from redline.engine.scheduler import FILES, Account
+from redline.engine.scheduler import FILES, JOBS, Account
 from redline.engine.shared import SchedulerClient, SharedLiveEngine, SharedScheduler, WithdrawnError
+from redline.errors import RecognitionError
 from redline.serve.api_errors import ApiError
+from redline.serve.metrics import ServerMetrics
 from redline.serve.options import ServeOptions
+from redline.serve.tracing import ServerTracer
 from redline.transcribe_options import RecordingSource, StreamOptions, TranscribeOptions
 from redline.transcriber import Transcriber
-from redline.types import Transcript
+from redline.types import SAMPLE_RATE, Transcript, Waveform
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -31,11 +35,17 @@ class RecognitionService:
     Made inside a running event loop or before it; `close` drains it.
     """
 
-    def __init__(self, model: Transcriber, options: ServeOptions) -> None:
+    def __init__(
+        self,
+        model: Transcriber,
+        options: ServeOptions,
+        metrics: ServerMetrics | None = None,
+        tracer: ServerTracer | None = None,
+    ) -> None:
         self.options = options
-        self.model = model
-        self._scheduler = SharedScheduler(model.recognizer, model.batch)
-        self._live_engine = SharedLiveEngine(self._scheduler)
+        self._metrics, self._tracer = metrics or ServerMetrics(), tracer or ServerTracer()
+        self._loaded = _Loaded(model, self._metrics)
+        self._replaced: set[_Loaded] = set()  # that still finish what they began
         self._pool = ThreadPoolExecutor(options.max_active + options.max_streams, "redline-request")
         self._accounts: dict[str, Account] = {}
         self._turns = asyncio.Semaphore(options.max_active)
@@ -47,9 +57,42 @@ class RecognitionService:
         self._clients: set[SchedulerClient] = set()
 
     @property
+    def model(self) -> Transcriber:
+        """The model that answers what comes now."""
+        return self._loaded.model
+
+    @property
     def streams(self) -> int:
         """Live streams that are open."""
-        return self._scheduler.streams
+        return sum(each.scheduler.streams for each in (self._loaded, *self._replaced))
+
+    async def swap(self, model: Transcriber) -> None:
+        """Have another model answer what comes from now on; what is in work ends on the one that began it.
+
+        Raises `RedlineError` for a model that fails on a second of noise, and changes nothing then.
+        """
+        await self.in_thread(lambda: _try_out(model))
+        before, self._loaded = self._loaded, _Loaded(model, self._metrics)
+        before.is_replaced = True
+        self._replaced.add(before)
+        await self._let_go(before)
+
+    async def _let_go(self, loaded: _Loaded) -> None:
+        """End a model that was replaced, once nobody uses it."""
+        if loaded.is_replaced and not loaded.users and loaded in self._replaced:
+            self._replaced.discard(loaded)
+            await asyncio.to_thread(loaded.scheduler.close)
+
+    @asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[_Loaded]:
+        """The model that answers now, kept until the end of the block."""
+        loaded = self._loaded
+        loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            loaded.users -= 1
+            await self._let_go(loaded)
 
     def account(self, caller: str) -> Account:
         """That of a caller, so that callers get equal shares of the model's time."""
@@ -70,13 +113,14 @@ class RecognitionService:
         withdrawn behind the batch that runs. Raises `ApiError` when the server is full or stops and when time runs out,
         and `RedlineError` for what cannot be transcribed.
         """
-        async with self._admitted():
-            client = self._scheduler.client(priority, self.account(caller))
+        began = time.monotonic()
+        async with self._admitted(), self._in_use() as loaded:
+            client = loaded.scheduler.client(priority, self.account(caller))
             self._clients.add(client)
             try:
-                deadline = _Deadline(self.options, options.get("progress"))
+                deadline = _Deadline(self.options, options.get("progress"), rests=priority == JOBS)
                 work = {**options, "progress": deadline.progress}
-                model = self.model.on(client)
+                model = loaded.model.on(client)
 
                 def run() -> Transcript:
                     with client:
@@ -84,10 +128,13 @@ class RecognitionService:
                     assert isinstance(result, Transcript)
                     return result
 
-                transcript = await self._watched(run, client, gone, deadline)
+                with self._tracer.span("transcribe") as span:
+                    transcript = await self._watched(run, client, gone, deadline)
+                    span |= {"redline.model": transcript.model, "redline.duration_s": transcript.duration}
             finally:
                 self._clients.discard(client)
             self.transcribed_s += transcript.duration
+            self._metrics.transcript(transcript.duration, time.monotonic() - began)
             return transcript
 
     @asynccontextmanager
@@ -102,9 +149,10 @@ class RecognitionService:
             message = f"{self.streams} live streams are open, which is the most; try again later"
             raise ApiError(429, message, code="too_many_streams", retry_after_s=10)
         loop = asyncio.get_running_loop()
-        with self._scheduler.client() as client:
+        async with self._in_use() as loaded:
+            client = loaded.scheduler.client()
+            stream = await self.in_thread(lambda: loaded.model.on(client, loaded.live_engine).live(**options))
             self._clients.add(client)
-            stream = await self.in_thread(lambda: self.model.on(client, self._live_engine).live(**options))
 
             def told() -> None:
                 loop.call_soon_threadsafe(notify)
@@ -120,7 +168,8 @@ class RecognitionService:
 
     def sound(self) -> None:
         """New sound was pushed into some stream."""
-        self._live_engine.call()
+        for loaded in (self._loaded, *self._replaced):
+            loaded.live_engine.call()
 
     async def in_thread(self, function: Callable[[], _T]) -> _T:
         """Run what blocks in a thread of the service's."""
@@ -134,7 +183,8 @@ class RecognitionService:
             await asyncio.sleep(0.05)
         for client in list(self._clients):
             client.cancel()
-        await asyncio.to_thread(self._scheduler.close)
+        for loaded in (self._loaded, *self._replaced):
+            await asyncio.to_thread(loaded.scheduler.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
@@ -191,11 +241,38 @@ class RecognitionService:
                 work.add_done_callback(lambda each: each.cancelled() or each.exception())
 
 
-class _Deadline:
-    """The time that a recording may take, which grows with what is known of its duration."""
+class _Loaded:
+    """A model with its scheduler."""
 
-    def __init__(self, options: ServeOptions, progress: Callable[[float, float], None] | None) -> None:
-        self._options, self._told = options, progress
+    def __init__(self, model: Transcriber, metrics: ServerMetrics) -> None:
+        self.model = model
+        self.scheduler = SharedScheduler(model.recognizer, model.batch)
+        self.scheduler.on_step = metrics.step
+        self.live_engine = SharedLiveEngine(self.scheduler)
+        self.users = 0
+        """Recordings and streams that it answers."""
+        self.is_replaced = False
+
+
+def _try_out(model: Transcriber) -> None:
+    """Raises `RecognitionError` for a model that cannot answer."""
+    noise = np.random.default_rng(0).normal(0.0, 0.01, SAMPLE_RATE).astype(np.float32)
+    try:
+        model.transcribe(Waveform(noise, "<trial>"), vad=False)
+    except Exception as error:
+        raise RecognitionError(f"{model.name} fails on a second of noise ({type(error).__name__})") from error
+
+
+class _Deadline:
+    """The time that a recording may take, which grows with what is known of its duration.
+
+    With `rests`, for what goes behind everybody else, it is the time without progress.
+    """
+
+    def __init__(
+        self, options: ServeOptions, progress: Callable[[float, float], None] | None, *, rests: bool = False
+    ) -> None:
+        self._options, self._told, self._rests = options, progress, rests
         self._began, self.known_s = time.monotonic(), 0.0
 
     @property
@@ -204,6 +281,8 @@ class _Deadline:
 
     def progress(self, done_s: float, known_s: float) -> None:
         self.known_s = known_s
+        if self._rests:
+            self._began = time.monotonic()
         if self._told is not None:
             self._told(done_s, known_s)
 

@@ -152,3 +152,20 @@ def test_live_streams_share_the_scheduler_with_files(schedulers: list[SharedSche
         assert stream.transcript().text == "2.00 seconds"
         transcribe(model, shared, tone(1))
     assert shared.streams == 0, "a stream that has ended makes no batch short any more"
+
+
+def test_a_caller_holds_two_minutes_of_sound_at_most(schedulers: list[SharedScheduler]) -> None:
+    recognizer = Slow()
+    model = Transcriber(recognizer, NO_VAD)
+    schedulers.append(shared := SharedScheduler(recognizer, BatchOptions(batch_s=30)))
+    known: list[float] = []
+    with ThreadPoolExecutor(1) as pool, shared.client() as client:
+        on = model.on(client)
+        whole = pool.submit(on.transcribe, tone(900), progress=lambda _, seconds: known.append(seconds))
+        assert recognizer.begun.wait(20)
+        while not shared._turn._waiters:  # type: ignore[attr-defined]
+            time.sleep(0.005)
+        held = [recording.held_s for recording in client._sessions]
+        assert 90 <= sum(held) <= 180
+        recognizer.go_on.set()
+        assert whole.result(30).duration == 900.0

@@ -27,7 +27,7 @@ from .browser import Page, opened_browser
 
 pytestmark = pytest.mark.browser
 DRAFT = "hello mister curn how are you we meet on on tuesday"
-WORDS = "Hello Mr. Kern, how are you? We meet on Tuesday.".split()
+WORDS = ["Hello", "Mr.", "Kern,", "how", "are", "you?", "We", "meet", "on", "Tuesday."]
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 
