@@ -113,10 +113,10 @@ class OverlapClips(Dataset[tuple[Tensor, Tensor]]):
 
     def _speech(self, speaker: str, size: int, draw: random.Random) -> Samples:
         """So many samples of a speaker, of several utterances where one is too short."""
-        parts: list[Samples] = [draw.choice(self.voices[speaker]) / np.float32(32768)]
+        parts: list[Samples] = [(draw.choice(self.voices[speaker]) / np.float32(32768)).astype(np.float32)]
         while sum(map(len, parts)) < size:
             pause: Samples = np.zeros(round(draw.uniform(0.05, 0.4) * SAMPLE_RATE), np.float32)
-            parts += [pause, draw.choice(self.voices[speaker]) / np.float32(32768)]
+            parts += [pause, (draw.choice(self.voices[speaker]) / np.float32(32768)).astype(np.float32)]
         joined: Samples = np.concatenate(parts)
         start = draw.randrange(len(joined) - size + 1)
         return joined[start : start + size]
