@@ -159,6 +159,7 @@ class Transcriber:
         if splits_channels(options):
             raise ConfigError("channels is 'split': they are interleaved once all are done; transcribe, not stream")
         speakers = self._speakers(options)
+        speakers = speakers and replace(speakers, online=True)
         recording = self._recording(source, self._task(options, speakers), options, speakers)
         flight = Flight([recording], self._scheduler(), ahead_s=0.0, most_ahead_s=_AHEAD_STREAM_S)
 
@@ -185,9 +186,8 @@ class Transcriber:
         shared = TranscribeOptions.__annotations__.keys() - {"channels"}  # which are a number here
         speakers = speaker_options(options.get("speakers"))
         task = self._task({name: value for name, value in options.items() if name in shared}, speakers)  # type: ignore[arg-type]
-        session = self.session(
-            task, vad=options.get("vad", True), options=own.session_options(), speakers=speakers or SpeakerOptions()
-        )
+        told = replace(speakers or SpeakerOptions(), online=True)
+        session = self.session(task, vad=options.get("vad", True), options=own.session_options(), speakers=told)
         rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
         digits = options.get("digits", False)
         return LiveStream(session, self.live_engine, own, sample_rate=rate, channels=channels, digits=digits)

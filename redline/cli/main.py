@@ -22,6 +22,7 @@ VERBS = {
     "serve": "redline.cli.serve:serve",
     "mcp": "redline.cli.mcp:mcp",
     "pipeline": "redline.cli.pipeline:pipeline",
+    "search": "redline.cli.search:search",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
     "models": "redline.cli.info:models",

@@ -45,7 +45,7 @@ def mcp(
 
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))
-    app = create_app(loaded, ServeOptions(data_dir=data or default_data_dir()))
+    app = create_app(loaded, ServeOptions(data_dir=data or default_data_dir(), job_slots=0))
 
     async def run() -> None:
         async with app.router.lifespan_context(app):

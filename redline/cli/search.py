@@ -37,8 +37,8 @@ def search(
     for hit in hits:
         line = Text(console.one_line(f"{show.clock(hit.start)}  {hit.name}  "))
         before = len(line)
-        line.append(hit.snippet)
-        for start, end in hit.marks:
+        line.append(snippet := console.one_line(hit.snippet))
+        for start, end in hit.marks if snippet == hit.snippet else ():
             line.stylize("bold", before + start, before + end)
         results.print(line)
     if not hits:

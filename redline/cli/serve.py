@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from redline.errors import RedlineError, packages_of
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
 _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
+_URL_HELP = "Host from which jobs may fetch recordings; * is any with a public address."
 _WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
 _NAMES_HELP = "Name by which clients may ask for the model, such as whisper-1; others are then refused. Repeatable."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
@@ -34,6 +34,10 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help=_KEYS_HELP)] = None,
     new_key: Annotated[str | None, typer.Option(help=_NEW_KEY_HELP)] = None,
     cors: Annotated[list[str] | None, typer.Option(help="Web origin that may call, such as https://a.example.")] = None,
+    job_slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0 leaves them to other servers.")] = 4,
+    allow_url: Annotated[list[str] | None, typer.Option(help=_URL_HELP)] = None,
+    keep_audio: Annotated[bool, typer.Option(help="Keep recordings with their transcripts.")] = True,
+    retention_days: Annotated[float | None, typer.Option(help="Delete what is over for so long.")] = None,
     model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
     wyoming: Annotated[int | None, typer.Option(min=0, max=65535, help=_WYOMING_HELP)] = None,
     wyoming_host: Annotated[str, typer.Option(help="Address of --wyoming; the protocol has no keys.")] = "127.0.0.1",
@@ -64,6 +68,7 @@ def serve(
         from redline.serve.http_protocol import uvicorn_config
         from redline.serve.logs import write_logs
         from redline.serve.options import ServeOptions, default_data_dir
+        from redline.serve.store.store import Store
     start.open_libraries()
     import redline
 
@@ -74,15 +79,20 @@ def serve(
         database_url=database,
         pipelines_dir=pipelines,
         keys_file=keys,
+        model_names=tuple(model_name or ()),
+        any_model_name=not model_name,
         cors_origins=tuple(cors or ()),
+        job_slots=job_slots,
+        allow_url_hosts=tuple(allow_url or ()),
+        keep_audio=keep_audio,
+        retention_days=retention_days,
         wyoming_port=wyoming,
         wyoming_host=wyoming_host,
     )
+    Store(options).close()  # a database that cannot be used is told at once
     arguments = arguments_of(redline.load_model, context)
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments)
-    if model_name:
-        options = replace(options, model_names=dict.fromkeys(model_name, loaded.name), any_model_name=False)
     app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
     write_logs()
 

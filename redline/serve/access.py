@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from redline.serve.app import ServerState
 
 _log = logging.getLogger("redline.access")
+CALLER = "redline.caller"
+"""In the scope of a request that a tool made, or of one whose key was looked at: the name of the caller."""
 _QUIET = ("/health", "/ready", "/metrics")
 """Asked all day long by those who watch: counted, not logged."""
 
@@ -50,9 +52,10 @@ class Access:
         state = self._state
         method = scope.get("method", "WEBSOCKET")
         caller = state.keys.find(HTTPConnection(scope))
+        counted = None if CALLER in scope else caller  # a tool's request lasts within its caller's
         with state.tracer.span(method, dict(Headers(scope=scope).items())) as span:
             try:
-                with state.keys.in_work(caller):
+                with state.keys.in_work(counted):
                     await self.app(scope, noting_receive, noting_send)
             except ApiError as error:
                 if status:

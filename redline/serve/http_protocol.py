@@ -28,7 +28,8 @@ class BoundedHeads(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
+        is_websocket = self.transport.get_protocol() is not self  # which has taken the connection over
+        if not is_websocket and (self.cycle is None or self.cycle.response_complete):
             self._arm()
         else:
             self._disarm()

@@ -26,7 +26,7 @@ from redline.serve.outgoing import RefusedAddressError, guarded_client
 from redline.serve.service import RecognitionService
 from redline.serve.store.answers import JobAnswers
 from redline.serve.store.files import sha256_of
-from redline.serve.store.jobs import Job, LeaseLostError
+from redline.serve.store.jobs import LeaseLostError, TranscriptionJob
 from redline.serve.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class JobWorkers:
             except Exception:
                 _log.exception("job %s: its end could not be written; it is leased again later", job.id)
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: TranscriptionJob) -> None:
         """One attempt at a job; raises `LeaseLostError`."""
         jobs = self._store.jobs
         answers = JobAnswers(await asyncio.to_thread(jobs.answers, job.id), f"{self._service.model.name} {VERSION}")
@@ -122,7 +122,9 @@ class JobWorkers:
             raise LeaseLostError
         await self._end(job, work, answers, heard)
 
-    async def _end(self, job: Job, work: asyncio.Task[Any], answers: JobAnswers, heard: list[float]) -> None:
+    async def _end(
+        self, job: TranscriptionJob, work: asyncio.Task[Any], answers: JobAnswers, heard: list[float]
+    ) -> None:
         jobs = self._store.jobs
 
         async def give_back() -> None:
@@ -146,14 +148,17 @@ class JobWorkers:
             else:
                 await fail(error.code or "failed", error.message, again=error.status == 504)
         except RedlineError as error:
-            await fail(api_error_of(error).code or "failed", str(error))
+            path = str(self._store.recordings.audio(job.id))  # nobody else's business
+            await fail(api_error_of(error).code or "failed", str(error).replace(path, job.name))
         except Exception:
             _log.exception("job %s failed", job.id)
             await fail("internal_error", "an internal error; the server's log has it", again=True)
         else:
             await asyncio.to_thread(self._store.complete, job, transcript, sha256)
 
-    async def _transcript(self, job: Job, answers: JobAnswers, progress: Callable[[float, float], None]) -> Any:
+    async def _transcript(
+        self, job: TranscriptionJob, answers: JobAnswers, progress: Callable[[float, float], None]
+    ) -> Any:
         """The transcript of a job's recording, and the SHA-256 of that."""
         path, sha256 = self._store.recordings.audio(job.id), job.sha256
         if job.url is not None and not path.exists():
@@ -164,7 +169,7 @@ class JobWorkers:
         )
         return transcript, sha256
 
-    async def _fetched(self, job: Job, path: Path) -> str:
+    async def _fetched(self, job: TranscriptionJob, path: Path) -> str:
         assert job.url is not None
         url, gone = job.url, False
 

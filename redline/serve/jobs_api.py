@@ -17,7 +17,7 @@ from redline.serve.auth import Caller
 from redline.serve.job_options import JobOptions, transcribe_arguments
 from redline.serve.job_worker import check_url, name_of_url
 from redline.serve.store.files import copy_hashed, new_id, sha256_of
-from redline.serve.store.jobs import JOB_STATES, Job, KeyReusedError, NewJob, QueueFullError
+from redline.serve.store.jobs import JOB_STATES, KeyReusedError, NewJob, QueueFullError, TranscriptionJob
 from redline.serve.store.store import Store
 from redline.serve.uploads_api import disk_errors, find_upload
 
@@ -107,7 +107,7 @@ def seen_by(caller: Caller) -> str | None:
     return None if "admin" in caller.scopes else caller.name
 
 
-def job_dict(store: Store, job: Job) -> dict[str, Any]:
+def job_dict(store: Store, job: TranscriptionJob) -> dict[str, Any]:
     """A job as JSON."""
     error = None if job.error_code is None else {"code": job.error_code, "message": job.error_message}
     transcript_id = store.archive.id_of_job(job.id) if job.state == "done" else None
@@ -131,7 +131,7 @@ def job_dict(store: Store, job: Job) -> dict[str, Any]:
     }
 
 
-async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData) -> tuple[Job, bool]:
+async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData) -> tuple[TranscriptionJob, bool]:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise ApiError(400, "no file; send the recording as the part named file", code="missing", param="file")
@@ -145,7 +145,7 @@ async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData)
     options = JobOptions.read(fields).asked()
     upload: UploadFile = file
 
-    def submit() -> tuple[Job, bool]:
+    def submit() -> tuple[TranscriptionJob, bool]:
         server.pipelines.check(options.get("pipeline"))
         transcribe_arguments(options, server.service.model)
         name = (upload.filename or "recording").replace("\\", "/").rsplit("/", 1)[-1][:200] or "recording"
@@ -162,15 +162,15 @@ async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData)
     return await asyncio.to_thread(submit)
 
 
-async def _of_json(server: Any, caller: Caller, key: str | None, body: dict[str, Any]) -> tuple[Job, bool]:
+async def _of_json(server: Any, caller: Caller, key: str | None, body: dict[str, Any]) -> tuple[TranscriptionJob, bool]:
     store: Store = server.store
-    source = {name: body.pop(name) for name in ("url", "upload") if name in body}
+    source: dict[str, Any] = {name: body.pop(name) for name in ("url", "upload") if name in body}
     if len(source) != 1 or not isinstance(next(iter(source.values())), str):
         raise ApiError(400, "JSON of a job has either url or upload, a text", code="missing", param="url")
     options = JobOptions.read(body).asked()
     digest: dict[str, Any] = {**source, "options": options}
 
-    def submit() -> tuple[Job, bool]:
+    def submit() -> tuple[TranscriptionJob, bool]:
         server.pipelines.check(options.get("pipeline"))
         transcribe_arguments(options, server.service.model)
         if "url" in source:
@@ -199,7 +199,7 @@ async def _of_json(server: Any, caller: Caller, key: str | None, body: dict[str,
     return await asyncio.to_thread(submit)
 
 
-def _submit(store: Store, new: NewJob, key: str | None, request: Mapping[str, Any]) -> tuple[Job, bool]:
+def _submit(store: Store, new: NewJob, key: str | None, request: Mapping[str, Any]) -> tuple[TranscriptionJob, bool]:
     """Add a job whose recording is in place; where there is none more, the recording goes again."""
     is_new = False
     try:
@@ -256,8 +256,8 @@ async def _events(server: Any, id: str) -> AsyncIterator[str]:
         silent_s += _EVENT_S
 
 
-def _find(store: Store, id: str, caller: Caller) -> Job:
-    job: Job | None = store.jobs.get(id, seen_by(caller))
+def _find(store: Store, id: str, caller: Caller) -> TranscriptionJob:
+    job: TranscriptionJob | None = store.jobs.get(id, seen_by(caller))
     if job is None:
         raise _missing(id)
     return job

@@ -11,17 +11,14 @@ import asyncio
 import json
 import math
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.requests import HTTPConnection
 
 from redline.engine.live import LiveOptions, LiveStream
 from redline.engine.shared import WithdrawnError
 from redline.errors import RedlineError
 from redline.serve.api_errors import ApiError, api_error_of
-from redline.serve.options import ServeOptions
 from redline.serve.service import RecognitionService
 from redline.transcribe_options import StreamOptions
 from redline.types import SAMPLE_RATE
@@ -66,7 +63,6 @@ def live_router() -> APIRouter:
         await websocket.accept(LIVE_PROTOCOL if LIVE_PROTOCOL in offered else None)
         talk = _Talk(websocket, server.service, server.options.idle_s)
         try:
-            check_origin(websocket, server.options)
             server.keys.check(websocket, "transcribe")
             await talk.run()
         except (WebSocketDisconnect, ConnectionError):
@@ -79,14 +75,6 @@ def live_router() -> APIRouter:
             await talk.refuse(ApiError(503, "the server stops; try another one, or later", code="stopping"))
 
     return router
-
-
-def check_origin(connection: HTTPConnection, options: ServeOptions) -> None:
-    """Raises `ApiError` for a page of another host, which browsers let open sockets to here without asking."""
-    origin = connection.headers.get("origin")
-    if origin and urlsplit(origin).netloc != connection.headers.get("host") and origin not in options.cors_origins:
-        message = f"pages of {origin[:200]} may not call; start the server with --cors {origin[:200]}"
-        raise ApiError(403, message, code="foreign_origin")
 
 
 class _Talk:
@@ -182,9 +170,8 @@ def _settings_of(message: str) -> StreamSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ApiError(
-            400, f"the first message: {where or 'it'}: {first['msg']}", code="invalid", param=where
-        ) from None
+        message = f"the first message: {where or 'it'}: {first['msg']}"
+        raise ApiError(400, message, code="invalid", param=where) from None
 
 
 def _object_of(message: bytes | str) -> dict[str, Any]:

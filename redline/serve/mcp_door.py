@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
+from redline.serve.access import CALLER
+
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
@@ -27,28 +29,33 @@ class McpDoor:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._ready: asyncio.Future[Callable[[Scope, Receive, Send], Awaitable[None]]]
+        self._asked: asyncio.Event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: ServerState = self._app.state.server
         caller = state.keys.check(HTTPConnection(scope), "transcribe")
+        self._asked.set()
         handle = await asyncio.shield(self._ready)
-        from redline.serve.mcp_tools import CALLER
-
         await handle({**scope, CALLER: caller.name}, receive, send)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """While the application runs; the SDK is imported meanwhile, so that nobody else waits for it."""
-        self._ready = asyncio.get_running_loop().create_future()
+        """While the application runs; the SDK is imported for the first who asks, since neither start nor stop is to
+        wait for it."""
+        self._ready, self._asked = asyncio.get_running_loop().create_future(), asyncio.Event()
         is_over = asyncio.Event()
         work = asyncio.ensure_future(self._serve(is_over))
         try:
             yield
         finally:
             is_over.set()
+            self._asked.set()
             await work
 
     async def _serve(self, is_over: asyncio.Event) -> None:
+        await self._asked.wait()
+        if is_over.is_set():
+            return
         try:
             manager = await asyncio.to_thread(self._manager)
             async with manager.run():

@@ -21,11 +21,11 @@ import httpx
 from fastapi import FastAPI
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from redline.errors import RedlineError
 from redline.formats import render_transcript
+from redline.serve.access import CALLER
 from redline.serve.api_errors import ApiError
 from redline.serve.health import VERSION
 from redline.transcribe_options import TranscribeOptions
@@ -33,8 +33,6 @@ from redline.transcribe_options import TranscribeOptions
 if TYPE_CHECKING:
     from redline.serve.app import ServerState
 
-CALLER = "redline.caller"
-"""Where a request tells by its scope who calls."""
 TextFormat = Literal["txt", "json", "srt", "vtt", "md", "tsv"]
 _PROGRESS_S = 1.0
 _INSTRUCTIONS = (
@@ -47,9 +45,6 @@ _INSTRUCTIONS = (
 def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPServer:
     """The tools of an application. With `reads_paths` recordings may be files, inside `folder` where there is one."""
     server = MCPServer("redline", instructions=_INSTRUCTIONS, version=VERSION, log_level="WARNING")
-
-    def told(error: ApiError | RedlineError) -> ToolError:
-        return ToolError(str(error))
 
     async def heard(source: Any, context: Context[Any, Any], format: TextFormat, options: TranscribeOptions) -> Any:
         state: ServerState = app.state.server
@@ -109,9 +104,7 @@ def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPS
     if reads_paths:
         server.add_tool(transcribe_path, "transcribe")
     server.add_tool(transcribe_bytes, "transcribe_bytes" if reads_paths else "transcribe")
-    paths = {route.path for route in app.routes if isinstance(route, Route)}
-    if "/v1/transcripts/{id}" in paths:
-        _add_archive_tools(server, _Routes(app, told))
+    _add_archive_tools(server, _Routes(app))
     return server
 
 
@@ -153,22 +146,20 @@ def _add_archive_tools(server: MCPServer, routes: _Routes) -> None:
 class _Routes:
     """The application's own routes, asked inside the process with the key of the caller."""
 
-    def __init__(self, app: FastAPI, told: Callable[[ApiError], Exception]) -> None:
+    def __init__(self, app: FastAPI) -> None:
         async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["app"] = app  # without its middleware: the caller was counted already
-            await app.router(scope, receive, send)
+            await app({**scope, CALLER: ""}, receive, send)
 
-        self._transport, self._told = httpx.ASGITransport(inner), told
+        self._transport = httpx.ASGITransport(inner)
 
     async def get(self, context: Any, path: str, **query: Any) -> dict[str, Any]:
         """The JSON of a route."""
         request = context.request_context.request
         keys = {} if request is None else {"authorization": request.headers.get("authorization", "")}
         async with httpx.AsyncClient(transport=self._transport, base_url="http://localhost") as client:
-            try:
-                reply = await client.get(path, params=query, headers={name: key for name, key in keys.items() if key})
-            except ApiError as error:
-                raise self._told(error) from error
+            reply = await client.get(path, params=query, headers={name: key for name, key in keys.items() if key})
+        if reply.status_code != 200:
+            raise ToolError(reply.json()["error"]["message"])
         return reply.json()  # type: ignore[no-any-return]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def check_model_name(server: ServerState, name: str | None) -> None:
     """Raises `ApiError` for a name that is not of the loaded model; none at all is its own."""
     loaded, options = server.service.model.name, server.options
-    if not name or name == loaded or options.model_names.get(name) == loaded or options.any_model_name:
+    if not name or name == loaded or name in options.model_names or options.any_model_name:
         return
     message = f"there is no model {name[:80]!r}; here is {', '.join(known_names(server))}"
     raise ApiError(404, message, code="model_not_found", param="model")
@@ -22,7 +22,7 @@ def check_model_name(server: ServerState, name: str | None) -> None:
 def known_names(server: ServerState) -> list[str]:
     """The name of the loaded model, and what else it is called."""
     loaded = server.service.model.name
-    return [loaded, *(name for name, means in server.options.model_names.items() if means == loaded and name != loaded)]
+    return list(dict.fromkeys((loaded, *server.options.model_names)))
 
 
 def model_dict(server: ServerState, name: str) -> dict[str, Any]:

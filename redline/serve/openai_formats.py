@@ -18,8 +18,7 @@ from redline.serve.openai_request import TranscriptionForm, TranslationForm
 from redline.types import Notice, Segment, Transcript, Word
 
 _LEAST_CONFIDENCE = 0.0005  # confidences have three places
-NOBODY = "unknown"
-"""Who says what no speaker was found for."""
+_NOBODY = "unknown"  # who says what no speaker was found for
 
 
 def transcript_response(transcript: Transcript, form: TranslationForm) -> Response:
@@ -131,7 +130,7 @@ class SpeakerLetters:
     def of(self, label: str | None) -> str:
         """What a speaker of Redline's is called."""
         if not label:
-            return NOBODY
+            return _NOBODY
         while label not in self._names:
             name, self._letters = _letters(self._letters), self._letters + 1
             if name not in self._names.values():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +35,8 @@ class ServeOptions:
     """A folder of pipelines (TOML), which jobs ask for by the names of their files."""
     keys_file: Path | None = None
     """API keys (`redline.serve.auth`); without it everybody may call, which is allowed on a loopback address only."""
-    model_names: Mapping[str, str] = field(default_factory=dict)
-    """Further names under which clients may ask for the model, each with the name of the loaded one."""
+    model_names: tuple[str, ...] = ()
+    """Further names under which clients may ask for the model, whichever is loaded."""
     any_model_name: bool = True
     """Whether every name in a request means the loaded model; otherwise unknown names are refused."""
     max_upload_bytes: int = 2 << 30

@@ -124,7 +124,8 @@ class _RealtimeSession:
 
     async def _update(self, event: Mapping[str, Any]) -> None:
         config = self._config.updated(event.get("session"))
-        check_model_name(self._server, config.asked.model)
+        if config.asked.model != self._config.asked.model:
+            check_model_name(self._server, config.asked.model)
         config.stream_options(self._server.service.model)
         if config != self._config and self._hearing is not None:
             if self._config.input.turn_detection is None:

@@ -40,7 +40,7 @@ class Held(FakeRecognizer):
         return super().recognize(requests)
 
 
-def until(true: Callable[[], object], seconds: float = 20.0) -> None:
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until a function gives true."""
     end = time.monotonic() + seconds
     while not true():
@@ -48,7 +48,7 @@ def until(true: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def finished(client: httpx.Client, id: str, seconds: float = 20.0) -> dict[str, object]:
+def finished(client: httpx.Client, id: str, seconds: float = 60.0) -> dict[str, object]:
     """A job, once it is over."""
     job: dict[str, object] = {}
 

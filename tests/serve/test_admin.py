@@ -16,7 +16,8 @@ from redline.testing import FakeRecognizer
 from redline.types import Hypothesis, Request
 
 from .conftest import RunningServer, ServerFactory
-from .test_service import ROUTE, Held, until, wav
+from .recordings import Held, until, wav
+from .test_service import ROUTE
 
 ADMIN = "/v1/admin/model"
 

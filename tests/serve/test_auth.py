@@ -12,7 +12,8 @@ from websockets.sync.client import connect
 from redline.serve.auth import new_key
 
 from .conftest import ServerFactory
-from .test_service import ROUTE, Held, until, wav
+from .recordings import Held, until, wav
+from .test_service import ROUTE
 
 
 @pytest.fixture

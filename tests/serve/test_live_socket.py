@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,14 @@ def pcm(seconds: float, rate: int = 16_000) -> bytes:
 def live(server: RunningServer, start: dict[str, Any] | None = START, **options: Any) -> Iterator[ClientConnection]:
     with connect(server.url.replace("http", "ws") + "/v1/live", **options) as socket:
         if start is not None:
-            socket.send(json.dumps(start))
+            say(socket, json.dumps(start))
         yield socket
+
+
+def say(socket: ClientConnection, message: str | bytes) -> None:
+    """Send, unless the server has closed already."""
+    with suppress(ConnectionClosed):
+        socket.send(message)
 
 
 def rest(socket: ClientConnection) -> list[dict[str, Any]]:
@@ -176,7 +182,7 @@ def test_sound_behind_the_end_is_not_dropped_silently(serve: ServerFactory) -> N
     with serve(recognizer) as server, live(server) as socket:
         socket.send(pcm(1.0))
         socket.send(END)
-        socket.send(pcm(1.0))
+        say(socket, pcm(1.0))
         assert "behind the end" in rest(socket)[-1]["error"]["message"]
         recognizer.go_on.set()
 

@@ -16,7 +16,8 @@ from redline.testing import FakeRecognizer
 from redline.types import Waveform
 
 from .conftest import ServerFactory
-from .test_service import ROUTE, wav
+from .recordings import wav
+from .test_service import ROUTE
 
 
 @pytest.fixture

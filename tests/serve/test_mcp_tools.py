@@ -18,9 +18,10 @@ from mcp.client.streamable_http import streamable_http_client
 import redline
 from redline.serve.auth import new_key
 from redline.testing import FakeRecognizer
+from redline.types import Hypothesis, Turn, Waveform
 
 from .conftest import RunningServer, ServerFactory
-from .test_service import wav
+from .recordings import until, wav
 
 SOUND = base64.b64encode(wav(2)).decode()
 
@@ -93,6 +94,44 @@ def test_an_agent_that_starts_the_command_reads_paths_in_its_folder(jfk: Path, t
     good, outside = asyncio.run(session())
     assert "country" in good.structured_content["text"] and good.structured_content["duration_s"] == 11.0
     assert outside.is_error and "outside" in outside.content[0].text
+
+
+def test_an_agent_finds_what_was_said_in_the_archive_of_its_key(serve: ServerFactory, tmp_path: Path) -> None:
+    def hear(clip: Waveform) -> Hypothesis:
+        turns = (Turn("1", 0.0, 0.4, "The budget"), Turn("2", 0.4, 1.0, "is small"))
+        return Hypothesis("The budget is small", turns=turns)
+
+    keys = tmp_path / "keys.toml"
+    mine, other, narrow = new_key(keys, "mine"), new_key(keys, "other"), new_key(keys, "narrow", ("transcribe",))
+
+    async def use(client: Client) -> list[Any]:
+        assert {"search", "get_segment", "list_speakers", "job_status"} <= {
+            tool.name for tool in (await client.list_tools()).tools
+        }
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("job_status", {"job_id": job}),
+            ("search", {"query": "budget"}),
+            ("get_segment", {"transcript_id": transcript, "segment": 0}),
+            ("list_speakers", {"transcript_id": transcript}),
+        ]
+        return [await client.call_tool(name, arguments) for name, arguments in asked]
+
+    with serve(FakeRecognizer(hear), keys_file=keys) as server:
+        with server.client(headers={"Authorization": f"Bearer {mine}"}) as client:
+            made = client.post("/v1/jobs", files={"file": ("talk.wav", wav(1))}, data={"speakers": "true"}).json()
+            job = made["id"]
+            until(lambda: client.get(f"/v1/jobs/{job}").json()["state"] == "done")
+            transcript = client.get("/v1/transcripts").json()["transcripts"][0]["id"]
+        status, found, segment, speakers = talk(server, use, mine)
+        assert status.structured_content["state"] == "done"
+        (hit,) = found.structured_content["hits"]
+        assert hit["transcript_id"] == transcript and "budget" in hit["snippet"]
+        assert "budget" in segment.structured_content["result"][0]["text"]
+        assert speakers.structured_content["result"], speakers
+        hidden = talk(server, use, other)
+        assert [each.is_error for each in hidden] == [True, False, True, True]
+        assert hidden[1].structured_content["hits"] == []
+        assert all(each.is_error and "scope" in each.content[0].text for each in talk(server, use, narrow))
 
 
 def test_progress_reaches_the_agent(serve: ServerFactory) -> None:

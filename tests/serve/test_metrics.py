@@ -15,7 +15,8 @@ from redline.serve.auth import new_key
 from redline.testing import FakeRecognizer
 
 from .conftest import ServerFactory
-from .test_service import ROUTE, wav
+from .recordings import wav
+from .test_service import ROUTE
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:

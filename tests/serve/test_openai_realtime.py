@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ from openai.types.realtime import (
 import redline
 from redline import audio
 from redline.errors import RecognitionError
+from redline.serve.http_protocol import BoundedHeads
 from redline.testing import FakeRecognizer
 
 from .conftest import RunningServer, ServerFactory
@@ -340,6 +342,15 @@ def test_a_browser_gives_its_key_as_a_subprotocol(serve: ServerFactory) -> None:
         address = server.url.replace("http", "ws") + "/v1/realtime"
         with connect(address, subprotocols=["realtime", "openai-insecure-api-key.k"]) as socket:  # type: ignore[list-item]
             assert socket.subprotocol == "realtime" and "session.created" in str(socket.recv())
+
+
+def test_a_session_outlives_the_time_in_which_the_head_of_a_request_must_come(
+    serve: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHeads, "head_s", 0.5)
+    with serve(Talk()) as server, connected(server) as client:
+        time.sleep(1.0)
+        assert client.set_input(turn_detection=None).type == "session.updated"
 
 
 def test_the_async_client_is_served(serve: ServerFactory) -> None:

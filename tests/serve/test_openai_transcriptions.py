@@ -201,7 +201,7 @@ def test_every_name_means_the_model_unless_names_are_given(serve: ServerFactory)
         client = openai_of(server)
         assert [model.id for model in client.models.list()] == ["fake"]
         assert client.models.retrieve("whisper-1").owned_by == "redline"
-    with serve(Talk(), model_names={"whisper-1": "fake"}, any_model_name=False) as server:
+    with serve(Talk(), model_names=("whisper-1",), any_model_name=False) as server:
         client = openai_of(server)
         assert [model.id for model in client.models.list()] == ["fake", "whisper-1"]
         assert client.audio.transcriptions.create(file=FIVE_S, model="whisper-1").text == TEXT

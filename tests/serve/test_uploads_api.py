@@ -61,11 +61,12 @@ def cut(server: RunningServer, place: str, at: int, offset: int) -> None:
             link.sendall(RECORDING[offset:at])
 
 
-def test_an_upload_that_is_cut_anywhere_goes_on_where_it_was(serve: ServerFactory) -> None:
+@pytest.mark.parametrize("pieces", [20, pytest.param(100, marks=pytest.mark.laws)])
+def test_an_upload_that_is_cut_anywhere_goes_on_where_it_was(serve: ServerFactory, pieces: int) -> None:
     with serve() as server, server.client() as client:
         place, store = begin(client), server.app.state.server.store
-        for number in range(1, 100):  # a hundred pieces, ninety-nine cuts
-            before, to = received(client, place), len(RECORDING) * number // 100
+        for number in range(1, pieces):
+            before, to = received(client, place), len(RECORDING) * number // pieces
 
             def goes_on(before: int = before, to: int = to) -> bool:
                 cut(server, place, to, before)  # again, where the connection before is just being ended

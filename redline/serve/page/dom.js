@@ -79,6 +79,7 @@ export const memory = {
 /** A dialog that is answered: resolves to its return value, "" where it was closed otherwise. */
 export function ask(dialog) {
   dialog.returnValue = "";
+  dialog.querySelector("[data-cancel]").onclick = () => dialog.close(); // no submit button: Enter takes the first of those
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });

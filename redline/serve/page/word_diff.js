@@ -29,6 +29,40 @@ export function wordChanges(draft, text) {
   return changes;
 }
 
+/**
+ * The changes of each segment, as lists with places in its own words. A segment with an empty draft is one that belongs
+ * to the draft in front of it: where the speaker changes within a draft, this is not always cut.
+ */
+export function segmentChanges(segments) {
+  const groups = [];
+  for (const { text, draft } of segments) {
+    const words = split(text);
+    if (draft === "" && words.length && groups.length) groups.at(-1).texts.push(words);
+    else groups.push({ draft: draft === null ? words : split(draft), texts: [words] });
+  }
+  return groups.flatMap(({ draft, texts }) => cutChanges(wordChanges(draft, texts.flat()), texts));
+}
+
+/** Changes of several texts in a row -> those of each. */
+function cutChanges(changes, texts) {
+  let start = 0;
+  return texts.map((words, number) => {
+    const end = start + words.length;
+    const isLast = number === texts.length - 1;
+    const own = [];
+    while (changes.length && (isLast || changes[0].first < end)) {
+      const { op, draft, first, count } = changes.shift();
+      const inside = Math.min(count, end - first);
+      own.push({ op, draft, first: first - start, count: inside });
+      if (inside < count) changes.unshift({ op: op === "keep" ? op : "insert", draft: [], first: end, count: count - inside });
+    }
+    start = end;
+    return own;
+  });
+}
+
+export const split = (text) => text.split(/\s+/).filter(Boolean);
+
 /** A longest common subsequence, as pairs of places. */
 function commonWords(a, b) {
   let [head, tail] = [0, 0];

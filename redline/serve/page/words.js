@@ -1,7 +1,7 @@
 // A transcript as paragraphs of words: times, confidence, the draft's tracked changes, corrections.
 
 import { clock, element, speakerLabel } from "./dom.js";
-import { wordChanges } from "./word_diff.js";
+import { segmentChanges, split } from "./word_diff.js";
 
 const UNSURE = 0.7;
 const VERY_UNSURE = 0.5;
@@ -24,8 +24,6 @@ function wordsOf(segment) {
   });
 }
 
-const split = (text) => text.split(/\s+/).filter(Boolean);
-
 /** Neighbouring segments of one speaker, up to a length that reads well: [{speaker, start, segments: [index]}]. */
 function paragraphsOf(segments) {
   const paragraphs = [];
@@ -47,11 +45,12 @@ function paragraphsOf(segments) {
 export function showWords(place, { machine, speakers, corrections }, onRename) {
   const shown = [];
   const bySegment = Map.groupBy?.(corrections, (each) => each.segment) ?? grouped(corrections);
+  const changes = segmentChanges(machine.segments);
   let before = null;
   const made = paragraphsOf(machine.segments).map((paragraph) => {
     const text = element("p", { class: "said", dir: "auto" });
     for (const index of paragraph.segments)
-      showSegment(text, machine.segments[index], index, bySegment.get(index) ?? [], shown);
+      showSegment(text, machine.segments[index], index, changes[index], bySegment.get(index) ?? [], shown);
     const isNew = paragraph.speaker !== before;
     before = paragraph.speaker;
     const label = paragraph.speaker !== null && isNew ? speakerButton(paragraph.speaker, speakers[paragraph.speaker], onRename) : null;
@@ -75,10 +74,9 @@ function speakerButton(label, called, onRename) {
   return element("button", { class: "speaker", type: "button", title, onclick: () => onRename(label) }, name);
 }
 
-function showSegment(place, segment, index, corrections, shown) {
+function showSegment(place, segment, index, changes, corrections, shown) {
   const words = wordsOf(segment);
   const texts = words.map((word) => word.text);
-  const draft = segment.draft === null ? texts : split(segment.draft);
   const starts = new Map(corrections.map((each) => [each.word, each]));
   let covered = 0; // words up to here are replaced by a correction
   const spansOf = (first, count) => {
@@ -97,7 +95,7 @@ function showSegment(place, segment, index, corrections, shown) {
     }
     return spans;
   };
-  for (const { op, draft: gone, first, count } of wordChanges(draft, texts)) {
+  for (const { op, draft: gone, first, count } of changes) {
     if (op === "replace" || op === "delete") place.append(element("del", {}, gone.join(" ")), " ");
     const spans = spansOf(first, count);
     if (op === "keep") place.append(...spans);

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, delete, exists, insert, select
 from redline.errors import DataError
 from redline.formats import rename_speakers
 from redline.serve.store import search_index
-from redline.serve.store.corrections import Correction, corrected, merged
+from redline.serve.store.corrections import Correction, corrected, merge_corrections
 from redline.serve.store.database import Database
 from redline.serve.store.files import new_id
 from redline.serve.store.tables import (
@@ -160,7 +160,7 @@ class Archive:
                 _rename(connection, found, speakers)
             changes = list(corrections)
             if changes:
-                now = merged(found.corrections, changes, found.machine)
+                now = merge_corrections(found.corrections, changes, found.machine)
                 connection.execute(delete(corrections_table).where(corrections_table.c.transcript_id == id))
                 rows = [{**each.to_dict(), "transcript_id": id, "corrected_at": self.now()} for each in now]
                 if rows:

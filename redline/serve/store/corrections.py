@@ -40,7 +40,9 @@ def check_corrections(transcript: Transcript, corrections: Iterable[Correction])
         taken |= mine
 
 
-def merged(before: Iterable[Correction], changes: Iterable[Correction], transcript: Transcript) -> list[Correction]:
+def merge_corrections(
+    before: Iterable[Correction], changes: Iterable[Correction], transcript: Transcript
+) -> list[Correction]:
     """Corrections with changes: one that begins at the same word replaces, one with the machine's words takes back."""
     kept = {(each.segment, each.word): each for each in before}
     for change in changes:

@@ -38,7 +38,7 @@ class QueueFullError(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class TranscriptionJob:
     """A job as it is in the database."""
 
     id: str
@@ -93,7 +93,7 @@ class JobQueue:
     ) -> None:  # fmt: skip
         self.database, self.options, self.now = database, options, now
 
-    def submit(self, new: NewJob, key: str | None = None, request_sha256: str = "") -> tuple[Job, bool]:
+    def submit(self, new: NewJob, key: str | None = None, request_sha256: str = "") -> tuple[TranscriptionJob, bool]:
         """Add a job -> it, and whether it is new: the same key of the same owner gives the job that it gave before.
 
         Raises `KeyReusedError` where the key comes with another request, and `QueueFullError`.
@@ -123,12 +123,12 @@ class JobQueue:
                 raise
             return known, False
 
-    def known(self, owner: str, key: str, request_sha256: str) -> Job | None:
+    def known(self, owner: str, key: str, request_sha256: str) -> TranscriptionJob | None:
         """The job that an idempotency key gave before; raises `KeyReusedError` where that was another request."""
         with self.database.read() as connection:
             return self._known(connection, owner, key, request_sha256)
 
-    def get(self, id: str, owner: str | None = None) -> Job | None:
+    def get(self, id: str, owner: str | None = None) -> TranscriptionJob | None:
         """A job, where it is there and, with `owner`, of that owner."""
         with self.database.read() as connection:
             condition = jobs_table.c.id == id if owner is None else _of(id, owner)
@@ -137,7 +137,7 @@ class JobQueue:
 
     def recent(
         self, owner: str | None = None, *, state: str | None = None, before: int | None = None, limit: int = 50
-    ) -> list[Job]:
+    ) -> list[TranscriptionJob]:
         """Jobs, the newest first; `before` is the number of a job that was listed."""
         query = select(jobs_table).order_by(jobs_table.c.number.desc()).limit(limit)
         for column, value in ((jobs_table.c.owner, owner), (jobs_table.c.state, state)):
@@ -147,7 +147,7 @@ class JobQueue:
         with self.database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def lease(self, worker: str) -> Job | None:
+    def lease(self, worker: str) -> TranscriptionJob | None:
         """The first job that nobody works on, leased to a worker; None where there is none.
 
         A job that was begun `max_attempts` times without one window more fails instead (a dead letter).
@@ -179,7 +179,9 @@ class JobQueue:
                 connection.execute(update(jobs_table).where(jobs_table.c.id == row.id).values(values))
                 return self._get(connection, row.id)
 
-    def beat(self, job: Job, done_s: float, known_s: float, answers: Sequence[Mapping[str, Any]] = ()) -> None:
+    def beat(
+        self, job: TranscriptionJob, done_s: float, known_s: float, answers: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Renew a lease, tell the progress in seconds, and keep answers to windows; raises `LeaseLostError`.
 
         With a window more the attempts count from the beginning: the job goes on, it does not fail again and again.
@@ -197,18 +199,18 @@ class JobQueue:
                 connection.execute(delete(answers_table).where(mine, answers_table.c.window_id.in_(ids)))
                 connection.execute(insert(answers_table), [{"job_id": job.id, **each} for each in answers])
 
-    def fetched(self, job: Job, sha256: str, name: str) -> None:
+    def fetched(self, job: TranscriptionJob, sha256: str, name: str) -> None:
         """The recording of a job's URL is there; raises `LeaseLostError`."""
         with self.database.write() as connection:
             self._as_holder(connection, job, {"sha256": sha256, "name": name})
 
-    def give_back(self, job: Job) -> None:
+    def give_back(self, job: TranscriptionJob) -> None:
         """Return a lease: the job waits as if it had not been begun; raises `LeaseLostError`."""
         with self.database.write() as connection:
             values = {"state": "queued", "attempts": jobs_table.c.attempts - 1, "lease_until": None, "worker": None}
             self._as_holder(connection, job, values)
 
-    def fail(self, job: Job, code: str, message: str, *, again: bool = False) -> JobState:
+    def fail(self, job: TranscriptionJob, code: str, message: str, *, again: bool = False) -> JobState:
         """A job failed: for good, or with `again` it waits for its next attempt while there is one.
 
         Returns the state that it has now; raises `LeaseLostError`.
@@ -222,12 +224,12 @@ class JobQueue:
             self._end(connection, job.id, "failed", error_code=code, error_message=message)
             return "failed"
 
-    def finish(self, connection: Connection, job: Job, duration_s: float) -> None:
+    def finish(self, connection: Connection, job: TranscriptionJob, duration_s: float) -> None:
         """A job is done, in the transaction that keeps its transcript; raises `LeaseLostError`."""
         self._as_holder(connection, job, {"done_s": duration_s, "known_s": duration_s})
         self._end(connection, job.id, "done", error_code=None, error_message=None)
 
-    def cancel(self, id: str) -> Job | None:
+    def cancel(self, id: str) -> TranscriptionJob | None:
         """Cancel a job that is not over -> the job as it is now; None where there is none.
 
         Who works on it learns it at the next heartbeat, and its result is refused.
@@ -263,7 +265,7 @@ class JobQueue:
         """Forget a job, its answers and its idempotency key."""
         connection.execute(delete(jobs_table).where(jobs_table.c.id == id))
 
-    def _known(self, connection: Connection, owner: str, key: str, request_sha256: str) -> Job | None:
+    def _known(self, connection: Connection, owner: str, key: str, request_sha256: str) -> TranscriptionJob | None:
         keys = idempotency_keys_table
         row = connection.execute(select(keys).where(keys.c.owner == owner, keys.c.key == key)).one_or_none()
         if row is None:
@@ -273,10 +275,10 @@ class JobQueue:
         return self._get(connection, row.job_id)
 
     @staticmethod
-    def _get(connection: Connection, id: str) -> Job:
+    def _get(connection: Connection, id: str) -> TranscriptionJob:
         return _job(connection.execute(select(jobs_table).where(jobs_table.c.id == id)).one())
 
-    def _as_holder(self, connection: Connection, job: Job, values: Mapping[str, Any]) -> None:
+    def _as_holder(self, connection: Connection, job: TranscriptionJob, values: Mapping[str, Any]) -> None:
         """Change a running job in the name of who holds its newest token."""
         mine = and_(
             jobs_table.c.id == job.id,
@@ -296,9 +298,9 @@ def _of(id: str, owner: str) -> Any:
     return and_(jobs_table.c.id == id, jobs_table.c.owner == owner)
 
 
-def _job(row: Row[Any]) -> Job:
+def _job(row: Row[Any]) -> TranscriptionJob:
     values = row._asdict()
     values["options"] = json.loads(values["options"])
     for column in ("lease_until", "worker"):
         del values[column]
-    return Job(**values)
+    return TranscriptionJob(**values)

@@ -86,7 +86,7 @@ def phrases_of(query: str) -> list[list[str]]:
     return [words for part in parts if (words := folded_words(part))]
 
 
-def folded(text: str) -> str:
+def fold_text(text: str) -> str:
     """Without case and diacritics: "Café" is "cafe"."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
@@ -94,7 +94,7 @@ def folded(text: str) -> str:
 
 def folded_words(text: str) -> list[str]:
     """The words of a text as they are indexed."""
-    return _WORD.findall(folded(text))
+    return _WORD.findall(fold_text(text))
 
 
 def snippet(text: str, query: str) -> tuple[str, list[tuple[int, int]]]:

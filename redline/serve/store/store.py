@@ -11,7 +11,7 @@ from redline.serve.options import ServeOptions
 from redline.serve.store.archive import Archive
 from redline.serve.store.database import Database
 from redline.serve.store.files import RecordingFolder
-from redline.serve.store.jobs import Job, JobQueue, QueueOptions
+from redline.serve.store.jobs import JobQueue, QueueOptions, TranscriptionJob
 from redline.serve.store.pipeline_runs import PipelineRuns
 from redline.serve.store.uploads import UploadTable
 from redline.types import Transcript
@@ -41,7 +41,7 @@ class Store:
     def data_dir(self) -> Path:
         return self.options.data_dir
 
-    def complete(self, job: Job, transcript: Transcript, sha256: str | None) -> None:
+    def complete(self, job: TranscriptionJob, transcript: Transcript, sha256: str | None) -> None:
         """A job is done: its transcript is in the archive, at once; raises `LeaseLostError` where it is not ours."""
         has_audio = self.options.keep_audio
         with self.database.write() as connection:
@@ -55,7 +55,7 @@ class Store:
         if not has_audio:
             self.recordings.drop_audio(job.id)
 
-    def cancel(self, id: str) -> Job | None:
+    def cancel(self, id: str) -> TranscriptionJob | None:
         """Cancel a job; its recording is gone."""
         job = self.jobs.cancel(id)
         if job is not None and job.state == "cancelled":
@@ -72,7 +72,7 @@ class Store:
         return True
 
     def tidy(self) -> int:
-        """Delete what is older than `retention_days`, expired uploads, and files that nobody needs; returns how many."""
+        """Delete what is older than `retention_days`, expired uploads, files that nobody needs; gives their number."""
         removed = 0
         if self.options.retention_days is not None:
             until = self.now() - self.options.retention_days * _DAY_S

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from redline.serve.options import ServeOptions
-from redline.serve.store.jobs import Job, KeyReusedError, LeaseLostError, NewJob, QueueFullError
+from redline.serve.store.jobs import KeyReusedError, LeaseLostError, NewJob, QueueFullError, TranscriptionJob
 from redline.serve.store.store import Store
 from redline.types import Segment, Transcript
 
@@ -18,7 +18,7 @@ NEW = NewJob("ana", "a.wav", {"language": "en"}, sha256="0" * 64)
 TEXT = Transcript("well said", (Segment(0, 0.0, 2.0, "well said"),), duration=2.0)
 
 
-def leased(store: Store, worker: str = "w") -> Job:
+def leased(store: Store, worker: str = "w") -> TranscriptionJob:
     job = store.jobs.lease(worker)
     assert job is not None
     return job

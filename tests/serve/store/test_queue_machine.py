@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from sqlalchemy import delete, select
 
 from redline.serve.options import ServeOptions
-from redline.serve.store.jobs import Job, JobQueue, LeaseLostError, NewJob
+from redline.serve.store.jobs import JobQueue, LeaseLostError, NewJob, TranscriptionJob
 from redline.serve.store.store import Store
 from redline.serve.store.tables import answers_table, jobs_table, transcripts_table
 from redline.types import Transcript
@@ -58,14 +58,14 @@ class QueueMachine(RuleBasedStateMachine):
             connection.execute(delete(transcripts_table))
             connection.execute(delete(jobs_table))
         self.jobs: dict[str, Known] = {}
-        self.leases: list[Job] = []
+        self.leases: list[TranscriptionJob] = []
         self.keys: dict[str, str] = {}
 
-    def ours(self, job: Job) -> bool:
+    def ours(self, job: TranscriptionJob) -> bool:
         known = self.jobs[job.id]
         return known.state == "running" and known.holder == job.token
 
-    def write(self, job: Job, action: Any) -> bool:
+    def write(self, job: TranscriptionJob, action: Any) -> bool:
         """Write about a job as the holder of a lease; whether it is let must be what the model says."""
         try:
             action()
@@ -196,13 +196,13 @@ def test_the_queue_does_what_its_model_does_in_50_000_steps() -> None:
 
 
 class NoFencing(JobQueue):
-    def _as_holder(self, connection: Any, job: Job, values: Any) -> None:
+    def _as_holder(self, connection: Any, job: TranscriptionJob, values: Any) -> None:
         newest = self._get(connection, job.id)
         super()._as_holder(connection, newest, values)
 
 
 class NoExpiry(JobQueue):
-    def lease(self, worker: str) -> Job | None:
+    def lease(self, worker: str) -> TranscriptionJob | None:
         now, self.now = self.now, lambda: -1e12
         try:
             job = super().lease(worker)
@@ -212,17 +212,17 @@ class NoExpiry(JobQueue):
 
 
 class CancelForgets(JobQueue):
-    def cancel(self, id: str) -> Job | None:
+    def cancel(self, id: str) -> TranscriptionJob | None:
         return self.get(id)
 
 
 class NeverGivenUp(JobQueue):
-    def fail(self, job: Job, code: str, message: str, *, again: bool = False) -> Any:
+    def fail(self, job: TranscriptionJob, code: str, message: str, *, again: bool = False) -> Any:
         return super().fail(job, code, message) if not again else self.give_back(job)
 
 
 class KeysForgotten(JobQueue):
-    def submit(self, new: NewJob, key: str | None = None, request_sha256: str = "") -> tuple[Job, bool]:
+    def submit(self, new: NewJob, key: str | None = None, request_sha256: str = "") -> tuple[TranscriptionJob, bool]:
         return super().submit(new)
 
 
