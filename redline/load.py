@@ -17,6 +17,7 @@ from redline.checkpoints.heads import DRAFT_HEAD
 from redline.checkpoints.word_confidence import find_word_confidence
 from redline.decoding.speculative import SpeculativeOptions
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder
+from redline.diarize.overlap import OVERLAP_HEAD, load_overlap_detector
 from redline.engine.decoder import Decoders
 from redline.engine.precision import into_precision, pick_dtype, stored
 from redline.engine.scheduler import BatchOptions
@@ -134,7 +135,7 @@ def load_model(
         return Transcriber(drafting, _OPTIONS, batch, embedding)
     editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
     into_precision(precision, editor)
-    lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size, place)
+    lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size)
     tokenizer = vocabulary.load_tokenizer(folder, nar_config)
     tau_ctc = nar_config.encoder.tau_ctc if effort == "auto" else None
     editing = NarRecognizer(editor, tokenizer, lm, name=label, punctuate=punctuate, tau_ctc=tau_ctc)
@@ -150,6 +151,8 @@ def _load_embedder(folder: Path, device: torch.device, precision: torch.dtype) -
     embedder = load_embedder(own if own.exists() else bundled).to(device).eval()
     if precision == torch.bfloat16:
         embedder.lstm.to(torch.bfloat16)
+    detector = load_overlap_detector(ASSETS / "tiny-plus" / OVERLAP_HEAD).to(device)
+    embedder.find_overlaps = detector.spans
     return embedder
 
 
@@ -160,14 +163,14 @@ def _load_draft(
     if ctc.is_ctc(folder):
         turbo = ctc.load_ctc(folder, device, dtype)
         tokenizer = vocabulary.load_tokenizer(folder, turbo.config)
-        lm = find_draft_lm(folder, draft_lm, turbo.config.output_dim, device)
+        lm = find_draft_lm(folder, draft_lm, turbo.config.output_dim)
         return CtcRecognizer(turbo, turbo, tokenizer, lm, name=name, languages=turbo.config.languages, rule="ctc")
     model: ArModel | NarModel
     if ar.is_ar(folder):
         model, _, lm, _, _ = ar.load_ar(folder, device, dtype, draft_lm)
     else:
         model, config, _ = nar.load_nar(folder, device, dtype)
-        lm = find_draft_lm(folder, draft_lm, config.text.vocab_size, device)
+        lm = find_draft_lm(folder, draft_lm, config.text.vocab_size)
     tokenizer, languages = vocabulary.load_tokenizer(folder, model.config), model.config.languages
     rule = model.config.frame_rule if isinstance(model, NarModel) else "ar"
     return CtcRecognizer(model.encoder, model.draft_head, tokenizer, lm, name=name, languages=languages, rule=rule)

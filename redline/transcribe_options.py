@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from redline.audio import AudioOptions, AudioSource
 from redline.diarize.options import SpeakerCount
 from redline.engine.live import LiveOptions
+from redline.errors import ConfigError
 from redline.longform.resumed import AnswerStore
 from redline.longform.session import SessionOptions
 from redline.types import Segment, Waveform
@@ -83,3 +84,20 @@ class StreamOptions(TypedDict, total=False):
     digits: bool
     live_options: LiveOptions
     """How soon text comes, and when it is final."""
+
+
+def splits_channels(options: TranscribeOptions) -> bool:
+    """Whether each channel is one speaker; raises `ConfigError` for what cannot be together."""
+    channels = options.get("channels", "mix")
+    if channels not in ("mix", "split"):
+        raise ConfigError(f"channels is {channels!r}; allowed are 'mix' and 'split'")
+    if channels == "mix":
+        return False
+    known = options.get("speaker_samples") or options.get("speaker_db")
+    if options.get("speakers", False) not in (True, False, None, "auto") or known:
+        raise ConfigError("channels is 'split', so each is one speaker; leave number and names of speakers out")
+    if options.get("audio_options", AudioOptions()).channel is not None:
+        raise ConfigError("channels is 'split', and one channel is asked for; leave one of them out")
+    if options.get("on_segment") is not None:
+        raise ConfigError("channels is 'split': they are interleaved once all are done; leave on_segment out")
+    return True

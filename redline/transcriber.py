@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from copy import copy
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from itertools import islice
@@ -24,8 +25,8 @@ from redline.diarize.embedder import SpeakerEmbedder
 from redline.diarize.known import SpeakerDatabase
 from redline.diarize.options import SpeakerOptions, speaker_options
 from redline.engine.live import LiveEngine, LiveOptions, LiveStream
-from redline.engine.recordings import Flight, Recording, Sound, WaveformSound
-from redline.engine.scheduler import BatchOptions, Scheduler
+from redline.engine.recordings import Flight, Recording, RecordingScheduler, Sound, WaveformSound
+from redline.engine.scheduler import BatchOptions, Scheduler, StreamEngine
 from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
 from redline.longform.interleave import interleaved
 from redline.longform.resumed import AnswerStore, ResumedSession
@@ -40,12 +41,14 @@ from redline.transcribe_options import (
     Sources,
     StreamOptions,
     TranscribeOptions,
+    splits_channels,
 )
 from redline.types import SAMPLE_RATE, ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
 
 SAMPLE_S = 30.0
 """Parts of a sample of a voice that are heard at once."""
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
+_AHEAD_SHARED_S = 120.0  # the same of each caller where many share batches
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
 
 
@@ -77,6 +80,7 @@ class Transcriber:
         """
         self.recognizer, self.options, self.batch = recognizer, options, batch
         self.embedder = None if embedder is None else cache(embedder)
+        self._ahead_s = _AHEAD_S
 
     @property
     def name(self) -> str:
@@ -137,9 +141,9 @@ class Transcriber:
         """
         if isinstance(sources, str | Path | bytes | np.ndarray | Mapping | Waveform) or hasattr(sources, "read"):
             sources = [sources]  # their items are letters, numbers, keys or lines, never recordings
-        is_split, speakers = self._is_split(options), self._speakers(options)
+        is_split, speakers = splits_channels(options), self._speakers(options)
         task = self._task(options, speakers)
-        if options.get("on_segment") is not None and self._asked(task, speakers or SpeakerOptions())[1]:
+        if options.get("on_segment") is not None and self.hears_voices(task, speakers or SpeakerOptions()):
             raise ConfigError(
                 "speakers are told apart by the voices of the whole recording, so no segment is final before its end; "
                 "leave --stream (on_segment) out"
@@ -152,9 +156,10 @@ class Transcriber:
     @checked(TranscribeOptions)
     def stream(self, source: RecordingSource, **options: Unpack[TranscribeOptions]) -> Iterator[Segment]:
         """The segments of one recording in time order, each as soon as it is ready; notices become Python warnings."""
-        if self._is_split(options):
+        if splits_channels(options):
             raise ConfigError("channels is 'split': they are interleaved once all are done; transcribe, not stream")
         speakers = self._speakers(options)
+        speakers = speakers and replace(speakers, online=True)
         recording = self._recording(source, self._task(options, speakers), options, speakers)
         flight = Flight([recording], self._scheduler(), ahead_s=0.0, most_ahead_s=_AHEAD_STREAM_S)
 
@@ -181,15 +186,14 @@ class Transcriber:
         shared = TranscribeOptions.__annotations__.keys() - {"channels"}  # which are a number here
         speakers = speaker_options(options.get("speakers"))
         task = self._task({name: value for name, value in options.items() if name in shared}, speakers)  # type: ignore[arg-type]
-        session = self.session(
-            task, vad=options.get("vad", True), options=own.session_options(), speakers=speakers or SpeakerOptions()
-        )
+        told = replace(speakers or SpeakerOptions(), online=True)
+        session = self.session(task, vad=options.get("vad", True), options=own.session_options(), speakers=told)
         rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
         digits = options.get("digits", False)
         return LiveStream(session, self.live_engine, own, sample_rate=rate, channels=channels, digits=digits)
 
     @cached_property
-    def live_engine(self) -> LiveEngine:
+    def live_engine(self) -> StreamEngine:
         """What all live streams of the model share."""
         return LiveEngine(self.recognizer, self.batch)
 
@@ -200,7 +204,8 @@ class Transcriber:
         on_segment: OnSegment | None = None,
     ) -> Generator[Transcript | RedlineError]:
         """`transcribe_each` of recordings that each have a session, and so a task, of their own."""
-        ahead_s, most_ahead_s = (_AHEAD_S, _AHEAD_S) if on_segment is None else (0.0, _AHEAD_STREAM_S)
+        most_ahead_s = self._ahead_s if on_segment is None else min(self._ahead_s, _AHEAD_STREAM_S)
+        ahead_s = most_ahead_s if on_segment is None else 0.0
         flight = Flight(recordings, self._scheduler(), ahead_s=ahead_s, most_ahead_s=most_ahead_s)
 
         def tell(recording: Recording) -> None:
@@ -248,6 +253,10 @@ class Transcriber:
         """Raises `UnsupportedTaskError` for what the model cannot do."""
         self.recognizer.limits(self._asked(task, speakers)[0])
 
+    def hears_voices(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> bool:  # noqa: B008
+        """Whether speakers are told apart by their voices, so that no segment is final before the end."""
+        return self._asked(task, speakers)[1]
+
     def _asked(self, task: Task, speakers: SpeakerOptions) -> tuple[Task, bool]:
         """What the recognizer is asked, and whether its words get speakers by their embeddings.
 
@@ -264,24 +273,17 @@ class Transcriber:
             raise UnsupportedTaskError(f"nobody said the words of {what}, so none are a speaker's; leave speakers out")
         return replace(task, speakers=False, words=True), True
 
-    def _scheduler(self) -> Scheduler:
-        return Scheduler(self.recognizer, self.batch)
+    def on(self, scheduler: RecordingScheduler, live_engine: StreamEngine | None = None) -> Transcriber:
+        """This transcriber on the batches of others: recordings on a `SchedulerClient`, streams on a live engine."""
+        other = copy(self)
+        other._scheduler = lambda: scheduler  # type: ignore[method-assign]
+        other._ahead_s = _AHEAD_SHARED_S
+        if live_engine is not None:
+            other.live_engine = live_engine
+        return other
 
-    def _is_split(self, options: TranscribeOptions) -> bool:
-        """Whether each channel is one speaker; raises `ConfigError` for what cannot be together."""
-        channels = options.get("channels", "mix")
-        if channels not in ("mix", "split"):
-            raise ConfigError(f"channels is {channels!r}; allowed are 'mix' and 'split'")
-        if channels == "mix":
-            return False
-        known = options.get("speaker_samples") or options.get("speaker_db")
-        if options.get("speakers", False) not in (True, False, None, "auto") or known:
-            raise ConfigError("channels is 'split', so each is one speaker; leave number and names of speakers out")
-        if options.get("audio_options", AudioOptions()).channel is not None:
-            raise ConfigError("channels is 'split', and one channel is asked for; leave one of them out")
-        if options.get("on_segment") is not None:
-            raise ConfigError("channels is 'split': they are interleaved once all are done; leave on_segment out")
-        return True
+    def _scheduler(self) -> RecordingScheduler:
+        return Scheduler(self.recognizer, self.batch)
 
     def _split(
         self, sources: Iterable[Any], task: Task, options: TranscribeOptions

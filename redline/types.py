@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from redline.formats.subtitle_options import SubtitleOptions
 
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int64]
+
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside the package, in Hz."""
 
@@ -188,8 +191,9 @@ class Hypothesis:
 
     `draft` is the CTC output before it was edited or verified, `language` is identified, `turns` are all of the text by
     speaker, `tagged` is the model's output with its tags, `accepted` the acceptance rate of speculative decoding (share
-    of draft tokens that stand). `speaker_embeddings` are those of the turns; names hold for this clip alone. `timing`
-    aligns the words where they were not asked for, for subtitles.
+    of draft tokens that stand). `speaker_embeddings` are those of the turns; names hold for this clip alone. `overlaps`
+    has each stretch of overlapped speech once for either of its speakers. `timing` aligns the words where they were not
+    asked for, for subtitles.
     """
 
     text: str
@@ -203,6 +207,7 @@ class Hypothesis:
     tagged: str | None = None
     accepted: float | None = None
     speaker_embeddings: tuple[SpeakerEmbedding, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
     timing: WordTimes | None = field(default=None, compare=False, repr=False)
 
 

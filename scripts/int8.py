@@ -41,7 +41,7 @@ def rewrite(source: str, out: Path) -> Path:
             int8=True,
         )
     model, config, _ = nar.load_nar(folder)
-    draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, torch.device("cpu"))
+    draft_lm = find_draft_lm(folder, "own", config.text.vocab_size)
     return nar.save_nar(out, model, tokenizer, draft_lm, dtype=torch.float16, int8=True)
 
 

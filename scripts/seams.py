@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Seams between windows: the same recording with more and more silence in front, so that it is cut at other places.
 
-scripts/seams.py manifest.jsonl --split dev                 # 20 times, 0 to 3 s of silence
+scripts/seams.py manifest.jsonl --split dev                 # 20 times, 0 to 3 s of digital silence
+scripts/seams.py manifest.jsonl --split dev --room-tone     # of the recording's own noise
 scripts/seams.py manifest.jsonl --split dev --source librispeech-dev-clean-20spk --model tiny-plus --seconds 300
 
 The utterances of a manifest are joined to one recording. Where a seam is in one transcript, most of the others have
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redline.audio import load
 from redline.evaluate.seams import NEAR_SEAM, SegmentErrors, join_utterances, segment_errors
@@ -29,6 +31,21 @@ from redline.manifest import read_manifest
 from redline.normalize import normalised
 from redline.transcriber import Transcriber
 from redline.types import SAMPLE_RATE, Transcript, Waveform
+
+_FRAME = 512
+
+
+def room_tone(samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Noise with the mean spectrum and the level of the quietest tenth of a recording's frames that hold any sound."""
+    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    frames = frames[(frames != 0).mean(axis=1) > 0.9]
+    powers = np.square(frames, dtype=np.float64).mean(axis=1)
+    quietest = frames[powers <= np.percentile(powers, 10)] * np.hanning(_FRAME)
+    spectrum = np.sqrt(np.square(np.abs(np.fft.rfft(quietest, axis=1))).mean(axis=0))
+    noise = np.fft.rfft(np.random.default_rng(0).standard_normal(count))
+    bands = np.linspace(0.0, 1.0, len(spectrum))
+    tone = np.fft.irfft(noise * np.interp(np.linspace(0.0, 1.0, len(noise)), bands, spectrum), count)
+    return (tone * np.sqrt(np.percentile(powers, 10) / np.square(tone).mean())).astype(np.float32)
 
 
 def count_at(place: int, run: SegmentErrors, others: list[SegmentErrors]) -> tuple[int, int, int]:
@@ -47,17 +64,18 @@ def count_at(place: int, run: SegmentErrors, others: list[SegmentErrors]) -> tup
 
 
 def measure(
-    model: Transcriber, wave: Waveform, reference: str, language: str, silences_s: list[float]
+    model: Transcriber, wave: Waveform, reference: str, language: str, silences: list[NDArray[np.float32]]
 ) -> dict[str, object]:
     """Transcribe with each silence in front, and count."""
     runs, started = list[SegmentErrors](), time.perf_counter()
-    for silence_s in silences_s:
-        padded = np.concatenate((np.zeros(round(silence_s * SAMPLE_RATE), dtype=np.float32), wave.samples))
+    for silence in silences:
+        padded = np.concatenate((silence, wave.samples))
         transcript: Transcript = model.transcribe(Waveform(padded, "joined"), language=language)
         segments = [normalised(segment.text, language) for segment in transcript.segments]
         runs.append(segment_errors(reference, segments))
         wer = runs[-1].errors / len(runs[-1].matched)
-        print(f"{silence_s:5.2f} s: WER {100 * wer:.2f} %, {len(segments)} windows", file=sys.stderr, flush=True)
+        done = f"{len(silence) / SAMPLE_RATE:5.2f} s: WER {100 * wer:.2f} %, {len(segments)} windows"
+        print(done, file=sys.stderr, flush=True)
     at_seams, between, seams, halfways = np.zeros(3, int), np.zeros(3, int), 0, 0
     missing = [0, 0]  # words of the reference at all seams, and halfway between them, whatever the others have
     for run in runs:
@@ -106,6 +124,7 @@ def main() -> int:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--times", type=int, default=20, help="transcripts")
     parser.add_argument("--longest", type=float, default=3.0, help="seconds of silence in front of the last")
+    parser.add_argument("--room-tone", action="store_true", help="silence as the recording has it, not digital zeros")
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between utterances")
     parser.add_argument("--seconds", type=float, default=3600.0, help="of speech, at most")
     options = parser.parse_args()
@@ -113,8 +132,11 @@ def main() -> int:
     rows = [row for row in rows if options.source in (None, row.source)]
     longest_s = options.seconds
     long, *_ = join_utterances(rows, lambda row: load(row.audio), longest_s=longest_s, pause_s=options.pause)
-    silences_s = np.linspace(0.0, options.longest, options.times).tolist()
-    result = measure(load_model(options.model), long.wave, long.reference, options.language, silences_s)
+    counts = [round(length_s * SAMPLE_RATE) for length_s in np.linspace(0.0, options.longest, options.times)]
+    most = np.zeros(max(counts), dtype=np.float32)
+    most = room_tone(long.wave.samples, len(most)) if options.room_tone else most
+    silences = [most[len(most) - count :] for count in counts]
+    result = measure(load_model(options.model), long.wave, long.reference, options.language, silences)
     print(json.dumps(result))
     return 0
 

@@ -104,7 +104,7 @@ def make_draft_lm(
     model = estimate(stream, tokenizer.vocab_size, boundary, options, search)
     folder.mkdir(parents=True, exist_ok=True)
     size = save_draft_lm(model, folder).stat().st_size / 1e6
-    say(f"draft_lm: {model.count / 1e6:.2f} million n-grams, {size:.1f} MB")
+    say(f"draft_lm: {sum(model.sizes) / 1e6:.2f} million n-grams, {size:.1f} MB")
 
 
 def _upto(order: int) -> Iterable[int]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
 from redline.decoding.ngram import NgramLM
@@ -31,8 +31,7 @@ def known_share(lm: NgramLM, ids: Sequence[int], order: int) -> float:
     for token in ids:
         key = ((key << lm.bits) | token) & mask
         keys.append(key)
-    seen, table = torch.tensor(keys[order - 1 :]), lm.keys[order - 1]
-    return float((table[torch.searchsorted(table, seen).clamp(max=len(table) - 1)] == seen).float().mean())
+    return float(np.isin(keys[order - 1 :], lm.grams(order).keys).mean())
 
 
 def unread(lm: NgramLM, tokenizer: Tokenizer, lines: Sequence[str], order: int, most: float) -> list[str]:

@@ -85,7 +85,7 @@ def load_ar(
         encoder, most_rows = config.encoder, config.text.vocab_size + 1
         head = load_draft_head(folder, encoder.hidden_dim, most_rows, encoder.bpe_pooling_window)
         model.draft_head, trusts_draft = head
-        lm = find_draft_lm(folder, draft_lm, model.draft_head.blank, device)
+        lm = find_draft_lm(folder, draft_lm, model.draft_head.blank)
     elif draft_lm not in ("own", "none"):
         raise CheckpointError(f"{folder}: no {DRAFT_HEAD}, so there is no draft for the n-grams of {draft_lm}")
     return ArCheckpoint(model.eval().to(device, dtype), trusts_draft, lm, embedder, folder)

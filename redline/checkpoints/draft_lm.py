@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -33,17 +32,17 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 def save_draft_lm(lm: NgramLM, folder: Path) -> Path:
     """Write `draft_lm.safetensors` into a checkpoint's folder, whole or not at all."""
-    low = lm.unknown, min(float(table.min()) for table in lm.backoffs)
-    high = 0.0, max(float(table.max()) for table in lm.backoffs)
+    orders = [lm.grams(n) for n in range(1, lm.order + 1)]
+    low = float(lm.unknown), min(float(grams.backoffs.min()) for grams in orders)
+    high = 0.0, max(float(grams.backoffs.max()) for grams in orders)
     arrays: dict[str, NDArray[np.generic]] = {"range": np.array((low, high), dtype=np.float32)}
     narrow = np.int16 if lm.vocab_size < 2**15 else np.int32
-    tables = [[table.cpu().numpy() for table in part] for part in (lm.keys, lm.probs, lm.backoffs)]
-    for n, (keys, probs, backoffs) in enumerate(zip(*tables, strict=True), start=1):
+    for n, (keys, probs, backoffs) in enumerate((vars(grams).values() for grams in orders), start=1):
         arrays[f"tokens.{n}"] = (keys & ((1 << lm.bits) - 1)).astype(narrow)
         arrays[f"probs.{n}"] = _steps(probs, low[0], high[0])
         arrays[f"heads.{n}"] = np.packbits(np.diff(keys >> lm.bits, prepend=-1) != 0)
         if n < lm.order:
-            is_parent = np.isin(keys, tables[0][n] >> lm.bits)
+            is_parent = np.isin(keys, orders[n].keys >> lm.bits)
             arrays[f"parents.{n}"] = np.packbits(is_parent)
             arrays[f"backoffs.{n}"] = _steps(backoffs[is_parent], low[1], high[1])
     about = {"format": FORMAT, "vocab_size": lm.vocab_size, "boundary": lm.boundary, "order": lm.order}
@@ -76,12 +75,12 @@ def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
         raise CheckpointError(f"{path}: a damaged draft language model ({error})") from error
 
 
-def find_draft_lm(folder: Path, wanted: str | Path, vocab_size: int, device: torch.device | str) -> NgramLM | None:
+def find_draft_lm(folder: Path, wanted: str | Path, vocab_size: int) -> NgramLM | None:
     """The n-gram LM of a checkpoint: its "own" if it has one, "none", or that of a file."""
     if wanted == "none" or (wanted == "own" and not untrusted.is_there(folder / DRAFT_LM)):
         return None
     # The user's own file may be wherever its link leads to.
-    return load_draft_lm(folder / DRAFT_LM if wanted == "own" else Path(wanted).resolve(), vocab_size).to(device)
+    return load_draft_lm(folder / DRAFT_LM if wanted == "own" else Path(wanted).resolve(), vocab_size)
 
 
 def _steps(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:

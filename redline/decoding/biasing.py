@@ -3,19 +3,22 @@
 Each token that goes on from the beginning of a keyword is worth `boost` nats at once, times the keyword's weight, so
 that a beam keeps the word alive until its last token; when the text takes another turn, what was given for the
 unfinished part is taken back. A beginning that keywords share is worth as much as for the weightiest. The keywords form
-a trie with failure links (Aho and Corasick, 1975), packed into tables for any device.
+a trie with failure links (Aho and Corasick, 1975), packed into tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from redline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from redline.types import Floats, Ints
 
 START, ROOT = 0, 1
 """The state before a text's first token, where a word may be spelled otherwise, and that outside all keywords."""
@@ -51,14 +54,14 @@ class _Node:
 class KeywordTrie:
     """Keywords as tables; a trie state is an int64 per hypothesis that only `step` and `end` can read."""
 
-    start: Tensor  # [1] the state before a text, or [B] one for each row of a batch
-    word_starts: Tensor  # [V] whether an id begins a word
-    keys: Tensor  # [M] state * V + token of the moves within a keyword, sorted
-    targets: Tensor  # [M] the state after each
-    gains: Tensor  # [M] what is paid more, in boosts
-    failures: Tensor  # [N] where each state stands if this is not the word
-    refunds: Tensor  # [2, N] what is taken back there, before a piece within a word or a new word
-    ends: Tensor  # [N] what is taken back where the text ends
+    start: Ints  # [1] the state before a text, or [B] one for each row of a batch
+    word_starts: NDArray[np.bool_]  # [V] whether an id begins a word
+    keys: Ints  # [M] state * V + token of the moves within a keyword, sorted
+    targets: Ints  # [M] the state after each
+    gains: Floats  # [M] what is paid more, in boosts
+    failures: Ints  # [N] where each state stands if this is not the word
+    refunds: Floats  # [2, N] what is taken back there, before a piece within a word or a new word
+    ends: Floats  # [N] what is taken back where the text ends
     hops: int
     """The most failures that lead from a state to the one outside all keywords."""
     boost: float
@@ -95,14 +98,14 @@ class KeywordTrie:
                 ends[state] += ends[nodes[state].failure]
                 hops[state] = hops[nodes[state].failure] + 1
         return cls(
-            torch.tensor([START]),
-            torch.tensor(word_starts),
-            torch.tensor(keys),
-            torch.tensor(targets),
-            torch.tensor([nodes[target].weight for target in targets]),
-            torch.tensor([node.failure for node in nodes]),
-            torch.tensor(refunds, dtype=torch.float32),
-            torch.tensor(ends, dtype=torch.float32),
+            np.array([START]),
+            np.array(word_starts),
+            np.array(keys),
+            np.array(targets),
+            np.array([nodes[target].weight for target in targets], dtype=np.float32),
+            np.array([node.failure for node in nodes]),
+            np.array(refunds, dtype=np.float32),
+            np.array(ends, dtype=np.float32),
             max(hops),
             boost,
         )
@@ -112,56 +115,50 @@ class KeywordTrie:
         """One trie for a batch, of which each row has its own keywords; all have one vocabulary and one boost."""
         different = {id(trie): trie for trie in tries}
         if len(different) == 1:  # however large it is, nothing is copied
-            return replace(tries[0], start=tries[0].start.expand(len(tries)))
+            return replace(tries[0], start=np.repeat(tries[0].start, len(tries)))
         sizes = [len(trie.failures) for trie in different.values()]
         firsts = dict(zip(different, (sum(sizes[:at]) for at in range(len(sizes))), strict=True))
         vocabulary = len(tries[0].word_starts)
 
-        def joined(name: str, factor: int = 1, dim: int = 0) -> Tensor:
-            return torch.cat([getattr(trie, name) + factor * firsts[key] for key, trie in different.items()], dim)
+        def joined(name: str, factor: int = 1) -> NDArray[Any]:
+            return np.concatenate([getattr(trie, name) + factor * firsts[key] for key, trie in different.items()], -1)
 
         return cls(
-            torch.cat([trie.start + firsts[id(trie)] for trie in tries]),
+            np.concatenate([trie.start + firsts[id(trie)] for trie in tries]),
             tries[0].word_starts,
             joined("keys", vocabulary),
             joined("targets"),
             joined("gains", 0),
             joined("failures"),
-            joined("refunds", 0, dim=1),
+            joined("refunds", 0),
             joined("ends", 0),
             max(trie.hops for trie in different.values()),
             tries[0].boost,
         )
 
-    def to(self, device: torch.device | str) -> KeywordTrie:
-        moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, **moved)
-
-    def step(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, states: Ints, tokens: Ints) -> tuple[Ints, Floats]:
         """The states after one more token each, and what the tokens give: both [N] -> [N] int64, [N] float32.
 
         Failures are followed until a state goes on with the token: tables of all moves would grow with the square.
         """
-        begins = self.word_starts[tokens].long()
-        gains = torch.zeros_like(tokens, dtype=torch.float32)
-        going = torch.ones_like(tokens, dtype=torch.bool)
+        begins = self.word_starts[tokens].astype(np.int64)
+        states, gains = states.copy(), np.zeros(len(tokens), dtype=np.float32)
+        going = np.arange(len(tokens))
         for hop in range(self.hops + 1):
-            wanted = states * len(self.word_starts) + tokens
-            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-            found = going & (self.keys[at] == wanted)
-            states, gains = (
-                torch.where(found, self.targets[at], states),
-                torch.where(found, gains + self.gains[at], gains),
-            )
-            going = going & ~found
+            wanted = states[going] * len(self.word_starts) + tokens[going]
+            at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+            found = self.keys[at] == wanted
+            states[going[found]] = self.targets[at[found]]
+            gains[going[found]] += self.gains[at[found]]
+            going = going[~found]
             if hop < self.hops:
-                gains = torch.where(going, gains + self.refunds[begins, states], gains)
-                states = torch.where(going, self.failures[states], states)
-        return states, self.boost * gains
+                gains[going] += self.refunds[begins[going], states[going]]
+                states[going] = self.failures[states[going]]
+        return states, np.float32(self.boost) * gains
 
-    def end(self, states: Tensor) -> Tensor:
+    def end(self, states: Ints) -> Floats:
         """What the end of a text gives: [N] -> [N] float32, 0 or less."""
-        return self.boost * self.ends[states]
+        return np.float32(self.boost) * self.ends[states]
 
 
 def _grow(

@@ -2,7 +2,8 @@
 
 The greedy path takes the best label of every frame; here whole texts compete by the probability of all paths that spell
 them, plus a weighted language model, plus a bonus per token against the model's taste for few words. The hypotheses of
-all utterances of a batch are kept in tensors.
+all utterances of a batch are kept in NumPy arrays, wherever the posteriors were computed: a frame has some fifty
+operations on a few hundred numbers, and what counts is how long it takes to call one.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from redline.decoding.biasing import KeywordTrie
 from redline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from redline.decoding.biasing import KeywordTrie
     from redline.decoding.ngram import NgramLM, ScorePool
+    from redline.types import Floats, Ints
 
-_NEVER = -math.inf
-_MIX = 6364136223846793005  # an odd multiplier spreads the texts over 64 bits (Knuth's MMIX generator)
+_N = TypeVar("_N", bound=np.generic)
+_NEVER = np.float32(-math.inf)
+_MIX = np.int64(6364136223846793005)  # an odd multiplier spreads the texts over 64 bits (Knuth's MMIX generator)
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,9 @@ class FrameCandidates:
         log_probs = logits.float().log_softmax(dim=-1)
         silence = log_probs[..., blank].clone()
         floor = log_probs.amax(dim=-1, keepdim=True) - options.margin  # [B, T, 1]
-        log_probs[..., blank] = _NEVER
+        log_probs[..., blank] = -math.inf
         best, ids = log_probs.topk(min(options.candidates, log_probs.shape[-1] - 1), dim=-1)
-        return cls(ids, best.masked_fill(best < floor, _NEVER), silence, lengths)
+        return cls(ids, best.masked_fill(best < floor, -math.inf), silence, lengths)
 
     @classmethod
     def join(cls, parts: Sequence[FrameCandidates]) -> FrameCandidates:
@@ -80,36 +85,34 @@ class FrameCandidates:
 class _Beam(NamedTuple):
     """Hypotheses [B, W] that compete for each of B utterances; a dead one has the probability 0."""
 
-    text: Tensor  # hash of the tokens
-    parent: Tensor  # hash of the tokens but the last
-    last: Tensor  # last token, -1 for the empty text
-    ends_blank: Tensor  # log probability of the paths that end in a blank
-    ends_token: Tensor  # and of those that end in the last token
-    lm_score: Tensor  # log probability of the language model
-    size: Tensor  # tokens
-    history: Tensor  # for the language model
-    lm_row: Tensor  # and where a pool has its scores
-    bias_score: Tensor  # what keywords have given
-    trie_state: Tensor  # how far into a keyword
+    text: Ints  # hash of the tokens
+    parent: Ints  # hash of the tokens but the last
+    last: Ints  # last token, -1 for the empty text
+    ends_blank: Floats  # log probability of the paths that end in a blank
+    ends_token: Floats  # and of those that end in the last token
+    prior: Floats  # what language model, token bonus and keywords have given
+    history: Ints  # for the language model
+    lm_row: Ints  # and where a pool has its scores
+    trie_state: Ints  # how far into a keyword
 
     @classmethod
-    def empty(cls, shape: tuple[int, int], device: torch.device, history: int, bias: KeywordTrie | None) -> _Beam:
-        whole = torch.zeros(shape, dtype=torch.int64, device=device)
-        never = torch.full(shape, _NEVER, device=device)
-        first = never.clone()
+    def empty(cls, shape: tuple[int, int], history: int, bias: KeywordTrie | None) -> _Beam:
+        whole, zero = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+        never = np.full(shape, _NEVER)
+        first = never.copy()
         first[:, 0] = 0.0
-        zero = whole.float()
         state = whole if bias is None else whole + bias.start[:, None]
-        return cls(whole, whole - 1, whole - 1, first, never, zero, zero, whole + history, whole, zero, state)
+        return cls(whole, whole - 1, whole - 1, first, never, zero, whole + history, whole, state)
 
+    def rows(self, rows: slice | Ints) -> _Beam:
+        return _Beam._make(part[rows] for part in self)
 
-def log_add(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp(a) + exp(b)), elementwise; the same bits wherever an element stands.
-
-    `torch.logaddexp` rounds what is left over behind its last whole vector otherwise, so a row's place would count.
-    """
-    high = torch.maximum(a, b)
-    return torch.where(high > _NEVER, high + (-(a - b).abs()).exp().log1p(), high)
+    def best(self, bias: KeywordTrie | None) -> Ints:
+        """The likeliest hypothesis of each utterance whose text ends here, [B]."""
+        score = np.logaddexp(self.ends_blank, self.ends_token) + self.prior
+        ends = 0.0 if bias is None else bias.end(self.trie_state)
+        best: Ints = (score + ends).argmax(axis=1)
+        return best
 
 
 def search(
@@ -117,113 +120,121 @@ def search(
 ) -> list[list[int]]:
     """The best text of each utterance as ids; without a language model the likeliest by CTC alone."""
     B, T, _ = candidates.ids.shape
-    device = candidates.ids.device
-    beam = _Beam.empty((B, options.width), device, lm.boundary if lm else 0, bias)
+    lengths = candidates.lengths.cpu().numpy()
+    longest_first = np.argsort(-lengths, kind="stable")  # whose text has ended is behind those whose text goes on
+    ids, log_probs, blank = (
+        part.cpu().numpy()[longest_first] for part in (candidates.ids, candidates.log_probs, candidates.blank)
+    )
+    beam = _Beam.empty((B, options.width), lm.boundary if lm else 0, bias).rows(longest_first)
     pool = lm.pool(B * options.width) if lm else None
-    if pool is not None:
+    if pool is not None and B:
         pool.add(beam.history[0, :1])
-    parents = torch.zeros(T, B, options.width, dtype=torch.int64, device=device)
-    tokens = torch.full((T, B, options.width), -1, dtype=torch.int64, device=device)
-    for frame in range(T):
-        going = (frame < candidates.lengths)[:, None]  # [B, 1]
-        ids, log_probs, blank = (part[:, frame] for part in (candidates.ids, candidates.log_probs, candidates.blank))
-        new, parent, token = _step(beam, ids, log_probs, blank[:, None], lm, pool, bias, options)
-        beam = _Beam(*(torch.where(going, a, b) for a, b in zip(new, beam, strict=True)))
-        parents[frame] = torch.where(going, parent, torch.arange(options.width, device=device))
-        tokens[frame] = torch.where(going, token, -1)
+    parents = np.broadcast_to(np.arange(options.width), (T, B, options.width)).copy()
+    tokens = np.full((T, B, options.width), -1)
+    best = np.zeros(B, dtype=np.int64)
+    for frame in range(T + 1):
+        going = int((lengths > frame).sum())
+        if going < len(beam.text):
+            best[going : len(beam.text)] = beam.rows(slice(going, None)).best(bias)
+            beam = beam.rows(slice(going))
+        if not going:
+            break
+        now = slice(going), frame
+        beam, parents[now[::-1]], tokens[now[::-1]] = _step(
+            beam, ids[now], log_probs[now], blank[now], lm, pool, bias, options
+        )
         if pool is not None:
             beam = beam._replace(lm_row=pool.keep(beam.lm_row))
-    total, bias_score = log_add(beam.ends_blank, beam.ends_token), beam.bias_score
-    if bias is not None:
-        bias_score = bias_score + bias.end(beam.trie_state.flatten()).view_as(beam.trie_state)
-    best = _score(total, beam.lm_score, beam.size, bias_score, options).argmax(dim=-1)  # [B]
-    return _trace(best, parents, tokens)
-
-
-def _score(ctc_score: Tensor, lm_score: Tensor, count: Tensor, bias_score: Tensor, options: BeamOptions) -> Tensor:
-    return ctc_score + options.lm_weight * lm_score + options.token_bonus * count + bias_score
+    texts = _trace(best, parents, tokens)
+    return [texts[place] for place in np.argsort(longest_first)]
 
 
 def _step(
     beam: _Beam,
-    ids: Tensor,
-    log_probs: Tensor,
-    blank: Tensor,
+    ids: Ints,
+    log_probs: Floats,
+    blank: Floats,
     lm: NgramLM | None,
     pool: ScorePool | None,
     bias: KeywordTrie | None,
     options: BeamOptions,
-) -> tuple[_Beam, Tensor, Tensor]:
-    """One frame: ids and their log probabilities [B, C], blank [B, 1] -> beam, and where each text came from.
+) -> tuple[_Beam, Ints, Ints]:
+    """One frame: ids and their log probabilities [B, C], blank [B] -> beam, and where each text came from.
 
     Each text may stay as it is (a blank, or its last token again) or grow by a candidate. A text that grows into
     another one of the beam gives its probability to that one instead.
     """
-    W, C = beam.text.shape[1], ids.shape[1]
-    total = log_add(beam.ends_blank, beam.ends_token)
+    (B, W), C = beam.text.shape, ids.shape[1]
+    total = np.logaddexp(beam.ends_blank, beam.ends_token)
     same = ids[:, None, :] == beam.last[:, :, None]  # [B, W, C]
-    again = log_probs[:, None, :].expand_as(same).masked_fill(~same, _NEVER).amax(dim=-1)  # [B, W]
-    # Text i is what text j was before its last token.
-    before = (beam.text[:, :, None] == beam.parent[:, None, :]) & (total > _NEVER)[:, None, :]  # [B, i, j]
-    doubled = beam.last[:, :, None] == beam.last[:, None, :]
-    flow = torch.where(doubled, beam.ends_blank[:, :, None], total[:, :, None]).masked_fill(~before, _NEVER)
-    stay_blank = total + blank
-    stay_token = log_add(beam.ends_token, flow.amax(dim=1)) + again
-    grown = torch.where(same, beam.ends_blank[:, :, None], total[:, :, None]) + log_probs[:, None, :]  # [B, W, C]
-    grown = grown.masked_fill(before.float() @ same.float() > 0, _NEVER)
-    alive = (grown > _NEVER).nonzero(as_tuple=True)  # row, text, candidate
-    row, text, _ = alive
-    tokens = ids[row, alive[2]]
-    lm_score, bias_score, trie_state = (
-        part[:, :, None].repeat(1, 1, C) for part in (beam.lm_score, beam.bias_score, beam.trie_state)
-    )
+    again = np.where(same, log_probs[:, None, :], _NEVER).max(axis=2)  # [B, W]
+    is_alive = total > _NEVER
+    # Text `child` of a row is text `parent` and one token more.
+    born = (beam.parent[:, :, None] == beam.text[:, None, :]) & is_alive[:, :, None] & is_alive[:, None, :]
+    row, child, parent = born.nonzero()
+    doubled = beam.last[row, child] == beam.last[row, parent]
+    flow = np.full((B, W), _NEVER)
+    flow[row, child] = np.where(doubled, beam.ends_blank[row, parent], total[row, parent])
+    stay_blank = total + blank[:, None]
+    stay_token = np.logaddexp(beam.ends_token, flow) + again
+    grown = np.where(same, beam.ends_blank[:, :, None], total[:, :, None]) + log_probs[:, None, :]  # [B, W, C]
+    taken, candidate = same[row, child].nonzero()
+    grown[row[taken], parent[taken], candidate] = _NEVER
+
+    prior = np.repeat(beam.prior[:, :, None] + np.float32(options.token_bonus), C, axis=2)
     if pool is not None:
-        lm_score[alive] += pool.rows[beam.lm_row[row, text], tokens]
-    elif lm is not None:
-        lm_score[alive] += lm.score(beam.history[row, text], tokens)
+        prior += np.float32(options.lm_weight) * pool.rows[beam.lm_row[:, :, None], ids[:, None, :]]
+    alive = (grown > _NEVER).nonzero() if bias is not None or (lm is not None and pool is None) else ()
+    if alive:
+        row, text, candidate = alive
+        said = ids[row, candidate]
+    if lm is not None and pool is None:
+        prior[alive] += np.float32(options.lm_weight) * lm.score(beam.history[row, text], said)
     if bias is not None:
-        trie_state[alive], gain = bias.step(beam.trie_state[row, text], tokens)
-        bias_score[alive] += gain
+        states = np.repeat(beam.trie_state[:, :, None], C, axis=2)
+        states[alive], gain = bias.step(beam.trie_state[row, text], said)
+        prior[alive] += gain
 
-    stay = _score(log_add(stay_blank, stay_token), beam.lm_score, beam.size, beam.bias_score, options)
-    grow = _score(grown, lm_score, beam.size[:, :, None] + 1, bias_score, options)
-    ranked = torch.cat((stay, grow.flatten(1)), dim=1).topk(W, dim=1).indices  # [B, W]
-    is_grown = ranked >= W
-    parent = torch.where(is_grown, (ranked - W) // C, ranked)
-    choice = (ranked - W).clamp(min=0)
-    token = torch.where(is_grown, ids.gather(1, choice % C), -1)
+    stay = np.logaddexp(stay_blank, stay_token) + beam.prior
+    ranked = np.concatenate((stay, (grown + prior).reshape(B, -1)), axis=1)
+    kept = np.argpartition(-ranked, W - 1, axis=1)[:, :W]
+    is_grown = kept >= W
+    choice = np.maximum(kept - W, 0)
+    source = np.where(is_grown, choice // C, kept)
+    rows = np.arange(B)[:, None]
+    at, choice_at = W * rows + source, W * C * rows + choice  # places among those of all rows
+    token = np.where(is_grown, ids.ravel()[C * rows + choice % C], -1)
 
-    def of(part: Tensor) -> Tensor:
-        return part.gather(1, parent)
+    def of(part: NDArray[_N]) -> NDArray[_N]:
+        chosen: NDArray[_N] = part.ravel()[at]
+        return chosen
 
-    def grown_or(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(is_grown, new.flatten(1).gather(1, choice), of(old))
+    def grown_or(new: NDArray[_N], old: NDArray[_N]) -> NDArray[_N]:
+        return np.where(is_grown, new.ravel()[choice_at], of(old))
 
-    before_token, history, lm_row = of(beam.text), of(beam.history), of(beam.lm_row)
+    before, history, lm_row = of(beam.text), of(beam.history), of(beam.lm_row)
     if lm is not None:
-        history = torch.where(is_grown, lm.advance(history, token), history)
+        history = np.where(is_grown, lm.advance(history, token), history)
     if pool is not None:
         lm_row[is_grown] = pool.add(history[is_grown])
     new = _Beam(
-        text=torch.where(is_grown, (before_token + token + 1) * _MIX, before_token),
-        parent=torch.where(is_grown, before_token, of(beam.parent)),
-        last=torch.where(is_grown, token, of(beam.last)),
-        ends_blank=of(stay_blank).masked_fill(is_grown, _NEVER),
+        text=np.where(is_grown, (before + token + 1) * _MIX, before),
+        parent=np.where(is_grown, before, of(beam.parent)),
+        last=np.where(is_grown, token, of(beam.last)),
+        ends_blank=np.where(is_grown, _NEVER, of(stay_blank)),
         ends_token=grown_or(grown, stay_token),
-        lm_score=grown_or(lm_score, beam.lm_score),
-        size=of(beam.size) + is_grown,
+        prior=grown_or(prior, beam.prior),
         history=history,
         lm_row=lm_row,
-        bias_score=grown_or(bias_score, beam.bias_score),
-        trie_state=grown_or(trie_state, beam.trie_state),
+        trie_state=beam.trie_state if bias is None else grown_or(states, beam.trie_state),
     )
-    return new, parent, token
+    return new, source, token
 
 
-def _trace(best: Tensor, parents: Tensor, tokens: Tensor) -> list[list[int]]:
+def _trace(best: Ints, parents: Ints, tokens: Ints) -> list[list[int]]:
     """Follow the best text of each utterance back: best [B], parents and tokens [T, B, W]."""
-    rows = torch.arange(len(best), device=best.device)
-    path = torch.full((len(parents), len(best)), -1, device=best.device)  # [T, B]
+    rows = np.arange(len(best))
+    path = np.full((len(parents), len(best)), -1)  # [T, B]
     for frame in range(len(parents) - 1, -1, -1):
         path[frame] = tokens[frame, rows, best]
         best = parents[frame, rows, best]

@@ -1,6 +1,7 @@
-"""The n-gram LM of a draft: token n-grams with back-off (Katz, 1987), looked up in sorted tables on any device.
+"""The n-gram LM of a draft: token n-grams with back-off (Katz, 1987), looked up in sorted tables.
 
-An n-gram's key is one int64: its tokens, newest lowest, a fixed number of bits each.
+An n-gram's key is one int64: its tokens, newest lowest, a fixed number of bits each, and a bit in front of them, which
+says how many there are: so one sorted table has the n-grams of all orders.
 """
 
 from __future__ import annotations
@@ -8,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from redline.decoding.ctc_beam import BeamOptions
 from redline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from redline.types import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -59,86 +61,94 @@ class NgramLM:
         self.vocab_size = vocab_size
         self.boundary = boundary
         self.options = options
-        self.keys = [torch.from_numpy(grams.keys) for grams in orders]
-        self.probs = [torch.from_numpy(grams.probs) for grams in orders]
-        self.backoffs = [torch.from_numpy(grams.backoffs) for grams in orders]
-        self.unknown = float(min(grams.probs.min() for grams in orders))
+        self.sizes = [len(grams.keys) for grams in orders]
+        """How many n-grams each order has."""
+        self._keys = np.concatenate([grams.keys | self._front(n) for n, grams in enumerate(orders, start=1)])
+        self._probs = np.concatenate([grams.probs for grams in orders])
+        self._backoffs = np.concatenate([grams.backoffs for grams in orders])
+        self.unknown = self._probs.min()
 
     @property
     def order(self) -> int:
         """Tokens in the longest n-gram."""
-        return len(self.keys)
+        return len(self.sizes)
 
-    @property
-    def count(self) -> int:
-        return sum(len(keys) for keys in self.keys)
-
-    def to(self, device: torch.device | str) -> NgramLM:
-        """Move the tables; returns itself."""
-        for tables in (self.keys, self.probs, self.backoffs):
-            tables[:] = [table.to(device) for table in tables]
-        if "_bigrams" in vars(self):
-            self._bigrams = self._bigrams.to(device)
-        return self
+    def grams(self, order: int) -> Grams:
+        """The n-grams of one order."""
+        at = slice(sum(self.sizes[: order - 1]), sum(self.sizes[:order]))
+        return Grams(self._keys[at] ^ self._front(order), self._probs[at], self._backoffs[at])
 
     def pool(self, size: int) -> ScorePool | None:
         """A pool for searches with `size` living histories; None where the vocabulary is large."""
         return ScorePool(self, size) if self.boundary < self.vocab_size <= POOLED_TOKENS else None
 
-    def advance(self, histories: Tensor, tokens: Tensor) -> Tensor:
+    def advance(self, histories: Ints, tokens: Ints) -> Ints:
         """The histories after one more token each, both [N]."""
-        return ((histories << self.bits) | tokens) & self._mask(self.order - 1)
+        return ((histories << self.bits) | tokens) & (self._front(self.order - 1) - 1)
 
-    def score(self, histories: Tensor, tokens: Tensor) -> Tensor:
+    def score(self, histories: Ints, tokens: Ints) -> Floats:
         """Natural log of each token's probability after its history: [N] int64 each -> [N] float32.
 
         That of the longest n-gram that is known; each history that has to be shortened for it adds its weight.
         """
         whole = (histories << self.bits) | tokens
-        result = torch.full(whole.shape, self.unknown, device=whole.device)
-        for order, (keys, probs) in enumerate(zip(self.keys, self.probs, strict=True), start=1):
-            if order > 1:
-                result = result + self._backoff(histories, order)
-            at, known = _find(keys, whole & self._mask(order))
-            result = torch.where(known, probs[at], result)
+        _, _, weights = self._histories(histories)
+        result: Floats = self.unknown + weights[0]
+        for order, weight in enumerate(weights, start=1):
+            at, known = self._find(self._key(whole, order))
+            result = np.where(known, self._probs[at] + weight, result)
         return result
 
-    def score_all(self, histories: Tensor) -> Tensor:
+    def score_all(self, histories: Ints) -> Floats:
         """What `score` gives for every token of the vocabulary: [K] -> [K, V]; for small vocabularies."""
-        rows = self._bigrams[histories & self._mask(1)]
-        for order in range(3, self.order + 1):
-            rows += self._backoff(histories, order)[:, None]
-            self._put_followers(rows, histories, order)
+        unigrams, bigrams = self._short
+        at, known, weights = self._histories(histories)
+        rows = bigrams[histories & (self._front(1) - 1)] + weights[min(1, self.order - 1), :, None]
+        rows = np.where(np.isnan(rows), unigrams + weights[0, :, None], rows)
+        # The n-grams of each longer history that is known, the longest last: they write over those of shorter ones.
+        length, row = known[1:].nonzero()
+        before = self._keys[at[1:][length, row]] << self.bits
+        first, end = np.searchsorted(self._keys, before), np.searchsorted(self._keys, before + self._front(1))
+        counts = end - first
+        behind = np.arange(counts.sum()) + np.repeat(first - (counts.cumsum() - counts), counts)
+        scores = self._probs[behind] + np.repeat(weights[length + 2, row], counts)
+        rows[np.repeat(row, counts), self._keys[behind] & (self._front(1) - 1)] = scores
         return rows
 
     @cached_property
-    def _bigrams(self) -> Tensor:
-        """Scores of all tokens after each token, [V, V]."""
-        single = torch.arange(self.vocab_size, device=self.keys[0].device)
-        at, known = _find(self.keys[0], single)
-        rows = torch.where(known, self.probs[0][at], self.unknown).repeat(self.vocab_size, 1)
+    def _short(self) -> tuple[Floats, Floats]:
+        """Log probabilities of unigrams [V], and of bigrams [V, V], NaN where one is unknown."""
+        tokens = np.arange(self.vocab_size)
+        at, known = self._find(self._key(tokens, 1))
+        bigrams = np.full((self.vocab_size, self.vocab_size), np.nan, dtype=np.float32)
         if self.order > 1:
-            rows += self._backoff(single, 2)[:, None]
-            self._put_followers(rows, single, 2)
-        return rows
+            pairs = self.grams(2)
+            bigrams[pairs.keys >> self.bits, pairs.keys & (self._front(1) - 1)] = pairs.probs
+        return np.where(known, self._probs[at], self.unknown), bigrams
 
-    def _backoff(self, histories: Tensor, order: int) -> Tensor:
-        """The weight of n-grams shorter than `order` after each history, [N]."""
-        at, known = _find(self.keys[order - 2], histories & self._mask(order - 1))
-        return self.backoffs[order - 2][at].masked_fill(~known, 0.0)
+    def _histories(self, histories: Ints) -> tuple[Ints, NDArray[np.bool_], Floats]:
+        """Of the last 1, 2, ... tokens of K histories: where each is in the table and whether, [order - 1, K] both, and
+        what is added to the log probability of an n-gram of each order behind it, [order, K]."""
+        lengths = np.arange(1, self.order)[:, None]
+        at, known = self._find(self._key(histories, lengths))
+        backoffs = np.where(known, self._backoffs[at], np.float32(0.0))
+        weights = np.zeros((self.order, len(histories)), dtype=np.float32)
+        weights[:-1] = backoffs[::-1].cumsum(axis=0)[::-1]
+        return at, known, weights
 
-    def _put_followers(self, rows: Tensor, histories: Tensor, order: int) -> None:
-        """Write what n-grams of an order say of the tokens behind each history [K] into its row of [K, V]."""
-        keys, before = self.keys[order - 1], (histories & self._mask(order - 1)) << self.bits
-        first, end = torch.searchsorted(keys, before), torch.searchsorted(keys, before + (1 << self.bits))
-        ends = (end - first).cumsum(0)
-        place = torch.arange(int(ends[-1]) if len(ends) else 0, device=keys.device)  # of each follower among all
-        row = torch.searchsorted(ends, place, right=True)
-        at = place + (end - ends)[row]
-        rows[row, keys[at] & self._mask(1)] = self.probs[order - 1][at]
+    def _find(self, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Where each key would be in the table, and whether it is there."""
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return at, self._keys[at] == keys
 
-    def _mask(self, order: int) -> int:
-        return int((1 << (self.bits * order)) - 1)
+    def _key(self, tokens: Ints, length: int | Ints) -> Ints:
+        """The key of the last `length` of tokens, the newest lowest."""
+        front = self._front(length)
+        return (tokens & (front - 1)) | front
+
+    def _front(self, length: int | Ints) -> Ints:
+        """The bit in front of so many tokens."""
+        return np.left_shift(np.int64(1), self.bits * length)
 
 
 class ScorePool:
@@ -150,34 +160,28 @@ class ScorePool:
     def __init__(self, lm: NgramLM, size: int) -> None:
         """For searches in which up to `size` histories are alive."""
         self.lm, self.used = lm, 0
-        self.rows = torch.empty(max(LEAST_ROWS, 3 * size), lm.vocab_size, device=lm.keys[0].device)
+        self.rows = np.empty((max(LEAST_ROWS, 3 * size), lm.vocab_size), dtype=np.float32)
 
-    def add(self, histories: Tensor) -> Tensor:
+    def add(self, histories: Ints) -> Ints:
         """The rows of histories, [N] -> [N]."""
-        new, places = histories.unique(return_inverse=True)
+        new, places = np.unique(histories, return_inverse=True)
         first, self.used = self.used, self.used + len(new)
         self.rows[first : self.used] = self.lm.score_all(new)
-        return first + cast(Tensor, places)
+        return first + places
 
-    def keep(self, alive: Tensor) -> Tensor:
+    def keep(self, alive: Ints) -> Ints:
         """Forget all rows but these where there may be no space for as many again; returns where they are then."""
-        if self.used + alive.numel() <= len(self.rows):
+        if self.used + alive.size <= len(self.rows):
             return alive
-        kept, places = alive.unique(return_inverse=True)
+        kept, places = np.unique(alive, return_inverse=True)
         self.rows[: len(kept)] = self.rows[kept]
         self.used = len(kept)
-        return cast(Tensor, places)
+        return places.reshape(alive.shape)
 
 
 def bits_for(vocab_size: int, order: int) -> int:
     """Bits of one token in a key; raises `ConfigError` when n-grams of that order do not fit into an int64."""
     bits = max(1, (vocab_size - 1).bit_length())
-    if bits * order > 63:
-        raise ConfigError(f"order {order} with {vocab_size} tokens; at most {63 // bits} tokens fit into an n-gram")
+    if bits * order > 62:  # and one in front, and a sign
+        raise ConfigError(f"order {order} with {vocab_size} tokens; at most {62 // bits} tokens fit into an n-gram")
     return bits
-
-
-def _find(table: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each key would be in a sorted table, and whether it is there."""
-    at = torch.searchsorted(table, keys).clamp(max=len(table) - 1)
-    return at, table[at] == keys

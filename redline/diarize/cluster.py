@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -28,6 +28,8 @@ Track = Callable[[Sequence[TimeSpan]], Tensor]
 EmbeddedWords = tuple[Sequence[Word], Track]
 """The words of a window in time order, and the embeddings along it, in the same times."""
 LONG_PAUSE_S = 0.5
+LONG_VOICE_S = 60.0
+LEFTOVER_SHARE = 0.4
 MIN_WEIGHT_S = 0.1
 """What a shorter span or word weighs."""
 
@@ -47,8 +49,15 @@ class ClusterOptions:
     """Clusters of spans that are on average more similar than this are merged."""
     speaker_similarity: float = 0.7
     """Clusters that are more similar than this, each over all its words, are merged."""
+    leftover_similarity: float = 0.58
+    """A cluster with 0.4 or less of the speech of one of a minute or more is merged with it above this."""
     min_speaker_s: float = 1.6
     """A cluster of less speech is dropped; its words go to the others."""
+    min_cluster_s: float = 1.6
+    """The same of spans, which lap over each other."""
+    min_share: float = 0.0025
+    """The same as a share of all speech, up to `most_min_s`."""
+    most_min_s: float = 5.0
     context_s: float = 0.4
     """How far to both sides of a word its surroundings reach."""
     emission_weight: float = 40.0
@@ -62,6 +71,16 @@ class ClusterOptions:
     block_similarity: float = 0.7
     """Clusters of a block that are more similar than this are one span from then on."""
 
+    def for_speech(self, spoken_s: float) -> ClusterOptions:
+        """The same for so much speech: in an hour of it there are odd seconds that are like nobody, and are nobody."""
+        least_s = min(self.most_min_s, self.min_share * spoken_s)
+        laps = self.span_s / self.hop_s
+        return replace(
+            self,
+            min_speaker_s=max(self.min_speaker_s, least_s),
+            min_cluster_s=max(self.min_cluster_s, laps * least_s),
+        )
+
 
 def assign_speakers(words: Sequence[Word], track: Track, options: ClusterOptions) -> tuple[list[int], Tensor]:
     """Words of one window -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E]."""
@@ -74,6 +93,7 @@ def assign_speakers_to_all(windows: Sequence[EmbeddedWords], options: ClusterOpt
     Windows come in time order, their times are those of the recording, and at least one has words.
     """
     windows = [(words, track) for words, track in windows if words]
+    options = options.for_speech(sum(word.end - word.start for words, _ in windows for word in words))
     all_words = [word for words, _ in windows for word in words]
     spoken: list[TimeSpan] = []
     heard, around = list[Tensor](), list[Tensor]()
@@ -159,21 +179,21 @@ def _found(embeddings: Tensor, seconds: Tensor, options: ClusterOptions) -> Tens
     """Embeddings [K, E] of the speakers that spans [N, E] of so many seconds [N] tell of."""
     if len(embeddings) > options.block:
         blocks = zip(embeddings.split(options.block), seconds.split(options.block), strict=True)
-        parts = [_joined(*block, options.block_similarity) for block in blocks]
+        parts = [joined_spans(*block, options.block_similarity) for block in blocks]
         return _found(torch.cat([part for part, _ in parts]), torch.cat([amount for _, amount in parts]), options)
     history = merges(embeddings @ embeddings.T, seconds)
     labels = _cut(history, seconds.tolist(), options)
     return _centroids(embeddings, seconds, labels, options)
 
 
-def _joined(embeddings: Tensor, seconds: Tensor, least: float) -> tuple[Tensor, Tensor]:
+def joined_spans(embeddings: Tensor, seconds: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Spans as clusters that are more similar than `least`, at most half as many: their embeddings and seconds."""
     history = merges(embeddings @ embeddings.T, seconds)
     alike = sum(merge.similarity >= least for merge in history)
     labels = cut(history, len(embeddings), max(alike, len(embeddings) // 2))
     clusters = list(dict.fromkeys(labels))
     amounts = torch.stack([seconds[torch.tensor(labels) == label].sum() for label in clusters])
-    return torch.stack([_centroid(embeddings, seconds, labels, label) for label in clusters]), amounts
+    return torch.stack([_mean(embeddings, seconds, labels, label) for label in clusters]), amounts
 
 
 def _cut(history: Sequence[Merge], seconds: Sequence[float], options: ClusterOptions) -> list[int]:
@@ -182,12 +202,12 @@ def _cut(history: Sequence[Merge], seconds: Sequence[float], options: ClusterOpt
     Without a number the clusters are those that are more similar than `span_similarity`.
     """
     amounts = list(seconds)
-    enough = sum(amount >= options.min_speaker_s for amount in amounts)
+    enough = sum(amount >= options.min_cluster_s for amount in amounts)
     counts = [enough]  # clusters with enough speech after each merge
     for merge in history:
-        before = (amounts[merge.into] >= options.min_speaker_s) + (amounts[merge.taken] >= options.min_speaker_s)
+        before = (amounts[merge.into] >= options.min_cluster_s) + (amounts[merge.taken] >= options.min_cluster_s)
         amounts[merge.into] += amounts[merge.taken]
-        enough += (amounts[merge.into] >= options.min_speaker_s) - before
+        enough += (amounts[merge.into] >= options.min_cluster_s) - before
         counts.append(enough)
     level = sum(merge.similarity >= options.span_similarity for merge in history)
     if options.most is not None and counts[level] > options.most:
@@ -213,9 +233,32 @@ def _centroids(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], optio
     history = merges(centroids @ centroids.T, amounts)
     alike = sum(merge.similarity >= options.speaker_similarity for merge in history)
     merged = cut(history, len(kept), max(0, min(alike, len(kept) - options.least)))
-    return torch.stack([_centroid(centroids, amounts, merged, label) for label in dict.fromkeys(merged)])
+    clusters = list(dict.fromkeys(merged))
+    centroids = torch.stack([_centroid(centroids, amounts, merged, label) for label in clusters])
+    amounts = torch.stack([amounts[torch.tensor(merged) == label].sum() for label in clusters])
+    return _without_leftovers(centroids, amounts, options)
+
+
+def _without_leftovers(centroids: Tensor, amounts: Tensor, options: ClusterOptions) -> Tensor:
+    """Speakers [K, E] without what is left over of a voice that speaks long: it changes more than one heard briefly."""
+    while len(centroids) > options.least:
+        is_leftover = (LEFTOVER_SHARE * amounts >= amounts[:, None]) & (amounts >= LONG_VOICE_S)
+        alike = (centroids @ centroids.T).masked_fill(~is_leftover, -1.0)
+        small, large = divmod(int(alike.argmax()), len(centroids))
+        if alike[small, large] < options.leftover_similarity:
+            break
+        centroids[large] = F.normalize(amounts[small] * centroids[small] + amounts[large] * centroids[large], dim=0)
+        amounts[large] += amounts[small]
+        rest = torch.arange(len(centroids)) != small
+        centroids, amounts = centroids[rest], amounts[rest]
+    return centroids
 
 
 def _centroid(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], label: int) -> Tensor:
+    return F.normalize(_mean(embeddings, seconds, labels, label), dim=0)
+
+
+def _mean(embeddings: Tensor, seconds: Tensor, labels: Sequence[int], label: int) -> Tensor:
+    """Not a unit vector: the product of two is the mean similarity of their spans, as average linkage wants it."""
     own = torch.tensor(labels) == label
-    return F.normalize((embeddings[own] * seconds[own, None]).sum(dim=0), dim=0)
+    return (embeddings[own] * seconds[own, None]).sum(dim=0) / seconds[own].sum()

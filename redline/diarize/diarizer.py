@@ -1,7 +1,8 @@
 """`Diarizer`: who says the words of one recording, for any recognizer that tells when they are said.
 
-Each window is heard by the speaker embedding network. As windows get their words, speakers are told apart within each
-and linked with those before; once all are there, they are clustered together, which is better, and what counts.
+Each window is heard by the speaker embedding network. Once all windows have their words, they are clustered together.
+Who cannot wait for that has speakers told apart within each window and linked with those before, online; the whole
+recording is better, and keeps the names that were told.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import torch.nn.functional as F
 
 from redline.audio.levels import levelled
 from redline.decoding.tags import speaker_turns
-from redline.diarize.cluster import ClusterOptions, assign_speakers_to_all
+from redline.diarize.cluster import ClusterOptions, assign_speakers, assign_speakers_to_all, name_speakers
 from redline.diarize.embedder import SpeakerEmbedder, is_narrow
 from redline.diarize.known import joined_voices, named
 from redline.diarize.link import link
 from redline.diarize.options import SpeakerOptions
-from redline.diarize.track import VoiceTrack
+from redline.diarize.overlap import overlaps_of
+from redline.diarize.track import TimeSpan, VoiceTrack
 from redline.errors import DataError
 from redline.features import FRAME_SAMPLES, clip_features, samples_on
 from redline.types import Hypothesis, Notice, SpeakerEmbedding, Waveform
@@ -35,12 +37,21 @@ MIN_SAMPLE_S = 1.0
 
 
 @dataclass
+class HeardClip:
+    """What is known of a clip before its words are: the embeddings along it, and where two speak at once."""
+
+    track: VoiceTrack
+    overlaps: list[TimeSpan]
+    is_narrow: bool
+
+
+@dataclass
 class EmbeddedWindow:
-    """A window that has its words, and the embeddings along it, in times of the window."""
+    """A window that has its words, and what was heard in it, in times of the window."""
 
     start_s: float
     hypothesis: Hypothesis
-    track: VoiceTrack
+    heard: HeardClip
 
 
 @dataclass
@@ -52,7 +63,9 @@ class Diarizer:
     clustering: ClusterOptions = ClusterOptions()
     speakers: tuple[SpeakerEmbedding, ...] = ()
     """Who was heard, after `finish`."""
-    _tracks: dict[int, tuple[VoiceTrack, bool]] = field(default_factory=dict)  # of windows without words yet
+    notices: tuple[Notice, ...] = ()
+    """About the recording as a whole, after `finish`."""
+    _heard: dict[int, HeardClip] = field(default_factory=dict)  # of windows without words yet
     _windows: list[EmbeddedWindow] = field(default_factory=list)
     _linked: tuple[SpeakerEmbedding, ...] | None = None
 
@@ -62,21 +75,22 @@ class Diarizer:
     def hear(self, id: int, clip: Waveform) -> None:
         """Window number `id` of the recording."""
         if len(clip.samples) >= FRAME_SAMPLES:
-            self._tracks[id] = heard(self.embedder, clip)
+            self._heard[id] = heard(self.embedder, clip)
 
     def add(self, id: int, start_s: float, hypothesis: Hypothesis) -> Hypothesis:
-        """The words of the next window in time, which begins at `start_s`; with the speakers known so far."""
-        track, narrow = self._tracks.pop(id, (None, False))
-        if not hypothesis.words or track is None:
+        """The words of the next window in time, which begins at `start_s`; online with the speakers known so far."""
+        clip = self._heard.pop(id, None)
+        if not hypothesis.words or clip is None:
             return hypothesis
-        hypothesis = replace(hypothesis, warnings=hypothesis.warnings + ((NARROW,) if narrow else ()))
-        self._windows.append(EmbeddedWindow(start_s, hypothesis, track))
-        alone = replace(self.clustering, least=1)
-        labels, vectors = assign_speakers_to_all([(hypothesis.words, track)], alone)
-        speakers = _embeddings([hypothesis], labels, vectors)
-        known = self.options.voices if self._linked is None else self._linked
-        self._linked, linked = link(known, _with_speakers(hypothesis, labels, speakers), self.options.most)
-        return linked
+        hypothesis = replace(hypothesis, warnings=hypothesis.warnings + ((NARROW,) if clip.is_narrow else ()))
+        if self.options.online:
+            labels, vectors = assign_speakers(hypothesis.words, clip.track, replace(self.clustering, least=1))
+            known = self.options.voices if self._linked is None else self._linked
+            alone = _with_speakers(hypothesis, labels, _embeddings([hypothesis], labels, vectors))
+            self._linked, hypothesis = link(known, alone, self.options.most)
+            hypothesis = replace(hypothesis, overlaps=overlaps_of(clip.overlaps, hypothesis.words))
+        self._windows.append(EmbeddedWindow(start_s, hypothesis, clip))
+        return hypothesis
 
     def finish(self) -> dict[float, Hypothesis]:
         """The hypotheses of all windows with words, by their starts, with the speakers of the whole recording."""
@@ -88,29 +102,45 @@ class Diarizer:
                     replace(word, start=word.start + at.start_s, end=word.end + at.start_s)
                     for word in at.hypothesis.words
                 ],
-                at.track.moved(at.start_s),
+                at.heard.track.moved(at.start_s),
             )
             for at in self._windows
         ]
         labels, vectors = assign_speakers_to_all(windows, self.clustering)
         speakers = _embeddings([at.hypothesis for at in self._windows], labels, vectors)
-        speakers = named(speakers, self.options.voices)
+        speakers = self._as_told(labels, speakers) if self.options.online else named(speakers, self.options.voices)
         if self.options.database is not None and not self.speakers:
             self.options.database.add(speakers)
         self.speakers = joined_voices((), speakers)
         finished, first = {}, 0
         for at in self._windows:
             own = labels[first : first + len(at.hypothesis.words)]
-            finished[at.start_s] = _with_speakers(at.hypothesis, own, speakers)
+            spoken = _with_speakers(at.hypothesis, own, speakers)
+            finished[at.start_s] = replace(spoken, overlaps=overlaps_of(at.heard.overlaps, spoken.words))
             first += len(own)
         return finished
 
+    def _as_told(self, labels: Sequence[int], speakers: Sequence[SpeakerEmbedding]) -> list[SpeakerEmbedding]:
+        """Speakers under the names that most of their words had when they were told."""
+        told = [word.speaker or "" for at in self._windows for word in at.hypothesis.words]
+        names = name_speakers(labels, told)
+        if changed := sum(name != before for name, before in zip(names, told, strict=True)):
+            message = (
+                f"{changed} of {len(told)} words have another speaker, by all that was said, than when they were told"
+            )
+            self.notices = (Notice("speakers-changed", message),)
+        by_label = dict(zip(labels, names, strict=True))
+        return [replace(speaker, speaker=by_label[label]) for label, speaker in enumerate(speakers)]
+
 
 @torch.inference_mode()
-def heard(embedder: SpeakerEmbedder, clip: Waveform) -> tuple[VoiceTrack, bool]:
-    """The embeddings along a clip, and whether it is as narrow as a telephone's band."""
+def heard(embedder: SpeakerEmbedder, clip: Waveform) -> HeardClip:
+    """The embeddings along a clip, where two speak at once, and whether it is as narrow as a telephone's band."""
     features = clip_features(samples_on(levelled(clip).samples, embedder.out.weight.device))
-    return embedder.track(features), is_narrow(features)
+    narrow = is_narrow(features)
+    # In a telephone's band more than half of what was marked was wrong.
+    overlaps = [] if narrow or embedder.find_overlaps is None else embedder.find_overlaps(features)
+    return HeardClip(embedder.track(features), overlaps, narrow)
 
 
 def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) -> SpeakerEmbedding:
@@ -123,7 +153,7 @@ def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) ->
             f"{source}: {seconds:g} s of speech for the voice of {name}; give a recording in which {name} alone speaks "
             f"for at least {MIN_SAMPLE_S:g} s, better for 10"
         )
-    embeddings = torch.cat([heard(embedder, clip)[0].embeddings for clip in clips])
+    embeddings = torch.cat([heard(embedder, clip).track.embeddings for clip in clips])
     mean = F.normalize(embeddings.mean(dim=0), dim=0)
     return SpeakerEmbedding(name, tuple(mean.tolist()), seconds)
 

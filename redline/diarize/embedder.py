@@ -10,6 +10,7 @@ N windows, F mel frames (10 ms), T feature frames (20 ms), E dimensions of an em
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline import tensor_file
-from redline.diarize.track import VoiceTrack
+from redline.diarize.track import TimeSpan, VoiceTrack
 from redline.errors import CheckpointError
 from redline.features import DYNAMIC_RANGE, FRAME_RATE, N_FFT, N_MELS, STACK, WINDOW, band_edges
 from redline.models.invariant import Linear
@@ -33,6 +34,10 @@ NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
 
 
+FindOverlaps = Callable[[Tensor], list[TimeSpan]]
+"""A clip's features [T, 160] -> stretches of overlapped speech in seconds."""
+
+
 class SpeakerEmbedder(nn.Module):
     """Mel windows [N, F, 40] -> speaker embeddings [N, E]."""
 
@@ -43,6 +48,8 @@ class SpeakerEmbedder(nn.Module):
         self.size = size
         self.digest = ""
         """Of the file it was read from: embeddings of two networks cannot be compared."""
+        self.find_overlaps: FindOverlaps | None = None
+        """Where two speak at once in the same features, where there is a network for that."""
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
         self.lstm = nn.LSTM(BANDS, STATES, LSTM_LAYERS, batch_first=True)
         self.linear = Linear(STATES, STATES)

@@ -15,24 +15,27 @@ from redline.diarize.link import SAME_SPEAKER, merged_voice
 from redline.errors import CheckpointError, DataError
 from redline.types import SpeakerEmbedding
 
+SURELY_SAME = 0.8
+"""A second speaker of a recording is known to be somebody who is in it already above this similarity."""
 DATABASE_FORMAT = "redline-speakers-1"
 MAX_DATABASE_BYTES = 64 << 20
 
 
 def named(speakers: Sequence[SpeakerEmbedding], known: Sequence[SpeakerEmbedding]) -> list[SpeakerEmbedding]:
-    """Speakers under their names: that of the most similar known voice, else the next free number.
+    """Speakers under their names: those of known voices, the most similar pairs first, else the next free numbers.
 
-    Two speakers who are both most similar to one voice are that one.
+    Two speakers of one recording are two people, so a voice names one of them, unless both are most surely that one.
     """
+    similarities = [[sum(map(mul, speaker.vector, voice.vector)) for voice in known] for speaker in speakers]  # cosines
+    pairs = [(alike, at, number) for at, row in enumerate(similarities) for number, alike in enumerate(row)]
+    names: dict[int, str] = {}
+    for alike, at, number in sorted(pairs, key=lambda pair: -pair[0]):
+        name = known[number].speaker
+        if alike >= SAME_SPEAKER and at not in names and (name not in names.values() or alike >= SURELY_SAME):
+            names[at] = name
     taken = {voice.speaker for voice in known}
     free = (str(number) for number in range(1, len(speakers) + len(known) + 2) if str(number) not in taken)
-    result = []
-    for speaker in speakers:
-        similarities = [sum(map(mul, speaker.vector, voice.vector)) for voice in known]  # cosines
-        best = max(similarities, default=-1.0)
-        name = known[similarities.index(best)].speaker if best >= SAME_SPEAKER else next(free)
-        result.append(replace(speaker, speaker=name))
-    return result
+    return [replace(each, speaker=names[at] if at in names else next(free)) for at, each in enumerate(speakers)]
 
 
 def joined_voices(known: Sequence[SpeakerEmbedding], more: Sequence[SpeakerEmbedding]) -> tuple[SpeakerEmbedding, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redline.diarize.known import SpeakerDatabase, joined_voices
 from redline.errors import ConfigError
@@ -25,6 +25,8 @@ class SpeakerOptions:
     known: tuple[SpeakerEmbedding, ...] = ()
     database: SpeakerDatabase | None = None
     """Voices of other recordings, to which those of this one are added."""
+    online: bool = field(default=False, compare=False)
+    """Whether segments name their speakers before the recording has ended."""
 
     @property
     def voices(self) -> tuple[SpeakerEmbedding, ...]:

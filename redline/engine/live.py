@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from redline import itn
 from redline.audio.pcm import LiveResampler
-from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler
+from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler, StreamEngine
 from redline.errors import ConfigError, RedlineError
-from redline.longform.session import Session, SessionOptions
+from redline.longform.session import Session, SessionOptions, SessionProgress
 from redline.longform.vad import VadOptions
 from redline.longform.windows import WindowOptions
 from redline.types import (
@@ -37,7 +37,8 @@ from redline.types import (
     Word,
 )
 
-_BATCH_S = 40.0  # of live speech in one call of the recognizer: more would make the first of it wait
+MAX_LIVE_BATCH_S = 40.0
+"""Speech in one call of the recognizer while somebody speaks: more would make the first of it wait."""
 _REMEMBERED_S = 2.0  # of work on windows, by which the share of time for partial texts is found
 _BLOCK_FRAMES = 3  # 96 ms: what speech detection waits for
 
@@ -107,7 +108,7 @@ class LiveEngine:
     """The one scheduler of all live streams of a recognizer: whoever waits for text has it work for everybody."""
 
     def __init__(self, recognizer: Recognizer, batch: BatchOptions) -> None:
-        options = BatchOptions(min(batch.batch_s, _BATCH_S), batch.workers)
+        options = BatchOptions(min(batch.batch_s, MAX_LIVE_BATCH_S), batch.workers)
         self.now: Callable[[], float] = time.monotonic
         """The clock, in seconds, by which partial texts get at most half of the time that windows leave."""
         self._scheduler = Scheduler(recognizer, options)
@@ -162,7 +163,7 @@ class LiveStream:
     def __init__(
         self,
         session: Session,
-        engine: LiveEngine,
+        engine: StreamEngine,
         options: LiveOptions = LiveOptions(),
         *,
         sample_rate: int = SAMPLE_RATE,
@@ -174,6 +175,8 @@ class LiveStream:
         self._session, self._engine, self._digits = session, engine, digits
         self._lock = RLock()  # around the session: another thread may be the one that recognizes
         self._events: list[LiveEvent] = []
+        self.notify: Callable[[], None] = lambda: None
+        """Called when there is a new event, in whichever thread found it; it must not wait for anything."""
         self._shown = ""  # the partial text that nothing has replaced
         self._finals = _Finals(session, self._lock, self._collect)
         self._partials = _Partials(session, self._lock, options.partial_s, self._partial)
@@ -188,6 +191,17 @@ class LiveStream:
     def seconds(self) -> float:
         """Of sound so far."""
         return self._session.fed_s
+
+    @property
+    def waiting(self) -> int:
+        """Windows that have no text yet."""
+        with self._lock:
+            return self._session.waiting
+
+    def progress(self, known: int = 0) -> SessionProgress:
+        """What is decided about the sound, for whoever knows so many windows."""
+        with self._lock:
+            return self._session.progress(known)
 
     def push(self, sound: NDArray[Any] | bytes) -> None:
         """Take sound and find speech in it; nothing is recognized before somebody asks for `events`.
@@ -208,6 +222,10 @@ class LiveStream:
         Committed text is there at once, partial text where there was time for it, else in a later call.
         """
         self._engine.run(lambda: self._finals.waits, lambda: self._partials.waits)
+        return self.poll()
+
+    def poll(self) -> list[LiveEvent]:
+        """What others found by now; recognizes nothing."""
         with self._lock:
             events, self._events = self._events, []
         return events
@@ -289,6 +307,7 @@ class LiveStream:
         if event.kind != "warning":
             self._shown = event.text if event.kind == "partial" else ""
         self._events.append(event)
+        self.notify()
 
 
 class _Finals:
@@ -301,6 +320,10 @@ class _Finals:
     def waits(self) -> bool:
         """Whether a window has no answer."""
         return self._session.waiting > 0
+
+    @property
+    def waiting(self) -> int:
+        return self._session.waiting
 
     @property
     def done(self) -> bool:
@@ -336,6 +359,10 @@ class _Partials:
         """Whether an answer is waited for, or would be new."""
         with self._lock:
             return self.wants(self._id) or self._due() is not None
+
+    @property
+    def waiting(self) -> bool:
+        return self.waits
 
     @property
     def done(self) -> bool:

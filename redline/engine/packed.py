@@ -26,6 +26,8 @@ from redline.models.conformer import BlockAttention, ConformerBlock, ConformerEn
 from redline.models.invariant import LAUNCH_ROWS, glu, silu
 from redline.threads import has_bf16
 
+_STEP = 64
+"""A block of attention is computed with a multiple of so many frames, where it is not full."""
 PRODUCT = torch.ops.mkldnn
 """oneDNN's products with weights that were brought into its own order before."""
 
@@ -144,21 +146,29 @@ class PackedAttention:
         self.to_out = Product(layer.to_out.weight, layer.to_out.bias, rows)
         table, c = layer.rel_pos_emb.weight, layer.context
         centre = len(table) // 2
-        distances = table[centre - c + 1 : centre + c].flip(0)  # i - j from c - 1 down
-        self.to_scores = Product(distances, None, self.heads * c)
+        self.to_scores: dict[int, Product] = {}  # by the frames of a block
+        for n in (*range(_STEP, c, _STEP), c):
+            distances = table[centre - n + 1 : centre + n].flip(0)  # i - j from n - 1 down
+            self.to_scores[n] = Product(distances, None, self.heads * n)
 
-    def block(self, qkv: Tensor, frames: int) -> Tensor:
-        """What c rows of queries, keys and values [c, 3 * h * d] of which `frames` exist attend to, [c, h * d]."""
-        c, h, d = self.context, self.heads, self.head_dim
+    def block(self, qkv: Tensor) -> Tensor:
+        """What queries, keys and values [frames, 3 * h * d] of a block attend to, [frames, h * d].
+
+        As many rows are computed as the block's own number of frames demands, which no other clip has a say in.
+        """
+        frames, h, d = len(qkv), self.heads, self.head_dim
+        c = min(self.context, -(-frames // _STEP) * _STEP)
+        if frames < c:
+            qkv = F.pad(qkv, (0, 0, 0, c - frames))
         q, k, v = qkv.view(1, c, 3, h, d).permute(2, 0, 3, 1, 4).contiguous()  # [1, h, c, d] each
-        scores = self.to_scores(q.view(-1, d))  # [h * c, 2 * c - 1]
+        scores = self.to_scores[c](q.view(-1, d))  # [h * c, 2 * c - 1]
         # Row i of the scores starts c - 1 - i further: a skewed view.
         bias = scores.as_strided((1, h, c, c), (0, c * (2 * c - 1), 2 * c - 2, 1), c - 1)
         if frames < c:
             bias = bias.contiguous()
             bias[..., frames:] = torch.finfo(bias.dtype).min
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-        return y[0].transpose(0, 1).reshape(c, h * d)
+        return y[0, :, :frames].transpose(0, 1).reshape(frames, h * d)
 
 
 class Buffers:
@@ -201,9 +211,9 @@ class PackedBlock:
 
         They are written over `x` where the layout stays.
         """
-        R, halo, attention, c = self.rows, self.halo, self.attention, self.attention.context
+        R, halo, attention = self.rows, self.halo, self.attention
         rows = [slice(at, at + R) for at in range(0, layout.rows, R)]
-        blocks = list(layout.blocks(c))
+        blocks = list(layout.blocks(attention.context))
         x1, qkv, y, gates, convolved = buffers.x, buffers.qkv, buffers.y, buffers.gates, buffers.convolved
 
         def feed_forward_and_project(number: int) -> None:
@@ -213,10 +223,7 @@ class PackedBlock:
 
         def attend(number: int) -> None:
             first, frames = blocks[number]
-            own = qkv[first : first + frames]
-            if frames < c:  # what lies behind is of others: a zero weight would not stop a NaN
-                own = F.pad(own, (0, 0, 0, c - frames))
-            y[first : first + frames] = attention.block(own, frames)[:frames]
+            y[first : first + frames] = attention.block(qkv[first : first + frames])
 
         def gate(number: int) -> None:
             at = rows[number]

@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from queue import Full, Queue
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redline import itn
-from redline.engine.scheduler import Account, Scheduler
+from redline.engine.scheduler import Account, BatchOptions, Schedulable
 from redline.errors import RedlineError, UnsupportedTaskError
 from redline.longform.session import Session
-from redline.types import SAMPLE_RATE, Notice, Segment, Transcript, Waveform
+from redline.types import SAMPLE_RATE, Hypothesis, Notice, Request, Segment, Transcript, Waveform
 
 _MOST = 64  # recordings at the same time
 _BLOCK_S = 30.0
@@ -110,7 +110,8 @@ class DecodeAhead:
 class Recording:
     """A recording on its way: how it is opened, its session, and what comes of it.
 
-    With `digits` its texts are inverse normalised.
+    With `digits` its texts are inverse normalised. One thread may read it while another one's scheduler asks for its
+    requests and gives it their answers.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Recording:
         self.error: RedlineError | None = None
         self._open = open
         self._digits = digits
+        self._lock = RLock()  # around the session
         self._stack = ExitStack()
         self._sound: Sound | None = None
         self._ahead: DecodeAhead | None = None
@@ -146,9 +148,34 @@ class Recording:
         return self.session.done or self.error is not None
 
     @property
+    def done(self) -> bool:
+        """Whether every window has its answer, and none will come."""
+        return self.session.done
+
+    @property
+    def waiting(self) -> int:
+        """Windows that have no answer yet."""
+        return self.session.waiting
+
+    def ready(self) -> list[Request]:
+        """Requests that may be recognized now, each given out once."""
+        with self._lock:
+            return self.session.ready()
+
+    def wants(self, id: int) -> bool:
+        """Whether the answer to a request is waited for."""
+        return self.session.wants(id)
+
+    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        """The answer to a request."""
+        with self._lock:
+            self.session.put(id, outcome)
+
+    @property
     def held_s(self) -> float:
         """Seconds of sound that wait for their text."""
-        return 0.0 if self.finished else self.session.held_s
+        with self._lock:
+            return 0.0 if self.finished else self.session.held_s
 
     @property
     def known_s(self) -> float:
@@ -163,10 +190,12 @@ class Recording:
                 self._sound = self._stack.enter_context(self._ahead or self._open())
                 self._blocks = iter(self._sound)
                 self.session.source = self._sound.name
-            if (block := next(self._blocks, None)) is not None:
-                self.session.feed(block)
-            else:
-                self.session.close(self._sound.warnings)
+            block = next(self._blocks, None)
+            with self._lock:
+                if block is not None:
+                    self.session.feed(block)
+                else:
+                    self.session.close(self._sound.warnings)
         except RedlineError as error:
             self.error = error
         if self.ended:
@@ -181,7 +210,8 @@ class Recording:
 
     def segments(self) -> list[Segment]:
         """New segments."""
-        segments, language = self.session.segments(), self.session.task.language or "en"
+        with self._lock:
+            segments, language = self.session.segments(), self.session.task.language or "en"
         return [itn.segment_with_itn(segment, language) for segment in segments] if self._digits else segments
 
     def result(self) -> Transcript | RedlineError | None:
@@ -190,7 +220,8 @@ class Recording:
         Raises `UnsupportedTaskError`, which no other clip can escape.
         """
         try:
-            result = self.error or (self.session.finish() if self.session.done else self.session.interrupted())
+            with self._lock:
+                result = self.error or (self.session.finish() if self.session.done else self.session.interrupted())
         except UnsupportedTaskError:
             raise
         except RedlineError as error:
@@ -200,11 +231,30 @@ class Recording:
         return result
 
 
+class RecordingScheduler(Protocol):
+    """A scheduler, or the share of one that others use as well."""
+
+    options: BatchOptions
+    answered: int
+
+    def submit(self, session: Schedulable, priority: int = ..., account: Account | None = None) -> None:
+        """From now on recognize what a session has ready."""
+        ...
+
+    def withdraw(self, session: Schedulable) -> None:
+        """Forget a session and its requests."""
+        ...
+
+    def step(self) -> bool:
+        """Recognize, or wait for, some of what is ready; False where nothing is."""
+        ...
+
+
 class Flight:
     """The recordings that are in work, in their order."""
 
     def __init__(
-        self, recordings: Iterable[Recording], scheduler: Scheduler, *, ahead_s: float, most_ahead_s: float
+        self, recordings: Iterable[Recording], scheduler: RecordingScheduler, *, ahead_s: float, most_ahead_s: float
     ) -> None:
         """Sound is read until `ahead_s` of it wait for text; that doubles with new answers up to `most_ahead_s`.
 
@@ -233,7 +283,7 @@ class Flight:
             elif due is not None or (due := self._due(full=True)) is not None:  # what is held waits for what follows
                 due.read()
                 if due.error is not None:
-                    self._scheduler.withdraw(due.session)
+                    self._scheduler.withdraw(due)
             else:
                 return
             if progress is not None and (now := self._done_and_known_s()) != reported:
@@ -258,8 +308,7 @@ class Flight:
         two windows waiting is left, unless `full`.
         """
         for recording in self.recordings:
-            session = recording.session
-            if not recording.ended and (full or not session.limits.needs_previous or session.waiting < 2):
+            if not recording.ended and (full or not recording.session.limits.needs_previous or recording.waiting < 2):
                 return recording
         return self._next()
 
@@ -268,7 +317,7 @@ class Flight:
         coming = next(self._coming, None) if len(self.recordings) < _MOST else None
         if coming is not None:
             self.recordings.append(coming)
-            self._scheduler.submit(coming.session, account=self._account)
+            self._scheduler.submit(coming, account=self._account)
         return coming
 
     def _decode_ahead(self) -> None:

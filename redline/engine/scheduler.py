@@ -11,17 +11,58 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from redline.errors import RecognitionError, RedlineError, is_memory_error
-from redline.longform.session import Session
 from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request
 
 _log = logging.getLogger(__name__)
-FILES, PARTIAL, LIVE = 0, 1, 2
+JOBS, FILES, PARTIAL, LIVE = -1, 0, 1, 2
 """Priorities: the higher goes first."""
 RUN_STEPS = 8
 """Steps of a running decode until others have their turn, if nobody leaves it before."""
 _T = TypeVar("_T")
 _Answer = Hypothesis | RedlineError
+
+
+class Schedulable(Protocol):
+    """What a scheduler needs of a session: it gives out requests, and takes their answers in any order."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no request will come any more."""
+        ...
+
+    @property
+    def waiting(self) -> Any:
+        """Whether, or how many, requests have no answer yet."""
+        ...
+
+    def ready(self) -> list[Request]:
+        """Requests that may be recognized now, each given out once."""
+        ...
+
+    def wants(self, id: int) -> bool:
+        """Whether the answer to a request is waited for."""
+        ...
+
+    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        """The answer to a request."""
+        ...
+
+
+class StreamEngine(Protocol):
+    """Who recognizes what live streams have ready."""
+
+    def submit(self, finals: Any, partials: Any) -> None:
+        """A stream's windows, and its partial texts, which wait for everybody's windows."""
+        ...
+
+    def withdraw(self, *sources: Any) -> None:
+        """Forget them."""
+        ...
+
+    def run(self, waits: Callable[[], bool], hopes: Callable[[], bool] = ...) -> None:
+        """Recognize, or wait, while somebody waits; see to partial texts where somebody hopes for them."""
+        ...
 
 
 class Written(Protocol):
@@ -98,7 +139,7 @@ class Account:
 class _Queue:
     """A session's requests that are ready."""
 
-    session: Session
+    session: Schedulable
     priority: int
     account: Account
     waiting: dict[int, Request] = field(default_factory=dict)
@@ -122,12 +163,13 @@ class Scheduler:
         self._continuous: Any = recognizer if getattr(recognizer, "decoders", None) is not None else None
         self._decoder: Decoder | None = None
         self._written: dict[Any, tuple[_Queue, Request, Written]] = {}  # who is in it
+        self._unanswered: list[tuple[_Queue, Request]] = []  # of the batch that runs, or raised
 
-    def submit(self, session: Session, priority: int = FILES, account: Account | None = None) -> None:
+    def submit(self, session: Schedulable, priority: int = FILES, account: Account | None = None) -> None:
         """From now on recognize what a session has ready; without an account it has one of its own."""
         self._queues.append(_Queue(session, priority, account or Account()))
 
-    def withdraw(self, session: Session) -> None:
+    def withdraw(self, session: Schedulable) -> None:
         """Forget a session and its requests."""
         self._queues = [queue for queue in self._queues if queue.session is not session]
         for text in [text for text, (queue, _, _) in self._written.items() if queue.session is session]:
@@ -153,7 +195,7 @@ class Scheduler:
             return False
         for account in {queue.account for queue in ready} - busy:  # who was idle has no claim to the time of others
             account.served_s = max(account.served_s, self._served_s)
-        priority = max((queue.priority for queue in ready), default=FILES)
+        priority = max((queue.priority for queue in ready), default=JOBS)
         ready = [queue for queue in ready if queue.priority == priority]
         if self._continuous is not None:
             self._go_on(ready, priority)
@@ -162,6 +204,24 @@ class Scheduler:
         for (queue, request), outcome in zip(batch, self._recognize(batch, self.recognizer.recognize), strict=True):
             self._put(queue, request, outcome)
         return True
+
+    def step_alone(self) -> bool:
+        """Recognize each request of the batch that raised by itself; whatever one raises is its answer.
+
+        False where no batch raised.
+        """
+        batch, self._unanswered = self._unanswered, []
+        for queue, request in batch:
+            if request.id not in queue.waiting:
+                continue
+            try:
+                (outcome,) = self._recognize([(queue, request)], self.recognizer.recognize)
+            except RedlineError as failure:
+                outcome = failure
+            except Exception as error:
+                outcome = RecognitionError(f"{request.clip.source}: the model failed: {type(error).__name__}: {error}")
+            self._put(queue, request, outcome)
+        return bool(batch)
 
     def run(self) -> None:
         """Recognize all that is ready, and what becomes ready by that."""
@@ -205,6 +265,7 @@ class Scheduler:
         except BaseException as error:
             alone = list(self._written.values())
             self._written, self._decoder = {}, None
+            self._unanswered += [(queue, request) for queue, request, _ in alone]
             for queue, request, _ in alone:
                 queue.waiting = {request.id: request} | queue.waiting
                 queue.account.served_s -= request.clip.duration
@@ -229,6 +290,7 @@ class Scheduler:
     ) -> list[_T]:
         """One outcome per request, in order."""
         check_fork()
+        self._unanswered = list(batch)
         requests = [request for _, request in batch]
         return self._in_parts(requests, recognize) if self.options.workers > 1 else self._checked(requests, recognize)
 

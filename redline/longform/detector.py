@@ -22,11 +22,11 @@ _LEAST_FRAMES = 64  # 2 s, less of which says little about whether there is soun
 
 @dataclass(frozen=True)
 class Detection:
-    """What a block decides: speech that is certain, before which sample everything is, the strength of each frame."""
+    """What a block decides: speech that is certain, before which sample everything is, probabilities of frames."""
 
     speech: list[Span]
     settled: int
-    strength: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
     notices: list[Notice]
 
 
@@ -58,16 +58,20 @@ class SpeechDetector:
         self._end = 0
         self._clipping = ClippingMeter()
 
+    def skip(self, samples: int) -> None:
+        """Digital silence in front of the first block: frames begin behind it."""
+        self._end += samples
+        for spans in filter(None, (self._clear, self._faint)):
+            spans.skip(samples)
+
     def push(self, samples: NDArray[np.float32], *, last: bool = False) -> Detection:
         """The next block, of the same number of samples except at the end."""
         self._end += len(samples)
         levels = frame_levels(samples)
         self._clipping.feed(samples)
         if self._clear is None:
-            return Detection([Span(0, self._end)], 0, levels, self._summary() if last else [])
+            return Detection([Span(0, self._end)], 0, np.zeros_like(levels), self._summary() if last else [])
         probabilities = self._probabilities(samples, levels)
-        # Speech is equally certain in all of a fluent sentence; the level then tells words from the gaps between them.
-        strength = (probabilities + levels / 60).astype(np.float32)
         speech, notices = self._clear.push(probabilities, self._end), list[Notice]()
         settled = self._clear.settled
         self._any_clear = self._any_clear or bool(speech)
@@ -77,7 +81,7 @@ class SpeechDetector:
                 message = "speech was found only at a second, more sensitive look; check the text"
                 notices = [Notice("faint-speech", message, speech[0].start_s, speech[-1].end_s)]
                 self._any_faint = True
-        return Detection(speech, settled, strength, self._summary() + notices if last else notices)
+        return Detection(speech, settled, probabilities, self._summary() + notices if last else notices)
 
     def _probabilities(self, samples: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
         self._loudest_db = max(self._loudest_db, float(levels.max(initial=-np.inf)))

@@ -54,6 +54,8 @@ class ObservedSession(Session):
 
     def _detect(self, samples: NDArray[np.float32], *, last: bool) -> Detection:
         detection = super()._detect(samples, last=last)
+        if not self._peaks:
+            self._peaks.append(np.zeros(self._base // VAD_FRAME, np.float32))  # of digital silence that was skipped
         frames = np.pad(np.abs(samples), (0, -len(samples) % VAD_FRAME)).reshape(-1, VAD_FRAME)
         self._peaks.append(frames.max(axis=1, initial=0.0))
         self._speech |= {span.start: span for span in detection.speech}

@@ -14,8 +14,9 @@ from redline.diarize.diarizer import Diarizer
 from redline.errors import ConfigError, RecognitionError, RedlineError
 from redline.longform.detector import Detection, SpeechDetector
 from redline.longform.stitch import Stitcher, shifted
+from redline.longform.strength import MARGIN_SAMPLES, Strength
 from redline.longform.vad import BLOCK_FRAMES, VAD_FRAME, VadOptions
-from redline.longform.windows import Strength, WindowCutter, WindowOptions
+from redline.longform.windows import WindowCutter, WindowOptions
 from redline.types import (
     SAMPLE_RATE,
     ClipLimits,
@@ -47,6 +48,21 @@ class SessionOptions:
     def __post_init__(self) -> None:
         if self.block_frames < 1:
             raise ConfigError(f"block_frames is {self.block_frames}; allowed are 1 and above")
+
+
+@dataclass(frozen=True)
+class SessionProgress:
+    """Where a session stands."""
+
+    windows: tuple[Span, ...]
+    """Those that were decided since."""
+    cut: frozenset[int]
+    """Windows, by their place, behind which the speech goes on."""
+    answered: int
+    """Windows that have their answer, from the first on."""
+    open_window: Span | None
+    fed_s: float
+    held_s: float
 
 
 class Session:
@@ -84,9 +100,10 @@ class Session:
         self._diarizer = diarizer
         self._stitcher = Stitcher(model, task, diarizer)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
+        self._has_begun = options.vad is None  # there was sound, or silence is to be recognized too
         self._fed = self._base = self._needed = 0  # samples: all, before those that are kept, before the next window
         self._samples = np.zeros(0, dtype=np.float32)
-        self._strength = np.zeros(0, dtype=np.float32)
+        self._probabilities = np.zeros(0, dtype=np.float32)
         self._clips: dict[int, NDArray[np.float32]] = {}  # of windows whose samples a request will need
         self._answers: dict[int, Hypothesis | RedlineError] = {}  # that wait for an earlier one
         self._asked = self._stitched = 0  # windows
@@ -123,6 +140,11 @@ class Session:
         span = None if self.closed else self._cutter.open
         return None if span is None else Span(span.start, min(span.end, self._base + len(self._samples)))
 
+    def progress(self, known: int = 0) -> SessionProgress:
+        """For whoever knows so many windows."""
+        windows, cut = tuple(self.windows[known:]), frozenset(self.cut)
+        return SessionProgress(windows, cut, self._stitched, self.open_window, self.fed_s, self.held_s)
+
     def samples_of(self, span: Span) -> NDArray[np.float32]:
         """A copy of the samples of a span that is still kept, such as one of `open_window`."""
         return self._samples[span.start - self._base : span.end - self._base].copy()
@@ -135,8 +157,11 @@ class Session:
         """More sound: mono float32 samples [n] at 16 kHz, any n; raises `AudioError` for what is no such thing."""
         if self.closed:
             raise ValueError(f"{self.source}: the session is closed, it takes no more samples")
-        self._incoming.append(checked_waveform(Waveform(samples, self.source)).samples.copy())
+        samples = checked_waveform(Waveform(samples, self.source)).samples
         self._fed += len(samples)
+        if not self._has_begun:
+            samples = self._without_silence(samples)
+        self._incoming.append(samples.copy())
         if sum(map(len, self._incoming)) >= self._block:
             waiting = np.concatenate(self._incoming)
             whole = len(waiting) - len(waiting) % self._block
@@ -149,7 +174,7 @@ class Session:
         self.closed = True
         self._notices += warnings
         if self._fed >= MIN_RECORDING_S * SAMPLE_RATE:
-            self._push(np.concatenate(self._incoming), last=True)
+            self._push(np.concatenate([self._samples[:0], *self._incoming]), last=True)
         else:
             message = (
                 f"{1000 * self._fed / SAMPLE_RATE:g} ms of audio; at least {1000 * MIN_RECORDING_S:g} ms are needed"
@@ -228,15 +253,23 @@ class Session:
     def _detect(self, samples: NDArray[np.float32], *, last: bool) -> Detection:
         return self._detector.push(samples, last=last)
 
+    def _without_silence(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The first sound without digital silence in front: frames, windows and clips are as if that were not there."""
+        self._has_begun = bool(samples.any())
+        skipped = int(np.argmax(samples != 0)) if self._has_begun else len(samples)
+        self._detector.skip(skipped)
+        self._base = self._needed = self._base + skipped
+        return samples[skipped:]
+
     def _push(self, samples: NDArray[np.float32], *, last: bool = False) -> None:
         """A block, or what is left at the end, becomes windows as far as they can be decided."""
         self._samples = np.concatenate((self._samples, samples))
         detection = self._detect(samples, last=last)
         self._notices += detection.notices
-        self._strength = np.concatenate((self._strength, detection.strength))
-        strength = Strength(self._strength, self._base // VAD_FRAME)
+        self._probabilities = np.concatenate((self._probabilities, detection.probabilities))
+        strength = Strength(self._probabilities, self._samples, self._base)
         windows = self._cutter.push(detection.speech, detection.settled, strength)
-        self._needed = self._cutter.needed(detection.settled)
+        self._needed = max(self._base, self._cutter.needed(detection.settled))
         if last:
             windows += self._cutter.close(self._fed, strength)
             self._needed = self._fed
@@ -246,9 +279,10 @@ class Session:
                 self.cut.add(len(self.windows))
             self._clips[len(self.windows)] = self._samples[window.start - self._base : window.end - self._base].copy()
             self.windows.append(window)
-        frames = (self._needed - self._base) // VAD_FRAME
+        frames = max(0, self._needed - MARGIN_SAMPLES - self._base) // VAD_FRAME
         self._base += frames * VAD_FRAME
-        self._samples, self._strength = self._samples[frames * VAD_FRAME :].copy(), self._strength[frames:].copy()
+        self._samples = self._samples[frames * VAD_FRAME :].copy()
+        self._probabilities = self._probabilities[frames:].copy()
 
     def _request(self, id: int) -> Request:
         task = self.task if id == 0 else replace(self.task, prefix=None)

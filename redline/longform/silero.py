@@ -15,16 +15,19 @@ import importlib.util
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from redline.types import Floats
+
 CONTEXT = 64
 """Samples of the previous frame in front of each frame."""
 _REFLECT = 64  # samples mirrored behind it
 _HOP = 128  # samples between two spectra, each of 256
+_BINS = _HOP + 1
 _STRIDES = (1, 2, 2, 1)
 _WIDTH = 128
 
@@ -48,8 +51,7 @@ class Map:
 class SileroNet:
     """Frames in time order -> probabilities of speech, with the state of an LSTM between calls."""
 
-    cosines: Floats  # [256, 129]
-    sines: Floats  # [256, 129]
+    basis: Floats  # [256, 258], cosines and sines
     convolutions: tuple[Map, ...]  # over three steps, [3 * C, C']
     inputs: Map  # [128, 512]: input, forget, cell and output gates
     recurrent: Floats  # [128, 512]
@@ -61,7 +63,8 @@ class SileroNet:
         mirrored = np.concatenate((frames, frames[:, -2 : -2 - _REFLECT : -1]), axis=1)  # [W, 640]
         halves = mirrored.reshape(len(frames), -1, _HOP)  # [W, 5, 128]
         windows = np.concatenate((halves[:, :-1], halves[:, 1:]), axis=2)  # [W, 4, 256]
-        x = np.sqrt(np.square(windows @ self.cosines) + np.square(windows @ self.sines))  # [W, 4, 129]
+        parts = np.square(windows @ self.basis)
+        x = np.sqrt(parts[:, :, :_BINS] + parts[:, :, _BINS:])  # [W, 4, 129]
         for convolution, stride in zip(self.convolutions, _STRIDES, strict=True):
             x = np.maximum(_convolved(x, convolution, stride), 0.0)
         gates = x @ self.inputs.weight + self.inputs.bias  # [W, 1, 512]
@@ -69,9 +72,9 @@ class SileroNet:
         states = np.empty((len(frames), _WIDTH), dtype=np.float32)
         for number, own in enumerate(gates[:, 0]):
             own = own + hidden @ self.recurrent
-            taken, kept, candidate, shown = own.reshape(4, _WIDTH)
-            cell = _sigmoid(kept) * cell + _sigmoid(taken) * np.tanh(candidate)
-            states[number] = hidden = _sigmoid(shown) * np.tanh(cell)
+            taken, kept, _, shown = _sigmoid(own).reshape(4, _WIDTH)
+            cell = kept * cell + taken * np.tanh(own[2 * _WIDTH : 3 * _WIDTH])
+            states[number] = hidden = shown * np.tanh(cell)
         speech = _sigmoid((np.maximum(states, 0.0) * self.final).sum(axis=1) + np.float32(self.final_bias))
         return speech, (hidden, cell)
 
@@ -104,11 +107,10 @@ def silero_net() -> SileroNet:
         packaged = torch.jit.load(str(path), map_location="cpu")
     own = {name.removeprefix("_model."): tensor for name, tensor in packaged.state_dict().items()}
     encoder, rnn, final = "encoder.{}.reparam_conv.{}", "decoder.rnn.{}", "decoder.decoder.2.{}"
-    basis = own["stft.forward_basis_buffer"].flatten(1).numpy().T  # [256, 258]
+    basis = own["stft.forward_basis_buffer"].flatten(1).numpy().T
     inputs = Map.of(own[rnn.format("weight_ih")], own[rnn.format("bias_ih")], own[rnn.format("bias_hh")])
     return SileroNet(
-        np.ascontiguousarray(basis[:, : _HOP + 1]),
-        np.ascontiguousarray(basis[:, _HOP + 1 :]),
+        np.ascontiguousarray(basis),
         tuple(Map.of(own[encoder.format(n, "weight")], own[encoder.format(n, "bias")]) for n in range(len(_STRIDES))),
         inputs,
         np.ascontiguousarray(own[rnn.format("weight_hh")].numpy().T),

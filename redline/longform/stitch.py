@@ -14,6 +14,7 @@ from redline.types import (
     Edit,
     Hypothesis,
     Notice,
+    Overlap,
     Segment,
     Span,
     SpeakerEmbedding,
@@ -68,8 +69,9 @@ class Stitcher:
         if self._error is not None and self._failures == self.windows:
             failed = f"the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
             raise RecognitionError(f"{source}: {failed}") from self._error
+        heard: tuple[Notice, ...] = ()
         if self._diarizer is not None:
-            finished = self._diarizer.finish()
+            finished, heard = self._diarizer.finish(), self._diarizer.notices
             self.segments = []
             for span, outcome in self._texts:
                 self.segments += segments_of(span, finished.get(span.start_s, outcome), len(self.segments))
@@ -83,7 +85,7 @@ class Stitcher:
             model=self._model,
             task=task.name,
             turns=tuple(turn for turn in joined_turns(turns) if turn.speaker),  # the segments of nobody are none
-            warnings=(*warnings, *self.notices),
+            warnings=(*warnings, *self.notices, *heard),
         )
 
 
@@ -112,12 +114,23 @@ def segments_of(span: Span, hypothesis: Hypothesis, id: int) -> list[Segment]:
                 edits=edits,
                 speaker=turn.speaker or None,
                 words=hypothesis.words[first:last],
+                overlaps=_overlaps_with(turn, hypothesis.overlaps),
                 tagged=None if number else hypothesis.tagged,
                 timing=None,  # a hypothesis with turns has their words with times
             )
         )
         first = last
     return segments or [whole]
+
+
+def _overlaps_with(turn: Turn, overlaps: Sequence[Overlap]) -> tuple[Overlap, ...]:
+    """Where others speak during a turn."""
+    inside = (
+        replace(each, start=max(each.start, turn.start), end=min(each.end, turn.end))
+        for each in overlaps
+        if each.speaker != turn.speaker
+    )
+    return tuple(each for each in inside if each.start < each.end)
 
 
 def drafts_of(hypothesis: Hypothesis | Segment, counts: Sequence[int]) -> list[tuple[str | None, tuple[Edit, ...]]]:
@@ -159,6 +172,7 @@ def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:
         hypothesis,
         words=tuple(replace(word, start=moved(word.start), end=moved(word.end)) for word in hypothesis.words),
         turns=tuple(replace(turn, start=moved(turn.start), end=moved(turn.end)) for turn in hypothesis.turns),
+        overlaps=tuple(replace(each, start=moved(each.start), end=moved(each.end)) for each in hypothesis.overlaps),
     )
 
 

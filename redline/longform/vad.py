@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from redline.errors import ConfigError
@@ -63,7 +62,8 @@ class SileroVad:
         block[:CONTEXT] = self._before
         block[CONTEXT : CONTEXT + len(samples)] = samples
         self._before = block[-CONTEXT:].copy()
-        frames = sliding_window_view(block * np.float32(gain), CONTEXT + VAD_FRAME)[::VAD_FRAME]  # [W, 576]
+        # A view, [W, 576]: `sliding_window_view` takes as long as half the network.
+        frames = np.ndarray((W, CONTEXT + VAD_FRAME), np.float32, block * np.float32(gain), 0, (4 * VAD_FRAME, 4))
         parts = [np.zeros(0, dtype=np.float32)]
         for at in range(0, W, _AT_ONCE):
             speech, self._state = silero_net()(frames[at : at + _AT_ONCE], self._state)
@@ -89,9 +89,14 @@ class SpeechSpans:
         self.settled = 0
         """Speech that is not yet certain begins here at the earliest."""
         self._options = options
-        self._frames = 0
+        self._frames, self._origin = 0, 0
         self._onset: int | None = None  # of speech that goes on
         self._last: Span | None = None  # has ended, but a short pause would join it to what follows
+
+    def skip(self, samples: int) -> None:
+        """Samples in front of the first frame."""
+        self._origin += samples
+        self.settled += samples
 
     def push(self, probabilities: NDArray[np.float32], end: int) -> list[Span]:
         """Probabilities of the next frames, which end at sample `end` -> what is certain, in time order.
@@ -100,11 +105,12 @@ class SpeechSpans:
         """
         runs = [] if self._last is None else [self._last]
         for frame, probability in enumerate(probabilities.tolist(), start=self._frames):
+            start = self._origin + frame * VAD_FRAME
             if self._onset is None:
                 if probability >= self._options.onset:
-                    self._onset = frame * VAD_FRAME
+                    self._onset = start
             elif probability < self._options.offset:
-                runs.append(Span(self._onset, frame * VAD_FRAME))
+                runs.append(Span(self._onset, start))
                 self._onset = None
         self._frames += len(probabilities)
         if self._onset is not None:

@@ -1,7 +1,8 @@
 """Segmentation of long recordings: spans of speech as they come -> windows that a recognizer of seconds can take.
 
-Nothing here listens to audio: it works on spans of samples and one score per frame. Every decision depends on what lies
-before it and at most two windows behind it, so it is the same however much of the recording is known.
+Every decision depends on what lies before it and at most two windows behind it, so it is the same however much of the
+recording is known. Borders are moved to the sound's own valleys (`strength`), so they hardly depend on where frames of
+the detector begin.
 """
 
 from __future__ import annotations
@@ -11,14 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from redline.errors import ConfigError
-from redline.longform.vad import VAD_FRAME
+from redline.longform.strength import MARGIN_SAMPLES, REACH, Strength
 from redline.types import SAMPLE_RATE, Span
 
-_PAUSE_S = 0.2  # a cut wants this much weakness around it, so that one weak frame inside a word does not attract it
 _SHORTEST_S = 1.0  # of the longest windows that may be asked for
 _FULL = 0.9  # of the longest window is an even share of long speech; the tenth is room to look for a pause in
 
@@ -59,25 +56,6 @@ class Cut:
     searched: Span | None = None
 
 
-@dataclass(frozen=True)
-class Strength:
-    """How much speech there is in each frame from number `first` of the recording on; only the order matters."""
-
-    values: NDArray[np.float32]
-    first: int = 0
-
-    def weakest(self, earliest: float, latest: float) -> int:
-        """The sample in the middle of the weakest frame between two samples."""
-        first = math.ceil(earliest / VAD_FRAME - 0.5) - self.first
-        last = math.floor(latest / VAD_FRAME - 0.5) - self.first
-        width = round(_PAUSE_S / 2 * SAMPLE_RATE / VAD_FRAME)
-        low = max(0, first - width)
-        around = np.pad(self.values[low : last + width + 1], width, mode="edge")
-        smooth = np.convolve(around, np.ones(2 * width + 1), mode="same")[width:-width]
-        weakest = first + int(np.argmin(smooth[first - low : last - low + 1]))
-        return round((self.first + weakest + 0.5) * VAD_FRAME)
-
-
 class WindowCutter:
     """Speech that is certain so far -> windows in time order that hold all of it, none too long, none overlapping.
 
@@ -90,7 +68,8 @@ class WindowCutter:
         self._pad = round(options.pad_s * SAMPLE_RATE)
         self._join = round(options.join_s * SAMPLE_RATE)
         self._max = round(min(max_s, options.max_s or max_s) * SAMPLE_RATE)
-        self._wait = self._join if options.eager else max(self._join, 2 * self._pad)  # behind speech that has ended
+        self._eager = options.eager
+        self._wait = self._join if options.eager else max(self._join, 2 * self._pad, self._pad + MARGIN_SAMPLES)
         self._longest = self._max if options.eager else 2 * self._max  # speech that is not cut while it goes on
         self._last_end = 0  # of the window before
         self._start: int | None = None  # of the speech that no window holds yet, with its padding
@@ -106,7 +85,7 @@ class WindowCutter:
     def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
         """More speech, and where unknown speech begins at the earliest -> the windows that this decides.
 
-        A span may come again, longer. `strength` begins at or before `needed`.
+        A span may come again, longer. `strength` begins `MARGIN_SAMPLES` before `needed`, or with the sound.
         """
         windows: list[Span] = []
         for span in speech:
@@ -114,7 +93,8 @@ class WindowCutter:
                 pause = Cut("pause", (span.start - self._end) / SAMPLE_RATE)
                 windows += self._finish((self._end + span.start) // 2, strength, pause)
             if self._start is None:
-                self._start = max(self._last_end, span.start - self._pad)
+                first = max(self._last_end, strength.start)  # where digital silence has ended, or nothing is kept
+                self._start = strength.valley(max(first, span.start - self._pad), first, span.start)
             self._end = max(self._end or 0, span.end)
         if self._start is None or self._end is None:
             return windows
@@ -128,12 +108,14 @@ class WindowCutter:
 
     def needed(self, settled: int) -> int:
         """No window that is still to come begins before this sample."""
-        return max(0, settled - self._pad) if self._start is None else self._start
+        return max(0, settled - self._pad - REACH) if self._start is None else self._start
 
     def _finish(self, limit: int, strength: Strength, cut: Cut) -> list[Span]:
         """The windows of speech that has ended with a `cut`; its padding reaches to `limit` at most."""
         assert self._start is not None and self._end is not None
         end = min(self._end + self._pad, limit)
+        if not self._eager:
+            end = strength.valley(end, self._end, limit)
         windows = self._cut_long(end, strength)
         while end - self._start > self._max:
             length = end - self._start

@@ -84,8 +84,6 @@ def search_drafts(
 ) -> list[Draft]:
     """The draft of each of B clips, what its keywords, if any, change in it, and by `tau_ctc` whether it is certain."""
     options = draft_options(draft_lm)
-    if draft_lm is not None:
-        draft_lm.to(encoded.hidden.device)
     drawn = [row for row, bias in enumerate(biases) if bias is not None]
     paths, candidates, finite, entropy = [], [], [], []
     pooled, lengths = head.pool(encoded)
@@ -109,7 +107,7 @@ def search_drafts(
     drafts = [Draft(ids, ids, [], *verdict) for ids, *verdict in zip(plain, *verdicts, strict=True)]
     if drawn:
         present = [bias for bias in biases if bias is not None]
-        trie = KeywordTrie.join([bias.trie for bias in present]).to(lengths.device)
+        trie = KeywordTrie.join([bias.trie for bias in present])
         others = ctc_beam.search(FrameCandidates.join(candidates).rows(drawn), draft_lm, options, trie)
         for row, bias, other in zip(drawn, present, others, strict=True):
             biased_ids, patches = splice(plain[row], other, bias)

@@ -118,7 +118,7 @@ class NarTuning:
         self.model, config, _ = nar.load_nar(folder, device=device)
         self.rule: Rule = config.frame_rule
         self.tokenizer = vocabulary.load_tokenizer(folder, config)
-        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size, device)
+        self.draft_lm = find_draft_lm(folder, "own", config.text.vocab_size)
 
     def objective(self, plan: FinetunePlan) -> EditorObjective:
         options = EditOptions(lora_rank=plan.lora_rank, encoder_weight=float(plan.train_encoder))

@@ -68,7 +68,7 @@ class NarRun(Run):
 
     def draft_lm(self) -> NgramLM | None:
         """The n-gram LM of the drafts: that of the checkpoint, where there is one."""
-        return find_draft_lm(self.init_from, "own", self.tokenizer().vocab_size, self.device)
+        return find_draft_lm(self.init_from, "own", self.tokenizer().vocab_size)
 
     def objective(self) -> EditorObjective:
         tokenizer = self.tokenizer()

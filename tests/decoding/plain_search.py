@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from redline.decoding.biasing import KeywordTrie
 from redline.decoding.ctc_beam import BeamOptions, FrameCandidates
@@ -22,10 +22,10 @@ def log_add(a: float, b: float) -> float:
 
 def lm_score(lm: NgramLM, text: Sequence[int]) -> float:
     """Log probability of a text, token by token."""
-    history, total = torch.tensor([lm.boundary]), 0.0
+    history, total = np.array([lm.boundary]), 0.0
     for token in text:
-        last = torch.tensor([token])
-        total += float(lm.score(history, last))
+        last = np.array([token])
+        total += float(lm.score(history, last)[0])
         history = lm.advance(history, last)
     return total
 
@@ -34,9 +34,9 @@ def bias_score(trie: KeywordTrie, text: Sequence[int], ended: bool = True) -> fl
     """What the keywords in a text give, token by token, and at its end."""
     state, total = trie.start[:1], 0.0
     for token in text:
-        state, gain = trie.step(state, torch.tensor([token]))
-        total += float(gain)
-    return total + (float(trie.end(state)) if ended else 0.0)
+        state, gain = trie.step(state, np.array([token]))
+        total += float(gain[0])
+    return total + (float(trie.end(state)[0]) if ended else 0.0)
 
 
 def search_plain(

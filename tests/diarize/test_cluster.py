@@ -17,6 +17,7 @@ from redline.diarize.cluster import (
     Track,
     assign_speakers,
     assign_speakers_to_all,
+    joined_spans,
     name_speakers,
     viterbi_path,
 )
@@ -148,3 +149,51 @@ def test_cuts_of_the_merges_are_those_of_scipy() -> None:
     for clusters in (1, 2, 5, 39, 40):
         labels, wanted = cut(history, 40, 40 - clusters), fcluster(tree, clusters, "maxclust")
         assert [[a == b for b in labels] for a in labels] == [[bool(a == b) for b in wanted] for a in wanted]
+
+
+def directed(words: Sequence[Word], owners: Sequence[int], directions: Tensor) -> Track:
+    """A track on which each span sounds like whoever says its words, a little at random."""
+    middles = torch.tensor([(word.start + word.end) / 2 for word in words])
+    noise = 0.1 * torch.randn(len(words), directions.shape[1], generator=torch.Generator().manual_seed(0))
+    heard = directions[torch.tensor(owners)] + noise
+
+    def track(spans: Sequence[tuple[float, float]]) -> Tensor:
+        inside = [(middles >= start - 0.2) & (middles <= end + 0.2) for start, end in spans]
+        return torch.stack([F.normalize(heard[own].mean(dim=0), dim=0) for own in inside])
+
+    return track
+
+
+def test_odd_seconds_in_long_speech_are_nobody_and_a_short_speaker_stays() -> None:
+    words, owners = speech((0, 150), (1, 150), (2, 8), (0, 100), (3, 30), (1, 50), gap_s=0.6)
+    track = directed(words, owners, torch.eye(6))
+    short, _ = assign_speakers(words, track, ClusterOptions())
+    assert len(set(short)) == 4, "in a minute or two everybody counts"
+    labels, speakers = assign_speakers(words, track, ClusterOptions(min_share=0.03))  # as in an hour: 4.4 s
+    assert len(speakers) == 3
+    guest = {label for label, owner in zip(labels, owners, strict=True) if owner == 3}
+    assert len(guest) == 1 and guest.isdisjoint(label for label, own in zip(labels, owners, strict=True) if own != 3)
+    least = ClusterOptions().for_speech(36_000.0)
+    assert least.min_speaker_s == 5.0 and ClusterOptions().for_speech(100.0) == ClusterOptions()
+
+
+@pytest.mark.parametrize(("cosine", "speakers"), [(0.62, 2), (0.3, 3)])
+def test_what_is_left_over_of_a_long_voice_is_that_voice(cosine: float, speakers: int) -> None:
+    words, owners = speech((0, 250), (1, 100), (2, 60), gap_s=0.6)  # 75, 30 and 18 s
+    directions = torch.eye(6)
+    directions[2] = cosine * directions[0] + (1 - cosine**2) ** 0.5 * directions[2]
+    track = directed(words, owners, directions)
+    options = ClusterOptions(span_similarity=0.8)  # which alone parts all three
+    assert len(assign_speakers(words, track, options)[1]) == speakers
+    assert len(assign_speakers(words, track, ClusterOptions(least=3, span_similarity=0.8))[1]) == 3, "unless told"
+
+
+def test_a_joined_block_is_as_similar_as_its_spans_are_on_average() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spans = [F.normalize(torch.randn(1, 5, generator=generator) + 0.7 * torch.randn(9, 5, generator=generator), dim=-1)]
+    spans += [
+        F.normalize(torch.randn(1, 5, generator=generator) + 0.7 * torch.randn(7, 5, generator=generator), dim=-1)
+    ]
+    means = [joined_spans(each, torch.ones(len(each)), -1.0) for each in spans]
+    assert [seconds.tolist() for _, seconds in means] == [[9.0], [7.0]]
+    torch.testing.assert_close(means[0][0] @ means[1][0].T, (spans[0] @ spans[1].T).mean()[None, None])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from redline.diarize.diarizer import Diarizer, HeardClip
 from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
+from redline.diarize.track import VoiceTrack
 from redline.errors import ConfigError, UnsupportedTaskError
 from redline.longform.stitch import drafts_of
 from redline.testing import FakeRecognizer
@@ -68,6 +71,49 @@ def test_alone_as_among_others_and_a_stream_names_as_it_goes(model: Transcriber)
     assert together == [model.transcribe(wave, speakers=True, vad=False) for wave in waves]
     streamed = list(model.stream(waves[1], speakers=True, vad=False))
     assert {segment.speaker for segment in streamed} == {"1", "2"}
+
+
+def heard_by(online: bool, *degrees: float) -> tuple[Diarizer, list[str]]:
+    """A diarizer that heard a window of ten words for each voice, a direction, and who was told to speak in each."""
+    diarizer = Diarizer(ByPitch(), SpeakerOptions(online=online))
+    told = []
+    for id, degree in enumerate(degrees):
+        direction = torch.tensor([np.cos(np.radians(degree)), np.sin(np.radians(degree))], dtype=torch.float32)
+        track = VoiceTrack(torch.arange(0.2, 4.0, 0.4), direction.repeat(10, 1))
+        diarizer._heard[id] = HeardClip(track, [], False)
+        hypothesis = diarizer.add(id, 10.0 * id, evenly(Waveform(np.zeros(4 * SAMPLE_RATE, np.float32))))
+        told.append(hypothesis.words[0].speaker or "")
+    return diarizer, told
+
+
+def test_what_was_told_while_it_was_spoken_stays_or_is_said_to_change() -> None:
+    diarizer, told = heard_by(True, 0.0, 120.0, 0.0)
+    finished = diarizer.finish()
+    assert told == ["1", "2", "1"] == [hypothesis.words[0].speaker for hypothesis in finished.values()]
+    assert not diarizer.notices
+    # The second window is another voice by the first alone, and the same one by what lies between them.
+    diarizer, told = heard_by(True, 0.0, 55.0, 26.0, 26.0)
+    finished = diarizer.finish()
+    assert told == ["1", "2", "1", "1"] and {word.speaker for each in finished.values() for word in each.words} == {"1"}
+    (notice,) = diarizer.notices
+    assert notice.code == "speakers-changed" and notice.message.startswith("10 of 40 words")
+
+
+def test_a_file_tells_speakers_at_its_end_only() -> None:
+    diarizer, told = heard_by(False, 0.0, 120.0)
+    assert told == ["", ""]
+    assert [hypothesis.words[0].speaker for hypothesis in diarizer.finish().values()] == ["1", "2"]
+
+
+def test_a_live_transcript_has_the_speakers_that_were_told(model: Transcriber) -> None:
+    live = model.live(speakers=True, vad=False)
+    events = [*live.feed(talk(300.0, 1200.0, 300.0)), *live.close()]
+    told = [word.speaker for event in events if event.kind == "committed" for word in event.words]
+    transcript = live.transcript()
+    kept = [word.speaker for word in transcript.words]
+    changed = sum(speaker != before for speaker, before in zip(kept, told, strict=True))
+    assert set(told) == set(kept) == {"1", "2"} and changed <= 3, "only words beside a change of speakers"
+    assert (changed > 0) == ("speakers-changed" in [notice.code for notice in transcript.warnings])
 
 
 def test_segments_that_are_not_final_are_not_given_as_such(model: Transcriber) -> None:

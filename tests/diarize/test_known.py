@@ -37,6 +37,15 @@ def test_names_are_of_the_most_similar_voice_and_numbers_are_free_ones() -> None
     assert ana.seconds == 4.0 and ana.vector == pytest.approx((3 / 10**0.5, 1 / 10**0.5))
 
 
+def test_a_voice_names_one_of_two_who_are_like_it() -> None:
+    known = [voice("Ana", 1.0, 0.0)]
+    heard = [voice("1", 0.7, 0.714), voice("2", 0.95, -0.312)]
+    assert [each.speaker for each in named(heard, known)] == ["1", "Ana"], "both are like Ana, one is more"
+    assert [each.speaker for each in named(heard[:1], known)] == ["Ana"]
+    sure = [voice("1", 0.95, 0.312), *heard[1:]]
+    assert [each.speaker for each in named(sure, known)] == ["Ana", "Ana"], "a voice that was parted in two"
+
+
 def speakers(model: Transcriber, sound: Any, **options: Any) -> list[str]:
     return [turn.speaker for turn in model.transcribe(Waveform(sound), vad=False, **options).turns]
 

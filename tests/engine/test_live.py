@@ -75,9 +75,11 @@ def test_a_window_is_answered_as_its_own_recording_would_be(
     random_checkpoint: Path, speech: NDArray[np.float32]
 ) -> None:
     model = redline.load_model(random_checkpoint, device="cpu")
-    for event in committed(run(model.live(language="en"), speech, 4000)):
-        assert event.segment is not None and event.start is not None and event.end is not None
-        clip = Waveform(speech[round(event.start * SAMPLE_RATE) : round(event.end * SAMPLE_RATE)])
+    live = model.live(language="en")
+    events = committed(run(live, speech, 4000))
+    for event, window in zip(events, live._session.windows, strict=True):
+        assert event.segment is not None and (event.start, event.end) == (window.start_s, window.end_s)
+        clip = Waveform(speech[window.start : window.end])
         (alone,) = model.recognizer.recognize([Request(clip, redline.Task(language="en"))])
         assert isinstance(alone, Hypothesis) and alone.text == event.text
 

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from redline.errors import ConfigError
+from redline.longform.strength import MARGIN_SAMPLES, Strength
 from redline.longform.vad import VAD_FRAME
-from redline.longform.windows import Strength, WindowCutter, WindowOptions
+from redline.longform.windows import WindowCutter, WindowOptions
 from redline.types import SAMPLE_RATE, Span
+
+
+def even(probabilities: NDArray[np.float32], first: int = 0) -> Strength:
+    """Frames from number `first` on whose sound is as loud everywhere: probabilities alone decide."""
+    samples = np.broadcast_to(np.float32(0.1), len(probabilities) * VAD_FRAME)
+    return Strength(probabilities, samples, first * VAD_FRAME)
 
 
 def cut(
@@ -25,18 +32,19 @@ def cut(
     step: int | None = None,
 ) -> list[Span]:
     """The windows of all speech, which is given at once or, with `step`, so many samples at a time."""
-    cutter, windows, base = WindowCutter(options, max_s), list[Span](), 0
+    cutter, windows, base, needed = WindowCutter(options, max_s), list[Span](), 0, 0
     for end in range(step, total, step) if step else ():
-        known = [Span(span.start, min(span.end, end)) for span in speech if base <= span.end and span.start < end]
+        known = [Span(span.start, min(span.end, end)) for span in speech if needed <= span.end and span.start < end]
         settled = end - end % VAD_FRAME
         windows += cutter.push(
-            known, settled, Strength(strength[base // VAD_FRAME : -(-end // VAD_FRAME)], base // VAD_FRAME)
+            known, settled, even(strength[base // VAD_FRAME : -(-end // VAD_FRAME)], base // VAD_FRAME)
         )
-        base = cutter.needed(settled)
-    values = Strength(strength[base // VAD_FRAME :], base // VAD_FRAME)
+        needed = cutter.needed(settled)
+        base = max(0, needed - MARGIN_SAMPLES)
+    values = even(strength[base // VAD_FRAME :], base // VAD_FRAME)
     return (
         windows
-        + cutter.push([span for span in speech if span.end >= base], total, values)
+        + cutter.push([span for span in speech if span.end >= needed], total, values)
         + cutter.close(total, values)
     )
 
@@ -96,12 +104,12 @@ def test_speech_up_to_two_windows_long_is_cut_into_even_shares() -> None:
 
 
 def test_hours_without_a_pause_are_cut_with_two_windows_of_look_ahead() -> None:
-    frames = 10 * 3600 * SAMPLE_RATE // VAD_FRAME
+    frames = 2 * 3600 * SAMPLE_RATE // VAD_FRAME
     strength = np.random.default_rng(0).random(frames, dtype=np.float32)
     windows = cut([Span(0, frames * VAD_FRAME)], strength, frames * VAD_FRAME, step=10 * SAMPLE_RATE)
-    assert sum(span.end - span.start for span in windows) == frames * VAD_FRAME and len(windows) <= 3 * 10 * 120
+    assert sum(span.end - span.start for span in windows) == frames * VAD_FRAME and len(windows) <= 3 * 2 * 120
     cutter = WindowCutter(WindowOptions(), 30.0)
-    values = Strength(strength[: 61 * SAMPLE_RATE // VAD_FRAME])
+    values = even(strength[: 61 * SAMPLE_RATE // VAD_FRAME])
     assert cutter.push([Span(0, 61 * SAMPLE_RATE)], 61 * SAMPLE_RATE, values) == windows[:1]
 
 

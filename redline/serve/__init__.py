@@ -1,0 +1,1 @@
+"""The server: the scheduler of one model behind HTTP, WebSocket and TCP doors."""

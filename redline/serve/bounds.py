@@ -1,0 +1,89 @@
+"""Bounds of what a client may send: the size of a body, the pace of an upload, headers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from redline.serve.api_errors import ApiError
+from redline.serve.options import ServeOptions
+
+_MOST_HEADERS, _MOST_HEADER_BYTES = 100, 64 << 10
+
+
+class BoundedBodies:
+    """ASGI middleware: bodies beyond `max_upload_bytes` are refused, and so are clients that send too slowly.
+
+    A body is never held in memory here; whoever reads it gets it piece by piece.
+    """
+
+    def __init__(self, app: ASGIApp, options: ServeOptions) -> None:
+        self.app, self.options = app, options
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, taken, has_begun = time.monotonic(), 0, False
+
+        async def bounded_receive() -> Message:
+            nonlocal taken
+            if is_read:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self.options.idle_s)
+            except asyncio.TimeoutError:
+                raise ApiError(408, f"nothing was sent for {self.options.idle_s:g} s", code="slow_upload") from None
+            taken += len(message.get("body", b""))
+            self._check(taken, time.monotonic() - began)
+            if not message.get("more_body", False):
+                finished()
+            return message
+
+        is_read = False
+
+        def finished() -> None:
+            nonlocal is_read
+            is_read = True
+
+        async def noting_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            self._check_head(scope)
+            await self.app(scope, bounded_receive, noting_send)
+        except ClientDisconnect:  # in the middle of its body: nobody reads an answer
+            return
+        except ApiError as error:
+            if has_begun:
+                raise
+            response = error.response()
+            response.headers["Connection"] = "close"  # the rest of the body is not read
+            await response(scope, receive, send)
+
+    def _check_head(self, scope: Scope) -> None:
+        headers = scope["headers"]
+        if len(headers) > _MOST_HEADERS:
+            raise ApiError(431, f"{len(headers)} headers; allowed are {_MOST_HEADERS}", code="too_many_headers")
+        if (size := sum(len(name) + len(value) for name, value in headers)) > _MOST_HEADER_BYTES:
+            message = f"{size:,} bytes of headers; allowed are {_MOST_HEADER_BYTES:,}"
+            raise ApiError(431, message, code="headers_too_large")
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit():
+                self._check(int(value), 0.0)
+            if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+                message = f"the body is encoded ({value.decode('latin-1')[:40]}); send it as it is"
+                raise ApiError(415, message, code="encoded_body")
+
+    def _check(self, size: int, seconds: float) -> None:
+        most = self.options.max_upload_bytes
+        if size > most:
+            raise ApiError(413, f"the body has more than {most:,} bytes, which is the most", code="too_large")
+        if seconds > self.options.idle_s and size < seconds * self.options.least_bytes_per_s:
+            message = f"{size:,} bytes came in {seconds:.0f} s; at least {self.options.least_bytes_per_s:,} a second"
+            raise ApiError(408, message, code="slow_upload")

@@ -1,0 +1,69 @@
+"""HTTP/1.1 of uvicorn, with a limit on the time in which the head of a request must have come (slow loris)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from redline.serve.options import ServeOptions
+
+HEAD_S = 10.0
+"""From the first byte that is waited for to the end of the headers."""
+_MOST_HEAD_BYTES = 64 << 10
+_MOST_MESSAGE_BYTES = 21 << 20  # of a WebSocket: OpenAI's clients may append 15 MiB of sound at once, in base64
+
+
+class BoundedHeads(H11Protocol):
+    """Closes connections that ask for nothing, or too slowly."""
+
+    head_s = HEAD_S
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_websocket = self.transport.get_protocol() is not self  # which has taken the connection over
+        if not is_websocket and (self.cycle is None or self.cycle.response_complete):
+            self._arm()
+        else:
+            self._disarm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.head_s, self._late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.close()
+
+
+def uvicorn_config(app: Any, options: ServeOptions, **further: Any) -> uvicorn.Config:
+    """How the application is served: bounded heads, bounded connections, a stop that waits for what is in work."""
+    connections = 2 * (options.max_active + options.max_waiting + options.max_streams) + 64
+    settings: dict[str, Any] = {
+        "http": BoundedHeads,
+        "log_level": "warning",
+        "access_log": False,
+        "timeout_keep_alive": 10,
+        "timeout_graceful_shutdown": round(options.drain_s) + 1,
+        "limit_concurrency": connections,
+        "h11_max_incomplete_event_size": _MOST_HEAD_BYTES,
+        "ws_max_size": _MOST_MESSAGE_BYTES,
+    }
+    return uvicorn.Config(app, **settings | further)

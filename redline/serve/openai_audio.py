@@ -1,0 +1,105 @@
+"""OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations`, `/v1/models`."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from redline.serve.model_names import check_model_name, known_names, model_dict
+from redline.serve.multipart import field_values, file_of, multipart_form
+from redline.serve.openai_formats import transcript_response
+from redline.serve.openai_request import (
+    LISTS,
+    TranscriptionForm,
+    TranslationForm,
+    checked_form,
+    form_schema,
+    known_voices,
+    one_language,
+    transcribe_options,
+)
+from redline.serve.openai_stream import streamed_response
+from redline.serve.service import RecognitionService, gone_of
+from redline.transcribe_options import OnSegment, TranscribeOptions
+from redline.types import Notice, Task, Transcript
+
+
+def openai_audio_router() -> APIRouter:
+    """Routes of transcriptions, translations and models."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+    @router.post("/audio/transcriptions", openapi_extra=form_schema(TranscriptionForm))
+    async def transcriptions(request: Request) -> Response:
+        """The text of a recording in its own language: JSON, plain text, subtitles or events."""
+        return await _answer(request, TranscriptionForm)
+
+    @router.post("/audio/translations", openapi_extra=form_schema(TranslationForm))
+    async def translations(request: Request) -> Response:
+        """The text of a recording in English, where the model translates."""
+        return await _answer(request, TranslationForm)
+
+    @router.get("/models")
+    async def models(request: Request) -> dict[str, Any]:
+        """The loaded model under each of its names."""
+        server = request.app.state.server
+        server.keys.check(request, "transcribe")
+        return {"object": "list", "data": [model_dict(server, name) for name in known_names(server)]}
+
+    @router.get("/models/{name:path}")
+    async def model(request: Request, name: str) -> dict[str, Any]:
+        """The loaded model, where it is called so."""
+        server = request.app.state.server
+        server.keys.check(request, "transcribe")
+        check_model_name(server, name)
+        return model_dict(server, name)
+
+    return router
+
+
+async def _answer(request: Request, kind: type[TranslationForm]) -> Response:
+    """Read a request to the end, and answer it; raises `ApiError` and `RedlineError`."""
+    server = request.app.state.server
+    service: RecognitionService = server.service
+    caller = server.keys.check(request, "transcribe").name
+    async with AsyncExitStack() as stack:
+        fields = await stack.enter_async_context(multipart_form(request))
+        file = file_of(fields)
+        form = checked_form(kind, field_values(fields, LISTS))
+        check_model_name(server, form.model)
+        options = transcribe_options(form, service.model)
+
+        async def work(on_segment: OnSegment | None = None) -> Transcript:
+            asked: TranscribeOptions = {**options}
+            if voices := await service.in_thread(lambda: known_voices(form)):
+                asked["speaker_samples"] = voices
+            is_late = options.get("speakers") and (voices or service.model.hears_voices(Task(speakers=True)))
+            if not is_late:
+                asked["on_segment"] = on_segment
+            transcript = await service.transcribe(file.file, caller=caller, gone=gone_of(request), **asked)
+            return _with_language_notice(transcript, form, service)
+
+        if not (isinstance(form, TranscriptionForm) and form.stream):
+            return transcript_response(await work(), form)
+        held = stack.pop_all()
+
+        async def streamed(on_segment: OnSegment) -> Transcript:
+            async with held:
+                return await work(on_segment)
+
+        return await streamed_response(streamed, form)
+    raise AssertionError("the stack of a request swallows nothing")
+
+
+def _with_language_notice(transcript: Transcript, form: TranslationForm, service: RecognitionService) -> Transcript:
+    """With a notice where the model heard a language that is none of those that may be spoken."""
+    if not isinstance(form, TranscriptionForm) or transcript.language is None:
+        return transcript
+    possible = {one_language(name, (), service.model) for name in form.languages}
+    if not possible or transcript.language in possible:
+        return transcript
+    message = f"the model heard {transcript.language}, which is not among languages: {', '.join(form.languages)}"
+    return replace(transcript, warnings=(*transcript.warnings, Notice("other-language", message)))

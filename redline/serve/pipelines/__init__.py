@@ -1,0 +1,1 @@
+"""Steps after a transcript: language models that summarise it, and messages that carry the result out."""

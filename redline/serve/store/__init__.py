@@ -1,0 +1,1 @@
+"""What outlives the server's process: jobs, uploads, transcripts; in SQLite or Postgres, and files beside them."""

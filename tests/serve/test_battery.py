@@ -1,0 +1,176 @@
+"""Hostile clients: slow ones, ones that leave, ones that send too much of everything. Nobody else notices."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from redline.serve.http_protocol import BoundedHeads
+
+from .conftest import RunningServer, ServerFactory
+from .test_service import ROUTE, Held, until, wav
+
+
+def connected(server: RunningServer) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def form(body: bytes, boundary: str = "b") -> bytes:
+    """A multipart body with one recording."""
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    return head.encode() + body + f"\r\n--{boundary}--\r\n".encode()
+
+
+def post(body: bytes, *headers: str, route: str = ROUTE, length: int | None = None) -> bytes:
+    """A request as it goes over the wire."""
+    lines = [f"POST {route} HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b", *headers]
+    if not any(line.lower().startswith(("content-length", "transfer-encoding")) for line in lines):
+        lines.append(f"Content-Length: {len(body) if length is None else length}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def get(path: bytes, *headers: bytes) -> bytes:
+    return b"\r\n".join([b"GET %s HTTP/1.1" % path, b"Host: localhost", *headers, b"", b""])
+
+
+def head(route: str, rest: bytes) -> bytes:
+    """The beginning of a request that does not end."""
+    return f"GET {route} HTTP/1.1\r\nHost: localhost\r\nX: ".encode() + rest
+
+
+def status(connection: socket.socket) -> int | None:
+    """The status of the reply; None where the connection was closed without one."""
+    reply = b""
+    try:
+        while b"\r\n" not in reply and (piece := connection.recv(4096)):
+            reply += piece
+    except ConnectionResetError:
+        return None
+    return int(reply.split()[1]) if reply else None
+
+
+@pytest.fixture
+def quick_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHeads, "head_s", 0.4)
+
+
+@pytest.mark.usefixtures("quick_heads")
+def test_slow_clients_are_closed_and_others_served_meanwhile(serve: ServerFactory) -> None:
+    def drip(connection: socket.socket, sent: bytes) -> float:
+        began = time.monotonic()
+        try:
+            for at in range(len(sent)):
+                connection.sendall(sent[at : at + 1])
+                time.sleep(0.1)
+                if time.monotonic() - began > 15:
+                    break
+        except OSError:
+            pass
+        return time.monotonic() - began
+
+    whole = post(form(wav(1)))
+    routes = ("/health", "/nowhere", ROUTE)
+    with serve(idle_s=0.4) as server, server.client() as client, ThreadPoolExecutor(48) as pool:
+        heads = [pool.submit(drip, connected(server), head(route, b"y" * 200))
+                 for route in routes for _ in range(5)]  # fmt: skip
+        silent = [connected(server) for _ in range(5)]
+        bodies = [connected(server) for _ in range(15)]
+        for connection in bodies:
+            connection.sendall(whole[:-20_000])
+        for _ in range(10):
+            assert client.post(ROUTE, files={"file": wav(1)}).json()["text"] == "1.00 seconds"
+        assert all(each.result(20) < 5 for each in heads)
+        assert [status(connection) for connection in bodies] == [408] * 15
+        assert [status(connection) for connection in silent] == [None] * 5
+        for connection in (*silent, *bodies):
+            connection.close()
+
+
+def test_clients_that_drop_anywhere_leave_nothing_behind(serve: ServerFactory) -> None:
+    recognizer = Held()
+    rng = random.Random(0)
+    whole = post(form(wav(1)))
+    with serve(recognizer, max_active=4, max_waiting=64) as server, server.client() as client:
+        service = server.app.state.server.service
+        for _ in range(30):  # in the head, in the body, waiting, in work
+            connection = connected(server)
+            connection.sendall(whole[: rng.choice([20, 400, rng.randrange(len(whole)), len(whole)])])
+            if rng.random() < 0.5:
+                time.sleep(0.01)
+            connection.close()
+        recognizer.go_on.set()
+        until(lambda: service.active == 0 and service.waiting == 0, 5.0)
+        assert client.post(ROUTE, files={"file": wav(2)}).json()["text"] == "2.00 seconds"
+
+
+def chunked(body: bytes, size: int = 1000) -> bytes:
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+GOOD = form(wav(1))
+FIELD = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n%s\r\n'
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        pytest.param(post(GOOD), {200}, id="as it should be"),
+        pytest.param(post(chunked(GOOD), "Transfer-Encoding: chunked"), {200}, id="chunked, no length"),
+        pytest.param(post(GOOD, "Expect: 100-continue"), {100, 200}, id="expects to go on"),
+        pytest.param(post(GOOD, length=100_000), {413}, id="one byte over, by its length"),
+        pytest.param(post(form(wav(3))), {413}, id="over"),
+        pytest.param(post(chunked(form(wav(3))), "Transfer-Encoding: chunked"), {413}, id="over, chunked"),
+        pytest.param(post(GOOD, "Content-Length: -1"), {400}, id="negative length"),
+        pytest.param(post(GOOD, "Content-Length: many"), {400}, id="length in words"),
+        pytest.param(post(GOOD, "Content-Length: 10", "Content-Length: 20"), {400}, id="two lengths"),
+        pytest.param(post(GOOD, f"Content-Length: {'9' * 30}"), {400, 413}, id="length beyond reason"),
+        pytest.param(post(GOOD, "Content-Length: 10"), {400}, id="length too short"),
+        pytest.param(post(GOOD, "Content-Encoding: gzip"), {415}, id="gzip"),
+        pytest.param(post(FIELD % b"1" * 1001 + GOOD), {400, 413}, id="a thousand and one fields"),
+        pytest.param(post(FIELD % (b"x" * 50_000) + GOOD), {200, 400, 413}, id="a long field"),
+        pytest.param(post(GOOD, *(f"X-{n}: y" for n in range(200))), {431}, id="two hundred headers"),
+        pytest.param(post(GOOD, "X-Long: " + "y" * 100_000), {400, 431}, id="a header of 100 kB"),
+        pytest.param(post(b"", "Content-Type: text/plain"), {400, 415}, id="no form"),
+        pytest.param(post(b"--b"), {400}, id="a form that breaks off"),
+        pytest.param(post(GOOD.replace(b'name="file"', b'name="file\x00"')), {400}, id="NUL in a name"),
+        pytest.param(b"GET / HTTP/9.9\r\n\r\n", {200, 400, 505}, id="a version that is none"),
+        pytest.param(b"\x16\x03\x01\x02\x00" * 50, {400, None}, id="TLS"),
+        pytest.param(get(b"/a" * 40_000), {400, 404, 414, 431, None}, id="a long path"),
+        pytest.param(get(ROUTE.encode()).replace(b"GET", b"POST").replace(b"1.1", b"1.0"), {400, 415}, id="HTTP/1.0"),
+        pytest.param(b"BREW /pot HTTP/1.1\r\nHost: localhost\r\n\r\n", {404, 405}, id="a method that is none"),
+        pytest.param(get(b"/health", b"Range: bytes=" + b"0-1," * 10_000), {200, 400, 431}, id="ranges"),
+    ],
+)  # fmt: skip
+def test_odd_requests_get_a_typed_answer_and_harm_nobody(
+    odd_server: RunningServer, request_bytes: bytes, expected: set[int | None]
+) -> None:
+    with connected(odd_server) as connection:
+        with suppress(ConnectionResetError, BrokenPipeError):  # the answer is there before all was sent
+            connection.sendall(request_bytes)
+        assert status(connection) in expected
+    with odd_server.client() as client:
+        assert client.get("/health").status_code == 200
+
+
+@pytest.fixture
+def odd_server(serve: ServerFactory) -> Iterator[RunningServer]:
+    with serve(max_upload_bytes=60_000) as server:
+        yield server
+
+
+def test_requests_behind_each_other_are_all_answered(serve: ServerFactory) -> None:
+    with serve() as server, connected(server) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5)
+        reply = b""
+        while reply.count(b'"ok"') < 5:
+            piece = connection.recv(4096)
+            assert piece, "the connection was closed"
+            reply += piece

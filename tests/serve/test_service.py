@@ -1,0 +1,128 @@
+"""Admission, disconnects, time limits: a client that misbehaves or leaves costs nobody else anything."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import wave
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from redline.errors import ConfigError, RedlineError
+from redline.serve.options import ServeOptions
+from redline.testing import FakeRecognizer, tone
+from redline.types import Hypothesis, Request
+
+from .conftest import ServerFactory
+
+ROUTE = "/v1/audio/transcriptions"
+
+
+def wav(seconds: float) -> bytes:
+    """A recording of a tone."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((tone(seconds).samples * 32767).astype(np.int16).tobytes())
+    return buffer.getvalue()
+
+
+class Held(FakeRecognizer):
+    """Answers when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        return super().recognize(requests)
+
+
+def until(true: object, seconds: float = 10.0) -> None:
+    """Wait until a function gives true."""
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def test_many_clients_at_once_get_each_their_own_text(serve: ServerFactory) -> None:
+    with serve() as server, server.client() as client, ThreadPoolExecutor(8) as pool:
+        lengths = [1 + number / 4 for number in range(16)]
+        replies = pool.map(lambda seconds: client.post(ROUTE, files={"file": wav(seconds)}), lengths)
+        assert [reply.json()["text"] for reply in replies] == [f"{seconds:.2f} seconds" for seconds in lengths]
+
+
+def test_a_full_server_refuses_with_retry_after_and_then_serves_who_waited(serve: ServerFactory) -> None:
+    recognizer = Held()
+    with serve(recognizer, max_active=1, max_waiting=1) as server, server.client() as client:
+        service = server.app.state.server.service
+        with ThreadPoolExecutor(2) as pool:
+            taken = [pool.submit(client.post, ROUTE, files={"file": wav(1)}) for _ in range(2)]
+            until(lambda: service.waiting == 1)
+            refused = client.post(ROUTE, files={"file": wav(1)})
+            assert refused.status_code == 429 and int(refused.headers["Retry-After"]) >= 1
+            assert refused.json()["error"]["code"] == "server_full"
+            recognizer.go_on.set()
+            assert [each.result().status_code for each in taken] == [200, 200]
+
+
+def test_a_client_that_leaves_frees_its_place_within_two_seconds(serve: ServerFactory) -> None:
+    recognizer = Held()
+    with serve(recognizer) as server, server.client() as client:
+        service = server.app.state.server.service
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(ROUTE, files={"file": wav(1)}, timeout=httpx.Timeout(10.0, read=0.3))
+        recognizer.go_on.set()
+        until(lambda: service.active == 0, 2.0)
+        assert client.post(ROUTE, files={"file": wav(2)}).json()["text"] == "2.00 seconds"
+
+
+def test_time_that_is_over_is_told(serve: ServerFactory) -> None:
+    recognizer = Held()
+    with serve(recognizer, base_timeout_s=0.2, timeout_factor=0.0) as server, server.client() as client:
+        threading.Timer(0.6, recognizer.go_on.set).start()
+        reply = client.post(ROUTE, files={"file": wav(1)})
+        assert reply.status_code == 504 and reply.json()["error"]["code"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [({"file": b"no sound"}, 400, "audio_unreadable"), ({"other": b"x"}, 400, "missing")],
+)
+def test_bad_input_is_told_and_harms_only_itself(
+    serve: ServerFactory, body: dict[str, bytes], status: int, code: str
+) -> None:
+    with serve() as server, server.client() as client:
+        reply = client.post(ROUTE, files=body)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+        assert client.post(ROUTE, files={"file": wav(1)}).status_code == 200
+
+
+def test_what_is_too_large_or_too_slow_is_refused(serve: ServerFactory) -> None:
+    with serve(max_upload_bytes=10_000, idle_s=0.3) as server, server.client() as client:
+        assert client.post(ROUTE, files={"file": wav(1)}).status_code == 413
+        chunks = (b"x" * 1000 for _ in range(20))  # no Content-Length tells
+        head = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert client.post(ROUTE, content=chunks, headers=head).status_code == 413
+
+        def slow():  # type: ignore[no-untyped-def]
+            yield b"--b\r\n"
+            time.sleep(1.0)
+            yield b"rest"
+
+        assert client.post(ROUTE, content=slow(), headers=head).status_code == 408
+
+
+def test_other_machines_need_keys() -> None:
+    with pytest.raises(ConfigError, match="API keys"):
+        ServeOptions(host="0.0.0.0")
