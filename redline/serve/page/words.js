@@ -3,8 +3,8 @@
 import { clock, element, speakerLabel } from "./dom.js";
 import { segmentChanges, split } from "./word_diff.js";
 
-const UNSURE = 0.7;
-const VERY_UNSURE = 0.5;
+const UNSURE = 0.5;
+const VERY_UNSURE = 0.3;
 
 /**
  * The words of a segment's text: {text, start, end, confidence}. Times are those of the recognizer, where its words
