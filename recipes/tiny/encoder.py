@@ -5,6 +5,7 @@ Where several languages are learned, a language identification head on its last 
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,17 @@ from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
 from redline.models.conformer import ConformerEncoder, EncoderOutput
-from redline.models.draft_head import CHAR_BLANK
+from redline.models.draft_head import CHAR_BLANK, DraftHead
 from redline.models.heads import LanguageHead
-from redline.tokenizer import Tokenizer
+from redline.tokenizer import UNFINISHED, Tokenizer
 from redline.train.data.batches import Batch
 from redline.train.loop.stage import SpeechStage, rates
 from redline.train.objectives.losses import CtcWeights, Terms, encoder_terms, weighted
+
+SPACE = "Ġ"
+"""How a byte-level vocabulary spells a space."""
+LESS_LIKELY = 2.0
+"""Nats by which a letter with an accent begins below the plain one."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class EncoderObjective(nn.Module):
 def transfer_encoder(encoder: ConformerEncoder, source: ConformerEncoder) -> list[str]:
     """Copy what two encoders share, rows of the character head by code point; returns the names of what stays new.
 
-    The token head stays new: its rows mean other tokens.
+    A letter with an accent that only the new encoder knows begins as the plain letter, and less likely. The token head
+    stays new: its rows mean other tokens (`transfer_tokens`).
     """
     known = source.state_dict()
     new = []
@@ -77,7 +84,40 @@ def transfer_encoder(encoder: ConformerEncoder, source: ConformerEncoder) -> lis
             tensor[shared] = other[shared]
         else:
             new.append(name)
+    rows = source.config.output_dim
+    for code in range(rows, encoder.config.output_dim):
+        plain = ord(_without_accents(chr(code))[0])
+        if plain < rows and chr(plain).isalpha():
+            for name in ("out.weight", "out.bias"):
+                tensor = encoder.state_dict()[name]
+                tensor[code] = tensor[plain]
+            encoder.state_dict()["out.bias"][code] -= LESS_LIKELY
+            middle = encoder.state_dict()["out_mid.weight"]
+            middle[:, code] = middle[:, plain]
     return new
+
+
+def transfer_tokens(head: DraftHead, tokenizer: Tokenizer, source: DraftHead, source_tokenizer: Tokenizer) -> int:
+    """Begin the row of each token with that of its text in another head, or the mean of the rows that write the text.
+
+    Returns how many rows that are. Letters are looked up without their accents; bytes that are no whole character stay
+    new.
+    """
+    copied = 0
+    with torch.no_grad():
+        for row in range(head.rows):
+            text = _without_accents(tokenizer.decode([row]))
+            same = source_tokenizer.id_of(text.replace(" ", SPACE))  # `encode` would put a space before it
+            pieces = [same] if same is not None else source_tokenizer.encode(text)
+            pieces = [source.blank] if row == head.blank else pieces
+            if pieces and UNFINISHED not in text:
+                head.weight[row], head.bias[row] = source.weight[pieces].mean(dim=0), source.bias[pieces].mean()
+                copied += 1
+    return copied
+
+
+def _without_accents(text: str) -> str:
+    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char)) or text
 
 
 def draft_logits(encoder: ConformerEncoder, out: EncoderOutput) -> tuple[Tensor, Tensor]:

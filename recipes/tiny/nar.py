@@ -34,7 +34,7 @@ from redline_recipes.distillation.whisper_start import start_from_whisper
 from redline_recipes.tiny.books import books_of, read_books, text_files, written
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
 from redline_recipes.tiny.editor import CachedEditorObjective, ListeningObjective
-from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder
+from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder, transfer_tokens
 from redline_recipes.tiny.language_model import LMObjective, LMStage
 from redline_recipes.tiny.mel_augment import AugmentedSource, MelAugment, noise_powers
 from redline_recipes.tiny.ngram import unread_text
@@ -135,8 +135,14 @@ class TinyNarRun(NarRun):
         torch.manual_seed(options.seed)
         model = self.with_language_head(self.model())
         if recipe.encoder_from:
-            new = transfer_encoder(model.encoder, load_nar(recipe.encoder_from)[0].encoder)
-            self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new)}")
+            base, _, folder = load_nar(recipe.encoder_from)
+            new = transfer_encoder(model.encoder, base.encoder)
+            heads = model.encoder.out_bpe, base.encoder.out_bpe
+            self.say(f"encoder: begins with that of {recipe.encoder_from}; new are {', '.join(new) or 'no parts'}")
+            if heads[0] is not None and heads[1] is not None:
+                tokenizers = self.tokenizer(), Tokenizer.from_file(folder / "tokenizer.json")
+                copied = transfer_tokens(heads[0], tokenizers[0], heads[1], tokenizers[1])
+                self.say(f"encoder: {copied} of {heads[0].rows} tokens begin with what wrote their text")
         noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         if recipe.resident.views:
             self.fit("encoder", resident_stage(self, model, noises, options), options)

@@ -134,7 +134,9 @@ def archive_router() -> APIRouter:
         path = None if entry.job_id is None else server.store.recordings.audio(entry.job_id)
         if not entry.has_audio or path is None or not path.is_file():
             raise ApiError(404, "the recording of this transcript was not kept", code="no_audio")
-        guessed = mimetypes.guess_type(entry.name)[0] or ""
+        job = None if entry.job_id is None else server.store.jobs.get(entry.job_id)
+        uploaded_as = entry.name if job is None else job.name  # the name of a transcript may have changed
+        guessed = mimetypes.guess_type(uploaded_as)[0] or ""
         kind = guessed if guessed.startswith(("audio/", "video/")) else "application/octet-stream"
         head = {"X-Content-Type-Options": "nosniff"}
         return FileResponse(path, media_type=kind, headers=head)

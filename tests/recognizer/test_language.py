@@ -17,6 +17,7 @@ from redline.errors import DataError
 from redline.load import load_model
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
+from redline.models.draft_head import DraftHead
 from redline.models.heads import LanguageHead
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
@@ -24,7 +25,8 @@ from redline.testing import FakeRecognizer, tone
 from redline.train.run import Materials, build
 from redline.transcriber import Transcriber
 from redline.types import Hypothesis, Task, Waveform
-from redline_recipes.tiny.encoder import transfer_encoder
+from redline_recipes.tiny.bpe import train_tokenizer
+from redline_recipes.tiny.encoder import transfer_encoder, transfer_tokens
 from tests.builders import recognize_clips, tiny_config
 from tests.corpus import WORDS, make_corpus, silent, small_recipe, small_tiny_recipe, tokenizer_of
 
@@ -125,3 +127,33 @@ def test_an_encoder_begins_with_the_rows_it_shares_with_another() -> None:
     assert torch.equal(encoder.layers[1].ff1.up_proj.weight, other.layers[1].ff1.up_proj.weight)
     assert torch.equal(encoder.out.weight[:100], other.out.weight) and torch.equal(encoder.out.weight[100:], fresh)
     assert torch.equal(encoder.out_mid.weight[:, :100], other.out_mid.weight)
+
+
+def test_a_letter_with_an_accent_begins_as_the_plain_one() -> None:
+    sizes = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "dim_head": 8, "self_conditioning_layer": 1}
+    other = ConformerEncoder(EncoderConfig(**sizes, output_dim=128, bpe_output_dim=30))
+    encoder = ConformerEncoder(EncoderConfig(**sizes, output_dim=256, bpe_output_dim=30))
+    fresh = encoder.out.weight[ord("ß")].clone()
+    transfer_encoder(encoder, other)
+    for letter, plain in (("é", "e"), ("ñ", "n"), ("ü", "u")):
+        assert torch.equal(encoder.out.weight[ord(letter)], other.out.weight[ord(plain)])
+        assert torch.equal(encoder.out_mid.weight[:, ord(letter)], other.out_mid.weight[:, ord(plain)])
+        assert encoder.out.bias[ord(letter)] < other.out.bias[ord(plain)]
+    assert torch.equal(encoder.out.weight[ord("ß")], fresh)
+
+
+def test_a_token_begins_with_what_wrote_its_text(tmp_path: Path) -> None:
+    old = train_tokenizer(["the rain in the cafe"] * 9, 275, tmp_path / "old.json")
+    new = train_tokenizer(["la pluie dans le café"] * 9, 280, tmp_path / "new.json")
+    source = DraftHead(8, old.vocab_size, blank=old.vocab_size - 1, window=2)
+    head = DraftHead(8, new.vocab_size, blank=new.vocab_size - 1, window=2)
+    fresh = head.weight.clone()
+    assert transfer_tokens(head, new, source, old) > 100
+    (long,) = [row for row in new.encode("dans") if new.decode([row]) == " dans"]
+    pieces = old.encode(" dans")
+    assert len(pieces) > 1 and torch.allclose(head.weight[long], source.weight[pieces].mean(dim=0))
+    inner, accent, plain = new.id_of("e"), new.encode("é")[-1], old.id_of("e")
+    assert torch.equal(head.weight[inner], source.weight[plain]) and new.decode([accent]) != "e"
+    assert torch.equal(head.weight[head.blank], source.weight[source.blank])
+    half = new.encode("漢")[-1]  # a byte of three is no character
+    assert torch.equal(head.weight[half], fresh[half])

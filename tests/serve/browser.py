@@ -100,6 +100,11 @@ class Page:
         ]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
+    def forget_complaints(self) -> None:
+        """Those of an earlier test are not of the next."""
+        self.driver.get("about:blank")
+        self.complaints()
+
     def complaints(self) -> list[str]:
         """What the browser's console has of errors and refused content, since it was last asked."""
         return [each["message"] for each in self.driver.get_log("browser") if each["level"] == "SEVERE"]

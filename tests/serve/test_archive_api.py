@@ -104,6 +104,7 @@ def test_corrections_and_names_stand_beside_the_text_of_the_machine(
         }
         after = client.patch(place, json=change | {"name": "Opening"}).json()
         assert after["machine"] == before["machine"] and after["name"] == "Opening"
+        assert client.get(f"{place}/audio").headers["Content-Type"].startswith("audio/"), "whatever it is called now"
         assert after["transcript"]["text"] == "the Café opens with Dr. Nguyen and zebrafinch"
         assert [word["text"] for word in after["transcript"]["segments"][0]["words"]] == after["transcript"][
             "text"

@@ -52,11 +52,17 @@ def written(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("browser")
     demo = audio.load(Path(redline.__file__).parent / "assets" / "demo.flac").samples
     with opened_browser(folder, written(folder / "microphone.wav", demo)) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(browser: Page) -> Page:
+    browser.forget_complaints()
+    return browser
 
 
 @pytest.fixture
@@ -113,6 +119,7 @@ def test_from_a_file_to_a_corrected_named_exported_transcript(
     page.is_("#list mark", ["Körner"])
     page.find("#search").clear()
     page.find("#search").send_keys("tuesday")
+    page.is_("#list mark", "tuesday", lambda texts: texts and texts[0].lower())
     page.is_("#list-title", ["1 found"])
     page.click("#list .hit a")
     page.until(lambda: page.js("return document.getElementById('audio').currentTime") == pytest.approx(2.0), "a jump")

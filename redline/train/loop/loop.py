@@ -74,7 +74,7 @@ def fit(
     def update(batches: Sequence[Any]) -> None:
         lr = learning_rate(position.step, options)
         for group in (group for optim in optims for group in optim.param_groups):
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_share", 1.0)
         for number, batch in enumerate(batches, start=1):
             # Shards are summed after every batch: without that, each process would keep the gradients of all.
             with nullcontext() if sharded or number == len(batches) else runner.no_sync(wrapped):

@@ -16,6 +16,8 @@ from redline.threads import has_bf16
 NOT_HIDDEN = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
 """Parts of the names of matrices at the ends of a model, which Muon does not suit."""
 
+HEADS = frozenset(("out", "out_mid", "out_bpe", "language_head", "punctuation_head"))
+"""Parts of the names of output heads."""
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -37,6 +39,7 @@ class TrainingOptions:
 
     steps: int = 10_000  # 0 leaves the stage out, where a recipe can do without it
     lr: float = 1e-3
+    head_lr: float = 0.0  # that of the output heads, new ones beside a trained body; it rises and falls with lr; 0: lr
     warmup_steps: int = 300
     decay_share: float = 0.35  # share of the steps, the last ones, over which the learning rate falls
     decay: Literal["linear", "cosine"] = "linear"  # in a straight line, or along half a cosine, slowly at both ends
@@ -61,7 +64,7 @@ class TrainingOptions:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed are {allowed[0]!r} and {allowed[1]!r}")
-        check_ranges(self, "steps lr warmup_steps patience weight_decay floor", 0)
+        check_ranges(self, "steps lr head_lr warmup_steps patience weight_decay floor", 0)
         check_ranges(self, "accumulate log_every evaluate_every", 1)
         check_ranges(self, "decay_share average_decay", 0, 1)
         check_ranges(self, "clip", 0, above=True)
@@ -86,18 +89,24 @@ def learning_rate(step: int, options: TrainingOptions) -> float:
 def optimizers(module: nn.Module, options: TrainingOptions) -> list[torch.optim.Optimizer]:
     """AdamW over everything that learns, or Muon over the hidden matrices and AdamW over the rest."""
     hidden: list[Tensor] = []
-    decayed: list[Tensor] = []
-    vectors: list[Tensor] = []
+    decayed: dict[float, list[Tensor]] = {1.0: []}  # by their share of the learning rate
+    vectors: dict[float, list[Tensor]] = {1.0: []}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
+        is_head = options.head_lr > 0 and not HEADS.isdisjoint(name.split("."))
+        share = options.head_lr / options.lr if is_head else 1.0
         if parameter.ndim < 2:
-            vectors.append(parameter)
+            vectors.setdefault(share, []).append(parameter)
         elif parameter.ndim == 2 and options.optimizer == "muon" and not any(part in name for part in NOT_HIDDEN):
             hidden.append(parameter)
         else:
-            decayed.append(parameter)
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+            decayed.setdefault(share, []).append(parameter)
+    groups = [
+        {"params": parameters, "weight_decay": decay, "lr_share": share}
+        for kind, decay in ((decayed, options.weight_decay), (vectors, 0.0))
+        for share, parameters in kind.items()
+    ]
     adamw = torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)
     return [adamw, Muon(hidden, options.lr, options.weight_decay)] if hidden else [adamw]
 

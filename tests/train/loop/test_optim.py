@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from redline.errors import ConfigError
-from redline.train.loop.optim import Muon, TrainingOptions, learning_rate, orthogonal
+from redline.train.loop.optim import Muon, TrainingOptions, learning_rate, optimizers, orthogonal
 
 
 def test_muon_steps_as_that_of_torch_does() -> None:
@@ -55,8 +55,25 @@ def test_the_learning_rate_may_fall_along_a_cosine() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+def test_new_heads_may_learn_faster_than_the_body_that_they_read() -> None:
+    parts = {"out": torch.nn.Linear(4, 4), "to_out": torch.nn.Linear(4, 4), "language_head": torch.nn.Linear(4, 2)}
+    module = torch.nn.ModuleDict(parts)
+
+    def shares(options: TrainingOptions) -> dict[str, float]:
+        groups = [group for optimizer in optimizers(module, options) for group in optimizer.param_groups]
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        return {names[id(own)]: group["lr_share"] for group in groups for own in group["params"]}
+
+    plain = shares(TrainingOptions(lr=1e-4))
+    assert set(plain.values()) == {1.0} and len(plain) == 6
+    own = shares(TrainingOptions(lr=1e-4, head_lr=5e-4))
+    faster = {name for name, share in own.items() if share == pytest.approx(5.0)}
+    assert faster == {"out.weight", "out.bias", "language_head.weight", "language_head.bias"}
+    assert {own[name] for name in own.keys() - faster} == {1.0}
+
+
 def test_options_that_mean_nothing_are_refused() -> None:
-    for name in ("lr", "warmup_steps", "decay_share", "floor", "weight_decay", "clip", "average_decay"):
+    for name in ("lr", "head_lr", "warmup_steps", "decay_share", "floor", "weight_decay", "clip", "average_decay"):
         for value in (-1.0, math.nan, math.inf):
             with pytest.raises(ConfigError, match=f"{name} is"):
                 TrainingOptions(**{name: value})
