@@ -10,6 +10,7 @@ texts it then writes are nearly, not quite, the same: `redline evaluate` tells w
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from redline.checkpoints import ar, nar
 from redline.checkpoints.draft_lm import find_draft_lm
 from redline.checkpoints.folder import resolve
 from redline.checkpoints.word_confidence import WORD_CONFIDENCE
+from redline.diarize.overlap import OVERLAP_HEAD
 from redline.errors import RedlineError
 
 
@@ -29,7 +31,7 @@ def rewrite(source: str, out: Path) -> Path:
     if ar.is_ar(folder):
         checkpoint = ar.load_ar(folder)
         template = folder / "chat_template.jinja"
-        return ar.save_ar(
+        written = ar.save_ar(
             out,
             checkpoint.model,
             tokenizer,
@@ -40,6 +42,9 @@ def rewrite(source: str, out: Path) -> Path:
             dtype=torch.float16,
             int8=True,
         )
+        if (folder / OVERLAP_HEAD).is_file():
+            shutil.copyfile(folder / OVERLAP_HEAD, written / OVERLAP_HEAD)
+        return written
     model, config, _ = nar.load_nar(folder)
     draft_lm = find_draft_lm(folder, "own", config.text.vocab_size)
     return nar.save_nar(out, model, tokenizer, draft_lm, dtype=torch.float16, int8=True)

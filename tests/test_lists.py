@@ -20,6 +20,7 @@ from redline.errors import DataError, RedlineError, UnsupportedTaskError
 from redline.load import load_model
 from redline.manifest import Utterance, read_manifest
 from redline.prompts import PromptRequest, checked_keywords
+from redline.serve.options import ServeOptions
 from redline.testing import FakeRecognizer, tone
 from redline.tokenizer import Tokenizer
 from redline.transcriber import Model
@@ -34,6 +35,9 @@ TAKEN: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "manifest.Utterance.keywords": lambda given: Utterance("", Path(), "", 0.0, keywords=given).keywords,
     "testing.FakeRecognizer.languages": lambda given: FakeRecognizer(languages=given).languages,
     "prompts.checked_keywords.keywords": checked_keywords,
+    "serve.options.ServeOptions.model_names": lambda given: ServeOptions(model_names=given).model_names,
+    "serve.options.ServeOptions.allow_url_hosts": lambda given: ServeOptions(allow_url_hosts=given).allow_url_hosts,
+    "serve.options.ServeOptions.cors_origins": lambda given: ServeOptions(cors_origins=given).cors_origins,
 }
 """Where a text is a list with commas."""
 
@@ -44,6 +48,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
 
 INSIDE = re.compile(
     r"(audio\.content|checkpoints|cli|decoding|diarize|keywords|languages|models|prepare|punctuation|recognizer|tensor_file|train"
+    r"|serve\.(?!options)\w+"
     r"|evaluate\.(metrics|report|seams|sweep|systems)|formats\.subtitles\.SubtitleCue|types\.share|tokenizer\.Tokenizer\.check)\b"
 )
 """What is called with lists of our own making; users come in by the rooms above these."""

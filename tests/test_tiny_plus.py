@@ -71,9 +71,9 @@ def test_it_tells_two_voices_apart_and_one_from_two(model: redline.Model) -> Non
 
 def test_keywords_change_what_is_asked_and_not_what_is_allowed(model: redline.Model) -> None:
     plain = model.transcribe(DEMO).text
-    result = model.transcribe(DEMO, keywords=["Your country can do", "<|end_of_text|>"])
-    assert "<|" not in result.text and "Your country can do" in result.text
-    assert jiwer.wer(JFK, result.text) < jiwer.wer(JFK, plain)
+    result = model.transcribe(DEMO, keywords=["fellow Americans", "<|end_of_text|>"])
+    assert "<|" not in result.text and "fellow Americans" in result.text
+    assert jiwer.wer(JFK, result.text.lower()) < jiwer.wer(JFK, plain.lower())
 
 
 def test_silence_gives_empty_text(model: redline.Model) -> None:

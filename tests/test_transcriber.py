@@ -230,7 +230,7 @@ def test_stream_tells_its_notices(jfk: Waveform) -> None:
             raise RecognitionError("too hard")
         return "heard"
 
-    with pytest.warns(UserWarning, match=r"2\.\d+ s to 4\.\d+ s: .*too hard"):
+    with pytest.warns(UserWarning, match=r"3\.\d+ s to 4\.\d+ s: .*too hard"):
         assert len(list(fake(picky).stream(jfk))) == 2
     with pytest.warns(UserWarning, match="no speech"):
         assert list(fake().stream(silence(1))) == []

@@ -54,6 +54,10 @@ class ClippingMeter:
         is_clipped = self._clipped and self._beyond <= _FEW * self._clipped
         return self._clipped / self._samples if is_clipped else 0.0
 
+    def skip(self, samples: int) -> None:
+        """So many samples of digital silence."""
+        self._samples += samples
+
     def feed(self, samples: Samples) -> None:
         """Measure the next block [N]."""
         before, peak = self._peak, _peak(samples)

@@ -47,7 +47,8 @@ class SharedScheduler:
     @property
     def streams(self) -> int:
         """Live streams that are open."""
-        return len(self._streams)
+        with self._turn:
+            return sum(not stream.done for stream in self._streams)
 
     def client(self, priority: int = FILES, account: Account | None = None) -> SchedulerClient:
         """For one caller, whose recordings go at this priority and count on this account."""

@@ -61,6 +61,7 @@ class SpeechDetector:
     def skip(self, samples: int) -> None:
         """Digital silence in front of the first block: frames begin behind it."""
         self._end += samples
+        self._clipping.skip(samples)
         for spans in filter(None, (self._clear, self._faint)):
             spans.skip(samples)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from redline.errors import ConfigError
+from redline.types import listed
 
 
 def default_data_dir() -> Path:
@@ -77,6 +78,8 @@ class ServeOptions:
     """How long a stop waits for what is being recognized."""
 
     def __post_init__(self) -> None:
+        for name in ("model_names", "allow_url_hosts", "cors_origins"):
+            object.__setattr__(self, name, listed(getattr(self, name)))
         for name in ("port", "wyoming_port"):
             port = getattr(self, name)
             if port is not None and not 0 <= port < 65536:

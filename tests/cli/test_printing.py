@@ -39,7 +39,7 @@ def test_warnings_are_told_with_their_times(run_vad: Run, jfk: Path) -> None:
 
     result = run_vad(jfk, hear=hear)
     assert result.exit_code == 0 and result.stdout == "heard\nheard\n"
-    assert re.search(rf"{re.escape(str(jfk))}: 0:02\.\d to 0:04\.\d: .*RecognitionError: no luck\n", result.stderr)
+    assert re.search(rf"{re.escape(str(jfk))}: 0:03\.\d to 0:04\.\d: .*RecognitionError: no luck\n", result.stderr)
 
 
 def test_silence_is_told(run_vad: Run, tmp_path: Path) -> None:

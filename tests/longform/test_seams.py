@@ -48,7 +48,7 @@ def test_silence_in_front_changes_no_word(tiny: redline.Model, jfk: Waveform) ->
 def test_longest_windows_are_kept(options: SessionOptions, tiny: redline.Model, jfk: Waveform) -> None:
     transcript = tiny.transcribe(jfk, session_options=options)
     assert all(each.end - each.start <= (options.window.max_s or 30.0) for each in transcript.segments)
-    assert transcript.segments[0].start < 0.1 and transcript.segments[-1].end == jfk.duration
+    assert transcript.segments[0].start < 0.1 and transcript.segments[-1].end > jfk.duration - 0.4
 
 
 def test_where_nobody_speaks_there_are_no_words(tiny: redline.Model) -> None:

@@ -48,7 +48,7 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.battery)])
 def database_url(request: pytest.FixtureRequest) -> str | None:
     """Each database that a server can have: None is SQLite."""
     if request.param == "sqlite":

@@ -16,6 +16,8 @@ from redline.serve.http_protocol import BoundedHeads
 from .conftest import RunningServer, ServerFactory
 from .test_service import ROUTE, Held, until, wav
 
+pytestmark = pytest.mark.battery
+
 
 def connected(server: RunningServer) -> socket.socket:
     host, _, port = server.url.removeprefix("http://").partition(":")

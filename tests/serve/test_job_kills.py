@@ -18,6 +18,8 @@ from redline.testing import FakeRecognizer
 from .killed_server import WINDOW_S, KilledServer
 from .recordings import until, wav
 
+pytestmark = pytest.mark.battery
+
 
 def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
     """What is in the database of a server, running or not."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import openapi
 from schemathesis.checks import not_a_server_error
 
 from .conftest import ServerFactory
+
+pytestmark = pytest.mark.battery
 
 _CASES = 12
 """For each operation."""

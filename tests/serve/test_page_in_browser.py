@@ -23,9 +23,12 @@ from .test_service import Held
 pytest.importorskip("selenium")
 from selenium.webdriver.common.keys import Keys
 
-from .browser import Page, opened_browser
+from .browser import BROWSER, Page, opened_browser
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)"),
+]
 DRAFT = "hello mister curn how are you we meet on on tuesday"
 WORDS = ["Hello", "Mr.", "Kern,", "how", "are", "you?", "We", "meet", "on", "Tuesday."]
 HOSTILE = '<img src=x onerror="document.title=1">'

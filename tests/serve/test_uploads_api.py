@@ -55,7 +55,7 @@ def cut(server: RunningServer, place: str, at: int, offset: int) -> None:
     host, _, port = server.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as link:
         rest = len(RECORDING) - offset
-        head = f"PATCH {place} HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\nUpload-Offset: {offset}\r\n"
+        head = f"PATCH {place} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\nUpload-Offset: {offset}\r\n"
         link.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         if b" 100 " in link.recv(4096):  # it reads now
             link.sendall(RECORDING[offset:at])

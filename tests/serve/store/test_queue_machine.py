@@ -28,6 +28,7 @@ from redline.types import Transcript
 
 from .conftest import Clock
 
+pytestmark = pytest.mark.battery
 LEASE_S, MOST_ATTEMPTS = 30.0, 3
 NEW = NewJob("ana", "a.wav", {})
 TEXT = Transcript("text", duration=1.0)
