@@ -76,6 +76,7 @@ def run_with_kills(folder: Path, kills: int, jobs: int, seed: int) -> None:
     assert rows(folder, "SELECT 1 FROM answers") == [] and rows(folder, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.laws
 def test_five_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     run_with_kills(tmp_path, kills=5, jobs=12, seed=5)
 
