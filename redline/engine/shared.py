@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any
 
 from redline.engine.live import MAX_LIVE_BATCH_S
@@ -141,6 +141,8 @@ class SchedulerClient:
         self.options = shared.options
         self.answered = 0
         """Requests of this caller that have their answer."""
+        self.answering = Lock()
+        """Held while an answer is put and counted."""
         self._shared, self._priority, self._account = shared, priority, account
         self._told = 0  # answers behind which a step has ended
         self._sessions: dict[Any, _Counted] = {}
@@ -163,8 +165,10 @@ class SchedulerClient:
         """
         self._sessions = {session: each for session, each in self._sessions.items() if not session.done}
         if self._failure is None and self.answered == self._told:
-            if not any(session.waiting for session in self._sessions):
-                is_new, self._told = self.answered > self._told, self.answered  # the last one may have come just now
+            with self.answering:  # an answer is put and counted, or neither
+                is_new, waits = self.answered > self._told, any(session.waiting for session in self._sessions)
+                self._told = self.answered if is_new or not waits else self._told
+            if is_new or not waits:
                 return is_new
             self._shared.wait(lambda: self._failure is not None or self.answered > self._told)
         if self._failure is not None:
@@ -219,11 +223,12 @@ class _Counted:
         return self._client.is_open and self._session.wants(id)
 
     def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
-        try:
-            self._session.put(id, outcome)
-        except Exception as error:
-            self._client.fail(error)
-        self._client.answered += 1
+        with self._client.answering:
+            try:
+                self._session.put(id, outcome)
+            except Exception as error:
+                self._client.fail(error)
+            self._client.answered += 1
 
 
 class SharedLiveEngine:

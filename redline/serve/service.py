@@ -229,9 +229,7 @@ class RecognitionService:
                 raise ApiError(504, f"no text within {deadline.allowed_s:.0f} s", code="timeout")
             raise ApiError(499, "the client has left", code="client_left")
         except WithdrawnError:
-            raise ApiError(
-                503, "the server stops; try another one, or later", code="stopping", retry_after_s=10
-            ) from None
+            raise _stopping() from None
         finally:
             for watcher in watchers:
                 watcher.cancel()

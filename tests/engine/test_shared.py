@@ -14,9 +14,9 @@ from redline import Transcriber
 from redline.engine.scheduler import JOBS, BatchOptions
 from redline.engine.shared import SharedLiveEngine, SharedScheduler, WithdrawnError
 from redline.errors import RedlineError
-from redline.longform.session import SessionOptions
+from redline.longform.session import Session, SessionOptions
 from redline.testing import FakeRecognizer, tone
-from redline.types import Hypothesis, Request, Waveform
+from redline.types import Hypothesis, Request, Task, Waveform
 
 NO_VAD = SessionOptions(vad=None)
 
@@ -169,3 +169,23 @@ def test_a_caller_holds_two_minutes_of_sound_at_most(schedulers: list[SharedSche
         assert 90 <= sum(held) <= 180
         recognizer.go_on.set()
         assert whole.result(30).duration == 900.0
+
+
+def test_no_answer_is_missed_while_it_is_being_put(schedulers: list[SharedScheduler]) -> None:
+    class Slowly(Session):
+        def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+            super().put(id, outcome)
+            put.set()
+            time.sleep(0.1)
+
+    put = threading.Event()
+    recognizer = FakeRecognizer()
+    schedulers.append(shared := SharedScheduler(recognizer))
+    session = Slowly(recognizer.limits(Task()), Task(), NO_VAD)
+    session.feed(tone(1).samples)
+    session.close()
+    with shared.client() as client:
+        client.submit(session)
+        shared.call()
+        assert put.wait(20) and session.waiting == 0
+        assert client.step() and not client.step(), "the answer is told, once"
