@@ -58,6 +58,7 @@ def uvicorn_config(app: Any, options: ServeOptions, **further: Any) -> uvicorn.C
     connections = 2 * (options.max_active + options.max_waiting + options.max_streams) + 64
     settings: dict[str, Any] = {
         "http": BoundedHeads,
+        "loop": "asyncio",  # uvloop comes with other extras, which should not change how this one works
         "log_level": "warning",
         "access_log": False,
         "timeout_keep_alive": 10,
