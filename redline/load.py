@@ -12,7 +12,7 @@ import torch
 from redline import threads as computing
 from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
-from redline.checkpoints.folder import ASSETS, resolve
+from redline.checkpoints.folder import ASSETS, is_quantized, resolve
 from redline.checkpoints.heads import DRAFT_HEAD
 from redline.checkpoints.word_confidence import find_word_confidence
 from redline.decoding.speculative import SpeculativeOptions
@@ -59,20 +59,21 @@ def load_model(
 ) -> Transcriber:
     """Load a bundled model, a folder or a hub id.
 
-    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default bfloat16
-    on CUDA, and on CPUs with AVX512-BF16 or AMX for models that draft and edit, else float32; "int8", on CPUs, has
-    weights of half the size of bfloat16. `draft_lm` is the n-gram LM of shallow fusion in the draft: the checkpoint's
-    "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your own. With `effort` "draft" the
-    encoder's draft is the text, and nothing else is computed: fast, no capitals, more errors; with "auto" the language
-    model reads only clips whose draft is not certain (`drafts` "fast" of models that answer prompts; not where it makes
-    the marks that `punctuate` wants). `engine` "packed" is the fast twin of the networks on CPUs and CUDA ("auto" takes
-    it where it is), "compiled" the same on CUDA with compiled layers, which takes a minute at first, and "plain" the
-    readable networks. With `punctuate` words get capitals and marks, where the model has learned them. For models that
-    answer prompts `beams`, `temperature` and `seed` say how tokens are chosen (what is drawn for a clip depends on the
-    seed and its sound, not on its place among others), and `drafts` how a draft of the encoder is verified: "exact"
-    (the text is that of greedy decoding), "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own"
-    config says: trust or exact. `threads` compute, for the whole process; by default PyTorch's number, but never more
-    than this process may use. Raises `CheckpointError` when it is not a checkpoint this package knows.
+    `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default
+    bfloat16 on CUDA, and, for models that draft and edit, on CPUs with AVX512-BF16 or AMX, int8 on those with
+    AVX512-VNNI alone where weights are int8 on disk, else float32. `draft_lm` is the n-gram LM of shallow fusion in
+    the draft: the checkpoint's "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your
+    own. With `effort` "draft" the encoder's draft is the text, and nothing else is computed: fast, no capitals,
+    more errors; with "auto" the language model reads only clips whose draft is not certain (`drafts` "fast" of
+    models that answer prompts; not where it makes the marks that `punctuate` wants). `engine` "packed" is the fast
+    twin of the networks on CPUs and CUDA ("auto" takes it where it is), "compiled" the same on CUDA with compiled
+    layers, which takes a minute at first, and "plain" the readable networks. With `punctuate` words get capitals
+    and marks, where the model has learned them. For models that answer prompts `beams`, `temperature` and `seed`
+    say how tokens are chosen (what is drawn for a clip depends on the seed and its sound, not on its place among
+    others), and `drafts` how a draft of the encoder is verified: "exact" (the text is that of greedy decoding),
+    "fast", "trust" (the draft is the text), "none", or as the checkpoint's "own" config says: trust or exact.
+    `threads` compute, for the whole process; by default PyTorch's number, but never more than this process may use.
+    Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
     computing.check_fork()
     computing.use(threads)
@@ -84,7 +85,9 @@ def load_model(
     )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
-    precision = pick_dtype(dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft)
+    precision = pick_dtype(
+        dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft, is_quantized=is_quantized(folder)
+    )
     embedding = partial(_load_embedder, folder, place, precision)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from redline.checkpoints.folder import bundled_names, is_quantized, resolve
 from redline.engine.precision import pick_dtype
 from redline.errors import CheckpointError, RedlineError
 from redline.load import load_model
@@ -35,9 +36,26 @@ def test_dtype_is_what_was_asked_for(tmp_path: Path, dtype: str | torch.dtype) -
     assert model.transcribe(JFK).segments
 
 
-def test_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for is_fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("redline.engine.precision.has_fast_bf16", lambda is_fast=is_fast: is_fast)
-        assert pick_dtype(None, torch.device("cpu")) == expected
-        assert pick_dtype(None, torch.device("cpu"), reads_prompts=True) == torch.float32
-    assert pick_dtype(None, torch.device("cuda")) == torch.bfloat16
+@pytest.mark.parametrize(
+    ("bf16", "int8", "quantized", "expected"),
+    [
+        (True, True, True, torch.bfloat16),
+        (False, True, True, torch.int8),
+        (False, True, False, torch.float32),  # nothing is rounded to int8 unasked
+        (False, False, True, torch.float32),
+    ],
+)
+def test_dtype_follows_the_device_and_the_weights_on_disk(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, int8: bool, quantized: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr("redline.engine.precision.has_fast_bf16", lambda: bf16)
+    monkeypatch.setattr("redline.engine.precision.has_fast_int8", lambda: int8)
+    assert pick_dtype(None, torch.device("cpu"), is_quantized=quantized) == expected
+    assert pick_dtype(None, torch.device("cpu"), reads_prompts=True, is_quantized=quantized) == torch.float32
+    assert pick_dtype(None, torch.device("cuda"), is_quantized=quantized) == torch.bfloat16
+    assert pick_dtype(None, torch.device("mps"), is_quantized=quantized) == torch.float32
+
+
+def test_bundled_weights_are_int8_on_disk_and_those_of_a_test_are_not(tmp_path: Path) -> None:
+    assert all(is_quantized(resolve(name)) for name in bundled_names())
+    assert not is_quantized(tiny_checkpoint(tmp_path / "model"))

@@ -99,6 +99,12 @@ def _weight_files(folder: Path) -> list[tuple[Path, set[str] | None]]:
     return [(folder / shard, shards[shard]) for shard in sorted(shards)]
 
 
+def is_quantized(folder: Path) -> bool:
+    """Whether matrices of a checkpoint are int8 on disk."""
+    stored = (tensor_file.read_header(path)[0] for path, _ in _weight_files(folder))
+    return any(tensor.dtype == torch.int8 for header in stored for tensor in header.values())
+
+
 def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
     """What the weight files say is in them, without reading it: tensors on "meta" by name, file by file.
 

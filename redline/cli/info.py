@@ -52,7 +52,7 @@ def info(
         "python": platform.python_version(),
         "torch": version("torch"),
         "device": str(pick_device(None)),
-        "int8": kernel(),
+        "int8": str(kernel()),
         "bundled models": ", ".join(bundled_names()) or "none",
     }
     if model is not None:

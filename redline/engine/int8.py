@@ -4,14 +4,15 @@ A matrix has a scale for each output channel (`redline.quantization`), and each 
 its largest number. The sum of a row is one of integers, exact in any order, so it cannot depend on other rows, threads
 or instructions.
 
-Rows are quantized to 7 bits, 1 to 127 with 64 for zero: CPUs without VNNI add products of two neighbours in 16 bits,
-and 2 * 127 * 128 still fits.
+Rows are quantized to 8 bits, 1 to 255 with 128 for zero, where the kernel's sums are exact with them. CPUs without VNNI
+add products of two neighbours in 16 bits, which 2 * 255 * 128 overflows and 2 * 127 * 128 does not: 7 bits there.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,8 +24,6 @@ from redline.models.draft_head import DraftHead
 from redline.models.granite import GraniteLM
 from redline.quantization import INT8_MAX, INT8_MIN, quantize_rows
 
-ZERO, FARTHEST = 64, 63
-"""What stands for zero in a quantized row, and how far it goes to either side."""
 LEAST = 1e-30
 """The least size of a row's largest number: a row of zeros has no scale."""
 ROWS_AT_ONCE = 4096
@@ -65,7 +64,7 @@ class Int8Matrix:
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] -> [..., N]."""
         rows = x.reshape(-1, self.shape[1])
-        quantized, scales = quantized_rows(rows)
+        quantized, scales = quantized_rows(rows, kernel().zero)
         y = self._sums(quantized).mul_(scales)  # one operation after the other: what is fused may round once less
         if bias is not None:
             y += bias
@@ -73,27 +72,28 @@ class Int8Matrix:
 
     def _sums(self, quantized: Tensor) -> Tensor:
         """Rows [M, K] of uint8 -> their products with the matrix and its scales, [M, N]."""
-        if kernel() == "float64":
-            return (quantized.double().sub_(ZERO) @ self.ints.double().T).float().mul_(self.scales)
+        if kernel().name == "float64":
+            return (quantized.double().sub_(kernel().zero) @ self.ints.double().T).float().mul_(self.scales)
         with self._lock:
             if self._packed is None:
                 self._packed = KERNEL.qlinear_prepack(self.ints, None)
                 self.ints = torch.empty(0, dtype=torch.int8)  # so that they are in memory once
-        return scaled_sums(quantized, self._packed, self.scales)
+        return scaled_sums(quantized, kernel().zero, self._packed, self.scales)
 
 
-def scaled_sums(quantized: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
-    """Rows [M, K] of uint8 and a matrix in oneDNN's order -> [M, N], whose columns are scaled."""
+def scaled_sums(quantized: Tensor, zero: int, packed: Tensor, scales: Tensor) -> Tensor:
+    """Rows [M, K] of uint8 around `zero` and a matrix in oneDNN's order -> [M, N], whose columns are scaled."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     epilogue: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
-    y: Tensor = KERNEL.qlinear_pointwise(quantized, 1.0, ZERO, packed, scales, zeros, *epilogue)
+    y: Tensor = KERNEL.qlinear_pointwise(quantized, 1.0, zero, packed, scales, zeros, *epilogue)
     return y
 
 
-def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows [M, K] -> uint8 [M, K] and scales [M, 1]."""
+def quantized_rows(x: Tensor, zero: int) -> tuple[Tensor, Tensor]:
+    """Rows [M, K] -> uint8 [M, K] around `zero`, and scales [M, 1]."""
+    farthest = zero - 1
     largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=LEAST)
-    return (x * (FARTHEST / largest)).add_(ZERO + 0.5).to(torch.uint8), largest / FARTHEST
+    return (x * (farthest / largest)).add_(zero + 0.5).to(torch.uint8), largest / farthest
 
 
 def joined(matrices: Sequence[Int8Matrix]) -> Int8Matrix:
@@ -101,16 +101,31 @@ def joined(matrices: Sequence[Int8Matrix]) -> Int8Matrix:
     return Int8Matrix(torch.cat([each.ints for each in matrices]), torch.cat([each.scales for each in matrices]))
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What multiplies rows of uint8 with matrices of int8, and what stands for zero in a row."""
+
+    name: str
+    """"oneDNN", or "float64", which is as exact, and slow."""
+    zero: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, rows of {self.zero.bit_length()} bits"
+
+
 @cache
-def kernel() -> str:
-    """What multiplies: "oneDNN" where it gives exact sums of the largest numbers, else "float64", exact and slow."""
-    rows = torch.tensor([[2 * ZERO - 1], [0], [ZERO]], dtype=torch.uint8).expand(-1, 256).contiguous()
-    weight = torch.tensor([[INT8_MIN], [INT8_MAX], [1]], dtype=torch.int8).repeat(11, 256)
-    try:
-        sums = scaled_sums(rows, KERNEL.qlinear_prepack(weight, None), torch.ones(len(weight)))
-    except (AttributeError, RuntimeError):
-        return "float64"
-    return "oneDNN" if torch.equal(sums.double(), (rows.double() - ZERO) @ weight.double().T) else "float64"
+def kernel() -> Kernel:
+    """oneDNN with as many bits as it gives exact sums of the largest numbers for, else float64."""
+    for zero in (128, 64):
+        rows = torch.tensor([[2 * zero - 1], [0], [zero]], dtype=torch.uint8).expand(-1, 256).contiguous()
+        weight = torch.tensor([[INT8_MIN], [INT8_MAX], [1]], dtype=torch.int8).repeat(11, 256)
+        try:
+            sums = scaled_sums(rows, zero, KERNEL.qlinear_prepack(weight, None), torch.ones(len(weight)))
+        except (AttributeError, RuntimeError):
+            break
+        if torch.equal(sums.double(), (rows.double() - zero) @ weight.double().T):
+            return Kernel("oneDNN", zero)
+    return Kernel("float64", 128)
 
 
 class Int8Embedding(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from redline.engine.fp8 import FP8
-from redline.engine.int8 import to_int8
+from redline.engine.int8 import Kernel, kernel, to_int8
 from redline.errors import RedlineError
 from redline.threads import has_amx
 
@@ -22,14 +22,28 @@ def has_fast_bf16() -> bool:
     return has_amx() or (torch.cpu._is_avx512_bf16_supported() and lets_it)
 
 
-def pick_dtype(dtype: str | torch.dtype | None, place: torch.device, reads_prompts: bool = False) -> torch.dtype:
+@cache
+def has_fast_int8() -> bool:
+    """Whether products of int8 with rows of 8 bits are faster than in float32 (AVX512-VNNI) and cost no accuracy."""
+    return torch.cpu._is_vnni_supported() and kernel() == Kernel("oneDNN", 128)
+
+
+def pick_dtype(
+    dtype: str | torch.dtype | None, place: torch.device, *, reads_prompts: bool = False, is_quantized: bool = False
+) -> torch.dtype:
     """The precision to compute in; raises `RedlineError` for a name that is none, and for float16 on a CPU.
 
-    Launches of many rows are too large for token after token. CPUs sum float16 in an order that depends on the batch.
+    Launches of many rows are too large for token after token. Where nobody asks, weights that are not int8 on disk
+    are not rounded to it. CPUs sum float16 in an order that depends on the batch.
     """
     if dtype is None:
-        is_fast = place.type == "cuda" or (place.type == "cpu" and has_fast_bf16() and not reads_prompts)
-        return torch.bfloat16 if is_fast else torch.float32
+        if place.type == "cuda":
+            return torch.bfloat16
+        if place.type != "cpu" or reads_prompts:
+            return torch.float32
+        if has_fast_bf16():
+            return torch.bfloat16
+        return torch.int8 if is_quantized and has_fast_int8() else torch.float32
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     known |= {"int8": torch.int8} if place.type == "cpu" else {"float16": torch.float16}
     known |= {"fp8": FP8} if place.type == "cuda" else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from redline.checkpoints.folder import resolve
 from redline.engine import int8
-from redline.engine.int8 import Int8Matrix, joined, kernel, quantized_rows, to_int8
+from redline.engine.int8 import Int8Matrix, Kernel, joined, kernel, quantized_rows, to_int8
 from redline.load import load_model
 from redline.models.draft_head import DraftHead
 from redline.models.nar import NarModel
@@ -29,39 +30,42 @@ def draw(*size: int, seed: int = 0) -> torch.Tensor:
 def test_sums_are_exact_for_the_largest_numbers(width: int, rows: int) -> None:
     ints = torch.tensor([-128, 127, 1, -1], dtype=torch.int8)[:, None].expand(-1, width).repeat(rows, 1)
     matrix = Int8Matrix(ints, torch.ones(len(ints)))
-    x = torch.tensor([1, 64, 127], dtype=torch.uint8)[:, None].expand(-1, width).contiguous()
-    exact = (x.double() - 64) @ ints.double().T
+    zero = kernel().zero
+    x = torch.tensor([1, zero, 2 * zero - 1], dtype=torch.uint8)[:, None].expand(-1, width).contiguous()
+    exact = (x.double() - zero) @ ints.double().T
     assert torch.equal(matrix._sums(x), exact.float())
 
 
 @pytest.mark.parametrize(("width", "rows"), SIZES)
 def test_whatever_multiplies_gives_the_same_bits(width: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x, bias = draw(rows, width), draw(50, width, seed=1), draw(rows, seed=2)
-    here = Int8Matrix.of(weight)(x, bias)
-    monkeypatch.setattr(int8, "kernel", lambda: "float64")
+    here, zero = Int8Matrix.of(weight)(x, bias), kernel().zero
+    monkeypatch.setattr(int8, "kernel", lambda: Kernel("float64", zero))
     assert torch.equal(Int8Matrix.of(weight)(x, bias), here)
 
 
-def test_a_kernel_that_saturates_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Saturating:
-        qlinear_prepack = staticmethod(lambda weight, shape: weight)
+@pytest.mark.parametrize(
+    ("most", "taken"),
+    [
+        (2**31 - 1, Kernel("oneDNN", 128)),  # VNNI adds in 32 bits
+        (2**15 - 1, Kernel("oneDNN", 64)),  # two products in 16 bits fit with rows of 7
+        (2**14 - 1, Kernel("float64", 128)),
+    ],
+)
+def test_rows_have_as_many_bits_as_the_kernel_sums_exactly(
+    monkeypatch: pytest.MonkeyPatch, most: int, taken: Kernel
+) -> None:
+    def pairs(rows: torch.Tensor, scale: float, zero: int, weight: torch.Tensor, *_: object) -> torch.Tensor:
+        products = rows.double()[:, None] * weight.double()
+        sums = products.unflatten(-1, (-1, 2)).sum(-1).clamp(-most - 1, most).sum(-1)
+        return (sums - zero * weight.double().sum(-1)).float()
 
-        @staticmethod
-        def qlinear_pointwise(rows: torch.Tensor, *options: object) -> torch.Tensor:
-            weight = options[2]
-            assert isinstance(weight, torch.Tensor)
-            sums = (rows.double() - 64) @ weight.double().T
-            return sums.clamp(-(2**15), 2**15 - 1).float()
-
-    kernel.cache_clear()
-    try:
-        monkeypatch.setattr(int8, "KERNEL", Saturating)
-        assert kernel() == "float64"
-        kernel.cache_clear()
-        monkeypatch.setattr(int8, "KERNEL", object())
-        assert kernel() == "float64"
-    finally:
-        kernel.cache_clear()
+    monkeypatch.setattr(
+        int8, "KERNEL", SimpleNamespace(qlinear_prepack=lambda weight, _: weight, qlinear_pointwise=pairs)
+    )
+    assert kernel.__wrapped__() == taken
+    monkeypatch.setattr(int8, "KERNEL", object())
+    assert kernel.__wrapped__().name == "float64"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -89,8 +93,9 @@ def test_rows_of_zeros_and_rows_that_are_no_numbers_harm_only_themselves() -> No
     y = matrix(x, bias)
     assert torch.equal(y[1], bias) and not y[2].isfinite().any() and not y[3].isfinite().any()
     assert torch.equal(y[[0, 4]], matrix(x[[0, 4]], bias))
-    ints, scales = quantized_rows(torch.tensor([[-2.0, 0.0, 1.0, 2.0]]))
-    assert ints.tolist() == [[1, 64, 96, 127]] and float(scales) == pytest.approx(2 / 63)
+    for zero, expected in ((64, [1, 64, 96, 127]), (128, [1, 128, 192, 255])):
+        ints, scales = quantized_rows(torch.tensor([[-2.0, 0.0, 1.0, 2.0]]), zero)
+        assert ints.tolist() == [expected] and float(scales) == pytest.approx(2 / (zero - 1))
 
 
 def test_matrices_are_joined_and_scaled_by_their_scales() -> None:
