@@ -41,6 +41,7 @@ from redline.types import TaskName, listed
 if TYPE_CHECKING:
     from redline.cluster.ledger import Ledger, RunSettings
     from redline.cluster.progress import ShardShare, Tally
+    from redline.cluster.ray_run import RayOptions
     from redline.cluster.report import BatchReport
     from redline.cluster.source import Source
 
@@ -123,6 +124,9 @@ def batch(
         raise typer.BadParameter(message, param_hint="--task")
     if shard is not None and ray is not None:
         raise typer.BadParameter("--shard works without Ray; leave one of them out", param_hint="--shard --ray")
+    if shard is not None and (workers or decoders):
+        message = "--shard works in one process; leave them out, or --shard"
+        raise typer.BadParameter(message, param_hint="--workers --decoders")
     share = _share_of(shard)
     start.open_libraries()
     with start.recognizing_only():
@@ -149,7 +153,8 @@ def batch(
             if share is not None:
                 report = _run_here(ledger, recordings, loading, asked, share, watching, retry_failed, price)
             else:
-                raise RedlineError("Ray is not there yet")
+                options = _ray_options(ray, workers, decoders, device, threads)
+                report = _run_on_ray(ledger, recordings, loading, asked, options, watching, retry_failed, price)
         except KeyboardInterrupt:
             notes.say(f"interrupted; what is done is in {out}, and the same command goes on", "yellow")
             raise typer.Exit(stopper.status) from None
@@ -166,7 +171,7 @@ class _Asked:
     def __init__(self, options: dict[str, Any], detection: tuple[Any, ...]) -> None:
         self._options, self._detection = options, detection
 
-    def of(self, transcriber: Any) -> dict[str, Any]:
+    def __call__(self, transcriber: Any) -> dict[str, Any]:
         if all(value is None for value in self._detection[1:]):
             return self._options
         from redline.cli.detection import session_options
@@ -233,10 +238,41 @@ def _run_here(
     isolation.prepare()
     with start.recognizing_only():
         transcriber = loading()
-    plans = PlanBook.of(transcriber, **asked.of(transcriber))
+    plans = PlanBook.of(transcriber, **asked(transcriber))
     run = LocalRun(
         ledger, source, transcriber, plans, share,
         scorer=_scorer(), retry_failed=retry_failed, on_progress=watching.advance_to,
+    )  # fmt: skip
+    return run.run(price=price)
+
+
+def _ray_options(
+    address: str | None, workers: int | None, decoders: int | None, device: str | None, threads: int | None
+) -> RayOptions:
+    from redline.cluster.ray_run import RayOptions
+
+    on_gpus = None if device in (None, "auto") else str(device).startswith("cuda")
+    return RayOptions(address, workers, threads, decoders, on_gpus)
+
+
+def _run_on_ray(
+    ledger: Ledger,
+    source: Source,
+    loading: Any,
+    asked: _Asked,
+    options: RayOptions,
+    watching: Watching,
+    retry_failed: bool,
+    price: float | None,
+) -> BatchReport:
+    from redline.cluster.ray_run import RayRun, start_ray
+
+    ledger.open()
+    if (dashboard := start_ray(options)) is not None:
+        watching.say(f"Ray's dashboard: {dashboard}")
+    run = RayRun(
+        ledger, source, loading, asked, options,
+        scorer=_scorer(), retry_failed=retry_failed, on_progress=watching.advance_to, say=watching.say,
     )  # fmt: skip
     return run.run(price=price)
 
@@ -261,7 +297,7 @@ class Watching:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.fields[state]}"))
         self._bar = console.progress(notes, *columns)
         self._bar.disable |= not enabled
-        self._price = price
+        self._notes, self._is_quiet, self._price = notes, not enabled, price
         self._task = self._bar.add_task("transcribing", total=None, state="reading the source")
 
     def __enter__(self) -> Watching:
@@ -270,6 +306,10 @@ class Watching:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def say(self, line: str) -> None:
+        if not self._is_quiet:
+            self._notes.say(line, "dim")
 
     def advance_to(self, tally: Tally, machines: int = 1) -> None:
         """So much is done."""
