@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,24 @@ def test_a_full_disk_stops_the_run_and_harms_nothing(tmp_path: Path, monkeypatch
     assert not list(out.rglob("*.part"))
     run(source, FolderStore(out))
     assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_a_process_that_is_killed_between_writing_and_renaming_leaves_nothing_to_repair(tmp_path: Path) -> None:
+    source, out = archive(tmp_path / "in"), tmp_path / "out"
+    run(source, FolderStore(tmp_path / "undisturbed"))
+    code = (
+        "import os, signal; from pathlib import Path; from redline.cluster.store import FolderStore\n"
+        "from tests.cluster.archives import run\n"
+        "replace, left = Path.replace, [6]\n"
+        "def killed(self, other):\n"
+        "    left[0] -= 1\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if not left[0] else replace(self, other)\n"
+        f"Path.replace = killed; run({str(source)!r}, FolderStore(Path({str(out)!r})))\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert process.returncode == -signal.SIGKILL and list(out.rglob("*.part"))
+    report = run(source, FolderStore(out))
+    assert contents(out) == contents(tmp_path / "undisturbed") and 0 < report.recognized < report.done
 
 
 def test_a_bad_recording_harms_only_itself_and_is_told(tmp_path: Path) -> None:
