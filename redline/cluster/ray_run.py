@@ -94,7 +94,6 @@ class _Worker:
 def start_ray(options: RayOptions) -> str | None:
     """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # busy machines take longer than its 30 s
     with packages_of("cluster", "redline batch without --shard"):
         import ray
     if not ray.is_initialized():
