@@ -20,7 +20,8 @@ from redline.audio import AudioOptions
 from redline.cluster.ledger import Ledger, RunSettings
 from redline.cluster.local import LocalRun
 from redline.cluster.progress import Tally
-from redline.cluster.ray_run import RayOptions, RayRun, start_ray
+from redline.cluster.ray_run import RayRun
+from redline.cluster.ray_start import RayOptions, start_ray
 from redline.cluster.source import Source
 from redline.cluster.stages import PlanBook
 from redline.cluster.store import open_store

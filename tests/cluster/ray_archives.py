@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from redline.cluster.ledger import Ledger
-from redline.cluster.ray_run import RayOptions, RayRun
+from redline.cluster.ray_run import RayRun
+from redline.cluster.ray_start import RayOptions
 from redline.cluster.report import BatchReport
 from redline.cluster.source import Source
 from redline.cluster.store import open_store

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from redline.cluster.ray_run import RayOptions
+from redline.cluster.ray_start import RayOptions
 from redline.cluster.report import BatchReport
 from redline.cluster.store import FolderStore, StoreError
 from redline.testing import tone
