@@ -22,6 +22,7 @@ VERBS = {
     "serve": "redline.cli.serve:serve",
     "mcp": "redline.cli.mcp:mcp",
     "pipeline": "redline.cli.pipeline:pipeline",
+    "plan": "redline.cli.plan:plan",
     "search": "redline.cli.search:search",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
