@@ -14,7 +14,7 @@ from redline.cli import console
 from redline.errors import ConfigError, packages_of
 
 if TYPE_CHECKING:
-    from redline.cluster.plan import Workload, Outcome
+    from redline.cluster.plan import Outcome, Workload
 
 _GPUS_HELP = "Machines with GPUs and how many, such as h100:16; KIND:COUNT,KIND:COUNT for several kinds."
 _MACHINES_HELP = "Machines without GPUs, such as cpu:8; beside GPUs they decode, alone they recognize too."

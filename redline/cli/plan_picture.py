@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 
 from redline import files
-from redline.cluster.plan import STAGES, STARTING, Workload, Outcome
+from redline.cluster.plan import STAGES, STARTING, Outcome, Workload
 from redline.cluster.prices import GUESSED
 
 STAGE_COLORS = dict(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.cluster.plan import MEASURED, STAGES, STARTING, Workload, Stage, plan, simulate, stages_of, with_report
+from redline.cluster.plan import MEASURED, STAGES, STARTING, Stage, Workload, plan, simulate, stages_of, with_report
 from redline.cluster.prices import BUNDLED, Figure, PriceList
 from redline.cluster.report import BatchReport, StageRates
 from redline.errors import ConfigError
