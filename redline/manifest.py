@@ -108,11 +108,19 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def _row(path: Path, number: int, line: str) -> Utterance:
-    where = f"{path}:{number}"
+    return utterance_of(f"{path}:{number}", json_row(f"{path}:{number}", line), path.parent)
+
+
+def json_row(where: str, line: str) -> Any:
+    """A line of a manifest as JSON; raises `DataError` naming where it is."""
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); a manifest has one JSON object a line") from error
+
+
+def utterance_of(where: str, row: Any, folder: Path | None) -> Utterance:
+    """A row of a manifest, its recording relative to a folder; without one it is left as it is, for addresses."""
     if not isinstance(row, dict) or not isinstance(row.get("audio"), str):
         raise DataError(f"{where}: no 'audio'; each line needs at least audio and text")
     if (odd := _not_finite(row)) is not None:
@@ -127,7 +135,7 @@ def _row(path: Path, number: int, line: str) -> Utterance:
     start, end, duration = _times(where, row)
     return Utterance(
         id=str(row.get("id") or f"{row['audio']}@{start:.3f}"),
-        audio=(path.parent / row["audio"]).resolve(),
+        audio=Path(row["audio"]) if folder is None else (folder / row["audio"]).resolve(),
         text=str(row.get("text") or "").strip(),
         duration=duration,
         **{key: str(row.get(key) or "") for key in ("speaker", "source", "split", "task", "shard")},

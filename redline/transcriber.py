@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -20,16 +20,17 @@ from redline import audio, itn, languages
 from redline.audio import AudioOptions
 from redline.audio.channels import count_channels, rereadable
 from redline.audio.check import checked_waveform
-from redline.diarize.diarizer import Diarizer, voice_of
+from redline.diarize.diarizer import voice_of
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.diarize.known import SpeakerDatabase
 from redline.diarize.options import SpeakerOptions, speaker_options
 from redline.engine.live import LiveEngine, LiveOptions, LiveStream
-from redline.engine.recordings import Flight, Recording, RecordingScheduler, Sound, WaveformSound
+from redline.engine.recording_plan import RecordingPlan
+from redline.engine.recordings import Flight, Interrupted, Recording, RecordingScheduler, Sound, WaveformSound
 from redline.engine.scheduler import BatchOptions, Scheduler, StreamEngine
 from redline.errors import ConfigError, RedlineError, UnsupportedTaskError
 from redline.longform.interleave import interleaved
-from redline.longform.resumed import AnswerStore, ResumedSession
+from redline.longform.resumed import AnswerStore
 from redline.longform.session import Session, SessionOptions
 from redline.prompts import keyword_list
 from redline.signatures import checked
@@ -50,18 +51,6 @@ SAMPLE_S = 30.0
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_SHARED_S = 120.0  # the same of each caller where many share batches
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
-
-
-class Interrupted(KeyboardInterrupt):
-    """Work was stopped before its end.
-
-    `results` has what is done of each recording, in order: all of it, or the windows that were finished, with notices
-    of the code "interrupted" for what is missing; None where there is none.
-    """
-
-    def __init__(self, results: Sequence[Transcript | RedlineError | None]) -> None:
-        super().__init__()
-        self.results = list(results)
 
 
 class Transcriber:
@@ -240,14 +229,25 @@ class Transcriber:
         `speakers` says who may be heard, where the task asks for that. Raises `UnsupportedTaskError` for what the model
         cannot do.
         """
+        return self._plan(task, vad, options, speakers).session(self.embedder, answers)
+
+    @checked(TranscribeOptions)
+    def plan(self, **options: Unpack[TranscribeOptions]) -> RecordingPlan:
+        """How `transcribe_each` reads, cuts and asks about each recording; `UnsupportedTaskError` as there."""
+        if splits_channels(options):
+            raise ConfigError("channels is 'split': each is a recording of its own; plan for one channel")
+        speakers = self._speakers(options)
+        task, cut = self._task(options, speakers), options.get("session_options")
+        plan = self._plan(task, options.get("vad", True), cut, speakers or SpeakerOptions())
+        own = options.get("audio_options", AudioOptions())
+        return replace(plan, audio=own, digits=options.get("digits", False))
+
+    def _plan(self, task: Task, vad: bool, options: SessionOptions | None, speakers: SpeakerOptions) -> RecordingPlan:
         options = options or self.options
         options = options if vad else replace(options, vad=None)
         asked, is_diarized = self._asked(task, speakers)
-        diarizer = Diarizer(self.embedder(), speakers) if is_diarized and self.embedder else None
-        limits, name = self.recognizer.limits(asked), self.name
-        if answers is None:
-            return Session(limits, asked, options, model=name, diarizer=diarizer)
-        return ResumedSession(limits, asked, options, model=name, diarizer=diarizer, answers=answers)
+        heard = speakers if is_diarized and self.embedder else None
+        return RecordingPlan(self.recognizer.limits(asked), asked, options, self.name, heard)
 
     def check(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> None:  # noqa: B008
         """Raises `UnsupportedTaskError` for what the model cannot do."""

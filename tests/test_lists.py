@@ -47,7 +47,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
 """Where a text is refused, because it can only be meant as one of many."""
 
 INSIDE = re.compile(
-    r"(audio\.content|checkpoints|cli|decoding|diarize|keywords|languages|models|prepare|punctuation|recognizer|tensor_file|train"
+    r"(audio\.content|checkpoints|cli|cluster|decoding|diarize|keywords|languages|models|prepare|punctuation|recognizer|tensor_file|train"
     r"|serve\.(?!options)\w+"
     r"|evaluate\.(metrics|report|seams|sweep|systems)|formats\.subtitles\.SubtitleCue|types\.share|tokenizer\.Tokenizer\.check)\b"
 )

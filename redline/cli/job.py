@@ -96,7 +96,7 @@ class Job:
 
         When it is interrupted, what is done is delivered, and the windows that are finished of a recording are kept.
         """
-        from redline.transcriber import Interrupted
+        from redline.engine.recordings import Interrupted
 
         started = time.perf_counter()
         sizes = [recording.input.size for recording in self.work]

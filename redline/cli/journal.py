@@ -306,12 +306,17 @@ def file_hash(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def settings_of(model: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides about a transcript besides its recording: this version, the model's files, the options."""
+def settings_of(
+    model: str, folder: Path, options: Mapping[str, Any], *, cheap_bytes: int = CHEAP_BYTES
+) -> dict[str, Any]:
+    """What decides about a transcript besides its recording: this version, the model's files, the options.
+
+    Of files with more than `cheap_bytes` size and time count, which are others on another machine.
+    """
     weights = hashlib.sha256()
     for path in files.files_under(folder):
         status = path.stat()
-        told = file_hash(path) if status.st_size <= CHEAP_BYTES else (status.st_size, status.st_mtime_ns)
+        told = file_hash(path) if status.st_size <= cheap_bytes else (status.st_size, status.st_mtime_ns)
         weights.update(f"{path.relative_to(folder).as_posix()!a} {told}\n".encode())
     return {"redline": __version__, "model": model, "weights": weights.hexdigest()[:16], "options": dict(options)}
 

@@ -17,6 +17,7 @@ from redline.errors import RedlineError
 
 VERBS = {
     "transcribe": "redline.cli.transcribe:transcribe",
+    "batch": "redline.cli.batch:batch",
     "chunks": "redline.cli.chunks:chunks",
     "live": "redline.cli.live:live",
     "serve": "redline.cli.serve:serve",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from queue import Full, Queue
 from threading import Event, RLock, Thread
@@ -22,6 +22,18 @@ _MOST = 64  # recordings at the same time
 _BLOCK_S = 30.0
 _BLOCKS_AHEAD = 16  # of one recording that a thread decodes: half a minute
 _LOOK_S = 0.5  # between two looks whether somebody still reads
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped before its end.
+
+    `results` has what is done of each recording, in order: all of it, or the windows that were finished, with notices
+    of the code "interrupted" for what is missing; None where there is none.
+    """
+
+    def __init__(self, results: Sequence[Transcript | RedlineError | None]) -> None:
+        super().__init__()
+        self.results = list(results)
 
 
 class Sound(Protocol):

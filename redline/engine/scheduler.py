@@ -322,6 +322,19 @@ class Scheduler:
         return outcomes
 
 
+class IsolatingScheduler(Scheduler):
+    """A scheduler that outlives what its recognizer raises: the requests of that batch are recognized one by one."""
+
+    def step(self) -> bool:
+        try:
+            return super().step()
+        except Exception:
+            _log.exception("a batch failed; its requests are recognized one by one")
+            if not self.step_alone():
+                raise
+            return True
+
+
 def batches_by_length(lengths: Sequence[float], most: float) -> list[list[int]]:
     """Indices of clips grouped by length, longest first; a group's count times its longest is at most `most`.
 

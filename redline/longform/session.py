@@ -153,6 +153,10 @@ class Session:
         """Whether the answer to a request is waited for."""
         return self._stitched <= id < self._asked and id not in self._answers
 
+    def hear(self, diarizer: Diarizer) -> None:
+        """Have a diarizer hear every window, before the first request is given out."""
+        self._diarizer = self._stitcher.diarizer = diarizer
+
     def feed(self, samples: NDArray[np.float32]) -> None:
         """More sound: mono float32 samples [n] at 16 kHz, any n; raises `AudioError` for what is no such thing."""
         if self.closed:

@@ -32,7 +32,7 @@ class Stitcher:
 
     def __init__(self, model: str, task: Task, diarizer: Diarizer | None = None) -> None:
         """With a `diarizer` words get speakers: as known so far, and in `transcript` of the whole recording."""
-        self._model, self._task, self._diarizer = model, task, diarizer
+        self._model, self._task, self.diarizer = model, task, diarizer
         self._texts: list[tuple[Span, Hypothesis]] = []  # of windows whose speakers are not known before the end
         self.segments: list[Segment] = []
         self.notices: list[Notice] = []
@@ -49,8 +49,8 @@ class Stitcher:
             if self._error is None or isinstance(outcome, UnsupportedTaskError):
                 self._error = outcome
         else:
-            if self._diarizer is not None:
-                outcome = self._diarizer.add(self.windows - 1, span.start_s, outcome)
+            if self.diarizer is not None:
+                outcome = self.diarizer.add(self.windows - 1, span.start_s, outcome)
                 self._texts.append((span, outcome))
             elif outcome.speaker_embeddings:
                 self._speakers, outcome = link.link(self._speakers, outcome)
@@ -70,8 +70,8 @@ class Stitcher:
             failed = f"the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
             raise RecognitionError(f"{source}: {failed}") from self._error
         heard: tuple[Notice, ...] = ()
-        if self._diarizer is not None:
-            finished, heard = self._diarizer.finish(), self._diarizer.notices
+        if self.diarizer is not None:
+            finished, heard = self.diarizer.finish(), self.diarizer.notices
             self.segments = []
             for span, outcome in self._texts:
                 self.segments += segments_of(span, finished.get(span.start_s, outcome), len(self.segments))

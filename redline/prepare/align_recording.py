@@ -20,6 +20,7 @@ from torch import Tensor
 from redline import audio, files, languages
 from redline.audio import AudioOptions, AudioSource
 from redline.decoding.word_times import judged
+from redline.engine.recordings import Interrupted
 from redline.errors import DataError, RedlineError
 from redline.load import load_model
 from redline.longform.session import Session, SessionOptions
@@ -38,7 +39,7 @@ from redline.prepare.segment_transcripts import ALIGNMENT_WINDOW_S, transcript_w
 from redline.prepare.transcripts import Line, TranscriptText, read_transcript
 from redline.recognizer.ctc import CtcRecognizer
 from redline.transcribe_options import Progress
-from redline.transcriber import Interrupted, Transcriber
+from redline.transcriber import Transcriber
 from redline.types import (
     SAMPLE_RATE,
     ClipLimits,

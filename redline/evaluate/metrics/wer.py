@@ -13,6 +13,7 @@ import numpy as np
 
 from redline.evaluate.metrics.alignment import align_characters, align_words, bootstrap_interval, count_errors, total
 from redline.evaluate.result import SYNTHETIC, Result
+from redline.normalize import normalised
 
 ALL_HUMAN = "all human speech"
 
@@ -28,6 +29,12 @@ def score_wer(texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
     wer, cer, low, high = (rate if np.isfinite(rate) else None for rate in rates)
     counts = {name: getattr(errors, name) for name in ("insertions", "deletions", "substitutions")}
     return {"wer": wer, "wer_interval": [low, high], "cer": cer, **counts, "words": errors.length}
+
+
+def word_error_counts(reference: str, text: str, language: str | None) -> tuple[int, int]:
+    """Words of a reference, and word errors of a text; both are normalised first."""
+    counts = count_errors(align_words(*(normalised(each, language or "en") for each in (reference, text))))
+    return counts.length, counts.count
 
 
 def describe_wer(score: dict[str, Any]) -> str:

@@ -1,0 +1,408 @@
+"""A run on Ray: the process that hands out the work, hears what came of it, and says in DEST what is done.
+
+Three stages with fixed pools: decoders are tasks of Ray whose results come one by one, workers are actors, writers are
+tasks. A worker holds two loads at most and a decoder two that nobody has taken, so sound waits nowhere in heaps. Ray
+may lose or repeat anything: what is done is what DEST says, and what did not come back is tried again, alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from redline.cluster import ray_stages, stages
+from redline.cluster.ledger import ATTEMPTS, Ledger, RowResult, ShardManifest
+from redline.cluster.progress import ShardShare, Tally, rows_left, unfinished
+from redline.cluster.ray_stages import AnsweredPart, Load, Loader, Probe, RayRunSpec, RayTask, StageCosts
+from redline.cluster.report import BatchReport
+from redline.cluster.source import Shard, Source
+from redline.cluster.stages import Scorer
+from redline.cluster.store import StoreError
+from redline.errors import RedlineError, packages_of
+from redline.transcriber import Transcriber
+
+_log = logging.getLogger(__name__)
+WAVE = 20_000
+"""Recordings that are taken on at once: what this process has to remember does not grow with the source."""
+_BUNDLE_S, _BUNDLE_BYTES, _BUNDLE = 600.0, 32 << 20, 16  # what one decoding task reads, at most
+_USUAL_S, _USUAL_BYTES = 60.0, 4 << 20  # of a recording of which the source tells nothing
+_HEADROOM = 1.25  # of decoders over what the rates ask for
+_PROBED = 3  # recordings
+_LOADS_AHEAD = 2  # of a worker: one is brought while another is recognized
+_LOOK_S = 5.0
+OnRayProgress = Callable[[Tally, int], None]
+Asked = Callable[[Transcriber], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """The pools of a run on Ray; None is what the cluster and the measured rates suggest."""
+
+    address: str | None = None
+    """Of a cluster to join; None starts Ray on this machine."""
+    workers: int | None = None
+    """Processes that recognize."""
+    worker_cpus: int | None = None
+    """CPUs of each, where it computes on them."""
+    decoders: int | None = None
+    """Recordings that are read and decoded at once, each by a CPU."""
+    on_gpus: bool | None = None
+    """Whether each worker takes a GPU; None: where the cluster has some."""
+    dashboard: bool | None = None
+    """Ray's, where Ray is started here; None: where its packages are installed."""
+
+
+@dataclass
+class _OpenShard:
+    """A shard that is in work."""
+
+    shard: Shard
+    attempts: dict[int, int]
+    results: dict[int, RowResult]
+
+
+@dataclass(eq=False)
+class _Bundle:
+    """Recordings that one decoder reads, and what of them is still on its way."""
+
+    missing: dict[int, RayTask]
+    """By row: those without a result."""
+    is_alone: bool
+    loads: int = 0
+    """That were decoded and have not been written."""
+    is_read: bool = False
+    parts: dict[int, dict[int, AnsweredPart]] = field(default_factory=dict)
+    trouble: str = ""
+    """Why something of it was lost."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    """An actor, and how many loads it has."""
+
+    actor: Any
+    loads: int = 0
+    is_ready: bool = False
+
+
+def start_ray(options: RayOptions) -> str | None:
+    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # busy machines take longer than its 30 s
+    with packages_of("cluster", "redline batch without --shard"):
+        import ray
+    if not ray.is_initialized():
+        more: dict[str, Any] = {}
+        if options.address is None:
+            more = {"_node_ip_address": "127.0.0.1", "include_dashboard": options.dashboard}
+        try:
+            context = ray.init(options.address or "local", log_to_driver=False, logging_level=logging.WARNING, **more)
+        except Exception as error:  # Ray raises plain ones, too
+            what = "cannot be started here" if options.address is None else f"{options.address} cannot be joined"
+            raise RedlineError(f"Ray: {what} ({' '.join(str(error).split()):.300})") from error
+        url = getattr(context, "dashboard_url", None)
+        return f"http://{url}" if url else None
+    return None
+
+
+class RayRun:
+    """One run; `run` may be called once."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        source: Source,
+        loading: Loader,
+        asked: Asked,
+        options: RayOptions = RayOptions(),
+        *,
+        scorer: Scorer | None = None,
+        retry_failed: bool = False,
+        on_progress: OnRayProgress = lambda tally, machines: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._ledger, self._source, self._loading, self._asked = ledger, source, loading, asked
+        self._options, self._scorer, self._retry_failed = options, scorer, retry_failed
+        self._on_progress, self._say = on_progress, say
+        self.tally, self._costs = Tally(), StageCosts()
+        self._machines, self._workers, self._decoders = 1, 1, 1
+        self._open: dict[int, _OpenShard] = {}
+        self._queue: deque[_Bundle] = deque()
+        self._loads: deque[tuple[Any, _Bundle]] = deque()  # decoded, for the next worker that is free
+        self._reading: dict[Any, _Bundle] = {}  # by what a decoder gives
+        self._starting: dict[Any, _Worker] = {}  # by what tells that a model is loaded
+        self._recognizing: dict[Any, _Worker] = {}
+        self._writing: dict[Any, _Bundle] = {}
+        self._finishing: dict[Any, Shard] = {}
+        self._pool: list[_Worker] = []
+        self._failed_starts = 0
+        self._lost: dict[int, int] = {}  # by row: how often it was lost when it was alone
+        self._spec: RayRunSpec
+
+    def run(self, *, price: float | None = None) -> BatchReport:
+        """Work until all is done; Ray is left as it is."""
+        import ray
+
+        self._ledger.open()
+        tally, cpu_s = self.tally, time.process_time()
+        sizes = (len(shard.recordings) for shard in self._source.shards(self._ledger.settings.shard_size))
+        tally.recordings = sum(sizes)
+        model = ""
+        shards = unfinished(self._ledger, self._source, ShardShare(), tally, retry_failed=self._retry_failed)
+        try:
+            for wave in self._waves(shards):
+                if not model:
+                    model = self._plan(wave[:_PROBED])
+                self._queue.extend(_Bundle({task.row.row: task for task in each}, False) for each in bundles(wave))
+                self._work()
+        finally:
+            for worker in list(self._pool):
+                self._dismiss(worker)
+        self._machines = sum(bool(node["Alive"]) for node in ray.nodes())
+        tally.driver_s = time.process_time() - cpu_s
+        return tally.report(
+            "ray", model, self._source,
+            machines=self._machines, decode_workers=self._decoders, recognize_workers=self._workers, price=price,
+        )  # fmt: skip
+
+    def _waves(self, shards: Iterator[tuple[Shard, ShardManifest | None]]) -> Iterator[list[RayTask]]:
+        """The recordings that are to be done, in runs of whole shards."""
+        wave: list[RayTask] = []
+        for shard, manifest in shards:
+            opened = self._open[shard.number] = _OpenShard(shard, {}, {})
+            if manifest is not None:
+                again = rows_left(manifest, retry_failed=self._retry_failed)
+                opened.attempts = {each.row: each.attempts for each in manifest.recordings}
+                opened.results = {each.row: each for each in manifest.recordings if each.row not in again}
+            rows = (row for row in shard.recordings if row.row not in opened.results)
+            wave += [RayTask(shard.number, row, opened.attempts.get(row.row, 0)) for row in rows]
+            if len(wave) >= WAVE:
+                yield wave
+                wave = []
+        if wave:
+            yield wave
+
+    def _plan(self, sample: Sequence[RayTask]) -> str:
+        """Have one worker load the model and measure; decide on the pools. Returns the model's name."""
+        import ray
+
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        self._machines, options = len(nodes), self._options
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        on_gpus = bool(gpus) if options.on_gpus is None else options.on_gpus
+        cpus = max(1.0, min(node["Resources"].get("CPU", 1.0) for node in nodes))
+        self._workers = options.workers or (max(1, gpus) if on_gpus else len(nodes))
+        side_by_side = math.ceil(self._workers / len(nodes))
+        threads = options.worker_cpus or max(1, int(cpus / side_by_side))
+        # Shares of a CPU are tickets here: all pools have room at the same time, whatever their sizes.
+        share = {"num_gpus": 1, "num_cpus": 0} if on_gpus else {"num_cpus": cpus / 2 / side_by_side}
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        self._worker_options = {**share, "scheduling_strategy": "SPREAD", "runtime_env": environment}
+        task = ray.remote(max_retries=ATTEMPTS, **self._worker_options)(ray_stages.probe)
+        try:
+            found: Probe = ray.get(task.remote(self._loading, self._asked, [each.row for each in sample]))
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from error
+        self._spec = RayRunSpec(self._ledger.store.address, self._ledger.settings, found.plans, self._scorer)
+        if options.decoders is not None:
+            self._decoders, why = options.decoders, "as asked"
+        elif found.recognize_s:
+            asked = self._workers * found.decode_cpu_s / found.recognize_s
+            self._decoders = max(1, math.ceil(_HEADROOM * asked))
+            why = (
+                f"an hour of audio takes a decoder {found.decode_cpu_s:.1f} s and a worker {found.recognize_s:.1f} s, "
+                f"so {self._workers} workers keep {asked:.2f} decoders busy"
+            )
+        else:
+            self._decoders, why = len(nodes), "nothing could be measured: one per machine"
+        tickets = min(1.0, 0.4 * cpus / math.ceil(self._decoders / len(nodes)))
+        self._decode = ray.remote(
+            num_returns="streaming", num_cpus=tickets, max_retries=ATTEMPTS, _generator_backpressure_num_objects=2
+        )(ray_stages.decode)
+        writing = ray.remote(num_cpus=0.05 * cpus, max_retries=ATTEMPTS)  # two processes of a machine
+        self._write, self._stitch = writing(ray_stages.write), writing(ray_stages.stitch)
+        self._finish = writing(finish_shard)
+        self._say(f"{self._machines} machines, {self._workers} workers, {self._decoders} decoders ({why})")
+        return found.model
+
+    def _work(self) -> None:
+        """Until every recording of the queue has its result, and every shard of it its manifest."""
+        import ray
+
+        while self._queue or self._reading or self._loads or self._recognizing or self._writing or self._finishing:
+            while len(self._pool) < self._workers:
+                self._hire()
+            while self._queue and len(self._reading) < self._decoders and len(self._loads) < self._workers:
+                bundle = self._queue.popleft()
+                self._reading[self._decode.remote(list(bundle.missing.values()), self._spec)] = bundle
+            self._hand_out()
+            decoded = self._reading if len(self._loads) < 2 * self._workers else {}
+            waiting = [*decoded, *self._starting, *self._recognizing, *self._writing, *self._finishing]
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=_LOOK_S, fetch_local=False)
+            more, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
+            for ref in dict.fromkeys((*ready, *more)):
+                self._hear(ref)
+            self._on_progress(self.tally, self._machines)
+
+    def _hire(self) -> None:
+        """One worker more; it gets loads once its model is loaded."""
+        import ray
+
+        actor = ray.remote(max_restarts=0, max_task_retries=0, **self._worker_options)(ray_stages.RecognizeWorker)
+        worker = _Worker(actor.remote(self._loading, self._spec))
+        self._pool.append(worker)
+        self._starting[worker.actor.ready.remote()] = worker
+
+    def _dismiss(self, worker: _Worker) -> None:
+        import ray
+
+        self._pool.remove(worker)
+        ray.kill(worker.actor)
+
+    def _hand_out(self) -> None:
+        """Give loads to the workers that have the fewest."""
+        while self._loads:
+            free = [worker for worker in self._pool if worker.is_ready and worker.loads < _LOADS_AHEAD]
+            if not free:
+                return
+            worker = min(free, key=lambda worker: worker.loads)
+            load, bundle = self._loads.popleft()
+            done, answered = worker.actor.recognize.options(num_returns=2).remote(load)
+            worker.loads += 1
+            self._recognizing[done] = worker
+            self._writing[self._write.remote(answered, self._spec)] = bundle
+
+    def _hear(self, ref: Any) -> None:
+        """Something is ready: a load is decoded, a worker free, a load written, a shard finished."""
+        import ray
+
+        if (bundle := self._reading.get(ref)) is not None:
+            try:
+                self._loads.append((next(ref), bundle))
+                bundle.loads += 1
+            except StopIteration:
+                del self._reading[ref]
+                bundle.is_read = True
+                self._close(bundle)
+        elif (starting := self._starting.pop(ref, None)) is not None:
+            error = _error_of(ref)
+            starting.is_ready = error is None
+            self._failed_starts = 0 if error is None else self._failed_starts + 1
+            if error is not None:
+                _log.warning("a worker could not be started: %s", error)
+                self._dismiss(starting)
+            if error is not None and self._failed_starts >= ATTEMPTS * self._workers:
+                raise RedlineError(f"workers cannot be started: {' '.join(str(error).split()):.500}") from error
+        elif ref in self._recognizing:
+            worker = self._recognizing.pop(ref)
+            worker.loads -= 1
+            if isinstance(_error_of(ref), ray.exceptions.RayActorError) and worker in self._pool:
+                self._dismiss(worker)
+        elif (bundle := self._writing.pop(ref, None)) is not None:
+            bundle.loads -= 1
+            try:
+                self._take(ray.get(ref), bundle)
+            except ray.exceptions.RayError as error:
+                bundle.trouble = " ".join(str(_cause(error)).split())[:300]
+                _log.warning("a load was lost: %s", bundle.trouble)
+            self._close(bundle)
+        else:
+            shard = self._finishing.pop(ref)
+            try:
+                manifest = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                raise _cause(error) from error
+            self.tally.add(manifest.recordings)
+            del self._open[shard.number]
+
+    def _take(self, load: Load, bundle: _Bundle) -> None:
+        """What came out of the stages."""
+        if load.problem is not None:
+            raise StoreError(load.problem)
+        self._costs.add(load.costs)
+        for name, value in vars(self._costs).items():
+            setattr(self.tally, name, value)
+        for task, result in load.results:
+            if bundle.missing.pop(task.row.row, None) is None:
+                continue  # it came twice
+            if result.is_done or result.is_final:
+                self._settle(task, result)
+            else:  # another time, on whichever machine, it may go better
+                self._queue.append(_Bundle({task.row.row: replace(task, attempts=result.attempts)}, True))
+        for part in load.parts:
+            row = part.task.row.row
+            if row in bundle.missing:
+                parts = bundle.parts.setdefault(row, {})
+                parts[part.part] = part
+                total = next((each.parts for each in parts.values() if each.parts), 0)
+                if total and len(parts) == total + 1:  # the session is the last of them
+                    bundle.loads += 1
+                    self._writing[self._stitch.remote(list(bundle.parts.pop(row).values()), self._spec)] = bundle
+
+    def _close(self, bundle: _Bundle) -> None:
+        """Where nothing of a bundle is on its way any more, what did not come back was lost with a process.
+
+        It is tried alone then, so that it takes nobody with it; what was lost `ATTEMPTS` times alone is left out.
+        """
+        if bundle.loads or not bundle.is_read:
+            return
+        for row, task in bundle.missing.items():
+            self._lost[row] = self._lost.get(row, 0) + bundle.is_alone
+            if self._lost[row] >= ATTEMPTS:
+                reason = f"lost {ATTEMPTS} times with the process that worked on it alone: {bundle.trouble}"
+                self._settle(task, stages.failure_of(task.row, reason, ATTEMPTS))
+            else:
+                self._queue.append(_Bundle({row: task}, True))
+
+    def _settle(self, task: RayTask, result: RowResult) -> None:
+        """A recording has its result; whoever is free finishes a shard that has all."""
+        opened = self._open[task.shard]
+        opened.results[result.row] = result
+        if len(opened.results) == len(opened.shard.recordings):
+            results = list(opened.results.values())
+            self._finishing[self._finish.remote(self._spec, opened.shard, results)] = opened.shard
+
+
+def _error_of(ref: Any) -> Exception | None:
+    """What came instead of a result, without fetching that; None where it is there."""
+    import ray
+
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayError as error:
+        return error
+    return None
+
+
+def _cause(error: Exception) -> Exception:
+    """What a task raised; of other errors of Ray the error itself."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
+
+
+def finish_shard(spec: RayRunSpec, shard: Shard, results: list[RowResult]) -> ShardManifest:
+    """Write the files of a shard whose recordings all have a result."""
+    return spec.ledger().finish(shard, results)
+
+
+def bundles(tasks: Sequence[RayTask]) -> Iterator[list[RayTask]]:
+    """Recordings that one decoding task reads: few where they are long, as far as the source tells."""
+    bundle: list[RayTask] = []
+    load_s = load_bytes = 0.0
+    for task in tasks:
+        own_s = task.row.duration or (0.0 if task.row.size else _USUAL_S)
+        own_bytes = task.row.size or (0.0 if task.row.duration else _USUAL_BYTES)
+        full = len(bundle) >= _BUNDLE or load_s + own_s > _BUNDLE_S or load_bytes + own_bytes > _BUNDLE_BYTES
+        if bundle and full:
+            yield bundle
+            bundle, load_s, load_bytes = [], 0.0, 0.0
+        bundle.append(task)
+        load_s, load_bytes = load_s + own_s, load_bytes + own_bytes
+    if bundle:
+        yield bundle

@@ -1,0 +1,92 @@
+"""What an archive costs beside its model: CPU time and memory of the process that hands out the work.
+
+A fake recognizer hears recordings of a tenth of a second, of which each has content of its own, through the local run
+or through Ray. Prints a line of JSON for each thousandth part: recordings, CPU milliseconds of this process for each,
+its resident memory in MB; then the report's rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from redline.audio import AudioOptions
+from redline.cluster.ledger import Ledger, RunSettings
+from redline.cluster.local import LocalRun
+from redline.cluster.progress import Tally
+from redline.cluster.ray_run import RayOptions, RayRun, start_ray
+from redline.cluster.source import Source
+from redline.cluster.stages import PlanBook
+from redline.cluster.store import open_store
+from redline.testing import FakeRecognizer
+from redline.transcriber import Transcriber
+
+OPTIONS = {"vad": False, "audio_options": AudioOptions(isolated=False)}
+
+
+def load() -> Transcriber:
+    return Transcriber(FakeRecognizer())
+
+
+def asked(transcriber: Transcriber) -> dict[str, object]:
+    return OPTIONS
+
+
+def make(folder: Path, count: int) -> Path:
+    """A manifest of parts of one recording of noise: as many contents as rows, without as many files."""
+    import soundfile
+
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000 * 2)
+    soundfile.write(folder / "noise.wav", samples, 16_000)
+    rows = ({"audio": "noise.wav", "start": 0.1, "end": 0.2 + n / count} for n in range(count))
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+def memory_mb() -> float:
+    """Resident memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recordings", type=int, default=100_000)
+    parser.add_argument("--ray", action="store_true", help="through Ray on this machine; else in this process")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    step = max(1, options.recordings // 10)
+    seen = 0
+    with TemporaryDirectory() as name:
+        source = Source(str(make(Path(name), options.recordings)))
+        ledger = Ledger(open_store(f"{name}/out"), RunSettings("fake", "", {}))
+        began_s = time.process_time()
+
+        def tell(tally: Tally, machines: int = 1) -> None:
+            nonlocal seen
+            if tally.done >= seen + step:
+                seen = tally.done
+                cpu_ms = 1000 * (time.process_time() - began_s) / seen
+                line = {"recordings": seen, "cpu_ms": round(cpu_ms, 3), "memory_mb": round(memory_mb(), 1)}
+                print(json.dumps(line | {"wall_s": round(tally.wall_s, 1)}), flush=True)
+
+        if options.ray:
+            pools = RayOptions(workers=options.workers, worker_cpus=1, decoders=1, dashboard=False)
+            start_ray(pools)
+            report = RayRun(ledger, source, load, asked, pools, on_progress=tell).run()
+        else:
+            transcriber = load()
+            plans = PlanBook.of(transcriber, **OPTIONS)
+            report = LocalRun(ledger, source, transcriber, plans, on_progress=tell).run()
+        print(json.dumps({"done": report.done, "wall_s": round(report.wall_s, 1), **report.rates.to_dict()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What tests of Ray share; workers import this module, so that all here may travel to them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redline.cluster.ledger import Ledger
+from redline.cluster.ray_run import RayOptions, RayRun
+from redline.cluster.report import BatchReport
+from redline.cluster.source import Source
+from redline.cluster.store import open_store
+from redline.testing import FakeRecognizer
+from redline.transcriber import Transcriber
+from redline.types import Waveform
+from tests.cluster.archives import OPTIONS, level, settings
+
+
+@dataclass(frozen=True)
+class Killing:
+    """A `hear` that ends its process where a clip is of a certain length, or by chance while tokens are left."""
+
+    tokens: Path | None = None
+    rate: float = 0.3
+    poison_s: float | None = None
+
+    def __call__(self, clip: Waveform) -> str:
+        if self.poison_s is not None and abs(clip.duration - self.poison_s) < 0.005:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.tokens is not None and random.random() < self.rate:
+            for token in self.tokens.iterdir():
+                with suppress(FileNotFoundError):
+                    token.unlink()
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return level(clip)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A `hear` that takes its time, in one process of all or in every one."""
+
+    seconds: float
+    mark: Path | None = None
+    """Made by the process that is slow; None: all are."""
+
+    def __call__(self, clip: Waveform) -> str:
+        if self.mark is not None:
+            with suppress(FileExistsError):
+                self.mark.symlink_to(str(os.getpid()))
+        if self.mark is None or str(self.mark.readlink()) == str(os.getpid()):
+            time.sleep(self.seconds)
+        return level(clip)
+
+
+def load_fake(hear: Callable[..., Any] = level) -> Transcriber:
+    return Transcriber(FakeRecognizer(hear))
+
+
+def asked(transcriber: Transcriber) -> dict[str, Any]:
+    return OPTIONS
+
+
+def run_on_ray(
+    source: Path | str, dest: Path | str, loading: Callable[[], Transcriber] = load_fake, **more: Any
+) -> BatchReport:
+    """A run on the Ray that this process has joined."""
+    options = more.pop("options", RayOptions(workers=2, worker_cpus=1, decoders=1))
+    ledger = Ledger(open_store(str(dest)), more.pop("said", settings()))
+    return RayRun(ledger, Source(str(source)), loading, asked, options, **more).run()
