@@ -57,9 +57,10 @@ def plan(
     Nothing is rented, read or sent. Every number says whether it was measured, computed, assumed or listed, where, and
     when. Without --gpus and --machines: one H100, or the machines of the report.
     """
-    from redline.cluster.plan import MEASURED, Workload, with_report
-    from redline.cluster.plan import plan as simulate_plan
-    from redline.cluster.prices import BUNDLED, PriceList
+    with packages_of("cluster", "redline plan"):
+        from redline.cluster.plan import MEASURED, Workload, with_report
+        from redline.cluster.plan import plan as simulate_plan
+        from redline.cluster.prices import BUNDLED, PriceList
 
     known = PriceList.read(prices or BUNDLED)
     with_gpus, without = _counts("--gpus", gpus), _counts("--machines", machines)

@@ -37,6 +37,7 @@ CORES_BESIDE_GPU = 2
 DECODED_BYTES_PER_S = 32_000
 """Sound as it crosses the network between machines: 16 kHz, 16 bits."""
 BLOCK_H = 0.25
+"""The longest block; recordings that are shorter are a block each, while there are not too many."""
 MAX_BLOCKS = 2_000
 BLOCKS_PER_WORKER = 100
 STARTING = "start"
@@ -103,11 +104,12 @@ def plan(archive: Workload, machines: Mapping[str, int], prices: PriceList) -> O
     """
     figures = _figures(archive, machines, prices)
     stages = stages_of(archive, machines, prices)
-    run_s, busy_s = simulate(stages, archive.hours, figures["retried_share"].value)
-    doubled = {
-        name: simulate({**stages, name: stage.doubled()}, archive.hours, figures["retried_share"].value)[0] / 3600
-        for name, stage in stages.items()
-    }
+
+    def run(pools: Mapping[str, Stage]) -> tuple[float, dict[str, float]]:
+        return simulate(pools, archive.hours, figures["retried_share"].value, archive.mean_minutes / 60)
+
+    run_s, busy_s = run(stages)
+    doubled = {name: run({**stages, name: stage.doubled()})[0] / 3600 for name, stage in stages.items()}
     run_h, bottleneck = run_s / 3600, min(STAGES, key=doubled.__getitem__)
     rent = sum(prices.machines[kind].euros_per_hour.value * count for kind, count in machines.items())
     gigabytes = archive.hours * 3600 * figures["kbit_per_s"].value / 8e6
@@ -244,11 +246,13 @@ def stages_of(archive: Workload, machines: Mapping[str, int], prices: PriceList)
     }
 
 
-def simulate(stages: Mapping[str, Stage], hours: float, retried_share: float) -> tuple[float, dict[str, float]]:
+def simulate(
+    stages: Mapping[str, Stage], hours: float, retried_share: float, recording_h: float = BLOCK_H
+) -> tuple[float, dict[str, float]]:
     """The seconds of a run of so many hours of sound, and those that the servers of each stage work."""
     workers = max(sum(stage.servers.values()) for stage in stages.values())
     most = max(MAX_BLOCKS, BLOCKS_PER_WORKER * workers)
-    blocks = max(1, min(round(hours / BLOCK_H), most))
+    blocks = max(1, min(round(hours / min(BLOCK_H, recording_h)), most))
     block_s = hours * 3600 / blocks
     pools = {name: _Pool(stage, block_s) for name, stage in stages.items()}
     arrivals = _through(pools, [0.0] * blocks)

@@ -7,6 +7,7 @@ the database and in the folder of data, which all replicas share; nothing else i
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,10 @@ class ReplicaOptions:
 def connect(address: str) -> None:
     """Join a cluster, or start one on this machine (`HERE`); raises `RedlineError` where there is none."""
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to nobody
+        here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == HERE else {}
         try:
-            ray.init(address, namespace=APPLICATION, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address, namespace=APPLICATION, log_to_driver=False, logging_level=logging.ERROR, **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise RedlineError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -39,11 +40,26 @@ def hears(word: str) -> Transcriber:
     return Transcriber(FakeRecognizer(hear), SessionOptions(vad=None))
 
 
+def started_cluster(attempts: int = 3) -> Cluster:
+    """Ray gives a node 30 s to start, which a busy machine may need twice."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    for attempt in range(attempts):
+        cluster = Cluster()
+        try:
+            cluster.add_node(num_cpus=4, include_dashboard=False)
+            return cluster
+        except Exception:  # Ray raises plain ones
+            cluster.shutdown()
+            if attempt == attempts - 1:
+                raise
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster of one node, which this process has joined."""
     ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["hears"]))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    cluster = started_cluster()
     ray.init(cluster.address, namespace="redline", log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.serve.shutdown()
