@@ -39,6 +39,7 @@ class Utterance(JsonRow):
     task: str = ""  # what a model that answers prompts is taught with it; empty: whatever the other fields allow
     target_text: str = ""  # a translation of the text
     target_language: str = ""
+    shard: str = ""  # URL#FIRST+SIZE of the recording in a tar file (`redline shards`); `audio` is then its name there
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keywords", tuple(dict.fromkeys(map(str.strip, listed(self.keywords)))))
@@ -137,7 +138,7 @@ def utterance_of(where: str, row: Any, folder: Path | None) -> Utterance:
         audio=Path(row["audio"]) if folder is None else (folder / row["audio"]).resolve(),
         text=str(row.get("text") or "").strip(),
         duration=duration,
-        **{key: str(row.get(key) or "") for key in ("speaker", "source", "split", "task")},
+        **{key: str(row.get(key) or "") for key in ("speaker", "source", "split", "task", "shard")},
         **languages,
         start=start,
         end=end,

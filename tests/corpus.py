@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -59,39 +60,41 @@ def make_corpus(folder: Path, count: int = 24) -> Path:
 
 def small_recipe(more: Mapping[str, object] = MappingProxyType({}), **training: object) -> NarRecipe:
     """A recipe with the extension of the bundled ones, small enough for seconds, with `more` keys and sections."""
-    loop = LOOP | training
-    recipe = recipe_from_dict(
-        {
-            "extension": "redline_recipes.tiny.extension",
-            "vocab_size": 270,
-            "encoder_layer_indices": [1, -1],
-            "encoder": {
-                "num_layers": 2,
-                "hidden_dim": 16,
-                "num_heads": 2,
-                "dim_head": 8,
-                "output_dim": 128,
-                "context_size": 50,
-                "max_pos_emb": 50,
-                "self_conditioning_layer": 1,
-                "subsample_layers": [1],
-                "bpe_pooling_window": 2,
-                "dropout": 0.1,
-            },
-            "projector": {"downsample_rate": 2, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "block_size": 4},
-            "language_model": LANGUAGE_MODEL,
-            "augment": {"views": 2},
-            "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
-            "encoder_training": loop,
-            "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
-            "lm_training": {"steps": 0},
-            "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
-            "editor_training": loop,
-            **more,
-        }
-    )
+    recipe = recipe_from_dict({**small_sections(**training), **more})
     assert isinstance(recipe, NarRecipe)
     return recipe
+
+
+def small_sections(**training: object) -> dict[str, Any]:
+    """Its keys and sections."""
+    loop = LOOP | training
+    return {
+        "extension": "redline_recipes.tiny.extension",
+        "vocab_size": 270,
+        "encoder_layer_indices": [1, -1],
+        "encoder": {
+            "num_layers": 2,
+            "hidden_dim": 16,
+            "num_heads": 2,
+            "dim_head": 8,
+            "output_dim": 128,
+            "context_size": 50,
+            "max_pos_emb": 50,
+            "self_conditioning_layer": 1,
+            "subsample_layers": [1],
+            "bpe_pooling_window": 2,
+            "dropout": 0.1,
+        },
+        "projector": {"downsample_rate": 2, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "block_size": 4},
+        "language_model": LANGUAGE_MODEL,
+        "augment": {"views": 2},
+        "encoder_batches": {"batch_s": 8, "buckets": 2, "curriculum": [0.5], "augment_from_epoch": 1},
+        "encoder_training": loop,
+        "text": {"words": [2, 6], "batch_tokens": 256, "held_out_excerpts": 5},
+        "lm_training": {"steps": 0},
+        "editor_batches": {"batch_s": 8, "buckets": 2, "curriculum": []},
+        "editor_training": loop,
+    }
 
 
 def editor_recipe(

@@ -20,7 +20,7 @@ from redline.checkpoints.nar import load_nar
 from redline.errors import DataError
 from redline.features import pad
 from redline.manifest import Utterance
-from redline.train.data.feature_cache import FeatureCache
+from redline.train.data.feature_cache import FeatureView
 from redline.train.loop.distributed import first_process_first
 from redline.train.loop.stage import share_done
 from redline_recipes.distillation.frame_store import FrameStore
@@ -129,7 +129,7 @@ def teacher_posteriors(
     teacher: str,
     tokenizer: Path,
     utterances: Sequence[Utterance],
-    view: FeatureCache,
+    view: FeatureView,
     candidates: int,
     blank: int,
     folder: Path,

@@ -29,7 +29,7 @@ from redline.models.conformer import ConformerEncoder, EncoderOutput
 from redline.tokenizer import Tokenizer
 from redline.train.data.augment import SpecAugmentOptions, augment_features
 from redline.train.data.batches import FRAMES
-from redline.train.data.feature_cache import FeatureCache
+from redline.train.data.feature_cache import FeatureView
 from redline_recipes.tiny.encoder import draft_logits
 from redline_recipes.tiny.mel_augment import MelAugment
 
@@ -168,7 +168,7 @@ def token_cuts(alignment: Alignment, windows: int, margin: int = 3) -> tuple[int
 def build_encoder_cache(
     reader: EncoderReader,
     utterances: Sequence[Utterance],
-    views: Sequence[FeatureCache],
+    views: Sequence[FeatureView],
     options: EncoderCacheOptions,
     augment: Augmentation,
     folder: Path,
@@ -193,7 +193,7 @@ def build_encoder_cache(
     return [EncoderCache.open(stem) for stem in stems]
 
 
-def _batches(utterances: Sequence[Utterance], view: FeatureCache) -> Iterator[tuple[list[Utterance], list[Tensor]]]:
+def _batches(utterances: Sequence[Utterance], view: FeatureView) -> Iterator[tuple[list[Utterance], list[Tensor]]]:
     kept = sorted((row for row in utterances if row.id in view.offsets), key=lambda row: row.duration)
     for start in range(0, len(kept), BATCH):
         rows = kept[start : start + BATCH]

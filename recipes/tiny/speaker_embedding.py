@@ -37,7 +37,7 @@ from redline.features import (
 )
 from redline.manifest import Utterance
 from redline.train.data.augment import LEVEL_PER_DB, random_equalizer, vtlp_matrix
-from redline.train.data.feature_cache import FeatureCache
+from redline.train.data.feature_cache import FeatureView
 from redline.types import SAMPLE_RATE
 
 EDGE_S = 0.1
@@ -137,11 +137,11 @@ def similarity(directions: Tensor) -> Tensor:
 class Segments:
     """Speech of each voice, without the silence around it; a view at another speed has other voices."""
 
-    def __init__(self, utterances: Sequence[Utterance], views: Sequence[FeatureCache]) -> None:
-        self.takes: dict[VoiceName, list[tuple[Utterance, FeatureCache]]] = {}
+    def __init__(self, utterances: Sequence[Utterance], views: Sequence[FeatureView]) -> None:
+        self.takes: dict[VoiceName, list[tuple[Utterance, FeatureView]]] = {}
         self.add(utterances, views)
 
-    def add(self, utterances: Sequence[Utterance], views: Sequence[FeatureCache]) -> None:
+    def add(self, utterances: Sequence[Utterance], views: Sequence[FeatureView]) -> None:
         """Take more utterances with views of their own; ids need to be unlike only among those added together."""
         for row in utterances:
             for view in views:

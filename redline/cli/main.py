@@ -23,6 +23,7 @@ VERBS = {
     "serve": "redline.cli.serve:serve",
     "mcp": "redline.cli.mcp:mcp",
     "pipeline": "redline.cli.pipeline:pipeline",
+    "plan": "redline.cli.plan:plan",
     "search": "redline.cli.search:search",
     "align": "redline.cli.align:align",
     "info": "redline.cli.info:info",
@@ -31,6 +32,7 @@ VERBS = {
     "sweep": "redline.cli.sweep:sweep",
     "bench": "redline.cli.bench:bench",
     "prepare": "redline.cli.prepare:prepare",
+    "shards": "redline.cli.shards:shards",
     "check": "redline.cli.check:check",
     "train": "redline.cli.train:train",
     "finetune": "redline.cli.finetune:finetune",
@@ -41,7 +43,10 @@ UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives no name to it, 
 DEBUG = typer.Option("--debug", help="Print tracebacks, and what is logged.", callback=console.debug)
 
 
-OPTIONAL_VALUES = {"--speakers": (re.compile(r"\d+(-\d+)?|auto"), "auto")}
+OPTIONAL_VALUES = {
+    "--speakers": (re.compile(r"\d+(-\d+)?|auto"), "auto"),
+    "--ray": (re.compile(r"auto|local|[\w.\[\]:-]+:\d+|ray://.+"), "local"),
+}
 """Options that need no value: what one looks like, and what it is where none follows."""
 
 

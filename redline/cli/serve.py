@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redline.cli import console
+from redline.cli.stopping import Stopper
 from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
 from redline.cli.transcribe import arguments_of
 from redline.engine import start
 from redline.errors import RedlineError, packages_of
+
+if TYPE_CHECKING:
+    from redline.serve.options import ServeOptions
+    from redline.transcriber import Transcriber
 
 _KEYS_HELP = "API keys (TOML); needed where other machines reach the server."
 _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
 _URL_HELP = "Host from which jobs may fetch recordings; * is any with a public address."
 _WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
 _NAMES_HELP = "Name by which clients may ask for the model, such as whisper-1; others are then refused. Repeatable."
+_RAY_HELP = (
+    "Serve under Ray: on this machine, or in the cluster at auto or HOST:PORT; there already: replaced, rolling."
+)
+_REPLICAS_HELP = "With --ray: how many, or the least and the most, such as 1-8; 0 takes the service down."
 _NEW_KEY_HELP = "Make an API key of this name, add it to --keys, print it, and end."
 
 
@@ -41,6 +51,8 @@ def serve(
     model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
     wyoming: Annotated[int | None, typer.Option(min=0, max=65535, help=_WYOMING_HELP)] = None,
     wyoming_host: Annotated[str, typer.Option(help="Address of --wyoming; the protocol has no keys.")] = "127.0.0.1",
+    ray: Annotated[str | None, typer.Option("--ray", metavar="[ADDRESS]", help=_RAY_HELP)] = None,
+    replicas: Annotated[str, typer.Option(help=_REPLICAS_HELP)] = "1",
     effort: ModelEffort = "full",
     engine: EncoderEngine = "auto",
     dtype: Precision = None,
@@ -51,7 +63,8 @@ def serve(
 ) -> None:
     """Serve the model: OpenAI's audio API, live streams, jobs, and a page for people.
 
-    Ctrl-C or SIGTERM finishes what is being recognized, then ends. Exit status: 0, or 2 when it cannot start.
+    Ctrl-C or SIGTERM finishes what is being recognized, then ends. With --ray ADDRESS the service stays in the cluster
+    and the command ends. Exit status: 0, or 2 when it cannot start.
     """
     from redline.serve.auth import new_key as make_key
 
@@ -91,6 +104,11 @@ def serve(
     )
     Store(options).close()  # a database that cannot be used is told at once
     arguments = arguments_of(redline.load_model, context)
+    if ray is not None:
+        with packages_of("cluster", "redline serve --ray"):
+            from redline.serve import ray_app
+        _serve_in_cluster(ray_app, ray, replicas, model, options, arguments)
+        return
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments)
     app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
@@ -106,6 +124,34 @@ def serve(
         bound = opened.getsockname()[1]
         address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
         Server(uvicorn_config(app, options, log_config=None)).run([opened])
+
+
+def _serve_in_cluster(
+    ray_app: Any, address: str, replicas: str, model: str, options: ServeOptions, arguments: dict[str, Any]
+) -> None:
+    from redline.load import load_model
+
+    ray_app.connect(address)
+    if replicas == "0":
+        ray_app.take_down()
+        console.complain("the service is taken down")
+        return
+    gpus = ray_app.gpus_of_a_replica(arguments.get("device"))
+    chosen = ray_app.ReplicaOptions.parse(replicas, cpus=arguments.get("threads") or 1, gpus=gpus)
+
+    def load(name: str) -> Transcriber:
+        return load_model(name, **{**arguments, "revision": arguments.get("revision") if name == model else None})
+
+    where = f"http://{options.host}:{options.port}"
+    with Stopper():
+        try:
+            ray_app.deploy(load, model, options, chosen)
+            console.complain(f"serving {model} on {where}, {replicas} replicas (API: {where}/docs)")
+            if address == ray_app.HERE:
+                console.complain("Ctrl-C ends it")
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            ray_app.take_down()
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -158,9 +158,12 @@ def _lengths(
 ) -> dict[Path, float]:
     """Seconds of every recording that can be read; the others go to the problems."""
     numbers: dict[Path, list[int]] = defaultdict(list)
-    for number, row in rows.items():
-        numbers[row.audio].append(number)
     lengths: dict[Path, float] = {}
+    for number, row in rows.items():
+        if row.shard:  # measured when it was written
+            lengths[row.audio] = row.duration
+        else:
+            numbers[row.audio].append(number)
     for done, (audio, own) in enumerate(numbers.items(), start=1):
         kind, what = ("unreadable", "rows cannot be heard")
         try:

@@ -17,7 +17,7 @@ from redline.errors import ConfigError, DataError
 from redline.features import Rule
 from redline.manifest import Utterance
 from redline.tokenizer import Tokenizer
-from redline.train.data.feature_cache import FeatureCache, feature_caches
+from redline.train.data.feature_cache import FeatureCache, FeatureView, feature_caches
 from redline.train.data.rows import training_rows
 from redline.train.loop.checkpointing import STATE, load_average, make_folder
 from redline.train.loop.distributed import Say, is_first_process, only_first, training_device, wait_for_all
@@ -106,11 +106,11 @@ class Run(ABC):
         return Tokenizer.from_file(self.tokenizer_path)
 
     @cached_property
-    def views(self) -> tuple[list[FeatureCache], FeatureCache]:
+    def views(self) -> tuple[list[FeatureView], FeatureCache]:
         """The feature caches of the training set, and that of dev."""
         return self.features(self.train_set)
 
-    def features(self, rows: Sequence[Utterance]) -> tuple[list[FeatureCache], FeatureCache]:
+    def features(self, rows: Sequence[Utterance]) -> tuple[list[FeatureView], FeatureCache]:
         """The feature caches of some utterances, and that of dev."""
         noise, rooms = (str(folder) if folder else None for folder in (self.materials.noise, self.materials.rooms))
         options = replace(self.recipe.augment, noise_dir=noise, rir_dir=rooms)

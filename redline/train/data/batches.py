@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -17,13 +18,16 @@ from redline.errors import DataError
 from redline.features import FRAME_RATE, FRAME_SAMPLES, pad
 from redline.manifest import Utterance
 from redline.train.data.augment import SpecAugmentOptions, augment_features
-from redline.train.data.feature_cache import FeatureCache
+from redline.train.data.feature_cache import FeatureView
+from redline.train.data.shards import StreamedView, ahead
 from redline.train.loop.distributed import Say
 from redline.train.loop.optim import check_ranges
 from redline.types import SAMPLE_RATE
 
 FRAMES = 64
 """Batches are padded to a multiple of so many frames of 20 ms, so that shapes recur: oneDNN compiles for each."""
+
+_Plan: TypeAlias = tuple[int, int, list[Utterance]]  # epoch, number in it, utterances
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class BatchSource:
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        views: Sequence[FeatureCache],
+        views: Sequence[FeatureView],
         options: SpeechBatchOptions,
         spec_augment: SpecAugmentOptions | None,
         say: Say = lambda line: None,
@@ -89,20 +93,31 @@ class BatchSource:
         for line in sampling_weights(self.utterances, options.balance):
             say(line)
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch | Callable[[], Batch]]:
         options = self.options
         share = options.curriculum[epoch] if epoch < len(options.curriculum) else 1.0
         chosen = self.utterances[: max(1, round(share * len(self.utterances)))]
         if options.balance < 1:
             chosen = balanced(chosen, options.balance, options.seed, epoch)
-        for number, items in enumerate(bucketed(chosen, options, random.Random(f"{options.seed}/{epoch}"))):
-            if number >= skip:
-                rows, texts = self.rows(items, epoch, random.Random(f"{options.seed}/{epoch}/{number}"))
-                if epoch >= options.augment_from_epoch and self.spec_augment:
-                    rows = augment_features(rows, self.spec_augment, hash((options.seed, epoch, number)) & 0x7FFFFFFF)
-                ids, languages = tuple(item.id for item in items), tuple(item.language for item in items)
-                features, lengths = pad(rows, FRAMES)
-                yield Batch(features, lengths, texts, ids, languages)
+        batches = enumerate(bucketed(chosen, options, random.Random(f"{options.seed}/{epoch}")))
+        plans = ((epoch, number, items) for number, items in batches if number >= skip)
+        if isinstance(self.views[0], StreamedView):
+            yield from ahead(plans, self._read, self._finish)
+        else:
+            for plan in plans:
+                yield self._finish(plan, self._read(plan))
+
+    def _read(self, plan: _Plan) -> tuple[list[Tensor], tuple[str, ...]]:
+        epoch, number, items = plan
+        return self.rows(items, epoch, random.Random(f"{self.options.seed}/{epoch}/{number}"))
+
+    def _finish(self, plan: _Plan, read: tuple[list[Tensor], tuple[str, ...]]) -> Batch:
+        (epoch, number, items), (rows, texts) = plan, read
+        if epoch >= self.options.augment_from_epoch and self.spec_augment:
+            rows = augment_features(rows, self.spec_augment, hash((self.options.seed, epoch, number)) & 0x7FFFFFFF)
+        ids, languages = tuple(item.id for item in items), tuple(item.language for item in items)
+        features, lengths = pad(rows, FRAMES)
+        return Batch(features, lengths, texts, ids, languages)
 
     def rows(self, items: Sequence[Utterance], epoch: int, draw: random.Random) -> tuple[list[Tensor], tuple[str, ...]]:
         """Features [T, 160] and texts of the utterances of one batch; recipes that mix utterances override this."""
@@ -118,7 +133,7 @@ class BatchSource:
         return view[identity]
 
 
-def _why_not(item: Utterance, view: FeatureCache, options: SpeechBatchOptions) -> str:
+def _why_not(item: Utterance, view: FeatureView, options: SpeechBatchOptions) -> str:
     """Why an utterance does not train; empty when it does."""
     if item.id not in view.offsets:
         return "under 20 ms or not readable"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from redline.errors import DataError
 from redline.features import FEATURE_DIM, FRAME_RATE, FRAME_SAMPLES, Rule, clip_features
 from redline.files import settle, write_text
 from redline.manifest import Utterance
+from redline.train.data.shards import StreamedView, read_sharded
 from redline.train.loop.distributed import first_process_first
 from redline.train.loop.stage import share_done
 from redline.types import SAMPLE_RATE
@@ -69,16 +70,24 @@ class FeatureCache:
         return cls(frames, offsets)
 
 
+FeatureView: TypeAlias = FeatureCache | StreamedView
+"""Features of utterances, found by id: kept on disk, or computed when they are asked for."""
+
+
 def utterance_cut(utterance: Utterance) -> Any:
     """One utterance as a lhotse cut; raises `DataError` when its recording cannot be opened."""
     from lhotse import Recording
     from lhotse.audio.utils import AudioLoadingError
 
     try:
-        recording = Recording.from_file(utterance.audio, recording_id=str(utterance.audio))
+        if utterance.shard:
+            recording = Recording.from_bytes(read_sharded(utterance), recording_id=utterance.shard)
+        else:
+            recording = Recording.from_file(utterance.audio, recording_id=str(utterance.audio))
     except (OSError, AudioLoadingError) as error:
-        reason = "no such file" if not utterance.audio.exists() else "not a recording that can be read"
-        raise DataError(f"{utterance.audio}: {reason}") from error
+        is_missing = not utterance.shard and not utterance.audio.exists()
+        reason = "no such file" if is_missing else "not a recording that can be read"
+        raise DataError(f"{utterance.shard or utterance.audio}: {reason}") from error
     # A row without an end is the whole recording, however long it says that it is.
     end = recording.duration if utterance.end is None else min(utterance.end, recording.duration)
     if end <= utterance.start:
@@ -107,6 +116,12 @@ def _recordings(folder: str | None) -> list[Any]:
     return [Recording.from_file(file) for file in sorted(files)]
 
 
+def _perturbations(view: int, options: AugmentOptions) -> tuple[list[Any], list[Any]]:
+    """Noises and rooms of a view; the first has none."""
+    folders = (options.noise_dir, options.rir_dir) if view else (None, None)
+    return _recordings(folders[0]), _recordings(folders[1])
+
+
 def perturbed(cut: Any, view: int, options: AugmentOptions, noises: list[Any], rooms: list[Any]) -> Any:
     """A cut in one view after the first; the draw depends on the cut's id and the view alone."""
     draw = random.Random(int.from_bytes(hashlib.sha256(f"{cut.id}/{view}".encode()).digest()[:4], "big"))
@@ -124,6 +139,28 @@ def perturbed(cut: Any, view: int, options: AugmentOptions, noises: list[Any], r
     return cut
 
 
+def rendered(
+    utterance: Utterance, view: int, options: AugmentOptions, noises: list[Any], rooms: list[Any], rule: Rule
+) -> NDArray[np.float16]:
+    """Features [T, 160] of an utterance in a view, none of less than a frame; raises `DataError` as `utterance_cut`."""
+    cut = utterance_cut(utterance)
+    samples = cut_samples(perturbed(cut, view, options, noises, rooms) if view else cut)
+    if len(samples) < FRAME_SAMPLES:
+        return np.zeros((0, FEATURE_DIM), dtype=np.float16)
+    features: NDArray[np.float16] = clip_features(samples, rule).numpy().astype(np.float16)
+    return features
+
+
+def streamed_view(rows: Sequence[Utterance], view: int, options: AugmentOptions, rule: Rule) -> StreamedView:
+    """A view that is not kept: features are computed anew each time they are asked for, and are those of a cache."""
+    noises, rooms = _perturbations(view, options)
+
+    def render(row: Utterance) -> Tensor:
+        return torch.from_numpy(rendered(row, view, options, noises, rooms, rule)).float()
+
+    return StreamedView(rows, render)
+
+
 def build_feature_cache(
     utterances: Sequence[Utterance],
     view: int,
@@ -138,13 +175,13 @@ def build_feature_cache(
     A recording that cannot be read is left out, and `skipped` gets the reason. `rule` is the model's own front end.
     """
     assert len({item.id for item in utterances}) == len(utterances), "features are found by id"
-    parts = [(item.id, str(item.audio), item.start, item.end, *_stamp(item.audio)) for item in utterances]
+    parts = [(item.id, item.shard or str(item.audio), item.start, item.end, *_stamp(item.audio)) for item in utterances]
     key = json.dumps([rule, view, repr(options) if view else "", parts])
     stem = folder / f"view{view}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if stem.with_suffix(".json").exists():
         return FeatureCache.open(stem)
     folder.mkdir(parents=True, exist_ok=True)
-    noises, rooms = (_recordings(path if view else None) for path in (options.noise_dir, options.rir_dir))
+    noises, rooms = _perturbations(view, options)
     offsets: dict[str, tuple[int, int]] = {}
     position = 0
     partial = stem.with_suffix(".partial")
@@ -152,14 +189,11 @@ def build_feature_cache(
         for utterance in utterances:
             progress(utterance.duration)
             try:
-                cut = utterance_cut(utterance)
-                cut = perturbed(cut, view, options, noises, rooms) if view else cut
-                samples = cut_samples(cut)
+                rows = rendered(utterance, view, options, noises, rooms, rule)
             except DataError as error:
                 skipped(str(error).splitlines()[0])
                 continue
-            if len(samples) >= FRAME_SAMPLES:
-                rows = clip_features(samples, rule).numpy().astype(np.float16)
+            if len(rows):
                 file.write(rows.tobytes())
                 offsets[utterance.id] = (position, position + len(rows))
                 position += len(rows)
@@ -184,8 +218,10 @@ def feature_caches(
     folder: Path,
     say: Callable[[str], None],
     rule: Rule = "nar",
-) -> tuple[list[FeatureCache], FeatureCache]:
+) -> tuple[list[FeatureView], FeatureCache]:
     """Every view of the training set that the options ask for, and dev as recorded, computed by the first process.
+
+    Of a training set in shards nothing is kept: its views are read as batches need them.
 
     `say` reports how far it is and which recordings are left out. `rule` is the model's own front end.
     """
@@ -196,8 +232,17 @@ def feature_caches(
             say(f"left out: {reason}")
         reasons.add(reason)
 
-    seconds, first, views = sum(row.duration for row in train), int(not options.recorded_view), []
+    views: list[FeatureView] = []
+    seconds, first = sum(row.duration for row in train), int(not options.recorded_view)
+    streamed = [row for row in train if row.shard]
+    if streamed and len(streamed) < len(train):
+        raise DataError(
+            f"{len(streamed)} of {len(train)} rows to train on lie in shards; write all into shards, or none"
+        )
     for number in range(first, first + options.views):
+        if streamed:
+            views.append(streamed_view(train, number, options, rule))
+            continue
         progress = share_done(say, f"features, view {number - first + 1}/{options.views}", seconds)
         with first_process_first():
             views.append(build_feature_cache(train, number, options, folder, progress, left_out, rule))
@@ -208,7 +253,7 @@ def feature_caches(
     return views, dev_view
 
 
-def measured(rows: Sequence[Utterance], view: FeatureCache, say: Callable[[str], None]) -> list[Utterance]:
+def measured(rows: Sequence[Utterance], view: FeatureView, say: Callable[[str], None]) -> list[Utterance]:
     """The utterances with the durations of their sound; `say` reports where the manifest claims others."""
     corrected, wrong = [], []
     for row in rows:

@@ -170,7 +170,7 @@ def _updates(
     while True:
         batches = iter(stage.source.epoch(position.epoch, position.batch))
         for group in zip(*[batches] * (processes * accumulate), strict=False):
-            yield group[index::processes]
+            yield [batch() if callable(batch) else batch for batch in group[index::processes]]
         if position.batch == 0:
             raise DataError(
                 f"{stage.name}: an epoch has fewer batches than one update of {processes} processes x "

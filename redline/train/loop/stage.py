@@ -20,7 +20,10 @@ DEV_BATCH = 8
 
 
 class EpochSource(Protocol):
-    """Where batches come from; each has `seconds`, of its audio or of what it would take to say it."""
+    """Where batches come from; each has `seconds`, of its audio or of what it would take to say it.
+
+    In place of a batch there may be a function that gives it, which only the process whose turn it is will call.
+    """
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Any]:
         """The batches of one epoch after the first `skip`; the order depends on the epoch alone."""

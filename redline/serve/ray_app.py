@@ -1,0 +1,194 @@
+"""The application under Ray Serve: replicas on one machine or many, behind its proxies.
+
+A request goes to a replica with room, a WebSocket stays on the one that took it. Jobs, uploads and transcripts are in
+the database and in the folder of data, which all replicas share; nothing else is shared.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from redline.errors import ConfigError, RedlineError
+from redline.serve.api_errors import ApiError
+from redline.serve.app import create_app
+from redline.serve.logs import write_logs
+from redline.serve.options import ServeOptions
+from redline.transcriber import Transcriber
+
+APPLICATION = "redline"
+"""Its name in the cluster."""
+HERE = "local"
+"""As an address: start Ray on this machine."""
+_MARK = ".redline-replicas"
+_ONE_PROCESS_ONLY = {
+    "/v1/realtime/client_secrets": "a client secret would be known to the replica that made it alone",
+    "/v1/admin/model": "one replica alone would change its model; deploy the other model with redline serve --ray",
+}
+"""Doors (POST) whose state is in the memory of one process."""
+
+
+@dataclass(frozen=True)
+class ReplicaOptions:
+    """How many copies of the application there are, and what each takes of a machine."""
+
+    least: int = 1
+    most: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    target_requests: float = 16.0
+    """Requests and streams in work on a replica, above which another is started, up to `most`."""
+    upscale_delay_s: float = 10.0
+    downscale_delay_s: float = 300.0
+    drain_s: float = 3_600.0
+    """How long a replica that is replaced may finish what it has, live streams among it."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most:
+            raise ConfigError(
+                f"replicas are {self.least} to {self.most}; allowed are 1 and above, the lower number first"
+            )
+
+    @classmethod
+    def parse(cls, text: str, **further: Any) -> ReplicaOptions:
+        """`4` or `1-8`; raises `ConfigError`."""
+        matched = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        if matched is None:
+            raise ConfigError(
+                f"replicas are {text!r}; give a number, such as 4, or the least and the most, such as 1-8"
+            )
+        least, most = int(matched[1]), int(matched[2] or matched[1])
+        return cls(least, most, **further)
+
+
+def connect(address: str) -> None:
+    """Join a cluster, or start one on this machine (`HERE`); raises `RedlineError` where there is none."""
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to nobody
+        here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == HERE else {}
+        try:
+            ray.init(address, namespace=APPLICATION, log_to_driver=False, logging_level=logging.ERROR, **here)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RedlineError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from error
+
+
+def gpus_of_a_replica(device: str | None) -> float:
+    """One where the cluster has any and the device does not say otherwise."""
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    return 1.0 if has_gpus and (device or "cuda").startswith("cuda") else 0.0
+
+
+def deploy(
+    load: Callable[[str], Transcriber], model: str, options: ServeOptions, replicas: ReplicaOptions = ReplicaOptions()
+) -> None:
+    """Serve a model in the cluster that this process has joined, and return when it answers.
+
+    Where the application is there already it is replaced, replica after replica: new ones answer before old ones go,
+    and these finish what they have. `load` is called in each replica. Raises `ConfigError` for options that a cluster
+    does not allow, `RedlineError` where no replica could start.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if options.database_url is None and len(nodes) > 1:
+        raise ConfigError(
+            f"the cluster has {len(nodes)} nodes, and the database is a SQLite file, which one machine alone can use; "
+            "give --database postgresql://... and a --data folder that all nodes see"
+        )
+    if options.wyoming_port is not None:
+        raise ConfigError("--wyoming is one port of one process; serve Home Assistant with a server without --ray")
+    home = ray.get_runtime_context().get_node_id() if options.database_url is None else None
+    mark = _marked(options)
+
+    def build() -> FastAPI:
+        _check_place(options, mark, home)
+        write_logs()
+        app = create_app(load(model), options, load)
+        if replicas.most > 1:
+            app.add_middleware(_OneProcessDoors)
+        return app
+
+    replica = serve.deployment(
+        name="replica",
+        num_replicas=None,
+        autoscaling_config={
+            "min_replicas": replicas.least,
+            "max_replicas": replicas.most,
+            "target_ongoing_requests": replicas.target_requests,
+            "upscale_delay_s": replicas.upscale_delay_s,
+            "downscale_delay_s": replicas.downscale_delay_s,
+        },
+        max_ongoing_requests=options.max_active + options.max_waiting + options.max_streams,
+        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        graceful_shutdown_timeout_s=replicas.drain_s,
+        graceful_shutdown_wait_loop_s=0.5,
+        max_constructor_retry_count=3,
+    )(serve.ingress(build)(_Replica))
+    serve.start(http_options={"host": options.host, "port": options.port}, proxy_location="EveryNode")
+    try:
+        serve.run(replica.bind(), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise RedlineError(f"no replica could be started: {_reason(error)}") from error
+
+
+def take_down() -> None:
+    """Remove the application from the cluster, when what is in work is done."""
+    serve.delete(APPLICATION)
+
+
+class _Replica:
+    """One copy; its application is made where it runs."""
+
+
+class _OneProcessDoors:
+    """ASGI middleware: refuses what several replicas cannot do together."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reason = _ONE_PROCESS_ONLY.get(scope.get("path", ""))
+        if reason is not None and scope.get("method") == "POST":
+            error = ApiError(501, f"with several replicas this cannot be done: {reason}", code="several_replicas")
+            await error.response()(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _marked(options: ServeOptions) -> str:
+    """What the mark in the folder of data says, made where it is missing: who reads the same sees the same folder."""
+    path = options.data_dir / _MARK
+    options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with path.open("x", encoding="ascii") as file:
+            file.write(token_hex(12))
+    except FileExistsError:
+        pass
+    return path.read_text(encoding="ascii")
+
+
+def _check_place(options: ServeOptions, mark: str, home: str | None) -> None:
+    """In a replica: whether its node sees the folder of data, and may use the database."""
+    if home is not None and ray.get_runtime_context().get_node_id() != home:
+        raise ConfigError(
+            "this node has joined later, and the database is a SQLite file; give --database postgresql://..."
+        )
+    path = options.data_dir / _MARK
+    if not path.is_file() or path.read_text(encoding="ascii") != mark:
+        raise ConfigError(f"{options.data_dir} is another folder on this node; give a --data folder that all nodes see")
+
+
+def _reason(error: RuntimeError) -> str:
+    """Of what Ray says about a replica that did not start: the line of the error itself."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines or ["no reason is told"])[-1]
