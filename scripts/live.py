@@ -11,7 +11,7 @@ or by those 50 ms where it took less: text that comes late is late, and nobody w
 
     partial        from the end of the speech that a partial text is of, until it is there
     final          from the end of the last word in front of a pause (by alignment), until its text is committed
-    pause          the same from the end of speech as detection has it; only with a --pad below the --pause
+    pause          the same from the end of speech as detection has it; only with a --pad below a third of the --pause
     behind         from the sound until it is looked at: grows without end where the machine is too slow
     real-time factor    seconds of computing for a second of the clock; below 1 the streams can be kept up with
 """
@@ -166,7 +166,7 @@ def measure(
                     late["partial"].append(at - event.end)
                 elif event.kind == "committed" and event.pause and event.words and event.end is not None:
                     late["final"].append(at - event.words[-1].end)
-                    if options.pad_s <= options.pause_s:  # else the end of the window does not tell that of the speech
+                    if options.pad_s <= options.pause_s / 3:  # else its end does not tell that of the speech
                         late["pause"].append(at - (event.end - options.pad_s))
         took = now() - started
         computed_s += took

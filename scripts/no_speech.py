@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""What a model hears where nobody speaks: ten minutes each of silence, noise, tones, music, clicks.
+"""What a model hears where nobody speaks: ten minutes each of silence, noise, tones, music, clicks, babble.
 
 scripts/no_speech.py                       # the bundled model
 scripts/no_speech.py --model tiny-plus --minutes 1
+scripts/no_speech.py --babble manifest.jsonl --language fr --voices 1 8   # and people who speak another language
 
 A line for each sound: the words that were invented, of which there should be none, the warnings, and how fast it went.
-The last line is JSON. Exit status 1 where words were invented.
+Babble is made of the dev split of a manifest: so many voices of equal power at once, which go on without a pause. It
+may give words, but nobody should believe them: `sure` are those whose confidence is 0.5 or more.
+The last line is JSON. Exit status 1 where words were invented, but for babble.
 """
 
 from __future__ import annotations
@@ -15,15 +18,23 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from redline import audio
 from redline.load import load_model
+from redline.manifest import read_manifest
+from redline.transcriber import Transcriber
 from redline.types import SAMPLE_RATE, Waveform
 
 Samples = NDArray[np.float32]
+SURE = 0.5
+"""Words below it are underlined by `--show-edits`."""
 
 
 def colored(white: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
@@ -83,22 +94,57 @@ def sounds(seconds: float, seed: int = 0) -> Iterator[tuple[str, Samples]]:
         yield name, np.asarray(samples, dtype=np.float32).clip(-1, 1)
 
 
+def babble(clips: Sequence[Samples], voices: int, count: int, seed: int = 0) -> Samples:
+    """So many voices at once: clips one behind the other on each track, in another order, with equal power."""
+    random, sound = np.random.default_rng(seed), np.zeros(count)
+    for _ in range(voices):
+        at = 0
+        for number in cycle(random.permutation(len(clips)).tolist()):
+            clip = clips[number] / max(float(np.sqrt(np.square(clips[number]).mean())), 1e-4)
+            sound[at : at + len(clip)] += clip[: count - at]
+            at += len(clip)
+            if at >= count:
+                break
+    return np.asarray(0.05 * sound / np.sqrt(voices), dtype=np.float32).clip(-1, 1)
+
+
+def heard(model: Transcriber, name: str, samples: Samples) -> dict[str, Any]:
+    """What a model makes of a sound."""
+    started = time.perf_counter()
+    transcript = model.transcribe(Waveform(samples, name), language="en", words=True)
+    spent_s = time.perf_counter() - started
+    confidences = [word.confidence or 0.0 for word in transcript.words]
+    row: dict[str, Any] = {"words": len(confidences)}
+    if confidences:
+        row["words_a_minute"] = round(60 * len(confidences) * SAMPLE_RATE / len(samples), 1)
+        row["sure"] = sum(each >= SURE for each in confidences)
+        row["mean_confidence"] = round(float(np.mean(confidences)), 2)
+    row["warnings"] = dict(Counter(notice.code for notice in transcript.warnings))
+    row["seconds"] = round(spent_s, 1)
+    print(f"{name}: {transcript.text!r:.200} {row}", flush=True)
+    return row
+
+
 def main() -> int:
     """Transcribe every sound."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--babble", type=Path, help="a manifest of speech in a language that the model does not know")
+    parser.add_argument("--language", default="fr", help="of its rows (default: fr)")
+    parser.add_argument("--voices", type=int, nargs="+", default=[1, 8], help="at once (default: 1 8)")
     options = parser.parse_args()
-    model, rows = load_model(options.model), {}
-    for name, samples in sounds(60 * options.minutes):
-        started = time.perf_counter()
-        transcript = model.transcribe(Waveform(samples, name), language="en")
-        spent_s = time.perf_counter() - started
-        codes = Counter(notice.code for notice in transcript.warnings)
-        rows[name] = {"words": len(transcript.text.split()), "warnings": dict(codes), "seconds": round(spent_s, 1)}
-        print(f"{name}: {transcript.text!r:.200} {dict(codes)} in {spent_s:.1f} s", flush=True)
+    model, seconds = load_model(options.model), 60 * options.minutes
+    rows = {name: heard(model, name, samples) for name, samples in sounds(seconds)}
+    invented = any(row["words"] for row in rows.values())
+    if options.babble is not None:
+        spoken = read_manifest(options.babble, split="dev", language=options.language)
+        clips = [audio.load(row.audio).samples for row in spoken]
+        for voices in options.voices:
+            name = f"{voices} at once, {options.language}"
+            rows[name] = heard(model, name, babble(clips, voices, round(seconds * SAMPLE_RATE)))
     print(json.dumps({"model": options.model, "minutes": options.minutes, "sounds": rows}))
-    return int(any(row["words"] for row in rows.values()))
+    return int(invented)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class LiveOptions:
     """Sound that is kept on both sides of speech, as far as it is there when the pause is certain."""
     onset: float = 0.5
     """Speech begins at this probability."""
+    silence_s: float = 0.3
+    """Digital silence that the model hears behind a window, because nobody waits for the rest of the pause."""
 
     def __post_init__(self) -> None:
         if not self.partial_s > 0:
@@ -70,7 +72,7 @@ class LiveOptions:
         offset = self.onset * usual.offset / usual.onset
         vad = VadOptions(self.onset, offset, min_silence_s=self.pause_s, second_look_s=0.0)
         window = WindowOptions(self.pad_s, self.pause_s, self.max_s, eager=True)
-        return SessionOptions(vad, window, _BLOCK_FRAMES)
+        return SessionOptions(vad, window, _BLOCK_FRAMES, self.silence_s)
 
 
 EventKind = Literal["partial", "committed", "warning"]

@@ -13,7 +13,7 @@ from redline.audio.check import checked_waveform
 from redline.diarize.diarizer import Diarizer
 from redline.errors import ConfigError, RecognitionError, RedlineError
 from redline.longform.detector import Detection, SpeechDetector
-from redline.longform.stitch import Stitcher, shifted
+from redline.longform.stitch import Stitcher, ended, shifted
 from redline.longform.strength import MARGIN_SAMPLES, Strength
 from redline.longform.vad import BLOCK_FRAMES, VAD_FRAME, VadOptions
 from redline.longform.windows import WindowCutter, WindowOptions
@@ -33,6 +33,8 @@ from redline.types import (
 T = TypeVar("T")
 MIN_RECORDING_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
+MAX_SILENCE_S = 2.0
+"""Behind a window."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,14 @@ class SessionOptions:
     window: WindowOptions = field(default_factory=WindowOptions)
     block_frames: int = BLOCK_FRAMES
     """Frames of 32 ms in which speech is looked for together: a pause is known so much later at most."""
+    silence_s: float = 0.0
+    """Digital silence that the recognizer hears behind each window, where there is no time to wait for a real one."""
 
     def __post_init__(self) -> None:
         if self.block_frames < 1:
             raise ConfigError(f"block_frames is {self.block_frames}; allowed are 1 and above")
+        if not 0 <= self.silence_s <= MAX_SILENCE_S:
+            raise ConfigError(f"silence_s is {self.silence_s:g}; allowed are 0 to {MAX_SILENCE_S:g} seconds")
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ class Session:
         """Windows, by their place, behind which the speech goes on."""
         self._block = options.block_frames * VAD_FRAME
         self._detector = SpeechDetector(options.vad, options.block_frames)
-        self._cutter = WindowCutter(options.window, limits.max_s / (2 if limits.needs_previous else 1))
+        longest_s = limits.max_s / (2 if limits.needs_previous else 1) - options.silence_s
+        self._cutter = WindowCutter(options.window, longest_s)
+        self._silence = np.zeros(round(options.silence_s * SAMPLE_RATE), dtype=np.float32)
         self._diarizer = diarizer
         self._stitcher = Stitcher(model, task, diarizer)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
@@ -199,6 +207,9 @@ class Session:
         """The answer to a request, in any order."""
         if not self.wants(id):
             raise ValueError(f"{self.source}: no answer to request {id} is waited for")
+        if isinstance(outcome, Hypothesis) and len(self._silence):
+            window = self.windows[id]
+            outcome = ended(outcome, self._context_s + (window.end - window.start) / SAMPLE_RATE)
         if self.limits.needs_previous:
             samples, tagged = self._clips.pop(id), None
             if isinstance(outcome, Hypothesis):
@@ -294,13 +305,18 @@ class Session:
             clip = Waveform(self._clips.pop(id), self.source)
             if self._diarizer is not None:
                 self._diarizer.hear(id, clip)
-            return Request(clip, task, id)
+            return Request(self._with_silence(clip), task, id)
         samples, self._context_s = self._clips[id], 0.0
         if self._context is not None:
             before, tagged = self._context
             samples, task = np.concatenate((before, samples)), replace(task, prefix=tagged)
             self._context_s = len(before) / SAMPLE_RATE
-        return Request(Waveform(samples, self.source), task, id)
+        return Request(self._with_silence(Waveform(samples, self.source)), task, id)
+
+    def _with_silence(self, clip: Waveform) -> Waveform:
+        if not len(self._silence):
+            return clip
+        return Waveform(np.concatenate((clip.samples, self._silence)), clip.source)
 
     def _new(self, kind: int, items: list[T]) -> list[T]:
         new = items[self._reported[kind] :]

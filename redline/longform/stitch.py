@@ -176,6 +176,16 @@ def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:
     )
 
 
+def ended(hypothesis: Hypothesis, end_s: float) -> Hypothesis:
+    """The hypothesis with no word and no turn behind `end_s`: there was nothing but silence."""
+    most = round(end_s, 3)
+    return replace(
+        hypothesis,
+        words=tuple(replace(word, start=min(most, word.start), end=min(most, word.end)) for word in hypothesis.words),
+        turns=tuple(replace(turn, start=min(most, turn.start), end=min(most, turn.end)) for turn in hypothesis.turns),
+    )
+
+
 def notices_of(span: Span, outcome: Hypothesis | RedlineError) -> list[Notice]:
     """What the user should know about a window; times are of the recording."""
     start, end = span.start_s, span.end_s

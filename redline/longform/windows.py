@@ -17,6 +17,7 @@ from redline.longform.strength import MARGIN_SAMPLES, REACH, Strength
 from redline.types import SAMPLE_RATE, Span
 
 _SHORTEST_S = 1.0  # of the longest windows that may be asked for
+_AHEAD = 0.65  # of the pause that ends an eager window is left to the next one: detection is late at a beginning
 _FULL = 0.9  # of the longest window is an even share of long speech; the tenth is room to look for a pause in
 
 
@@ -32,8 +33,8 @@ class WindowOptions:
     max_s: float | None = None
     """The longest window; None is as long as the recognizer takes, which is never exceeded."""
     eager: bool = False
-    """Decide each window as soon as that can be, for streams whose text somebody waits for: at the end of the pause
-    that ends it, with no more padding than there is by then, and in long speech behind one window, not two."""
+    """Decide each window as soon as that can be, for streams whose text somebody waits for: when the pause that ends it
+    is certain, with a third of that as padding, and in long speech behind one window, not two."""
 
     def __post_init__(self) -> None:
         if self.max_s is not None and not _SHORTEST_S <= self.max_s < math.inf:
@@ -69,6 +70,7 @@ class WindowCutter:
         self._join = round(options.join_s * SAMPLE_RATE)
         self._max = round(min(max_s, options.max_s or max_s) * SAMPLE_RATE)
         self._eager = options.eager
+        self._ahead = round(_AHEAD * self._join) if options.eager else 0
         self._wait = self._join if options.eager else max(self._join, 2 * self._pad, self._pad + MARGIN_SAMPLES)
         self._longest = self._max if options.eager else 2 * self._max  # speech that is not cut while it goes on
         self._last_end = 0  # of the window before
@@ -99,7 +101,8 @@ class WindowCutter:
         if self._start is None or self._end is None:
             return windows
         if settled - self._end > self._wait:
-            return windows + self._finish(settled, strength, Cut("pause", (settled - self._end) / SAMPLE_RATE))
+            pause = Cut("pause", (settled - self._end) / SAMPLE_RATE)
+            return windows + self._finish(settled - self._ahead, strength, pause)
         return windows + self._cut_long(self._end, strength)
 
     def close(self, num_samples: int, strength: Strength) -> list[Span]:

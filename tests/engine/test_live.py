@@ -77,9 +77,10 @@ def test_a_window_is_answered_as_its_own_recording_would_be(
     model = redline.load_model(random_checkpoint, device="cpu")
     live = model.live(language="en")
     events = committed(run(live, speech, 4000))
+    rest = silence(LiveOptions().silence_s).samples
     for event, window in zip(events, live._session.windows, strict=True):
         assert event.segment is not None and (event.start, event.end) == (window.start_s, window.end_s)
-        clip = Waveform(speech[window.start : window.end])
+        clip = Waveform(np.concatenate((speech[window.start : window.end], rest)))
         (alone,) = model.recognizer.recognize([Request(clip, redline.Task(language="en"))])
         assert isinstance(alone, Hypothesis) and alone.text == event.text
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import redline
+from redline import audio
 from redline.evaluate.seams import segment_errors
 from redline.longform.session import SessionOptions
 from redline.longform.windows import WindowOptions
 from redline.normalize import normalised
 from redline.testing import silence, tone
-from redline.types import Waveform
+from redline.types import SAMPLE_RATE, Waveform
 from tests.scripts.loading import script
 
+DATA = Path(__file__).parents[1] / "data"
 LONGEST_S = (6.0, 8.0, 10.0, 12.0)
 
 
@@ -59,3 +63,13 @@ def test_where_nobody_speaks_there_are_no_words(tiny: redline.Model) -> None:
         names.append(name)
         assert transcript.text == "" and "no-speech" in {notice.code for notice in transcript.warnings}, name
     assert len(names) == 13 and tiny.transcribe(tone(20.0)).text == ""
+
+
+def test_babble_in_another_language_gives_no_words_that_anybody_would_believe(tiny: redline.Model) -> None:
+    no_speech = script("no_speech")
+    german = audio.load(DATA / "audio" / "de_rhasspy-0018.opus").samples
+    parts = [german[: len(german) // 2], german[len(german) // 2 :], german[len(german) // 4 : -len(german) // 4]]
+    babble = Waveform(no_speech.babble(parts, 8, 15 * SAMPLE_RATE), "eight at once")
+    confidences = [word.confidence for word in tiny.transcribe(babble, language="en", words=True).words]
+    assert np.mean([each or 0.0 for each in confidences] or [0.0]) < 0.3
+    assert sum((each or 0.0) >= no_speech.SURE for each in confidences) <= 0.1 * len(confidences)

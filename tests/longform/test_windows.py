@@ -125,6 +125,16 @@ def test_padding_meets_in_the_middle_of_a_pause() -> None:
     assert cut(speech, strength, 61_000, WindowOptions(0.4, 0.6)) == [Span(9_600, 37_000), Span(37_000, 61_000)]
 
 
+def test_the_pause_that_ends_an_eager_window_is_shared_with_the_next() -> None:
+    cutter, second = WindowCutter(WindowOptions(0.4, 0.32, eager=True), 30.0), Span(38_000, 60_000)
+    strength = even(np.zeros(200, dtype=np.float32))
+    assert cutter.push([Span(16_000, 32_000)], 37_000, strength) == []
+    (window,) = cutter.push([], 37_376, strength)
+    assert window.end - 32_000 == pytest.approx(0.35 * 0.32 * SAMPLE_RATE, abs=VAD_FRAME)
+    cutter.push([second], 60_000, strength)
+    assert cutter.open is not None and cutter.open.start == window.end, "all that is left is heard with the next"
+
+
 def test_a_window_of_less_than_a_second_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 second"):
         WindowCutter(WindowOptions(), 0.5)
