@@ -73,13 +73,16 @@ class Transcriber:
         options: SessionOptions = SessionOptions(),  # noqa: B008
         batch: BatchOptions = BatchOptions(),  # noqa: B008
         embedder: Callable[[], SpeakerEmbedder] | None = None,
+        identity: Callable[[], str] | None = None,
     ) -> None:
         """`options` say how recordings are cut, `batch` how much the recognizer gets at once.
 
-        `embedder` loads the network that tells speakers apart where the recognizer does not do so itself.
+        `embedder` loads the network that tells speakers apart where the recognizer does not do so itself. `identity`
+        gives what is another one where weights, or how they were loaded, are others; by default the model's name.
         """
         self.recognizer, self.options, self.batch = recognizer, options, batch
         self.embedder = None if embedder is None else cache(embedder)
+        self.identity = cache(identity or (lambda: self.name))
         self._ahead_s = _AHEAD_S
 
     @property

@@ -143,9 +143,22 @@ def load_with(url: str, paths: Sequence[Path], clients: int, expected: Sequence[
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU of a process and its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    """Seconds of CPU of a process and of all that it has started, whether they live or not."""
+    seconds, children = 0.0, dict[int, list[int]]()
+    of: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+            of[int(entry.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    waiting = [pid]
+    while waiting:
+        seconds += of.get(each := waiting.pop(), 0.0)
+        waiting += children.get(each, [])
+    return seconds
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]], offline_rtfx: float) -> None:

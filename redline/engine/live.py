@@ -173,19 +173,33 @@ class LiveStream:
         """`session` has the session options of `options`; with `digits` texts are inverse normalised."""
         self._input = LiveResampler(sample_rate, channels, session.source)
         self._session, self._engine, self._digits = session, engine, digits
-        self._lock = RLock()  # around the session: another thread may be the one that recognizes
+        self.lock = RLock()
+        """Held around the session: another thread may be the one that recognizes."""
         self._events: list[LiveEvent] = []
         self.notify: Callable[[], None] = lambda: None
         """Called when there is a new event, in whichever thread found it; it must not wait for anything."""
         self._shown = ""  # the partial text that nothing has replaced
-        self._finals = _Finals(session, self._lock, self._collect)
-        self._partials = _Partials(session, self._lock, options.partial_s, self._partial)
+        self._fault: Exception | None = None
+        self._is_left = False
+        self._finals = _Finals(self, session, self._collect)
+        self._partials = _Partials(self, session, options.partial_s, self._partial)
         engine.submit(self._finals, self._partials)
 
     @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
         return self._session.closed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for its text any more: something failed in it, or it was abandoned."""
+        return self._is_left or self._fault is not None
+
+    def fail(self, fault: Exception) -> None:
+        """Something that is no fault of a window went wrong: whoever asks for events gets it raised."""
+        with self.lock:
+            self._fault = self._fault or fault
+        self.notify()
 
     @property
     def seconds(self) -> float:
@@ -195,12 +209,12 @@ class LiveStream:
     @property
     def waiting(self) -> int:
         """Windows that have no text yet."""
-        with self._lock:
+        with self.lock:
             return self._session.waiting
 
     def progress(self, known: int = 0) -> SessionProgress:
         """What is decided about the sound, for whoever knows so many windows."""
-        with self._lock:
+        with self.lock:
             return self._session.progress(known)
 
     def push(self, sound: NDArray[Any] | bytes) -> None:
@@ -212,7 +226,7 @@ class LiveStream:
         if self.closed:
             raise ValueError(f"{self._session.source}: the stream is closed, it takes no more sound")
         samples = self._input.add(sound)
-        with self._lock:
+        with self.lock:
             self._session.feed(samples)
             self._warn()
 
@@ -225,8 +239,10 @@ class LiveStream:
         return self.poll()
 
     def poll(self) -> list[LiveEvent]:
-        """What others found by now; recognizes nothing."""
-        with self._lock:
+        """What others found by now; recognizes nothing. Raises what went wrong in the stream."""
+        with self.lock:
+            if self._fault is not None:
+                raise self._fault
             events, self._events = self._events, []
         return events
 
@@ -237,13 +253,14 @@ class LiveStream:
 
     def end(self) -> None:
         """The sound has ended; `events` has the rest of the text, or `close` does both."""
-        if not self.closed:
+        with self.lock:  # whoever ends it as well waits for the last windows
+            if self.closed:
+                return
             samples, notices = self._input.finish()
-            with self._lock:
-                if len(samples):
-                    self._session.feed(samples)
-                self._session.close(notices)
-                self._warn()
+            if len(samples):
+                self._session.feed(samples)
+            self._session.close(notices)
+            self._warn()
 
     def close(self) -> list[LiveEvent]:
         """End the stream -> the events that are left."""
@@ -251,14 +268,15 @@ class LiveStream:
         return self.events()
 
     def abandon(self) -> None:
-        """End the stream without its last text, for whoever leaves because of an error."""
+        """End the stream without its last text: nobody waits for it, whatever is in work."""
+        self._is_left = True
         self._engine.withdraw(self._finals, self._partials)
 
     def transcript(self) -> Transcript:
         """All of a stream that was closed, as of a file; raises `RecognitionError` when every window failed."""
         if not self._session.done:
             raise ValueError(f"{self._session.source}: the stream goes on; close it first")
-        with self._lock:
+        with self.lock:
             transcript = self._session.finish()
         return itn.with_itn(transcript, self._session.task.language) if self._digits else transcript
 
@@ -310,16 +328,55 @@ class LiveStream:
         self.notify()
 
 
-class _Finals:
+class _Source:
+    """What a stream has for the scheduler. Whatever goes wrong in it ends this stream, and no other."""
+
+    def __init__(self, stream: LiveStream, session: Session) -> None:
+        self._stream, self._session = stream, session
+
+    def ready(self) -> list[Request]:
+        """Requests that may be recognized now."""
+        try:
+            with self._stream.lock:
+                return [] if self._stream.is_over else self._requests()
+        except Exception as fault:
+            self._stream.fail(fault)
+            return []
+
+    def wants(self, id: int) -> bool:
+        """Whether the answer to a request is waited for."""
+        with self._stream.lock:
+            return not self._stream.is_over and self._is_asked(id)
+
+    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        """The answer to a request."""
+        try:
+            with self._stream.lock:
+                self._answer(id, outcome)
+        except Exception as fault:
+            self._stream.fail(fault)
+
+    def _requests(self) -> list[Request]:
+        raise NotImplementedError
+
+    def _is_asked(self, id: int) -> bool:
+        raise NotImplementedError
+
+    def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        raise NotImplementedError
+
+
+class _Finals(_Source):
     """The windows of a stream, for the scheduler."""
 
-    def __init__(self, session: Session, lock: RLock, answered: Callable[[], None]) -> None:
-        self._session, self._lock, self._answered = session, lock, answered
+    def __init__(self, stream: LiveStream, session: Session, answered: Callable[[], None]) -> None:
+        super().__init__(stream, session)
+        self._answered = answered
 
     @property
     def waits(self) -> bool:
         """Whether a window has no answer."""
-        return self._session.waiting > 0
+        return not self._stream.is_over and self._session.waiting > 0
 
     @property
     def waiting(self) -> int:
@@ -327,38 +384,38 @@ class _Finals:
 
     @property
     def done(self) -> bool:
-        return self._session.done
+        return self._session.done or self._stream.is_over
 
-    def ready(self) -> list[Request]:
-        with self._lock:
-            return self._session.ready()
+    def _requests(self) -> list[Request]:
+        return self._session.ready()
 
-    def wants(self, id: int) -> bool:
-        with self._lock:
-            return self._session.wants(id)
+    def _is_asked(self, id: int) -> bool:
+        return self._session.wants(id)
 
-    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
-        with self._lock:
-            self._session.put(id, outcome)
-            self._answered()
+    def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        self._session.put(id, outcome)
+        self._answered()
 
 
-class _Partials:
+class _Partials(_Source):
     """The speech of a stream that no window holds yet, for the scheduler: only the newest of it is worth an answer."""
 
-    def __init__(self, session: Session, lock: RLock, partial_s: float, answered: Callable[[Span, str], None]) -> None:
-        self._session, self._lock, self._answered = session, lock, answered
+    def __init__(
+        self, stream: LiveStream, session: Session, partial_s: float, answered: Callable[[Span, str], None]
+    ) -> None:
+        super().__init__(stream, session)
+        self._answered = answered
         self._step = partial_s * SAMPLE_RATE
         self._most = round(session.limits.max_s * SAMPLE_RATE)
         self._task = replace(session.task, words=False, prefix=None)
         self._asked = Span(-1, -1)
-        self._id, self._is_asked = 0, False
+        self._id, self._is_waited_for = 0, False
 
     @property
     def waits(self) -> bool:
         """Whether an answer is waited for, or would be new."""
-        with self._lock:
-            return self.wants(self._id) or self._due() is not None
+        with self._stream.lock:
+            return not self._stream.is_over and (self.wants(self._id) or self._due() is not None)
 
     @property
     def waiting(self) -> bool:
@@ -366,26 +423,23 @@ class _Partials:
 
     @property
     def done(self) -> bool:
-        return self._session.closed
+        return self._session.closed or self._stream.is_over
 
-    def ready(self) -> list[Request]:
-        with self._lock:
-            if (span := self._due()) is None:
-                return []
-            self._asked, self._id, self._is_asked = span, self._id + 1, True
-            clip = Waveform(self._session.samples_of(span), self._session.source)
-            return [Request(clip, self._task, self._id)]
+    def _requests(self) -> list[Request]:
+        if (span := self._due()) is None:
+            return []
+        self._asked, self._id, self._is_waited_for = span, self._id + 1, True
+        clip = Waveform(self._session.samples_of(span), self._session.source)
+        return [Request(clip, self._task, self._id)]
 
-    def wants(self, id: int) -> bool:
-        with self._lock:
-            window = self._session.open_window
-            return self._is_asked and id == self._id and window is not None and window.start == self._asked.start
+    def _is_asked(self, id: int) -> bool:
+        window = self._session.open_window
+        return self._is_waited_for and id == self._id and window is not None and window.start == self._asked.start
 
-    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
-        with self._lock:
-            if self.wants(id) and isinstance(outcome, Hypothesis):  # the window itself will tell of an error
-                self._answered(self._asked, outcome.text)
-            self._is_asked = self._is_asked and id != self._id
+    def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        if self.wants(id) and isinstance(outcome, Hypothesis):  # the window itself will tell of an error
+            self._answered(self._asked, outcome.text)
+        self._is_waited_for = self._is_waited_for and id != self._id
 
     def _due(self) -> Span | None:
         """The speech to recognize, where there is enough that is new."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Condition, Lock, Thread
 from typing import Any
 
@@ -102,15 +102,20 @@ class SharedScheduler:
         self._turn.notify_all()
 
     def _work(self) -> None:
-        while True:
-            with self._turn:
-                self._turn.wait_for(lambda: self._is_called or self._is_closed)
-                self._is_called = False
-            while not self._is_closed and self._step():
+        try:
+            while not self._is_closed:
+                with self._turn:
+                    self._turn.wait_for(lambda: self._is_called or self._is_closed)
+                    self._is_called = False
+                while not self._is_closed and self._step():
+                    self.wake()
                 self.wake()
-            self.wake()
-            if self._is_closed:
-                return
+        except BaseException:
+            _log.critical("the scheduler's thread ended; nobody gets an answer any more", exc_info=True)
+        finally:
+            with self._turn:
+                self._is_closed = True
+                self._turn.notify_all()
 
     def _step(self) -> bool:
         """One batch; where it raises, each of its requests by itself, so that a bad one harms only itself."""
@@ -126,7 +131,9 @@ class SharedScheduler:
             return self._scheduler.step()
         except Exception:
             _log.exception("a batch failed; its requests are recognized one by one")
-            return self._scheduler.step_alone()
+            if not self._scheduler.step_alone():
+                raise  # it was no batch
+            return True
         finally:
             self.on_step(self.answered - before, time.monotonic() - began)
 
@@ -238,14 +245,12 @@ class SharedLiveEngine:
     """
 
     def __init__(self, shared: SharedScheduler) -> None:
-        self.now: Callable[[], float] = time.monotonic
-        self._shared = shared
+        self._shared, self._rest = shared, _Rest()
         self._resting: dict[Any, _Resting] = {}
-        self._rests_until = 0.0
 
     def submit(self, finals: Any, partials: Any) -> None:
         """A stream's windows, and its partial texts."""
-        self._resting[partials] = resting = _Resting(partials, self)
+        self._resting[partials] = resting = _Resting(partials, self._rest)
         self._shared.submit(finals, LIVE)
         self._shared.submit(resting, PARTIAL)
 
@@ -262,11 +267,18 @@ class SharedLiveEngine:
         self._shared.call()
 
 
+@dataclass
+class _Rest:
+    """When partial texts may be asked for again; the clock is `time.monotonic`."""
+
+    until: float = 0.0
+
+
 class _Resting:
     """The partial texts of a stream, which are asked for where others left time for them."""
 
-    def __init__(self, partials: Any, engine: SharedLiveEngine) -> None:
-        self._partials, self._engine = partials, engine
+    def __init__(self, partials: Any, rest: _Rest) -> None:
+        self._partials, self._rest = partials, rest
         self._asked_at = 0.0
 
     @property
@@ -278,9 +290,9 @@ class _Resting:
         return bool(self._partials.waits)
 
     def ready(self) -> list[Request]:
-        if self._engine.now() < self._engine._rests_until:
+        if time.monotonic() < self._rest.until:
             return []
-        self._asked_at = self._engine.now()
+        self._asked_at = time.monotonic()
         return list(self._partials.ready())
 
     def wants(self, id: int) -> bool:
@@ -288,5 +300,5 @@ class _Resting:
 
     def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
         self._partials.put(id, outcome)
-        now = self._engine.now()
-        self._engine._rests_until = max(self._engine._rests_until, now + (now - self._asked_at))
+        now = time.monotonic()
+        self._rest.until = max(self._rest.until, now + (now - self._asked_at))

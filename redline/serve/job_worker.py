@@ -19,6 +19,7 @@ import httpx
 
 from redline.engine.scheduler import JOBS
 from redline.errors import RedlineError
+from redline.files import sha256_of
 from redline.serve.api_errors import ApiError, api_error_of
 from redline.serve.health import VERSION
 from redline.serve.job_options import transcribe_arguments
@@ -26,7 +27,6 @@ from redline.serve.options import ServeOptions
 from redline.serve.outgoing import RefusedAddressError, guarded_client
 from redline.serve.service import RecognitionService
 from redline.serve.store.answers import JobAnswers
-from redline.serve.store.files import sha256_of
 from redline.serve.store.jobs import LeaseLostError, TranscriptionJob
 from redline.serve.store.store import Store
 
@@ -96,8 +96,10 @@ class JobWorkers:
     async def _do(self, job: TranscriptionJob) -> None:
         """One attempt at a job; raises `LeaseLostError`."""
         jobs = self._store.jobs
-        kept = await self._in_thread(lambda: jobs.answers(job.id))
-        answers = JobAnswers(kept, f"{self._service.model.name} {VERSION}")
+        model = self._service.model
+        answers = await self._in_thread(
+            lambda: JobAnswers(jobs.answers(job.id), f"{model.name} {model.identity()} {VERSION}")
+        )
         heard = [job.done_s, job.known_s]
 
         def progress(done_s: float, known_s: float) -> None:
