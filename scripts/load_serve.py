@@ -8,7 +8,8 @@ The recordings are joined and cut into clips, written as WAV files. Offline, one
 them all; each number of clients sends them to a server, each client its next clip when it has the text of the last.
 Both run in processes of their own, which are up and warm before the clock starts. Every text of the server must be the
 offline one.
-The last line is JSON: times real time, their ratio, latencies, seconds of CPU.
+The last line is JSON: times real time, their ratio, latencies, seconds of CPU; of the last round the clips of a batch,
+and the share of the time in which the scheduler was at work.
 """
 
 from __future__ import annotations
@@ -161,6 +162,13 @@ def cpu_s(pid: int) -> float:
     return seconds
 
 
+def scheduler_metrics(url: str) -> dict[str, float]:
+    """What the server's scheduler has done so far: its batches, their clips, and the seconds it was at work."""
+    names = {"batch_answers_count": "batches", "batch_answers_sum": "clips", "recognition_busy_seconds_total": "busy_s"}
+    found = dict(re.findall(r"^redline_(\w+) (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE))
+    return {short: float(found[name]) for name, short in names.items()}
+
+
 def draw(path: Path, rows: Sequence[dict[str, Any]], offline_rtfx: float) -> None:
     """Throughput and latency over the number of clients."""
     import matplotlib
@@ -208,10 +216,13 @@ def main() -> None:
                 offline_s.append(offline.run()[0])
                 offline_cpu.append(cpu_s(offline.process.pid) - before)
                 for row in rows:
-                    before = cpu_s(pid)
+                    before, steps = cpu_s(pid), scheduler_metrics(url)
                     seconds, latencies = load_with(url, paths, row["clients"], expected)
                     row["times"].append(seconds)
                     row["cpu"].append(cpu_s(pid) - before)
+                    done = {name: value - steps[name] for name, value in scheduler_metrics(url).items()}
+                    row["clips_a_batch"] = round(done["clips"] / done["batches"], 1)
+                    row["busy"] = round(done["busy_s"] / seconds, 2)
                     row["all"] += latencies
         offline.process.stdin.close()  # type: ignore[union-attr]
         offline.process.wait()

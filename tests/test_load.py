@@ -41,3 +41,15 @@ def test_dtype_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pick_dtype(None, torch.device("cpu")) == expected
         assert pick_dtype(None, torch.device("cpu"), reads_prompts=True) == torch.float32
     assert pick_dtype(None, torch.device("cuda")) == torch.bfloat16
+
+
+def test_a_model_has_another_identity_where_weights_or_options_are_others(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "model")
+    identity = load_model(folder).identity()
+    assert load_model(folder, threads=1).identity() == identity, "how many threads compute changes no text"
+    assert load_model(folder, punctuate=False).identity() != identity
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert load_model(folder).identity() != identity

@@ -45,8 +45,8 @@ _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker impor
 _SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 _idle: list[_Worker] = []
-_begun: dict[object, float] = {}
-"""When each recording that is decoded was begun, by `time.monotonic`."""
+_begun: dict[object, tuple[int, float]] = {}
+"""Each recording that is decoded: the thread that began it, and when, by `time.monotonic`."""
 _lock = threading.Lock()
 _returned = threading.Condition(_lock)
 _lacking: list[str] = []
@@ -82,11 +82,14 @@ def prepare() -> None:
 
 
 def _borrow() -> _Worker:
-    """A worker, behind others that have just begun: most recordings are short, and it takes longer to start one."""
+    """A worker, behind recordings that other threads have just begun: most are short, and a new process takes longer.
+
+    A thread that reads several recordings by turns never waits for itself.
+    """
     begun = object()
     with _returned:
         _returned.wait_for(_has_room, _JUST_S)
-        _begun[begun] = time.monotonic()
+        _begun[begun] = threading.get_ident(), time.monotonic()
     try:
         while True:
             with _lock:
@@ -103,8 +106,8 @@ def _borrow() -> _Worker:
 
 
 def _has_room() -> bool:
-    since = time.monotonic() - _JUST_S
-    return sum(begun_at > since for begun_at in _begun.values()) < _MOST_IDLE
+    me, since = threading.get_ident(), time.monotonic() - _JUST_S
+    return sum(thread != me and begun_at > since for thread, begun_at in _begun.values()) < _MOST_IDLE
 
 
 def _end_turn(begun: object) -> None:

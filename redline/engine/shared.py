@@ -18,6 +18,7 @@ from redline.errors import RedlineError
 from redline.types import Hypothesis, Recognizer, Request
 
 _log = logging.getLogger(__name__)
+_COMPANY_S = 0.1  # a batch takes several times as long, and hardly longer with another recording in it
 
 
 class WithdrawnError(Exception):
@@ -35,6 +36,7 @@ class SharedScheduler:
         self._turn = Condition()
         self._changes: list[Callable[[], None]] = []
         self._streams: set[Schedulable] = set()  # while somebody speaks batches are short, so that nobody waits long
+        self._recordings: set[_Counted] = set()
         self._is_called = self._is_closed = False
         self._thread = Thread(target=self._work, name="redline-scheduler", daemon=True)
         self._thread.start()
@@ -61,12 +63,15 @@ class SharedScheduler:
                 raise WithdrawnError("the scheduler is closed")
             if priority == LIVE:
                 self._streams.add(session)
+            elif isinstance(session, _Counted):
+                self._recordings.add(session)
             self._changes.append(lambda: self._scheduler.submit(session, priority, account))
 
     def withdraw(self, *sessions: Schedulable) -> None:
         """Forget sessions and their requests, at the latest behind the batch that runs."""
         with self._turn:
             self._streams -= set(sessions)
+            self._recordings.difference_update(sessions)
             for session in sessions:
                 self._changes.append(lambda session=session: self._scheduler.withdraw(session))  # type: ignore[misc]
             self._call()
@@ -107,8 +112,10 @@ class SharedScheduler:
                 with self._turn:
                     self._turn.wait_for(lambda: self._is_called or self._is_closed)
                     self._is_called = False
+                self._wait_for_company()
                 while not self._is_closed and self._step():
                     self.wake()
+                    self._wait_for_company()
                 self.wake()
         except BaseException:
             _log.critical("the scheduler's thread ended; nobody gets an answer any more", exc_info=True)
@@ -116,6 +123,18 @@ class SharedScheduler:
             with self._turn:
                 self._is_closed = True
                 self._turn.notify_all()
+
+    def _wait_for_company(self) -> None:
+        """A moment for recordings that are being read, where they are more than those whose batch would begin."""
+
+        def is_worth_it() -> bool:
+            coming = sum(each.is_coming for each in self._recordings)
+            return bool(coming) and 0 < sum(bool(each.waiting) for each in self._recordings) < coming
+
+        with self._turn:
+            self._recordings = {each for each in self._recordings if not each.done}
+            if not self._streams:
+                self._turn.wait_for(lambda: self._is_closed or not is_worth_it(), _COMPANY_S)
 
     def _step(self) -> bool:
         """One batch; where it raises, each of its requests by itself, so that a bad one harms only itself."""
@@ -218,6 +237,11 @@ class _Counted:
     @property
     def waiting(self) -> bool:
         return bool(self._session.waiting)
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is read, and no window of it is decided yet."""
+        return not self.done and not self.waiting
 
     def ready(self) -> list[Request]:
         try:

@@ -55,7 +55,7 @@ def api_error_of(error: RedlineError) -> ApiError:
     return ApiError(500, str(error), code="recognition_failed")
 
 
-def internal_error() -> ApiError:
+def internal_api_error() -> ApiError:
     """A fault of the program, of which nothing is told but that; the log has the rest."""
     return ApiError(500, "an internal error; the server's log has it", code="internal_error")
 
@@ -91,7 +91,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return response
 
     async def internal(_: Request, error: Exception) -> JSONResponse:
-        return internal_error().response()
+        return internal_api_error().response()
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RedlineError, refused)

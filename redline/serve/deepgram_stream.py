@@ -18,7 +18,7 @@ from redline.audio.pcm import PcmHead
 from redline.engine.live import LiveEvent, LiveOptions, LiveStream
 from redline.engine.shared import WithdrawnError
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError, internal_error
+from redline.serve.api_errors import ApiError, internal_api_error
 from redline.serve.deepgram_options import ENCODINGS, ListenOptions
 from redline.serve.deepgram_results import SpeakerNumbers, listen_alternative, listen_metadata, listen_text
 from redline.serve.g711 import decode_g711
@@ -81,7 +81,7 @@ class ListenStream:
             if self._socket.application_state is not WebSocketState.CONNECTED:
                 raise
             _log.exception("a stream failed")
-            await self._fail("NET-0000", internal_error().message, 1011)
+            await self._fail("NET-0000", internal_api_error().message, 1011)
         finally:
             await self._streams.aclose()
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from redline.engine.live import LiveOptions, LiveStream
 from redline.engine.shared import WithdrawnError
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError, api_error_of, internal_error, stopping
+from redline.serve.api_errors import ApiError, api_error_of, internal_api_error, stopping
 from redline.serve.service import RecognitionService
 from redline.transcribe_options import StreamOptions
 from redline.types import SAMPLE_RATE
@@ -77,7 +77,7 @@ def live_router() -> APIRouter:
             await talk.refuse(stopping())
         except Exception:
             _log.exception("a live stream failed")
-            await talk.refuse(internal_error())
+            await talk.refuse(internal_api_error())
 
     return router
 

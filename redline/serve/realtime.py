@@ -18,7 +18,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError, api_error_of, internal_error
+from redline.serve.api_errors import ApiError, api_error_of, internal_api_error
 from redline.serve.auth import Caller, key_of
 from redline.serve.model_names import check_model_name
 from redline.serve.realtime_config import RealtimeConfig
@@ -119,7 +119,7 @@ class _RealtimeSession:
             raise
         except Exception:
             _log.exception("an event of a realtime session failed")
-            await self._complain(internal_error(), event)
+            await self._complain(internal_api_error(), event)
 
     async def _update(self, event: Mapping[str, Any]) -> None:
         config = self._config.updated(event.get("session"))
@@ -181,7 +181,7 @@ class _RealtimeSession:
             return
         _log.error("a stream of a realtime session failed", exc_info=error)
         self._hearing = None
-        self._tasks.add(asyncio.ensure_future(self._complain(internal_error(), None)))
+        self._tasks.add(asyncio.ensure_future(self._complain(internal_api_error(), None)))
 
     async def _complain(self, error: ApiError | RedlineError, event: Any) -> None:
         error = api_error_of(error) if isinstance(error, RedlineError) else error

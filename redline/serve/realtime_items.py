@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from redline.engine.live import LiveEvent, LiveStream
 from redline.longform.session import SessionProgress
-from redline.serve.api_errors import internal_error
+from redline.serve.api_errors import internal_api_error
 from redline.serve.openai_formats import SpeakerLetters, segment_logprobs, segment_name, usage_dict
 from redline.serve.openai_request import one_language
 from redline.serve.realtime_config import RealtimeConfig
@@ -129,7 +129,7 @@ class Hearing:
                 return
             if not isinstance(error, WebSocketDisconnect):
                 for item in [each for each in self._items if each.is_committed]:
-                    await self._tell_of(item, "failed", {"error": internal_error().to_dict()["error"]})
+                    await self._tell_of(item, "failed", {"error": internal_api_error().to_dict()["error"]})
             raise
 
     async def _advance(self) -> SessionProgress:
