@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -240,6 +241,31 @@ def check_writable(path: Path) -> None:
             sweep(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path.parent)) from None
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex; raises `OSError`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str | None:
+    """The SHA-256 of a file; None where it cannot be read."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None
+
+
+def folder_hash(folder: Path) -> str:
+    """The SHA-256 of the names and contents of all files under a folder."""
+    whole = hashlib.sha256()
+    for path in files_under(folder):
+        whole.update(f"{path.relative_to(folder).as_posix()!a} {file_hash(path)}\n".encode())
+    return whole.hexdigest()
 
 
 def files_under(folder: Path) -> list[Path]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
+from redline import files
 from redline import threads as computing
 from redline.checkpoints import ar, ctc, nar, vocabulary
 from redline.checkpoints.draft_lm import find_draft_lm
@@ -75,6 +78,7 @@ def load_model(
     `threads` compute, for the whole process; by default PyTorch's number, but never more than this process may use.
     Raises `CheckpointError` when it is not a checkpoint this package knows.
     """
+    given = {option: value for option, value in locals().items() if option not in ("name", "revision", "threads")}
     computing.check_fork()
     computing.use(threads)
     if effort not in get_args(Effort):
@@ -85,9 +89,7 @@ def load_model(
     )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
-    precision = pick_dtype(
-        dtype, place, reads_prompts=ar.is_ar(folder) and not is_draft, is_quantized=is_quantized(folder)
-    )
+    precision = pick_precision(folder, dtype, place, effort)
     embedding = partial(_load_embedder, folder, place, precision)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)
@@ -124,7 +126,7 @@ def load_model(
         recognizer.engine = encoder_twin(model.encoder, config.export_layers, engine, precision)
         recognizer.decoders = Decoders(recognizer)
         recognizer.word_confidence = find_word_confidence(folder)
-        return Transcriber(recognizer, _OPTIONS, batch, embedding)
+        return Transcriber(recognizer, _OPTIONS, batch, embedding, partial(_identity, folder, given))
     why = "here the encoder's draft is the text" if is_draft else "this model edits all places at once"
     choices = {"beams": (beams, 1), "temperature": (temperature, 0.0), "seed": (seed, 0), "drafts": (drafts, "own")}
     for option, (value, default) in choices.items():
@@ -135,7 +137,7 @@ def load_model(
         into_precision(precision, drafting.model, drafting.head)
         drafting.engine = encoder_twin(drafting.model, (), engine, precision)
         drafting.word_confidence = find_word_confidence(folder)
-        return Transcriber(drafting, _OPTIONS, batch, embedding)
+        return Transcriber(drafting, _OPTIONS, batch, embedding, partial(_identity, folder, given))
     editor, nar_config, _ = nar.load_nar(folder, place, stored(precision))
     into_precision(precision, editor)
     lm = find_draft_lm(folder, draft_lm, nar_config.text.vocab_size)
@@ -145,7 +147,19 @@ def load_model(
     editing.engine = encoder_twin(editor.encoder, nar_config.encoder_layer_indices, engine, precision)
     editing.networks = editor_twin(editor, engine, precision) or editor
     editing.word_confidence = find_word_confidence(folder)
-    return Transcriber(editing, _OPTIONS, batch, embedding)
+    return Transcriber(editing, _OPTIONS, batch, embedding, partial(_identity, folder, given))
+
+
+def _identity(folder: Path, given: Mapping[str, object]) -> str:
+    """A hash of the checkpoint's files, and of the options it was loaded with."""
+    own_lm = files.file_hash(Path(str(given["draft_lm"])))
+    return hashlib.sha256(repr((files.folder_hash(folder), own_lm, given)).encode()).hexdigest()[:16]
+
+
+def pick_precision(folder: Path, dtype: str | torch.dtype | None, place: torch.device, effort: str) -> torch.dtype:
+    """The precision that a checkpoint computes in on a device; raises `RedlineError` for what is none there."""
+    reads_prompts = ar.is_ar(folder) and effort != "draft"
+    return pick_dtype(dtype, place, reads_prompts=reads_prompts, is_quantized=is_quantized(folder))
 
 
 def _load_embedder(folder: Path, device: torch.device, precision: torch.dtype) -> SpeakerEmbedder:

@@ -46,8 +46,7 @@ from redline.transcribe_options import (
 )
 from redline.types import SAMPLE_RATE, ClipLimits, Notice, Recognizer, Segment, Task, Transcript, Waveform
 
-SAMPLE_S = 30.0
-"""Parts of a sample of a voice that are heard at once."""
+SAMPLE_S = 30.0  # parts of a sample of a voice that are heard at once
 _AHEAD_S = 600.0  # sound is read until so much of it waits for its text; then windows share batches well
 _AHEAD_SHARED_S = 120.0  # the same of each caller where many share batches
 _AHEAD_STREAM_S = 240.0  # the same where segments are waited for; it begins with none
@@ -62,13 +61,16 @@ class Transcriber:
         options: SessionOptions = SessionOptions(),  # noqa: B008
         batch: BatchOptions = BatchOptions(),  # noqa: B008
         embedder: Callable[[], SpeakerEmbedder] | None = None,
+        identity: Callable[[], str] | None = None,
     ) -> None:
         """`options` say how recordings are cut, `batch` how much the recognizer gets at once.
 
-        `embedder` loads the network that tells speakers apart where the recognizer does not do so itself.
+        `embedder` loads the network that tells speakers apart where the recognizer does not do so itself; `identity`
+        tells models with other weights, or loaded otherwise, apart.
         """
         self.recognizer, self.options, self.batch = recognizer, options, batch
-        self.embedder = None if embedder is None else cache(embedder)
+        self.embedder = embedder and cache(embedder)
+        self.identity = cache(identity or (lambda: recognizer.name))
         self._ahead_s = _AHEAD_S
 
     @property

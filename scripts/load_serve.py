@@ -8,7 +8,8 @@ The recordings are joined and cut into clips, written as WAV files. Offline, one
 them all; each number of clients sends them to a server, each client its next clip when it has the text of the last.
 Both run in processes of their own, which are up and warm before the clock starts. Every text of the server must be the
 offline one.
-The last line is JSON: times real time, their ratio, latencies, seconds of CPU.
+The last line is JSON: times real time, their ratio, latencies, seconds of CPU; of the last round the clips of a batch,
+and the share of the time in which the scheduler was at work.
 """
 
 from __future__ import annotations
@@ -143,9 +144,29 @@ def load_with(url: str, paths: Sequence[Path], clients: int, expected: Sequence[
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU of a process and its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    """Seconds of CPU of a process and of all that it has started, whether they live or not."""
+    seconds, children = 0.0, dict[int, list[int]]()
+    of: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+            of[int(entry.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    waiting = [pid]
+    while waiting:
+        seconds += of.get(each := waiting.pop(), 0.0)
+        waiting += children.get(each, [])
+    return seconds
+
+
+def scheduler_metrics(url: str) -> dict[str, float]:
+    """What the server's scheduler has done so far: its batches, their clips, and the seconds it was at work."""
+    names = {"batch_answers_count": "batches", "batch_answers_sum": "clips", "recognition_busy_seconds_total": "busy_s"}
+    found = dict(re.findall(r"^redline_(\w+) (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE))
+    return {short: float(found[name]) for name, short in names.items()}
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]], offline_rtfx: float) -> None:
@@ -195,10 +216,13 @@ def main() -> None:
                 offline_s.append(offline.run()[0])
                 offline_cpu.append(cpu_s(offline.process.pid) - before)
                 for row in rows:
-                    before = cpu_s(pid)
+                    before, steps = cpu_s(pid), scheduler_metrics(url)
                     seconds, latencies = load_with(url, paths, row["clients"], expected)
                     row["times"].append(seconds)
                     row["cpu"].append(cpu_s(pid) - before)
+                    done = {name: value - steps[name] for name, value in scheduler_metrics(url).items()}
+                    row["clips_a_batch"] = round(done["clips"] / done["batches"], 1)
+                    row["busy"] = round(done["busy_s"] / seconds, 2)
                     row["all"] += latencies
         offline.process.stdin.close()  # type: ignore[union-attr]
         offline.process.wait()

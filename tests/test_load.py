@@ -59,3 +59,15 @@ def test_dtype_follows_the_device_and_the_weights_on_disk(
 def test_bundled_weights_are_int8_on_disk_and_those_of_a_test_are_not(tmp_path: Path) -> None:
     assert all(is_quantized(resolve(name)) for name in bundled_names())
     assert not is_quantized(tiny_checkpoint(tmp_path / "model"))
+
+
+def test_a_model_has_another_identity_where_weights_or_options_are_others(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "model")
+    identity = load_model(folder).identity()
+    assert load_model(folder, threads=1).identity() == identity, "how many threads compute changes no text"
+    assert load_model(folder, punctuate=False).identity() != identity
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert load_model(folder).identity() != identity

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from contextlib import suppress
 from dataclasses import asdict
@@ -39,11 +40,15 @@ SILENT_S = 120.0
 """The longest that a worker may give no sign of life while it is waited for."""
 _MOST_BYTES = 1 << 24
 _MOST_IDLE = max(4, os.cpu_count() or 1)
+_JUST_S = 1.0
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker import main; main(int(sys.argv[1]))"
 _SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 _idle: list[_Worker] = []
+_begun: dict[object, tuple[int, float]] = {}
+"""Each recording that is decoded: the thread that began it, and when, by `time.monotonic`."""
 _lock = threading.Lock()
+_returned = threading.Condition(_lock)
 _lacking: list[str] = []
 """Why there are no workers here, once a warning has been given."""
 
@@ -77,23 +82,48 @@ def prepare() -> None:
 
 
 def _borrow() -> _Worker:
-    while True:
-        with _lock:
-            worker = _idle.pop() if _idle else None
-        if worker is None:
-            worker = _Worker()
-        if worker.is_running():
-            worker.wait_for_start()
-            return worker
-        worker.end()
+    """A worker, behind recordings that other threads have just begun: most are short, and a new process takes longer.
+
+    A thread that reads several recordings by turns never waits for itself.
+    """
+    begun = object()
+    with _returned:
+        _returned.wait_for(_has_room, _JUST_S)
+        _begun[begun] = threading.get_ident(), time.monotonic()
+    try:
+        while True:
+            with _lock:
+                worker = _idle.pop() if _idle else None
+            worker = worker or _Worker()
+            if worker.is_running():
+                worker.wait_for_start()
+                worker.begun = begun
+                return worker
+            worker.end()
+    except BaseException:
+        _end_turn(begun)
+        raise
+
+
+def _has_room() -> bool:
+    me, since = threading.get_ident(), time.monotonic() - _JUST_S
+    return sum(thread != me and begun_at > since for thread, begun_at in _begun.values()) < _MOST_IDLE
+
+
+def _end_turn(begun: object) -> None:
+    with _returned:
+        if _begun.pop(begun, None) is not None:
+            _returned.notify()
 
 
 def _give_back(worker: _Worker) -> None:
     """Keep a worker for the next recording, or end it where it has not answered."""
     with _lock:
-        if worker.is_running() and not worker.is_busy and len(_idle) < _MOST_IDLE:
-            return _idle.append(worker)
-    worker.end()
+        if is_kept := worker.is_running() and not worker.is_busy and len(_idle) < _MOST_IDLE:
+            _idle.append(worker)
+    _end_turn(worker.begun)
+    if not is_kept:
+        worker.end()
 
 
 @atexit.register
@@ -108,11 +138,13 @@ def end_idle() -> None:
 
 def _forget() -> None:
     """In a forked child: the workers are the parent's."""
-    global _lock
+    global _lock, _returned
     _lock = threading.Lock()
+    _returned = threading.Condition(_lock)
     for worker in _idle:
         worker.socket.close()
     _idle.clear()
+    _begun.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -154,6 +186,8 @@ class _Worker:
             raise _NoWorkerError(f"no process can be started ({error})") from error
         self.socket.settimeout(SILENT_S)
         self.is_busy = self._is_ready = False
+        self.begun = object()
+        """Of its recording, in `_begun`."""
 
     def is_running(self) -> bool:
         return self.process.poll() is None

@@ -202,22 +202,24 @@ def _share_of(text: str | None) -> ShardShare | None:
 def _settings(context: typer.Context, write: str, shard_size: int, keywords: list[str]) -> RunSettings:
     with start.recognizing_only():
         from redline.checkpoints.folder import resolve
-        from redline.cli.journal import file_hash, settings_of
         from redline.cluster.ledger import RunSettings
-        from redline.load import pick_device
+        from redline.engine.int8 import kernel
+        from redline.files import file_hash, folder_hash
+        from redline.load import pick_device, pick_precision
 
     given = {name: value for name, value in context.params.items() if name not in _OPERATIONAL}
     model, folder = given.pop("model"), resolve(context.params["model"], given["revision"])
-    draft_lm = Path(given["draft_lm"])
+    draft_lm, place = Path(given["draft_lm"]), pick_device(given["device"])
+    precision = str(pick_precision(folder, given["dtype"], place, given["effort"])).removeprefix("torch.")
     given |= {
         "keywords": keywords or None,
-        "device": pick_device(given["device"]).type,
+        "device": place.type,
+        "dtype": f"int8 ({kernel()})" if precision == "int8" else precision,  # other machines may have another default
         "draft_lm": file_hash(draft_lm) if draft_lm.is_file() else str(draft_lm),
     }
     options = {name: value for name, value in given.items() if value is not None}
-    settings = settings_of(model, folder, options, cheap_bytes=1 << 62)  # of other machines, too
     outputs = tuple(dict.fromkeys(name.lower() for name in listed(write)))
-    return RunSettings(model, settings["weights"], options, shard_size, outputs, settings["redline"])
+    return RunSettings(model, folder_hash(folder)[:16], options, shard_size, outputs, redline.__version__)
 
 
 def _run_here(

@@ -180,7 +180,7 @@ class Journal:
     def _settle(self) -> None:
         """Decide about transcripts over which a run was killed: done where every file is what it was to be."""
         for entry in list(self._state.writing.values()):
-            if all(file_hash(self.folder / name) == told for name, told in entry.files.items()):
+            if all(files.file_hash(self.folder / name) == told for name, told in entry.files.items()):
                 self._state.take({"event": "done", **entry.to_dict()})
 
     def is_done(self, identity: Identity, path: Path, settings: str, outputs: Sequence[Path]) -> Entry | None:
@@ -201,7 +201,7 @@ class Journal:
         told = [entry.files.get(output.name) for entry in self._state.writing.values()]
         if (entry := self._state.done.get(output.name)) is not None:
             told.append(entry.files[output.name])
-        return any(told) and file_hash(output) in told
+        return any(told) and files.file_hash(output) in told
 
     def names(self) -> dict[str, str]:
         """The names under which the transcripts of recordings are in the folder."""
@@ -294,33 +294,16 @@ def _encoded(line: Mapping[str, Any]) -> str:
     return json.dumps(line) + "\n"
 
 
-def file_hash(path: Path) -> str | None:
-    """The SHA-256 of a file; None where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-def settings_of(
-    model: str, folder: Path, options: Mapping[str, Any], *, cheap_bytes: int = CHEAP_BYTES
-) -> dict[str, Any]:
-    """What decides about a transcript besides its recording: this version, the model's files, the options.
-
-    Of files with more than `cheap_bytes` size and time count, which are others on another machine.
-    """
+def settings_of(model: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides about a transcript besides its recording: this version, the model's files, the options."""
     weights = hashlib.sha256()
     for path in files.files_under(folder):
         status = path.stat()
-        told = file_hash(path) if status.st_size <= cheap_bytes else (status.st_size, status.st_mtime_ns)
+        told = files.file_hash(path) if status.st_size <= CHEAP_BYTES else (status.st_size, status.st_mtime_ns)
         weights.update(f"{path.relative_to(folder).as_posix()!a} {told}\n".encode())
     return {"redline": __version__, "model": model, "weights": weights.hexdigest()[:16], "options": dict(options)}
 
 
 def content_hash(path: Path) -> str | None:
     """`file_hash` of a recording that is small enough; None for others."""
-    return file_hash(path) if path.stat().st_size <= CHEAP_BYTES else None
+    return files.file_hash(path) if path.stat().st_size <= CHEAP_BYTES else None

@@ -263,8 +263,9 @@ def _resuming(
     notes: console.Notes,
 ) -> Resuming:
     """The journal of a folder, opened, and what decides about the files that are to be written."""
-    from redline.cli.journal import Journal, file_hash, settings_of
+    from redline.cli.journal import Journal, settings_of
     from redline.cli.resuming import Resuming
+    from redline.files import file_hash
 
     journal = Journal(folder)
     try:

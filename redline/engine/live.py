@@ -19,21 +19,19 @@ from numpy.typing import NDArray
 
 from redline import itn
 from redline.audio.pcm import LiveResampler
+from redline.engine.live_sources import FinalWindows, PartialTexts
 from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler, StreamEngine
-from redline.errors import ConfigError, RedlineError
+from redline.errors import ConfigError
 from redline.longform.session import Session, SessionOptions, SessionProgress
 from redline.longform.vad import VadOptions
 from redline.longform.windows import WindowOptions
 from redline.types import (
     SAMPLE_RATE,
-    Hypothesis,
     JsonRecord,
     Recognizer,
-    Request,
     Segment,
     Span,
     Transcript,
-    Waveform,
     Word,
 )
 
@@ -175,19 +173,33 @@ class LiveStream:
         """`session` has the session options of `options`; with `digits` texts are inverse normalised."""
         self._input = LiveResampler(sample_rate, channels, session.source)
         self._session, self._engine, self._digits = session, engine, digits
-        self._lock = RLock()  # around the session: another thread may be the one that recognizes
+        self.lock = RLock()
+        """Held around the session: another thread may be the one that recognizes."""
         self._events: list[LiveEvent] = []
         self.notify: Callable[[], None] = lambda: None
         """Called when there is a new event, in whichever thread found it; it must not wait for anything."""
         self._shown = ""  # the partial text that nothing has replaced
-        self._finals = _Finals(session, self._lock, self._collect)
-        self._partials = _Partials(session, self._lock, options.partial_s, self._partial)
+        self._fault: Exception | None = None
+        self._is_left = False
+        self._finals = FinalWindows(self, session, self._collect)
+        self._partials = PartialTexts(self, session, options.partial_s, self._partial)
         engine.submit(self._finals, self._partials)
 
     @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
         return self._session.closed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for its text any more: something failed in it, or it was abandoned."""
+        return self._is_left or self._fault is not None
+
+    def fail(self, fault: Exception) -> None:
+        """Something that is no fault of a window went wrong: whoever asks for events gets it raised."""
+        with self.lock:
+            self._fault = self._fault or fault
+        self.notify()
 
     @property
     def seconds(self) -> float:
@@ -197,12 +209,12 @@ class LiveStream:
     @property
     def waiting(self) -> int:
         """Windows that have no text yet."""
-        with self._lock:
+        with self.lock:
             return self._session.waiting
 
     def progress(self, known: int = 0) -> SessionProgress:
         """What is decided about the sound, for whoever knows so many windows."""
-        with self._lock:
+        with self.lock:
             return self._session.progress(known)
 
     def push(self, sound: NDArray[Any] | bytes) -> None:
@@ -214,7 +226,7 @@ class LiveStream:
         if self.closed:
             raise ValueError(f"{self._session.source}: the stream is closed, it takes no more sound")
         samples = self._input.add(sound)
-        with self._lock:
+        with self.lock:
             self._session.feed(samples)
             self._warn()
 
@@ -227,8 +239,10 @@ class LiveStream:
         return self.poll()
 
     def poll(self) -> list[LiveEvent]:
-        """What others found by now; recognizes nothing."""
-        with self._lock:
+        """What others found by now; recognizes nothing. Raises what went wrong in the stream."""
+        with self.lock:
+            if self._fault is not None:
+                raise self._fault
             events, self._events = self._events, []
         return events
 
@@ -239,13 +253,14 @@ class LiveStream:
 
     def end(self) -> None:
         """The sound has ended; `events` has the rest of the text, or `close` does both."""
-        if not self.closed:
+        with self.lock:  # whoever ends it as well waits for the last windows
+            if self.closed:
+                return
             samples, notices = self._input.finish()
-            with self._lock:
-                if len(samples):
-                    self._session.feed(samples)
-                self._session.close(notices)
-                self._warn()
+            if len(samples):
+                self._session.feed(samples)
+            self._session.close(notices)
+            self._warn()
 
     def close(self) -> list[LiveEvent]:
         """End the stream -> the events that are left."""
@@ -253,14 +268,15 @@ class LiveStream:
         return self.events()
 
     def abandon(self) -> None:
-        """End the stream without its last text, for whoever leaves because of an error."""
+        """End the stream without its last text: nobody waits for it, whatever is in work."""
+        self._is_left = True
         self._engine.withdraw(self._finals, self._partials)
 
     def transcript(self) -> Transcript:
         """All of a stream that was closed, as of a file; raises `RecognitionError` when every window failed."""
         if not self._session.done:
             raise ValueError(f"{self._session.source}: the stream goes on; close it first")
-        with self._lock:
+        with self.lock:
             transcript = self._session.finish()
         return itn.with_itn(transcript, self._session.task.language) if self._digits else transcript
 
@@ -310,90 +326,3 @@ class LiveStream:
             self._shown = event.text if event.kind == "partial" else ""
         self._events.append(event)
         self.notify()
-
-
-class _Finals:
-    """The windows of a stream, for the scheduler."""
-
-    def __init__(self, session: Session, lock: RLock, answered: Callable[[], None]) -> None:
-        self._session, self._lock, self._answered = session, lock, answered
-
-    @property
-    def waits(self) -> bool:
-        """Whether a window has no answer."""
-        return self._session.waiting > 0
-
-    @property
-    def waiting(self) -> int:
-        return self._session.waiting
-
-    @property
-    def done(self) -> bool:
-        return self._session.done
-
-    def ready(self) -> list[Request]:
-        with self._lock:
-            return self._session.ready()
-
-    def wants(self, id: int) -> bool:
-        with self._lock:
-            return self._session.wants(id)
-
-    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
-        with self._lock:
-            self._session.put(id, outcome)
-            self._answered()
-
-
-class _Partials:
-    """The speech of a stream that no window holds yet, for the scheduler: only the newest of it is worth an answer."""
-
-    def __init__(self, session: Session, lock: RLock, partial_s: float, answered: Callable[[Span, str], None]) -> None:
-        self._session, self._lock, self._answered = session, lock, answered
-        self._step = partial_s * SAMPLE_RATE
-        self._most = round(session.limits.max_s * SAMPLE_RATE)
-        self._task = replace(session.task, words=False, prefix=None)
-        self._asked = Span(-1, -1)
-        self._id, self._is_asked = 0, False
-
-    @property
-    def waits(self) -> bool:
-        """Whether an answer is waited for, or would be new."""
-        with self._lock:
-            return self.wants(self._id) or self._due() is not None
-
-    @property
-    def waiting(self) -> bool:
-        return self.waits
-
-    @property
-    def done(self) -> bool:
-        return self._session.closed
-
-    def ready(self) -> list[Request]:
-        with self._lock:
-            if (span := self._due()) is None:
-                return []
-            self._asked, self._id, self._is_asked = span, self._id + 1, True
-            clip = Waveform(self._session.samples_of(span), self._session.source)
-            return [Request(clip, self._task, self._id)]
-
-    def wants(self, id: int) -> bool:
-        with self._lock:
-            window = self._session.open_window
-            return self._is_asked and id == self._id and window is not None and window.start == self._asked.start
-
-    def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
-        with self._lock:
-            if self.wants(id) and isinstance(outcome, Hypothesis):  # the window itself will tell of an error
-                self._answered(self._asked, outcome.text)
-            self._is_asked = self._is_asked and id != self._id
-
-    def _due(self) -> Span | None:
-        """The speech to recognize, where there is enough that is new."""
-        window = self._session.open_window
-        if window is None:
-            return None
-        window = Span(window.start, min(window.end, window.start + self._most))
-        known = self._asked.end if self._asked.start == window.start else window.start
-        return window if window.end - known >= self._step else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from queue import Full, Queue
-from threading import Event, RLock, Thread
+from threading import BoundedSemaphore, Event, RLock, Thread
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ _MOST = 64  # recordings at the same time
 _BLOCK_S = 30.0
 _BLOCKS_AHEAD = 16  # of one recording that a thread decodes: half a minute
 _LOOK_S = 0.5  # between two looks whether somebody still reads
+_FEEDING = BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
+"""Held while speech is looked for: many threads at it would only keep each other, and the scheduler's, waiting."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -171,8 +174,12 @@ class Recording:
 
     def ready(self) -> list[Request]:
         """Requests that may be recognized now, each given out once."""
-        with self._lock:
+        if not self._lock.acquire(blocking=False):  # it is fed: whoever feeds it will ask again
+            return []
+        try:
             return self.session.ready()
+        finally:
+            self._lock.release()
 
     def wants(self, id: int) -> bool:
         """Whether the answer to a request is waited for."""
@@ -203,7 +210,7 @@ class Recording:
                 self._blocks = iter(self._sound)
                 self.session.source = self._sound.name
             block = next(self._blocks, None)
-            with self._lock:
+            with _FEEDING, self._lock:
                 if block is not None:
                     self.session.feed(block)
                 else:

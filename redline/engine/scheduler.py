@@ -184,6 +184,7 @@ class Scheduler:
         it. Raises `RecognitionError` when the recognizer loses requests, and whatever is no `RedlineError` of a
         request, which loses none.
         """
+        self._unanswered = []
         busy = {queue.account for queue in self._queues if queue.waiting}
         busy |= {queue.account for queue, _, _ in self._written.values()}
         for queue in self._queues:

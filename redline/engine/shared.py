@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Condition, Lock, Thread
 from typing import Any
 
@@ -18,6 +18,7 @@ from redline.errors import RedlineError
 from redline.types import Hypothesis, Recognizer, Request
 
 _log = logging.getLogger(__name__)
+_COMPANY_S = 0.1  # a batch takes several times as long, and hardly longer with another recording in it
 
 
 class WithdrawnError(Exception):
@@ -35,6 +36,7 @@ class SharedScheduler:
         self._turn = Condition()
         self._changes: list[Callable[[], None]] = []
         self._streams: set[Schedulable] = set()  # while somebody speaks batches are short, so that nobody waits long
+        self._recordings: set[_Counted] = set()
         self._is_called = self._is_closed = False
         self._thread = Thread(target=self._work, name="redline-scheduler", daemon=True)
         self._thread.start()
@@ -61,12 +63,15 @@ class SharedScheduler:
                 raise WithdrawnError("the scheduler is closed")
             if priority == LIVE:
                 self._streams.add(session)
+            elif isinstance(session, _Counted):
+                self._recordings.add(session)
             self._changes.append(lambda: self._scheduler.submit(session, priority, account))
 
     def withdraw(self, *sessions: Schedulable) -> None:
         """Forget sessions and their requests, at the latest behind the batch that runs."""
         with self._turn:
             self._streams -= set(sessions)
+            self._recordings.difference_update(sessions)
             for session in sessions:
                 self._changes.append(lambda session=session: self._scheduler.withdraw(session))  # type: ignore[misc]
             self._call()
@@ -102,15 +107,34 @@ class SharedScheduler:
         self._turn.notify_all()
 
     def _work(self) -> None:
-        while True:
-            with self._turn:
-                self._turn.wait_for(lambda: self._is_called or self._is_closed)
-                self._is_called = False
-            while not self._is_closed and self._step():
+        try:
+            while not self._is_closed:
+                with self._turn:
+                    self._turn.wait_for(lambda: self._is_called or self._is_closed)
+                    self._is_called = False
+                self._wait_for_company()
+                while not self._is_closed and self._step():
+                    self.wake()
+                    self._wait_for_company()
                 self.wake()
-            self.wake()
-            if self._is_closed:
-                return
+        except BaseException:
+            _log.critical("the scheduler's thread ended; nobody gets an answer any more", exc_info=True)
+        finally:
+            with self._turn:
+                self._is_closed = True
+                self._turn.notify_all()
+
+    def _wait_for_company(self) -> None:
+        """A moment for recordings that are being read, where they are more than those whose batch would begin."""
+
+        def is_worth_it() -> bool:
+            coming = sum(each.is_coming for each in self._recordings)
+            return bool(coming) and 0 < sum(bool(each.waiting) for each in self._recordings) < coming
+
+        with self._turn:
+            self._recordings = {each for each in self._recordings if not each.done}
+            if not self._streams:
+                self._turn.wait_for(lambda: self._is_closed or not is_worth_it(), _COMPANY_S)
 
     def _step(self) -> bool:
         """One batch; where it raises, each of its requests by itself, so that a bad one harms only itself."""
@@ -126,7 +150,9 @@ class SharedScheduler:
             return self._scheduler.step()
         except Exception:
             _log.exception("a batch failed; its requests are recognized one by one")
-            return self._scheduler.step_alone()
+            if not self._scheduler.step_alone():
+                raise  # it was no batch
+            return True
         finally:
             self.on_step(self.answered - before, time.monotonic() - began)
 
@@ -212,6 +238,11 @@ class _Counted:
     def waiting(self) -> bool:
         return bool(self._session.waiting)
 
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is read, and no window of it is decided yet."""
+        return not self.done and not self.waiting
+
     def ready(self) -> list[Request]:
         try:
             return self._session.ready() if self._client.is_open else []
@@ -238,14 +269,12 @@ class SharedLiveEngine:
     """
 
     def __init__(self, shared: SharedScheduler) -> None:
-        self.now: Callable[[], float] = time.monotonic
-        self._shared = shared
+        self._shared, self._rest = shared, _Rest()
         self._resting: dict[Any, _Resting] = {}
-        self._rests_until = 0.0
 
     def submit(self, finals: Any, partials: Any) -> None:
         """A stream's windows, and its partial texts."""
-        self._resting[partials] = resting = _Resting(partials, self)
+        self._resting[partials] = resting = _Resting(partials, self._rest)
         self._shared.submit(finals, LIVE)
         self._shared.submit(resting, PARTIAL)
 
@@ -262,11 +291,18 @@ class SharedLiveEngine:
         self._shared.call()
 
 
+@dataclass
+class _Rest:
+    """When partial texts may be asked for again; the clock is `time.monotonic`."""
+
+    until: float = 0.0
+
+
 class _Resting:
     """The partial texts of a stream, which are asked for where others left time for them."""
 
-    def __init__(self, partials: Any, engine: SharedLiveEngine) -> None:
-        self._partials, self._engine = partials, engine
+    def __init__(self, partials: Any, rest: _Rest) -> None:
+        self._partials, self._rest = partials, rest
         self._asked_at = 0.0
 
     @property
@@ -278,9 +314,9 @@ class _Resting:
         return bool(self._partials.waits)
 
     def ready(self) -> list[Request]:
-        if self._engine.now() < self._engine._rests_until:
+        if time.monotonic() < self._rest.until:
             return []
-        self._asked_at = self._engine.now()
+        self._asked_at = time.monotonic()
         return list(self._partials.ready())
 
     def wants(self, id: int) -> bool:
@@ -288,5 +324,5 @@ class _Resting:
 
     def put(self, id: int, outcome: Hypothesis | RedlineError) -> None:
         self._partials.put(id, outcome)
-        now = self._engine.now()
-        self._engine._rests_until = max(self._engine._rests_until, now + (now - self._asked_at))
+        now = time.monotonic()
+        self._rest.until = max(self._rest.until, now + (now - self._asked_at))

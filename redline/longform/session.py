@@ -183,7 +183,6 @@ class Session:
 
     def close(self, warnings: Sequence[Notice] = ()) -> None:
         """The sound has ended; `warnings` say what went wrong in reading it."""
-        self.closed = True
         self._notices += warnings
         if self._fed >= MIN_RECORDING_S * SAMPLE_RATE:
             self._push(np.concatenate([self._samples[:0], *self._incoming]), last=True)
@@ -194,6 +193,7 @@ class Session:
             self._notices.append(Notice("too-short", message))
         self._incoming.clear()
         del self._detector  # it holds half a minute of sound, and many sessions may wait for their answers
+        self.closed = True  # with its last window: another thread that looks now must not take it for done
 
     def ready(self) -> list[Request]:
         """Requests that may be recognized now, each given out once."""

@@ -55,6 +55,16 @@ def api_error_of(error: RedlineError) -> ApiError:
     return ApiError(500, str(error), code="recognition_failed")
 
 
+def internal_api_error() -> ApiError:
+    """A fault of the program, of which nothing is told but that; the log has the rest."""
+    return ApiError(500, "an internal error; the server's log has it", code="internal_error")
+
+
+def stopping() -> ApiError:
+    """The server takes nothing any more."""
+    return ApiError(503, "the server stops; try another one, or later", code="stopping", retry_after_s=10)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Have every error leave as JSON; nothing of the program's inside is told."""
 
@@ -81,7 +91,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return response
 
     async def internal(_: Request, error: Exception) -> JSONResponse:
-        return ApiError(500, "an internal error; the server's log has it", code="internal_error").response()
+        return internal_api_error().response()
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RedlineError, refused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import math
 from contextlib import AsyncExitStack
 from typing import Any
@@ -17,13 +18,14 @@ from redline.audio.pcm import PcmHead
 from redline.engine.live import LiveEvent, LiveOptions, LiveStream
 from redline.engine.shared import WithdrawnError
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError
+from redline.serve.api_errors import ApiError, internal_api_error
 from redline.serve.deepgram_options import ENCODINGS, ListenOptions
 from redline.serve.deepgram_results import SpeakerNumbers, listen_alternative, listen_metadata, listen_text
 from redline.serve.g711 import decode_g711
 from redline.transcribe_options import StreamOptions
 from redline.types import Segment, Word
 
+_log = logging.getLogger(__name__)
 IDLE_S = 12.0
 """A stream in which neither sound nor KeepAlive comes for so long is closed; Deepgram's has 10 s."""
 _STEP_S = 0.1  # in which sound goes in, so that each beginning of speech is seen
@@ -75,6 +77,11 @@ class ListenStream:
             if self._socket.application_state is not WebSocketState.CONNECTED:
                 raise
             await self._fail("DATA-0000", str(error), 1008)
+        except Exception:
+            if self._socket.application_state is not WebSocketState.CONNECTED:
+                raise
+            _log.exception("a stream failed")
+            await self._fail("NET-0000", internal_api_error().message, 1011)
         finally:
             await self._streams.aclose()
 

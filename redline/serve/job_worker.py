@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ import httpx
 
 from redline.engine.scheduler import JOBS
 from redline.errors import RedlineError
+from redline.files import sha256_of
 from redline.serve.api_errors import ApiError, api_error_of
 from redline.serve.health import VERSION
 from redline.serve.job_options import transcribe_arguments
@@ -25,7 +27,6 @@ from redline.serve.options import ServeOptions
 from redline.serve.outgoing import RefusedAddressError, guarded_client
 from redline.serve.service import RecognitionService
 from redline.serve.store.answers import JobAnswers
-from redline.serve.store.files import sha256_of
 from redline.serve.store.jobs import LeaseLostError, TranscriptionJob
 from redline.serve.store.store import Store
 
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 _LOOK_S = 1.0  # how often is looked for jobs that other servers took, or left
 _BEAT_S = 1.0
 _TIDY_S = 600.0
+_MOST_THREADS = 4
 
 
 class JobWorkers:
@@ -44,7 +46,10 @@ class JobWorkers:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._stops = False
         self._called = asyncio.Event()
+        self._held: set[str] = set()  # ids of jobs that are in work here
         self._in_work: set[asyncio.Task[Any]] = set()
+        # Not the threads of others, who fetch recordings for minutes: a heartbeat that waits for them loses its lease.
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, "redline-jobs")
         self._tasks = [asyncio.create_task(self._work()) for _ in range(options.job_slots)]
         self._tasks.append(asyncio.create_task(self._tidy()))
 
@@ -60,11 +65,16 @@ class JobWorkers:
             task.cancel()
         self._tasks[-1].cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    async def _in_thread(self, function: Callable[[], _T]) -> _T:
+        """What asks the database, in a thread of the workers'."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def _work(self) -> None:
         while not self._stops:
             try:
-                job = await asyncio.to_thread(self._store.jobs.lease, self._name)
+                job = await self._in_thread(lambda: self._store.jobs.lease(self._name, self._held))
             except Exception:
                 _log.exception("no job could be leased")
                 job = None
@@ -73,17 +83,23 @@ class JobWorkers:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._called.wait(), _LOOK_S)
                 continue
+            self._held.add(job.id)
             try:
                 await self._do(job)
             except LeaseLostError:
                 _log.info("job %s is no longer ours", job.id)
             except Exception:
                 _log.exception("job %s: its end could not be written; it is leased again later", job.id)
+            finally:
+                self._held.discard(job.id)
 
     async def _do(self, job: TranscriptionJob) -> None:
         """One attempt at a job; raises `LeaseLostError`."""
         jobs = self._store.jobs
-        answers = JobAnswers(await asyncio.to_thread(jobs.answers, job.id), f"{self._service.model.name} {VERSION}")
+        model = self._service.model
+        answers = await self._in_thread(
+            lambda: JobAnswers(jobs.answers(job.id), f"{model.name} {model.identity()} {VERSION}")
+        )
         heard = [job.done_s, job.known_s]
 
         def progress(done_s: float, known_s: float) -> None:
@@ -95,7 +111,7 @@ class JobWorkers:
             while time.monotonic() < heard_at + self._options.lease_s:
                 await asyncio.sleep(min(_BEAT_S, self._options.lease_s / 4))
                 try:
-                    await asyncio.to_thread(jobs.beat, job, heard[0], heard[1], answers.take())
+                    await self._beat(job, heard, answers)
                     heard_at = time.monotonic()
                 except LeaseLostError:
                     return
@@ -128,11 +144,11 @@ class JobWorkers:
         jobs = self._store.jobs
 
         async def give_back() -> None:
-            await asyncio.to_thread(jobs.beat, job, heard[0], heard[1], answers.take())
-            await asyncio.to_thread(jobs.give_back, job)
+            await self._beat(job, heard, answers)
+            await self._in_thread(lambda: jobs.give_back(job))
 
         async def fail(code: str, message: str, *, again: bool = False) -> None:
-            if await asyncio.to_thread(lambda: jobs.fail(job, code, message, again=again)) == "failed":
+            if await self._in_thread(lambda: jobs.fail(job, code, message, again=again)) == "failed":
                 self._store.recordings.drop_audio(job.id)
 
         try:
@@ -154,7 +170,16 @@ class JobWorkers:
             _log.exception("job %s failed", job.id)
             await fail("internal_error", "an internal error; the server's log has it", again=True)
         else:
-            await asyncio.to_thread(self._store.complete, job, transcript, sha256)
+            await self._in_thread(lambda: self._store.complete(job, transcript, sha256))
+
+    async def _beat(self, job: TranscriptionJob, heard: list[float], answers: JobAnswers) -> None:
+        """Renew a lease, with the progress and the answers that are new; raises `LeaseLostError`."""
+
+        def beat() -> None:
+            with answers.taken() as new:
+                self._store.jobs.beat(job, heard[0], heard[1], new)
+
+        await self._in_thread(beat)
 
     async def _transcript(
         self, job: TranscriptionJob, answers: JobAnswers, progress: Callable[[float, float], None]

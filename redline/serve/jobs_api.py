@@ -12,11 +12,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
+from redline.files import sha256_of
 from redline.serve.api_errors import ApiError
 from redline.serve.auth import Caller
 from redline.serve.job_options import JobOptions, transcribe_arguments
 from redline.serve.job_worker import check_url, name_of_url
-from redline.serve.store.files import copy_hashed, new_id, sha256_of
+from redline.serve.store.files import copy_hashed, new_id
 from redline.serve.store.jobs import JOB_STATES, KeyReusedError, NewJob, QueueFullError, TranscriptionJob
 from redline.serve.store.store import Store
 from redline.serve.uploads_api import disk_errors, find_upload

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from typing import Any, Literal
 
@@ -18,11 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from redline.engine.live import LiveOptions, LiveStream
 from redline.engine.shared import WithdrawnError
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError, api_error_of
+from redline.serve.api_errors import ApiError, api_error_of, internal_api_error, stopping
 from redline.serve.service import RecognitionService
 from redline.transcribe_options import StreamOptions
 from redline.types import SAMPLE_RATE
 
+_log = logging.getLogger(__name__)
 LIVE_PROTOCOL = "redline-live"
 """The subprotocol, for browsers: they send their API key as another one, and want one of them chosen."""
 MAX_MESSAGE_BYTES = 1 << 20
@@ -72,7 +74,10 @@ def live_router() -> APIRouter:
         except RedlineError as error:
             await talk.refuse(api_error_of(error))
         except WithdrawnError:
-            await talk.refuse(ApiError(503, "the server stops; try another one, or later", code="stopping"))
+            await talk.refuse(stopping())
+        except Exception:
+            _log.exception("a live stream failed")
+            await talk.refuse(internal_api_error())
 
     return router
 

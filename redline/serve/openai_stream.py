@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError, api_error_of
+from redline.serve.api_errors import ApiError, api_error_of, internal_api_error
 from redline.serve.openai_formats import (
     SpeakerLetters,
     diarized_segment_dict,
@@ -78,7 +78,7 @@ async def streamed_response(
             yield _line(api_error_of(error).to_dict())
         except Exception:
             _log.exception("a streamed transcription failed")
-            yield _line(ApiError(500, "an internal error; the server's log has it", code="internal_error").to_dict())
+            yield _line(internal_api_error().to_dict())
         finally:
             task.cancel()
 

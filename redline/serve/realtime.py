@@ -18,7 +18,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from redline.errors import RedlineError
-from redline.serve.api_errors import ApiError, api_error_of
+from redline.serve.api_errors import ApiError, api_error_of, internal_api_error
 from redline.serve.auth import Caller, key_of
 from redline.serve.model_names import check_model_name
 from redline.serve.realtime_config import RealtimeConfig
@@ -119,8 +119,7 @@ class _RealtimeSession:
             raise
         except Exception:
             _log.exception("an event of a realtime session failed")
-            wrong = ApiError(500, "an internal error; the server's log has it", code="internal_error")
-            await self._complain(wrong, event)
+            await self._complain(internal_api_error(), event)
 
     async def _update(self, event: Mapping[str, Any]) -> None:
         config = self._config.updated(event.get("session"))
@@ -182,8 +181,7 @@ class _RealtimeSession:
             return
         _log.error("a stream of a realtime session failed", exc_info=error)
         self._hearing = None
-        wrong = ApiError(500, "an internal error; the server's log has it", code="internal_error")
-        self._tasks.add(asyncio.ensure_future(self._complain(wrong, None)))
+        self._tasks.add(asyncio.ensure_future(self._complain(internal_api_error(), None)))
 
     async def _complain(self, error: ApiError | RedlineError, event: Any) -> None:
         error = api_error_of(error) if isinstance(error, RedlineError) else error

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.websockets import WebSocketDisconnect
 
 from redline.engine.live import LiveEvent, LiveStream
 from redline.longform.session import SessionProgress
+from redline.serve.api_errors import internal_api_error
 from redline.serve.openai_formats import SpeakerLetters, segment_logprobs, segment_name, usage_dict
 from redline.serve.openai_request import one_language
 from redline.serve.realtime_config import RealtimeConfig
@@ -122,9 +124,13 @@ class Hearing:
                     self._wake.clear()
                     await self._advance()
         except Exception as error:
-            if self._opened.done():
-                raise
-            self._opened.set_exception(error)
+            if not self._opened.done():
+                self._opened.set_exception(error)
+                return
+            if not isinstance(error, WebSocketDisconnect):
+                for item in [each for each in self._items if each.is_committed]:
+                    await self._tell_of(item, "failed", {"error": internal_api_error().to_dict()["error"]})
+            raise
 
     async def _advance(self) -> SessionProgress:
         """Tell what is new."""
@@ -217,12 +223,14 @@ class Hearing:
             if item.is_told:
                 for segment in item.segments[item.told :]:
                     for name, keys in self._deltas(item, segment):
-                        await self._send(f"{_TRANSCRIPTION}.{name}", {"item_id": item.id, "content_index": 0, **keys})
+                        await self._tell_of(item, name, keys)
             if not item.is_committed or answered <= item.last:
                 return  # later items wait, so that texts come in time order
             self._items.remove(item)
-            name, keys = self._whole(item)
-            await self._send(f"{_TRANSCRIPTION}.{name}", {"item_id": item.id, "content_index": 0, **keys})
+            await self._tell_of(item, *self._whole(item))
+
+    async def _tell_of(self, item: _Item, name: str, keys: dict[str, Any]) -> None:
+        await self._send(f"{_TRANSCRIPTION}.{name}", {"item_id": item.id, "content_index": 0, **keys})
 
     def _deltas(self, item: _Item, segment: Segment) -> Iterator[tuple[str, dict[str, Any]]]:
         lead = " " if item.told else ""

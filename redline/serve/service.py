@@ -17,7 +17,7 @@ from redline.engine.live import LiveStream
 from redline.engine.scheduler import FILES, JOBS, Account
 from redline.engine.shared import SchedulerClient, SharedLiveEngine, SharedScheduler, WithdrawnError
 from redline.errors import RecognitionError
-from redline.serve.api_errors import ApiError
+from redline.serve.api_errors import ApiError, stopping
 from redline.serve.metrics import ServerMetrics
 from redline.serve.options import ServeOptions
 from redline.serve.tracing import ServerTracer
@@ -144,7 +144,7 @@ class RecognitionService:
         `push`, `events` and `close` of the stream block: call them by `in_thread`, then `sound` behind `push`.
         """
         if self.is_draining:
-            raise _stopping()
+            raise stopping()
         if self.streams >= self.options.max_streams:
             message = f"{self.streams} live streams are open, which is the most; try again later"
             raise ApiError(429, message, code="too_many_streams", retry_after_s=10)
@@ -152,7 +152,6 @@ class RecognitionService:
         async with self._in_use() as loaded:
             client = loaded.scheduler.client()
             stream = await self.in_thread(lambda: loaded.model.on(client, loaded.live_engine).live(**options))
-            self._clients.add(client)
 
             def told() -> None:
                 loop.call_soon_threadsafe(notify)
@@ -162,9 +161,7 @@ class RecognitionService:
                 yield stream
             finally:
                 stream.notify = _nothing
-                if not stream.closed:
-                    stream.abandon()
-                self._clients.discard(client)
+                stream.abandon()
 
     def sound(self) -> None:
         """New sound was pushed into some stream."""
@@ -191,7 +188,7 @@ class RecognitionService:
     async def _admitted(self) -> AsyncIterator[None]:
         """A place among `max_active`, in order of arrival."""
         if self.is_draining:
-            raise _stopping()
+            raise stopping()
         if self._turns.locked() and self.waiting >= self.options.max_waiting:
             message = (
                 f"{self.active} recordings are in work and {self.waiting} wait, which is the most; try again later"
@@ -229,7 +226,7 @@ class RecognitionService:
                 raise ApiError(504, f"no text within {deadline.allowed_s:.0f} s", code="timeout")
             raise ApiError(499, "the client has left", code="client_left")
         except WithdrawnError:
-            raise _stopping() from None
+            raise stopping() from None
         finally:
             for watcher in watchers:
                 watcher.cancel()
@@ -292,10 +289,6 @@ class _Deadline:
 
 def _nothing() -> None:
     """For streams that nobody listens to any more."""
-
-
-def _stopping() -> ApiError:
-    return ApiError(503, "the server stops; try another one, or later", code="stopping", retry_after_s=10)
 
 
 def gone_of(request: Any) -> Callable[[], Awaitable[None]]:

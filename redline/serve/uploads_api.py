@@ -18,8 +18,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
+from redline.files import sha256_of
 from redline.serve.api_errors import ApiError
-from redline.serve.store.files import sha256_of
 from redline.serve.store.store import Store
 from redline.serve.store.uploads import Upload
 

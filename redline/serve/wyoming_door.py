@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from redline.engine.live import LiveEvent, LiveStream
 from redline.engine.shared import WithdrawnError
 from redline.errors import AudioError, RedlineError
-from redline.serve.api_errors import ApiError
+from redline.serve.api_errors import ApiError, internal_api_error
 from redline.serve.health import VERSION
 from redline.transcribe_options import StreamOptions
 
@@ -107,6 +107,9 @@ class _Connection:
             await self.refuse(message, getattr(error, "code", None) or type(error).__name__)
         except WithdrawnError:
             await self.refuse("the server stops", "stopping")
+        except Exception:
+            _log.exception("a wyoming connection failed")
+            await self.refuse(internal_api_error().message, "internal_error")
         finally:
             sender.cancel()
             self._stream = None

@@ -11,6 +11,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -325,3 +327,34 @@ def test_a_worker_imports_little() -> None:
     program = "import sys, redline.audio.worker; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+def test_many_short_recordings_at_once_are_decoded_by_a_few_processes(
+    jfk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+
+    class Counted(isolation._Worker):
+        def __init__(self) -> None:
+            started.append(self)
+            super().__init__()
+
+    isolation.end_idle()
+    monkeypatch.setattr(isolation, "_Worker", Counted)
+    monkeypatch.setattr(isolation, "_JUST_S", 60.0)
+    with ThreadPoolExecutor(16) as pool:
+        waves = list(pool.map(audio.load, [jfk] * 16))
+    assert len(started) <= isolation._MOST_IDLE
+    assert all(np.array_equal(wave.samples, waves[0].samples) for wave in waves)
+
+
+def test_recordings_that_are_read_slowly_keep_no_other_waiting(jfk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(just_s: float) -> int:
+        monkeypatch.setattr(isolation, "_JUST_S", just_s)
+        return len(audio.load(jfk).samples)
+
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        for _ in range(isolation._MOST_IDLE):
+            next(stack.enter_context(audio.open_blocks(jfk)))
+        assert read(3600.0), "a thread does not wait for itself"
+        assert pool.submit(read, 0.01).result(60), "nor another one for longer than a recording is new"

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +240,23 @@ def test_a_stream_that_is_left_by_an_error_is_forgotten(speech: NDArray[np.float
     assert model.recognizer.batches == []  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="the stream goes on"):
         live.transcript()
+
+
+def test_a_fault_in_one_stream_ends_that_one_and_no_other(speech: NDArray[np.float32]) -> None:
+    def hear(clip: Waveform) -> Any:
+        return None if clip.source == "<bad>" else "fine"  # None cannot be stitched
+
+    model = Transcriber(FakeRecognizer(hear))
+    bad, good = model.live(), model.live()
+    bad._session.source = "<bad>"
+    for stream in (bad, good):
+        stream.push(speech)
+        stream.end()
+    assert {event.text for event in committed(good.events())} == {"fine"} and good.transcript().text
+    for ask in (bad.events, bad.poll, bad.close):
+        with pytest.raises(AttributeError):
+            ask()
+    assert bad.is_over and not good.is_over
 
 
 def test_an_event_is_one_json_object_with_all_keys(speech: NDArray[np.float32]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from redline.audio import load
 from redline.engine.scheduler import FILES, LIVE, Account, BatchOptions, Scheduler, batches_by_length
@@ -152,6 +153,23 @@ def test_recordings_share_batches_by_length() -> None:
         scheduler.submit(session(seconds))
     scheduler.run()
     assert recognizer.batches == [[4.0, 3.9], [1.0, 1.1]]
+
+
+def test_a_session_that_is_looked_at_while_it_is_closed_is_not_forgotten() -> None:
+    """Another thread closes it, which takes a while, as speech is looked for in the rest of the sound."""
+    scheduler = Scheduler(FakeRecognizer())
+
+    class Closing(Session):
+        def _push(self, samples: NDArray[np.float32], *, last: bool = False) -> None:
+            assert not scheduler.step() and not self.done
+            super()._push(samples, last=last)
+            assert scheduler.step(), "its last window is asked for, whether it is closed by now or not"
+
+    recording = Closing(LIMITS, Task(), ALL)
+    scheduler.submit(recording)
+    recording.feed(tone(3).samples)
+    recording.close()
+    assert recording.done and recording.finish().text == "3.00 seconds"
 
 
 def test_a_session_that_is_withdrawn_is_not_recognized() -> None:

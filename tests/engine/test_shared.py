@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from redline import Transcriber
+from redline.engine import shared as shared_module
 from redline.engine.scheduler import JOBS, BatchOptions
 from redline.engine.shared import SharedLiveEngine, SharedScheduler, WithdrawnError
 from redline.errors import RedlineError
@@ -189,3 +190,26 @@ def test_no_answer_is_missed_while_it_is_being_put(schedulers: list[SharedSchedu
         shared.call()
         assert put.wait(20) and session.waiting == 0
         assert client.step() and not client.step(), "the answer is told, once"
+
+
+def test_a_batch_waits_a_moment_for_recordings_that_are_being_read(
+    schedulers: list[SharedScheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_module, "_COMPANY_S", 60.0)
+    recognizer = FakeRecognizer()
+    schedulers.append(shared := SharedScheduler(recognizer))
+    first, second, third = (Session(recognizer.limits(Task()), Task(), NO_VAD) for _ in range(3))
+    with shared.client() as client, shared.client() as other:
+        for session, owner in ((first, client), (second, other), (third, other)):
+            owner.submit(session)
+        first.feed(tone(1).samples)
+        first.close()
+        shared.call()
+        second.feed(tone(2).samples)
+        second.close()  # now one is being read and two are ready
+        assert client.step() and recognizer.batches == [[1.0, 2.0]]
+        third.feed(tone(3).samples)
+        third.close()
+        while not third.done:
+            assert other.step()
+    assert recognizer.batches == [[1.0, 2.0], [3.0]]

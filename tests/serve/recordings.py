@@ -10,21 +10,34 @@ from collections.abc import Callable, Sequence
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
 from redline.errors import RedlineError
 from redline.testing import FakeRecognizer, tone
-from redline.types import Hypothesis, Request
+from redline.types import Hypothesis, Request, Waveform
+
+ROUTE = "/v1/audio/transcriptions"
+
+
+def pcm(*waves: Waveform) -> NDArray[np.int16]:
+    """Samples [N, channels] of waveforms of one length."""
+    return np.stack([(wave.samples * 32767).astype(np.int16) for wave in waves], axis=1)
+
+
+def wav_of(samples: NDArray[np.int16]) -> bytes:
+    """A file of samples [N, channels] at 16 kHz."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples.tobytes())
+    return buffer.getvalue()
 
 
 def wav(seconds: float) -> bytes:
     """A recording of a tone."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((tone(seconds).samples * 32767).astype(np.int16).tobytes())
-    return buffer.getvalue()
+    return wav_of(pcm(tone(seconds)))
 
 
 class Held(FakeRecognizer):

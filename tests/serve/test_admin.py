@@ -16,8 +16,7 @@ from redline.testing import FakeRecognizer
 from redline.types import Hypothesis, Request
 
 from .conftest import RunningServer, ServerFactory
-from .recordings import Held, until, wav
-from .test_service import ROUTE
+from .recordings import ROUTE, Held, until, wav
 
 ADMIN = "/v1/admin/model"
 

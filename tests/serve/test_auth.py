@@ -12,8 +12,7 @@ from websockets.sync.client import connect
 from redline.serve.auth import new_key
 
 from .conftest import ServerFactory
-from .recordings import Held, until, wav
-from .test_service import ROUTE
+from .recordings import ROUTE, Held, until, wav
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from redline.serve.http_protocol import BoundedHeads
 
 from .conftest import RunningServer, ServerFactory
-from .test_service import ROUTE, Held, until, wav
+from .recordings import ROUTE, Held, until, wav
 
 pytestmark = pytest.mark.battery
 

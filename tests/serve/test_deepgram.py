@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import wave
-
 import numpy as np
 import pytest
 from deepgram import DeepgramClient
 from deepgram.core.api_error import ApiError as DeepgramError
 from deepgram.environment import DeepgramClientEnvironment
-from numpy.typing import NDArray
 
 from redline.serve.deepgram_options import read_listen_options
 from redline.testing import FakeRecognizer, silence, tone
 from redline.types import Hypothesis, Waveform, Word
 
 from .conftest import RunningServer, ServerFactory
+from .recordings import pcm, wav_of
 
 
 def deepgram(server: RunningServer, key: str = "any") -> DeepgramClient:
@@ -24,22 +21,6 @@ def deepgram(server: RunningServer, key: str = "any") -> DeepgramClient:
     sockets = server.url.replace("http", "ws")
     place = DeepgramClientEnvironment(base=server.url, production=sockets, agent=sockets, agent_rest=server.url)
     return DeepgramClient(api_key=key, environment=place)
-
-
-def pcm(*waves: Waveform) -> NDArray[np.int16]:
-    """Samples [N, channels] of waveforms of one length."""
-    return np.stack([(wave.samples * 32767).astype(np.int16) for wave in waves], axis=1)
-
-
-def wav_of(samples: NDArray[np.int16]) -> bytes:
-    """A file of samples [N, channels] at 16 kHz."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(samples.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(samples.tobytes())
-    return buffer.getvalue()
 
 
 def two_words(clip: Waveform) -> Hypothesis:

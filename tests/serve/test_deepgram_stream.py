@@ -19,7 +19,8 @@ from redline.serve.deepgram_options import read_listen_options
 from redline.testing import silence, tone
 
 from .conftest import ServerFactory
-from .test_deepgram import deepgram, pcm, wav_of
+from .recordings import pcm, wav_of
+from .test_deepgram import deepgram
 
 QUIET = np.zeros(16_000 * 2, np.int16)
 

@@ -66,7 +66,7 @@ def run_with_kills(folder: Path, kills: int, jobs: int, seed: int) -> None:
     with KilledServer(folder, {}, **options) as url:
         for number in wanted:
             assert submit(url, number, recordings[number % 3])
-        until(lambda: not rows(folder, "SELECT 1 FROM jobs WHERE state IN ('queued', 'running')"), 120.0)
+        until(lambda: not rows(folder, "SELECT 1 FROM jobs WHERE state IN ('queued', 'running')"), 300.0)
     states = rows(folder, "SELECT name, state FROM jobs")
     assert sorted(states) == sorted((f"{number}.wav", "done") for number in wanted), "lost or doubled"
     texts = dict(rows(folder, "SELECT name, body FROM transcripts"))
@@ -76,7 +76,6 @@ def run_with_kills(folder: Path, kills: int, jobs: int, seed: int) -> None:
     assert rows(folder, "SELECT 1 FROM answers") == [] and rows(folder, "PRAGMA integrity_check") == [("ok",)]
 
 
-@pytest.mark.laws
 def test_five_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     run_with_kills(tmp_path, kills=5, jobs=12, seed=5)
 

@@ -20,7 +20,7 @@ from redline.serve.auth import new_key
 from redline.testing import FakeRecognizer, tone
 
 from .conftest import RunningServer, ServerFactory
-from .test_service import Held, until
+from .recordings import Held, until
 
 START = {"kind": "start", "vad": False}
 END = json.dumps({"kind": "end"})

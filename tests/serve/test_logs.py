@@ -16,8 +16,7 @@ from redline.testing import FakeRecognizer
 from redline.types import Waveform
 
 from .conftest import ServerFactory
-from .recordings import wav
-from .test_service import ROUTE
+from .recordings import ROUTE, wav
 
 
 @pytest.fixture

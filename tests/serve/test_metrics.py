@@ -15,8 +15,7 @@ from redline.serve.auth import new_key
 from redline.testing import FakeRecognizer
 
 from .conftest import ServerFactory
-from .recordings import wav
-from .test_service import ROUTE
+from .recordings import ROUTE, wav
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:

@@ -41,7 +41,7 @@ from redline.testing import FakeRecognizer
 
 from .conftest import RunningServer, ServerFactory
 from .openai_client import Talk, async_openai_of, openai_of
-from .test_service import Held, until
+from .recordings import Held, until
 
 ITEM = "conversation.item.input_audio_transcription"
 TYPES: dict[str, Any] = {

@@ -17,8 +17,8 @@ from redline.types import Hypothesis, Request
 
 from .conftest import ServerFactory
 from .openai_client import Talk, async_openai_of, openai_of
+from .recordings import until, wav
 from .test_openai_transcriptions import FIVE_S, TEXT
-from .test_service import until, wav
 
 TYPES = {
     "transcript.text.delta": TranscriptionTextDeltaEvent,

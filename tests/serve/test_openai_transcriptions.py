@@ -17,7 +17,7 @@ from redline.types import Segment, Transcript, Word
 
 from .conftest import ServerFactory
 from .openai_client import Talk, async_openai_of, data_url, openai_of
-from .test_service import wav
+from .recordings import wav
 
 FIVE_S = ("talk.wav", wav(5))
 TEXT = "uh, two 1 uh, two 2 uh, two 3"

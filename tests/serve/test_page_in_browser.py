@@ -18,7 +18,7 @@ from redline.testing import FakeRecognizer, tone
 from redline.types import Hypothesis, Turn, Word
 
 from .conftest import RunningServer, ServerFactory
-from .test_service import Held
+from .recordings import Held
 
 pytest.importorskip("selenium")
 from selenium.webdriver.common.keys import Keys

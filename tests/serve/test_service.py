@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
-import wave
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import numpy as np
 import pytest
 
-from redline.errors import ConfigError, RedlineError
+from redline.errors import ConfigError
 from redline.serve.options import ServeOptions
-from redline.testing import FakeRecognizer, tone
-from redline.types import Hypothesis, Request
 
 from .conftest import ServerFactory
-
-ROUTE = "/v1/audio/transcriptions"
-
-
-def wav(seconds: float) -> bytes:
-    """A recording of a tone."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((tone(seconds).samples * 32767).astype(np.int16).tobytes())
-    return buffer.getvalue()
-
-
-class Held(FakeRecognizer):
-    """Answers when it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun, self.go_on = threading.Event(), threading.Event()
-
-    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        self.begun.set()
-        assert self.go_on.wait(20)
-        return super().recognize(requests)
-
-
-def until(true: object, seconds: float = 10.0) -> None:
-    """Wait until a function gives true."""
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
+from .recordings import ROUTE, Held, until, wav
 
 
 def test_many_clients_at_once_get_each_their_own_text(serve: ServerFactory) -> None:

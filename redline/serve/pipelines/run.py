@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from redline.serve.pipelines.pipeline import (
 from redline.serve.pipelines.webhooks import WebhookQueue
 from redline.types import Transcript
 
+_log = logging.getLogger(__name__)
 _NOTION_VERSION = "2022-06-28"
 _NOTION_CHARS, _NOTION_BLOCKS = 2_000, 100  # of a text, and in a request
 _TIMEOUT_S = 30.0
@@ -89,6 +91,9 @@ class PipelineRunner:
                     outcome.results[step.name] = self._step(step, transcript, about, outcome)
                 except RedlineError as error:
                     outcome.errors[step.name] = str(error)
+                except Exception as error:
+                    _log.exception("step %s of pipeline %s failed", step.name, pipeline.name)
+                    outcome.errors[step.name] = f"an internal error ({type(error).__name__}); the server's log has it"
                 keep(outcome)
             if step.name in outcome.errors and step.on_error == "stop":
                 break

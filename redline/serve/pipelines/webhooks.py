@@ -125,7 +125,11 @@ class WebhookQueue:
 
     def _try(self, row: Row[Any]) -> bool:
         allowed = row.allow_hosts.split("\n") if row.allow_hosts else []
-        seen, is_final = self._send(row.event_id, row.url, row.secret_env, allowed, row.body.encode("utf-8"))
+        try:
+            seen, is_final = self._send(row.event_id, row.url, row.secret_env, allowed, row.body.encode("utf-8"))
+        except Exception as error:  # of this delivery: the others are due as well
+            _log.exception("webhook %s could not be sent", row.event_id)
+            seen, is_final = f"an internal error ({type(error).__name__})", False
         attempts = row.attempts + 1
         values: dict[str, Any] = {"attempts": attempts, "due_at": self.now(), "seen": seen or None}
         if not seen:

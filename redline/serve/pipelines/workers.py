@@ -78,8 +78,12 @@ class PipelineWorkers:
             self._execute(run)
         except LeaseLostError:
             _log.info("the pipeline behind job %s is no longer ours", run.job_id)
-        except Exception:
+        except Exception as error:
             _log.exception("the pipeline behind job %s failed", run.job_id)
+            what = f"an internal error ({type(error).__name__}); the server's log has it"
+            outcome = PipelineResult(run.pipeline, errors={"pipeline": what})
+            with suppress(Exception):  # where it cannot be written it is run again
+                self.store.pipeline_runs.beat(run, outcome.to_dict(), "failed")
         finally:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(ended.set)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from threading import Lock
 from typing import Any
@@ -35,8 +36,14 @@ class JobAnswers:
         with self._lock:
             self._new.append({**place, "answer": told})
 
-    def take(self) -> list[dict[str, Any]]:
-        """The rows that are not in the database yet."""
+    @contextmanager
+    def taken(self) -> Iterator[list[dict[str, Any]]]:
+        """The rows that are not in the database yet; they still are not where writing them raises."""
         with self._lock:
             new, self._new = self._new, []
-        return new
+        try:
+            yield new
+        except BaseException:
+            with self._lock:
+                self._new = new + self._new
+            raise

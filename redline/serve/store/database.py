@@ -6,8 +6,9 @@ Everything here blocks: the event loop calls it in threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, insert, inspect, select, text, update
@@ -37,6 +38,8 @@ class Database:
             if not make and not Path(self._url.database or "").is_file():
                 raise ConfigError(f"{self._url.database}: there is no archive; redline serve makes one")
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # SQLite has one writer, and whoever waits looks again ten times a second: threads of one process wait here.
+        self._writing: AbstractContextManager[Any] = RLock() if self.is_sqlite else nullcontext()
         self._engine = create_engine(self._url, pool_pre_ping=not self.is_sqlite, pool_size=8, max_overflow=24)
         if self.is_sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)
@@ -57,7 +60,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is on disk when it ends, all of it or, where it raises, nothing."""
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with (
+            self._writing,
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def scrub(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import secrets
 import shutil
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from redline.files import settle
+from redline.files import settle, sha256_of
 
 _ID = re.compile(r"[a-z]+_[0-9a-f]{24}")
 
@@ -85,15 +84,6 @@ def copy_hashed(source: BinaryIO, path: Path) -> str:
     with path.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
     return sha256_of(path)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _checked(id: str) -> str:

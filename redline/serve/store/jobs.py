@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
@@ -92,6 +93,8 @@ class JobQueue:
         self, database: Database, options: QueueOptions = QueueOptions(), now: Callable[[], float] = time.time
     ) -> None:  # fmt: skip
         self.database, self.options, self.now = database, options, now
+        self._turns: dict[str, int] = {}  # the last lease of each owner's jobs
+        self._leases = count(1)
 
     def submit(self, new: NewJob, key: str | None = None, request_sha256: str = "") -> tuple[TranscriptionJob, bool]:
         """Add a job -> it, and whether it is new: the same key of the same owner gives the job that it gave before.
@@ -147,24 +150,34 @@ class JobQueue:
         with self.database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def lease(self, worker: str) -> TranscriptionJob | None:
-        """The first job that nobody works on, leased to a worker; None where there is none.
+    def lease(self, worker: str, in_work: Collection[str] = ()) -> TranscriptionJob | None:
+        """A job that nobody works on, leased to a worker; None where there is none.
 
-        A job that was begun `max_attempts` times without one window more fails instead (a dead letter).
+        Owners take turns, and the jobs of one go in their order. Jobs that are `in_work`, by their ids, are left to
+        whoever works on them in this process, however late their heartbeats are: taken over, they would only begin
+        again. A job that was begun `max_attempts` times without one window more fails instead (a dead letter).
         """
         free = or_(
             jobs_table.c.state == "queued",
             and_(jobs_table.c.state == "running", jobs_table.c.lease_until <= self.now()),
         )
-        query = select(jobs_table).where(free).order_by(jobs_table.c.number).limit(1)
+        free = and_(free, jobs_table.c.id.not_in(in_work)) if in_work else free
+        owners = select(jobs_table.c.owner, func.min(jobs_table.c.number)).where(free).group_by(jobs_table.c.owner)
+        first = select(jobs_table).where(free).order_by(jobs_table.c.number).limit(1)
         while True:
             with self.database.read() as connection:  # most looks find nothing, and need not write
-                if connection.execute(query).first() is None:
+                if connection.execute(first).first() is None:
                     return None
             with self.database.write() as connection:
-                row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
+                waiting = {owner: (self._turns.get(owner, 0), number) for owner, number in connection.execute(owners)}
+                if not waiting:
+                    return None
+                owner = min(waiting, key=waiting.__getitem__)
+                mine = first.where(jobs_table.c.owner == owner)
+                row = connection.execute(mine.with_for_update(skip_locked=True)).one_or_none()
                 if row is None:
                     return None
+                self._turns[owner] = next(self._leases)
                 if row.attempts >= self.options.max_attempts:
                     message = (
                         f"the server ended {row.attempts} times while it worked on this recording, without finishing a "

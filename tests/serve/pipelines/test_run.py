@@ -80,6 +80,18 @@ def test_a_step_that_fails_stops_the_rest_or_lets_them_go_on(
     assert list(runner.run(going_on, WHOLE, ABOUT).errors) == ["summary", "entities"]
 
 
+def test_a_fault_of_the_program_in_a_step_is_that_step_s_error(
+    tmp_path: Path, other_side: OtherSide, runner: PipelineRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise KeyError
+
+    monkeypatch.setenv("CHANNEL", other_side.url.replace("http://", "json://"))
+    monkeypatch.setattr("apprise.Apprise.notify", fail)
+    steps = pipeline(tmp_path, other_side, 'kind = "notify"\nurl_env = "CHANNEL"\nbody = "{{ text }}"')
+    assert "an internal error (KeyError)" in runner.run(steps, WHOLE, ABOUT).errors["notify"]
+
+
 def test_nobody_is_asked_about_silence(tmp_path: Path, other_side: OtherSide, runner: PipelineRunner) -> None:
     steps = pipeline(tmp_path, other_side, 'kind = "summary"', 'kind = "actions"')
     assert runner.run(steps, Transcript(""), ABOUT).results == {"summary": "", "actions": []}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from redline.serve.pipelines import webhooks
 from redline.serve.pipelines.webhooks import RETRY_S, WebhookQueue, is_signed, sign
 from redline.serve.store.database import Database
 
@@ -115,6 +116,24 @@ def test_private_addresses_get_nothing_unless_they_are_allowed(queue: WebhookQue
     assert queue.deliver_due() == 0
     (dead,) = queue.deliveries("dead")
     assert dead.seen and "not a public address" in dead.seen
+
+
+def test_a_fault_in_one_delivery_keeps_no_other_from_its_receiver(
+    queue: WebhookQueue, other_side: OtherSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_once(body: bytes, secrets: Sequence[str], now: float) -> str:
+        if body == b"bad":
+            raise KeyError
+        return sign(body, secrets, now)
+
+    monkeypatch.setattr(webhooks, "sign", fail_once)
+    queue.add(f"{other_side.url}/hook", "bad", "HOOK", LOCAL)
+    queue.add(f"{other_side.url}/hook", "good", "HOOK", LOCAL)
+    assert queue.deliver_due() == 1
+    assert [(each.state, each.seen) for each in queue.deliveries()] == [
+        ("waiting", "an internal error (KeyError)"),
+        ("delivered", None),
+    ]
 
 
 def test_a_receiver_that_is_down_keeps_its_event_through_a_restart(

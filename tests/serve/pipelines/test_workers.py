@@ -17,7 +17,7 @@ from redline.serve.store.store import Store
 from redline.types import Transcript
 
 from ..conftest import ServerFactory
-from ..test_service import until, wav
+from ..recordings import until, wav
 from .conftest import OtherSide
 
 

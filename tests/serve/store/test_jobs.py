@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ def test_jobs_are_leased_in_the_order_in_which_they_came(store: Store) -> None:
     ids = [store.jobs.submit(NEW)[0].id for _ in range(3)]
     assert [leased(store).id for _ in ids] == ids
     assert store.jobs.lease("w") is None
+
+
+def test_owners_take_turns(store: Store) -> None:
+    for owner in ("ana", "ana", "ana", "ana", "ben", "ben"):
+        store.jobs.submit(replace(NEW, owner=owner))
+    assert [leased(store).owner for _ in range(3)] == ["ana", "ben", "ana"]
+    store.jobs.submit(replace(NEW, owner="eva"))
+    assert [leased(store).owner for _ in range(4)] == ["eva", "ben", "ana", "ana"], "whoever is new goes first"
+
+
+def test_a_process_takes_no_job_over_that_it_works_on(store: Store, clock: Clock) -> None:
+    store.jobs.submit(NEW)
+    mine = leased(store)
+    clock.now += 31  # as where heartbeats wait for a disk
+    assert store.jobs.lease("w", in_work={mine.id}) is None
+    store.jobs.beat(mine, 1.0, 2.0)
+    clock.now += 31
+    assert leased(store, "another").id == mine.id
 
 
 def test_a_late_writer_is_refused_when_its_lease_was_taken_over(store: Store, clock: Clock) -> None:

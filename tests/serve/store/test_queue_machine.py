@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,10 +204,10 @@ class NoFencing(JobQueue):
 
 
 class NoExpiry(JobQueue):
-    def lease(self, worker: str) -> TranscriptionJob | None:
+    def lease(self, worker: str, in_work: Collection[str] = ()) -> TranscriptionJob | None:
         now, self.now = self.now, lambda: -1e12
         try:
-            job = super().lease(worker)
+            job = super().lease(worker, in_work)
         finally:
             self.now = now
         return job
