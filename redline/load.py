@@ -89,7 +89,7 @@ def load_model(
     )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)
-    precision = pick_precision(folder, dtype, place, effort)
+    precision = given["dtype"] = pick_precision(folder, dtype, place, effort)
     embedding = partial(_load_embedder, folder, place, precision)
     if ar.is_ar(folder) and not is_draft:
         model, trusts_draft, lm, embedder, _ = ar.load_ar(folder, place, stored(precision), draft_lm)
