@@ -21,8 +21,9 @@ DATA = Path(__file__).parents[1] / "data"
 LONGEST_S = (6.0, 8.0, 10.0, 12.0)
 
 
-def test_words_at_seams_are_neither_lost_nor_doubled(tiny: redline.Model, jfk: Waveform) -> None:
+def test_words_at_seams_are_neither_lost_nor_doubled(jfk: Waveform) -> None:
     """The same speech three times in a row, in windows so short that most seams lie in a sentence."""
+    tiny = redline.load_model("tiny", device="cpu", dtype="float32")  # so few words near seams that rounding counts
     whole = normalised(tiny.transcribe(jfk, language="en").text, "en").split()
     seams = lost = added = 0
     samples = np.concatenate([jfk.samples] * 3)
