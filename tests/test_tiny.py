@@ -105,6 +105,7 @@ def test_the_model_of_five_languages_is_small_and_has_a_card() -> None:
 
 def test_the_model_of_five_languages_tells_which_it_hears() -> None:
     model = redline.load_model("tiny-multi")
+    assert getattr(model.recognizer, "word_confidence", None) is not None, "it is calibrated"
     german = Path(__file__).parent / "data" / "audio" / "de_rhasspy-0018.opus"
     transcripts = model.transcribe([german, TINY.parent / "demo.flac"])
     assert [transcript.language for transcript in transcripts] == ["de", "en"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redline.errors import AudioError, ConfigError, RecognitionError, UnsupportedTaskError
+from redline.errors import AudioError, RecognitionError, UnsupportedTaskError
 from redline.longform.session import Session, SessionOptions
 from redline.longform.vad import VAD_BLOCK
 from redline.longform.windows import WindowOptions
@@ -141,30 +141,6 @@ def test_what_nobody_asked_for_is_refused() -> None:
         session.finish()
     with pytest.raises(ValueError, match="takes no more samples"):
         session.feed(tone(1.0).samples)
-
-
-@pytest.mark.parametrize("needs_previous", [False, True])
-def test_silence_is_heard_behind_each_window_and_is_no_time(needs_previous: bool) -> None:
-    limits, options = ClipLimits(12.0, needs_previous), SessionOptions(vad=None, silence_s=0.5)
-    clips: list[Waveform] = []
-
-    def heard(clip: Waveform) -> Hypothesis:
-        clips.append(clip)
-        return Hypothesis("heard", words=(Word(clip.duration - 0.6, clip.duration, "heard"),), tagged="heard")
-
-    result = transcript(tone(70).samples, FakeRecognizer(heard), options=options, limits=limits)
-    assert len(clips) == len(result.segments) > 5 and all(clip.duration <= limits.max_s for clip in clips)
-    assert all(not clip.samples[-8000:].any() and clip.samples[-8100:-8000].any() for clip in clips)
-    assert all(np.diff(np.flatnonzero(clip.samples)).max() < 100 for clip in clips), "none within a clip"
-    assert result.segments[0].start == 0.0 and result.segments[-1].end == 70.0
-    for segment in result.segments:
-        assert segment.words[-1].end == pytest.approx(segment.end) == pytest.approx(segment.words[-1].start + 0.1)
-
-
-@pytest.mark.parametrize("silence_s", [-0.1, 3.0, float("nan")])
-def test_silence_that_cannot_be_is_refused(silence_s: float) -> None:
-    with pytest.raises(ConfigError, match="silence_s"):
-        SessionOptions(silence_s=silence_s)
 
 
 # ---------------------------------------------------------------------------------------------------- speech or none
