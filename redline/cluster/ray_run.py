@@ -180,9 +180,9 @@ class RayRun:
         tickets = min(1.0, 0.4 * cpus / math.ceil(self._decoders / len(nodes)))
         self._decode = ray.remote(
             num_returns="streaming", num_cpus=tickets, max_retries=ATTEMPTS, _generator_backpressure_num_objects=2
-        )(ray_stages.decode)
+        )(ray_stages.decode_recordings)
         writing = ray.remote(num_cpus=0.05 * cpus, max_retries=ATTEMPTS)  # two processes of a machine
-        self._write, self._stitch = writing(ray_stages.write), writing(ray_stages.stitch)
+        self._write, self._stitch = writing(ray_stages.write_recordings), writing(ray_stages.stitch)
         self._finish = writing(finish_shard)
         self._say(f"{self._machines} machines, {self._workers} workers, {self._decoders} decoders ({why})")
         return found.model

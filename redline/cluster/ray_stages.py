@@ -121,7 +121,7 @@ class Load:
     """DEST failed: the run has to stop."""
 
 
-def decode(tasks: Sequence[RayTask], spec: RayRunSpec) -> Iterator[Load]:
+def decode_recordings(tasks: Sequence[RayTask], spec: RayRunSpec) -> Iterator[Load]:
     """Read, decode and cut recordings; short ones go on together, long ones in parts as they are read."""
     ledger = spec.ledger()
     load, load_s, began_s = Load(), 0.0, stages.process_cpu_s()
@@ -271,7 +271,7 @@ def finished(session: Session, plan: RecordingPlan) -> Transcript | RedlineError
     return replace(transcript, segments=tuple(replace(each, timing=None) for each in transcript.segments))
 
 
-def write(load: Load, spec: RayRunSpec) -> Load:
+def write_recordings(load: Load, spec: RayRunSpec) -> Load:
     """Render and write what is finished; answers to parts go on to where they are stitched."""
     ledger = spec.ledger()
     try:

@@ -100,7 +100,7 @@ def transcripts(folder: Path) -> int:
 
 def patiently(start: Callable[[], Any]) -> Any:
     """What starts a node, which gives up after half a minute, however busy the machine is."""
-    for left in reversed(range(5)):
+    for left in reversed(range(12)):
         try:
             return start()
         except Exception as error:

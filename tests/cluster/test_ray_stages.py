@@ -29,7 +29,7 @@ def hear(clip: Any) -> Hypothesis:
 
 
 def through_stages(source: Path, out: Path, **recognizer: Any) -> list[Load]:
-    """What `write` and `stitch` gave for all recordings of a folder, in loads that were pickled between the stages."""
+    """What `write_recordings` and `stitch` gave for a folder, all pickled between the stages."""
     transcriber = Transcriber(FakeRecognizer(hear, **recognizer))
     plans = PlanBook.of(transcriber, **OPTIONS)
     spec = pickle.loads(pickle.dumps(RayRunSpec(str(out), settings(), plans)))
@@ -37,9 +37,9 @@ def through_stages(source: Path, out: Path, **recognizer: Any) -> list[Load]:
     tasks = [RayTask(each.row // 2, each) for each in Source(str(source)).recordings()]
     worker = RecognizeWorker(lambda: transcriber, spec)
     loads, parts = list[Load](), dict[int, list[AnsweredPart]]()
-    for load in ray_stages.decode(tasks, spec):
+    for load in ray_stages.decode_recordings(tasks, spec):
         _, answered = worker.recognize(pickle.loads(pickle.dumps(load)))
-        written = ray_stages.write(pickle.loads(pickle.dumps(answered)), spec)
+        written = ray_stages.write_recordings(pickle.loads(pickle.dumps(answered)), spec)
         loads.append(written)
         for part in written.parts:
             parts.setdefault(part.task.row.row, []).insert(0, part)  # in any order
@@ -96,9 +96,9 @@ def test_a_failed_recording_may_be_tried_elsewhere(tmp_path: Path) -> None:
     spec = RayRunSpec(str(tmp_path / "out"), settings(), PlanBook.of(transcriber, **OPTIONS))
     (row,) = Source(str(tmp_path / "in")).recordings()
     for attempts, is_final in (0, False), (1, False), (2, True):
-        (load,) = ray_stages.decode([RayTask(0, row, attempts)], spec)
+        (load,) = ray_stages.decode_recordings([RayTask(0, row, attempts)], spec)
         _, answered = RecognizeWorker(lambda: transcriber, spec).recognize(load)
-        ((_, result),) = ray_stages.write(answered, spec).results
+        ((_, result),) = ray_stages.write_recordings(answered, spec).results
         assert (result.attempts, result.is_final) == (attempts + 1, is_final) and "out of memory" in str(result.reason)
 
 
