@@ -1,7 +1,7 @@
 """What an archive costs beside its model: CPU time and memory of the process that hands out the work.
 
 A fake recognizer hears recordings of a tenth of a second, of which each has content of its own, through the local run
-or through Ray. Prints a line of JSON for each thousandth part: recordings, CPU milliseconds of this process for each,
+or through Ray. Prints a line of JSON for each tenth part: recordings, CPU milliseconds of this process for each,
 its resident memory in MB; then the report's rates.
 """
 
@@ -20,7 +20,8 @@ from redline.audio import AudioOptions
 from redline.cluster.ledger import Ledger, RunSettings
 from redline.cluster.local import LocalRun
 from redline.cluster.progress import Tally
-from redline.cluster.ray_run import RayOptions, RayRun, start_ray
+from redline.cluster.ray_run import RayRun
+from redline.cluster.ray_start import RayOptions, start_ray
 from redline.cluster.source import Source
 from redline.cluster.stages import PlanBook
 from redline.cluster.store import open_store
@@ -44,7 +45,7 @@ def make(folder: Path, count: int) -> Path:
 
     samples = np.random.default_rng(0).normal(0, 0.1, 16_000 * 2)
     soundfile.write(folder / "noise.wav", samples, 16_000)
-    rows = ({"audio": "noise.wav", "start": 0.1, "end": 0.2 + n / count} for n in range(count))
+    rows = ({"audio": "noise.wav", "start": n / count, "end": n / count + 0.1} for n in range(count))
     manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifest

@@ -41,7 +41,7 @@ from redline.types import TaskName, listed
 if TYPE_CHECKING:
     from redline.cluster.ledger import Ledger, RunSettings
     from redline.cluster.progress import ShardShare, Tally
-    from redline.cluster.ray_run import RayOptions
+    from redline.cluster.ray_start import RayOptions
     from redline.cluster.report import BatchReport
     from redline.cluster.source import Source
 
@@ -249,7 +249,7 @@ def _run_here(
 def _ray_options(
     address: str | None, workers: int | None, decoders: int | None, device: str | None, threads: int | None
 ) -> RayOptions:
-    from redline.cluster.ray_run import RayOptions
+    from redline.cluster.ray_start import RayOptions
 
     on_gpus = None if device in (None, "auto") else str(device).startswith("cuda")
     return RayOptions(address, workers, threads, decoders, on_gpus)
@@ -265,7 +265,8 @@ def _run_on_ray(
     retry_failed: bool,
     price: float | None,
 ) -> BatchReport:
-    from redline.cluster.ray_run import RayRun, start_ray
+    from redline.cluster.ray_run import RayRun
+    from redline.cluster.ray_start import start_ray
 
     ledger.open()
     if (dashboard := start_ray(options)) is not None:

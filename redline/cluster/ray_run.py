@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +19,12 @@ from redline.cluster import ray_stages, stages
 from redline.cluster.ledger import ATTEMPTS, Ledger, RowResult, ShardManifest
 from redline.cluster.progress import ShardShare, Tally, rows_left, unfinished
 from redline.cluster.ray_stages import AnsweredPart, Load, Loader, Probe, RayRunSpec, RayTask, StageCosts
+from redline.cluster.ray_start import RayOptions, cause_of, error_of, ray_package
 from redline.cluster.report import BatchReport
-from redline.cluster.source import Shard, Source
+from redline.cluster.source import Shard, Source, SourceRecording
 from redline.cluster.stages import Scorer
 from redline.cluster.store import StoreError
-from redline.errors import RedlineError, packages_of
+from redline.errors import RedlineError
 from redline.transcriber import Transcriber
 
 _log = logging.getLogger(__name__)
@@ -38,24 +38,6 @@ _LOADS_AHEAD = 2  # of a worker: one is brought while another is recognized
 _LOOK_S = 5.0
 OnRayProgress = Callable[[Tally, int], None]
 Asked = Callable[[Transcriber], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class RayOptions:
-    """The pools of a run on Ray; None is what the cluster and the measured rates suggest."""
-
-    address: str | None = None
-    """Of a cluster to join; None starts Ray on this machine."""
-    workers: int | None = None
-    """Processes that recognize."""
-    worker_cpus: int | None = None
-    """CPUs of each, where it computes on them."""
-    decoders: int | None = None
-    """Recordings that are read and decoded at once, each by a CPU."""
-    on_gpus: bool | None = None
-    """Whether each worker takes a GPU; None: where the cluster has some."""
-    dashboard: bool | None = None
-    """Ray's, where Ray is started here; None: where its packages are installed."""
 
 
 @dataclass
@@ -91,26 +73,6 @@ class _Worker:
     is_ready: bool = False
 
 
-def start_ray(options: RayOptions) -> str | None:
-    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # busy machines take longer than its 30 s
-    with packages_of("cluster", "redline batch without --shard"):
-        import ray
-    if not ray.is_initialized():
-        more: dict[str, Any] = {}
-        if options.address is None:
-            more = {"_node_ip_address": "127.0.0.1", "include_dashboard": options.dashboard}
-        try:
-            context = ray.init(options.address or "local", log_to_driver=False, logging_level=logging.WARNING, **more)
-        except Exception as error:  # Ray raises plain ones, too
-            what = "cannot be started here" if options.address is None else f"{options.address} cannot be joined"
-            raise RedlineError(f"Ray: {what} ({' '.join(str(error).split()):.300})") from error
-        url = getattr(context, "dashboard_url", None)
-        return f"http://{url}" if url else None
-    return None
-
-
 class RayRun:
     """One run; `run` may be called once."""
 
@@ -120,7 +82,7 @@ class RayRun:
         source: Source,
         loading: Loader,
         asked: Asked,
-        options: RayOptions = RayOptions(),
+        options: RayOptions = RayOptions(),  # noqa: B008
         *,
         scorer: Scorer | None = None,
         retry_failed: bool = False,
@@ -147,8 +109,7 @@ class RayRun:
 
     def run(self, *, price: float | None = None) -> BatchReport:
         """Work until all is done; Ray is left as it is."""
-        import ray
-
+        ray = ray_package()
         self._ledger.open()
         tally, cpu_s = self.tally, time.process_time()
         sizes = (len(shard.recordings) for shard in self._source.shards(self._ledger.settings.shard_size))
@@ -190,8 +151,7 @@ class RayRun:
 
     def _plan(self, sample: Sequence[RayTask]) -> str:
         """Have one worker load the model and measure; decide on the pools. Returns the model's name."""
-        import ray
-
+        ray = ray_package()
         nodes = [node for node in ray.nodes() if node["Alive"]]
         self._machines, options = len(nodes), self._options
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -204,11 +164,7 @@ class RayRun:
         share = {"num_gpus": 1, "num_cpus": 0} if on_gpus else {"num_cpus": cpus / 2 / side_by_side}
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
         self._worker_options = {**share, "scheduling_strategy": "SPREAD", "runtime_env": environment}
-        task = ray.remote(max_retries=ATTEMPTS, **self._worker_options)(ray_stages.probe)
-        try:
-            found: Probe = ray.get(task.remote(self._loading, self._asked, [each.row for each in sample]))
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from error
+        found = self._probe([each.row for each in sample])
         self._spec = RayRunSpec(self._ledger.store.address, self._ledger.settings, found.plans, self._scorer)
         if options.decoders is not None:
             self._decoders, why = options.decoders, "as asked"
@@ -224,17 +180,31 @@ class RayRun:
         tickets = min(1.0, 0.4 * cpus / math.ceil(self._decoders / len(nodes)))
         self._decode = ray.remote(
             num_returns="streaming", num_cpus=tickets, max_retries=ATTEMPTS, _generator_backpressure_num_objects=2
-        )(ray_stages.decode)
+        )(ray_stages.decode_recordings)
         writing = ray.remote(num_cpus=0.05 * cpus, max_retries=ATTEMPTS)  # two processes of a machine
-        self._write, self._stitch = writing(ray_stages.write), writing(ray_stages.stitch)
+        self._write, self._stitch = writing(ray_stages.write_recordings), writing(ray_stages.stitch)
         self._finish = writing(finish_shard)
         self._say(f"{self._machines} machines, {self._workers} workers, {self._decoders} decoders ({why})")
         return found.model
 
+    def _probe(self, rows: list[SourceRecording]) -> Probe:
+        """Where a recording ends the process that measures, nothing is measured."""
+        ray = ray_package()
+        for sample, tries in (rows, 0), ([], ATTEMPTS):
+            task = ray.remote(max_retries=tries, **self._worker_options)(ray_stages.probe)
+            try:
+                found: Probe = ray.get(task.remote(self._loading, self._asked, sample))
+                return found
+            except ray.exceptions.RayTaskError as error:
+                raise cause_of(error) from error
+            except ray.exceptions.RayError as error:
+                trouble = error
+                _log.warning("measuring ended with its process: %s", error)
+        raise RedlineError(f"workers cannot be started: {' '.join(str(trouble).split()):.500}") from trouble
+
     def _work(self) -> None:
         """Until every recording of the queue has its result, and every shard of it its manifest."""
-        import ray
-
+        ray = ray_package()
         while self._queue or self._reading or self._loads or self._recognizing or self._writing or self._finishing:
             while len(self._pool) < self._workers:
                 self._hire()
@@ -252,16 +222,14 @@ class RayRun:
 
     def _hire(self) -> None:
         """One worker more; it gets loads once its model is loaded."""
-        import ray
-
+        ray = ray_package()
         actor = ray.remote(max_restarts=0, max_task_retries=0, **self._worker_options)(ray_stages.RecognizeWorker)
         worker = _Worker(actor.remote(self._loading, self._spec))
         self._pool.append(worker)
         self._starting[worker.actor.ready.remote()] = worker
 
     def _dismiss(self, worker: _Worker) -> None:
-        import ray
-
+        ray = ray_package()
         self._pool.remove(worker)
         ray.kill(worker.actor)
 
@@ -280,8 +248,7 @@ class RayRun:
 
     def _hear(self, ref: Any) -> None:
         """Something is ready: a load is decoded, a worker free, a load written, a shard finished."""
-        import ray
-
+        ray = ray_package()
         if (bundle := self._reading.get(ref)) is not None:
             try:
                 self._loads.append((next(ref), bundle))
@@ -291,7 +258,7 @@ class RayRun:
                 bundle.is_read = True
                 self._close(bundle)
         elif (starting := self._starting.pop(ref, None)) is not None:
-            error = _error_of(ref)
+            error = error_of(ref)
             starting.is_ready = error is None
             self._failed_starts = 0 if error is None else self._failed_starts + 1
             if error is not None:
@@ -302,14 +269,14 @@ class RayRun:
         elif ref in self._recognizing:
             worker = self._recognizing.pop(ref)
             worker.loads -= 1
-            if isinstance(_error_of(ref), ray.exceptions.RayActorError) and worker in self._pool:
+            if isinstance(error_of(ref), ray.exceptions.RayActorError) and worker in self._pool:
                 self._dismiss(worker)
         elif (bundle := self._writing.pop(ref, None)) is not None:
             bundle.loads -= 1
             try:
                 self._take(ray.get(ref), bundle)
             except ray.exceptions.RayError as error:
-                bundle.trouble = " ".join(str(_cause(error)).split())[:300]
+                bundle.trouble = " ".join(str(cause_of(error)).split())[:300]
                 _log.warning("a load was lost: %s", bundle.trouble)
             self._close(bundle)
         else:
@@ -317,7 +284,7 @@ class RayRun:
             try:
                 manifest = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
-                raise _cause(error) from error
+                raise cause_of(error) from error
             self.tally.add(manifest.recordings)
             del self._open[shard.number]
 
@@ -367,23 +334,6 @@ class RayRun:
         if len(opened.results) == len(opened.shard.recordings):
             results = list(opened.results.values())
             self._finishing[self._finish.remote(self._spec, opened.shard, results)] = opened.shard
-
-
-def _error_of(ref: Any) -> Exception | None:
-    """What came instead of a result, without fetching that; None where it is there."""
-    import ray
-
-    try:
-        ray.get(ref)
-    except ray.exceptions.RayError as error:
-        return error
-    return None
-
-
-def _cause(error: Exception) -> Exception:
-    """What a task raised; of other errors of Ray the error itself."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, Exception) else error
 
 
 def finish_shard(spec: RayRunSpec, shard: Shard, results: list[RowResult]) -> ShardManifest:

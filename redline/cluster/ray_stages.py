@@ -121,7 +121,7 @@ class Load:
     """DEST failed: the run has to stop."""
 
 
-def decode(tasks: Sequence[RayTask], spec: RayRunSpec) -> Iterator[Load]:
+def decode_recordings(tasks: Sequence[RayTask], spec: RayRunSpec) -> Iterator[Load]:
     """Read, decode and cut recordings; short ones go on together, long ones in parts as they are read."""
     ledger = spec.ledger()
     load, load_s, began_s = Load(), 0.0, stages.process_cpu_s()
@@ -250,8 +250,8 @@ class RecognizeWorker:
             if cut.session is None:
                 load.parts.append(AnsweredPart(cut.task, cut.id, cut.part, part.answers))
                 continue
-            for id, outcome in part.answers:
-                cut.session.put(id, outcome)
+            for window, outcome in part.answers:
+                cut.session.put(window, outcome)
         for cut in load.cut:
             if cut.session is not None and cut.parts:
                 load.parts.append(AnsweredPart(cut.task, cut.id, cut.part, [], cut.session, cut.parts))
@@ -271,7 +271,7 @@ def finished(session: Session, plan: RecordingPlan) -> Transcript | RedlineError
     return replace(transcript, segments=tuple(replace(each, timing=None) for each in transcript.segments))
 
 
-def write(load: Load, spec: RayRunSpec) -> Load:
+def write_recordings(load: Load, spec: RayRunSpec) -> Load:
     """Render and write what is finished; answers to parts go on to where they are stitched."""
     ledger = spec.ledger()
     try:
@@ -304,10 +304,10 @@ def stitch(parts: list[AnsweredPart], spec: RayRunSpec) -> Load:
     load, began = Load(), time.perf_counter()
     (session,) = (part.session for part in parts if part.session is not None)
     for part in parts:
-        for id, outcome in part.answers:
-            session.put(id, outcome)
-    task, id = parts[0].task, parts[0].id
-    done = FinishedRecording(task, id, finished(session, spec.plans.plan(task.row)))
+        for window, outcome in part.answers:
+            session.put(window, outcome)
+    task = parts[0].task
+    done = FinishedRecording(task, parts[0].id, finished(session, spec.plans.plan(task.row)))
     load.costs.write_s += time.perf_counter() - began
     load.results.append((task, _written(done, spec, spec.ledger(), load.costs)))
     return load

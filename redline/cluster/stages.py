@@ -137,7 +137,7 @@ def transcript_id(digest: str, recording: SourceRecording) -> str:
     """The hash of a content, the part that is meant, and the language where the source tells it."""
     id = digest[:32]
     if recording.is_part:
-        id += f"@{recording.start:.3f}-" + ("" if recording.end is None else f"{recording.end:.3f}")
+        id += f"@{recording.start:.6f}-" + ("" if recording.end is None else f"{recording.end:.6f}")
     return id + (f".{recording.language}" if recording.language else "")
 
 

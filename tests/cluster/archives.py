@@ -28,11 +28,11 @@ def settings(shard_size: int = 2, outputs: tuple[str, ...] = ("json",), **option
     return RunSettings("fake", "0123", options, shard_size, outputs)
 
 
-def archive(folder: Path, count: int = 5) -> Path:
-    """A folder of recordings that all differ."""
+def archive(folder: Path, count: int = 5, step_s: float = 0.02) -> Path:
+    """A folder of recordings that all differ, each longer than the one before."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        soundfile.write(folder / f"{number:03}.wav", tone(0.1 + 0.02 * number).samples, 16_000)
+        soundfile.write(folder / f"{number:03}.wav", tone(0.1 + step_s * number).samples, 16_000)
     return folder
 
 

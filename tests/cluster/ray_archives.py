@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from redline.cluster.ledger import Ledger
-from redline.cluster.ray_run import RayOptions, RayRun
+from redline.cluster.ray_run import RayRun
+from redline.cluster.ray_start import RayOptions
 from redline.cluster.report import BatchReport
 from redline.cluster.source import Source
 from redline.cluster.store import open_store
@@ -21,6 +22,9 @@ from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
 from redline.types import Waveform
 from tests.cluster.archives import OPTIONS, level, settings
+
+HEAD = {"num_cpus": 2, "include_dashboard": False}
+DEADLINE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,32 @@ def run_on_ray(
     options = more.pop("options", RayOptions(workers=2, worker_cpus=1, decoders=1))
     ledger = Ledger(open_store(str(dest)), more.pop("said", settings()))
     return RayRun(ledger, Source(str(source)), loading, asked, options, **more).run()
+
+
+def tokens(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        (folder / str(number)).touch()
+    return folder
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.02)
+
+
+def transcripts(folder: Path) -> int:
+    return sum(1 for _ in folder.glob("json/*/*.json"))
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """What starts a node, which gives up after half a minute, however busy the machine is."""
+    for left in reversed(range(12)):
+        try:
+            return start()
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError

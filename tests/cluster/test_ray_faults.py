@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,24 @@ from typing import Any
 import pytest
 import soundfile
 
-from redline.cluster.ray_run import RayOptions
+from redline.cluster.ray_start import RayOptions
 from redline.cluster.report import BatchReport
 from redline.cluster.store import FolderStore, StoreError
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
-from tests.cluster.ray_archives import Killing, Slow, load_fake, run_on_ray
+from tests.cluster.ray_archives import (
+    HEAD,
+    Killing,
+    Slow,
+    load_fake,
+    patiently,
+    run_on_ray,
+    tokens,
+    transcripts,
+    wait_until,
+)
 
 pytestmark = pytest.mark.battery
-DEADLINE_S = 600.0
 SHARDS = settings(8)
 ROOT = Path(__file__).parents[2]
 
@@ -33,13 +41,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Ray on a head and one more node, both on this machine."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # workers import these tests
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    nodes.add_node(num_cpus=2)
+    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
+    patiently(lambda: nodes.add_node(num_cpus=2))
     ray.init(nodes.address, log_to_driver=False)
     yield nodes
     ray.shutdown()
@@ -59,24 +67,6 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("one")
     assert run(source, FolderStore(folder), said=SHARDS).done == 41
     return contents(folder)
-
-
-def tokens(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for number in range(count):
-        (folder / str(number)).touch()
-    return folder
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.02)
-
-
-def transcripts(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("json/*/*.json"))
 
 
 def started(source: Path, out: Path, loading: Any) -> tuple[threading.Thread, list[BatchReport]]:
@@ -123,11 +113,11 @@ def test_what_kills_every_worker_is_left_out(cluster: Any, tmp_path: Path) -> No
 def test_a_node_that_is_lost_takes_nothing_with_it(
     cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    node = cluster.add_node(num_cpus=2)
+    node = patiently(lambda: cluster.add_node(num_cpus=2))
     thread, reports = started(source, tmp_path, partial(load_fake, Slow(0.05)))
     wait_until(lambda: transcripts(tmp_path) > 3)
     cluster.remove_node(node, allow_graceful=False)
-    thread.join(DEADLINE_S)
+    thread.join()
     assert reports and reports[0].done == 41 and contents(tmp_path) == undisturbed
 
 

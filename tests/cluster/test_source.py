@@ -120,7 +120,7 @@ def test_rows_of_a_manifest_fail_alone(tmp_path: Path) -> None:
     report = run(manifest(tmp_path / "m.jsonl", lines), store, scorer=lambda *texts: (len(texts[0].split()), 1))
     assert (report.done, report.failed) == (2, 3)
     whole, broken, span, missing, foreign = rows(store)
-    assert span["id"].endswith("@0.020-0.100") and (span["words"], span["errors"]) == (1, 1)
+    assert span["id"].endswith("@0.020000-0.100000") and (span["words"], span["errors"]) == (1, 1)
     assert report.score is not None and report.score.recordings == 1
     assert "not JSON" in broken["reason"] and "no such file" in missing["reason"] and "fr" in foreign["reason"]
     assert whole["words"] is None

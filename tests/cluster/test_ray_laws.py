@@ -1,0 +1,60 @@
+"""The faults of a cluster at full counts: 1,000 short recordings and 20 long ones, three nodes, 50 kills."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from redline.cluster.report import BatchReport
+from redline.cluster.store import FolderStore
+from redline.testing import tone
+from tests.cluster.archives import archive, contents, run, settings
+from tests.cluster.ray_archives import HEAD, Killing, load_fake, patiently, run_on_ray, tokens, transcripts, wait_until
+
+pytestmark = pytest.mark.laws
+SAID = settings(64)
+OBJECT_STORE = 100 << 20
+"""Bytes of a node: fewer than three loads of ten minutes, so that sound is spilled to the disk."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Ray on three nodes of this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["PYTHONPATH"] = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    store = {"object_store_memory": OBJECT_STORE}
+    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD | store))
+    for _ in range(2):
+        patiently(lambda: nodes.add_node(num_cpus=2, **store))
+    ray.init(nodes.address, log_to_driver=False)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def test_an_archive_survives_fifty_kills_a_lost_node_and_a_small_object_store(cluster: Any, tmp_path: Path) -> None:
+    source = archive(tmp_path / "in", 1000, step_s=0.001)
+    for number in range(20):
+        soundfile.write(source / f"long-{number:02}.flac", tone(1200.0 + number).samples, 16_000)
+    assert run(source, FolderStore(tmp_path / "one"), said=SAID).done == 1020
+    left, out = tokens(tmp_path / "tokens", 50), tmp_path / "out"
+    loading = partial(load_fake, Killing(left, rate=0.05))
+    reports: list[BatchReport] = []
+    thread = threading.Thread(target=lambda: reports.append(run_on_ray(source, out, loading, said=SAID)))
+    thread.start()
+    wait_until(lambda: transcripts(out) > 100)
+    cluster.remove_node(list(cluster.worker_nodes)[-1], allow_graceful=False)
+    thread.join()
+    (report,) = reports
+    assert not list(left.iterdir()) and (report.done, report.failed) == (1020, 0)
+    assert contents(out) == contents(tmp_path / "one")
