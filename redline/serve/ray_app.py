@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import token_hex
@@ -17,6 +19,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from redline.errors import ConfigError, RedlineError
@@ -30,6 +33,7 @@ APPLICATION = "redline"
 """Its name in the cluster."""
 HERE = "local"
 """As an address: start Ray on this machine."""
+_POLL_S = 0.2
 _MARK = ".redline-replicas"
 _ONE_PROCESS_ONLY = {
     "/v1/realtime/client_secrets": "a client secret would be known to the replica that made it alone",
@@ -131,13 +135,41 @@ def deploy(
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         graceful_shutdown_timeout_s=replicas.drain_s,
         graceful_shutdown_wait_loop_s=0.5,
+        max_surge_percent=_room_percent(replicas),
         max_constructor_retry_count=3,
     )(serve.ingress(build)(_Replica))
     serve.start(http_options={"host": options.host, "port": options.port}, proxy_location="EveryNode")
-    try:
-        serve.run(replica.bind(), name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:
-        raise RedlineError(f"no replica could be started: {_reason(error)}") from error
+    target = serve.RunTarget(replica.bind(), name=APPLICATION, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+    _wait_for_new_replicas(replicas.least)
+
+
+def _room_percent(replicas: ReplicaOptions) -> int:
+    """Of the replicas, how many may be started before old ones go; where there is no room, Ray stops old ones first."""
+    free, needs = ray.available_resources(), {"CPU": replicas.cpus, "GPU": replicas.gpus}
+    fit = min((int(free.get(name, 0) / need) for name, need in needs.items() if need), default=replicas.least)
+    return min(100, 100 * fit // replicas.least)
+
+
+def _wait_for_new_replicas(least: int) -> None:
+    """Until all replicas that run are new ones; Ray itself would wait for old ones too, which may have streams yet."""
+    has_begun = False
+    while True:
+        application = serve.status().applications[APPLICATION]
+        states = Counter[str]()
+        for deployment in application.deployments.values():
+            states.update(
+                {str(getattr(state, "value", state)): count for state, count in deployment.replica_states.items()}
+            )
+        if application.status == ApplicationStatus.DEPLOY_FAILED:
+            messages = [application.message, *(each.message for each in application.deployments.values())]
+            raise RedlineError(f"no replica could be started: {_reason(chr(10).join(messages))}")
+        coming = states.total() - states["RUNNING"] - states["STOPPING"]
+        has_begun = has_begun or coming > 0
+        old_ones_go = has_begun and not coming and states["STOPPING"] and states["RUNNING"] >= least
+        if application.status == ApplicationStatus.RUNNING or old_ones_go:
+            return
+        time.sleep(_POLL_S)
 
 
 def take_down() -> None:
@@ -187,8 +219,8 @@ def _check_place(options: ServeOptions, mark: str, home: str | None) -> None:
         raise ConfigError(f"{options.data_dir} is another folder on this node; give a --data folder that all nodes see")
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(message: str) -> str:
     """Of what Ray says about a replica that did not start: the line of the error itself."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (named or lines or ["no reason is told"])[-1]
