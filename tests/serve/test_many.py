@@ -64,11 +64,11 @@ def test_ten_restarts_with_500_jobs_queued_and_20_running_lose_none(tmp_path: Pa
     numbers = range(520)
     running = "SELECT 1 FROM jobs WHERE state = 'running'"
     for restart in range(10):
-        server = KilledServer(tmp_path, {"batch_s": 0.2}, **options)
+        server = KilledServer(tmp_path, {"batch_s": 1.0}, **options)
         with server as url:
             if restart == 0:
                 assert all(submit(url, number, recordings[number % 3]) for number in numbers)
-            until(lambda: len(rows(tmp_path, running)) == 20)
+            until(lambda: len(rows(tmp_path, running)) >= 15)  # of 20: some have just ended
             if not is_killed:
                 began = time.monotonic()
                 server.stop()
