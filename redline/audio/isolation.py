@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import signal
 import socket
@@ -88,8 +89,9 @@ def _borrow() -> _Worker:
     """
     begun = object()
     with _returned:
-        _returned.wait_for(_has_room, _JUST_S)
-        _begun[begun] = threading.get_ident(), time.monotonic()
+        while not _has_room():
+            _returned.wait(_JUST_S / 4)
+        _begun[begun] = threading.get_ident(), math.inf  # while its worker starts
     try:
         while True:
             with _lock:
@@ -97,6 +99,8 @@ def _borrow() -> _Worker:
             worker = worker or _Worker()
             if worker.is_running():
                 worker.wait_for_start()
+                with _lock:
+                    _begun[begun] = threading.get_ident(), time.monotonic()
                 worker.begun = begun
                 return worker
             worker.end()

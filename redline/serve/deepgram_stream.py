@@ -170,7 +170,7 @@ class ListenStream:
         self._heard, self._base_s = [], self._fed_s
         for index in range(apart):
             live = await self._streams.enter_async_context(self._service.live(self._news.set, **asked))
-            channel = known.get(index) or _Channel(index, apart, self)
+            channel = known.get(index) or _Channel(index, apart, self, options)
             channel.begin(live, self._base_s)
             self._heard.append(channel)
 
@@ -252,9 +252,9 @@ class _Channel:
 
     live: LiveStream
 
-    def __init__(self, index: int, count: int, owner: ListenStream) -> None:
+    def __init__(self, index: int, count: int, owner: ListenStream, options: ListenOptions) -> None:
         self.index, self.count, self.base_s = index, count, 0.0
-        self._owner, self._options = owner, owner._options
+        self._owner, self._options = owner, options
         self._starts: list[float] = []  # of speech, to be told
         self._is_speaking = False
         self._windows = 0  # that are known

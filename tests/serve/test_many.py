@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from .killed_server import KilledServer
 from .recordings import ROUTE, until, wav
-from .test_job_kills import rows, submit
+from .test_job_kills import rows, submit, undisturbed
 
 pytestmark = pytest.mark.laws
 
@@ -38,6 +39,7 @@ def test_a_thousand_uploads_at_once_are_each_done_or_refused(tmp_path: Path) -> 
             looking.cancel()
         return replies, sorted(seconds)
 
+    expected = json.loads(undisturbed(MEGABYTE)[0])["text"]
     with KilledServer(tmp_path, {}) as url:
         replies, seconds = asyncio.run(all_at_once(url))
         statuses = [reply.status_code for _, reply in replies]
@@ -49,7 +51,7 @@ def test_a_thousand_uploads_at_once_are_each_done_or_refused(tmp_path: Path) -> 
             elif number % 2:
                 assert reply.status_code == 202
             else:
-                assert reply.status_code == 200 and reply.json()["text"].count("5.00 seconds") == 6
+                assert reply.status_code == 200 and reply.json()["text"] == expected
         until(lambda: not rows(tmp_path, "SELECT 1 FROM jobs WHERE state IN ('queued', 'running')"), 600.0)
         done = {str(row[0]) for row in rows(tmp_path, "SELECT name FROM jobs WHERE state = 'done'")}
         assert done == {f"{number}.wav" for number, reply in replies if reply.status_code == 202}
@@ -62,11 +64,11 @@ def test_ten_restarts_with_500_jobs_queued_and_20_running_lose_none(tmp_path: Pa
     numbers = range(520)
     running = "SELECT 1 FROM jobs WHERE state = 'running'"
     for restart in range(10):
-        server = KilledServer(tmp_path, {"batch_s": 0.2}, **options)
+        server = KilledServer(tmp_path, {"batch_s": 1.0}, **options)
         with server as url:
             if restart == 0:
                 assert all(submit(url, number, recordings[number % 3]) for number in numbers)
-            until(lambda: len(rows(tmp_path, running)) == 20)
+            until(lambda: len(rows(tmp_path, running)) >= 15)  # of 20: some have just ended
             if not is_killed:
                 began = time.monotonic()
                 server.stop()
