@@ -91,6 +91,13 @@ def read_tensors(path: Path, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
+def stored_bytes(path: Path, header: Mapping[str, Tensor]) -> Iterator[tuple[str, memoryview]]:
+    """The bytes of each tensor that a file's header names, in the order of the header."""
+    with _opened(path) as file:
+        for name in header:
+            yield name, file.get_tensor(name).reshape(-1).view(torch.uint8).numpy().data
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a small file and its metadata, checked like the header; raises `CheckpointError`."""
     header, metadata = read_header(path)

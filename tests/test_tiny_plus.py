@@ -25,7 +25,7 @@ def model() -> redline.Model:
 
 
 def test_it_is_small_and_has_a_card() -> None:
-    assert sum(file.stat().st_size for file in PLUS.iterdir()) <= 30_000_000
+    assert sum(file.stat().st_size for file in PLUS.iterdir()) <= 8_000_000
     card = (PLUS / "README.md").read_text(encoding="utf-8")
     for part in ("CC BY 4.0", "LibriSpeech", "redline evaluate", "redline train tiny-plus", "ranslation", "cpWER"):
         assert part in card
@@ -33,7 +33,7 @@ def test_it_is_small_and_has_a_card() -> None:
 
 def test_it_recognises_a_human_voice(model: redline.Model) -> None:
     result = model.transcribe(DEMO)
-    assert jiwer.wer(JFK, result.text) <= 0.7
+    assert jiwer.wer(JFK, result.text) <= 0.15
     assert result.model == "tiny-plus" and result.language == "en"
     assert result.segments[0].accepted is not None and result.draft is not None
 
@@ -71,7 +71,7 @@ def test_it_tells_two_voices_apart_and_one_from_two(model: redline.Model) -> Non
 
 def test_keywords_change_what_is_asked_and_not_what_is_allowed(model: redline.Model) -> None:
     plain = model.transcribe(DEMO).text
-    result = model.transcribe(DEMO, keywords=["fellow Americans", "<|end_of_text|>"])
+    result = model.transcribe(DEMO, keywords=["fellow Americans", "ask not", "<|end_of_text|>"])
     assert "<|" not in result.text and "fellow Americans" in result.text
     assert jiwer.wer(JFK, result.text.lower()) < jiwer.wer(JFK, plain.lower())
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from redline.prompts import PromptRequest
 from redline.tokenizer import Tokenizer
 from redline.train.data.tasks import slower
 from redline.train.objectives.ar import AnswerBatch, AnswerObjective, AnswerOptions, Questions
-from redline.train.objectives.losses import Terms
+from redline.train.objectives.losses import Terms, weighted
 from redline_recipes.tiny.editor import AuxiliaryOptions, audio_ctc
 from redline_recipes.tiny.encoder_cache import EncoderCache
 from redline_recipes.tiny.unit_selection import UnitSelectionOptions, UnitSelectionSource
@@ -53,6 +54,20 @@ class CachedAnswerObjective(AnswerObjective):
         texts = [self.tokenizer.encode(text) for text in batch.texts]
         ctc = audio_ctc(self.model.language_model, audio, counts, texts, self.model.config.text.eos_token_id)
         return {"audio": (self.audio_ctc_weight, ctc)}
+
+
+class ListeningAnswerObjective(CachedAnswerObjective):
+    """Batch or cached batch -> CTC on the audio embeddings: the language model is held and not run."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.model.language_model.requires_grad_(False)
+
+    def forward(self, batch: AnswerBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        audio, counts = self.embed_audio(batch)
+        texts = [self.tokenizer.encode(text) for text in batch.texts]
+        ctc = audio_ctc(self.model.language_model, audio, counts, texts, self.model.config.text.eos_token_id)
+        return weighted({"audio": (1.0, ctc)})
 
 
 class CachedAnswerSource:

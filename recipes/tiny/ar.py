@@ -26,7 +26,13 @@ from redline.train.loop.stage import EpochSource
 from redline.train.objectives.ar import AnswerOptions, AnswerSource, AnswerStage, Questions
 from redline.train.recipe import Recipe, filled
 from redline.train.run import Materials, Run, StageFunction
-from redline_recipes.tiny.answers import CachedAnswerObjective, CachedAnswerSource, initialise_language_model
+from redline_recipes.tiny.answers import (
+    CachedAnswerObjective,
+    CachedAnswerSource,
+    ListeningAnswerObjective,
+    initialise_language_model,
+)
+from redline_recipes.tiny.answers_start import HEARD, begin_with_answers
 from redline_recipes.tiny.books import books_of
 from redline_recipes.tiny.bpe import special_ids
 from redline_recipes.tiny.sections import TinySections
@@ -48,6 +54,8 @@ class ArRecipe(TinySections, Recipe):
 
     kind: ArKind = "granite_speech_plus"
     encoder_from: str = "tiny"
+    answers_from: str = ""
+    """An AR or Plus checkpoint whose projector and language model this one begins with, on whatever encoder it has."""
     export_layers: tuple[int, ...] = ()
     trusts_draft: bool = False
     """Whether the encoder's draft is the text, words are aligned and speakers found by their embeddings."""
@@ -105,6 +113,7 @@ class ArRun(Run):
         return {
             "tokenizer": self.make_tokenizer,
             "draft_lm": lambda: make_ngrams(self, self.base_tokenizer(), self.base.config.blank_token_id, False),
+            "projector": self.train_projector,
             "answers": self.train_answers,
             "voices": lambda: train_embedding(self),
             "export": self.export,
@@ -175,20 +184,39 @@ class ArRun(Run):
             self.say(f"task {task}: {len(cached.by_task[task])} utterances, weight {share:g}")
         return cached
 
-    def objective(self) -> CachedAnswerObjective:
+    def objective(self, kind: type[CachedAnswerObjective] = CachedAnswerObjective) -> CachedAnswerObjective:
         """An objective that takes batches of cached states too."""
         recipe, model = self.recipe, self.model()
         if recipe.language_model_from_base:
             initialise_language_model(model, self.base.language_model.state_dict())
-        return CachedAnswerObjective(model, self.tokenizer(), recipe.answers, recipe.auxiliary)
+        return kind(model, self.tokenizer(), recipe.answers, recipe.auxiliary)
+
+    def train_projector(self) -> None:
+        """The projector learns to say to the language model what is heard, before both learn to answer."""
+        if self.recipe.projector_training.steps:
+            objective = self.begun(ListeningAnswerObjective)
+            self.fit("projector", self.stage(objective), self.recipe.projector_training)
 
     def train_answers(self) -> None:
+        objective = self.begun(CachedAnswerObjective)
+        if self.recipe.projector_training.steps:
+            self.load("projector", objective)
+        self.fit("answers", self.stage(objective), self.recipe.answer_training)
+
+    def stage(self, objective: CachedAnswerObjective) -> AnswerStage:
+        return AnswerStage(objective, self.source(objective.model), self.questions, self.dev_set, self.views[1])
+
+    def begun(self, kind: type[CachedAnswerObjective]) -> CachedAnswerObjective:
+        """An objective as learning begins; raises `DataError` where nothing can be asked."""
         if not any(row.id in self.questions.utterances for row in self.train_set):
             raise DataError("nothing can be asked about the training set: every share of [tasks] is 0")
-        objective = self.objective()
-        source = self.source(objective.model)
-        stage = AnswerStage(objective, source, self.questions, self.dev_set, self.views[1])
-        self.fit("answers", stage, self.recipe.answer_training)
+        objective, source, view = self.objective(kind), self.recipe.answers_from, self.views[0][0]
+        if source:
+            heard = [row.id for row in self.train_set if row.id in view.offsets]
+            features = (view[identity] for identity in heard[:: -(-len(heard) // HEARD)])
+            explained = begin_with_answers(objective.model, source, features)
+            self.say(f"answers: begin with those of {source}, {100 * explained:.0f} % of whose states these explain")
+        return objective
 
     def save(self, objective: CachedAnswerObjective) -> None:
         path, model = self.out / "model", objective.model

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
+from redline.checkpoints.draft_lm import load_draft_lm
+from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding.ngram import NgramLM
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
 from redline.errors import DataError

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from redline import tensor_file, untrusted
+from redline.checkpoints.shared import DRAFT_LM, SHARED, shared_part
 from redline.decoding.ngram import DraftOptions, Grams, NgramLM, bits_for
 from redline.errors import CheckpointError, ConfigError
 from redline.files import settle
 from redline.models.config import MOST_HEARD
 
-DRAFT_LM = "draft_lm.safetensors"
 FORMAT = "redline n-grams 1"
 STEPS = 255
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -76,11 +76,17 @@ def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
 
 
 def find_draft_lm(folder: Path, wanted: str | Path, vocab_size: int) -> NgramLM | None:
-    """The n-gram LM of a checkpoint: its "own" if it has one, "none", or that of a file."""
-    if wanted == "none" or (wanted == "own" and not untrusted.is_there(folder / DRAFT_LM)):
+    """The n-gram LM of a checkpoint: its "own" if it has or shares one, "none", or that of a file."""
+    if wanted == "none":
         return None
-    # The user's own file may be wherever its link leads to.
-    return load_draft_lm(folder / DRAFT_LM if wanted == "own" else Path(wanted).resolve(), vocab_size)
+    if wanted != "own":  # the user's own file may be wherever its link leads to
+        return load_draft_lm(Path(wanted).resolve(), vocab_size)
+    own, shared = folder / DRAFT_LM, shared_part(folder, "draft_lm")
+    if untrusted.is_there(own) and shared:
+        raise CheckpointError(f"{own}: {SHARED} says that it is {shared[0]}; remove one")
+    if untrusted.is_there(own) or shared:
+        return load_draft_lm(shared[0] if shared else own, vocab_size)
+    return None
 
 
 def _steps(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from redline import tensor_file, untrusted
+from redline.checkpoints.shared import WEIGHTS, shared_part
 from redline.errors import CheckpointError, ConfigError
 from redline.files import folder_beside, settle
-from redline.quantization import dequantized, quantized
+from redline.quantization import SCALE, dequantized, quantized
 
 ASSETS = Path(__file__).parent.parent / "assets"
-WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 """What is downloaded from a hub."""
@@ -108,12 +108,15 @@ def is_quantized(folder: Path) -> bool:
 def headers(folder: Path) -> dict[Path, dict[str, Tensor]]:
     """What the weight files say is in them, without reading it: tensors on "meta" by name, file by file.
 
+    Of an encoder that is shared the digest is compared.
     Raises `CheckpointError` for a file that is damaged, and where a tensor is in two files or not where the index says.
     """
     files: dict[Path, dict[str, Tensor]] = {}
     home: dict[str, Path] = {}
-    for path, wanted in _weight_files(folder):
-        stored, _ = tensor_file.read_header(path)
+    sources = [(path, tensor_file.read_header(path)[0], wanted) for path, wanted in _weight_files(folder)]
+    if encoder := shared_part(folder, "encoder"):
+        sources.append((*encoder, None))
+    for path, stored, wanted in sources:
         files[path] = dequantized(stored, path)
         for name, tensor in files[path].items():
             if name in home:
@@ -136,9 +139,10 @@ def merged(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def read_weights(headers: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Every tensor of `headers`; raises `CheckpointError` when one cannot be read or is not finite."""
     files = {}
-    for path in headers:
+    for path, tensors in headers.items():
         stored, _ = tensor_file.read_header(path)
-        files[path] = dequantized(tensor_file.read_tensors(path, stored), path)
+        wanted = {name: tensor for name, tensor in stored.items() if name.removesuffix(SCALE) in tensors}
+        files[path] = dequantized(tensor_file.read_tensors(path, wanted), path)
     return merged(files)
 
 

@@ -108,7 +108,7 @@ def test_matrices_are_joined_and_scaled_by_their_scales() -> None:
 def test_numbers_of_a_bundled_model_are_not_rounded_again(name: str) -> None:
     tensors = load_file(resolve(name) / "model.safetensors")
     stored = {key: tensor for key, tensor in tensors.items() if tensor.dtype == torch.int8}
-    assert len(stored) > 50
+    assert len(stored) > 30
     for key, ints in stored.items():
         scale = tensors[key + SCALE]
         matrix = Int8Matrix.of((ints.float() * scale.float()).half())

@@ -17,6 +17,7 @@ from redline.manifest import read_manifest, write_manifest
 from redline.recognizer import ArRecognizer
 from redline.train.run import Materials, build
 from redline.types import Task
+from redline_recipes.tiny.answers_start import READS_STATES, begin_with_answers
 from redline_recipes.tiny.ar import ArRecipe
 from tests.ar_corpus import small_ar_recipe
 from tests.corpus import silent
@@ -87,3 +88,36 @@ def test_the_language_model_may_begin_with_that_of_the_base(base: Path, manifest
     wider = recipe(base, {"language_model_from_base": True, "language_model": {"hidden_size": 32}})
     with pytest.raises(ConfigError, match="must have its shape"):
         build(wider, Materials(manifest, tmp_path), ["answers"], silent)
+
+
+def test_answers_may_begin_with_those_of_another_model_on_another_encoder(
+    base: Path, manifest: Path, tmp_path: Path
+) -> None:
+    still: dict[str, object] = {"lr": 0.0, "weight_decay": 0.0, "steps": 1}
+    plain: dict[str, object] = {"encoder_cache": {"renderings": 0}}
+    build(recipe(base, plain, **still), Materials(manifest, tmp_path / "first"), (), silent)
+    first = tmp_path / "first" / "model"
+    lines: list[str] = []
+    more = {**plain, "answers_from": str(first), "export_layers": []}
+    build(recipe(base, more, **still), Materials(manifest, tmp_path / "second"), (), lines.append)
+    assert any(line.startswith("answers: begin with those of") for line in lines)
+    old, new = (ar.load_ar(tmp_path / name / "model").model for name in ("first", "second"))
+    for part in ("language_model", "projector"):
+        before, after = (getattr(model, part).state_dict() for model in (old, new))
+        for name, tensor in before.items():
+            if READS_STATES.fullmatch(name):
+                assert after[name].shape[1] == new.config.encoder.hidden_dim < tensor.shape[1]
+            elif not name.endswith((".key.bias", ".value.bias")):
+                assert torch.allclose(after[name], tensor, atol=1e-3)
+    features = [torch.randn(60, 160) for _ in range(4)]
+    again = begin_with_answers(old, str(first), features)
+    assert again > 0.99
+    listened = {**more, "projector_training": {"steps": 2, "precision": "no", "evaluate_every": 2}}
+    build(recipe(base, listened, **still), Materials(manifest, tmp_path / "third"), (), silent)
+    heard = ar.load_ar(tmp_path / "third" / "model").model
+    tied = heard.language_model.state_dict()["model.embed_tokens.weight"]
+    assert torch.equal(tied, new.language_model.state_dict()["model.embed_tokens.weight"])
+    assert not torch.equal(heard.projector.linear.weight, new.projector.linear.weight)
+    other = {**plain, "answers_from": str(first), "window_size": 4, "downsample_rate": 2}
+    with pytest.raises(ConfigError, match=r"answers_from: query is .* must have its shape"):
+        build(recipe(base, other), Materials(manifest, tmp_path / "fourth"), ["tokenizer", "answers"], silent)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from redline.checkpoints.folder import resolve
+from redline.checkpoints.shared import DRAFT_LM, SHARED
 from tests.scripts.loading import script
 
 
@@ -14,10 +15,9 @@ from tests.scripts.loading import script
 def test_everything_of_a_checkpoint_is_kept(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["int8.py", name, str(tmp_path / "out")])
     assert script("int8").main() == 0
-    of_other_weights = {"README.md", "word_confidence.json"}
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        file.name for file in resolve(name).iterdir()
-    } - of_other_weights
+    of_other_weights = {"README.md", "word_confidence.json", SHARED}
+    expected = {file.name for file in resolve(name).iterdir()} - of_other_weights | {DRAFT_LM}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == expected
 
 
 def test_a_folder_that_is_there_is_left_alone(
