@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from redline.checkpoints.draft_lm import DRAFT_LM
 from redline.checkpoints.nar import load_nar
+from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding.ngram import DraftOptions, NgramLM
 from redline.errors import ConfigError, DataError
 from redline.manifest import read_manifest

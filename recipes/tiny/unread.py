@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
+from redline.checkpoints.draft_lm import load_draft_lm
+from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding.ngram import NgramLM
 from redline.files import write_text
 from redline.normalize import spoken

@@ -65,13 +65,16 @@ def info(
 def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
     from redline import tensor_file, untrusted
-    from redline.checkpoints.draft_lm import DRAFT_LM
+    from redline.checkpoints.shared import DRAFT_LM, SHARED_PARTS, shared_part
 
-    parameters = size_bytes = 0
-    optional = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors, metadata = tensor_file.read_header(path)
-        size_bytes += path.stat().st_size
+    optional: dict[str, str] = {}
+    files = {path: tensor_file.read_header(path) for path in sorted(folder.glob("*.safetensors"))}
+    parameters, size_bytes = 0, sum(path.stat().st_size for path in files)
+    shared = {part: found for part in SHARED_PARTS if (found := shared_part(folder, part))}
+    for path, tensors in shared.values():
+        files[path] = tensors, tensor_file.read_header(path)[1]
+        optional["shared"] = f"{' and '.join(shared)} of {path.parent}"
+    for path, (tensors, metadata) in files.items():
         if path.name == DRAFT_LM:
             ngrams = sum(len(ids) for key, ids in tensors.items() if key.startswith("tokens.") and ids.dim())
             optional["n-gram LM"] = f"{ngrams / 1e6:.2f} million n-grams of up to {metadata.get('order')} tokens"

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from redline import tensor_file
 from redline.checkpoints import heads, nar
-from redline.checkpoints.draft_lm import DRAFT_LM, FORMAT
+from redline.checkpoints.draft_lm import FORMAT
+from redline.checkpoints.shared import DRAFT_LM
 from redline.diarize import embedder
 from redline.diarize.embedder import SpeakerEmbedder
 from redline.errors import CheckpointError

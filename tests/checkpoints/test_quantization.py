@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from redline import quantization
 from redline.checkpoints import ar, nar
-from redline.checkpoints.folder import WEIGHTS
+from redline.checkpoints.shared import WEIGHTS
 from redline.errors import CheckpointError
 from redline.train.run import dtype_of
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm, save_draft_lm
+from redline.checkpoints.draft_lm import load_draft_lm, save_draft_lm
+from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding import ngram
 from redline.decoding.ctc_beam import FrameCandidates, search
 from redline.decoding.ngram import DraftOptions, NgramLM, ScorePool

@@ -13,7 +13,8 @@ import soundfile
 import torch
 
 from redline.checkpoints import nar
-from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
+from redline.checkpoints.draft_lm import load_draft_lm
+from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding.ngram import DraftOptions
 from redline.errors import DataError
 from redline.punctuation import strip_punctuation

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from redline.checkpoints import nar
-from redline.checkpoints.draft_lm import DRAFT_LM, load_draft_lm
+from redline.checkpoints.draft_lm import load_draft_lm
 from redline.checkpoints.folder import ASSETS
+from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding.ngram import DraftOptions
 from redline.errors import CheckpointError, ConfigError, DataError
 from redline.models.heads import PunctuationHead

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from redline.checkpoints.draft_lm import DRAFT_LM
+from redline.checkpoints.shared import DRAFT_LM
 from redline.errors import ConfigError, DataError, RedlineError
 from redline.train.loop.checkpointing import STATE
 from redline.train.loop.distributed import training_device
