@@ -34,6 +34,7 @@ APPLICATION = "redline"
 HERE = "local"
 """As an address: start Ray on this machine."""
 _POLL_S = 0.2
+_TRIES = 3
 _MARK = ".redline-replicas"
 _ONE_PROCESS_ONLY = {
     "/v1/realtime/client_secrets": "a client secret would be known to the replica that made it alone",
@@ -77,14 +78,19 @@ class ReplicaOptions:
 
 def connect(address: str) -> None:
     """Join a cluster, or start one on this machine (`HERE`); raises `RedlineError` where there is none."""
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to nobody
-        here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == HERE else {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to nobody
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == HERE else {}
+    for left in () if ray.is_initialized() else reversed(range(_TRIES)):
         try:
             ray.init(address, namespace=APPLICATION, log_to_driver=False, logging_level=logging.ERROR, **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise RedlineError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from error
+            return
+        except Exception as error:  # Ray raises plain ones, too
+            if left and "timed out during startup" in str(error):  # it gives a busy machine half a minute
+                continue
+            what = "cannot be started here" if address == HERE else f"{address} cannot be joined"
+            reason = " ".join(str(error).split())
+            raise RedlineError(f"Ray: {what} ({reason:.300}); `ray start --head` begins a cluster") from error
 
 
 def gpus_of_a_replica(device: str | None) -> float:
