@@ -53,9 +53,15 @@ class _RowRecording(Recording):
 
     work: ShardWork
     row: SourceRecording
+    clock: StageClock
+    """Of reading, decoding and speech detection in this process."""
     id: str | None = None
     known: bytes | None = None
     """The JSON of its transcript, where that is there."""
+
+    def read(self) -> None:
+        with self.clock:
+            super().read()
 
 
 class _TimedScheduler(IsolatingScheduler):
@@ -181,7 +187,7 @@ class LocalRun:
 
             session = plan.session(self._transcriber.embedder)
             recording = _RowRecording(opened, session, digits=plan.digits)  # type: ignore[arg-type]
-        recording.work, recording.row = work, row
+        recording.work, recording.row, recording.clock = work, row, self._reading
         return recording
 
     def _recognize(self, recordings: Iterator[_RowRecording]) -> None:

@@ -184,7 +184,7 @@ class RayRun:
         writing = ray.remote(num_cpus=0.05 * cpus, max_retries=ATTEMPTS)  # two processes of a machine
         self._write, self._stitch = writing(ray_stages.write_recordings), writing(ray_stages.stitch)
         self._finish = writing(finish_shard)
-        self._say(f"{self._machines} machines, {self._workers} workers, {self._decoders} decoders ({why})")
+        self._say(f"machines: {self._machines}, workers: {self._workers}, decoders: {self._decoders} ({why})")
         return found.model
 
     def _probe(self, rows: list[SourceRecording]) -> Probe:

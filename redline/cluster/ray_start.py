@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,9 @@ def start_ray(options: RayOptions) -> str | None:
             more = {"_node_ip_address": "127.0.0.1", "include_dashboard": options.dashboard}
         for left in reversed(range(_TRIES)):
             try:
-                context = ray.init(options.address or "local", log_to_driver=False, logging_level="WARNING", **more)
+                context = ray.init(
+                    options.address or "local", log_to_driver=False, logging_level=logging.WARNING, **more
+                )
                 break
             except Exception as error:  # Ray raises plain ones, too
                 if left and "timed out during startup" in str(error):  # it gives a busy machine half a minute

@@ -60,7 +60,8 @@ def test_two_operations_may_fail_in_any_distance(tmp_path: Path) -> None:
 
 def test_machines_together_make_what_one_makes(tmp_path: Path) -> None:
     source = archive(tmp_path / "in", 9)
-    run(source, FolderStore(tmp_path / "one"))
+    rates = run(source, FolderStore(tmp_path / "one")).rates
+    assert rates.decode_cpu_s_per_audio_hour and rates.recognize_s_per_audio_hour and rates.write_s_per_recording
     shares = [ShardShare(index, 3) for index in (1, 2, 3)]
     reports = [run(source, FolderStore(tmp_path / "three"), share=share) for share in shares]
     assert contents(tmp_path / "one") == contents(tmp_path / "three")

@@ -86,7 +86,7 @@ def test_two_nodes_make_what_one_process_makes(
     assert contents(tmp_path) == undisturbed
     assert (report.done, report.recognized, report.failed, report.machines) == (41, 41, 0, 2)
     assert report.rates.decode_cpu_s_per_audio_hour and report.rates.recognize_s_per_audio_hour
-    assert "2 machines, 2 workers" in lines[0] and "an hour of audio takes a decoder" in lines[0]
+    assert "machines: 2, workers: 2, decoders: " in lines[0] and "an hour of audio takes a decoder" in lines[0]
     again = run_on_ray(source, tmp_path, said=SHARDS)
     assert (again.done, again.recognized) == (41, 0)
 
