@@ -92,7 +92,8 @@ def _convolved(x: Floats, convolution: Map, stride: int) -> Floats:
 
 
 def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
+    with np.errstate(over="ignore"):  # far below zero the exponential is infinite, and the quotient the right 0
+        return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
 
 
 @functools.cache

@@ -113,6 +113,8 @@ class Hearing:
                 self._item = None
             self._is_ending = True
             self._wake.set()
+        if not self._items:
+            await asyncio.wait({self.task})  # its place is free for the stream that follows
 
     async def _run(self) -> None:
         """Follows the stream until all items of it are complete."""

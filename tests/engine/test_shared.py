@@ -149,8 +149,8 @@ def test_live_streams_share_the_scheduler_with_files(schedulers: list[SharedSche
         assert told.wait(20) and shared.streams == 1
         assert transcribe(model, shared, tone(1)) == "1.00 seconds"
         events = stream.poll() + stream.close()
-        assert [event.text for event in events if event.kind == "committed"] == ["2.00 seconds"]
-        assert stream.transcript().text == "2.00 seconds"
+        assert [event.text for event in events if event.kind == "committed"] == ["2.30 seconds"]
+        assert stream.transcript().text == "2.30 seconds"
         transcribe(model, shared, tone(1))
     assert shared.streams == 0, "a stream that has ended makes no batch short any more"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from redline.longform import silero
 from redline.longform.detector import SpeechDetector
 from redline.longform.vad import VAD_BLOCK, VAD_FRAME, SileroVad, SpeechSpans, VadOptions, frame_levels
 from redline.testing import silence, tone
@@ -19,6 +21,12 @@ from redline.types import SAMPLE_RATE, Notice, Span, Waveform
 
 def spans_of(probabilities: NDArray[np.float32], end: int, options: VadOptions | None = None) -> list[Span]:
     return SpeechSpans(options or VadOptions()).push(probabilities, end)
+
+
+def test_gates_that_are_shut_are_zero_and_warn_nobody() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert silero._sigmoid(np.array([-200.0, 0.0, 200.0], dtype=np.float32)).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_speech_probabilities_equal_the_packaged_network(jfk: Waveform) -> None:
