@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
+# Tests start hundreds of processes, each of which would compile PyTorch's modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check clean
 
 demo: $(VENV)/.base

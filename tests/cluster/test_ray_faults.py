@@ -77,6 +77,7 @@ def started(source: Path, out: Path, loading: Any) -> tuple[threading.Thread, li
     return thread, reports
 
 
+@pytest.mark.laws
 def test_two_nodes_make_what_one_process_makes(
     cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_workers_that_are_killed_lose_nothing(
     assert contents(tmp_path / "out") == undisturbed
 
 
+@pytest.mark.laws
 def test_what_kills_every_worker_is_left_out(cluster: Any, tmp_path: Path) -> None:
     source = archive(tmp_path / "in", 6)
     report = run_on_ray(source, tmp_path / "out", partial(load_fake, Killing(poison_s=0.14)), said=SHARDS)
@@ -139,11 +141,13 @@ def test_a_driver_that_is_killed_is_gone_on_with(
     assert there > 3 and report.done == 41 and report.recognized < 41
 
 
+@pytest.mark.laws
 def test_a_slow_worker_gets_less(cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     run_on_ray(source, tmp_path / "out", partial(load_fake, Slow(0.3, tmp_path / "mark")), said=SHARDS)
     assert contents(tmp_path / "out") == undisturbed
 
 
+@pytest.mark.laws
 def test_a_dest_that_fails_stops_the_run_and_accuses_nobody(
     cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
