@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from threading import RLock
@@ -28,7 +29,7 @@ class FailingStream(Protocol):
         ...
 
 
-class StreamSource:
+class StreamSource(ABC):
     """What a stream has for the scheduler. Whatever goes wrong in it ends this stream, and no other."""
 
     def __init__(self, stream: FailingStream, session: Session) -> None:
@@ -56,14 +57,14 @@ class StreamSource:
         except Exception as fault:
             self._stream.fail(fault)
 
-    def _requests(self) -> list[Request]:
-        raise NotImplementedError
+    @abstractmethod
+    def _requests(self) -> list[Request]: ...
 
-    def _is_asked(self, id: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_asked(self, id: int) -> bool: ...
 
-    def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None: ...
 
 
 class FinalWindows(StreamSource):

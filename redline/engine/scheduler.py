@@ -332,7 +332,7 @@ class IsolatingScheduler(Scheduler):
         except Exception:
             _log.exception("a batch failed; its requests are recognized one by one")
             if not self.step_alone():
-                raise
+                raise  # it was no batch
             return True
 
 

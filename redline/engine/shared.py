@@ -13,7 +13,7 @@ from threading import Condition, Lock, Thread
 from typing import Any
 
 from redline.engine.live import MAX_LIVE_BATCH_S
-from redline.engine.scheduler import FILES, LIVE, PARTIAL, Account, BatchOptions, Schedulable, Scheduler
+from redline.engine.scheduler import FILES, LIVE, PARTIAL, Account, BatchOptions, IsolatingScheduler, Schedulable
 from redline.errors import RedlineError
 from redline.types import Hypothesis, Recognizer, Request
 
@@ -30,7 +30,7 @@ class SharedScheduler:
 
     def __init__(self, recognizer: Recognizer, options: BatchOptions = BatchOptions()) -> None:  # noqa: B008
         self.options = options
-        self._scheduler = Scheduler(recognizer, options)
+        self._scheduler = IsolatingScheduler(recognizer, options)
         self.on_step: Callable[[int, float], None] = lambda answered, took_s: None
         """Told behind each step, in the scheduler's thread: the requests that it answered, and its seconds."""
         self._turn = Condition()
@@ -137,7 +137,7 @@ class SharedScheduler:
                 self._turn.wait_for(lambda: self._is_closed or not is_worth_it(), _COMPANY_S)
 
     def _step(self) -> bool:
-        """One batch; where it raises, each of its requests by itself, so that a bad one harms only itself."""
+        """One batch."""
         with self._turn:
             changes, self._changes = self._changes, []
             self._streams = {stream for stream in self._streams if not stream.done}
@@ -148,11 +148,6 @@ class SharedScheduler:
         before, began = self.answered, time.monotonic()
         try:
             return self._scheduler.step()
-        except Exception:
-            _log.exception("a batch failed; its requests are recognized one by one")
-            if not self._scheduler.step_alone():
-                raise  # it was no batch
-            return True
         finally:
             self.on_step(self.answered - before, time.monotonic() - began)
 
