@@ -60,6 +60,13 @@ def has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def multiplies_bf16() -> bool:
+    """Whether the processor itself multiplies bfloat16; for others with AVX-512 oneDNN does, slower than float32."""
+    import torch
+
+    return has_bf16() and (platform.machine() not in ("x86_64", "AMD64") or torch.cpu._is_avx512_bf16_supported())
+
+
 @cache
 def has_amx() -> bool:
     """Whether oneDNN multiplies tiles of bfloat16 by AMX, which for some numbers of rows adds up in another order."""

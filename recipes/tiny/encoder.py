@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.decoding.ctc import greedy
-from redline.models.conformer import ConformerEncoder, EncoderOutput
+from redline.errors import ConfigError
+from redline.models.conformer import ConformerEncoder, EncoderOutput, MaskedBatchNorm
 from redline.models.draft_head import CHAR_BLANK, DraftHead
 from redline.models.heads import LanguageHead
 from redline.tokenizer import UNFINISHED, Tokenizer
@@ -50,6 +51,14 @@ class EncoderObjective(nn.Module):
         self.tokenizer = tokenizer
         self.weights = weights
 
+    def train(self, mode: bool = True) -> EncoderObjective:
+        """Whatever is frozen hears by the statistics that it has."""
+        super().train(mode)
+        for part in self.encoder.modules():
+            if isinstance(part, MaskedBatchNorm) and not part.weight.requires_grad:
+                part.eval()
+        return self
+
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.encoder.input_linear.weight.device
         return weighted(self.terms(batch, self.encoder(batch.features.to(device), batch.lengths.to(device))))
@@ -63,6 +72,14 @@ class EncoderObjective(nn.Module):
             loss = F.cross_entropy(logits, torch.tensor(labels, device=logits.device))
             terms["language"] = (self.weights.language, loss)
         return terms
+
+
+def freeze_blocks(encoder: ConformerEncoder, count: int) -> None:
+    """Hold what is below the first `count` blocks and those; raises `ConfigError` where none would be left."""
+    if not 0 <= count < len(encoder.layers):
+        raise ConfigError(f"frozen_blocks is {count}; allowed are 0 to {len(encoder.layers) - 1}, so that one learns")
+    for part in (encoder.input_linear, *encoder.layers[:count]) if count else ():
+        part.requires_grad_(False)
 
 
 def transfer_encoder(encoder: ConformerEncoder, source: ConformerEncoder) -> list[str]:

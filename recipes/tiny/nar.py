@@ -34,7 +34,13 @@ from redline_recipes.distillation.whisper_start import start_from_whisper
 from redline_recipes.tiny.books import books_of, read_books, text_files, written
 from redline_recipes.tiny.bpe import special_ids, train_tokenizer
 from redline_recipes.tiny.editor import CachedEditorObjective, ListeningObjective
-from redline_recipes.tiny.encoder import EncoderObjective, EncoderStage, transfer_encoder, transfer_tokens
+from redline_recipes.tiny.encoder import (
+    EncoderObjective,
+    EncoderStage,
+    freeze_blocks,
+    transfer_encoder,
+    transfer_tokens,
+)
 from redline_recipes.tiny.language_model import LMObjective, LMStage
 from redline_recipes.tiny.mel_augment import AugmentedSource, MelAugment, noise_powers
 from redline_recipes.tiny.ngram import unread_text
@@ -143,6 +149,7 @@ class TinyNarRun(NarRun):
                 tokenizers = self.tokenizer(), Tokenizer.from_file(folder / "tokenizer.json")
                 copied = transfer_tokens(heads[0], tokenizers[0], heads[1], tokenizers[1])
                 self.say(f"encoder: {copied} of {heads[0].rows} tokens begin with what wrote their text")
+        freeze_blocks(model.encoder, recipe.frozen_blocks)
         noises = noise_powers(self.materials.noise) if recipe.mel_augment.noise else []
         if recipe.resident.views:
             self.fit("encoder", resident_stage(self, model, noises, options), options)

@@ -48,6 +48,8 @@ class TinySections:
     encoder_loss: EncoderLossOptions = EncoderLossOptions()
     encoder_training: TrainingOptions = TrainingOptions()
     """The encoder learns by CTC; NAR recipes only."""
+    frozen_blocks: int = 0
+    """So many of the encoder's lowest blocks stay as they are: an update without them takes less time; NAR only."""
     distillation: DistillationOptions = DistillationOptions()
     """A teacher of the encoder; NAR recipes only."""
     aligned_mixing: MixingOptions = MixingOptions()

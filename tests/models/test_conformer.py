@@ -133,6 +133,14 @@ def test_attention_equals_the_equation_whatever_stands_where_nothing_is() -> Non
             torch.testing.assert_close(attention(x, mask)[mask], equation[mask], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("frames", [57, 200, 257])
+def test_training_pads_short_clips_to_less_and_hears_the_same(frames: int) -> None:
+    torch.manual_seed(0)
+    attention, x = BlockAttention(replace(PUBLISHED, dropout=0.0), 200), torch.randn(2, frames, 32)
+    mask = torch.arange(frames) < torch.tensor([[frames], [31]])
+    torch.testing.assert_close(attention.train()(x, mask), attention.eval()(x, mask))
+
+
 def test_blocks_do_not_see_each_other_but_through_convolution() -> None:
     model = encoder(replace(PUBLISHED, num_layers=1, self_conditioning_layer=1))
     x = torch.randn(1, 400, 160)

@@ -16,7 +16,7 @@ from redline.checkpoints import nar
 from redline.checkpoints.draft_lm import load_draft_lm
 from redline.checkpoints.shared import DRAFT_LM
 from redline.decoding.ngram import DraftOptions
-from redline.errors import DataError
+from redline.errors import ConfigError, DataError
 from redline.punctuation import strip_punctuation
 from redline.train import run
 from redline.train.recipe import NarRecipe
@@ -122,6 +122,18 @@ def test_a_projector_learns_to_be_read_before_anything_edits(corpus: Path, books
 def test_without_renderings_the_encoder_is_run_in_every_step(corpus: Path, tmp_path: Path) -> None:
     build(small_recipe(steps=1), Materials(corpus, tmp_path), (), silent)
     assert not (tmp_path / "states").exists() and nar.load_nar(tmp_path / "model")
+
+
+def test_the_lowest_blocks_stay_as_they_are_where_a_recipe_holds_them(corpus: Path, tmp_path: Path) -> None:
+    build(small_recipe(steps=1), Materials(corpus, tmp_path / "first"), (), silent)
+    more = {"init_from": str(tmp_path / "first" / "model"), "frozen_blocks": 1, "editor_training": {"steps": 0}}
+    held = small_recipe(more, steps=2)
+    build(held, Materials(corpus, tmp_path / "next"), ("tokenizer", "encoder", "export"), silent)
+    before, after = (nar.load_nar(tmp_path / name / "model")[0].encoder.state_dict() for name in ("first", "next"))
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed and not any(name.startswith(("layers.0.", "input_linear.")) for name in changed)
+    with pytest.raises(ConfigError, match="frozen_blocks is 9"):
+        build(replace(held, frozen_blocks=9), Materials(corpus, tmp_path / "none"), ("tokenizer", "encoder"), silent)
 
 
 def test_a_folder_that_a_recipe_names_is_missed_before_anything_is_prepared(corpus: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.errors import ConfigError
-from redline.threads import has_bf16
+from redline.threads import multiplies_bf16
 
 NOT_HIDDEN = ("embed", "emb.", "input_linear", "out.", "out_mid", "out_bpe", "query", "positions")
 """Parts of the names of matrices at the ends of a model, which Muon does not suit."""
@@ -73,7 +73,7 @@ class TrainingOptions:
 
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether a device computes in bfloat16."""
-        return self.precision == "bf16" and (device.type != "cpu" or has_bf16())
+        return self.precision == "bf16" and (device.type != "cpu" or multiplies_bf16())
 
 
 def learning_rate(step: int, options: TrainingOptions) -> float:

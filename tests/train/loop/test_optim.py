@@ -32,9 +32,11 @@ def test_muon_steps_as_that_of_torch_does() -> None:
 
 def test_half_width_is_for_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    for able in (True, False):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
-        assert TrainingOptions().uses_bf16(cpu) == able and TrainingOptions().uses_bf16(cuda)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for computes, multiplies in ((True, True), (True, False), (False, False)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda computes=computes: computes)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda multiplies=multiplies: multiplies)
+        assert TrainingOptions().uses_bf16(cpu) == multiplies and TrainingOptions().uses_bf16(cuda)
         assert not any(TrainingOptions(precision="no").uses_bf16(device) for device in (cpu, cuda))
 
 
