@@ -43,13 +43,13 @@ SILENT_S = 120.0
 """The longest that a worker may give no sign of life while it is waited for."""
 _MOST_BYTES = 1 << 24
 _MOST_IDLE = max(4, os.cpu_count() or 1)
-_JUST_S = 1.0
+_JUST_S, _LONG_S = 5.0, 60.0
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker import main; main(int(sys.argv[1]))"
 _SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 _idle: list[_Worker] = []
 _begun: dict[object, tuple[int, float]] = {}
-"""Each recording that is decoded: the thread that began it, and when, by `time.monotonic`."""
+"""Each recording that may be a short one: the thread that reads it, and when it began, by `time.monotonic`."""
 _lock = threading.Lock()
 _returned = threading.Condition(_lock)
 _lacking: list[str] = []
@@ -92,9 +92,11 @@ def prepare() -> None:
 
 
 def _borrow() -> _Worker:
-    """A worker, behind recordings that other threads have just begun: most are short, and a new process takes longer.
+    """A worker, behind recordings that other threads have just begun: most are short, and a new process takes longer,
+    and memory of its own.
 
-    A thread that reads several recordings by turns never waits for itself.
+    A recording of which `_LONG_S` were read, or that takes `_JUST_S`, keeps nobody waiting, and a thread that reads
+    several recordings by turns never waits for itself.
     """
     begun = object()
     with _returned:
@@ -216,7 +218,7 @@ class _Worker:
         """Have one file decoded; raises `AudioError`, also where the process has ended over it, and `_IdleEndError`."""
         request = {"name": source.name, "span": source.span, "options": asdict(options)}
         text = json.dumps(request, default=lambda number: number.item()).encode()
-        most_samples = (options.max_duration_s + 1) * SAMPLE_RATE
+        most_samples, long_samples = (options.max_duration_s + 1) * SAMPLE_RATE, _LONG_S * SAMPLE_RATE
         self.is_busy = True
         try:
             socket.send_fds(self.socket, [HEAD.pack(REQUEST, 0, len(text))], [source.descriptor])
@@ -230,6 +232,8 @@ class _Worker:
                     source.stated_s = float(seconds)
                 if len(samples):
                     yield samples
+                    if (long_samples := long_samples - len(samples)) < 0:
+                        _end_turn(self.begun)
                 if kind == DONE:
                     notices = tuple(Notice(*fields) for fields in json.loads(answer))
                     self.is_busy = False
