@@ -54,6 +54,9 @@ def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPS
         try:
             transcript = await state.service.transcribe(source, caller=_caller(context, state), **options)
             rendered = render_transcript(transcript, format, "recording")
+            if state.options.archive_requests:
+                name, caller = source.name if isinstance(source, Path) else "recording", _caller(context, state)
+                await state.service.in_thread(lambda: state.store.keep(transcript, owner=caller, name=name))
         except (ApiError, RedlineError) as error:
             raise ToolError(str(error)) from error
         except Exception as error:
