@@ -37,17 +37,19 @@ from redline.types import SAMPLE_RATE, Notice
 HEAD = struct.Struct("<cII")
 """Of every message: its kind, the bytes of samples and the bytes of text that follow."""
 READY, REQUEST, SAMPLES, DONE, FAILED = b"R", b"Q", b"S", b"D", b"F"
+IDLE_STATUS = 75
+"""Exit status of a worker that had nothing to do."""
 SILENT_S = 120.0
 """The longest that a worker may give no sign of life while it is waited for."""
 _MOST_BYTES = 1 << 24
 _MOST_IDLE = max(4, os.cpu_count() or 1)
-_JUST_S = 1.0
+_JUST_S, _LONG_S = 5.0, 60.0
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from redline.audio.worker import main; main(int(sys.argv[1]))"
 _SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 _idle: list[_Worker] = []
 _begun: dict[object, tuple[int, float]] = {}
-"""Each recording that is decoded: the thread that began it, and when, by `time.monotonic`."""
+"""Each recording that may be a short one: the thread that reads it, and when it began, by `time.monotonic`."""
 _lock = threading.Lock()
 _returned = threading.Condition(_lock)
 _lacking: list[str] = []
@@ -58,22 +60,29 @@ class _NoWorkerError(Exception):
     """No worker can be started here."""
 
 
+class _IdleEndError(Exception):
+    """The worker had ended for want of work, just when it was given some."""
+
+
 def decode_isolated(source: Bytes, options: AudioOptions) -> Blocks:
     """`redline.audio.decode.decode_blocks` in a worker process; `AudioError`, too, where decoding ends that process.
 
     Where no process can be started (frozen programs, systems without Unix sockets) it is decoded here, with a warning.
     """
-    try:
-        worker = _borrow()
-    except _NoWorkerError as error:
-        if not _lacking:
-            _lacking.append(str(error))
-            warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
-        return (yield from decode.decode_blocks(source, options))
-    try:
-        return (yield from worker.decode_blocks(source, options))
-    finally:
-        _give_back(worker)
+    while True:
+        try:
+            worker = _borrow()
+        except _NoWorkerError as error:
+            if not _lacking:
+                _lacking.append(str(error))
+                warnings.warn(f"recordings are decoded without the protection of a worker: {error}", stacklevel=4)
+            return (yield from decode.decode_blocks(source, options))
+        try:
+            return (yield from worker.decode_blocks(source, options))
+        except _IdleEndError:
+            continue  # nothing of the recording was read; one of those that are left, or a new one, reads it
+        finally:
+            _give_back(worker)
 
 
 def prepare() -> None:
@@ -83,9 +92,11 @@ def prepare() -> None:
 
 
 def _borrow() -> _Worker:
-    """A worker, behind recordings that other threads have just begun: most are short, and a new process takes longer.
+    """A worker, behind recordings that other threads have just begun: most are short, and a new process takes longer,
+    and memory of its own.
 
-    A thread that reads several recordings by turns never waits for itself.
+    A recording of which `_LONG_S` were read, or that takes `_JUST_S`, keeps nobody waiting, and a thread that reads
+    several recordings by turns never waits for itself.
     """
     begun = object()
     with _returned:
@@ -204,10 +215,10 @@ class _Worker:
             raise _NoWorkerError(f"{sys.executable} could not load the decoder")
 
     def decode_blocks(self, source: Bytes, options: AudioOptions) -> Blocks:
-        """Have one file decoded; raises `AudioError`, also where the process has ended over it."""
+        """Have one file decoded; raises `AudioError`, also where the process has ended over it, and `_IdleEndError`."""
         request = {"name": source.name, "span": source.span, "options": asdict(options)}
         text = json.dumps(request, default=lambda number: number.item()).encode()
-        most_samples = (options.max_duration_s + 1) * SAMPLE_RATE
+        most_samples, long_samples = (options.max_duration_s + 1) * SAMPLE_RATE, _LONG_S * SAMPLE_RATE
         self.is_busy = True
         try:
             socket.send_fds(self.socket, [HEAD.pack(REQUEST, 0, len(text))], [source.descriptor])
@@ -221,6 +232,8 @@ class _Worker:
                     source.stated_s = float(seconds)
                 if len(samples):
                     yield samples
+                    if (long_samples := long_samples - len(samples)) < 0:
+                        _end_turn(self.begun)
                 if kind == DONE:
                     notices = tuple(Notice(*fields) for fields in json.loads(answer))
                     self.is_busy = False
@@ -253,6 +266,8 @@ class _Worker:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=2)
         code = self.process.returncode
+        if code == IDLE_STATUS:
+            raise _IdleEndError
         if code == -signal.SIGXCPU:
             what = "decoding it takes far longer than a recording of its length should"
             return AudioLimitError(f"{name}: {what}; it is broken, or made to do harm: {_REMEDY}")

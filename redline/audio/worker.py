@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.audio.decode import decode_blocks, too_large
-from redline.audio.isolation import DONE, FAILED, HEAD, READY, SAMPLES, receive
+from redline.audio.isolation import DONE, FAILED, HEAD, IDLE_STATUS, READY, SAMPLES, receive
 from redline.audio.options import AudioOptions
 from redline.audio.source import Bytes
 from redline.errors import AudioError, RedlineError
@@ -53,7 +53,10 @@ def main(number: int) -> None:
             _send(link, READY)
             while True:
                 link.settimeout(_IDLE_S)
-                head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
+                try:
+                    head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
+                except TimeoutError:
+                    sys.exit(IDLE_STATUS)
                 link.settimeout(None)
                 if not descriptors:
                     return

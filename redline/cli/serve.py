@@ -25,6 +25,7 @@ _DATABASE_HELP = "postgresql://... in place of SQLite in --data."
 _URL_HELP = "Host from which jobs may fetch recordings; * is any with a public address."
 _WYOMING_HELP = "Port of the Wyoming protocol, for Home Assistant; 10300 is usual."
 _NAMES_HELP = "Name by which clients may ask for the model, such as whisper-1; others are then refused. Repeatable."
+_ARCHIVE_HELP = "Keep transcripts of requests in the archive, not only those of jobs."
 _RAY_HELP = (
     "Serve under Ray: on this machine, or in the cluster at auto or HOST:PORT; there already: replaced, rolling."
 )
@@ -47,6 +48,7 @@ def serve(
     job_slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0 leaves them to other servers.")] = 4,
     allow_url: Annotated[list[str] | None, typer.Option(help=_URL_HELP)] = None,
     keep_audio: Annotated[bool, typer.Option(help="Keep recordings with their transcripts.")] = True,
+    archive_requests: Annotated[bool, typer.Option("--archive-requests", help=_ARCHIVE_HELP)] = False,
     retention_days: Annotated[float | None, typer.Option(help="Delete what is over for so long.")] = None,
     model_name: Annotated[list[str] | None, typer.Option(help=_NAMES_HELP)] = None,
     wyoming: Annotated[int | None, typer.Option(min=0, max=65535, help=_WYOMING_HELP)] = None,
@@ -78,7 +80,7 @@ def serve(
         import uvicorn
 
         from redline.serve.app import create_app
-        from redline.serve.http_protocol import uvicorn_config
+        from redline.serve.http_protocol import open_many_files, uvicorn_config
         from redline.serve.logs import write_logs
         from redline.serve.options import ServeOptions, default_data_dir
         from redline.serve.store.store import Store
@@ -98,6 +100,7 @@ def serve(
         job_slots=job_slots,
         allow_url_hosts=tuple(allow_url or ()),
         keep_audio=keep_audio,
+        archive_requests=archive_requests,
         retention_days=retention_days,
         wyoming_port=wyoming,
         wyoming_host=wyoming_host,
@@ -113,6 +116,7 @@ def serve(
         loaded = redline.load_model(model, **arguments)
     app = create_app(loaded, options, lambda name: redline.load_model(name, **{**arguments, "revision": None}))
     write_logs()
+    open_many_files()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

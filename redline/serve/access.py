@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -24,10 +26,11 @@ _QUIET = ("/health", "/ready", "/metrics")
 
 
 class Access:
-    """ASGI middleware: counts, logs and traces requests, and keeps callers within their `concurrent`."""
+    """ASGI middleware: counts, logs and traces requests, and keeps their number, and that of each caller, in bounds."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self.app, self._state = app, state
+        self._in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -55,7 +58,7 @@ class Access:
         counted = None if CALLER in scope else caller  # a tool's request lasts within its caller's
         with state.tracer.span(method, dict(Headers(scope=scope).items())) as span:
             try:
-                with state.keys.in_work(counted):
+                with self._place(scope), state.keys.in_work(counted):
                     await self.app(scope, noting_receive, noting_send)
             except ApiError as error:
                 if status:
@@ -76,6 +79,19 @@ class Access:
                         "key": caller.name if caller else None,
                     }
                     _log.info("request", extra={EXTRA: fields})
+
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """Raises `ApiError` when too many requests are there; those who watch the server are always answered."""
+        most = self._state.options.max_requests
+        if self._in_work >= most and scope["path"] not in _QUIET:
+            message = f"{self._in_work} requests are in work or being sent, which is the most; try again later"
+            raise ApiError(503, message, code="server_full", retry_after_s=5)
+        self._in_work += 1
+        try:
+            yield
+        finally:
+            self._in_work -= 1
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -76,8 +76,12 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RedlineError)
         return api_error_of(error).response()
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        try:
+            request.app.state.server.keys.known(request)  # strangers are told nothing of what is wrong
+        except ApiError as stranger:
+            return stranger.response()
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
         return ApiError(

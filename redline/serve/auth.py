@@ -89,6 +89,14 @@ class ApiKeys:
 
     def check(self, connection: HTTPConnection, scope: Scope) -> Caller:
         """Who makes this request; raises `ApiError` for a key that is missing, unknown, busy or without the scope."""
+        caller = self.known(connection)
+        if scope not in caller.scopes:
+            raise ApiError(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
+        self._count(caller)
+        return caller
+
+    def known(self, connection: HTTPConnection) -> Caller:
+        """Who makes this request, whatever it may do; raises `ApiError` for a key that is missing or unknown."""
         if self._keys is None:
             return Caller()
         given = key_of(connection)
@@ -97,9 +105,6 @@ class ApiKeys:
         caller = self._of(given)
         if caller is None:
             raise ApiError(401, "this API key is not known", code="invalid_api_key")
-        if scope not in caller.scopes:
-            raise ApiError(403, f"this API key may not do this; it needs the scope {scope}", code="missing_scope")
-        self._count(caller)
         return caller
 
     def lend(self, caller: Caller, seconds: float) -> str:

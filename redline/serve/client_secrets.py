@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from redline.serve.api_errors import ApiError
-from redline.serve.auth import digest_of
+from redline.serve.auth import Caller, digest_of
+from redline.serve.realtime_beta import beta_dict, settings_of_beta
 from redline.serve.realtime_config import RealtimeConfig
 
 _USUAL_S, _SHORTEST_S, _LONGEST_S = 600, 10, 7_200
@@ -45,19 +46,40 @@ def client_secrets_router() -> APIRouter:
         asked = await _json_object(request)
         if unknown := set(asked) - {"session", "expires_after"}:
             raise ApiError(400, f"{min(unknown)[:80]}: there is no such parameter", code="unknown", param=min(unknown))
-        after = asked.get("expires_after") or {}
-        seconds = after.get("seconds", _USUAL_S) if isinstance(after, dict) else None
-        if not isinstance(seconds, int) or not _SHORTEST_S <= seconds <= _LONGEST_S:
-            message = f"expires_after is {str(after)[:80]}; allowed are seconds from {_SHORTEST_S} to {_LONGEST_S}"
-            raise ApiError(400, message, code="invalid", param="expires_after")
+        seconds = _seconds_of(asked.get("expires_after"), "expires_after")
         config = RealtimeConfig().updated(asked.get("session") or {})
-        config.stream_options(server.service.model)
-        secret = server.keys.lend(caller, seconds)
-        server.secrets.keep(secret, config, seconds)
-        session = config.to_dict(f"sess_{token_hex(8)}")
-        return {"value": secret, "expires_at": int(time.time()) + seconds, "session": session}
+        secret = _lent(server, caller, config, seconds)
+        return {**secret, "session": config.to_dict(f"sess_{token_hex(8)}")}
+
+    @router.post("/transcription_sessions")
+    async def transcription_sessions(request: Request) -> dict[str, Any]:
+        """The same as OpenAI's beta had it: the body has the settings, and the reply the secret as `client_secret`."""
+        server = request.app.state.server
+        caller = server.keys.check(request, "transcribe")
+        asked = await _json_object(request)
+        lasts = asked.pop("client_secret", None) or {}
+        after = lasts.get("expires_after", lasts.get("expires_at")) if isinstance(lasts, dict) else lasts
+        seconds = _seconds_of(after, "client_secret")
+        config = RealtimeConfig().updated(settings_of_beta(asked))
+        return {**beta_dict(config, f"sess_{token_hex(8)}"), "client_secret": _lent(server, caller, config, seconds)}
 
     return router
+
+
+def _seconds_of(after: Any, param: str) -> int:
+    """How long a secret lasts; raises `ApiError` for what is not allowed."""
+    seconds = (after or {}).get("seconds", _USUAL_S) if isinstance(after or {}, dict) else None
+    if not isinstance(seconds, int) or not _SHORTEST_S <= seconds <= _LONGEST_S:
+        message = f"{param} is {str(after)[:80]}; allowed are seconds from {_SHORTEST_S} to {_LONGEST_S}"
+        raise ApiError(400, message, code="invalid", param=param)
+    return seconds
+
+
+def _lent(server: Any, caller: Caller, config: RealtimeConfig, seconds: int) -> dict[str, Any]:
+    config.stream_options(server.service.model)
+    secret = server.keys.lend(caller, seconds)
+    server.secrets.keep(secret, config, seconds)
+    return {"value": secret, "expires_at": int(time.time()) + seconds}
 
 
 async def _json_object(request: Request) -> dict[str, Any]:

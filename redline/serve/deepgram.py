@@ -79,6 +79,8 @@ async def _recording(request: Request, request_id: str) -> dict[str, Any]:
         transcript = await service.transcribe(
             recording, caller=caller.name, gone=gone_of(request), **options.transcribe_options()
         )
+    if server.options.archive_requests:
+        await service.in_thread(lambda: server.store.keep(transcript, owner=caller.name, name="recording"))
     return listen_reply(transcript, options, request_id=request_id, sha256=digest.hexdigest(), channels=channels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 import uvicorn
@@ -53,9 +54,17 @@ class BoundedHeads(H11Protocol):
             self.transport.close()
 
 
+def open_many_files() -> None:
+    """Raise this process's limit of open files to what it may have: an upload is a connection and a file.
+
+    Systems give programs 1,024 at first, since old ones cannot have more.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def uvicorn_config(app: Any, options: ServeOptions, **further: Any) -> uvicorn.Config:
-    """How the application is served: bounded heads, bounded connections, a stop that waits for what is in work."""
-    connections = 2 * (options.max_active + options.max_waiting + options.max_streams) + 64
+    """How the application is served: bounded heads, a stop that waits for what is in work. `Access` bounds requests."""
     settings: dict[str, Any] = {
         "http": BoundedHeads,
         "loop": "asyncio",  # uvloop comes with other extras, which should not change how this one works
@@ -63,7 +72,6 @@ def uvicorn_config(app: Any, options: ServeOptions, **further: Any) -> uvicorn.C
         "access_log": False,
         "timeout_keep_alive": 10,
         "timeout_graceful_shutdown": round(options.drain_s) + 1,
-        "limit_concurrency": connections,
         "h11_max_incomplete_event_size": _MOST_HEAD_BYTES,
         "ws_max_size": _MOST_MESSAGE_BYTES,
     }

@@ -17,7 +17,7 @@ from redline.serve.api_errors import ApiError
 from redline.serve.auth import Caller
 from redline.serve.job_options import JobOptions, transcribe_arguments
 from redline.serve.job_worker import check_url, name_of_url
-from redline.serve.store.files import copy_hashed, new_id
+from redline.serve.store.files import copy_hashed, new_id, plain_name
 from redline.serve.store.jobs import JOB_STATES, KeyReusedError, NewJob, QueueFullError, TranscriptionJob
 from redline.serve.store.store import Store
 from redline.serve.uploads_api import disk_errors, find_upload
@@ -149,7 +149,7 @@ async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData)
     def submit() -> tuple[TranscriptionJob, bool]:
         server.pipelines.check(options.get("pipeline"))
         transcribe_arguments(options, server.service.model)
-        name = (upload.filename or "recording").replace("\\", "/").rsplit("/", 1)[-1][:200] or "recording"
+        name = plain_name(upload.filename)
         store: Store = server.store
         with disk_errors(), store.recordings.incoming() as path:
             sha256 = copy_hashed(upload.file, path)

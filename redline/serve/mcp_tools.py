@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import io
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,13 +27,14 @@ from starlette.types import Receive, Scope, Send
 from redline.errors import RedlineError
 from redline.formats import render_transcript
 from redline.serve.access import CALLER
-from redline.serve.api_errors import ApiError
+from redline.serve.api_errors import ApiError, internal_api_error
 from redline.serve.health import VERSION
 from redline.transcribe_options import TranscribeOptions
 
 if TYPE_CHECKING:
     from redline.serve.app import ServerState
 
+_log = logging.getLogger(__name__)
 TextFormat = Literal["txt", "json", "srt", "vtt", "md", "tsv"]
 _PROGRESS_S = 1.0
 _INSTRUCTIONS = (
@@ -52,8 +54,14 @@ def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPS
         try:
             transcript = await state.service.transcribe(source, caller=_caller(context, state), **options)
             rendered = render_transcript(transcript, format, "recording")
-        except (ApiError, RedlineError, ValueError) as error:
+            if state.options.archive_requests:
+                name, caller = source.name if isinstance(source, Path) else "recording", _caller(context, state)
+                await state.service.in_thread(lambda: state.store.keep(transcript, owner=caller, name=name))
+        except (ApiError, RedlineError) as error:
             raise ToolError(str(error)) from error
+        except Exception as error:
+            _log.exception("a tool failed")
+            raise ToolError(internal_api_error().message) from error
         return {
             "text": rendered if isinstance(rendered, str) else rendered.decode(),
             "duration_s": transcript.duration,

@@ -24,6 +24,7 @@ from redline.serve.openai_request import (
 )
 from redline.serve.openai_stream import streamed_response
 from redline.serve.service import RecognitionService, gone_of
+from redline.serve.store.files import new_id, plain_name
 from redline.transcribe_options import OnSegment, TranscribeOptions
 from redline.types import Notice, Task, Transcript
 
@@ -65,12 +66,15 @@ async def _answer(request: Request, kind: type[TranslationForm]) -> Response:
     server = request.app.state.server
     service: RecognitionService = server.service
     caller = server.keys.check(request, "transcribe").name
+    kept_id = new_id("tr")
     async with AsyncExitStack() as stack:
         fields = await stack.enter_async_context(multipart_form(request))
         file = file_of(fields)
         form = checked_form(kind, field_values(fields, LISTS))
         check_model_name(server, form.model)
         options = transcribe_options(form, service.model)
+        is_kept = server.options.archive_requests if form.store is None else form.store
+        name = plain_name(file.filename)
 
         async def work(on_segment: OnSegment | None = None) -> Transcript:
             asked: TranscribeOptions = {**options}
@@ -80,18 +84,27 @@ async def _answer(request: Request, kind: type[TranslationForm]) -> Response:
             if not is_late:
                 asked["on_segment"] = on_segment
             transcript = await service.transcribe(file.file, caller=caller, gone=gone_of(request), **asked)
+            if is_kept:
+                await service.in_thread(lambda: server.store.keep(transcript, owner=caller, name=name, id=kept_id))
             return _with_language_notice(transcript, form, service)
 
         if not (isinstance(form, TranscriptionForm) and form.stream):
-            return transcript_response(await work(), form)
+            return _naming(transcript_response(await work(), form), kept_id if is_kept else None)
         held = stack.pop_all()
 
         async def streamed(on_segment: OnSegment) -> Transcript:
             async with held:
                 return await work(on_segment)
 
-        return await streamed_response(streamed, form)
+        return _naming(await streamed_response(streamed, form), kept_id if is_kept else None)
     raise AssertionError("the stack of a request swallows nothing")
+
+
+def _naming(response: Response, transcript_id: str | None) -> Response:
+    """With the id of the transcript in the archive, where it is kept."""
+    if transcript_id is not None:
+        response.headers["Redline-Transcript-Id"] = transcript_id
+    return response
 
 
 def _with_language_notice(transcript: Transcript, form: TranslationForm, service: RecognitionService) -> Transcript:

@@ -74,6 +74,9 @@ class TranslationForm(BaseModel):
     prompt: str | None = Field(None, description="Names and terms to expect, with commas between: more keywords.")
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
     temperature: float = Field(0.0, ge=0.0, le=1.0, description="Only 0: the most probable text is what is written.")
+    store: bool | None = Field(
+        None, description="Whether the archive keeps the transcript; none: as the server is set."
+    )
 
 
 class TranscriptionForm(TranslationForm):

@@ -70,6 +70,8 @@ class ServeOptions:
     keep_audio: bool = True
     """Whether recordings stay with their transcripts in the archive, to be heard there; otherwise they are deleted when
     their job is over."""
+    archive_requests: bool = False
+    """Whether the archive keeps transcripts of requests, too, where these do not say; the archive has all of jobs."""
     retention_days: float | None = None
     """Jobs, transcripts and recordings are deleted so long after they are over; None keeps them."""
     cors_origins: tuple[str, ...] = ()
@@ -97,6 +99,11 @@ class ServeOptions:
                 f"host is {self.host}, which other machines reach, and there are no API keys; make one with "
                 "redline serve --new-key NAME --keys FILE, and start with --keys FILE; or listen on 127.0.0.1"
             )
+
+    @property
+    def max_requests(self) -> int:
+        """HTTP requests and WebSockets at once, of all kinds; more are refused with 503 and Retry-After."""
+        return 2 * (self.max_active + self.max_waiting + self.max_streams) + 64
 
     @property
     def is_local(self) -> bool:

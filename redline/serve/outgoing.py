@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Collection
+import ssl
+import threading
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -64,26 +69,59 @@ def is_public(address: str) -> bool:
 
 
 def guarded_client(url: str, *, allow_hosts: Collection[str] = (), timeout_s: float = 10.0) -> httpx.Client:
-    """A client for this URL alone, connected to the address that was judged; raises `RefusedAddressError`."""
+    """A client for this URL alone, connected to the address that was judged; raises `RefusedAddressError`.
+
+    `timeout_s` bounds each wait, and all of them together until the head of the answer is there.
+    """
     host, address = public_address(url, allow_hosts)
     timeout = httpx.Timeout(timeout_s)
-    return httpx.Client(transport=_Pinned(host, address), timeout=timeout, follow_redirects=False, trust_env=False)
+    return httpx.Client(
+        transport=_Pinned(host, address, timeout_s), timeout=timeout, follow_redirects=False, trust_env=False
+    )
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted, which take longer to read than a request takes."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class _Pinned(httpx.BaseTransport):
     """Connects to one address, whatever the name of the host means by now; TLS still checks the name."""
 
-    def __init__(self, host: str, address: str) -> None:
-        self._host, self._address = host, address
-        self._inner = httpx.HTTPTransport()
+    def __init__(self, host: str, address: str, head_s: float) -> None:
+        self._host, self._address, self._head_s = host, address, head_s
+        self._inner = httpx.HTTPTransport(verify=_trusted())
+        self._link: socket.socket | None = None
+        self._is_cut = False
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.host != self._host.strip("[]"):
             raise RefusedAddressError(f"a request to {request.url.host} with the client of {self._host}")
         request.headers.setdefault("Host", request.url.netloc.decode("ascii"))
-        request.extensions = {**request.extensions, "sni_hostname": self._host}
+        request.extensions = {**request.extensions, "sni_hostname": self._host, "trace": self._note}
         request.url = request.url.copy_with(host=self._address)
-        return self._inner.handle_request(request)
+        # A byte now and then is no timeout of the client's, and heads have no end of their own.
+        end = threading.Timer(self._head_s, self._cut)
+        end.start()
+        try:
+            return self._inner.handle_request(request)
+        except httpx.TransportError as error:
+            if self._is_cut:
+                raise httpx.ReadTimeout(f"no answer within {self._head_s:g} s", request=request) from error
+            raise
+        finally:
+            end.cancel()
+
+    def _note(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._link = info["return_value"].get_extra_info("socket")
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        if self._link is not None:
+            with suppress(OSError):  # it has ended by itself
+                self._link.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._inner.close()

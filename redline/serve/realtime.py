@@ -21,6 +21,7 @@ from redline.errors import RedlineError
 from redline.serve.api_errors import ApiError, api_error_of, internal_api_error
 from redline.serve.auth import Caller, key_of
 from redline.serve.model_names import check_model_name
+from redline.serve.realtime_beta import beta_dict, settings_of_beta
 from redline.serve.realtime_config import RealtimeConfig
 from redline.serve.realtime_items import Hearing
 
@@ -80,6 +81,7 @@ class _RealtimeSession:
         self._sent_s = 0.0  # of sound
         self._handlers = {
             "session.update": self._update,
+            "transcription_session.update": self._update_of_beta,
             "input_audio_buffer.append": self._append,
             "input_audio_buffer.commit": self._commit,
             "input_audio_buffer.clear": self._clear,
@@ -122,7 +124,15 @@ class _RealtimeSession:
             await self._complain(internal_api_error(), event)
 
     async def _update(self, event: Mapping[str, Any]) -> None:
-        config = self._config.updated(event.get("session"))
+        await self._set(event.get("session"))
+        await self._send("session.updated", {"session": self._config.to_dict(self._id)})
+
+    async def _update_of_beta(self, event: Mapping[str, Any]) -> None:
+        await self._set(settings_of_beta(event.get("session")))
+        await self._send("transcription_session.updated", {"session": beta_dict(self._config, self._id)})
+
+    async def _set(self, changes: Any) -> None:
+        config = self._config.updated(changes)
         if config.asked.model != self._config.asked.model:
             check_model_name(self._server, config.asked.model)
         config.stream_options(self._server.service.model)
@@ -132,7 +142,6 @@ class _RealtimeSession:
                 raise ApiError(400, message, code="buffer_not_empty", param="session")
             await self._left(self._hearing.commit(also_silence=False))
         self._config = config
-        await self._send("session.updated", {"session": config.to_dict(self._id)})
 
     async def _append(self, event: Mapping[str, Any]) -> None:
         given = event.get("audio")

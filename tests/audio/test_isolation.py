@@ -190,6 +190,21 @@ def test_a_worker_that_was_prepared_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert isolation._idle == [worker]
 
 
+def test_a_worker_that_ends_for_want_of_work_just_when_it_gets_some_costs_no_recording(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    isolation.end_idle()
+    with monkeypatch.context() as patch:
+        impatient = "from redline.audio import worker; worker._IDLE_S = 0.01; worker.main("
+        patch.setattr(isolation, "_BOOT", isolation._BOOT.replace("main(", impatient))
+        isolation.prepare()
+    (worker,) = isolation._idle
+    assert worker.process.wait(20) == isolation.IDLE_STATUS
+    monkeypatch.setattr(worker, "is_running", lambda: True)  # as it was seen a moment before
+    assert audio.load(wav()).duration == 0.1
+    assert worker not in isolation._idle
+
+
 def test_threads_have_workers_of_their_own() -> None:
     sounds = [written(sine(2.0, hertz=200.0 + 100 * number), 16_000) for number in range(6)]
     got: dict[int, Any] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,17 +34,25 @@ class SlowRecognizer(FakeRecognizer):
         return super().recognize(requests)
 
 
-def _serve(ready: Path, data: Path, recognizer: dict[str, object], options: dict[str, object]) -> None:
+def _serve(
+    ready: Path, data: Path, recognizer: dict[str, object], options: dict[str, object], cpus: Sequence[int]
+) -> None:
     import uvicorn
 
     from redline import Transcriber
     from redline.engine.scheduler import BatchOptions
     from redline.longform.session import SessionOptions
     from redline.serve.app import create_app
+    from redline.serve.http_protocol import open_many_files, uvicorn_config
     from redline.serve.options import ServeOptions
 
+    os.sched_setaffinity(0, cpus or os.sched_getaffinity(0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, most), most))  # as a login gives it
+    open_many_files()
     model = Transcriber(SlowRecognizer(**recognizer), SessionOptions(vad=None), BatchOptions(batch_s=WINDOW_S))  # type: ignore[arg-type]
-    app = create_app(model, ServeOptions(data_dir=data, **options))  # type: ignore[arg-type]
+    settings = ServeOptions(data_dir=data, **options)  # type: ignore[arg-type]
+    app = create_app(model, settings)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: object = None) -> None:
@@ -52,19 +62,26 @@ def _serve(ready: Path, data: Path, recognizer: dict[str, object], options: dict
             partial.write_text(f"http://127.0.0.1:{port}", encoding="ascii")
             partial.rename(ready)
 
-    Server(uvicorn.Config(app, port=0, log_level="critical")).run()
+    Server(uvicorn_config(app, settings, port=0, log_level="critical")).run()
 
 
 class KilledServer:
     """Context manager: a server that answers; it is killed (SIGKILL) at the end, or ended by `stop` (SIGTERM)."""
 
-    def __init__(self, folder: Path, recognizer: dict[str, object], **options: object) -> None:
-        """`recognizer` are the arguments of `SlowRecognizer`, `options` those of `ServeOptions`."""
+    def __init__(
+        self, folder: Path, recognizer: dict[str, object], *, cpus: Sequence[int] = (), **options: object
+    ) -> None:
+        """`recognizer` are the arguments of `SlowRecognizer`, `options` those of `ServeOptions`; `cpus` it may use."""
         self._ready = folder / "ready"
         self._ready.unlink(missing_ok=True)
         context = multiprocessing.get_context("forkserver")  # imports once, then forks
         context.set_forkserver_preload(["redline.serve.app"])
-        self._process = context.Process(target=_serve, args=(self._ready, folder / "data", recognizer, options))
+        self._process = context.Process(target=_serve, args=(self._ready, folder / "data", recognizer, options, cpus))
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def __enter__(self) -> str:
         """Its URL."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from redline.errors import RedlineError
 from redline.serve.http_protocol import BoundedHeads
+from redline.testing import FakeRecognizer
+from redline.types import Hypothesis, Request
 
 from .conftest import RunningServer, ServerFactory
-from .recordings import ROUTE, Held, until, wav
+from .recordings import ROUTE, finished, until, wav
+from .watched import MB, memory_bytes, open_files
 
 pytestmark = pytest.mark.battery
 
@@ -95,20 +102,73 @@ def test_slow_clients_are_closed_and_others_served_meanwhile(serve: ServerFactor
             connection.close()
 
 
-def test_clients_that_drop_anywhere_leave_nothing_behind(serve: ServerFactory) -> None:
-    recognizer = Held()
-    rng = random.Random(0)
+class Unhurried(FakeRecognizer):
+    """Takes 20 ms for each window, so that long recordings are in work for a while."""
+
+    def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
+        time.sleep(0.02 * len(requests))
+        return super().recognize(requests)
+
+
+LONG = wav(600)
+
+
+def drop_in_an_upload(server: RunningServer, rng: random.Random) -> Callable[[], None]:
+    connection = connected(server)
     whole = post(form(wav(1)))
-    with serve(recognizer, max_active=4, max_waiting=64) as server, server.client() as client:
+    connection.sendall(whole[: rng.choice([20, 100, rng.randrange(len(whole))])])
+    return connection.close
+
+
+def drop_in_work(server: RunningServer, rng: random.Random) -> Callable[[], None]:
+    """Or while it waits for its turn."""
+    connection = connected(server)
+    connection.sendall(post(form(LONG)))
+    return connection.close
+
+
+def drop_in_events(server: RunningServer, rng: random.Random) -> Callable[[], None]:
+    connection = connected(server)
+    field = b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
+    connection.sendall(post(field + form(LONG)))
+    if rng.random() < 0.3:
+        connection.recv(100)
+    return connection.close
+
+
+def drop_while_speaking(server: RunningServer, rng: random.Random) -> Callable[[], None]:
+    path = rng.choice(["/v1/live", "/v1/listen", "/v1/realtime"])
+    stream = connect(server.url.replace("http", "ws") + path, legacy=True)
+    if rng.random() < 0.7:
+        with suppress(ConnectionClosed):
+            stream.send(b"\0\1" * 20_000)
+    return stream.socket.close
+
+
+@pytest.mark.parametrize(("clients", "most_s"), [(30, 30.0), pytest.param(300, 2.0, marks=pytest.mark.laws)])
+def test_clients_that_drop_anywhere_leave_nothing_behind(serve: ServerFactory, clients: int, most_s: float) -> None:
+    """In the head, in the body, waiting, in work, between events: work stops within two seconds; jobs go on."""
+    rng = random.Random(clients)
+    kinds = (drop_in_an_upload, drop_in_work, drop_in_events, drop_while_speaking)
+    recognizer = Unhurried(max_clip_s=5.0)
+    with serve(recognizer, max_active=8, max_waiting=400, job_slots=1) as server, server.client() as client:
         service = server.app.state.server.service
-        for _ in range(30):  # in the head, in the body, waiting, in work
-            connection = connected(server)
-            connection.sendall(whole[: rng.choice([20, 400, rng.randrange(len(whole)), len(whole)])])
-            if rng.random() < 0.5:
+        assert client.post(ROUTE, files={"file": wav(2)}).json()["text"] == "2.00 seconds"
+        before = open_files(os.getpid())
+        jobs = [client.post("/v1/jobs", files={"file": wav(3)}).json()["id"] for _ in range(5)]
+        drops = [rng.choice(kinds)(server, rng) for _ in range(clients)]
+        until(lambda: service.active > 0)
+        rng.shuffle(drops)
+        for drop in drops:
+            drop()
+            if rng.random() < 0.1:
                 time.sleep(0.01)
-            connection.close()
-        recognizer.go_on.set()
-        until(lambda: service.active == 0 and service.waiting == 0, 5.0)
+        began = time.monotonic()
+        until(lambda: service.active == service.waiting == service.streams == 0)
+        print(f"nobody is served {time.monotonic() - began:.2f} s after the last one left")
+        assert time.monotonic() - began < most_s
+        assert all(finished(client, id)["state"] == "done" for id in jobs)
+        until(lambda: open_files(os.getpid()) <= before + 2)  # temporary files have no names, and are open
         assert client.post(ROUTE, files={"file": wav(2)}).json()["text"] == "2.00 seconds"
 
 
@@ -135,6 +195,30 @@ FIELD = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n%s\r\n'
         pytest.param(post(GOOD, "Content-Length: 10", "Content-Length: 20"), {400}, id="two lengths"),
         pytest.param(post(GOOD, f"Content-Length: {'9' * 30}"), {400, 413}, id="length beyond reason"),
         pytest.param(post(GOOD, "Content-Length: 10"), {400}, id="length too short"),
+        pytest.param(post(GOOD, "Content-Length: 0"), {400}, id="no length"),
+        pytest.param(post(GOOD, "Content-Length: 0x10"), {400}, id="length in hex"),
+        pytest.param(post(GOOD, "Content-Length: +10"), {400}, id="length with a sign"),
+        pytest.param(post(GOOD, "Content-Length: "), {400}, id="an empty length"),
+        pytest.param(post(chunked(GOOD), "Content-Length: 5", "Transfer-Encoding: chunked"), {200, 400},
+                     id="both a length and chunks"),
+        pytest.param(post(GOOD, "Transfer-Encoding: gzip"), {400, 501}, id="a transfer that is gzip"),
+        pytest.param(post(GOOD, "Transfer-Encoding: xchunked"), {400, 501}, id="a transfer that is none"),
+        pytest.param(post(b"zz\r\n" + GOOD, "Transfer-Encoding: chunked"), {400}, id="a chunk that is not hex"),
+        pytest.param(post(b"%x\r\n" % 2**80 + GOOD, "Transfer-Encoding: chunked"), {400}, id="a chunk beyond reason"),
+        pytest.param(post(b"4;" + b"x" * 70_000, "Transfer-Encoding: chunked"), {400}, id="a chunk that says much"),
+        pytest.param(post(GOOD, "Expect: the-moon"), {100, 200, 417}, id="expects what is none"),
+        pytest.param(post(GOOD, *(f"X-{n}: y" for n in range(1000))), {431}, id="a thousand headers"),
+        pytest.param(post(GOOD, "X: a\x00b"), {400}, id="NUL in a header"),
+        pytest.param(post(GOOD, " folded: header"), {200, 400}, id="a folded header"),
+        pytest.param(post(GOOD).replace(b"Host: localhost\r\n", b""), {200, 400}, id="no host"),
+        pytest.param(post(GOOD, "Host: other.example"), {400, 403}, id="two hosts"),
+        pytest.param(get(b"http://other.example/health"), {200, 400, 403, 404}, id="a URL as the path"),
+        pytest.param(get(b"*").replace(b"GET", b"OPTIONS"), {400, 404, 405}, id="OPTIONS *"),
+        pytest.param(get(b"other.example:443").replace(b"GET", b"CONNECT"), {400, 404, 405}, id="a proxy is asked for"),
+        pytest.param(get(b"/../../etc/passwd"), {400, 404}, id="a path that goes up"),
+        pytest.param(get(b"/page/%2e%2e%2f%2e%2e%2fapp.py"), {400, 404}, id="a path that goes up, encoded"),
+        pytest.param(get(b"/health").replace(b"\r\n", b"\n"), {200, 400}, id="lines that end otherwise"),
+        pytest.param(b"GET /health\r\n\r\n", {400}, id="no version"),
         pytest.param(post(GOOD, "Content-Encoding: gzip"), {415}, id="gzip"),
         pytest.param(post(FIELD % b"1" * 1001 + GOOD), {400, 413}, id="a thousand and one fields"),
         pytest.param(post(FIELD % (b"x" * 50_000) + GOOD), {200, 400, 413}, id="a long field"),
@@ -166,6 +250,27 @@ def test_odd_requests_get_a_typed_answer_and_harm_nobody(
 def odd_server(serve: ServerFactory) -> Iterator[RunningServer]:
     with serve(max_upload_bytes=60_000) as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(FIELD % b"1" * 10_001 + GOOD, id="10,001 fields"),
+        pytest.param(FIELD % (b"x" * 100_000_000) + GOOD, id="a field of 100 MB"),
+        pytest.param(GOOD.replace(b'name="file"', b'name="%s"' % (b"x" * 100_000_000)), id="a name of 100 MB"),
+        pytest.param(GOOD.removesuffix(b"--b--\r\n") * 10, id="ten files"),
+    ],
+)
+def test_forms_beyond_all_bounds_are_refused_before_they_are_held(serve: ServerFactory, body: bytes) -> None:
+    with serve() as server, server.client() as client:
+        client.get("/health")
+        base = memory_bytes(os.getpid())
+        with connected(server) as connection:
+            with suppress(ConnectionResetError, BrokenPipeError):
+                connection.sendall(post(body))
+            assert status(connection) == 400
+        assert memory_bytes(os.getpid()) < base + len(body) + 64 * MB  # the request's copy is the test's own
+        assert client.get("/health").status_code == 200
 
 
 def test_requests_behind_each_other_are_all_answered(serve: ServerFactory) -> None:

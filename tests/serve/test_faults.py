@@ -19,6 +19,7 @@ from redline.types import Waveform
 
 from .conftest import RunningServer, ServerFactory
 from .recordings import finished, wav
+from .test_mcp_tools import talk as ask_tools
 from .test_wyoming_door import ask, spoken
 
 DEMO = audio.load(Path(redline.__file__).parent / "assets" / "demo.flac").samples[:38_000]
@@ -95,6 +96,14 @@ def deepgram_recording(server: RunningServer) -> None:
         assert client.post("/v1/listen", content=wav(2)).status_code == 500
 
 
+def agent(server: RunningServer) -> None:
+    async def use(client: Any) -> Any:
+        return await client.call_tool("transcribe", {"audio_base64": base64.b64encode(wav(2)).decode()})
+
+    result = ask_tools(server, use)
+    assert result.is_error and "internal error" in result.content[0].text
+
+
 def job(server: RunningServer) -> None:
     with server.client() as client:
         done = finished(client, client.post("/v1/jobs", files={"file": wav(2)}).json()["id"])
@@ -103,7 +112,7 @@ def job(server: RunningServer) -> None:
 
 @pytest.mark.parametrize(
     "meet",
-    [live, realtime, deepgram_stream, wyoming, transcription, transcription_events, deepgram_recording, job],
+    [live, realtime, deepgram_stream, wyoming, transcription, transcription_events, deepgram_recording, agent, job],
     ids=lambda meet: meet.__name__,
 )
 def test_a_fault_of_the_program_is_told_and_harms_nobody_else(

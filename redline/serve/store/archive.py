@@ -81,11 +81,11 @@ class Archive:
         self.database, self.now = database, now
 
     def add(
-        self, connection: Connection, transcript: Transcript, *, owner: str, name: str, job_id: str | None = None,
-        sha256: str | None = None, has_audio: bool = False,
+        self, connection: Connection, transcript: Transcript, *, owner: str, name: str, id: str | None = None,
+        job_id: str | None = None, sha256: str | None = None, has_audio: bool = False,
     ) -> str:  # fmt: skip
         """Keep a transcript, in the transaction of the caller; returns its id."""
-        id = new_id("tr")
+        id = id or new_id("tr")
         connection.execute(
             insert(transcripts_table).values(
                 id=id, owner=owner, job_id=job_id, name=name, created_at=self.now(), sha256=sha256,
@@ -188,6 +188,13 @@ class Archive:
         connection.execute(delete(transcripts_table).where(mine))
         if job_id is not None:
             connection.execute(delete(jobs_table).where(jobs_table.c.id == job_id))
+
+    def requests_before(self, until: float) -> Sequence[str]:
+        """The transcripts that belong to no job and are older than this, in seconds since 1970."""
+        table = transcripts_table
+        query = select(table.c.id).where(table.c.job_id.is_(None), table.c.created_at < until)
+        with self.database.read() as connection:
+            return connection.execute(query).scalars().all()
 
     def keeps_audio_of(self, job_id: str) -> bool:
         """Whether the recording of a job belongs to a transcript."""

@@ -79,6 +79,11 @@ class RecordingFolder:
         return removed
 
 
+def plain_name(given: str | None) -> str:
+    """The name of a recording as a client tells it, without folders."""
+    return (given or "").replace("\\", "/").rsplit("/", 1)[-1][:200] or "recording"
+
+
 def copy_hashed(source: BinaryIO, path: Path) -> str:
     """Copy an open file to a new one; returns the SHA-256 of what it holds."""
     with path.open("wb") as target:

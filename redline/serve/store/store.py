@@ -55,6 +55,11 @@ class Store:
         if not has_audio:
             self.recordings.drop_audio(job.id)
 
+    def keep(self, transcript: Transcript, *, owner: str, name: str, id: str | None = None) -> str:
+        """Keep the transcript of a request, whose recording is not kept; returns its id."""
+        with self.database.write() as connection:
+            return self.archive.add(connection, transcript, owner=owner, name=name, id=id)
+
     def cancel(self, id: str) -> TranscriptionJob | None:
         """Cancel a job; its recording is gone."""
         job = self.jobs.cancel(id)
@@ -78,6 +83,9 @@ class Store:
             until = self.now() - self.options.retention_days * _DAY_S
             for job_id in self.jobs.over_before(until):
                 self._forget(self.archive.id_of_job(job_id), job_id)
+                removed += 1
+            for id in self.archive.requests_before(until):
+                self._forget(id, None)
                 removed += 1
             if removed:
                 self.database.scrub()
