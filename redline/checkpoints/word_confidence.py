@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from redline import files, untrusted
-from redline.decoding.word_confidence import ALIGNED, DECIDED, ConfidenceMaps, LogisticMap
+from redline.decoding.word_confidence import ALIGNED, DECIDED, EDITED, HEARD, ConfidenceMaps, LogisticMap
 from redline.errors import CheckpointError
 
 WORD_CONFIDENCE = "word_confidence.json"
 CONFIDENCE_FORMAT = "redline word confidence 1"
+MAPS = {"aligned": ALIGNED, "decided": DECIDED, "heard": HEARD, "edited": EDITED}
+"""The maps of a file and their features; all but the first may be missing."""
 LARGEST = 1e3
 """Of a bias or weight."""
 
 
 def save_word_confidence(maps: ConfidenceMaps, folder: Path, fitted_on: Mapping[str, Any]) -> Path:
     """Write the maps into a checkpoint's folder, and for the reader what they were fitted on."""
-    values: dict[str, Any] = {"format": CONFIDENCE_FORMAT, "aligned": _written(maps.aligned, ALIGNED)}
-    if maps.decided is not None:
-        values["decided"] = _written(maps.decided, DECIDED)
+    values: dict[str, Any] = {"format": CONFIDENCE_FORMAT}
+    values |= {name: _written(map, MAPS[name]) for name, map in vars(maps).items() if map is not None}
     path = folder / WORD_CONFIDENCE
     files.write_text(path, json.dumps({**values, "fitted_on": dict(fitted_on)}, indent=2) + "\n")
     return path
@@ -39,8 +40,8 @@ def find_word_confidence(folder: Path) -> ConfidenceMaps | None:
     values = untrusted.read_json(path)
     if values.get("format") != CONFIDENCE_FORMAT:
         raise CheckpointError(f"{path}: format is {values.get('format')!r:.80}; {CONFIDENCE_FORMAT!r} can be read")
-    decided = _read(values["decided"], DECIDED, path) if "decided" in values else None
-    return ConfidenceMaps(_read(values.get("aligned"), ALIGNED, path), decided)
+    there = {"aligned": values.get("aligned")} | {name: values[name] for name in MAPS if name in values}
+    return ConfidenceMaps(**{name: _read(each, MAPS[name], path) for name, each in there.items()})
 
 
 def _written(map: LogisticMap, features: Sequence[str]) -> dict[str, Any]:

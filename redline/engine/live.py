@@ -35,8 +35,10 @@ from redline.types import (
     Word,
 )
 
-MAX_LIVE_BATCH_S = 40.0
-"""Speech in one call of the recognizer while somebody speaks: more would make the first of it wait."""
+MAX_LIVE_BATCH_S = 20.0
+"""Speech in one call of the recognizer while somebody speaks: more would make the first of it wait, and four windows
+cost hardly more each than eight."""
+_MAX_PARTIAL_S = 10.0  # of partial texts, behind which a window may have to wait
 _REMEMBERED_S = 2.0  # of work on windows, by which the share of time for partial texts is found
 _BLOCK_FRAMES = 3  # 96 ms: what speech detection waits for
 
@@ -57,6 +59,8 @@ class LiveOptions:
     """Speech begins at this probability."""
     silence_s: float = 0.3
     """Digital silence that the model hears behind a window, because nobody waits for the rest of the pause."""
+    lead_s: float = 0.28
+    """Sound of the pause in front of a window that the model hears with it, because the window before has it."""
 
     def __post_init__(self) -> None:
         if not self.partial_s > 0:
@@ -70,7 +74,7 @@ class LiveOptions:
         offset = self.onset * usual.offset / usual.onset
         vad = VadOptions(self.onset, offset, min_silence_s=self.pause_s, second_look_s=0.0)
         window = WindowOptions(self.pad_s, self.pause_s, self.max_s, eager=True)
-        return SessionOptions(vad, window, _BLOCK_FRAMES, self.silence_s)
+        return SessionOptions(vad, window, _BLOCK_FRAMES, self.silence_s, self.lead_s)
 
 
 EventKind = Literal["partial", "committed", "warning"]
@@ -108,10 +112,12 @@ class LiveEngine:
     """The one scheduler of all live streams of a recognizer: whoever waits for text has it work for everybody."""
 
     def __init__(self, recognizer: Recognizer, batch: BatchOptions) -> None:
-        options = BatchOptions(min(batch.batch_s, MAX_LIVE_BATCH_S), batch.workers)
+        self._finals, self._partials = (
+            BatchOptions(min(batch.batch_s, most_s), batch.workers) for most_s in (MAX_LIVE_BATCH_S, _MAX_PARTIAL_S)
+        )
         self.now: Callable[[], float] = time.monotonic
         """The clock, in seconds, by which partial texts get at most half of the time that windows leave."""
-        self._scheduler = Scheduler(recognizer, options)
+        self._scheduler = Scheduler(recognizer, self._finals)
         self._lock = Lock()
         self._rests_until = -math.inf
         self._busy, self._noted = 0.0, 0.0  # the share of time that windows take, and when it was last found
@@ -137,6 +143,7 @@ class LiveEngine:
         while waits():
             with self._lock:
                 started = self.now()
+                self._scheduler.options = self._finals
                 if waits() and not self._scheduler.step():
                     break
                 self._busy = self._share_of_windows() + 1.0 - math.exp((started - self.now()) / _REMEMBERED_S)
@@ -145,6 +152,7 @@ class LiveEngine:
             with self._lock:
                 started = self.now()
                 if hopes() and started >= self._rests_until:
+                    self._scheduler.options = self._partials
                     self._scheduler.step()
                     took, left = self.now() - started, max(0.05, 1.0 - self._share_of_windows())
                     self._rests_until = self.now() + took * (2.0 / left - 1.0)

@@ -13,7 +13,7 @@ from redline.audio.check import checked_waveform
 from redline.diarize.diarizer import Diarizer
 from redline.errors import ConfigError, RecognitionError, RedlineError
 from redline.longform.detector import Detection, SpeechDetector
-from redline.longform.stitch import Stitcher, ended, shifted
+from redline.longform.stitch import Stitcher, begun, ended
 from redline.longform.strength import MARGIN_SAMPLES, Strength
 from redline.longform.vad import BLOCK_FRAMES, VAD_FRAME, VadOptions
 from redline.longform.windows import WindowCutter, WindowOptions
@@ -35,6 +35,8 @@ MIN_RECORDING_S = 0.02
 """Shorter recordings hold no sound that could be recognized."""
 MAX_SILENCE_S = 2.0
 """Behind a window."""
+MAX_LEAD_S = MARGIN_SAMPLES / SAMPLE_RATE
+"""In front of a window: so much sound is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,17 @@ class SessionOptions:
     """Frames of 32 ms in which speech is looked for together: a pause is known so much later at most."""
     silence_s: float = 0.0
     """Digital silence that the recognizer hears behind each window, where there is no time to wait for a real one."""
+    lead_s: float = 0.0
+    """Sound in front of a window that the recognizer hears too, where speech does not go on from the window before. So
+    a short pause is heard by both its neighbours."""
 
     def __post_init__(self) -> None:
         if self.block_frames < 1:
             raise ConfigError(f"block_frames is {self.block_frames}; allowed are 1 and above")
         if not 0 <= self.silence_s <= MAX_SILENCE_S:
             raise ConfigError(f"silence_s is {self.silence_s:g}; allowed are 0 to {MAX_SILENCE_S:g} seconds")
+        if not 0 <= self.lead_s <= MAX_LEAD_S:
+            raise ConfigError(f"lead_s is {self.lead_s:g}; allowed are 0 to {MAX_LEAD_S:g} seconds")
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,10 @@ class Session:
         """Windows, by their place, behind which the speech goes on."""
         self._block = options.block_frames * VAD_FRAME
         self._detector = SpeechDetector(options.vad, options.block_frames)
-        longest_s = limits.max_s / (2 if limits.needs_previous else 1) - options.silence_s
+        longest_s = limits.max_s / (2 if limits.needs_previous else 1) - options.silence_s - options.lead_s
         self._cutter = WindowCutter(options.window, longest_s)
         self._silence = np.zeros(round(options.silence_s * SAMPLE_RATE), dtype=np.float32)
+        self._lead = 0 if limits.needs_previous else round(options.lead_s * SAMPLE_RATE)
         self._diarizer = diarizer
         self._stitcher = Stitcher(model, task, diarizer)
         self._incoming: list[NDArray[np.float32]] = []  # less than a block
@@ -113,10 +121,10 @@ class Session:
         self._samples = np.zeros(0, dtype=np.float32)
         self._probabilities = np.zeros(0, dtype=np.float32)
         self._clips: dict[int, NDArray[np.float32]] = {}  # of windows whose samples a request will need
+        self._in_front: dict[int, int] = {}  # samples in front of a window in its clip
         self._answers: dict[int, Hypothesis | RedlineError] = {}  # that wait for an earlier one
         self._asked = self._stitched = 0  # windows
         self._context: tuple[NDArray[np.float32], str] | None = None  # the window before, and its tagged answer
-        self._context_s = 0.0  # of it in front of the clip that is recognized
         self._notices: list[Notice] = []  # about the recording as a whole
         self._reported = [0, 0, 0]  # notices of the recording, of windows, and segments
 
@@ -209,11 +217,11 @@ class Session:
             raise ValueError(f"{self.source}: no answer to request {id} is waited for")
         if isinstance(outcome, Hypothesis) and len(self._silence):
             window = self.windows[id]
-            outcome = ended(outcome, self._context_s + (window.end - window.start) / SAMPLE_RATE)
+            outcome = ended(outcome, (self._in_front.get(id, 0) + window.end - window.start) / SAMPLE_RATE)
+        if (in_front := self._in_front.pop(id, 0)) and isinstance(outcome, Hypothesis):
+            outcome = begun(outcome, in_front / SAMPLE_RATE)
         if self.limits.needs_previous:
-            samples, tagged = self._clips.pop(id), None
-            if isinstance(outcome, Hypothesis):
-                outcome, tagged = shifted(outcome, -self._context_s), outcome.tagged
+            samples, tagged = self._clips.pop(id), outcome.tagged if isinstance(outcome, Hypothesis) else None
             self._context = (samples, tagged) if tagged else None
         self._answers[id] = outcome
         while self._stitched in self._answers:
@@ -292,7 +300,10 @@ class Session:
             rest = windows[number + 1] if number + 1 < len(windows) else self._cutter.open
             if rest is not None and rest.start == window.end:
                 self.cut.add(len(self.windows))
-            self._clips[len(self.windows)] = self._samples[window.start - self._base : window.end - self._base].copy()
+            id, first = len(self.windows), window.start - self._base
+            lead = 0 if id - 1 in self.cut else min(self._lead, first)
+            self._clips[id] = self._samples[first - lead : window.end - self._base].copy()
+            self._in_front[id] = lead
             self.windows.append(window)
         frames = max(0, self._needed - MARGIN_SAMPLES - self._base) // VAD_FRAME
         self._base += frames * VAD_FRAME
@@ -304,13 +315,13 @@ class Session:
         if not self.limits.needs_previous:
             clip = Waveform(self._clips.pop(id), self.source)
             if self._diarizer is not None:
-                self._diarizer.hear(id, clip)
+                self._diarizer.hear(id, replace(clip, samples=clip.samples[self._in_front.get(id, 0) :]))
             return Request(self._with_silence(clip), task, id)
-        samples, self._context_s = self._clips[id], 0.0
+        samples = self._clips[id]
         if self._context is not None:
             before, tagged = self._context
             samples, task = np.concatenate((before, samples)), replace(task, prefix=tagged)
-            self._context_s = len(before) / SAMPLE_RATE
+            self._in_front[id] = len(before)
         return Request(self._with_silence(Waveform(samples, self.source)), task, id)
 
     def _with_silence(self, clip: Waveform) -> Waveform:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from redline.diarize import link
@@ -21,6 +21,8 @@ from redline.types import (
     Task,
     Transcript,
     Turn,
+    Word,
+    WordTimes,
     joined_turns,
 )
 
@@ -174,6 +176,23 @@ def shifted(hypothesis: Hypothesis, offset_s: float) -> Hypothesis:
         turns=tuple(replace(turn, start=moved(turn.start), end=moved(turn.end)) for turn in hypothesis.turns),
         overlaps=tuple(replace(each, start=moved(each.start), end=moved(each.end)) for each in hypothesis.overlaps),
     )
+
+
+def begun(hypothesis: Hypothesis, start_s: float) -> Hypothesis:
+    """The hypothesis of what begins at `start_s` of its clip, in times from there on, none before 0."""
+    timing = None if hypothesis.timing is None else LaterTimes(hypothesis.timing, start_s)
+    return replace(shifted(hypothesis, -start_s), timing=timing)
+
+
+@dataclass(frozen=True)
+class LaterTimes:
+    """`WordTimes` from `start_s` of the clip on, none before 0."""
+
+    timing: WordTimes
+    start_s: float
+
+    def __call__(self) -> tuple[Word, ...]:
+        return shifted(Hypothesis("", words=self.timing()), -self.start_s).words
 
 
 def ended(hypothesis: Hypothesis, end_s: float) -> Hypothesis:

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from redline import features, prompts
 from redline.audio.levels import levelled
-from redline.decoding.word_confidence import CalibratedTimes, ConfidenceMaps, calibrated
+from redline.decoding.word_confidence import (
+    NOTHING_KNOWN,
+    CalibratedTimes,
+    ConfidenceMaps,
+    TextEvidence,
+    calibrated,
+)
 from redline.decoding.word_times import LazyWordTimes, scored_word_times, timing_notices
 from redline.errors import RecognitionError, RedlineError, UnsupportedTaskError, is_memory_error
 from redline.models.conformer import EncoderOutput
@@ -172,8 +178,7 @@ class SpokenText(NamedTuple):
     """An answer as it is said, where keywords are written otherwise, and what decided its words."""
 
     text: str
-    token_log_probs: Sequence[float] | None
-    """Of the least likely token of each word, in nats."""
+    evidence: TextEvidence = NOTHING_KNOWN
 
 
 def with_word_times(
@@ -194,17 +199,17 @@ def with_word_times(
         if isinstance(answer, Hypothesis) and tasks[row].words:
             now[row] = answer
         elif isinstance(answer, Hypothesis):
-            own = spoken.get(row, SpokenText(answer.text, None))
+            own = spoken.get(row, SpokenText(answer.text))
             timing: WordTimes = LazyWordTimes(own.text, encoded.char_logits[row, :length], frame_s)
-            timing = timing if maps is None else CalibratedTimes(timing, maps, own.token_log_probs)
+            timing = timing if maps is None else CalibratedTimes(timing, maps, own.evidence)
             timing = timing if own.text == answer.text else RewrittenTimes(timing, answer.text)
             timed[row] = replace(answer, timing=timing)
     if now:
-        at, known = list(now), [spoken.get(row, SpokenText(answer.text, None)) for row, answer in now.items()]
+        at, known = list(now), [spoken.get(row, SpokenText(answer.text)) for row, answer in now.items()]
         times = scored_word_times([own.text for own in known], encoded.char_logits[at], encoded.lengths[at], frame_s)
         for (row, answer), own, (aligned, score) in zip(now.items(), known, times, strict=True):
             notices = answer.warnings + timing_notices(answer.text, score)
-            words = calibrated(aligned, maps, own.token_log_probs)
+            words = calibrated(aligned, maps, own.evidence)
             words = words if own.text == answer.text else rewritten(words, answer.text)
             timed[row] = replace(answer, words=words, warnings=notices)
     return timed

@@ -76,7 +76,7 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
             text, draft_text = ("".join(own).strip() for own in (keywords.write(pieces), pieces))
             answer = Hypothesis(text, draft=draft_text)
             if text != draft_text:
-                spoken[row] = SpokenText(draft_text, None)
+                spoken[row] = SpokenText(draft_text)
             if isinstance(head, CtcModel):
                 timing: WordTimes = TokenTimes(ids, pieces, encoded.char_logits[row, :length], head.blank, frame_s)
                 timing = timing if self.word_confidence is None else CalibratedTimes(timing, self.word_confidence)

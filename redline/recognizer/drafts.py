@@ -36,6 +36,8 @@ class Draft:
     """Whether all logits are numbers: the best of others would still be called a token."""
     is_certain: bool
     """Whether it may be the text unread; never where nobody asked."""
+    frames: FrameCandidates | None = None
+    """What its search knew of the posteriors; None for a greedy one."""
 
 
 def draft_options(draft_lm: NgramLM | None) -> DraftOptions:
@@ -105,6 +107,9 @@ def search_drafts(
     if tau_ctc is not None:
         verdicts[1] = speculative.trusted(torch.cat(entropy, dim=1), lengths, tau_ctc)
     drafts = [Draft(ids, ids, [], *verdict) for ids, *verdict in zip(plain, *verdicts, strict=True)]
+    if draft_lm is not None:
+        known = FrameCandidates.join(candidates)
+        drafts = [replace(draft, frames=known.rows([row])) for row, draft in enumerate(drafts)]
     if drawn:
         present = [bias for bias in biases if bias is not None]
         trie = KeywordTrie.join([bias.trie for bias in present])

@@ -15,6 +15,7 @@ from redline.decoding.align import align_scores
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
 from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch, sound_scores
+from redline.decoding.word_confidence import HeardTokens, TextEvidence
 from redline.errors import RedlineError
 from redline.keywords import KeywordIndex
 from redline.models.conformer import EncoderOutput
@@ -168,11 +169,12 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             elif slots is None:
                 pieces = index.restore(self.tokenizer.pieces(draft.ids))
                 plain = self.tokenizer.decode(draft.ids).strip()
-                spoken[row] = SpokenText("".join(pieces).strip(), None)
+                heard = self._heard(draft, draft.ids, pieces)
+                spoken[row] = SpokenText("".join(pieces).strip(), TextEvidence(None, heard))
                 text = "".join(index.write(pieces)).strip()
                 answers.append(Hypothesis(text, plain, language=language, accepted=1.0))
             else:
-                answer, spoken[row] = self._hypothesis(slots, language, index)
+                answer, spoken[row] = self._hypothesis(slots, language, index, draft)
                 answers.append(answer)
         return with_word_times(answers, encoded, model.config.encoder.frame_s, tasks, spoken, self.word_confidence)
 
@@ -227,7 +229,7 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         return [slot.id for slot in slots[1::2] if slot.id != self.model.config.blank_token_id]
 
     def _hypothesis(
-        self, slots: Sequence[Slot], language: str | None, keywords: KeywordIndex
+        self, slots: Sequence[Slot], language: str | None, keywords: KeywordIndex, drafted: Draft
     ) -> tuple[Hypothesis, SpokenText]:
         """The answer, with keywords as they are written and as they are said."""
         blank, draft, placed = self.model.config.blank_token_id, self._draft(slots), self._placed(slots)
@@ -245,4 +247,15 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             language=language,
         )
         least = [min(slots[placed[at]].log_prob for at in word) for word in word_pieces(restored)]
-        return answer, SpokenText("".join(restored).strip(), least)
+        heard = self._heard(drafted, [slots[at].label for at in placed], restored)
+        return answer, SpokenText("".join(restored).strip(), TextEvidence(least, heard))
+
+    def _heard(self, draft: Draft, ids: Sequence[int], pieces: Sequence[str]) -> HeardTokens | None:
+        """What the draft head heard of the tokens of a text, which are written in these pieces."""
+        if draft.frames is None or self.word_confidence is None:
+            return None
+        head, frames = self.model.draft_head, draft.frames
+        length, frame_s = int(frames.lengths[0]), self.model.config.encoder.frame_s * head.window
+        words = [[ids[at] for at in word] for word in word_pieces(pieces)]
+        ids_there, log_probs = (part[0, :length].cpu().numpy() for part in (frames.ids, frames.log_probs))
+        return HeardTokens(ids_there, log_probs, frame_s, words)

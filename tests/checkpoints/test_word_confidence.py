@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
 MAPS = ConfidenceMaps(LogisticMap(0.5, (1.0, -0.25, 0.125)), LogisticMap(-0.5, (0.5, 0.25, 0.0, 2.0)))
+ALL_MAPS = replace(MAPS, heard=LogisticMap(0.0, (1.0,) * 4), edited=LogisticMap(0.0, (1.0,) * 5))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert find_word_confidence(tmp_path) is None, "a published checkpoint has none"
     path = save_word_confidence(MAPS, tmp_path, {"split": "dev"})
     assert find_word_confidence(tmp_path) == MAPS and json.loads(path.read_text())["fitted_on"] == {"split": "dev"}
-    save_word_confidence(ConfidenceMaps(MAPS.aligned), tmp_path, {})
-    assert find_word_confidence(tmp_path) == ConfidenceMaps(MAPS.aligned)
+    for maps in (ConfidenceMaps(MAPS.aligned), ALL_MAPS):
+        save_word_confidence(maps, tmp_path, {})
+        assert find_word_confidence(tmp_path) == maps
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (lambda values: values["aligned"].update(bias=True), "True"),
         (lambda values: values["aligned"].update(bias=1e9), "1000000000.0"),
         (lambda values: values.update(decided=[]), "letters, length, pace, tokens"),
+        (lambda values: values.update(heard=values["decided"]), "letters, length, pace, draft"),
+        (lambda values: values.update(edited={}), "letters, length, pace, tokens, draft"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], told: str) -> None:
