@@ -50,6 +50,7 @@ def test_it_tells_when_words_are_said(model: redline.Model) -> None:
     assert " ".join(word.text for word in result.words) == result.text
     times = [time for word in result.words for time in (word.start, word.end)]
     assert times == sorted(times) and times[-1] <= 11.0 and len(set(times)) > 10
+    assert getattr(model.recognizer, "word_confidence", None) is not None, "it is calibrated"
 
 
 def test_it_tells_who_speaks(model: redline.Model) -> None:
