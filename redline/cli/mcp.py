@@ -34,14 +34,14 @@ def mcp(
 
     Agents start it themselves: the command of the MCP server is `redline mcp`.
     """
-    with packages_of("serve", "redline mcp"):
+    start.open_libraries()
+    with start.recognizing_only(), packages_of("serve", "redline mcp"):
         import anyio
 
+        import redline
         from redline.serve.app import create_app
         from redline.serve.mcp_tools import tool_server
         from redline.serve.options import ServeOptions, default_data_dir
-    start.open_libraries()
-    import redline
 
     with start.recognizing_only():
         loaded = redline.load_model(model, **arguments_of(redline.load_model, context))

@@ -76,16 +76,16 @@ def serve(
         typer.echo(make_key(keys, new_key))
         console.complain(f"added to {keys}; the key is shown only now")
         return
-    with packages_of("serve", "redline serve"):
+    start.open_libraries()
+    with start.recognizing_only(), packages_of("serve", "redline serve"):
         import uvicorn
 
+        import redline
         from redline.serve.app import create_app
         from redline.serve.http_protocol import open_many_files, uvicorn_config
         from redline.serve.logs import write_logs
         from redline.serve.options import ServeOptions, default_data_dir
         from redline.serve.store.store import Store
-    start.open_libraries()
-    import redline
 
     options = ServeOptions(
         host=host,

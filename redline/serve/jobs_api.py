@@ -71,13 +71,13 @@ def jobs_router() -> APIRouter:
         found = server.store.jobs.recent(owner, state=state, before=before, limit=limit)
         return {"jobs": [job_dict(server.store, job) for job in found]}
 
-    @router.get("/jobs/{id}")
+    @router.get("/jobs/{id}", operation_id="get_job")
     def job(request: Request, id: str) -> dict[str, Any]:
         """A job: its state, how far it is, and where its transcript is."""
         server = request.app.state.server
         return job_dict(server.store, _find(server.store, id, server.keys.check(request, "jobs")))
 
-    @router.delete("/jobs/{id}")
+    @router.delete("/jobs/{id}", operation_id="cancel_job")
     def cancel(request: Request, id: str) -> dict[str, Any]:
         """Cancel a job that is not over; its recording is deleted."""
         server = request.app.state.server
@@ -90,7 +90,7 @@ def jobs_router() -> APIRouter:
             raise ApiError(409, message, code="job_is_over")
         return job_dict(server.store, ended)
 
-    @router.get("/jobs/{id}/events", response_class=StreamingResponse)
+    @router.get("/jobs/{id}/events", operation_id="watch_job", response_class=StreamingResponse)
     async def events(request: Request, id: str) -> StreamingResponse:
         """The job whenever something changes, as server-sent events `progress`, and at the end its state."""
         server = request.app.state.server
@@ -273,8 +273,13 @@ def _reused() -> ApiError:
     return ApiError(409, message, code="idempotency_key_reused", param="Idempotency-Key")
 
 
+_LINKED = {
+    name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
+    for name in ("get_job", "watch_job", "cancel_job")
+}
 _OPTIONS = JobOptions.model_json_schema()["properties"]
 _BODY = {
+    "responses": {"202": {"description": "The job.", "links": _LINKED}},
     "requestBody": {
         "required": True,
         "content": {
@@ -292,5 +297,5 @@ _BODY = {
                 }
             },
         },
-    }
+    },
 }

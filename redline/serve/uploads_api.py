@@ -24,6 +24,10 @@ from redline.serve.store.store import Store
 from redline.serve.store.uploads import Upload
 
 _PIECE = 1 << 20
+_LINKED = {
+    name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
+    for name in ("get_upload", "continue_upload", "drop_upload")
+}
 
 
 class NewUpload(BaseModel):
@@ -40,7 +44,7 @@ def uploads_router() -> APIRouter:
     """Routes of uploads; each needs a key of the scope `jobs`."""
     router = APIRouter(prefix="/v1", tags=["jobs"])
 
-    @router.post("/uploads", status_code=201)
+    @router.post("/uploads", status_code=201, openapi_extra={"responses": {"201": {"links": _LINKED}}})
     def begin(request: Request, body: NewUpload) -> JSONResponse:
         """Announce a recording; its bytes follow by PATCH."""
         server = request.app.state.server
@@ -59,14 +63,14 @@ def uploads_router() -> APIRouter:
         return JSONResponse(_dict(upload), 201, {"Location": f"/v1/uploads/{upload.id}", "Upload-Offset": "0"})
 
     @router.head("/uploads/{id}")
-    @router.get("/uploads/{id}")
+    @router.get("/uploads/{id}", operation_id="get_upload")
     def offset(request: Request, id: str) -> JSONResponse:
         """How much has come: `Upload-Offset` is where the next piece begins."""
         server = request.app.state.server
         upload = find_upload(server.store, id, server.keys.check(request, "jobs").name)
         return JSONResponse(_dict(upload), headers=_head(upload) | {"Cache-Control": "no-store"})
 
-    @router.patch("/uploads/{id}", status_code=204)
+    @router.patch("/uploads/{id}", operation_id="continue_upload", status_code=204)
     async def piece(request: Request, id: str) -> Response:
         """The bytes from `Upload-Offset` on; a piece that fails its `Upload-Checksum: sha256 BASE64` is not taken."""
         server = request.app.state.server
@@ -88,7 +92,7 @@ def uploads_router() -> APIRouter:
                 await asyncio.to_thread(_check_whole, store, upload)
         return Response(status_code=204, headers=_head(upload))
 
-    @router.delete("/uploads/{id}", status_code=204)
+    @router.delete("/uploads/{id}", operation_id="drop_upload", status_code=204)
     def forget(request: Request, id: str) -> Response:
         """Forget an upload."""
         server = request.app.state.server

@@ -39,6 +39,17 @@ def test_the_command_imports_nothing_for_other_work(random_checkpoint: Path, jfk
     assert python(code).splitlines()[-1] == "True []"
 
 
+def test_a_server_imports_nothing_for_other_work(random_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["redline", "serve", "--model", str(random_checkpoint), "--data", str(tmp_path), "--port", "0"]
+    code = (
+        "import sys, uvicorn\nfrom redline.cli.main import main\n"
+        f"uvicorn.Server.run = lambda *_: None\nsys.argv = {arguments}\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('torch' in sys.modules, [name for name in {OTHER_WORK} if name in sys.modules])"
+    )
+    assert python(code).splitlines()[-1] == "True []"
+
+
 def test_the_process_that_decodes_imports_no_torch() -> None:
     code = "import sys, redline.audio.worker, av, soxr; print('torch' in sys.modules, 'av' in sys.modules)"
     assert python(code) == "False True"

@@ -8,11 +8,38 @@ from schemathesis import openapi
 from schemathesis.checks import not_a_server_error
 
 from .conftest import ServerFactory
+from .recordings import wav
 
 pytestmark = pytest.mark.battery
 
 _CASES = 12
 """For each operation."""
+
+
+def test_no_request_behind_another_is_an_internal_error(serve: ServerFactory) -> None:
+    """Jobs and uploads are made, and then asked for, gone on with, cancelled: by the links of the description."""
+    with serve(idle_s=2.0) as server:
+        schema, seen = openapi.from_url(f"{server.url}/openapi.json"), set[tuple[str, int]]()
+
+        class Calls(schema.as_state_machine()):  # type: ignore[misc]
+            def before_call(self, case) -> None:  # type: ignore[no-untyped-def]
+                if (case.method, case.path) == ("POST", "/v1/jobs"):  # few of those that are made up are good
+                    case.media_type, case.body = "multipart/form-data", {"file": wav(1)}
+
+            def validate_response(self, response, case, additional_checks=None, **options) -> None:  # type: ignore[no-untyped-def]
+                seen.add((f"{case.method} {case.path}", response.status_code))
+                case.validate_response(response, checks=[not_a_server_error])
+
+        Calls.run(
+            settings=settings(
+                max_examples=40, stateful_step_count=5, deadline=None, derandomize=True, database=None,
+                phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+            )
+        )  # fmt: skip
+    found = {call for call, status in seen if status < 300}
+    verbs = ("GET", "PATCH", "DELETE")
+    for made in ("/v1/jobs", "/v1/uploads"):
+        assert f"POST {made}" in found and found & {f"{verb} {made}/{{id}}" for verb in verbs}, seen
 
 
 def test_no_request_is_an_internal_error(serve: ServerFactory) -> None:

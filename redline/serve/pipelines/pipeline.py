@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
-
-from jinja2 import TemplateError, meta
-from jinja2.sandbox import SandboxedEnvironment
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from redline.errors import ConfigError
 from redline.files import read_utf8
@@ -22,8 +20,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
 PROMPTS = Path(__file__).parent / "prompts"
-TEMPLATES = SandboxedEnvironment(autoescape=False)
 ALWAYS = ("text", "source", "duration", "language", "model", "speakers", "warnings", "id", "job_id", "url")
 """What every template may use, beside the results of the steps before it."""
 
@@ -124,6 +124,14 @@ class PromptStep(ModelStep):
         super().checked(known)
 
 
+@cache
+def templates() -> SandboxedEnvironment:
+    """What reads templates; Jinja is imported for the first of them, since most servers have none."""
+    from jinja2.sandbox import SandboxedEnvironment
+
+    return SandboxedEnvironment(autoescape=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MessageStep(PipelineStep):
     """Sends a text that a template makes of the results."""
@@ -132,10 +140,12 @@ class MessageStep(PipelineStep):
     body: str = "{{ summary or text }}"
 
     def checked(self, known: set[str]) -> None:
+        from jinja2 import TemplateError, meta
+
         super().checked(known)
         for field, template in (("title", self.title), ("body", self.body)):
             try:
-                used = meta.find_undeclared_variables(TEMPLATES.parse(template))
+                used = meta.find_undeclared_variables(templates().parse(template))
             except TemplateError as error:
                 raise ConfigError(f"{self.name}: {field} is no template: {error}") from error
             unknown = used - known - set(ALWAYS) - {"summary", "actions", "chapters", "entities"}

@@ -16,7 +16,6 @@ import httpx
 from redline.errors import RedlineError
 from redline.serve.pipelines.language_model import ChatModel, StepError, ask_items, ask_text
 from redline.serve.pipelines.pipeline import (
-    TEMPLATES,
     ActionsStep,
     ChaptersStep,
     EntitiesStep,
@@ -27,6 +26,7 @@ from redline.serve.pipelines.pipeline import (
     Pipeline,
     PipelineStep,
     WebhookStep,
+    templates,
 )
 from redline.serve.pipelines.webhooks import WebhookQueue
 from redline.types import Transcript
@@ -166,7 +166,7 @@ def _rendered(
         "warnings": [notice.message for notice in transcript.warnings],
     }
     try:
-        return TEMPLATES.from_string(template).render({**values, **about, **outcome.results}).strip()
+        return templates().from_string(template).render({**values, **about, **outcome.results}).strip()
     except Exception as error:  # whatever a template can do wrong
         raise StepError(f"{step.name}: the template failed: {type(error).__name__}: {error}") from error
 
