@@ -163,11 +163,36 @@ def score(dialogues: Sequence[Dialogue], answers: Sequence[Transcript]) -> dict[
     }
 
 
+def draw(path: Path, dialogue: Dialogue, answer: Transcript) -> None:
+    """Who speaks when in one dialogue: as it is, and as it was found."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 2.6), layout="constrained")
+    rows: list[str] = []
+    for title, parts in (("in truth", dialogue.spoken), ("found", spoken_in(answer))):
+        names = list(dict.fromkeys(speaker for speaker, _, _ in parts))
+        for number, name in enumerate(names):
+            bars = [(start, end - start) for speaker, start, end in parts if speaker == name]
+            axes.broken_barh(bars, (len(rows) + 0.1, 0.8), color=f"C{number}")
+            rows.append(f"{title} {number + 1}")
+    axes.set_yticks([at + 0.5 for at in range(len(rows))], rows)
+    axes.invert_yaxis()
+    axes.set(xlabel="seconds", xlim=(0, answer.duration))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> int:
     """A line of JSON for each manifest and way to ask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifests", type=Path, nargs="+", help="dialogues with turns or segments")
     parser.add_argument("--model", default="tiny")
+    parser.add_argument(
+        "--picture", type=Path, help="PNG of who speaks when in the first dialogue of the last manifest"
+    )
     arguments = parser.parse_args()
     for path in arguments.manifests:
         dialogues = read_dialogues(path)
@@ -175,8 +200,11 @@ def main() -> int:
             print(f"{path}: no row tells who speaks; rows need turns or segments", file=sys.stderr)
             return 2
         for is_told in (False, True):
-            numbers = score(dialogues, transcripts(dialogues, arguments.model, is_told))
+            answers = transcripts(dialogues, arguments.model, is_told)
+            numbers = score(dialogues, answers)
             print(json.dumps({"manifest": str(path), "number_told": is_told, **numbers}), flush=True)
+    if arguments.picture is not None:
+        draw(arguments.picture, dialogues[0], answers[0])
     return 0
 
 

@@ -12,6 +12,9 @@ from redline.errors import RedlineError
 from redline.longform.session import Session
 from redline.types import SAMPLE_RATE, Hypothesis, Request, Span, Waveform
 
+PAUSING_S = 0.1
+"""Behind so much silence no partial text is begun: the window is likely over, and its text would wait for it."""
+
 
 class FailingStream(Protocol):
     """A stream as its sources know it."""
@@ -145,7 +148,7 @@ class PartialTexts(StreamSource):
     def _due(self) -> Span | None:
         """The speech to recognize, where there is enough that is new."""
         window = self._session.open_window
-        if window is None:
+        if window is None or self._session.open_pause_s > PAUSING_S:
             return None
         window = Span(window.start, min(window.end, window.start + self._most))
         known = self._asked.end if self._asked.start == window.start else window.start

@@ -156,6 +156,12 @@ class Session:
         span = None if self.closed else self._cutter.open
         return None if span is None else Span(span.start, min(span.end, self._base + len(self._samples)))
 
+    @property
+    def open_pause_s(self) -> float:
+        """Seconds of silence so far behind the speech that no window holds yet."""
+        end = self._cutter.speech_end
+        return 0.0 if end is None else max(0, self._base + len(self._samples) - end) / SAMPLE_RATE
+
     def progress(self, known: int = 0) -> SessionProgress:
         """For whoever knows so many windows."""
         windows, cut = tuple(self.windows[known:]), frozenset(self.cut)

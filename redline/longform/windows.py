@@ -84,6 +84,11 @@ class WindowCutter:
         """The speech that no window holds yet, with its padding."""
         return None if self._start is None or self._end is None else Span(self._start, self._end + self._pad)
 
+    @property
+    def speech_end(self) -> int | None:
+        """Of that speech, without padding."""
+        return None if self._start is None else self._end
+
     def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
         """More speech, and where unknown speech begins at the earliest -> the windows that this decides.
 

@@ -102,13 +102,13 @@ def search_drafts(
         rows = torch.cat(paths, dim=1).tolist()
         plain = [ctc.collapse(row[:length], head.blank) for row, length in zip(rows, lengths.tolist(), strict=True)]
     else:
-        plain = ctc_beam.search(FrameCandidates.join(candidates), draft_lm, options)
+        known = FrameCandidates.join(candidates)
+        plain = ctc_beam.search(known, draft_lm, options)
     verdicts = [torch.stack(finite).all(dim=0).tolist(), [False] * len(plain)]
     if tau_ctc is not None:
         verdicts[1] = speculative.trusted(torch.cat(entropy, dim=1), lengths, tau_ctc)
     drafts = [Draft(ids, ids, [], *verdict) for ids, *verdict in zip(plain, *verdicts, strict=True)]
     if draft_lm is not None:
-        known = FrameCandidates.join(candidates)
         drafts = [replace(draft, frames=known.rows([row])) for row, draft in enumerate(drafts)]
     if drawn:
         present = [bias for bias in biases if bias is not None]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import redline
 from redline import audio
 from redline.engine.live import MAX_LIVE_BATCH_S, LiveEvent, LiveOptions, LiveStream
+from redline.engine.live_sources import PAUSING_S
 from redline.errors import AudioError, ConfigError, RecognitionError
 from redline.testing import FakeRecognizer, silence
 from redline.transcriber import Transcriber
@@ -104,6 +105,16 @@ def test_partials_are_of_the_speech_behind_committed_text(speech: NDArray[np.flo
     for event in run(Transcriber(FakeRecognizer(heard)).live(), speech, 1600):
         assert event.start is not None and event.end is not None and event.start >= last_end
         last_end = event.end if event.kind == "committed" else last_end
+
+
+def test_no_partial_text_is_begun_where_the_speech_has_paused(speech: NDArray[np.float32]) -> None:
+    options = LiveOptions(partial_s=0.01)
+    events = run(Transcriber(FakeRecognizer(heard)).live(live_options=options), speech, 160)
+    pairs = [(a, b) for a, b in pairwise(events) if (a.kind, b.kind) == ("partial", "committed") and b.pause]
+    for partial, final in pairs[:-1]:  # the last one is ended by the end of the sound
+        assert partial.end is not None and final.end is not None
+        assert partial.end - final.end < PAUSING_S, "the window has a third of the pause"
+    assert len(pairs) > 1
 
 
 def test_no_partials_where_none_are_wanted(speech: NDArray[np.float32]) -> None:

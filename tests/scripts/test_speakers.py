@@ -67,3 +67,9 @@ def test_scores_are_of_words_and_of_marked_overlap(tmp_path: Path) -> None:
     both = dialogues(tmp_path, segments=[["a", 0.0, 1.9], ["b", 1.4, 3.9]])
     marked = speakers.score(both, [answer("1", "1", "2", "2", overlaps=(Overlap(1.5, 1.9, "2"),))])
     assert (marked["overlap_s"], marked["marked_s"], marked["rightly_marked_s"]) == (0.5, 0.4, 0.4)
+
+
+def test_the_picture_is_a_picture(tmp_path: Path) -> None:
+    (dialogue,) = dialogues(tmp_path, turns=TURNS)
+    speakers.draw(tmp_path / "who.png", dialogue, answer("1", "1", "2", "3"))
+    assert (tmp_path / "who.png").read_bytes().startswith(b"\x89PNG")
