@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -236,6 +237,7 @@ def _run_here(
     from redline.cluster.local import LocalRun
     from redline.cluster.stages import PlanBook
 
+    began = time.monotonic()
     ledger.open()  # another run is refused before the model is loaded
     isolation.prepare()
     with start.recognizing_only():
@@ -245,6 +247,7 @@ def _run_here(
         ledger, source, transcriber, plans, share,
         scorer=_scorer(), retry_failed=retry_failed, on_progress=watching.advance_to,
     )  # fmt: skip
+    run.tally.began = began
     return run.run(price=price)
 
 
@@ -270,6 +273,7 @@ def _run_on_ray(
     from redline.cluster.ray_run import RayRun
     from redline.cluster.ray_start import start_ray
 
+    began = time.monotonic()
     ledger.open()
     if (dashboard := start_ray(options)) is not None:
         watching.say(f"Ray's dashboard: {dashboard}")
@@ -277,6 +281,7 @@ def _run_on_ray(
         ledger, source, loading, asked, options,
         scorer=_scorer(), retry_failed=retry_failed, on_progress=watching.advance_to, say=watching.say,
     )  # fmt: skip
+    run.tally.began = began
     return run.run(price=price)
 
 

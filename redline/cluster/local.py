@@ -68,10 +68,15 @@ class _TimedScheduler(IsolatingScheduler):
     """A scheduler whose work is timed."""
 
     watch: StageClock
+    tally: Tally
 
     def step(self) -> bool:
+        began_s = self.tally.wall_s
         with self.watch:
-            return super().step()
+            has_worked = super().step()
+        if has_worked:
+            self.tally.has_started(began_s)
+        return has_worked
 
 
 class LocalRun:
@@ -195,7 +200,7 @@ class LocalRun:
         if "://" in self._source.address:
             options = replace(options, read_ahead=max(options.read_ahead, _READ_AHEAD))
         scheduler = _TimedScheduler(self._transcriber.recognizer, options)
-        scheduler.watch = self._recognizing
+        scheduler.watch, scheduler.tally = self._recognizing, self.tally
         flight = Flight(recordings, scheduler, ahead_s=_AHEAD_S, most_ahead_s=_AHEAD_S)
         with closing(flight):
             for _ in flight.ticks():

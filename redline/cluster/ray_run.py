@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,9 @@ from redline.transcriber import Transcriber
 _log = logging.getLogger(__name__)
 WAVE = 20_000
 """Recordings that are taken on at once: what this process has to remember does not grow with the source."""
-_BUNDLE_S, _BUNDLE_BYTES, _BUNDLE = 600.0, 32 << 20, 16  # what one decoding task reads, at most
+_BUNDLE_S, _BUNDLE_BYTES, _BUNDLE = 600.0, 32 << 20, 64  # what one decoding task reads, at most
+_LEAST_BUNDLES = 4  # for each worker, so that all have work to the end
+_PIECES = 8  # of a bundle that is lost: what ends a process is found in two steps
 _USUAL_S, _USUAL_BYTES = 60.0, 4 << 20  # of a recording of which the source tells nothing
 _HEADROOM = 1.25  # of decoders over what the rates ask for
 _PROBED = 3  # recordings
@@ -55,11 +58,16 @@ class _Bundle:
 
     missing: dict[int, RayTask]
     """By row: those without a result."""
-    is_alone: bool
+    is_alone: bool = False
+    """Whether it has one recording, which was in others' company before."""
     loads: int = 0
     """That were decoded and have not been written."""
     is_read: bool = False
     parts: dict[int, dict[int, AnsweredPart]] = field(default_factory=dict)
+    avoided: frozenset[str] = frozenset()
+    """Nodes on which it failed before."""
+    nodes: set[str] = field(default_factory=set)
+    """Those that have worked on it."""
     trouble: str = ""
     """Why something of it was lost."""
 
@@ -71,6 +79,8 @@ class _Worker:
     actor: Any
     loads: int = 0
     is_ready: bool = False
+    node: str = ""
+    """Ray's id of where it is, once it is ready."""
 
 
 class RayRun:
@@ -120,7 +130,8 @@ class RayRun:
             for wave in self._waves(shards):
                 if not model:
                     model = self._plan(wave[:_PROBED])
-                self._queue.extend(_Bundle({task.row.row: task for task in each}, False) for each in bundles(wave))
+                most = min(_BUNDLE, math.ceil(len(wave) / (_LEAST_BUNDLES * self._workers)))
+                self._queue.extend(map(_bundle_of, bundles(wave, most)))
                 self._work()
         finally:
             for worker in list(self._pool):
@@ -210,7 +221,8 @@ class RayRun:
                 self._hire()
             while self._queue and len(self._reading) < self._decoders and len(self._loads) < self._workers:
                 bundle = self._queue.popleft()
-                self._reading[self._decode.remote(list(bundle.missing.values()), self._spec)] = bundle
+                decode = self._decode_elsewhere(bundle) if bundle.avoided else self._decode
+                self._reading[decode.remote(list(bundle.missing.values()), self._spec)] = bundle
             self._hand_out()
             decoded = self._reading if len(self._loads) < 2 * self._workers else {}
             waiting = [*decoded, *self._starting, *self._recognizing, *self._writing, *self._finishing]
@@ -234,17 +246,31 @@ class RayRun:
         ray.kill(worker.actor)
 
     def _hand_out(self) -> None:
-        """Give loads to the workers that have the fewest."""
-        while self._loads:
-            free = [worker for worker in self._pool if worker.is_ready and worker.loads < _LOADS_AHEAD]
-            if not free:
-                return
-            worker = min(free, key=lambda worker: worker.loads)
+        """Give loads to the workers that have the fewest; what failed before, to those on another node."""
+        for _ in range(len(self._loads)):
             load, bundle = self._loads.popleft()
+            ready = [worker for worker in self._pool if worker.is_ready]
+            elsewhere = [worker for worker in ready if worker.node not in bundle.avoided]
+            free = [worker for worker in elsewhere or ready if worker.loads < _LOADS_AHEAD]
+            if not free:
+                self._loads.append((load, bundle))
+                continue
+            worker = min(free, key=lambda worker: worker.loads)
+            bundle.nodes.add(worker.node)
+            self.tally.has_started(self.tally.wall_s)
             done, answered = worker.actor.recognize.options(num_returns=2).remote(load)
             worker.loads += 1
             self._recognizing[done] = worker
             self._writing[self._write.remote(answered, self._spec)] = bundle
+
+    def _decode_elsewhere(self, bundle: _Bundle) -> Any:
+        """Decoding on a node on which the bundle has not failed, where there is one."""
+        ray = ray_package()
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in bundle.avoided]
+        if not nodes:
+            return self._decode
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(random.choice(nodes), soft=True)
+        return self._decode.options(scheduling_strategy=affinity)
 
     def _hear(self, ref: Any) -> None:
         """Something is ready: a load is decoded, a worker free, a load written, a shard finished."""
@@ -260,6 +286,7 @@ class RayRun:
         elif (starting := self._starting.pop(ref, None)) is not None:
             error = error_of(ref)
             starting.is_ready = error is None
+            starting.node = "" if error is not None else ray.get(ref)
             self._failed_starts = 0 if error is None else self._failed_starts + 1
             if error is not None:
                 _log.warning("a worker could not be started: %s", error)
@@ -293,6 +320,7 @@ class RayRun:
         if load.problem is not None:
             raise StoreError(load.problem)
         self._costs.add(load.costs)
+        bundle.nodes |= load.nodes
         for name, value in vars(self._costs).items():
             setattr(self.tally, name, value)
         for task, result in load.results:
@@ -301,7 +329,7 @@ class RayRun:
             if result.is_done or result.is_final:
                 self._settle(task, result)
             else:  # another time, on whichever machine, it may go better
-                self._queue.append(_Bundle({task.row.row: replace(task, attempts=result.attempts)}, True))
+                self._queue.append(_again([replace(task, attempts=result.attempts)], bundle))
         for part in load.parts:
             row = part.task.row.row
             if row in bundle.missing:
@@ -315,17 +343,20 @@ class RayRun:
     def _close(self, bundle: _Bundle) -> None:
         """Where nothing of a bundle is on its way any more, what did not come back was lost with a process.
 
-        It is tried alone then, so that it takes nobody with it; what was lost `ATTEMPTS` times alone is left out.
+        It is tried in smaller company then, and at last alone, so that it takes nobody with it; what was lost
+        `ATTEMPTS` times alone is left out.
         """
         if bundle.loads or not bundle.is_read:
             return
-        for row, task in bundle.missing.items():
-            self._lost[row] = self._lost.get(row, 0) + bundle.is_alone
+        tasks = list(bundle.missing.values())
+        if bundle.is_alone and tasks:
+            row = tasks[0].row.row
+            self._lost[row] = self._lost.get(row, 0) + 1
             if self._lost[row] >= ATTEMPTS:
                 reason = f"lost {ATTEMPTS} times with the process that worked on it alone: {bundle.trouble}"
-                self._settle(task, stages.failure_of(task.row, reason, ATTEMPTS))
-            else:
-                self._queue.append(_Bundle({row: task}, True))
+                self._settle(tasks[0], stages.failure_of(tasks[0].row, reason, ATTEMPTS))
+                return
+        self._queue.extend(_again(each, bundle) for each in bundles(tasks, math.ceil(len(tasks) / _PIECES)))
 
     def _settle(self, task: RayTask, result: RowResult) -> None:
         """A recording has its result; whoever is free finishes a shard that has all."""
@@ -336,19 +367,30 @@ class RayRun:
             self._finishing[self._finish.remote(self._spec, opened.shard, results)] = opened.shard
 
 
+def _bundle_of(tasks: Sequence[RayTask]) -> _Bundle:
+    return _Bundle({task.row.row: task for task in tasks})
+
+
+def _again(tasks: Sequence[RayTask], bundle: _Bundle) -> _Bundle:
+    """Recordings of a bundle, once more and elsewhere."""
+    again = _bundle_of(tasks)
+    again.is_alone, again.avoided = len(tasks) == 1, bundle.avoided | bundle.nodes
+    return again
+
+
 def finish_shard(spec: RayRunSpec, shard: Shard, results: list[RowResult]) -> ShardManifest:
     """Write the files of a shard whose recordings all have a result."""
     return spec.ledger().finish(shard, results)
 
 
-def bundles(tasks: Sequence[RayTask]) -> Iterator[list[RayTask]]:
+def bundles(tasks: Sequence[RayTask], most: int = _BUNDLE) -> Iterator[list[RayTask]]:
     """Recordings that one decoding task reads: few where they are long, as far as the source tells."""
     bundle: list[RayTask] = []
     load_s = load_bytes = 0.0
     for task in tasks:
         own_s = task.row.duration or (0.0 if task.row.size else _USUAL_S)
         own_bytes = task.row.size or (0.0 if task.row.duration else _USUAL_BYTES)
-        full = len(bundle) >= _BUNDLE or load_s + own_s > _BUNDLE_S or load_bytes + own_bytes > _BUNDLE_BYTES
+        full = len(bundle) >= most or load_s + own_s > _BUNDLE_S or load_bytes + own_bytes > _BUNDLE_BYTES
         if bundle and full:
             yield bundle
             bundle, load_s, load_bytes = [], 0.0, 0.0

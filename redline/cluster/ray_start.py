@@ -30,8 +30,11 @@ class RayOptions:
     """Ray's, where Ray is started here; None: where its packages are installed."""
 
 
-def start_ray(options: RayOptions) -> str | None:
-    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address."""
+def start_ray(options: RayOptions, *, shows_output: bool = False) -> str | None:
+    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address.
+
+    With `shows_output` what processes of the cluster print is printed here.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with packages_of("cluster", "redline batch without --shard"):
         import ray
@@ -42,7 +45,7 @@ def start_ray(options: RayOptions) -> str | None:
         for left in reversed(range(_TRIES)):
             try:
                 context = ray.init(
-                    options.address or "local", log_to_driver=False, logging_level=logging.WARNING, **more
+                    options.address or "local", log_to_driver=shows_output, logging_level=logging.WARNING, **more
                 )
                 break
             except Exception as error:  # Ray raises plain ones, too
@@ -60,6 +63,12 @@ def ray_package() -> Any:
     import ray
 
     return ray
+
+
+def this_node() -> str:
+    """Ray's id of the node that this process runs on; empty outside of Ray."""
+    ray = ray_package()
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def error_of(ref: Any) -> Exception | None:
