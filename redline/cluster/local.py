@@ -108,9 +108,7 @@ class LocalRun:
         """Work until all is done, and write the report; raises `StoreError` where DEST or the source fail for good."""
         self._ledger.open()
         tally, children_s = self.tally, stages.children_cpu_s()
-        tally.recordings = sum(
-            len(shard.recordings) for shard in self._source.shards(self._shard_size) if self._share.has(shard)
-        )
+        tally.recordings = self._share.recordings_of(self._source.count(), self._ledger.settings.shard_size)
         try:
             self._recognize(self._recordings())
         finally:
@@ -120,10 +118,6 @@ class LocalRun:
         tally.decode_cpu_s = self._reading.seconds + stages.children_cpu_s() - children_s
         tally.recognize_s, tally.write_s = self._recognizing.seconds, self._writing.seconds
         return tally.report("local", self._transcriber.name, self._source, price=price)
-
-    @property
-    def _shard_size(self) -> int:
-        return self._ledger.settings.shard_size
 
     def _recordings(self) -> Iterator[_RowRecording]:
         """Those that are to be recognized, shard by shard."""

@@ -31,6 +31,11 @@ class ShardShare:
     def has(self, shard: Shard) -> bool:
         return shard.number % self.count == self.index - 1
 
+    def recordings_of(self, recordings: int, shard_size: int) -> int:
+        """How many of so many recordings are in this machine's shards."""
+        firsts = range((self.index - 1) * shard_size, recordings, self.count * shard_size)
+        return sum(min(shard_size, recordings - first) for first in firsts)
+
 
 @dataclass
 class Tally:

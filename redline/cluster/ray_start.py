@@ -45,12 +45,15 @@ def start_ray(options: RayOptions, *, shows_output: bool = False) -> str | None:
         for left in reversed(range(_TRIES)):
             try:
                 context = ray.init(
-                    options.address or "local", log_to_driver=shows_output, logging_level=logging.WARNING, **more
+                    options.address or "local", log_to_driver=shows_output, logging_level=logging.ERROR, **more
                 )
                 break
             except Exception as error:  # Ray raises plain ones, too
                 if left and "timed out during startup" in str(error):  # it gives a busy machine half a minute
                     continue
+                if "timed out during startup" in str(error):
+                    busy = "Ray gives a machine half a minute to start, for which this one is too busy"
+                    raise RedlineError(f"{busy}; try again later, or --shard 1/1, which needs no Ray") from error
                 what = "cannot be started here" if options.address is None else f"{options.address} cannot be joined"
                 raise RedlineError(f"Ray: {what} ({' '.join(str(error).split()):.300})") from error
         url = getattr(context, "dashboard_url", None)

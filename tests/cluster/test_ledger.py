@@ -75,6 +75,8 @@ def test_machines_together_make_what_one_makes(tmp_path: Path) -> None:
 def test_a_share_that_is_none_is_refused(text: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="allowed are 1/3 to 3/3"):
         ShardShare(*text)
+    assert [ShardShare(index, 3).recordings_of(9, 2) for index in (1, 2, 3)] == [4, 3, 2]
+    assert [ShardShare(index, 3).recordings_of(3, 2) for index in (1, 2, 3)] == [2, 1, 0]
 
 
 def test_other_options_are_refused_by_name(tmp_path: Path) -> None:
