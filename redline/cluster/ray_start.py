@@ -30,11 +30,8 @@ class RayOptions:
     """Ray's, where Ray is started here; None: where its packages are installed."""
 
 
-def start_ray(options: RayOptions, *, shows_output: bool = False) -> str | None:
-    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address.
-
-    With `shows_output` what processes of the cluster print is printed here.
-    """
+def start_ray(options: RayOptions) -> str | None:
+    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with packages_of("cluster", "redline batch without --shard"):
         import ray
@@ -44,9 +41,7 @@ def start_ray(options: RayOptions, *, shows_output: bool = False) -> str | None:
             more = {"_node_ip_address": "127.0.0.1", "include_dashboard": options.dashboard}
         for left in reversed(range(_TRIES)):
             try:
-                context = ray.init(
-                    options.address or "local", log_to_driver=shows_output, logging_level=logging.ERROR, **more
-                )
+                context = ray.init(options.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
                 break
             except Exception as error:  # Ray raises plain ones, too
                 if left and "timed out during startup" in str(error):  # it gives a busy machine half a minute
