@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import struct
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,11 @@ from redline.cluster.store import open_store
 from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
 
+SAMPLES = 1600
+HEADER = struct.pack(
+    "<4sI8sIHHIIHH4sI",
+    *(b"RIFF", 36 + 2 * SAMPLES, b"WAVEfmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 2 * SAMPLES),
+)
 OPTIONS = {"vad": False, "audio_options": AudioOptions(isolated=False)}
 
 
@@ -40,15 +46,14 @@ def asked(transcriber: Transcriber) -> dict[str, object]:
 
 
 def make(folder: Path, count: int) -> Path:
-    """A manifest of parts of one recording of noise: as many contents as rows, without as many files."""
-    import soundfile
-
-    samples = np.random.default_rng(0).normal(0, 0.1, 16_000 * 2)
-    soundfile.write(folder / "noise.wav", samples, 16_000)
-    rows = ({"audio": "noise.wav", "start": n / count, "end": n / count + 0.1} for n in range(count))
-    manifest = folder / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return manifest
+    """Recordings of a tenth of a second of noise, a thousand in a folder."""
+    samples = np.random.default_rng(0).integers(-3000, 3000, (count, SAMPLES), dtype="<i2")
+    for number in range(count):
+        place = folder / "in" / f"{number // 1000:04}"
+        if number % 1000 == 0:
+            place.mkdir(parents=True)
+        (place / f"{number % 1000:03}.wav").write_bytes(HEADER + samples[number].tobytes())
+    return folder / "in"
 
 
 def memory_mb() -> float:

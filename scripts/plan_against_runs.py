@@ -1,9 +1,10 @@
 """The plan against measured runs of `redline batch`: one worker and two, with a recognizer that takes a fixed time.
 
     python scripts/plan_against_runs.py --recordings 400 --speed 100
+    python scripts/plan_against_runs.py --recordings 400 --speed 100 --ray
 
-The report of the run with one worker is what the plan for one and for two rests on. Recognition is a sleep, so workers
-do not fight for the CPUs of one machine, as they would not on two.
+A run of a quarter of the recordings with one worker gives the report on which the plans rest. Recognition is a sleep,
+so workers do not fight for the CPUs of one machine, as they would not on two.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import argparse
 import multiprocessing
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from redline.cluster.local import LocalRun
 from redline.cluster.plan import MEASURED, Workload, plan, with_report
 from redline.cluster.prices import PriceList
 from redline.cluster.progress import ShardShare
+from redline.cluster.ray_run import RayRun
+from redline.cluster.ray_start import RayOptions, start_ray
 from redline.cluster.report import BatchReport
 from redline.cluster.source import Source
 from redline.cluster.stages import PlanBook
@@ -33,49 +37,92 @@ from redline.transcriber import Transcriber
 from redline.types import SAMPLE_RATE, Waveform
 
 SECONDS = 20.0
+ASKED = {"vad": False}
+SHARD_SIZE = 8
+WHOLE = ShardShare()
 
 
-def run(source: Path, dest: Path, speed: float, share: ShardShare) -> BatchReport:
-    def hear(clip: Waveform) -> str:
-        time.sleep(clip.duration / speed)
+@dataclass(frozen=True)
+class Sleeping:
+    """A `hear` at a speed in times real time."""
+
+    speed: float
+
+    def __call__(self, clip: Waveform) -> str:
+        time.sleep(clip.duration / self.speed)
         return f"{clip.duration:.1f} seconds"
 
-    transcriber = Transcriber(FakeRecognizer(hear), batch=BatchOptions(SECONDS))
-    ledger = Ledger(open_store(str(dest)), RunSettings("fake", "0", {}, 16, ("json",)))
-    return LocalRun(ledger, Source(str(source)), transcriber, PlanBook.of(transcriber, vad=False), share).run()
+
+def load(speed: float) -> Transcriber:
+    return Transcriber(FakeRecognizer(Sleeping(speed)), batch=BatchOptions(SECONDS))
+
+
+def asked(transcriber: Transcriber) -> dict[str, bool]:
+    return ASKED
+
+
+def ledger(dest: Path) -> Ledger:
+    return Ledger(open_store(str(dest)), RunSettings("fake", "0", {}, SHARD_SIZE, ("json",)))
+
+
+def run_here(source: Path, dest: Path, speed: float, share: ShardShare = WHOLE) -> BatchReport:
+    transcriber = load(speed)
+    return LocalRun(ledger(dest), Source(str(source)), transcriber, PlanBook.of(transcriber, **ASKED), share).run()
+
+
+def run_on_ray(source: Path, dest: Path, speed: float, workers: int = 1) -> BatchReport:
+    pools = RayOptions(workers=workers, worker_cpus=1, decoders=1)
+    return RayRun(ledger(dest), Source(str(source)), partial(load, speed), asked, pools).run()
+
+
+def seconds_here(source: Path, dest: Path, speed: float, workers: int) -> float:
+    """The time of so many processes that take every n-th shard each."""
+    context = multiprocessing.get_context("fork")
+    started = time.monotonic()
+    shares = [ShardShare(number, workers) for number in range(1, workers + 1)]
+    running = [context.Process(target=run_here, args=(source, dest, speed, share)) for share in shares]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join()
+    return time.monotonic() - started
+
+
+def seconds_on_ray(source: Path, dest: Path, speed: float, workers: int) -> float:
+    return run_on_ray(source, dest, speed, workers).wall_s
+
+
+def make(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        noise = 0.1 * np.random.default_rng(number).standard_normal(round(SECONDS * SAMPLE_RATE))
+        soundfile.write(folder / f"{number:05}.flac", noise, SAMPLE_RATE)
+    return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=400, help=f"of {SECONDS:g} s each")
     parser.add_argument("--speed", type=float, default=100, help="of the recognizer, x real time")
+    parser.add_argument("--ray", action="store_true", help="with Ray on this machine; else without")
     given = parser.parse_args()
+    if given.ray:
+        start_ray(RayOptions(dashboard=False))
+    run, seconds = (run_on_ray, seconds_on_ray) if given.ray else (run_here, seconds_here)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "in").mkdir()
-        for number in range(given.recordings):
-            noise = 0.1 * np.random.default_rng(number).standard_normal(round(SECONDS * SAMPLE_RATE))
-            soundfile.write(folder / "in" / f"{number:05}.flac", noise, SAMPLE_RATE)
-        report = run(folder / "in", folder / "one", given.speed, ShardShare())
-        context = multiprocessing.get_context("fork")
-        started = time.monotonic()
-        workers = [
-            context.Process(target=run, args=(folder / "in", folder / "two", given.speed, ShardShare(number, 2)))
-            for number in (1, 2)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        measured = {1: report.wall_s, 2: time.monotonic() - started}
+        report = run(make(folder / "few", given.recordings // 4), folder / "first", given.speed)
+        source = make(folder / "in", given.recordings)
+        measured = {count: seconds(source, folder / f"out-{count}", given.speed, count) for count in (1, 2)}
     prices = PriceList.read()
-    nothing = {name: replace(getattr(prices, name), value=0.0) for name in ("start_s", "retried_share")}
-    prices = with_report(replace(prices, **nothing), report, "report.json", "today")  # type: ignore[arg-type]
+    prices = replace(prices, retried_share=replace(prices.retried_share, value=0.0))
+    prices = with_report(prices, report, "report.json", "today")
     hours = given.recordings * SECONDS / 3600
-    for count, seconds in measured.items():
+    for count, measured_s in measured.items():
         outcome = plan(Workload(hours, SECONDS / 60, "flac", report.model), {MEASURED: count}, prices)
-        planned, share = 3600 * outcome.run_hours, 3600 * outcome.run_hours / seconds
-        print(f"{count} workers: {seconds:.1f} s measured, {planned:.1f} s planned ({share:.0%}), {outcome.bottleneck}")
+        planned_s, efficiency = 3600 * outcome.run_hours, measured[1] / measured_s / count
+        print(f"{count} workers: {measured_s:.1f} s measured, {planned_s:.1f} s planned ({planned_s / measured_s:.0%})")
+        print(f"  efficiency {efficiency:.0%}, held up by {outcome.bottleneck}, start {report.rates.start_s:.1f} s")
 
 
 if __name__ == "__main__":

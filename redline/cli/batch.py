@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -236,8 +237,10 @@ def _run_here(
     from redline.cluster.local import LocalRun
     from redline.cluster.stages import PlanBook
 
+    began = time.monotonic()
     ledger.open()  # another run is refused before the model is loaded
     isolation.prepare()
+    watching.wait_for("loading the model")
     with start.recognizing_only():
         transcriber = loading()
     plans = PlanBook.of(transcriber, **asked(transcriber))
@@ -245,6 +248,7 @@ def _run_here(
         ledger, source, transcriber, plans, share,
         scorer=_scorer(), retry_failed=retry_failed, on_progress=watching.advance_to,
     )  # fmt: skip
+    run.tally.began = began
     return run.run(price=price)
 
 
@@ -270,13 +274,17 @@ def _run_on_ray(
     from redline.cluster.ray_run import RayRun
     from redline.cluster.ray_start import start_ray
 
+    began = time.monotonic()
     ledger.open()
+    watching.wait_for("starting Ray" if options.address is None else f"joining Ray at {options.address}")
     if (dashboard := start_ray(options)) is not None:
         watching.say(f"Ray's dashboard: {dashboard}")
+    watching.wait_for("loading the model, measuring how fast this machine is")
     run = RayRun(
         ledger, source, loading, asked, options,
         scorer=_scorer(), retry_failed=retry_failed, on_progress=watching.advance_to, say=watching.say,
     )  # fmt: skip
+    run.tally.began = began
     return run.run(price=price)
 
 
@@ -301,7 +309,7 @@ class Watching:
         self._bar = console.progress(notes, *columns)
         self._bar.disable |= not enabled
         self._notes, self._is_quiet, self._price = notes, not enabled, price
-        self._task = self._bar.add_task("transcribing", total=None, state="reading the source")
+        self._task = self._bar.add_task("transcribing", total=None, state="starting")
 
     def __enter__(self) -> Watching:
         self._bar.start()
@@ -309,6 +317,10 @@ class Watching:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def wait_for(self, what: str) -> None:
+        """What goes on before the first recording."""
+        self._bar.update(self._task, state=what)
 
     def say(self, line: str) -> None:
         if not self._is_quiet:

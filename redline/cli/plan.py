@@ -23,7 +23,7 @@ _PRICES_HELP = "Prices and rates (TOML) in place of the bundled ones, which are 
 _MODEL_HELP = "Model whose rates count: 2b-nar, tiny or another that the prices have; default: 2b-nar, or the report's."
 _SCALES = (0.5, 1, 2, 4)
 _BAR = 30
-_IN_WORDS = {
+IN_WORDS = {
     "driver": "the driver",
     "network": "the network",
     "decode": "decoding",
@@ -123,7 +123,7 @@ def _print(archive: Workload, outcomes: dict[float, Outcome]) -> None:
         table.add_column(name, justify="left" if name in ("machines", "held up by") else "right")
     for scale, each in outcomes.items():
         names = ", ".join(f"{count} {kind}" for kind, count in each.machines.items())
-        row = (f"{each.run_hours:,.2f}", f"{each.x_real_time:,.0f}", _IN_WORDS[each.bottleneck])
+        row = (f"{each.run_hours:,.2f}", f"{each.x_real_time:,.0f}", IN_WORDS[each.bottleneck])
         money = (f"{each.euros:,.2f}", f"{each.euros_per_1000_hours:,.2f}")
         table.add_row(names, *row, *money, style="bold" if scale == 1 else "")
     out.print(table)

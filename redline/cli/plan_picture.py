@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 
 from redline import files
+from redline.cli.plan import IN_WORDS
 from redline.cluster.plan import STAGES, STARTING, Outcome, Workload
 from redline.cluster.prices import GUESSED
 
@@ -38,7 +39,8 @@ def draw_plan(archive: Workload, outcomes: Mapping[float, Outcome], path: Path) 
     left.set_title("by the number of machines")
     held_up = {each.bottleneck: STAGE_COLORS[each.bottleneck] for each in outcomes.values()}
     left.legend(
-        handles=[Patch(color=color, label=f"held up by {name}") for name, color in held_up.items()], frameon=False
+        handles=[Patch(color=color, label=f"held up by {IN_WORDS[name]}") for name, color in held_up.items()],
+        frameon=False,
     )
     chosen = outcomes[1]
     right.barh(STAGES, [100 * chosen.busy[name] for name in STAGES], color=[STAGE_COLORS[name] for name in STAGES])

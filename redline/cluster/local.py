@@ -68,10 +68,15 @@ class _TimedScheduler(IsolatingScheduler):
     """A scheduler whose work is timed."""
 
     watch: StageClock
+    tally: Tally
 
     def step(self) -> bool:
+        began_s = self.tally.wall_s
         with self.watch:
-            return super().step()
+            has_worked = super().step()
+        if has_worked:
+            self.tally.has_started(began_s)
+        return has_worked
 
 
 class LocalRun:
@@ -103,9 +108,7 @@ class LocalRun:
         """Work until all is done, and write the report; raises `StoreError` where DEST or the source fail for good."""
         self._ledger.open()
         tally, children_s = self.tally, stages.children_cpu_s()
-        tally.recordings = sum(
-            len(shard.recordings) for shard in self._source.shards(self._shard_size) if self._share.has(shard)
-        )
+        tally.recordings = self._share.recordings_of(self._source.count(), self._ledger.settings.shard_size)
         try:
             self._recognize(self._recordings())
         finally:
@@ -115,10 +118,6 @@ class LocalRun:
         tally.decode_cpu_s = self._reading.seconds + stages.children_cpu_s() - children_s
         tally.recognize_s, tally.write_s = self._recognizing.seconds, self._writing.seconds
         return tally.report("local", self._transcriber.name, self._source, price=price)
-
-    @property
-    def _shard_size(self) -> int:
-        return self._ledger.settings.shard_size
 
     def _recordings(self) -> Iterator[_RowRecording]:
         """Those that are to be recognized, shard by shard."""
@@ -195,7 +194,7 @@ class LocalRun:
         if "://" in self._source.address:
             options = replace(options, read_ahead=max(options.read_ahead, _READ_AHEAD))
         scheduler = _TimedScheduler(self._transcriber.recognizer, options)
-        scheduler.watch = self._recognizing
+        scheduler.watch, scheduler.tally = self._recognizing, self.tally
         flight = Flight(recordings, scheduler, ahead_s=_AHEAD_S, most_ahead_s=_AHEAD_S)
         with closing(flight):
             for _ in flight.ticks():

@@ -163,6 +163,7 @@ def with_report(prices: PriceList, report: BatchReport, source: str, date: str) 
         Figure(10.0, "assumed", "not measured by a run", date),
         measured(price) if price is not None else Figure(0.0, "assumed", "the run told no price", date),
         {report.model: measured(workers * 3600 / rates.recognize_s_per_audio_hour)},
+        None if rates.start_s is None else measured(rates.start_s),
     )
     return replace(prices, machines={**prices.machines, MEASURED: machine})
 
@@ -185,6 +186,8 @@ def _figures(archive: Workload, machines: Mapping[str, int], prices: PriceList) 
         figures[name] = table[archive.format]
     figures |= {name: getattr(prices, name) for name in EVERYWHERE}
     recognizing = _recognizing(machines, prices)
+    starts = [prices.machines[kind].start_s or prices.start_s for kind in sorted(recognizing)]
+    figures["start_s"] = max(starts, key=lambda figure: figure.value)
     for kind in machines:
         machine = prices.machines[kind]
         figures |= {f"{kind}.euros_per_hour": machine.euros_per_hour}

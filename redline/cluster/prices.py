@@ -47,6 +47,8 @@ class MachineKind:
     euros_per_hour: Figure
     recognize_x: Mapping[str, Figure]
     """Times real time by model: of the machine where it has GPUs, of one core where it has none."""
+    start_s: Figure | None = None
+    """Where it is known of this kind: in place of the list's."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redline.cluster import ray_stages, stages
 from redline.cluster.ledger import ATTEMPTS, Ledger, RowResult, ShardManifest
 from redline.cluster.progress import ShardShare, Tally, rows_left, unfinished
-from redline.cluster.ray_stages import AnsweredPart, Load, Loader, Probe, RayRunSpec, RayTask, StageCosts
+from redline.cluster.ray_bundles import Bundle, first_bundles
+from redline.cluster.ray_stages import Load, Loader, Probe, RayRunSpec, RayTask, StageCosts
 from redline.cluster.ray_start import RayOptions, cause_of, error_of, ray_package
 from redline.cluster.report import BatchReport
 from redline.cluster.source import Shard, Source, SourceRecording
@@ -30,12 +31,11 @@ from redline.transcriber import Transcriber
 _log = logging.getLogger(__name__)
 WAVE = 20_000
 """Recordings that are taken on at once: what this process has to remember does not grow with the source."""
-_BUNDLE_S, _BUNDLE_BYTES, _BUNDLE = 600.0, 32 << 20, 16  # what one decoding task reads, at most
-_USUAL_S, _USUAL_BYTES = 60.0, 4 << 20  # of a recording of which the source tells nothing
 _HEADROOM = 1.25  # of decoders over what the rates ask for
 _PROBED = 3  # recordings
 _LOADS_AHEAD = 2  # of a worker: one is brought while another is recognized
 _LOOK_S = 5.0
+_PATIENCE_S = 120.0  # that what failed waits for a worker that is being started, as it may be on another node
 OnRayProgress = Callable[[Tally, int], None]
 Asked = Callable[[Transcriber], Mapping[str, Any]]
 
@@ -50,27 +50,14 @@ class _OpenShard:
 
 
 @dataclass(eq=False)
-class _Bundle:
-    """Recordings that one decoder reads, and what of them is still on its way."""
-
-    missing: dict[int, RayTask]
-    """By row: those without a result."""
-    is_alone: bool
-    loads: int = 0
-    """That were decoded and have not been written."""
-    is_read: bool = False
-    parts: dict[int, dict[int, AnsweredPart]] = field(default_factory=dict)
-    trouble: str = ""
-    """Why something of it was lost."""
-
-
-@dataclass(eq=False)
 class _Worker:
     """An actor, and how many loads it has."""
 
     actor: Any
     loads: int = 0
     is_ready: bool = False
+    node: str = ""
+    """Ray's id of where it is, once it is ready."""
 
 
 class RayRun:
@@ -95,12 +82,12 @@ class RayRun:
         self.tally, self._costs = Tally(), StageCosts()
         self._machines, self._workers, self._decoders = 1, 1, 1
         self._open: dict[int, _OpenShard] = {}
-        self._queue: deque[_Bundle] = deque()
-        self._loads: deque[tuple[Any, _Bundle]] = deque()  # decoded, for the next worker that is free
-        self._reading: dict[Any, _Bundle] = {}  # by what a decoder gives
+        self._queue: deque[Bundle] = deque()
+        self._loads: deque[tuple[Any, Bundle]] = deque()  # decoded, for the next worker that is free
+        self._reading: dict[Any, Bundle] = {}  # by what a decoder gives
         self._starting: dict[Any, _Worker] = {}  # by what tells that a model is loaded
         self._recognizing: dict[Any, _Worker] = {}
-        self._writing: dict[Any, _Bundle] = {}
+        self._writing: dict[Any, Bundle] = {}
         self._finishing: dict[Any, Shard] = {}
         self._pool: list[_Worker] = []
         self._failed_starts = 0
@@ -112,15 +99,14 @@ class RayRun:
         ray = ray_package()
         self._ledger.open()
         tally, cpu_s = self.tally, time.process_time()
-        sizes = (len(shard.recordings) for shard in self._source.shards(self._ledger.settings.shard_size))
-        tally.recordings = sum(sizes)
+        tally.recordings = self._source.count()
         model = ""
         shards = unfinished(self._ledger, self._source, ShardShare(), tally, retry_failed=self._retry_failed)
         try:
             for wave in self._waves(shards):
                 if not model:
                     model = self._plan(wave[:_PROBED])
-                self._queue.extend(_Bundle({task.row.row: task for task in each}, False) for each in bundles(wave))
+                self._queue.extend(first_bundles(wave, self._workers))
                 self._work()
         finally:
             for worker in list(self._pool):
@@ -210,7 +196,8 @@ class RayRun:
                 self._hire()
             while self._queue and len(self._reading) < self._decoders and len(self._loads) < self._workers:
                 bundle = self._queue.popleft()
-                self._reading[self._decode.remote(list(bundle.missing.values()), self._spec)] = bundle
+                decode = self._decode_elsewhere(bundle) if bundle.before.decoders else self._decode
+                self._reading[decode.remote(list(bundle.missing.values()), self._spec)] = bundle
             self._hand_out()
             decoded = self._reading if len(self._loads) < 2 * self._workers else {}
             waiting = [*decoded, *self._starting, *self._recognizing, *self._writing, *self._finishing]
@@ -234,17 +221,36 @@ class RayRun:
         ray.kill(worker.actor)
 
     def _hand_out(self) -> None:
-        """Give loads to the workers that have the fewest."""
-        while self._loads:
-            free = [worker for worker in self._pool if worker.is_ready and worker.loads < _LOADS_AHEAD]
-            if not free:
-                return
-            worker = min(free, key=lambda worker: worker.loads)
+        """Give loads to the workers that have the fewest; what failed before, to those on another node."""
+        for _ in range(len(self._loads)):
             load, bundle = self._loads.popleft()
+            ready = [worker for worker in self._pool if worker.is_ready]
+            elsewhere = [worker for worker in ready if worker.node not in bundle.before.workers]
+            free = [worker for worker in elsewhere or ready if worker.loads < _LOADS_AHEAD]
+            is_patient = time.monotonic() - bundle.since < _PATIENCE_S
+            if not free or (bundle.before.workers and not elsewhere and self._starting and is_patient):
+                self._loads.append((load, bundle))
+                continue
+            worker = min(free, key=lambda worker: worker.loads)
+            bundle.now.workers.add(worker.node)
+            self.tally.has_started(self.tally.wall_s)
             done, answered = worker.actor.recognize.options(num_returns=2).remote(load)
             worker.loads += 1
             self._recognizing[done] = worker
             self._writing[self._write.remote(answered, self._spec)] = bundle
+
+    def _decode_elsewhere(self, bundle: Bundle) -> Any:
+        """Decoding on a node on which the bundle has not failed, where there is one."""
+        ray = ray_package()
+        nodes = [
+            node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in bundle.before.decoders
+        ]
+        if not nodes:
+            return self._decode
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            nodes[next(iter(bundle.missing)) % len(nodes)], soft=True
+        )
+        return self._decode.options(scheduling_strategy=affinity)
 
     def _hear(self, ref: Any) -> None:
         """Something is ready: a load is decoded, a worker free, a load written, a shard finished."""
@@ -260,6 +266,7 @@ class RayRun:
         elif (starting := self._starting.pop(ref, None)) is not None:
             error = error_of(ref)
             starting.is_ready = error is None
+            starting.node = "" if error is not None else ray.get(ref)
             self._failed_starts = 0 if error is None else self._failed_starts + 1
             if error is not None:
                 _log.warning("a worker could not be started: %s", error)
@@ -288,11 +295,12 @@ class RayRun:
             self.tally.add(manifest.recordings)
             del self._open[shard.number]
 
-    def _take(self, load: Load, bundle: _Bundle) -> None:
+    def _take(self, load: Load, bundle: Bundle) -> None:
         """What came out of the stages."""
         if load.problem is not None:
             raise StoreError(load.problem)
         self._costs.add(load.costs)
+        bundle.now.decoders.update(load.nodes)
         for name, value in vars(self._costs).items():
             setattr(self.tally, name, value)
         for task, result in load.results:
@@ -301,7 +309,7 @@ class RayRun:
             if result.is_done or result.is_final:
                 self._settle(task, result)
             else:  # another time, on whichever machine, it may go better
-                self._queue.append(_Bundle({task.row.row: replace(task, attempts=result.attempts)}, True))
+                self._queue.extend(bundle.again([replace(task, attempts=result.attempts)]))
         for part in load.parts:
             row = part.task.row.row
             if row in bundle.missing:
@@ -312,20 +320,23 @@ class RayRun:
                     bundle.loads += 1
                     self._writing[self._stitch.remote(list(bundle.parts.pop(row).values()), self._spec)] = bundle
 
-    def _close(self, bundle: _Bundle) -> None:
+    def _close(self, bundle: Bundle) -> None:
         """Where nothing of a bundle is on its way any more, what did not come back was lost with a process.
 
-        It is tried alone then, so that it takes nobody with it; what was lost `ATTEMPTS` times alone is left out.
+        It is tried in smaller company then, and at last alone, so that it takes nobody with it; what was lost
+        `ATTEMPTS` times alone is left out.
         """
         if bundle.loads or not bundle.is_read:
             return
-        for row, task in bundle.missing.items():
-            self._lost[row] = self._lost.get(row, 0) + bundle.is_alone
+        tasks = list(bundle.missing.values())
+        if bundle.is_alone and tasks:
+            row = tasks[0].row.row
+            self._lost[row] = self._lost.get(row, 0) + 1
             if self._lost[row] >= ATTEMPTS:
                 reason = f"lost {ATTEMPTS} times with the process that worked on it alone: {bundle.trouble}"
-                self._settle(task, stages.failure_of(task.row, reason, ATTEMPTS))
-            else:
-                self._queue.append(_Bundle({row: task}, True))
+                self._settle(tasks[0], stages.failure_of(tasks[0].row, reason, ATTEMPTS))
+                return
+        self._queue.extend(bundle.again(tasks))
 
     def _settle(self, task: RayTask, result: RowResult) -> None:
         """A recording has its result; whoever is free finishes a shard that has all."""
@@ -339,20 +350,3 @@ class RayRun:
 def finish_shard(spec: RayRunSpec, shard: Shard, results: list[RowResult]) -> ShardManifest:
     """Write the files of a shard whose recordings all have a result."""
     return spec.ledger().finish(shard, results)
-
-
-def bundles(tasks: Sequence[RayTask]) -> Iterator[list[RayTask]]:
-    """Recordings that one decoding task reads: few where they are long, as far as the source tells."""
-    bundle: list[RayTask] = []
-    load_s = load_bytes = 0.0
-    for task in tasks:
-        own_s = task.row.duration or (0.0 if task.row.size else _USUAL_S)
-        own_bytes = task.row.size or (0.0 if task.row.duration else _USUAL_BYTES)
-        full = len(bundle) >= _BUNDLE or load_s + own_s > _BUNDLE_S or load_bytes + own_bytes > _BUNDLE_BYTES
-        if bundle and full:
-            yield bundle
-            bundle, load_s, load_bytes = [], 0.0, 0.0
-        bundle.append(task)
-        load_s, load_bytes = load_s + own_s, load_bytes + own_bytes
-    if bundle:
-        yield bundle

@@ -12,6 +12,7 @@ from typing import Any
 
 from redline.cluster import stages
 from redline.cluster.ledger import Ledger, RowResult, RunSettings
+from redline.cluster.ray_start import this_node
 from redline.cluster.source import Shard, SourceRecording
 from redline.cluster.stages import PlanBook, Scorer
 from redline.cluster.store import StoreError, UnreadableError, open_store
@@ -117,14 +118,16 @@ class Load:
     parts: list[AnsweredPart] = field(default_factory=list)
     finished: list[FinishedRecording] = field(default_factory=list)
     results: list[tuple[RayTask, RowResult]] = field(default_factory=list)
+    nodes: set[str] = field(default_factory=set)
+    """Where it was decoded."""
     problem: str | None = None
     """DEST failed: the run has to stop."""
 
 
 def decode_recordings(tasks: Sequence[RayTask], spec: RayRunSpec) -> Iterator[Load]:
     """Read, decode and cut recordings; short ones go on together, long ones in parts as they are read."""
-    ledger = spec.ledger()
-    load, load_s, began_s = Load(), 0.0, stages.process_cpu_s()
+    ledger, nodes = spec.ledger(), {this_node()}
+    load, load_s, began_s = Load(nodes=nodes), 0.0, stages.process_cpu_s()
     try:
         for task in tasks:
             for cut, cut_s in _cut(task, spec, ledger, load):
@@ -133,7 +136,7 @@ def decode_recordings(tasks: Sequence[RayTask], spec: RayRunSpec) -> Iterator[Lo
                 if load_s >= LOAD_S:
                     load.costs.decode_cpu_s += stages.process_cpu_s() - began_s
                     yield load
-                    load, load_s, began_s = Load(), 0.0, stages.process_cpu_s()
+                    load, load_s, began_s = Load(nodes=nodes), 0.0, stages.process_cpu_s()
     except StoreError as error:
         load.problem = str(error)
     load.costs.decode_cpu_s += stages.process_cpu_s() - began_s
@@ -220,8 +223,9 @@ class RecognizeWorker:
     def __init__(self, loading: Loader, spec: RayRunSpec) -> None:
         self._transcriber, self._spec = loading(), spec
 
-    def ready(self) -> None:
-        """Answers once the model is loaded."""
+    def ready(self) -> str:
+        """Answers once the model is loaded: with the node that it is on."""
+        return this_node()
 
     def recognize(self, load: Load) -> tuple[None, Load]:
         """The load with its texts, and in front of it what tells that without being brought anywhere."""

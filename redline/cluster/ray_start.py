@@ -41,13 +41,14 @@ def start_ray(options: RayOptions) -> str | None:
             more = {"_node_ip_address": "127.0.0.1", "include_dashboard": options.dashboard}
         for left in reversed(range(_TRIES)):
             try:
-                context = ray.init(
-                    options.address or "local", log_to_driver=False, logging_level=logging.WARNING, **more
-                )
+                context = ray.init(options.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
                 break
             except Exception as error:  # Ray raises plain ones, too
                 if left and "timed out during startup" in str(error):  # it gives a busy machine half a minute
                     continue
+                if "timed out during startup" in str(error):
+                    busy = "Ray gives a machine half a minute to start, for which this one is too busy"
+                    raise RedlineError(f"{busy}; try again later, or --shard 1/1, which needs no Ray") from error
                 what = "cannot be started here" if options.address is None else f"{options.address} cannot be joined"
                 raise RedlineError(f"Ray: {what} ({' '.join(str(error).split()):.300})") from error
         url = getattr(context, "dashboard_url", None)
@@ -60,6 +61,12 @@ def ray_package() -> Any:
     import ray
 
     return ray
+
+
+def this_node() -> str:
+    """Ray's id of the node that this process runs on; empty outside of Ray."""
+    ray = ray_package()
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def error_of(ref: Any) -> Exception | None:

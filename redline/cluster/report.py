@@ -30,6 +30,8 @@ class StageRates(JsonRecord):
     """CPU seconds of the process that hands out the work; without Ray there is none, and it is 0."""
     read_bytes: int = 0
     written_bytes: int = 0
+    start_s: float | None = None
+    """Seconds until the first batch: processes are started, the model is loaded, the first recordings are read."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,13 @@ class Source:
         for row, recording in enumerate(self._unnumbered()):
             yield replace(recording, row=row)
 
+    def count(self) -> int:
+        """How many recordings there are; rows of a JSON manifest are not parsed for that."""
+        recordings, path = self._unnumbered(), local_path(self.address)
+        if self._suffix in MANIFESTS and not (path is not None and path.is_dir()):
+            return sum(bool(line.strip()) for line in _lines(self.address))
+        return sum(1 for _ in recordings)
+
     def shards(self, size: int) -> Iterator[Shard]:
         """The recordings in shards of so many, but the last."""
         recordings = self.recordings()
@@ -90,9 +97,12 @@ class Source:
             yield Shard(number, rows)
             number += 1
 
+    @property
+    def _suffix(self) -> str:
+        return PurePosixPath(self.address.split("?", 1)[0]).suffix.lower()
+
     def _unnumbered(self) -> Iterator[SourceRecording]:
-        suffix = PurePosixPath(self.address.split("?", 1)[0]).suffix.lower()
-        path = local_path(self.address)
+        suffix, path = self._suffix, local_path(self.address)
         if path is not None and not path.exists():
             raise DataError(f"{self.address}: no such file or folder; check the spelling")
         if path is not None and path.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -14,16 +15,20 @@ from typing import Any
 
 from redline.cluster.ledger import Ledger
 from redline.cluster.ray_run import RayRun
-from redline.cluster.ray_start import RayOptions
+from redline.cluster.ray_start import RayOptions, this_node
 from redline.cluster.report import BatchReport
 from redline.cluster.source import Source
 from redline.cluster.store import open_store
+from redline.errors import RecognitionError
 from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
 from redline.types import Waveform
 from tests.cluster.archives import OPTIONS, level, settings
 
-HEAD = {"num_cpus": 2, "include_dashboard": False}
+SMALL_STORE = 80 << 20
+"""Bytes of a node's object store: two loads of ten minutes do not fit, so sound is spilled to the disk."""
+NODE = {"num_cpus": 2, "object_store_memory": SMALL_STORE}
+HEAD = NODE | {"include_dashboard": False}
 DEADLINE_S = 600.0
 
 
@@ -48,19 +53,50 @@ class Killing:
 
 @dataclass(frozen=True)
 class Slow:
-    """A `hear` that takes its time, in one process of all or in every one."""
+    """A `hear` that takes its time, on one node or on every one."""
 
     seconds: float
     mark: Path | None = None
-    """Made by the process that is slow; None: all are."""
+    """Made by the first who hears, whose node is the slow one; None: all are."""
 
     def __call__(self, clip: Waveform) -> str:
-        if self.mark is not None:
-            with suppress(FileExistsError):
-                self.mark.symlink_to(str(os.getpid()))
-        if self.mark is None or str(self.mark.readlink()) == str(os.getpid()):
+        if self.mark is None or first_node(self.mark) == this_node():
             time.sleep(self.seconds)
         return level(clip)
+
+
+@dataclass(frozen=True)
+class FailingOnOneNode:
+    """A `hear` that fails on a clip of a certain length on the node that hears it first, and notes where it was."""
+
+    length_s: float
+    mark: Path
+
+    def __call__(self, clip: Waveform) -> str:
+        if abs(clip.duration - self.length_s) < 0.005:
+            is_first = first_node(self.mark) == this_node()
+            with (self.mark.parent / "heard").open("a") as file:
+                file.write(f"{this_node()}\n")
+            if is_first:
+                raise RecognitionError("no memory on this machine")
+        return level(clip)
+
+
+@dataclass(frozen=True)
+class All:
+    """Several `hear`, one after the other; all hear the same."""
+
+    hears: tuple[Callable[[Waveform], str], ...]
+
+    def __call__(self, clip: Waveform) -> str:
+        return [hear(clip) for hear in self.hears][-1]
+
+
+def first_node(mark: Path) -> str:
+    """The node of whoever asked first."""
+    with suppress(FileExistsError):
+        mark.symlink_to(this_node())
+    return str(mark.readlink())
 
 
 def load_fake(hear: Callable[..., Any] = level) -> Transcriber:
@@ -96,6 +132,14 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def transcripts(folder: Path) -> int:
     return sum(1 for _ in folder.glob("json/*/*.json"))
+
+
+def spilled_bytes() -> int:
+    """What the object stores of the cluster have written to disks so far."""
+    from ray._private.internal_api import memory_summary
+
+    told = re.findall(r"Spilled (\d+) MiB", memory_summary(stats_only=True))
+    return sum(map(int, told)) << 20
 
 
 def patiently(start: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def test_machines_together_make_what_one_makes(tmp_path: Path) -> None:
 def test_a_share_that_is_none_is_refused(text: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="allowed are 1/3 to 3/3"):
         ShardShare(*text)
+    assert [ShardShare(index, 3).recordings_of(9, 2) for index in (1, 2, 3)] == [4, 3, 2]
+    assert [ShardShare(index, 3).recordings_of(3, 2) for index in (1, 2, 3)] == [2, 1, 0]
 
 
 def test_other_options_are_refused_by_name(tmp_path: Path) -> None:
@@ -205,6 +208,21 @@ def test_a_content_is_recognized_once_and_told_for_each(tmp_path: Path) -> None:
     assert sorted(heard) == [0.1, 0.12, 0.14] and (report.done, report.recognized) == (5, 3)
     ids = {row["audio"].rsplit("/", 1)[1]: row["id"] for row in rows(store)}
     assert ids["000.wav"] == ids["000-copy.wav"] == ids["zz.wav"] and len(set(ids.values())) == 3
+
+
+def test_manifests_of_shards_are_read_together(tmp_path: Path) -> None:
+    class Slow(MemoryStore):
+        both = threading.Barrier(2, timeout=60.0)
+
+        def read(self, name: str) -> bytes | None:
+            if name.startswith("shards/"):
+                self.both.wait()  # raises where nobody else reads at the same time
+            return super().read(name)
+
+    source, done, slow = archive(tmp_path / "in", 8), MemoryStore(), Slow()
+    run(source, done)
+    slow.files = done.files
+    assert run(source, slow).done == 8 and slow.files == done.files
 
 
 def test_a_source_that_grew_is_gone_on_with(tmp_path: Path) -> None:

@@ -134,6 +134,11 @@ def test_what_a_run_measured_counts_in_place_of_the_price_list() -> None:
     named = {name for name, figure in outcome.figures.items() if figure.source == "report.json"}
     assert named >= {"decode_cpu_s_per_audio_hour", "driver_s_per_recording", f"{MEASURED}.recognize_x", "kbit_per_s"}
     assert outcome.figures["kbit_per_s"].value == pytest.approx(128)
+    late = replace(report(), rates=replace(report().rates, start_s=600.0))
+    prices = with_report(PRICES, late, "report.json", "2026-01-01")
+    later = plan(Workload(100, 15, model="tiny"), {MEASURED: 1}, prices)
+    assert later.run_hours - outcome.run_hours == pytest.approx((600 - PRICES.start_s.value) / 3600)
+    assert plan(Workload(1e5), {"h100": 1}, prices).figures["start_s"] == PRICES.start_s, "of other machines it is not"
     assert plan(Workload(1e5), {"h100": 1}, prices).figures["h100.recognize_x"].status == "computed"
     with pytest.raises(ConfigError, match="recognized nothing"):
         with_report(PRICES, replace(report(), rates=StageRates()), "report.json", "2026-01-01")

@@ -13,33 +13,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
 from redline.cluster.ray_start import RayOptions
 from redline.cluster.report import BatchReport
-from redline.cluster.store import FolderStore, StoreError
+from redline.cluster.store import FolderStore, StoreError, open_store
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
 from tests.cluster.ray_archives import (
     HEAD,
+    NODE,
+    SMALL_STORE,
+    All,
+    FailingOnOneNode,
     Killing,
     Slow,
     load_fake,
     patiently,
     run_on_ray,
+    spilled_bytes,
     tokens,
     transcripts,
     wait_until,
 )
+from tests.cluster.unkind_s3 import unkind_s3
 
 pytestmark = pytest.mark.battery
 SHARDS = settings(8)
 ROOT = Path(__file__).parents[2]
+DISK_BYTES = 4 << 20
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def s3() -> Iterator[Any]:
+    """An S3 server that answers 503 to every third request, known to every process of the cluster."""
+    with unkind_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: Any) -> Iterator[Any]:
     """Ray on a head and one more node, both on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # workers import these tests
@@ -47,7 +62,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
-    patiently(lambda: nodes.add_node(num_cpus=2))
+    patiently(lambda: nodes.add_node(**NODE))
     ray.init(nodes.address, log_to_driver=False)
     yield nodes
     ray.shutdown()
@@ -69,91 +84,99 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return contents(folder)
 
 
-def started(source: Path, out: Path, loading: Any) -> tuple[threading.Thread, list[BatchReport]]:
-    """A run in a thread, and where its report will be."""
-    reports: list[BatchReport] = []
-    thread = threading.Thread(target=lambda: reports.append(run_on_ray(source, out, loading, said=SHARDS)))
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own where this machine allows that, else a folder."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
+    is_mounted = os.getuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    yield place
+    if is_mounted:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """What leaves no room on a disk; where it is no disk of its own, what stands where a folder has to be."""
+    if disk.is_mount():
+        with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(bytes(4096))
+        return disk / "filler"
+    (disk / "out/shards").touch()
+    return disk / "out/shards"
+
+
+def test_kills_a_lost_node_a_slow_one_and_a_full_object_store_lose_nothing(
+    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    import ray
+
+    filler = ray.put(np.zeros(SMALL_STORE * 3 // 4, np.uint8))
+    left, out, reports = tokens(tmp_path / "tokens", 3), tmp_path / "out", list[BatchReport]()
+    node = patiently(lambda: cluster.add_node(**NODE))
+    hear = All((Killing(left), Slow(0.02), Slow(0.3, tmp_path / "slow")))
+    thread = threading.Thread(
+        target=lambda: reports.append(run_on_ray(source, out, partial(load_fake, hear), said=SHARDS))
+    )
     thread.start()
-    return thread, reports
-
-
-@pytest.mark.laws
-def test_two_nodes_make_what_one_process_makes(
-    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
-) -> None:
-    lines: list[str] = []
-    options = RayOptions(workers=2)
-    report = run_on_ray(source, tmp_path, said=SHARDS, say=lines.append, options=options)
-    assert contents(tmp_path) == undisturbed
-    assert (report.done, report.recognized, report.failed, report.machines) == (41, 41, 0, 2)
-    assert report.rates.decode_cpu_s_per_audio_hour and report.rates.recognize_s_per_audio_hour
-    assert "machines: 2, workers: 2, decoders: " in lines[0] and "an hour of audio takes a decoder" in lines[0]
-    again = run_on_ray(source, tmp_path, said=SHARDS)
-    assert (again.done, again.recognized) == (41, 0)
-
-
-def test_workers_that_are_killed_lose_nothing(
-    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
-) -> None:
-    left = tokens(tmp_path / "tokens", 3)
-    report = run_on_ray(source, tmp_path / "out", partial(load_fake, Killing(left)), said=SHARDS)
-    assert not list(left.iterdir()) and report.failed == 0
-    assert contents(tmp_path / "out") == undisturbed
-
-
-@pytest.mark.laws
-def test_what_kills_every_worker_is_left_out(cluster: Any, tmp_path: Path) -> None:
-    source = archive(tmp_path / "in", 6)
-    report = run_on_ray(source, tmp_path / "out", partial(load_fake, Killing(poison_s=0.14)), said=SHARDS)
-    assert (report.done, report.failed) == (5, 1)
-    (failure,) = report.failures
-    assert failure.audio.endswith("002.wav") and failure.attempts == 3 and "lost 3 times" in failure.reason
-    (failed,) = json.loads((tmp_path / "out/failed/000000.json").read_text())["recordings"]
-    assert failed["attempts"] == 3
-
-
-def test_a_node_that_is_lost_takes_nothing_with_it(
-    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
-) -> None:
-    node = patiently(lambda: cluster.add_node(num_cpus=2))
-    thread, reports = started(source, tmp_path, partial(load_fake, Slow(0.05)))
-    wait_until(lambda: transcripts(tmp_path) > 3)
+    wait_until(lambda: transcripts(out) > 3 or not thread.is_alive())
     cluster.remove_node(node, allow_graceful=False)
     thread.join()
-    assert reports and reports[0].done == 41 and contents(tmp_path) == undisturbed
+    (report,) = reports
+    assert not list(left.iterdir()) and (report.done, report.failed) == (41, 0)
+    assert contents(out) == undisturbed
+    assert spilled_bytes() > 0
+    del filler
 
 
-def test_a_driver_that_is_killed_is_gone_on_with(
-    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
+def test_a_driver_that_is_killed_and_a_disk_that_fills_are_gone_on_with(
+    cluster: Any, source: Path, undisturbed: dict[str, bytes], disk: Path
 ) -> None:
+    out = disk / "out"
     code = (
         "import ray; from functools import partial; from tests.cluster.archives import settings\n"
         "from tests.cluster.ray_archives import Slow, load_fake, run_on_ray\n"
         f"ray.init({cluster.address!r}, log_to_driver=False)\n"
-        f"run_on_ray({str(source)!r}, {str(tmp_path)!r}, partial(load_fake, Slow(0.05)), said=settings(8))\n"
+        f"run_on_ray({str(source)!r}, {str(out)!r}, partial(load_fake, Slow(0.05)), said=settings(8))\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as process:
-        wait_until(lambda: transcripts(tmp_path) > 3 or process.poll() is not None)
+        wait_until(lambda: transcripts(out) > 3 or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
-    there = transcripts(tmp_path)
-    report = run_on_ray(source, tmp_path, said=SHARDS)
-    assert contents(tmp_path) == undisturbed
-    assert there > 3 and report.done == 41 and report.recognized < 41
+    there = transcripts(out)
+    filler = fill(disk)
+    with pytest.raises(StoreError, match="the disk is full" if filler.parent == disk else "is a file"):
+        run_on_ray(source, out, said=SHARDS)
+    filler.unlink()
+    lines: list[str] = []
+    report = run_on_ray(source, out, said=SHARDS, say=lines.append, options=RayOptions(workers=2))
+    assert contents(out) == undisturbed
+    assert there > 3 and (report.done, report.failed, report.machines) == (41, 0, 2) and report.recognized < 41
+    assert report.rates.decode_cpu_s_per_audio_hour and report.rates.recognize_s_per_audio_hour
+    assert "machines: 2, workers: 2, decoders: " in lines[0] and "an hour of audio takes a decoder" in lines[0]
+    again = run_on_ray(source, out, said=SHARDS)
+    assert (again.done, again.recognized) == (41, 0)
 
 
-@pytest.mark.laws
-def test_a_slow_worker_gets_less(cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    run_on_ray(source, tmp_path / "out", partial(load_fake, Slow(0.3, tmp_path / "mark")), said=SHARDS)
-    assert contents(tmp_path / "out") == undisturbed
-
-
-@pytest.mark.laws
-def test_a_dest_that_fails_stops_the_run_and_accuses_nobody(
-    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
+def test_what_fails_is_tried_on_another_node_and_what_kills_every_worker_is_left_out_though_s3_refuses(
+    cluster: Any, s3: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "json").touch()  # where a folder has to be
-    with pytest.raises(StoreError, match="a part of this path is a file"):
-        run_on_ray(source, tmp_path, said=SHARDS)
-    (tmp_path / "json").unlink()
-    assert run_on_ray(source, tmp_path, said=SHARDS).failed == 0
-    assert contents(tmp_path) == undisturbed
+    folder = archive(tmp_path / "in", 6)
+    poisoned, failing = 0.14, 0.18
+    for path in folder.iterdir():
+        s3.put(f"unkind/in/{path.name}", path.read_bytes())
+    hear = All((Killing(poison_s=poisoned), FailingOnOneNode(failing, tmp_path / "mark")))
+    before = len(s3.refused)
+    report = run_on_ray("s3://unkind/in", "s3://unkind/out", partial(load_fake, hear), said=SHARDS)
+    assert (report.done, report.failed) == (5, 1) and len(s3.refused) > before
+    (failure,) = report.failures
+    assert failure.audio.endswith("002.wav") and failure.attempts == 3 and "lost 3 times" in failure.reason
+    store = open_store("s3://unkind/out")
+    (failed,) = json.loads(store.read("failed/000000.json") or b"")["recordings"]
+    assert failed["attempts"] == 3
+    first, *others = (tmp_path / "heard").read_text().split()
+    assert others[-1] != first and others.count(first) <= 1, "the one after a failure is another; one more was lost"
+    run(folder, FolderStore(tmp_path / "one"), said=SHARDS)
+    for name, data in contents(tmp_path / "one").items():
+        if name.startswith("json") and str(failure.id) not in name and b"0.140 seconds" not in data:
+            assert store.read(name) == data

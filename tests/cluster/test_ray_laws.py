@@ -16,12 +16,21 @@ from redline.cluster.report import BatchReport
 from redline.cluster.store import FolderStore
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
-from tests.cluster.ray_archives import HEAD, Killing, load_fake, patiently, run_on_ray, tokens, transcripts, wait_until
+from tests.cluster.ray_archives import (
+    HEAD,
+    NODE,
+    Killing,
+    load_fake,
+    patiently,
+    run_on_ray,
+    spilled_bytes,
+    tokens,
+    transcripts,
+    wait_until,
+)
 
 pytestmark = pytest.mark.laws
 SAID = settings(64)
-OBJECT_STORE = 100 << 20
-"""Bytes of a node: fewer than three loads of ten minutes, so that sound is spilled to the disk."""
 
 
 @pytest.fixture
@@ -32,10 +41,9 @@ def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    store = {"object_store_memory": OBJECT_STORE}
-    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD | store))
+    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
     for _ in range(2):
-        patiently(lambda: nodes.add_node(num_cpus=2, **store))
+        patiently(lambda: nodes.add_node(**NODE))
     ray.init(nodes.address, log_to_driver=False)
     yield nodes
     ray.shutdown()
@@ -52,9 +60,10 @@ def test_an_archive_survives_fifty_kills_a_lost_node_and_a_small_object_store(cl
     reports: list[BatchReport] = []
     thread = threading.Thread(target=lambda: reports.append(run_on_ray(source, out, loading, said=SAID)))
     thread.start()
-    wait_until(lambda: transcripts(out) > 100)
+    wait_until(lambda: transcripts(out) > 100 or not thread.is_alive())
     cluster.remove_node(list(cluster.worker_nodes)[-1], allow_graceful=False)
     thread.join()
     (report,) = reports
     assert not list(left.iterdir()) and (report.done, report.failed) == (1020, 0)
     assert contents(out) == contents(tmp_path / "one")
+    assert spilled_bytes() > 0

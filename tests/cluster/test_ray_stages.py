@@ -11,7 +11,7 @@ import soundfile
 
 from redline.cluster import ray_stages
 from redline.cluster.ledger import Ledger
-from redline.cluster.ray_run import bundles
+from redline.cluster.ray_bundles import in_bundles
 from redline.cluster.ray_stages import AnsweredPart, Load, RayRunSpec, RayTask, RecognizeWorker
 from redline.cluster.source import Source, SourceRecording
 from redline.cluster.stages import PlanBook
@@ -103,12 +103,13 @@ def test_a_failed_recording_may_be_tried_elsewhere(tmp_path: Path) -> None:
 
 
 def test_long_recordings_are_read_by_few_and_short_ones_together() -> None:
-    def sizes(**told: Any) -> list[int]:
+    def sizes(most: int = 16, **told: Any) -> list[int]:
         tasks = [RayTask(0, SourceRecording(row, "a.wav", **told)) for row in range(40)]
-        return [len(bundle) for bundle in bundles(tasks)]
+        return [len(bundle) for bundle in in_bundles(tasks, most)]
 
     assert sizes(duration=3600.0) == [1] * 40 and sizes(duration=10.0) == [16, 16, 8]
     assert sizes(size=100 << 20) == [1] * 40 and sizes(size=1 << 20) == [16, 16, 8]
+    assert sizes(64, duration=10.0) == [40] and sizes(64, size=1 << 20) == [32, 8]
     assert sizes() == [8] * 5  # nothing is told
 
 

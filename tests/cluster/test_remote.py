@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from redline.cluster import store as stores
 from redline.cluster.store import FolderStore, RemoteFile, UnreadableError, open_store
 from redline.errors import DataError
 from tests.cluster.archives import MemoryStore, archive, contents, rows, run
+from tests.cluster.unkind_s3 import unkind_s3
 
 moto_server = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
@@ -44,39 +44,6 @@ def s3() -> Iterator[Any]:
     s3fs.S3FileSystem.clear_instance_cache()
     patch.undo()
     server.stop()
-
-
-@pytest.fixture
-def grumpy_s3() -> Iterator[tuple[Any, list[int]]]:
-    """The file system of an S3 server that answers 503 to every third request, and how often it did."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    inner, count, refused = DomainDispatcherApplication(create_backend_app), itertools.count(1), list[int]()
-
-    def application(environment: Any, start_response: Any) -> Any:
-        if (number := next(count)) % 3 == 0:
-            refused.append(number)
-            start_response("503 Slow Down", [("Content-Length", "0")])
-            return [b""]
-        return inner(environment, start_response)
-
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY":
-        patch.setenv(name, "test")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    system = stores.filesystem_of("s3://grumpy")
-    system.mkdir("grumpy")
-    yield system, refused
-    s3fs.S3FileSystem.clear_instance_cache()
-    patch.undo()
-    server.shutdown()
-    thread.join()
 
 
 @pytest.fixture
@@ -119,17 +86,17 @@ def test_a_bucket_holds_what_a_folder_holds(tmp_path: Path, s3: Any) -> None:
     assert (again.done, again.recognized) == (3, 0)
 
 
-def test_a_bucket_that_refuses_every_third_request_loses_nothing(tmp_path: Path, grumpy_s3: Any) -> None:
-    system, refused = grumpy_s3
+def test_a_bucket_that_refuses_every_third_request_loses_nothing(tmp_path: Path) -> None:
     source = archive(tmp_path / "in", 3)
     run(source, FolderStore(tmp_path / "out"))
-    for path in source.iterdir():
-        stores.patiently("put", functools.partial(system.pipe_file, f"grumpy/in/{path.name}", path.read_bytes()))
-    before = len(refused)
-    assert run("s3://grumpy/in", open_store("s3://grumpy/out")).done == 3 and len(refused) > before
-    for name, data in contents(tmp_path / "out").items():
-        if name.startswith("json"):
-            assert open_store("s3://grumpy/out").read(name) == data
+    with unkind_s3() as server:
+        for path in source.iterdir():
+            server.put(f"unkind/in/{path.name}", path.read_bytes())
+        before = len(server.refused)
+        assert run("s3://unkind/in", open_store("s3://unkind/out")).done == 3 and len(server.refused) > before
+        for name, data in contents(tmp_path / "out").items():
+            if name.startswith("json"):
+                assert open_store("s3://unkind/out").read(name) == data
 
 
 def test_a_store_of_a_bucket_does_what_one_of_a_folder_does(tmp_path: Path, s3: Any) -> None:

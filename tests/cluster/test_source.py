@@ -40,6 +40,7 @@ def test_a_manifest_has_parts_references_and_rows_that_cannot_be_used(tmp_path: 
     lines = [json.dumps(row), "", '{"audio": "s3://bucket/a.flac"}', "{", '{"audio": "a", "start": -1}']
     path = manifest(tmp_path / "m.jsonl", lines)
     first, second, broken, odd = Source(str(path)).recordings()
+    assert Source(str(path)).count() == 4
     assert first.audio == str(tmp_path / "in/000.wav") and (first.start, first.end, first.text) == (1, 2.5, "so")
     assert first.language == "en" and second.audio == "s3://bucket/a.flac" and second.text is None
     assert broken.problem is not None and "m.jsonl:4" in broken.problem and "not JSON" in broken.problem
@@ -54,6 +55,7 @@ def test_parquet_says_what_jsonl_says(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(told), tmp_path / "m.parquet")
     lines = manifest(tmp_path / "m.jsonl", [json.dumps(row) for row in told])
     assert list(Source(str(tmp_path / "m.parquet")).recordings()) == list(Source(str(lines)).recordings())
+    assert Source(str(tmp_path / "m.parquet")).count() == Source(str(lines)).count() == 7
     parquet.write_table(pa.Table.from_pylist([{"sound": 1}]), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="no column 'audio'; it has sound"):
         addresses(tmp_path / "other.parquet")
