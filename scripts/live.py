@@ -3,6 +3,7 @@
     python scripts/live.py MANIFEST --streams 50 --seconds 60        # latencies and the load, on a simulated clock
     python scripts/live.py MANIFEST --wer                            # WER live against that of the whole file
     python scripts/live.py --silent FOLDER                           # text that noise recordings give
+    python scripts/live.py MANIFEST --seconds 8 --picture live.png   # a stream and what is told of it, when
 
 Utterances of the dev split of one speaker are joined, with pauses of 0.5 to 1.5 s of faint noise between them. On the
 simulated clock, each step gives every stream 50 ms of sound, and time goes on by as much as the step took to compute,
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, default=1, help="with --clock cpu: cores that share the work evenly")
     parser.add_argument("--wer", action="store_true")
     parser.add_argument("--silent", type=Path, help="a folder of recordings in which nobody speaks")
+    parser.add_argument("--picture", type=Path, help="PNG of what the first seconds of one stream become, and when")
     chosen = parser.parse_args(arguments)
     options = LiveOptions(chosen.partial, chosen.pause, chosen.max_window, chosen.pad)
     model = redline.load_model(chosen.model, threads=chosen.threads)
@@ -70,6 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.manifest is None:
         parser.error("a manifest is needed, or --silent FOLDER")
     recordings = joined(chosen.manifest, chosen.language, None if chosen.wer else _TRACKS)
+    if chosen.picture is not None:
+        return draw(model, recordings[0][0][: round(chosen.seconds * SAMPLE_RATE)], options, chosen.picture)
     if chosen.wer:
         return compare(model, recordings, options, chosen.language)
     now = time.perf_counter if chosen.clock == "wall" else lambda: time.process_time() / chosen.cores
@@ -123,6 +127,40 @@ def compare(
         windows = [segment.end - segment.start for each in transcripts for segment in each.segments]
         print(json.dumps({"what": name, "wer": round(wer, 2), "windows": len(windows),
                           "mean_window_s": round(float(np.mean(windows)), 2)}))  # fmt: skip
+
+
+def draw(model: Transcriber, samples: NDArray[np.float32], options: LiveOptions, path: Path) -> None:
+    """A stream's sound and, below it, each text at the place in the sound behind which it came, computing aside."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    step, shown = round(STEP_S * SAMPLE_RATE), list[tuple[float, str, str]]()
+    live = model.live(live_options=options)
+    model.live_engine.now = lambda: live.seconds  # computing takes no time
+    for at in range(0, len(samples), step):
+        events = live.feed(samples[at : at + step])
+        shown += [((at + step) / SAMPLE_RATE, each.kind, each.text) for each in events]
+    shown += [(len(samples) / SAMPLE_RATE, each.kind, each.text) for each in live.close()]
+    shown = [(at_s, kind, text) for at_s, kind, text in shown if text and kind != "warning"]
+    figure, (wave, texts) = pyplot.subplots(
+        2,
+        1,
+        sharex=True,
+        figsize=(9, 1.2 + 0.2 * len(shown)),
+        height_ratios=(1, 0.22 * len(shown)),
+        layout="constrained",
+    )
+    wave.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, color="#888888", linewidth=0.3)
+    wave.set_axis_off()
+    for row, (at_s, kind, text) in enumerate(shown):
+        color = "#0b6e4f" if kind == "committed" else "#999999"
+        texts.plot(at_s, row, marker="|", color=color)
+        texts.text(at_s - 0.1, row, text, ha="right", va="center", fontsize=7, color=color)
+    texts.set(xlabel="seconds", xlim=(0, len(samples) / SAMPLE_RATE + 0.2), yticks=[], ylim=(len(shown), -1))
+    texts.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def silent(model: Transcriber, folder: Path, options: LiveOptions) -> None:

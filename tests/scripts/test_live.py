@@ -56,3 +56,9 @@ def test_word_errors_of_files_and_streams_stand_side_by_side(
     file, stream = map(json.loads, capsys.readouterr().out.splitlines())
     assert (file["what"], stream["what"]) == ("file", "live") and stream["windows"] > file["windows"]
     assert file["wer"] == 50.0 * abs(2 - file["windows"]) and np.isfinite(stream["wer"])
+
+
+def test_the_picture_is_a_picture(jfk: Path, tmp_path: Path) -> None:
+    model = Transcriber(FakeRecognizer(lambda clip: f"{clip.duration:.1f} s"))
+    script("live").draw(model, audio.load(jfk).samples[: 4 * SAMPLE_RATE], LiveOptions(), tmp_path / "live.png")
+    assert (tmp_path / "live.png").read_bytes().startswith(b"\x89PNG")
