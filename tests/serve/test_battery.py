@@ -103,10 +103,10 @@ def test_slow_clients_are_closed_and_others_served_meanwhile(serve: ServerFactor
 
 
 class Unhurried(FakeRecognizer):
-    """Takes 0.1 s for each window, so that long recordings are in work for a while."""
+    """Takes 20 ms for each window, so that many long recordings are in work for a while, and each batch is short."""
 
     def recognize(self, requests: Sequence[Request]) -> list[Hypothesis | RedlineError]:
-        time.sleep(0.1 * len(requests))
+        time.sleep(0.02 * len(requests))
         return super().recognize(requests)
 
 

@@ -87,6 +87,7 @@ def test_500_slow_clients_are_closed_within_20_s_and_50_others_keep_their_pace(t
         args = (url.removeprefix("http://"), sender)
         slow = multiprocessing.get_context("forkserver").Process(target=drip_all, args=args)
         slow.start()
+        sender.close()
         during_s = asyncio.run(p95_of_normal_clients(url, 20.0))
         lasted = receiver.recv()
         slow.join()
