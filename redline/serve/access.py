@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redline.serve.api_errors import ApiError
+from redline.serve.bounds import refuse_and_linger
 from redline.serve.logs import EXTRA
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Access:
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     response = error.response()
     if scope["type"] == "http":
-        await response(scope, receive, send)
+        await refuse_and_linger(response, receive, send)
         return
     start = {"type": "websocket.http.response.start", "status": error.status, "headers": response.raw_headers}
     await send(start)

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redline.serve.api_errors import ApiError
 from redline.serve.options import ServeOptions
 
 _MOST_HEADERS, _MOST_HEADER_BYTES = 100, 64 << 10
+_LINGER_S, _LINGER_IDLE_S = 10.0, 2.0
+
+
+async def refuse_and_linger(response: Response, receive: Receive, send: Send) -> None:
+    """Lingering close: answer a request whose body may still be coming, and read on for a while.
+
+    Most clients read nothing before they have sent everything, and a connection that is closed in front of unread bytes
+    is reset: they would never see why they were refused.
+    """
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    end = time.monotonic() + _LINGER_S
+    with suppress(asyncio.TimeoutError):
+        while (left := end - time.monotonic()) > 0:
+            if not (await asyncio.wait_for(receive(), min(left, _LINGER_IDLE_S))).get("more_body", False):
+                break
+    await send({"type": "http.response.body", "body": b""})
 
 
 class BoundedBodies:
@@ -64,7 +83,10 @@ class BoundedBodies:
                 raise
             response = error.response()
             response.headers["Connection"] = "close"  # the rest of the body is not read
-            await response(scope, receive, send)
+            if is_read or error.status == 408:
+                await response(scope, receive, send)
+            else:
+                await refuse_and_linger(response, receive, send)
 
     def _check_head(self, scope: Scope) -> None:
         headers = scope["headers"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -88,3 +91,29 @@ def test_what_is_too_large_or_too_slow_is_refused(serve: ServerFactory) -> None:
 def test_other_machines_need_keys() -> None:
     with pytest.raises(ConfigError, match="API keys"):
         ServeOptions(host="0.0.0.0")
+
+
+@pytest.mark.parametrize("why", ["too large", "too many"])
+def test_who_is_refused_while_sending_reads_why(serve: ServerFactory, why: str) -> None:
+    size = 8 << 20
+    few = {"max_active": 1, "max_waiting": 0, "max_streams": 1}
+    with serve(max_upload_bytes=size - (why == "too large"), **few) as server, ExitStack() as connections:
+        address = urlsplit(server.url)
+        form = "Content-Type: multipart/form-data; boundary=x"
+        head = f"POST {ROUTE} HTTP/1.1\r\nHost: {address.netloc}\r\n{form}\r\nContent-Length: {size}\r\n\r\n".encode()
+
+        def connect() -> socket.socket:
+            return connections.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+
+        if why == "too many":
+            most = server.app.state.server.options.max_requests
+            others = [connect() for _ in range(most)]
+            for other in others:
+                other.sendall(head)
+            until(lambda: server.client().get(ROUTE).status_code == 503)
+        connection = connect()
+        connection.sendall(head)
+        for _ in range(size >> 16):  # most clients send everything before they read anything
+            connection.sendall(bytes(1 << 16))
+        status = 413 if why == "too large" else 503
+        assert connection.recv(1 << 16).startswith(f"HTTP/1.1 {status} ".encode())
