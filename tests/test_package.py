@@ -117,6 +117,7 @@ def test_recipes_are_in_the_wheel() -> None:
         "tiny-editor",
         "tiny-gpu",
         "tiny-multi",
+        "tiny-multi-further",
         "tiny-plus",
         "nle-2b",
     }
