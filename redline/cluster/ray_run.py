@@ -127,6 +127,8 @@ class RayRun:
                 again = rows_left(manifest, retry_failed=self._retry_failed)
                 opened.attempts = {each.row: each.attempts for each in manifest.recordings}
                 opened.results = {each.row: each for each in manifest.recordings if each.row not in again}
+                for result in opened.results.values():
+                    self.tally.settle(result)
             rows = (row for row in shard.recordings if row.row not in opened.results)
             wave += [RayTask(shard.number, row, opened.attempts.get(row.row, 0)) for row in rows]
             if len(wave) >= WAVE:
@@ -291,8 +293,7 @@ class RayRun:
                 manifest = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 raise cause_of(error) from error
-            self.tally.add(manifest.recordings)
-            del self._open[shard.number]
+            self.tally.finish(self._open.pop(shard.number).results.values(), manifest.recordings)
 
     def _take(self, load: Load, bundle: Bundle) -> None:
         """What came out of the stages."""
@@ -341,6 +342,7 @@ class RayRun:
         """A recording has its result; whoever is free finishes a shard that has all."""
         opened = self._open[task.shard]
         opened.results[result.row] = result
+        self.tally.settle(result)
         if len(opened.results) == len(opened.shard.recordings):
             results = list(opened.results.values())
             self._finishing[self._finish.remote(self._spec, opened.shard, results)] = opened.shard
