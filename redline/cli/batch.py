@@ -328,12 +328,12 @@ class Watching:
 
     def advance_to(self, tally: Tally, machines: int = 1) -> None:
         """So much is done."""
-        state = f"{tally.audio_s / 3600:.1f} h, {show.speed(tally.recognized_s, tally.wall_s)}"
+        state = f"{(tally.audio_s + tally.settled_s) / 3600:.2f} h, {show.speed(tally.recognized_s, tally.wall_s)}"
         if (left := tally.left_s) is not None:
             state += f", {show.clock(left)} left"
             if self._price is not None:
                 state += f", {self._price * machines * (tally.wall_s + left) / 3600:.2f} in all"
-        done = tally.done + tally.failed
+        done = tally.done + tally.failed + tally.settled
         description = f"transcribing {done}/{tally.recordings}"
         self._bar.update(self._task, description=description, completed=done, total=tally.recordings, state=state)
 

@@ -138,6 +138,8 @@ class LocalRun:
             again = rows_left(manifest, retry_failed=self._retry_failed)
             work.attempts = {each.row: each.attempts for each in manifest.recordings}
             work.results = {each.row: each for each in manifest.recordings if each.row not in again}
+            for result in work.results.values():
+                self.tally.settle(result)
         return work
 
     def _work_alone(self, work: ShardWork, rows: list[SourceRecording]) -> None:
@@ -242,10 +244,11 @@ class LocalRun:
     def _settle(self, work: ShardWork, result: RowResult) -> None:
         """One row more has its result; the last one finishes the shard."""
         work.results[result.row] = result
+        self.tally.settle(result)
         if len(work.results) == len(work.shard.recordings):
             with self._writing:
                 manifest = self._ledger.finish(work.shard, list(work.results.values()))
-            self.tally.add(manifest.recordings)
+            self.tally.finish(work.results.values(), manifest.recordings)
             del self._working[work.shard.number]
         elif not work.has_advanced:
             work.has_advanced = True

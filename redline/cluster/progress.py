@@ -46,6 +46,9 @@ class Tally:
     done: int = 0
     failed: int = 0
     audio_s: float = 0.0
+    settled: int = 0
+    settled_s: float = 0.0
+    """Of recordings that have their result, in shards that are not done yet."""
     recognized: int = 0
     recognized_s: float = 0.0
     """Of sound that this run recognized."""
@@ -68,8 +71,20 @@ class Tally:
         if self.start_s is None:
             self.start_s = at_s
 
+    def settle(self, result: RowResult) -> None:
+        """A recording of a shard that is not done yet has its result."""
+        self.settled += 1
+        self.settled_s += result.duration
+
+    def finish(self, settled: Iterable[RowResult], results: Iterable[RowResult]) -> None:
+        """A shard is done, whose recordings were settled one by one."""
+        for result in settled:
+            self.settled -= 1
+            self.settled_s -= result.duration
+        self.add(results)
+
     def add(self, results: Iterable[RowResult]) -> None:
-        """Recordings have their results."""
+        """A shard is done."""
         for result in results:
             if result.is_done:
                 self.done += 1
@@ -92,7 +107,7 @@ class Tally:
     def left_s(self) -> float | None:
         """About how long it will take; None while that cannot be told."""
         here = self.recognized + self.failed
-        left = self.recordings - self.done - self.failed
+        left = self.recordings - self.done - self.failed - self.settled
         return self.wall_s * left / here if here and left >= 0 else None
 
     def report(

@@ -57,7 +57,7 @@ class _Worker:
     loads: int = 0
     is_ready: bool = False
     node: str = ""
-    """Ray's id of where it is, once it is ready."""
+    """Ray's id of where it is, or, until it is ready, should be."""
 
 
 class RayRun:
@@ -127,6 +127,8 @@ class RayRun:
                 again = rows_left(manifest, retry_failed=self._retry_failed)
                 opened.attempts = {each.row: each.attempts for each in manifest.recordings}
                 opened.results = {each.row: each for each in manifest.recordings if each.row not in again}
+                for result in opened.results.values():
+                    self.tally.settle(result)
             rows = (row for row in shard.recordings if row.row not in opened.results)
             wave += [RayTask(shard.number, row, opened.attempts.get(row.row, 0)) for row in rows]
             if len(wave) >= WAVE:
@@ -208,10 +210,14 @@ class RayRun:
             self._on_progress(self.tally, self._machines)
 
     def _hire(self) -> None:
-        """One worker more; it gets loads once its model is loaded."""
+        """One worker more, on the node that has the fewest; it gets loads once its model is loaded."""
         ray = ray_package()
-        actor = ray.remote(max_restarts=0, max_task_retries=0, **self._worker_options)(ray_stages.RecognizeWorker)
-        worker = _Worker(actor.remote(self._loading, self._spec))
+        options, node = dict(self._worker_options), ""
+        if not options.get("num_gpus"):  # of GPUs Ray knows where one is free
+            node = min(_alive_nodes(), key=lambda node: sum(worker.node == node for worker in self._pool))
+            options["scheduling_strategy"] = _preferably_on(node)
+        actor = ray.remote(max_restarts=0, max_task_retries=0, **options)(ray_stages.RecognizeWorker)
+        worker = _Worker(actor.remote(self._loading, self._spec), node=node)
         self._pool.append(worker)
         self._starting[worker.actor.ready.remote()] = worker
 
@@ -241,16 +247,11 @@ class RayRun:
 
     def _decode_elsewhere(self, bundle: Bundle) -> Any:
         """Decoding on a node on which the bundle has not failed, where there is one."""
-        ray = ray_package()
-        nodes = [
-            node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in bundle.before.decoders
-        ]
+        nodes = [node for node in _alive_nodes() if node not in bundle.before.decoders]
         if not nodes:
             return self._decode
-        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            nodes[next(iter(bundle.missing)) % len(nodes)], soft=True
-        )
-        return self._decode.options(scheduling_strategy=affinity)
+        strategy = _preferably_on(nodes[next(iter(bundle.missing)) % len(nodes)])
+        return self._decode.options(scheduling_strategy=strategy)
 
     def _hear(self, ref: Any) -> None:
         """Something is ready: a load is decoded, a worker free, a load written, a shard finished."""
@@ -292,8 +293,7 @@ class RayRun:
                 manifest = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 raise cause_of(error) from error
-            self.tally.add(manifest.recordings)
-            del self._open[shard.number]
+            self.tally.finish(self._open.pop(shard.number).results.values(), manifest.recordings)
 
     def _take(self, load: Load, bundle: Bundle) -> None:
         """What came out of the stages."""
@@ -342,9 +342,19 @@ class RayRun:
         """A recording has its result; whoever is free finishes a shard that has all."""
         opened = self._open[task.shard]
         opened.results[result.row] = result
+        self.tally.settle(result)
         if len(opened.results) == len(opened.shard.recordings):
             results = list(opened.results.values())
             self._finishing[self._finish.remote(self._spec, opened.shard, results)] = opened.shard
+
+
+def _alive_nodes() -> list[str]:
+    return [node["NodeID"] for node in ray_package().nodes() if node["Alive"]]
+
+
+def _preferably_on(node: str) -> Any:
+    """Where there is room on a node: there."""
+    return ray_package().util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 def finish_shard(spec: RayRunSpec, shard: Shard, results: list[RowResult]) -> ShardManifest:

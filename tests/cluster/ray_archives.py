@@ -136,9 +136,11 @@ def transcripts(folder: Path) -> int:
 
 def spilled_bytes() -> int:
     """What the object stores of the cluster have written to disks so far."""
+    import ray
     from ray._private.internal_api import memory_summary
 
-    told = re.findall(r"Spilled (\d+) MiB", memory_summary(stats_only=True))
+    stores = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+    told = re.findall(r"Spilled (\d+) MiB", stores)
     return sum(map(int, told)) << 20
 
 

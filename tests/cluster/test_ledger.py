@@ -210,6 +210,13 @@ def test_a_content_is_recognized_once_and_told_for_each(tmp_path: Path) -> None:
     assert ids["000.wav"] == ids["000-copy.wav"] == ids["zz.wav"] and len(set(ids.values())) == 3
 
 
+def test_progress_counts_recordings_of_shards_that_are_not_done_yet(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    source = archive(tmp_path / "in", 5)
+    run(source, MemoryStore(), said=settings(4), on_progress=lambda each: told.append((each.done, each.settled)))
+    assert told == [(0, 1), (0, 2), (0, 3), (4, 0), (5, 0)]
+
+
 def test_manifests_of_shards_are_read_together(tmp_path: Path) -> None:
     class Slow(MemoryStore):
         both = threading.Barrier(2, timeout=60.0)

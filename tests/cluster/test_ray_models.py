@@ -1,48 +1,62 @@
-"""Bundled models on Ray: what one process writes, to the byte, also where texts are generated and speakers told."""
+"""Bundled models on the twin of Ray: what one process writes, also where texts are generated and speakers told."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
+import redline
 from redline import audio
-from tests.cluster.archives import contents
+from redline.cluster import ray_run, ray_start
+from redline.cluster.ledger import Ledger
+from redline.cluster.local import LocalRun
+from redline.cluster.ray_run import RayRun
+from redline.cluster.ray_start import RayOptions
+from redline.cluster.source import Source
+from redline.cluster.stages import PlanBook
+from redline.cluster.store import FolderStore
+from redline.transcriber import Transcriber
+from tests.cluster.archives import contents, settings
+from tests.cluster.plain_ray import PlainRay
 
-pytest.importorskip("ray")
 pytestmark = pytest.mark.laws
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two voices, apart and in one recording."""
-    folder = tmp_path_factory.mktemp("in")
-    voices = [audio.load(ROOT / name).samples for name in ("redline/assets/demo.flac", "tests/data/jfk.flac")]
-    for number, voice in enumerate(voices):
-        soundfile.write(folder / f"{number}.flac", voice, 16_000)
-    with soundfile.SoundFile(folder / "both.flac", "w", 16_000, 1) as file:
-        for voice in voices:
-            file.write(voice)
-    return folder
+@cache
+def loaded(model: str, drafts: str) -> Transcriber:
+    return redline.load_model(model, drafts=drafts)
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("model", "drafts", "asked"),
     [
-        ["--model", "tiny-plus", "--drafts", "none"],
-        ["--model", "tiny-plus", "--drafts", "none", "--speakers", "2", "--word-timestamps"],
-        ["--model", "tiny", "--speakers", "2"],
+        ("tiny-plus", "none", {}),
+        ("tiny-plus", "none", {"speakers": 2, "words": True}),
+        ("tiny", "own", {"speakers": 2}),
     ],
-    ids=["generated", "generated with speakers", "speakers by voice"],
 )
-def test_ray_writes_what_one_process_writes(source: Path, tmp_path: Path, options: list[str]) -> None:
-    for out, how in ("one", ["--shard", "1/1"]), ("ray", ["--workers", "2", "--threads", "1"]):
-        command = [sys.executable, "-m", "redline", "batch", str(source), "--out", str(tmp_path / out), *options, *how]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    one = contents(tmp_path / "one")
-    assert len([name for name in one if name.startswith("json/")]) == 3 and contents(tmp_path / "ray") == one
+def test_the_stages_write_what_one_process_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, drafts: str, asked: dict[str, Any]
+) -> None:
+    (tmp_path / "in").mkdir()
+    voice = audio.load(ROOT / "tests/data/jfk.flac").samples
+    for number, samples in enumerate((voice, voice[: 16_000 * 4], np.concatenate((voice, voice)))):
+        soundfile.write(tmp_path / "in" / f"{number}.flac", samples, 16_000)
+    ray, source, transcriber = PlainRay(), Source(str(tmp_path / "in")), loaded(model, drafts)
+    one, other = (Ledger(FolderStore(tmp_path / name), settings()) for name in ("one", "ray"))
+    LocalRun(one, source, transcriber, PlanBook.of(transcriber, **asked)).run()
+    for module in ray_run, ray_start:
+        monkeypatch.setattr(module, "ray_package", lambda: ray)
+    options = RayOptions(workers=2, worker_cpus=1, decoders=1)
+    assert RayRun(other, source, partial(loaded, model, drafts), partial(given, asked), options).run().done == 3
+    assert contents(tmp_path / "ray") == contents(tmp_path / "one")
+
+
+def given(asked: dict[str, Any], transcriber: Transcriber) -> dict[str, Any]:
+    return asked
