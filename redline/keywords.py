@@ -47,9 +47,9 @@ class Keyword:
                     f"to {MAX_WEIGHT:g}, such as :2"
                 )
             written = written[: given.start()]
-        phrase, *said = (part.strip() for part in written.split(ARROW))
-        spoken = tuple(part.strip() for each in said for part in each.split(OR))
-        if len(said) > 1 or (said and not (phrase and all(spoken))):
+        phrase, *spellings = (part.strip() for part in written.split(ARROW))
+        spoken = tuple(part.strip() for each in spellings for part in each.split(OR))
+        if len(spellings) > 1 or (spellings and not (phrase and all(spoken))):
             raise UnsupportedTaskError(
                 f"the keyword {text!r:.80} cannot be read; write PHRASE {ARROW} HOW IT IS SAID, with {OR} between two"
             )
@@ -76,8 +76,8 @@ class KeywordIndex:
         self._forms: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
         for keyword in self.keywords:
             phrase = " ".join(keyword.phrase.split())
-            said = dict.fromkeys(" ".join(each.split()) for each in keyword.spoken)
-            forms = [(phrase, False), *((form, True) for form in said if form.lower() != phrase.lower())]
+            spellings = dict.fromkeys(" ".join(each.split()) for each in keyword.spoken)
+            forms = [(phrase, False), *((form, True) for form in spellings if form.lower() != phrase.lower())]
             for form, is_spoken in forms:
                 if first := _FIRST.match(form.lower()):
                     self._forms[first[0]].append((form, phrase, is_spoken))
@@ -122,8 +122,8 @@ class KeywordIndex:
         Of spellings that overlap, the first and longest counts. A capital that begins one begins the phrase, too.
         """
         chars, done = list("".join(pieces)), 0
-        said = (match for match in self.find("".join(chars)) if match.is_spoken)
-        for match in sorted(said, key=lambda match: (match.start, -match.end)):
+        spoken = (match for match in self.find("".join(chars)) if match.is_spoken)
+        for match in sorted(spoken, key=lambda match: (match.start, -match.end)):
             if match.start >= done:
                 done, phrase = match.end, match.phrase
                 is_capital = chars[match.start].isupper()

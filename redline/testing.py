@@ -13,19 +13,19 @@ from redline.types import SAMPLE_RATE, ClipLimits, Hypothesis, Request, Task, Wa
 class FakeRecognizer:
     """A `Recognizer` that hears what a function says, and remembers the batches it was given.
 
-    `hear` takes a clip and gives its text or its `Hypothesis`, or raises; by default the text tells the clip's length.
+    `respond` takes a clip and gives its text or its `Hypothesis`, or raises; by default its length in words.
     """
 
     def __init__(
         self,
-        hear: Callable[[Waveform], str | Hypothesis] = lambda clip: f"{clip.duration:.2f} seconds",
+        respond: Callable[[Waveform], str | Hypothesis] = lambda clip: f"{clip.duration:.2f} seconds",
         *,
         name: str = "fake",
         languages: str | Iterable[str] = ("en",),
         max_clip_s: float = 30.0,
         needs_previous: bool = False,
     ) -> None:
-        self.hear = hear
+        self.respond = respond
         self.name = name
         self.languages = listed(languages)
         self.clip_limits = ClipLimits(max_clip_s, needs_previous)
@@ -41,7 +41,7 @@ class FakeRecognizer:
 
     def answer(self, request: Request) -> Hypothesis | RedlineError:
         try:
-            text = self.hear(request.clip)
+            text = self.respond(request.clip)
         except RedlineError as error:
             return error
         return Hypothesis(text) if isinstance(text, str) else text

@@ -177,8 +177,8 @@ class Transcriber:
         shared = TranscribeOptions.__annotations__.keys() - {"channels"}  # which are a number here
         speakers = speaker_options(options.get("speakers"))
         task = self._task({name: value for name, value in options.items() if name in shared}, speakers)  # type: ignore[arg-type]
-        told = replace(speakers or SpeakerOptions(), online=True)
-        session = self.session(task, vad=options.get("vad", True), options=own.session_options(), speakers=told)
+        online = replace(speakers or SpeakerOptions(), online=True)
+        session = self.session(task, vad=options.get("vad", True), options=own.session_options(), speakers=online)
         rate, channels = options.get("sample_rate", SAMPLE_RATE), options.get("channels", 1)
         digits = options.get("digits", False)
         return LiveStream(session, self.live_engine, own, sample_rate=rate, channels=channels, digits=digits)
@@ -248,8 +248,8 @@ class Transcriber:
         options = options or self.options
         options = options if vad else replace(options, vad=None)
         asked, is_diarized = self._asked(task, speakers)
-        heard = speakers if is_diarized and self.embedder else None
-        return RecordingPlan(self.recognizer.limits(asked), asked, options, self.name, heard)
+        voices = speakers if is_diarized and self.embedder else None
+        return RecordingPlan(self.recognizer.limits(asked), asked, options, self.name, voices)
 
     def check(self, task: Task, speakers: SpeakerOptions = SpeakerOptions()) -> None:  # noqa: B008
         """Raises `UnsupportedTaskError` for what the model cannot do."""

@@ -18,10 +18,10 @@ def rewritten(words: Sequence[Word], text: str) -> tuple[Word, ...]:
     tokens, result = text.split(), list[Word]()
     matcher = SequenceMatcher(None, [word.text for word in words], tokens, autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes() if words else ():
-        heard = words[a:b] or words[max(0, a - 1) : max(1, a)]  # what is only added stands behind the word before
-        confidence = min((each.confidence for each in heard if each.confidence is not None), default=None)
-        shared = share(tokens[c:d], heard[0].start if a < b else heard[-1].end, heard[-1].end)
-        like = [replace(word, confidence=confidence, speaker=heard[0].speaker) for word in shared]
+        sources = words[a:b] or words[max(0, a - 1) : max(1, a)]  # what is only added stands behind the word before
+        confidence = min((each.confidence for each in sources if each.confidence is not None), default=None)
+        shared = share(tokens[c:d], sources[0].start if a < b else sources[-1].end, sources[-1].end)
+        like = [replace(word, confidence=confidence, speaker=sources[0].speaker) for word in shared]
         result += words[a:b] if kind == "equal" else like
     return tuple(result)
 

@@ -42,8 +42,8 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-def fake(hear: object = None, **options: object) -> Transcriber:
-    return Transcriber(FakeRecognizer(hear, **options) if hear else FakeRecognizer(**options))  # type: ignore[arg-type]
+def fake(respond: object = None, **options: object) -> Transcriber:
+    return Transcriber(FakeRecognizer(respond, **options) if respond else FakeRecognizer(**options))  # type: ignore[arg-type]
 
 
 def test_from_a_file_to_a_saved_transcript(tiny: Transcriber, tmp_path: Path) -> None:
@@ -248,13 +248,13 @@ def stop_at(call: int) -> Transcriber:
     """Batches of one window; the given call is interrupted."""
     calls: list[float] = []
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         calls.append(clip.duration)
         if len(calls) == call:
             raise KeyboardInterrupt
         return f"{clip.duration:.2f} seconds"
 
-    return Transcriber(FakeRecognizer(hear), batch=BatchOptions(1.0))
+    return Transcriber(FakeRecognizer(respond), batch=BatchOptions(1.0))
 
 
 def test_an_interruption_keeps_what_is_done_from_the_start(jfk: Waveform) -> None:

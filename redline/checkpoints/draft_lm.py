@@ -23,7 +23,7 @@ from redline.checkpoints.shared import DRAFT_LM, SHARED, shared_part
 from redline.decoding.ngram import DraftOptions, Grams, NgramLM, bits_for
 from redline.errors import CheckpointError, ConfigError
 from redline.files import settle
-from redline.models.config import MOST_HEARD
+from redline.models.config import MAX_SCORED_VOCAB
 
 FORMAT = "redline n-grams 1"
 STEPS = 255
@@ -65,7 +65,7 @@ def load_draft_lm(path: Path, vocab_size: int) -> NgramLM:
     try:
         defaults = asdict(DraftOptions())
         options = DraftOptions(**{key: type(value)(about.get(key, value)) for key, value in defaults.items()})
-        _demand(not options.sound_weight or vocab_size <= MOST_HEARD, f"sound_weight {options.sound_weight}")
+        _demand(not options.sound_weight or vocab_size <= MAX_SCORED_VOCAB, f"sound_weight {options.sound_weight}")
         order, boundary = int(about["order"]), int(about["boundary"])
         _demand(0 <= boundary < vocab_size, f"boundary {boundary}")
         _demand(1 <= order <= 63, f"order {order}")

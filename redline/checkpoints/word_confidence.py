@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from redline import files, untrusted
-from redline.decoding.word_confidence import ALIGNED, DECIDED, EDITED, HEARD, ConfidenceMaps, LogisticMap
+from redline.decoding.word_confidence import ALIGNED, DECIDED, DRAFTED, EDITED, ConfidenceMaps, LogisticMap
 from redline.errors import CheckpointError
 
 WORD_CONFIDENCE = "word_confidence.json"
 CONFIDENCE_FORMAT = "redline word confidence 1"
-MAPS = {"aligned": ALIGNED, "decided": DECIDED, "heard": HEARD, "edited": EDITED}
+MAPS = {"aligned": ALIGNED, "decided": DECIDED, "drafted": DRAFTED, "edited": EDITED}
 """The maps of a file and their features; all but the first may be missing."""
 LARGEST = 1e3
 """Of a bias or weight."""

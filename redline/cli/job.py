@@ -167,12 +167,12 @@ class Job:
         elif not paths or self.outputs.show_edits:
             self._print_title(label)
             self.printer.print(result, label, recording.name)
-        told = Counter[str]()
+        counts = Counter[str]()
         for notice in (*result.warnings, *formats.subtitle_notices(result, self.outputs.formats)):
-            told[notice.code] += 1
-            if told[notice.code] <= MOST_NOTICES:
+            counts[notice.code] += 1
+            if counts[notice.code] <= MOST_NOTICES:
                 self.notes.say(show.notice_line(label, notice), "yellow")
-        for code, count in told.items():
+        for code, count in counts.items():
             if count > MOST_NOTICES:
                 more = f"{count - MOST_NOTICES} more warnings of the code {code!r}; all of them are in json"
                 self.notes.say(f"{label}: {more}", "yellow")

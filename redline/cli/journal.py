@@ -180,7 +180,7 @@ class Journal:
     def _settle(self) -> None:
         """Decide about transcripts over which a run was killed: done where every file is what it was to be."""
         for entry in list(self._state.writing.values()):
-            if all(files.file_hash(self.folder / name) == told for name, told in entry.files.items()):
+            if all(files.file_hash(self.folder / name) == digest for name, digest in entry.files.items()):
                 self._state.take({"event": "done", **entry.to_dict()})
 
     def is_done(self, identity: Identity, path: Path, settings: str, outputs: Sequence[Path]) -> Entry | None:
@@ -198,10 +198,10 @@ class Journal:
 
     def is_ours(self, output: Path) -> bool:
         """Whether a file is as a run with this journal wrote it, so that it may be replaced."""
-        told = [entry.files.get(output.name) for entry in self._state.writing.values()]
+        digests = [entry.files.get(output.name) for entry in self._state.writing.values()]
         if (entry := self._state.done.get(output.name)) is not None:
-            told.append(entry.files[output.name])
-        return any(told) and files.file_hash(output) in told
+            digests.append(entry.files[output.name])
+        return any(digests) and files.file_hash(output) in digests
 
     def names(self) -> dict[str, str]:
         """The names under which the transcripts of recordings are in the folder."""
@@ -299,8 +299,8 @@ def settings_of(model: str, folder: Path, options: Mapping[str, Any]) -> dict[st
     weights = hashlib.sha256()
     for path in files.files_under(folder):
         status = path.stat()
-        told = files.file_hash(path) if status.st_size <= CHEAP_BYTES else (status.st_size, status.st_mtime_ns)
-        weights.update(f"{path.relative_to(folder).as_posix()!a} {told}\n".encode())
+        state = files.file_hash(path) if status.st_size <= CHEAP_BYTES else (status.st_size, status.st_mtime_ns)
+        weights.update(f"{path.relative_to(folder).as_posix()!a} {state}\n".encode())
     return {"redline": __version__, "model": model, "weights": weights.hexdigest()[:16], "options": dict(options)}
 
 

@@ -82,8 +82,8 @@ class Resuming:
         if Identity.of(path, self.journal.folder) != identity:
             raise RedlineError(f"{recording.input.label}: was changed while it was read; run the command again")
         hashes = {path.name: hashlib.sha256(each).hexdigest() for path, each in data.items()}
-        told = (self.settings, recording.name, hashes, duration_s, content_hash(path))
-        entry = Entry(identity.recording, identity.size, identity.mtime_ns, *told)
+        details = (self.settings, recording.name, hashes, duration_s, content_hash(path))
+        entry = Entry(identity.recording, identity.size, identity.mtime_ns, *details)
         self.journal.write(entry)
         yield
         self.journal.finish(entry)

@@ -27,8 +27,8 @@ def edited_line(edits: Sequence[Edit], color: bool, words: Sequence[Word] = ()) 
     line = Text()
     changes = tracked_changes(edits)
     written = [word for change in changes for word in change.text.split()]
-    sure = [word.confidence is None or word.confidence >= UNSURE for word in words]
-    marks = iter(sure if len(words) == len(written) else [True] * len(written))
+    confident = [word.confidence is None or word.confidence >= UNSURE for word in words]
+    marks = iter(confident if len(words) == len(written) else [True] * len(written))
     for change in changes:
         if line:
             line.append(" ")
@@ -44,9 +44,11 @@ def edited_line(edits: Sequence[Edit], color: bool, words: Sequence[Word] = ()) 
 def _written(change: Change, color: bool, marks: Iterator[bool]) -> Text:
     """The text of a change, with its unsure words marked."""
     text = Text(style="green" if color and change.op != "keep" else "")
-    for word, is_sure in zip(change.text.split(), marks):  # noqa: B905 (marks go on in the next change)
+    for word, is_confident in zip(change.text.split(), marks):  # noqa: B905 (marks go on in the next change)
         text.append(" " if text else "")
-        text.append(word if is_sure or color else f"{word}(?)", style="underline" if color and not is_sure else "")
+        text.append(
+            word if is_confident or color else f"{word}(?)", style="underline" if color and not is_confident else ""
+        )
     return text if color or change.op == "keep" else Text("{+") + text + Text("+}")
 
 

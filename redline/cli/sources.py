@@ -94,13 +94,13 @@ def microphone(device: str | None, rate: int, channels: int) -> Iterator[ByteQue
     queue = ByteQueue(0)
     chosen = int(device) if device is not None and device.isdecimal() else device
 
-    def heard(data: bytes, frames: int, time: object, status: object) -> None:
+    def receive(data: bytes, frames: int, time: object, status: object) -> None:
         queue.put(bytes(data))
 
     try:
         stream: AbstractContextManager[object] = sounddevice.RawInputStream(
             samplerate=rate, channels=channels, dtype="int16", device=chosen, blocksize=rate // _MICROPHONE_STEPS,
-            callback=heard,
+            callback=receive,
         )  # fmt: skip
         with stream:
             yield queue

@@ -125,10 +125,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What two runs differ in, in words."""
-    one, other = _flat(there), _flat(here)
-    keys = [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]
+    before, other = _flat(there), _flat(here)
+    keys = [key for key in dict.fromkeys((*before, *other)) if before.get(key) != other.get(key)]
     return [
-        f"{key.removeprefix('options.')}: {one.get(key, 'not given')}, now {other.get(key, 'not given')}"
+        f"{key.removeprefix('options.')}: {before.get(key, 'not given')}, now {other.get(key, 'not given')}"
         for key in keys
     ]
 

@@ -206,7 +206,7 @@ class RayRun:
             ready, _ = ray.wait(waiting, num_returns=1, timeout=_LOOK_S, fetch_local=False)
             more, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
             for ref in dict.fromkeys((*ready, *more)):
-                self._hear(ref)
+                self._collect(ref)
             self._on_progress(self.tally, self._machines)
 
     def _hire(self) -> None:
@@ -253,7 +253,7 @@ class RayRun:
         strategy = _preferably_on(nodes[next(iter(bundle.missing)) % len(nodes)])
         return self._decode.options(scheduling_strategy=strategy)
 
-    def _hear(self, ref: Any) -> None:
+    def _collect(self, ref: Any) -> None:
         """Something is ready: a load is decoded, a worker free, a load written, a shard finished."""
         ray = ray_package()
         if (bundle := self._reading.get(ref)) is not None:

@@ -246,7 +246,7 @@ class RecognizeWorker:
                 if plan.speakers is not None and self._transcriber.embedder is not None:
                     diarizer = plan.diarizer(self._transcriber.embedder)
                     assert diarizer is not None
-                    cut.session.hear(diarizer)
+                    cut.session.diarize_with(diarizer)
                 scheduler.submit(cut.session)
         scheduler.run()
         load.costs.recognize_s += time.perf_counter() - began
@@ -332,7 +332,7 @@ def probe(loading: Loader, asked: Callable[[Transcriber], Mapping[str, Any]], ro
     """Load the model, and measure both stages on the beginning of some recordings that can be read."""
     transcriber = loading()
     plans = PlanBook.of(transcriber, **asked(transcriber))
-    heard_s = decode_s = recognize_s = 0.0
+    audio_s = decode_s = recognize_s = 0.0
     for row in rows:
         began = stages.process_cpu_s()
         try:
@@ -352,8 +352,8 @@ def probe(loading: Loader, asked: Callable[[Transcriber], Mapping[str, Any]], ro
         started = time.perf_counter()
         scheduler.run()
         recognize_s += time.perf_counter() - started
-        heard_s += session.fed_s
-    hours = heard_s / 3600
+        audio_s += session.fed_s
+    hours = audio_s / 3600
     if not hours:
         return Probe(plans, transcriber.name)
     return Probe(plans, transcriber.name, decode_s / hours, recognize_s / hours)

@@ -34,7 +34,7 @@ def shard_table(rows: Sequence[tuple[SourceRecording, JsonRecord, bytes | None]]
     )
     values = []
     for recording, result, data in rows:
-        told = result.to_dict()
+        row = result.to_dict()
         transcript = {} if data is None else json.loads(data)
         values.append(
             {
@@ -42,13 +42,13 @@ def shard_table(rows: Sequence[tuple[SourceRecording, JsonRecord, bytes | None]]
                 "audio": _unicode(recording.audio),
                 "start": recording.start,
                 "end": recording.end,
-                "id": told["id"],
+                "id": row["id"],
                 "text": transcript.get("text"),
                 "language": transcript.get("language"),
-                "duration": told["duration"],
+                "duration": row["duration"],
                 "reference": recording.text,
                 "transcript": None if data is None else data.decode("utf-8"),
-                "reason": None if told["reason"] is None else _unicode(told["reason"]),
+                "reason": None if row["reason"] is None else _unicode(row["reason"]),
             }
         )
     out = io.BytesIO()

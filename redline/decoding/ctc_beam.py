@@ -187,12 +187,12 @@ def _step(
     alive = (grown > _NEVER).nonzero() if bias is not None or (lm is not None and pool is None) else ()
     if alive:
         row, text, candidate = alive
-        said = ids[row, candidate]
+        tokens = ids[row, candidate]
     if lm is not None and pool is None:
-        prior[alive] += np.float32(options.lm_weight) * lm.score(beam.history[row, text], said)
+        prior[alive] += np.float32(options.lm_weight) * lm.score(beam.history[row, text], tokens)
     if bias is not None:
         states = np.repeat(beam.trie_state[:, :, None], C, axis=2)
-        states[alive], gain = bias.step(beam.trie_state[row, text], said)
+        states[alive], gain = bias.step(beam.trie_state[row, text], tokens)
         prior[alive] += gain
 
     stay = np.logaddexp(stay_blank, stay_token) + beam.prior

@@ -60,9 +60,9 @@ def sound_scores(
     borders = (0, *chain(*zip(alignment.starts, alignment.ends, strict=True)), len(log_probs))
     for slot, (start, end) in enumerate(pairwise(borders)):
         if start < end:
-            heard = log_probs[start:end] - log_probs[start:end, draft[slot // 2] if slot % 2 else blank, None]
-            scores[slot] = heard.amax(dim=0)
-            scores[slot, blank] = heard[:, blank].sum()
+            against_draft = log_probs[start:end] - log_probs[start:end, draft[slot // 2] if slot % 2 else blank, None]
+            scores[slot] = against_draft.amax(dim=0)
+            scores[slot, blank] = against_draft[:, blank].sum()
     return scores
 
 

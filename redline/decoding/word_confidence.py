@@ -21,7 +21,7 @@ ALIGNED = ("letters", "length", "pace")
 """What the alignment tells of a word: the log odds of its letters, and the logs of their number and of their pace."""
 DECIDED = (*ALIGNED, "tokens")
 """And the log odds of its least likely token, by the network that decided it."""
-HEARD = (*ALIGNED, "draft")
+DRAFTED = (*ALIGNED, "draft")
 """And the log odds of its least likely token, by the head that drafted it, in the frame that is surest of it."""
 EDITED = (*DECIDED, "draft")
 """All of these."""
@@ -61,7 +61,7 @@ class ConfidenceMaps:
 
     aligned: LogisticMap
     decided: LogisticMap | None = None
-    heard: LogisticMap | None = None
+    drafted: LogisticMap | None = None
     edited: LogisticMap | None = None
 
     def confidence(self, word: Word, evidence: WordEvidence) -> float:
@@ -71,7 +71,7 @@ class ConfidenceMaps:
         tokens, draft = evidence
         for map, known in (
             (self.edited, evidence if None not in evidence else None),
-            (self.heard, None if draft is None else WordEvidence(draft=draft)),
+            (self.drafted, None if draft is None else WordEvidence(draft=draft)),
             (self.decided, None if tokens is None else WordEvidence(tokens)),
         ):
             if map is not None and known is not None:
@@ -80,7 +80,7 @@ class ConfidenceMaps:
 
 
 def word_features(word: Word, evidence: Iterable[float | None] = ()) -> list[float]:
-    """`ALIGNED`, `DECIDED`, `HEARD` or `EDITED`: what is known."""
+    """`ALIGNED`, `DECIDED`, `DRAFTED` or `EDITED`: what is known."""
     pace_s = (word.end - word.start + PACE_FLOOR_S) / len(word.text)
     features = [_log_odds(word.confidence or 0.0), math.log(len(word.text)), math.log(pace_s)]
     return features + [_log_odds(math.exp(min(0.0, nats))) for nats in evidence if nats is not None]
@@ -92,7 +92,7 @@ def _log_odds(probability: float) -> float:
 
 
 @dataclass(frozen=True)
-class HeardTokens:
+class DraftTokens:
     """The likeliest tokens of every frame of a clip, by the head that drafts, and those of the words of its text."""
 
     ids: Ints  # [T, C]
@@ -117,15 +117,15 @@ class TextEvidence:
 
     tokens: Sequence[float] | None = None
     """The log probability of the least likely token of each, in nats, by the network that decided them."""
-    heard: HeardTokens | None = None
+    drafted: DraftTokens | None = None
 
     def of(self, words: Sequence[Word]) -> list[WordEvidence]:
         """Of each word; nothing where the words are not those of the text."""
         tokens: Sequence[float | None] = [None] * len(words)
         if self.tokens is not None and len(self.tokens) == len(words):
             tokens = self.tokens
-        heard = self.heard if self.heard is not None and len(self.heard.words) == len(words) else None
-        drafts = [None if heard is None else heard.least(number, word) for number, word in enumerate(words)]
+        drafted = self.drafted if self.drafted is not None and len(self.drafted.words) == len(words) else None
+        drafts = [None if drafted is None else drafted.least(number, word) for number, word in enumerate(words)]
         return [WordEvidence(*each) for each in zip(tokens, drafts, strict=True)]
 
 

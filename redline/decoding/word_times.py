@@ -251,9 +251,9 @@ def _aligned_words(
         certain = []
         for symbol, label in zip(symbols, own, strict=True):
             frames = slice(alignment.starts[symbol], alignment.ends[symbol])
-            heard = likely[symbol][frames]
+            posteriors = likely[symbol][frames]
             # A letter is as certain as in the most certain of its frames, a wildcard as letters are on average.
-            certain.append(_heard(heard, silent[frames]) if label == wild else max(heard))
+            certain.append(_wildcard_confidence(posteriors, silent[frames]) if label == wild else max(posteriors))
         words += share(waiting, round(now * frame_s, 3), round(start * frame_s, 3))
         confidence = round(sum(certain) / len(certain), 3)
         words.append(Word(round(start * frame_s, 3), round(end * frame_s, 3), name, confidence))
@@ -262,7 +262,7 @@ def _aligned_words(
     return judged(words + share(waiting, round(now * frame_s, 3), round(length * frame_s, 3)))
 
 
-def _heard(letters: Sequence[float], silence: Sequence[float]) -> float:
+def _wildcard_confidence(letters: Sequence[float], silence: Sequence[float]) -> float:
     """How certain the letters under a wildcard are: mean probability of the best one where it beats the blank."""
     spoken = [letter for letter, blank in zip(letters, silence, strict=True) if letter > blank]
     return sum(spoken) / len(spoken) if spoken else max(0.0, 1.0 - min(silence))

@@ -96,16 +96,16 @@ def assign_speakers_to_all(windows: Sequence[EmbeddedWords], options: ClusterOpt
     options = options.for_speech(sum(word.end - word.start for words, _ in windows for word in words))
     all_words = [word for words, _ in windows for word in words]
     spoken: list[TimeSpan] = []
-    heard, around = list[Tensor](), list[Tensor]()
+    embedded, around = list[Tensor](), list[Tensor]()
     for words, track in windows:
         runs = _runs(words, options.pause_s)
         spans = [span for run in runs for span in _spans(run[0].start, run[-1].end, options)]
         spoken += spans
-        heard.append(track(spans))
+        embedded.append(track(spans))
         around.append(track([_surroundings(word, run, options.context_s) for run in runs for word in run]))
     embeddings = torch.cat(around)  # [W, E]
     seconds = _seconds([(word.start, word.end) for word in all_words])
-    speakers = _found(torch.cat(heard), _seconds(spoken), options)
+    speakers = _found(torch.cat(embedded), _seconds(spoken), options)
     gaps = [0.0, *(max(0.0, after.start - before.end) for before, after in pairwise(all_words))]
     shares = torch.tensor(gaps).clamp(max=LONG_PAUSE_S) / LONG_PAUSE_S
     costs = options.change_cost + shares * (options.pause_change_cost - options.change_cost)

@@ -37,7 +37,7 @@ MIN_SAMPLE_S = 1.0
 
 
 @dataclass
-class HeardClip:
+class ClipVoices:
     """What is known of a clip before its words are: the embeddings along it, and where two speak at once."""
 
     track: VoiceTrack
@@ -51,7 +51,7 @@ class EmbeddedWindow:
 
     start_s: float
     hypothesis: Hypothesis
-    heard: HeardClip
+    voices: ClipVoices
 
 
 @dataclass
@@ -65,21 +65,21 @@ class Diarizer:
     """Who was heard, after `finish`."""
     notices: tuple[Notice, ...] = ()
     """About the recording as a whole, after `finish`."""
-    _heard: dict[int, HeardClip] = field(default_factory=dict)  # of windows without words yet
+    _embedded: dict[int, ClipVoices] = field(default_factory=dict)  # of windows without words yet
     _windows: list[EmbeddedWindow] = field(default_factory=list)
     _linked: tuple[SpeakerEmbedding, ...] | None = None
 
     def __post_init__(self) -> None:
         self.clustering = replace(self.clustering, least=self.options.least, most=self.options.most)
 
-    def hear(self, id: int, clip: Waveform) -> None:
+    def embed(self, id: int, clip: Waveform) -> None:
         """Window number `id` of the recording."""
         if len(clip.samples) >= FRAME_SAMPLES:
-            self._heard[id] = heard(self.embedder, clip)
+            self._embedded[id] = embed_clip(self.embedder, clip)
 
     def add(self, id: int, start_s: float, hypothesis: Hypothesis) -> Hypothesis:
         """The words of the next window in time, which begins at `start_s`; online with the speakers known so far."""
-        clip = self._heard.pop(id, None)
+        clip = self._embedded.pop(id, None)
         if not hypothesis.words or clip is None:
             return hypothesis
         hypothesis = replace(hypothesis, warnings=hypothesis.warnings + ((NARROW,) if clip.is_narrow else ()))
@@ -102,13 +102,13 @@ class Diarizer:
                     replace(word, start=word.start + at.start_s, end=word.end + at.start_s)
                     for word in at.hypothesis.words
                 ],
-                at.heard.track.moved(at.start_s),
+                at.voices.track.moved(at.start_s),
             )
             for at in self._windows
         ]
         labels, vectors = assign_speakers_to_all(windows, self.clustering)
         speakers = _embeddings([at.hypothesis for at in self._windows], labels, vectors)
-        speakers = self._as_told(labels, speakers) if self.options.online else named(speakers, self.options.voices)
+        speakers = self._as_shown(labels, speakers) if self.options.online else named(speakers, self.options.voices)
         if self.options.database is not None and not self.speakers:
             self.options.database.add(speakers)
         self.speakers = joined_voices((), speakers)
@@ -116,17 +116,17 @@ class Diarizer:
         for at in self._windows:
             own = labels[first : first + len(at.hypothesis.words)]
             spoken = _with_speakers(at.hypothesis, own, speakers)
-            finished[at.start_s] = replace(spoken, overlaps=overlaps_of(at.heard.overlaps, spoken.words))
+            finished[at.start_s] = replace(spoken, overlaps=overlaps_of(at.voices.overlaps, spoken.words))
             first += len(own)
         return finished
 
-    def _as_told(self, labels: Sequence[int], speakers: Sequence[SpeakerEmbedding]) -> list[SpeakerEmbedding]:
+    def _as_shown(self, labels: Sequence[int], speakers: Sequence[SpeakerEmbedding]) -> list[SpeakerEmbedding]:
         """Speakers under the names that most of their words had when they were told."""
-        told = [word.speaker or "" for at in self._windows for word in at.hypothesis.words]
-        names = name_speakers(labels, told)
-        if changed := sum(name != before for name, before in zip(names, told, strict=True)):
+        shown = [word.speaker or "" for at in self._windows for word in at.hypothesis.words]
+        names = name_speakers(labels, shown)
+        if changed := sum(name != before for name, before in zip(names, shown, strict=True)):
             message = (
-                f"{changed} of {len(told)} words have another speaker, by all that was said, than when they were told"
+                f"{changed} of {len(shown)} words have another speaker, by all that was said, than when they were shown"
             )
             self.notices = (Notice("speakers-changed", message),)
         by_label = dict(zip(labels, names, strict=True))
@@ -134,13 +134,13 @@ class Diarizer:
 
 
 @torch.inference_mode()
-def heard(embedder: SpeakerEmbedder, clip: Waveform) -> HeardClip:
+def embed_clip(embedder: SpeakerEmbedder, clip: Waveform) -> ClipVoices:
     """The embeddings along a clip, where two speak at once, and whether it is as narrow as a telephone's band."""
     features = clip_features(samples_on(levelled(clip).samples, embedder.out.weight.device))
     narrow = is_narrow(features)
     # In a telephone's band more than half of what was marked was wrong.
     overlaps = [] if narrow or embedder.find_overlaps is None else embedder.find_overlaps(features)
-    return HeardClip(embedder.track(features), overlaps, narrow)
+    return ClipVoices(embedder.track(features), overlaps, narrow)
 
 
 def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) -> SpeakerEmbedding:
@@ -153,7 +153,7 @@ def voice_of(embedder: SpeakerEmbedder, name: str, clips: Sequence[Waveform]) ->
             f"{source}: {seconds:g} s of speech for the voice of {name}; give a recording in which {name} alone speaks "
             f"for at least {MIN_SAMPLE_S:g} s, better for 10"
         )
-    embeddings = torch.cat([heard(embedder, clip).track.embeddings for clip in clips])
+    embeddings = torch.cat([embed_clip(embedder, clip).track.embeddings for clip in clips])
     mean = F.normalize(embeddings.mean(dim=0), dim=0)
     return SpeakerEmbedding(name, tuple(mean.tolist()), seconds)
 

@@ -140,7 +140,7 @@ class Lane:
             self._draws[at] = self._drawn(slots)
         choices = self._choose(at, logits[:, None].expand(-1, self.options.beams, -1))
         self._reports.append(_Report(choices, texts))
-        return self._left() + self._heard()
+        return self._left() + self._grown()
 
     def step(self) -> list[Decoding]:
         """One token more for every text; returns those that have ended."""
@@ -152,7 +152,7 @@ class Lane:
         launch = self._launches.get(n)
         choices = launch({})[0] if launch is not None else self._advance(n, seen + -seen % KEYS)
         self._reports.append(_Report(choices, self.texts[:n]))
-        return self._heard()
+        return self._grown()
 
     def leave(self, text: Decoding) -> None:
         """Give the slot of a text back."""
@@ -160,7 +160,7 @@ class Lane:
         if not any(self.texts):
             self._reports.clear()
 
-    def _heard(self) -> list[Decoding]:
+    def _grown(self) -> list[Decoding]:
         """Let searches grow by what is known on the host; returns the texts that ended by it."""
         ended: list[Decoding] = []
         while len(self._reports) > self.lag:

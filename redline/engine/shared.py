@@ -165,7 +165,7 @@ class SchedulerClient:
         self.answering = Lock()
         """Held while an answer is put and counted."""
         self._shared, self._priority, self._account = shared, priority, account
-        self._told = 0  # answers behind which a step has ended
+        self._reported = 0  # answers behind which a step has ended
         self._sessions: dict[Any, _Counted] = {}
         self._failure: Exception | None = None
 
@@ -185,16 +185,16 @@ class SchedulerClient:
         Raises `WithdrawnError` behind `cancel`, and what went wrong in a session of the caller's.
         """
         self._sessions = {session: each for session, each in self._sessions.items() if not session.done}
-        if self._failure is None and self.answered == self._told:
+        if self._failure is None and self.answered == self._reported:
             with self.answering:  # an answer is put and counted, or neither
-                is_new, waits = self.answered > self._told, any(session.waiting for session in self._sessions)
-                self._told = self.answered if is_new or not waits else self._told
+                is_new, waits = self.answered > self._reported, any(session.waiting for session in self._sessions)
+                self._reported = self.answered if is_new or not waits else self._reported
             if is_new or not waits:
                 return is_new
-            self._shared.wait(lambda: self._failure is not None or self.answered > self._told)
+            self._shared.wait(lambda: self._failure is not None or self.answered > self._reported)
         if self._failure is not None:
             raise self._failure
-        self._told = self.answered
+        self._reported = self.answered
         return True
 
     def cancel(self) -> None:

@@ -64,16 +64,16 @@ def parse_textgrid(text: str) -> Transcript:
     own_words: list[list[Word]] = [[] for _ in spoken]
     for word in words:
         own_words[max(0, _last_started(spoken, word.start))].append(word)
-    segments, said = [], [list[str]() for _ in speakers]
+    segments, lines_of = [], [list[str]() for _ in speakers]
     for id, (start, end, line) in enumerate(spoken):
         at = _last_started(speakers, start)
-        heard = at >= 0 and start < speakers[at][1]
-        if heard:
-            said[at].append(line)
-        speaker = speakers[at][2] if heard else None
+        speaks = at >= 0 and start < speakers[at][1]
+        if speaks:
+            lines_of[at].append(line)
+        speaker = speakers[at][2] if speaks else None
         segments.append(Segment(id, start, end, line, speaker=speaker, words=tuple(own_words[id])))
     turns = tuple(
-        Turn(name, start, end, " ".join(lines)) for (start, end, name), lines in zip(speakers, said, strict=True)
+        Turn(name, start, end, " ".join(lines)) for (start, end, name), lines in zip(speakers, lines_of, strict=True)
     )
     return replace(of_segments(segments), turns=turns, duration=duration)
 

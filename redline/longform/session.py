@@ -175,8 +175,8 @@ class Session:
         """Whether the answer to a request is waited for."""
         return self._stitched <= id < self._asked and id not in self._answers
 
-    def hear(self, diarizer: Diarizer) -> None:
-        """Have a diarizer hear every window, before the first request is given out."""
+    def diarize_with(self, diarizer: Diarizer) -> None:
+        """Have a diarizer embed every window, before the first request is given out."""
         self._diarizer = self._stitcher.diarizer = diarizer
 
     def feed(self, samples: NDArray[np.float32]) -> None:
@@ -321,7 +321,7 @@ class Session:
         if not self.limits.needs_previous:
             clip = Waveform(self._clips.pop(id), self.source)
             if self._diarizer is not None:
-                self._diarizer.hear(id, replace(clip, samples=clip.samples[self._in_front.get(id, 0) :]))
+                self._diarizer.embed(id, replace(clip, samples=clip.samples[self._in_front.get(id, 0) :]))
             return Request(self._with_silence(clip), task, id)
         samples = self._clips[id]
         if self._context is not None:

@@ -71,9 +71,9 @@ class Stitcher:
         if self._error is not None and self._failures == self.windows:
             failed = f"the recognizer failed on all parts ({self.windows}); first error: {described(self._error)}"
             raise RecognitionError(f"{source}: {failed}") from self._error
-        heard: tuple[Notice, ...] = ()
+        of_speakers: tuple[Notice, ...] = ()
         if self.diarizer is not None:
-            finished, heard = self.diarizer.finish(), self.diarizer.notices
+            finished, of_speakers = self.diarizer.finish(), self.diarizer.notices
             self.segments = []
             for span, outcome in self._texts:
                 self.segments += segments_of(span, finished.get(span.start_s, outcome), len(self.segments))
@@ -87,7 +87,7 @@ class Stitcher:
             model=self._model,
             task=task.name,
             turns=tuple(turn for turn in joined_turns(turns) if turn.speaker),  # the segments of nobody are none
-            warnings=(*warnings, *self.notices, *heard),
+            warnings=(*warnings, *self.notices, *of_speakers),
         )
 
 

@@ -29,7 +29,7 @@ Factor = Annotated[float, number(1e6)]
 Flag = Annotated[bool, flag]
 Languages = Annotated[tuple[str, ...], items(name, most=1000, least=1)]
 BlockNumbers = Annotated[tuple[int, ...], items(count(256, -257), most=64)]
-MOST_HEARD = 8192
+MAX_SCORED_VOCAB = 8192
 """Tokens of a vocabulary of which an editor may be told how likely each is heard in each slot (`sound_weight`)."""
 CLIP_KINDS = ("plain", "words", "speakers")
 
@@ -265,8 +265,8 @@ class NarConfig:
             stated = getattr(getattr(self, part), key)
             require(stated == needed, f"{part} {key} is {stated}; encoder and language model make it {needed}")
         check("blank_token_id", self.blank_token_id, count(self.text.vocab_size - 1, 0))
-        if self.text.vocab_size > MOST_HEARD:
-            require(not self.sound_weight, f"sound_weight needs a vocabulary of at most {MOST_HEARD} tokens")
+        if self.text.vocab_size > MAX_SCORED_VOCAB:
+            require(not self.sound_weight, f"sound_weight needs a vocabulary of at most {MAX_SCORED_VOCAB} tokens")
         check("encoder_layer_indices", layers, items(count(blocks, -blocks - 1), most=64))
 
     def to_dict(self) -> dict[str, Any]:

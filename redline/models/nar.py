@@ -74,14 +74,14 @@ class NarModel(nn.Module):
         places = audio_end + torch.arange(K, device=both.device)  # [B, K]
         return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
 
-    def score_slots(self, hidden: Tensor, slots: Tensor, heard: Tensor | None = None) -> SlotScores:
+    def score_slots(self, hidden: Tensor, slots: Tensor, acoustic: Tensor | None = None) -> SlotScores:
         """Slot states [B, K, H] and what stands in the slots [B, K] -> scores; their logits never exist at once.
 
-        `heard` [B, K, V] is added to the log probabilities: what else is known of each id in each slot.
+        `acoustic` [B, K, V] is added to the log probabilities: what else is known of each id in each slot.
         """
         scored = []
         parts = hidden.flatten(0, 1).split(LOGIT_ROWS), slots.flatten().split(LOGIT_ROWS)
-        more = [None] * len(parts[0]) if heard is None else heard.flatten(0, 1).split(LOGIT_ROWS)
+        more = [None] * len(parts[0]) if acoustic is None else acoustic.flatten(0, 1).split(LOGIT_ROWS)
         for states, ids, extra in zip(*parts, more, strict=True):
             log_probs = self.language_model.logits(states).float().log_softmax(dim=-1)  # [N, V]
             log_probs = log_probs if extra is None else log_probs + extra

@@ -116,13 +116,13 @@ def align_recording(
             "text of this recording, and its language"
         )
     places = iter(alignment.words)
-    placed = [[_Placed(word.written, word.spoken, _heard(next(places))) for word in own] for own in words]
+    placed = [[_Placed(word.written, word.spoken, _located(next(places))) for word in own] for own in words]
     duration_s = session.fed_s
     segments = tuple(_segments(pieces, placed, duration_s))
     turns = (Turn(each.speaker, each.start, each.end, each.text) for each in segments if each.speaker is not None)
     flat = [word for own in placed for word in own]
     timed = [word for segment in segments for word in segment.words]
-    notices = [*_not_said(flat, timed), *_not_written(flat, alignment, posteriors)]
+    notices = [*_unspoken(flat, timed), *_unwritten(flat, alignment, posteriors)]
     notices.sort(key=lambda notice: notice.start or 0.0)
     fits = [(word.confidence or 0.0) >= FITTING for word, own in zip(timed, flat, strict=True) if own.spoken]
     fitting = sum(fits)
@@ -177,7 +177,7 @@ def _posteriors(
     return joined_posteriors(rows, session.windows, config.output_dim, config.subsampling)
 
 
-def _heard(place: AlignedWord | None) -> AlignedWord | None:
+def _located(place: AlignedWord | None) -> AlignedWord | None:
     """A place at which a word fits the sound."""
     if place is not None and place.letters >= 3 and place.regret > MOST_REGRET * place.letters:
         return None
@@ -191,8 +191,8 @@ def _segments(pieces: Sequence[Line], placed: Sequence[Sequence[_Placed]], durat
     for number, (piece, own) in enumerate(zip(pieces, placed, strict=True)):
         words = tuple(next(timed) for _ in own)
         start, end = (words[0].start, words[-1].end) if words else (now, now)
-        heard = [word.confidence for word in words if word.confidence is not None]
-        confidence = round(sum(heard) / len(heard), 3) if heard else None
+        confidences = [word.confidence for word in words if word.confidence is not None]
+        confidence = round(sum(confidences) / len(confidences), 3) if confidences else None
         yield Segment(number, start, end, piece.text, confidence=confidence, speaker=piece.speaker or None, words=words)
         now = end
 
@@ -217,7 +217,7 @@ def _shared(words: Sequence[_Placed], start: float, end: float) -> Iterator[Word
         yield replace(timed, confidence=0.0 if word.spoken else None)
 
 
-def _not_said(words: Sequence[_Placed], timed: Sequence[Word]) -> Iterator[Notice]:
+def _unspoken(words: Sequence[_Placed], timed: Sequence[Word]) -> Iterator[Notice]:
     """Runs of words that are not heard."""
     pairs = zip(words, timed, strict=True)
     for is_missing, run in groupby(pairs, key=lambda pair: pair[0].place is None and bool(pair[0].spoken)):
@@ -228,7 +228,7 @@ def _not_said(words: Sequence[_Placed], timed: Sequence[Word]) -> Iterator[Notic
             yield Notice(NOT_SAID, f"{what} not heard: {text}", own[0].start, own[-1].end)
 
 
-def _not_written(words: Sequence[_Placed], alignment: TranscriptAlignment, posteriors: Posteriors) -> Iterator[Notice]:
+def _unwritten(words: Sequence[_Placed], alignment: TranscriptAlignment, posteriors: Posteriors) -> Iterator[Notice]:
     """Speech before, between and behind words; where a number in digits stands it is said in words."""
     gaps: list[tuple[int, int]] = []
     now, is_known = 0, True

@@ -15,7 +15,7 @@ from redline.decoding.align import align_scores
 from redline.decoding.keyword_patches import KeywordBias, Patch, Stretch, overlaps, patched, zones
 from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
 from redline.decoding.slots import choose, edits, place, punctuate, slot_batch, sound_scores
-from redline.decoding.word_confidence import HeardTokens, TextEvidence
+from redline.decoding.word_confidence import DraftTokens, TextEvidence
 from redline.errors import RedlineError
 from redline.keywords import KeywordIndex
 from redline.models.conformer import EncoderOutput
@@ -74,9 +74,9 @@ def edit_drafts(
     slots = slots.to(audio.device)
     hidden = networks.read(audio, audio_lengths, slots, lengths.to(audio.device))
     listens = any(each.sound_weight for each in options)
-    heard = hear_slots(model.draft_head, encoded, jobs, slots.shape[1]) if listens else None
+    acoustic = acoustic_slot_scores(model.draft_head, encoded, jobs, slots.shape[1]) if listens else None
     keep_bias = torch.tensor([each.keep_bias for each in options], device=audio.device)[:, None]
-    labels, log_probs = choose(slots, *model.score_slots(hidden, slots, heard), keep_bias)
+    labels, log_probs = choose(slots, *model.score_slots(hidden, slots, acoustic), keep_bias)
     written = [[Punctuation()] * slots.shape[1]] * len(slots)
     if model.punctuation_head is not None:
         written = punctuate(model.punctuation_head(hidden))
@@ -85,18 +85,18 @@ def edit_drafts(
     return [row[:length] for row, length in zip(slot_rows, lengths.tolist(), strict=True)]
 
 
-def hear_slots(head: DraftHead, encoded: EncoderOutput, jobs: Sequence[EditJob], slots: int) -> Tensor:
+def acoustic_slot_scores(head: DraftHead, encoded: EncoderOutput, jobs: Sequence[EditJob], slots: int) -> Tensor:
     """Weighted `sound_scores` of B drafts, [B, slots, V]."""
     rows, drafts, options = zip(*jobs, strict=True)
     pooled, lengths = (part[list(rows)] for part in head.pool(encoded))
     parts = pooled.split(max(1, LOGIT_ROWS // len(pooled)), dim=1)
     log_probs = torch.cat([head.logits(part).float().log_softmax(dim=-1) for part in parts], dim=1)
-    heard = log_probs.new_zeros(len(jobs), slots, head.rows)
+    acoustic = log_probs.new_zeros(len(jobs), slots, head.rows)
     for row, path in enumerate(align_scores(log_probs, lengths, drafts, head.blank)):
         if weight := options[row].sound_weight:
             clip = log_probs[row, : lengths[row]]
-            heard[row] = weight * sound_scores(clip, path, drafts[row], slots, head.blank)
-    return heard
+            acoustic[row] = weight * sound_scores(clip, path, drafts[row], slots, head.blank)
+    return acoustic
 
 
 def edit_options(model: NarModel, draft_lm: NgramLM | None) -> DraftOptions:
@@ -169,8 +169,8 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             elif slots is None:
                 pieces = index.restore(self.tokenizer.pieces(draft.ids))
                 plain = self.tokenizer.decode(draft.ids).strip()
-                heard = self._heard(draft, draft.ids, pieces)
-                spoken[row] = SpokenText("".join(pieces).strip(), TextEvidence(None, heard))
+                tokens = self._draft_tokens(draft, draft.ids, pieces)
+                spoken[row] = SpokenText("".join(pieces).strip(), TextEvidence(None, tokens))
                 text = "".join(index.write(pieces)).strip()
                 answers.append(Hypothesis(text, plain, language=language, accepted=1.0))
             else:
@@ -247,10 +247,10 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
             language=language,
         )
         least = [min(slots[placed[at]].log_prob for at in word) for word in word_pieces(restored)]
-        heard = self._heard(drafted, [slots[at].label for at in placed], restored)
-        return answer, SpokenText("".join(restored).strip(), TextEvidence(least, heard))
+        tokens = self._draft_tokens(drafted, [slots[at].label for at in placed], restored)
+        return answer, SpokenText("".join(restored).strip(), TextEvidence(least, tokens))
 
-    def _heard(self, draft: Draft, ids: Sequence[int], pieces: Sequence[str]) -> HeardTokens | None:
+    def _draft_tokens(self, draft: Draft, ids: Sequence[int], pieces: Sequence[str]) -> DraftTokens | None:
         """What the draft head heard of the tokens of a text, which are written in these pieces."""
         if draft.frames is None or self.word_confidence is None:
             return None
@@ -258,4 +258,4 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         length, frame_s = int(frames.lengths[0]), self.model.config.encoder.frame_s * head.window
         words = [[ids[at] for at in word] for word in word_pieces(pieces)]
         ids_there, log_probs = (part[0, :length].cpu().numpy() for part in (frames.ids, frames.log_probs))
-        return HeardTokens(ids_there, log_probs, frame_s, words)
+        return DraftTokens(ids_there, log_probs, frame_s, words)

@@ -47,8 +47,8 @@ def export_corrections(store: Store, owner: str | None) -> Path | None:
 def _rows(found: ArchivedTranscript, audio: Path) -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
     """Rows of the manifest, each with the samples [N] of its clip."""
     places = {each.segment for each in found.corrections}
-    told = found.transcript
-    wanted = {place: told.segments[place] for place in sorted(places) if told.segments[place].text}
+    transcript = found.transcript
+    wanted = {place: transcript.segments[place] for place in sorted(places) if transcript.segments[place].text}
     for place, clip in _clips(audio, wanted):
         name = f"{found.entry.id}-{place}"
         row = {
@@ -56,7 +56,7 @@ def _rows(found: ArchivedTranscript, audio: Path) -> Iterator[tuple[dict[str, An
             "audio": f"clips/{name}.wav",
             "text": wanted[place].text,
             "duration": round(len(clip) / SAMPLE_RATE, 3),
-            "language": wanted[place].language or told.language,
+            "language": wanted[place].language or transcript.language,
             "speaker": wanted[place].speaker,
             "source": "corrections",
             "split": "train",

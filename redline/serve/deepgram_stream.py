@@ -41,7 +41,7 @@ class ListenStream:
         self._rate, self._channels = options.sample_rate, options.channels
         self._rest = b""  # of a frame that has not come whole
         self._digest, self._fed_bytes = hashlib.sha256(), 0
-        self._heard: list[_Channel] = []
+        self._decoding: list[_Channel] = []
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()  # of who sends
         self._streams = AsyncExitStack()
@@ -121,7 +121,7 @@ class ListenStream:
             data = self._head.take(data)
             if self._head.format is None:
                 return
-            if not self._heard:
+            if not self._decoding:
                 self._rate, self._channels = self._head.format
                 await self._open()
         await self._service.in_thread(lambda: self._push(self._decoded(data)))
@@ -145,7 +145,7 @@ class ListenStream:
         step = max(1, round(self._rate * _STEP_S))
         for at in range(0, len(samples), step):
             part = samples[at : at + step]
-            for channel in self._heard:
+            for channel in self._decoding:
                 channel.push(part[:, channel.index : channel.index + 1] if self._options.multichannel else part)
         self._fed_s += len(samples) / self._rate
 
@@ -166,34 +166,34 @@ class ListenStream:
         }
         if options.language is not None:
             asked["language"] = options.language
-        known = {channel.index: channel for channel in self._heard}
-        self._heard, self._base_s = [], self._fed_s
+        known = {channel.index: channel for channel in self._decoding}
+        self._decoding, self._base_s = [], self._fed_s
         for index in range(apart):
             live = await self._streams.enter_async_context(self._service.live(self._news.set, **asked))
             channel = known.get(index) or _Channel(index, apart, self, options)
             channel.begin(live, self._base_s)
-            self._heard.append(channel)
+            self._decoding.append(channel)
 
     async def _send_news(self) -> None:
         while True:
             await self._news.wait()
             self._news.clear()
             async with self._turn:
-                for channel in self._heard:
+                for channel in self._decoding:
                     for message in channel.messages(channel.live.poll()):
                         await self._send(message)
 
     async def _end(self, *, finalized: bool) -> None:
         """The last text of what came so far."""
         async with self._turn:
-            for channel in self._heard:
+            for channel in self._decoding:
                 events = await self._service.in_thread(channel.live.close)
                 for message in channel.messages(events, finalized=finalized):
                     await self._send(message)
             await self._streams.aclose()
 
     async def _finalize(self) -> None:
-        if self._heard:
+        if self._decoding:
             await self._end(finalized=True)
             await self._open()
 
@@ -202,7 +202,7 @@ class ListenStream:
             message = f"the stream ends within a sample; its last {len(self._rest)} bytes are left out"
             self.warnings.append({"type": "truncated", "message": message})
         await self._end(finalized=False)
-        count = len(self._heard) or 1
+        count = len(self._decoding) or 1
         about = listen_metadata(
             self._service.model.name,
             self._options,
@@ -280,31 +280,31 @@ class _Channel:
 
     def messages(self, events: list[LiveEvent], *, finalized: bool = False) -> list[dict[str, Any]]:
         """What is to be told of new events, in order."""
-        told: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
         starts, self._starts = self._starts, []
         if self._options.vad_events:
-            told += [{"type": "SpeechStarted", "channel": [self.index], "timestamp": start} for start in starts]
+            messages += [{"type": "SpeechStarted", "channel": [self.index], "timestamp": start} for start in starts]
         for event in events:
             if event.kind == "warning":
                 self._owner.warnings.append({"type": event.code or "warning", "message": event.text})
             elif event.kind == "partial":
                 if self._options.interim_results and event.text:
-                    told.append(self._owner.result(self, event, None))
+                    messages.append(self._owner.result(self, event, None))
             else:
-                told += self._committed(event, finalized)
+                messages += self._committed(event, finalized)
         if not self.live.closed and not self._is_speaking and not self._is_awaited():
-            told += self._ended(self.base_s + self.live.seconds)
-        return told
+            messages += self._ended(self.base_s + self.live.seconds)
+        return messages
 
     def _committed(self, event: LiveEvent, finalized: bool) -> list[dict[str, Any]]:
         assert event.segment is not None
         words = tuple(self._moved(word) for word in event.words)
         segment = Segment(0, 0.0, 0.0, event.text, confidence=event.confidence, words=words)
-        told = self._ended(words[0].start) if words else []
-        told.append(self._owner.result(self, event, segment, finalized=finalized))
+        messages = self._ended(words[0].start) if words else []
+        messages.append(self._owner.result(self, event, segment, finalized=finalized))
         if event.text:
             self._last_end = words[-1].end if words else round(self.base_s + (event.end or 0.0), 3)
-        return told
+        return messages
 
     def _moved(self, word: Word) -> Word:
         start, end = round(self.base_s + word.start, 3), round(self.base_s + word.end, 3)

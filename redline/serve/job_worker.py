@@ -100,19 +100,19 @@ class JobWorkers:
         answers = await self._in_thread(
             lambda: JobAnswers(jobs.answers(job.id), f"{model.name} {model.identity()} {VERSION}")
         )
-        heard = [job.done_s, job.known_s]
+        reached = [job.done_s, job.known_s]
 
         def progress(done_s: float, known_s: float) -> None:
-            heard[:] = done_s, known_s
+            reached[:] = done_s, known_s
 
         async def beat() -> None:
             """Returns when the lease is lost."""
-            heard_at = time.monotonic()
-            while time.monotonic() < heard_at + self._options.lease_s:
+            beat_at = time.monotonic()
+            while time.monotonic() < beat_at + self._options.lease_s:
                 await asyncio.sleep(min(_BEAT_S, self._options.lease_s / 4))
                 try:
-                    await self._beat(job, heard, answers)
-                    heard_at = time.monotonic()
+                    await self._beat(job, reached, answers)
+                    beat_at = time.monotonic()
                 except LeaseLostError:
                     return
                 except Exception:
@@ -136,15 +136,15 @@ class JobWorkers:
         if lost:
             await asyncio.gather(work, return_exceptions=True)
             raise LeaseLostError
-        await self._end(job, work, answers, heard)
+        await self._end(job, work, answers, reached)
 
     async def _end(
-        self, job: TranscriptionJob, work: asyncio.Task[Any], answers: JobAnswers, heard: list[float]
+        self, job: TranscriptionJob, work: asyncio.Task[Any], answers: JobAnswers, reached: list[float]
     ) -> None:
         jobs = self._store.jobs
 
         async def give_back() -> None:
-            await self._beat(job, heard, answers)
+            await self._beat(job, reached, answers)
             await self._in_thread(lambda: jobs.give_back(job))
 
         async def fail(code: str, message: str, *, again: bool = False) -> None:
@@ -172,12 +172,12 @@ class JobWorkers:
         else:
             await self._in_thread(lambda: self._store.complete(job, transcript, sha256))
 
-    async def _beat(self, job: TranscriptionJob, heard: list[float], answers: JobAnswers) -> None:
+    async def _beat(self, job: TranscriptionJob, reached: list[float], answers: JobAnswers) -> None:
         """Renew a lease, with the progress and the answers that are new; raises `LeaseLostError`."""
 
         def beat() -> None:
             with answers.taken() as new:
-                self._store.jobs.beat(job, heard[0], heard[1], new)
+                self._store.jobs.beat(job, reached[0], reached[1], new)
 
         await self._in_thread(beat)
 
@@ -254,8 +254,8 @@ def fetch_recording(url: str, path: Path, options: ServeOptions, gone: Callable[
         ):
             if reply.status_code != 200:
                 again = reply.status_code in (408, 429) or reply.status_code >= 500
-                told = "a redirect, which is not followed" if reply.is_redirect else f"status {reply.status_code}"
-                raise _FetchError("url_failed", f"the recording's host answered with {told}", again=again)
+                outcome = "a redirect, which is not followed" if reply.is_redirect else f"status {reply.status_code}"
+                raise _FetchError("url_failed", f"the recording's host answered with {outcome}", again=again)
             with path.open("wb") as file:
                 for piece in reply.iter_bytes(1 << 20):
                     taken += len(piece)

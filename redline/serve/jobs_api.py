@@ -236,7 +236,7 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 async def _events(server: Any, id: str) -> AsyncIterator[str]:
-    told, silent_s = "", 0.0
+    sent, silent_s = "", 0.0
     while True:
         job = await asyncio.to_thread(server.store.jobs.get, id)
         if job is None:
@@ -245,8 +245,8 @@ async def _events(server: Any, id: str) -> AsyncIterator[str]:
         if job.is_over:
             yield f"event: {job.state}\ndata: {data}\n\n"
             return
-        if data != told:
-            told, silent_s = data, 0.0
+        if data != sent:
+            sent, silent_s = data, 0.0
             yield f"event: progress\ndata: {data}\n\n"
         elif silent_s >= _KEEP_ALIVE_S:
             silent_s = 0.0

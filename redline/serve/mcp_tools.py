@@ -48,7 +48,7 @@ def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPS
     """The tools of an application. With `reads_paths` recordings may be files, inside `folder` where there is one."""
     server = MCPServer("redline", instructions=_INSTRUCTIONS, version=VERSION, log_level="WARNING")
 
-    async def heard(source: Any, context: Context[Any, Any], format: TextFormat, options: TranscribeOptions) -> Any:
+    async def answer(source: Any, context: Context[Any, Any], format: TextFormat, options: TranscribeOptions) -> Any:
         state: ServerState = app.state.server
         options = {**options, "progress": _teller(context.report_progress)}
         try:
@@ -88,7 +88,7 @@ def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPS
             data = base64.b64decode(audio_base64, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ToolError(f"audio_base64 is no base64: {error}") from error
-        return await heard(io.BytesIO(data), context, format, _options(language, speakers, words, keywords))  # type: ignore[no-any-return]
+        return await answer(io.BytesIO(data), context, format, _options(language, speakers, words, keywords))  # type: ignore[no-any-return]
 
     async def transcribe_path(
         path: str,
@@ -107,7 +107,7 @@ def tool_server(app: FastAPI, *, folder: Path | None, reads_paths: bool) -> MCPS
         file = Path(path).expanduser().resolve()
         if folder is not None and not file.is_relative_to(folder.resolve()):
             raise ToolError(f"{path} is outside of {folder}, the folder that this server may read")
-        return await heard(file, context, format, _options(language, speakers, words, keywords))  # type: ignore[no-any-return]
+        return await answer(file, context, format, _options(language, speakers, words, keywords))  # type: ignore[no-any-return]
 
     if reads_paths:
         server.add_tool(transcribe_path, "transcribe")
@@ -191,9 +191,9 @@ def _teller(report: Callable[[float, float | None], Awaitable[None]]) -> Callabl
         nonlocal last
         if time.monotonic() - last >= _PROGRESS_S:
             last = time.monotonic()
-            asyncio.run_coroutine_threadsafe(_told(report(done_s, known_s)), loop)
+            asyncio.run_coroutine_threadsafe(_report(report(done_s, known_s)), loop)
 
-    async def _told(telling: Awaitable[None]) -> None:
+    async def _report(telling: Awaitable[None]) -> None:
         await telling
 
     return tell

@@ -97,12 +97,12 @@ class _Events:
         self._is_diarized = form.response_format == "diarized_json"
         self._has_logprobs = bool(form.include)
         self._letters = SpeakerLetters(form.known_speaker_names)
-        self._told = 0
+        self._sent = 0
 
     def of_segment(self, segment: Segment) -> list[dict[str, Any]]:
         """Text that is new; the deltas of all segments together are the text."""
-        lead = " " if self._told else ""
-        self._told += 1
+        lead = " " if self._sent else ""
+        self._sent += 1
         delta: dict[str, Any] = {"type": "transcript.text.delta", "delta": lead + segment.text}
         if self._has_logprobs:
             delta["logprobs"] = segment_logprobs(segment, lead)
@@ -112,7 +112,7 @@ class _Events:
 
     def of_transcript(self, transcript: Transcript) -> list[dict[str, Any]]:
         """What was not told yet, and all of it. There is no `usage`, which counts tokens there."""
-        late = [event for segment in transcript.segments[self._told :] for event in self.of_segment(segment)]
+        late = [event for segment in transcript.segments[self._sent :] for event in self.of_segment(segment)]
         done: dict[str, Any] = {
             "type": "transcript.text.done",
             "text": transcript.text,

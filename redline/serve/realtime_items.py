@@ -34,7 +34,7 @@ class _Item:
 
     first: int
     """Its first window; the last is -1 where there is none."""
-    is_told: bool
+    is_announced: bool
     """Whether the client knows its id."""
     id: str = field(default_factory=lambda: f"item_{token_hex(8)}")
     last: int = -1
@@ -43,7 +43,7 @@ class _Item:
     is_committed: bool = False
     segments: list[Segment] = field(default_factory=list)
     warnings: list[LiveEvent] = field(default_factory=list)
-    told: int = 0
+    sent: int = 0
 
 
 class Hearing:
@@ -166,7 +166,7 @@ class Hearing:
             await self._commit(item)
 
     def _begun(self, first: int) -> _Item:
-        item = _Item(first, is_told=self._turns is not None)
+        item = _Item(first, is_announced=self._turns is not None)
         self._items.append(item)
         self._item = item
         return item
@@ -183,15 +183,15 @@ class Hearing:
         await self._send("input_audio_buffer.speech_stopped", stopped)
 
     async def _commit(self, item: _Item) -> None:
-        item.is_committed = item.is_told = True
+        item.is_committed = item.is_announced = True
         self._item, self.uncommitted_s = None, 0.0
         before, self._chain[0] = self._chain[0], item.id
         await self._send("input_audio_buffer.committed", {"item_id": item.id, "previous_item_id": before})
         content = [{"type": "input_audio", "transcript": None}]
         message = {"id": item.id, "object": "realtime.item", "type": "message", "role": "user", "content": content}
         for event, status in (("added", "in_progress"), ("done", "completed")):
-            told = {"item": {**message, "status": status}, "previous_item_id": before}
-            await self._send(f"conversation.item.{event}", told)
+            event_body = {"item": {**message, "status": status}, "previous_item_id": before}
+            await self._send(f"conversation.item.{event}", event_body)
 
     async def _look_at_the_clock(self, progress: SessionProgress) -> None:
         """Silence that lasts too long is committed, where that is asked for; the clock is that of the sound."""
@@ -222,8 +222,8 @@ class Hearing:
     async def _tell(self, answered: int) -> None:
         """Deltas of what is new, and the whole of what is complete."""
         for item in list(self._items):
-            if item.is_told:
-                for segment in item.segments[item.told :]:
+            if item.is_announced:
+                for segment in item.segments[item.sent :]:
                     for name, keys in self._deltas(item, segment):
                         await self._tell_of(item, name, keys)
             if not item.is_committed or answered <= item.last:
@@ -235,8 +235,8 @@ class Hearing:
         await self._send(f"{_TRANSCRIPTION}.{name}", {"item_id": item.id, "content_index": 0, **keys})
 
     def _deltas(self, item: _Item, segment: Segment) -> Iterator[tuple[str, dict[str, Any]]]:
-        lead = " " if item.told else ""
-        item.told += 1
+        lead = " " if item.sent else ""
+        item.sent += 1
         delta: dict[str, Any] = {"delta": lead + segment.text}
         if self.config.include:
             delta["logprobs"] = segment_logprobs(segment, lead)
@@ -268,10 +268,10 @@ class Hearing:
         warnings += self._language_warnings(keys["languages"])
         return "completed", {**keys, "warnings": warnings} if warnings else keys
 
-    def _language_warnings(self, heard: list[dict[str, str]]) -> list[dict[str, str | None]]:
+    def _language_warnings(self, languages: list[dict[str, str]]) -> list[dict[str, str | None]]:
         names = self.config.asked.languages
         possible = {one_language(name, (), self._service.model) for name in names}
-        other = [each["code"] for each in heard if possible and each["code"] not in possible]
+        other = [each["code"] for each in languages if possible and each["code"] not in possible]
         message = f"the model heard {', '.join(other)}, which is not among languages: {', '.join(names)}"
         return [{"code": "other-language", "message": message}] if other else []
 

@@ -153,10 +153,10 @@ class RecognitionService:
             client = loaded.scheduler.client()
             stream = await self.in_thread(lambda: loaded.model.on(client, loaded.live_engine).live(**options))
 
-            def told() -> None:
+            def notify() -> None:
                 loop.call_soon_threadsafe(notify)
 
-            stream.notify = told
+            stream.notify = notify
             try:
                 yield stream
             finally:
@@ -267,7 +267,7 @@ class _Deadline:
     def __init__(
         self, options: ServeOptions, progress: Callable[[float, float], None] | None, *, rests: bool = False
     ) -> None:
-        self._options, self._told, self._rests = options, progress, rests
+        self._options, self._progress, self._rests = options, progress, rests
         self._began, self.known_s = time.monotonic(), 0.0
 
     @property
@@ -278,8 +278,8 @@ class _Deadline:
         self.known_s = known_s
         if self._rests:
             self._began = time.monotonic()
-        if self._told is not None:
-            self._told(done_s, known_s)
+        if self._progress is not None:
+            self._progress(done_s, known_s)
 
     async def passed(self) -> None:
         """Returns when the time is over."""

@@ -77,15 +77,15 @@ def uploads_router() -> APIRouter:
         caller = server.keys.check(request, "jobs")
         store: Store = server.store
         upload = await asyncio.to_thread(find_upload, store, id, caller.name)
-        told, checksum = request.headers.get("upload-offset", ""), _checksum(request)
-        if not told.isdecimal() or len(told) > 18:
-            message = f"Upload-Offset is {told[:40]!r}; it is where the piece begins, in bytes"
+        offset, checksum = request.headers.get("upload-offset", ""), _checksum(request)
+        if not offset.isdecimal() or len(offset) > 18:
+            message = f"Upload-Offset is {offset[:40]!r}; it is where the piece begins, in bytes"
             raise ApiError(400, message, code="invalid", param="Upload-Offset")
         with disk_errors(), store.recordings.upload(upload.id).open("r+b") as file:
             _lock(file)
             upload = await asyncio.to_thread(find_upload, store, id, caller.name)  # as the one before left it
-            if int(told) != upload.received:
-                message = f"the piece begins at {int(told):,}, and {upload.received:,} bytes have come; go on there"
+            if int(offset) != upload.received:
+                message = f"the piece begins at {int(offset):,}, and {upload.received:,} bytes have come; go on there"
                 raise ApiError(409, message, code="wrong_offset", param="Upload-Offset")
             upload = await _received(request, store, upload, file, checksum)
             if upload.received == upload.length and upload.sha256 is not None:

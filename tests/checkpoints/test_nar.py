@@ -19,7 +19,7 @@ from redline.checkpoints import nar
 from redline.decoding.slots import slot_batch
 from redline.errors import CheckpointError, ConfigError
 from redline.features import batch_features
-from redline.models.config import MOST_HEARD
+from redline.models.config import MAX_SCORED_VOCAB
 from redline.models.nar import NarModel
 from redline.recognizer import NarRecognizer
 from redline.tokenizer import Tokenizer
@@ -354,8 +354,8 @@ def test_how_greedy_drafts_are_edited_is_kept_and_only_small_vocabularies_are_he
     model.config = replace(config, keep_bias=-3.0, sound_weight=1.2)
     folder = nar.save_nar(tmp_path / "told", model, LATER / "tokenizer.json")
     assert nar.load_nar(folder)[1] == model.config
-    large = replace(config.text, vocab_size=MOST_HEARD + 1)
-    encoder = replace(config.encoder, bpe_output_dim=MOST_HEARD + 1)
+    large = replace(config.text, vocab_size=MAX_SCORED_VOCAB + 1)
+    encoder = replace(config.encoder, bpe_output_dim=MAX_SCORED_VOCAB + 1)
     replace(config, text=large, encoder=encoder)
     with pytest.raises(ConfigError, match="sound_weight needs a vocabulary of at most 8192"):
         replace(config, text=large, encoder=encoder, sound_weight=0.1)

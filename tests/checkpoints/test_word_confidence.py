@@ -20,7 +20,7 @@ from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
 MAPS = ConfidenceMaps(LogisticMap(0.5, (1.0, -0.25, 0.125)), LogisticMap(-0.5, (0.5, 0.25, 0.0, 2.0)))
-ALL_MAPS = replace(MAPS, heard=LogisticMap(0.0, (1.0,) * 4), edited=LogisticMap(0.0, (1.0,) * 5))
+ALL_MAPS = replace(MAPS, drafted=LogisticMap(0.0, (1.0,) * 4), edited=LogisticMap(0.0, (1.0,) * 5))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (lambda values: values["aligned"].update(bias=True), "True"),
         (lambda values: values["aligned"].update(bias=1e9), "1000000000.0"),
         (lambda values: values.update(decided=[]), "letters, length, pace, tokens"),
-        (lambda values: values.update(heard=values["decided"]), "letters, length, pace, draft"),
+        (lambda values: values.update(drafted=values["decided"]), "letters, length, pace, draft"),
         (lambda values: values.update(edited={}), "letters, length, pace, tokens, draft"),
     ],
 )

@@ -24,12 +24,12 @@ def run_vad(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def invoke(
         *arguments: object,
-        hear: Callable[[Waveform], str | Hypothesis] = lambda clip: "heard",
+        respond: Callable[[Waveform], str | Hypothesis] = lambda clip: "heard",
         stdin: bytes = b"",
         charset: str = "utf-8",
         batch_s: float = 120.0,
     ) -> Result:
-        model = Transcriber(FakeRecognizer(hear), batch=BatchOptions(batch_s))
+        model = Transcriber(FakeRecognizer(respond), batch=BatchOptions(batch_s))
         monkeypatch.setattr(load_module, "load_model", lambda *args, **kwargs: model)
         return CliRunner(charset=charset).invoke(app, ["transcribe", *map(str, arguments)], input=stdin)
 

@@ -19,16 +19,16 @@ GERMAN = "Grüße"
 def test_a_text_is_printed_in_any_encoding(run: Run, tmp_path: Path, charset: str) -> None:
     path = recording(tmp_path / "straße ☃.wav")
     can = charset != "ascii"
-    result = run(path, hear=lambda clip: GERMAN, charset=charset)
+    result = run(path, respond=lambda clip: GERMAN, charset=charset)
     assert result.exit_code == 0, result.exception
     assert result.stdout_bytes.decode(charset) == (f"{GERMAN}\n" if can else "Gr\\xfc\\xdfe\n")
     assert ("PYTHONIOENCODING" in result.stderr) is not can
-    transcript = json.loads(run(path, "--format", "json", hear=lambda clip: GERMAN, charset=charset).stdout_bytes)
+    transcript = json.loads(run(path, "--format", "json", respond=lambda clip: GERMAN, charset=charset).stdout_bytes)
     assert transcript["text"] == GERMAN, "json is valid in any encoding"
-    result = run(path, "--output-dir", tmp_path / charset, hear=lambda clip: GERMAN, charset=charset)
+    result = run(path, "--output-dir", tmp_path / charset, respond=lambda clip: GERMAN, charset=charset)
     assert result.exit_code == 0 and (tmp_path / charset / "straße ☃.txt").read_text(encoding="utf-8") == f"{GERMAN}\n"
     edits = (Edit("replace", " Grusse", f" {GERMAN}", 0),)
-    result = run(path, "--show-edits", hear=lambda clip: Hypothesis(GERMAN, "Grusse", edits), charset=charset)
+    result = run(path, "--show-edits", respond=lambda clip: Hypothesis(GERMAN, "Grusse", edits), charset=charset)
     assert result.exit_code == 0 and b"[-Grusse-]{+Gr" in result.stdout_bytes
     assert run(tmp_path / "weiß ☃.wav", charset=charset).exit_code == 2, "errors are printed, too"
 

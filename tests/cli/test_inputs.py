@@ -81,7 +81,7 @@ def test_a_track_is_chosen_by_its_number_and_one_that_is_not_there_is_told(run: 
         return f"{np.abs(np.fft.rfft(clip.samples)).argmax() / clip.duration:.0f}"
 
     for track, hertz in (("0", 440), ("1", 1000)):
-        result = run(film, "--track", track, hear=pitch)
+        result = run(film, "--track", track, respond=pitch)
         assert result.exit_code == 0 and abs(int(result.stdout) - hertz) < 5
-    absent = run(film, "--track", "7", hear=lambda clip: pytest.fail("worked"))
+    absent = run(film, "--track", "7", respond=lambda clip: pytest.fail("worked"))
     assert absent.exit_code == 2 and "film.mkv" in absent.stderr and "track" in absent.stderr

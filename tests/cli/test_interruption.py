@@ -23,23 +23,23 @@ from tests.cli.commands import Run, recording
 def stop_after(count: int) -> Callable[[Waveform], str]:
     durations: list[float] = []
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if len(durations) == count:
             raise KeyboardInterrupt
         durations.append(clip.duration)
         return f"window {len(durations)}"
 
-    return hear
+    return respond
 
 
 def test_interrupted_work_says_what_is_done(run: Run, recordings: Path, tmp_path: Path) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if list((tmp_path / "out").glob("*.txt")):
             raise KeyboardInterrupt
         return "heard"
 
     files = [recordings / "talk.flac", recordings / "sub" / "Talk.flac"]
-    result = run(*files, "--output-dir", tmp_path / "out", hear=hear, batch_s=1.0)
+    result = run(*files, "--output-dir", tmp_path / "out", respond=respond, batch_s=1.0)
     assert result.exit_code == 130
     assert "interrupted; 1 of 2 recordings are done" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["talk.txt"]
@@ -47,7 +47,7 @@ def test_interrupted_work_says_what_is_done(run: Run, recordings: Path, tmp_path
 
 def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Path) -> None:
     path, out = recording(tmp_path / "long.wav", 100.0), tmp_path / "out"
-    result = run(path, "--output-dir", out, "--format", "txt,json,docx", hear=stop_after(2), batch_s=1.0)
+    result = run(path, "--output-dir", out, "--format", "txt,json,docx", respond=stop_after(2), batch_s=1.0)
     assert result.exit_code == 130
     assert {file.name for file in out.iterdir()} == {"long.txt.partial", "long.json.partial", "long.docx.partial"}
     assert (out / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
@@ -57,14 +57,16 @@ def test_interruption_keeps_the_windows_that_are_finished(run: Run, tmp_path: Pa
     assert notice["code"] == "interrupted" and notice["start"] == transcript["segments"][-1]["end"]
     assert notice["end"] == transcript["duration"] == 100.0
     assert str(out / "long.txt.partial") in result.stderr and "of 1:40 are missing" in result.stderr
-    run(path, "--output-dir", out, hear=stop_after(2), batch_s=1.0)
+    run(path, "--output-dir", out, respond=stop_after(2), batch_s=1.0)
     assert (out / "long.txt.2.partial").read_text() == "window 1\nwindow 2\n", "and never over what is there"
-    assert run(path, hear=stop_after(2), batch_s=1.0).stdout == "window 1\nwindow 2\n", "without a folder it is printed"
+    assert run(path, respond=stop_after(2), batch_s=1.0).stdout == "window 1\nwindow 2\n", (
+        "without a folder it is printed"
+    )
 
 
 def test_interruption_delivers_the_recordings_that_are_done(run: Run, tmp_path: Path) -> None:
     paths = [recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav", 80.0), recording(tmp_path / "c.wav", 80.0)]
-    result = run(*paths, "--output-dir", tmp_path / "out", hear=stop_after(2), batch_s=1.0)
+    result = run(*paths, "--output-dir", tmp_path / "out", respond=stop_after(2), batch_s=1.0)
     assert result.exit_code == 130 and "interrupted; 1 of 3 recordings are done" in result.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.txt", "b.txt.partial"}
 
@@ -93,7 +95,7 @@ def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
 ) -> None:
     done = 0
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         nonlocal done
         done += 1
         if done == 3:
@@ -108,7 +110,9 @@ def test_ctrl_c_pressed_twice_in_a_row_loses_nothing_that_is_done(
         return write(path, data, **options)
 
     monkeypatch.setattr(files, "write_bytes", writing)
-    result = run(recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", hear=hear, batch_s=1.0)
+    result = run(
+        recording(tmp_path / "long.wav", 100.0), "--output-dir", tmp_path / "out", respond=respond, batch_s=1.0
+    )
     assert result.exit_code == 143 and len(signalled) == 1
     assert (tmp_path / "out" / "long.txt.partial").read_text() == "window 1\nwindow 2\n"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["long.txt.partial"]

@@ -38,10 +38,10 @@ def test_one_bad_argument_is_exit_1(run: Run, tmp_path: Path, jfk: Path) -> None
 
 
 def test_a_fault_of_the_program_is_not_taken_for_a_bad_recording(run: Run, tmp_path: Path) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         raise IndexError("list index out of range")
 
-    result = run(recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav"), hear=hear)
+    result = run(recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav"), respond=respond)
     assert result.exit_code == console.INTERNAL_ERROR and result.stderr.count("\n") == 1
     assert "internal error" in result.stderr and "IndexError: list index out of range" in result.stderr
     assert "--debug" in result.stderr and "Traceback" not in result.stderr
@@ -49,11 +49,11 @@ def test_a_fault_of_the_program_is_not_taken_for_a_bad_recording(run: Run, tmp_p
 
 def test_debug_prints_the_traceback(run: Run, tmp_path: Path) -> None:
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         raise IndexError("list index out of range")
 
     try:
-        result = run(recording(tmp_path / "a.wav"), "--debug", hear=hear)
+        result = run(recording(tmp_path / "a.wav"), "--debug", respond=respond)
     finally:
         logging.getLogger("redline").setLevel(logging.NOTSET)
     assert result.exit_code == console.INTERNAL_ERROR and "Traceback" in result.stderr and "in hear" in result.stderr

@@ -32,7 +32,7 @@ from tests.cli.commands import Run
     ],
 )
 def test_wrong_options_are_refused_before_any_work(run: Run, arguments: tuple[str, ...], jfk: Path) -> None:
-    result = run(jfk, *arguments, hear=lambda clip: pytest.fail("worked"))
+    result = run(jfk, *arguments, respond=lambda clip: pytest.fail("worked"))
     assert result.exit_code == 2 and "--format" in result.stderr
 
 

@@ -38,38 +38,38 @@ def test_names_of_outputs_never_collide() -> None:
 
 def test_a_later_run_never_replaces_another_recordings_transcript(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(recording(tmp_path / "a.wav"), "--output-dir", out, hear=lambda clip: "the first")
+    run(recording(tmp_path / "a.wav"), "--output-dir", out, respond=lambda clip: "the first")
     others = [recording(tmp_path / "a.mp3"), recording(tmp_path / "b.wav")]
-    result = run(*others, "--output-dir", out, hear=lambda clip: "another")
+    result = run(*others, "--output-dir", out, respond=lambda clip: "another")
     assert result.exit_code == 1 and (out / "a.txt").read_text() == "the first\n"
     assert (
         f"a.mp3: {out / 'a.txt'} is there already; --overwrite replaces it, --skip-existing leaves it" in result.stderr
     )
     assert (out / "b.txt").read_text() == "another\n"
-    assert run(others[0], "--output-dir", out, hear=lambda clip: pytest.fail("worked")).exit_code == 2
-    assert run(others[0], "--output-dir", out, "--overwrite", hear=lambda clip: "another").exit_code == 0
+    assert run(others[0], "--output-dir", out, respond=lambda clip: pytest.fail("worked")).exit_code == 2
+    assert run(others[0], "--output-dir", out, "--overwrite", respond=lambda clip: "another").exit_code == 0
     assert (out / "a.txt").read_text() == "another\n"
 
 
 def test_skip_existing_does_what_is_missing_and_says_how_much_it_skips(run: Run, tmp_path: Path) -> None:
     out, both = tmp_path / "out", [recording(tmp_path / name) for name in ("a.wav", "b.wav")]
     run(both[0], "--output-dir", out)
-    result = run(*both, "--output-dir", out, "--skip-existing", hear=lambda clip: "new")
+    result = run(*both, "--output-dir", out, "--skip-existing", respond=lambda clip: "new")
     assert result.exit_code == 0 and "1 recording, " in result.stderr and "1 skipped" in result.stderr
     assert [(out / name).read_text() for name in ("a.txt", "b.txt")] == ["heard\n", "new\n"]
-    result = run(*both, "--output-dir", out, "--skip-existing", "--format", "txt,json", hear=lambda clip: "newer")
+    result = run(*both, "--output-dir", out, "--skip-existing", "--format", "txt,json", respond=lambda clip: "newer")
     assert (out / "a.txt").read_text() == "heard\n" and json.loads((out / "a.json").read_text())["text"] == "newer"
-    result = run(*both, "--output-dir", out, "--skip-existing", hear=lambda clip: pytest.fail("worked"))
+    result = run(*both, "--output-dir", out, "--skip-existing", respond=lambda clip: pytest.fail("worked"))
     assert result.exit_code == 0 and "0 recordings, 2 skipped" in result.stderr
     assert run(*both, "--overwrite", "--skip-existing").exit_code == 2
 
 
 def test_a_file_that_appears_during_the_work_is_not_replaced(run: Run, tmp_path: Path) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         (tmp_path / "a.txt").write_text("another run's")
         return "heard"
 
-    result = run(recording(tmp_path / "a.wav"), "--output-dir", tmp_path, hear=hear)
+    result = run(recording(tmp_path / "a.wav"), "--output-dir", tmp_path, respond=respond)
     assert result.exit_code == 2 and "is there now" in result.stderr
     assert (tmp_path / "a.txt").read_text() == "another run's"
 
@@ -84,7 +84,7 @@ def test_what_a_killed_run_left_is_cleaned_by_the_next(run: Run, tmp_path: Path)
 def test_an_output_dir_that_cannot_be_one_is_told_in_words(run: Run, tmp_path: Path, jfk: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder, message in ((tmp_path / "file", "is no folder"), (tmp_path / "file" / "x", "not a folder")):
-        result = run(jfk, "--output-dir", folder, hear=lambda clip: pytest.fail("worked"))
+        result = run(jfk, "--output-dir", folder, respond=lambda clip: pytest.fail("worked"))
         assert result.exit_code == 2 and message in result.stderr
         assert "Errno" not in result.stderr and "Traceback" not in result.stderr and result.stderr.count("\n") == 1
 

@@ -32,12 +32,12 @@ def test_several_recordings_are_told_apart(run_vad: Run, recordings: Path) -> No
 
 
 def test_warnings_are_told_with_their_times(run_vad: Run, jfk: Path) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if clip.duration < 2:
             raise RecognitionError("no luck")
         return "heard"
 
-    result = run_vad(jfk, hear=hear)
+    result = run_vad(jfk, respond=respond)
     assert result.exit_code == 0 and result.stdout == "heard\nheard\n"
     assert re.search(rf"{re.escape(str(jfk))}: 0:03\.\d to 0:04\.\d: .*RecognitionError: no luck\n", result.stderr)
 
@@ -59,14 +59,14 @@ def test_standard_input_is_a_recording(run_vad: Run, jfk: Path) -> None:
 
 def test_markup_in_a_transcript_is_printed_as_it_is(run_vad: Run, jfk: Path) -> None:
     text = "[red]not a style[/red] :smile: " + 20 * "a long line that no console may fold "
-    assert run_vad(jfk, hear=lambda clip: text).stdout.splitlines()[0] == text.strip()
+    assert run_vad(jfk, respond=lambda clip: text).stdout.splitlines()[0] == text.strip()
     edits = (Edit("keep", text, text, 0),)
-    result = run_vad(jfk, "--show-edits", hear=lambda clip: Hypothesis(text, text, edits))
+    result = run_vad(jfk, "--show-edits", respond=lambda clip: Hypothesis(text, text, edits))
     assert result.stdout.splitlines()[0] == text.strip()
 
 
 def test_edits_are_marked_where_there_is_no_color(run_vad: Run, jfk: Path) -> None:
-    result = run_vad(jfk, "--show-edits", hear=lambda clip: EDITED)
+    result = run_vad(jfk, "--show-edits", respond=lambda clip: EDITED)
     line = "[-and-]{+And+} [-so-]{+so,+} my [-fello-]{+fellow+} [-um-] [-americans-]{+Americans+}"
     assert result.stdout == f"{line}\n" * 3
 
@@ -103,10 +103,10 @@ def test_edits_are_shown_in_the_files_that_can_hold_them_and_in_md_on_stdout(
     run: Run, tmp_path: Path, jfk: Path
 ) -> None:
     shown = "**[0:00:00]** ~~and~~ **And** ~~so~~ **so,** my ~~fello~~ **fellow** ~~um~~ ~~americans~~ **Americans**\n"
-    result = run(jfk, "--format", "md", "--show-edits", hear=lambda clip: EDITED)
+    result = run(jfk, "--format", "md", "--show-edits", respond=lambda clip: EDITED)
     assert result.stdout.startswith("# jfk\n") and result.stdout.endswith(shown) and "no draft" not in result.stderr
     assert "writes no draft" in run(jfk, "--format", "md", "--show-edits").stderr
-    result = run(jfk, "--show-edits", "--output-dir", tmp_path, "--format", "md,docx", hear=lambda clip: EDITED)
+    result = run(jfk, "--show-edits", "--output-dir", tmp_path, "--format", "md,docx", respond=lambda clip: EDITED)
     assert result.stdout.startswith("[-and-]{+And+}") and (tmp_path / "jfk.md").read_text().endswith(shown)
     assert b'<w:ins w:id="2"' in (tmp_path / "jfk.docx").read_bytes()
 

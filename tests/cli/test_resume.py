@@ -151,12 +151,12 @@ def heard() -> list[str]:
 def again(run: Run, tmp_path: Path, heard: list[str], *options: str, word: str = "heard") -> Any:
     """Transcribe the folder `in` into `out`; `heard` has the recordings that were recognized."""
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         heard.append(Path(clip.source).name)
         return word
 
     heard.clear()
-    return run(tmp_path / "in", "--output-dir", tmp_path / "out", "--resume", *options, hear=hear)
+    return run(tmp_path / "in", "--output-dir", tmp_path / "out", "--resume", *options, respond=respond)
 
 
 @pytest.fixture
@@ -235,12 +235,12 @@ def test_the_project_may_be_moved(run: Run, tmp_path: Path, heard: list[str], pa
 def test_a_recording_that_changes_while_it_is_read_fails(run: Run, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         recording(tmp_path / "in" / "a.wav", 2.0)
         return "half"
 
     recording(tmp_path / "in" / "a.wav")
-    result = run(tmp_path / "in", "--output-dir", tmp_path / "out", "--resume", hear=hear)
+    result = run(tmp_path / "in", "--output-dir", tmp_path / "out", "--resume", respond=respond)
     assert result.exit_code == 2 and "was changed while it was read" in result.stderr
     assert not (tmp_path / "out" / "a.txt").exists()
 
@@ -303,7 +303,7 @@ def test_partial_transcripts_go_with_the_finished_one(run: Run, tmp_path: Path) 
         return f"window {count}"
 
     for options in (["--resume"], ["--resume"], ["--resume"]):
-        result = run(tmp_path / "in", "--output-dir", tmp_path / "out", *options, hear=stopped, batch_s=1.0)
+        result = run(tmp_path / "in", "--output-dir", tmp_path / "out", *options, respond=stopped, batch_s=1.0)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert result.exit_code == 0 and names == {"long.txt", JOURNAL}
     windows = [f"window {number}\n" for number in (1, 2, 4, 6, 7)]
@@ -367,6 +367,6 @@ def test_every_part_of_an_answer_survives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--output-dir", "out", "--skip-existing"]])
 def test_what_cannot_be_resumed_is_refused(run: Run, tmp_path: Path, options: list[str]) -> None:
-    result = run(recording(tmp_path / "a.wav"), "--resume", *options, hear=lambda clip: pytest.fail("worked"))
+    result = run(recording(tmp_path / "a.wav"), "--resume", *options, respond=lambda clip: pytest.fail("worked"))
     assert result.exit_code == 2 and "--resume" in result.stderr
     assert run("-", "--resume", "--output-dir", tmp_path / "out", stdin=b"x").exit_code == 2

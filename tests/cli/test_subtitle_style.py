@@ -22,7 +22,7 @@ UNSET = dict.fromkeys(
 
 
 def test_a_preset_and_what_overrides_it(run: Run, jfk: Path) -> None:
-    result = run(jfk, "--format", "srt", "--subtitles", "youtube", "--max-line-width", 14, hear=lambda clip: LONG)
+    result = run(jfk, "--format", "srt", "--subtitles", "youtube", "--max-line-width", 14, respond=lambda clip: LONG)
     assert result.exit_code == 0
     lines = [line for line in result.stdout.splitlines() if line.islower()]
     assert " ".join(lines) == LONG and all(len(line) <= 14 for line in lines) and max(map(len, lines)) > 9
@@ -50,7 +50,7 @@ def test_options_reach_the_files_that_they_are_for(run: Run, jfk: Path, tmp_path
     words = tuple(Word(at, at + 0.5, word) for at, word in enumerate(LONG.split()[:5]))
     heard = Hypothesis("one two three four five", words=words)
     options = ("--format", "txt,srt,vtt", "--output-dir", tmp_path, "--highlight-words", "--word-timestamps")
-    assert run(jfk, *options, hear=lambda clip: heard).exit_code == 0
+    assert run(jfk, *options, respond=lambda clip: heard).exit_code == 0
     assert "two <00:00:02.000>three" in (tmp_path / "jfk.vtt").read_text()
     assert "<" not in (tmp_path / "jfk.srt").read_text() and (tmp_path / "jfk.txt").read_text().startswith("one two")
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_is_refused_before_any_work(
     run: Run, jfk: Path, options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    result = run(jfk, *options, hear=lambda clip: pytest.fail("worked"))
+    result = run(jfk, *options, respond=lambda clip: pytest.fail("worked"))
     assert result.exit_code == 2 and message in result.stderr and options[0] in result.stderr
 
 
@@ -87,7 +87,7 @@ def test_speakers_have_names_and_a_label_that_nobody_has_is_told(run: Run, jfk: 
     words = (Word(0.0, 0.5, "hi", speaker="1"), Word(1.0, 1.5, "you", speaker="2"))
     heard = Hypothesis("hi you", words=words, turns=(Turn("1", 0.0, 0.5, "hi"), Turn("2", 1.0, 1.5, "you")))
     options = ("--speakers", "--speaker-names", "1=Ana,2=Ben,3=Cy", "--format", "txt,json,rttm")
-    result = run(jfk, *options, "--output-dir", tmp_path, hear=lambda clip: heard)
+    result = run(jfk, *options, "--output-dir", tmp_path, respond=lambda clip: heard)
     assert result.exit_code == 0 and "nobody is called 3: speakers are 1, 2" in result.stderr
     assert (tmp_path / "jfk.txt").read_text() == "Ana: hi\nBen: you\n" and "Ben" in (tmp_path / "jfk.rttm").read_text()
     values = json.loads((tmp_path / "jfk.json").read_text())

@@ -44,13 +44,13 @@ def level(clip: Waveform) -> str:
 def run(
     source: Path | str,
     store: ArchiveStore,
-    hear: Callable[[Waveform], Any] = level,
+    respond: Callable[[Waveform], Any] = level,
     *,
     share: ShardShare = ShardShare(),  # noqa: B008
     said: RunSettings | None = None,
     **more: Any,
 ) -> BatchReport:
-    transcriber = Transcriber(FakeRecognizer(hear))
+    transcriber = Transcriber(FakeRecognizer(respond))
     ledger = Ledger(store, said or settings())
     return LocalRun(ledger, Source(str(source)), transcriber, PlanBook.of(transcriber, **OPTIONS), share, **more).run()
 

@@ -89,7 +89,7 @@ class All:
     hears: tuple[Callable[[Waveform], str], ...]
 
     def __call__(self, clip: Waveform) -> str:
-        return [hear(clip) for hear in self.hears][-1]
+        return [respond(clip) for respond in self.hears][-1]
 
 
 def first_node(mark: Path) -> str:
@@ -99,8 +99,8 @@ def first_node(mark: Path) -> str:
     return str(mark.readlink())
 
 
-def load_fake(hear: Callable[..., Any] = level) -> Transcriber:
-    return Transcriber(FakeRecognizer(hear))
+def load_fake(respond: Callable[..., Any] = level) -> Transcriber:
+    return Transcriber(FakeRecognizer(respond))
 
 
 def asked(transcriber: Transcriber) -> dict[str, Any]:

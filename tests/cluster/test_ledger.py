@@ -147,14 +147,14 @@ def test_a_bad_recording_harms_only_itself_and_is_told(tmp_path: Path) -> None:
 def test_what_may_go_better_is_tried_three_times(tmp_path: Path) -> None:
     source, store, calls = archive(tmp_path / "in", 2), MemoryStore(), list[float]()
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         calls.append(clip.duration)
         if clip.duration > 0.11:
             raise RecognitionError("no memory today")
         return "fine"
 
     for attempt in 1, 2, 3, 3:
-        report = run(source, store, hear)
+        report = run(source, store, respond)
         assert (report.failed, report.failures[0].attempts) == (1, attempt)
     assert calls == [0.1, 0.12, 0.12, 0.12]  # and what was done stays done
     assert run(source, store, level, retry_failed=True).failed == 0
@@ -164,7 +164,7 @@ def test_what_may_go_better_is_tried_three_times(tmp_path: Path) -> None:
 def test_a_recording_over_which_the_process_ends_is_left_out_after_three(tmp_path: Path) -> None:
     source, store, heard = archive(tmp_path / "in", 2), MemoryStore(), list[float]()
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         heard.append(clip.duration)
         if clip.duration > 0.11:
             raise SystemExit("killed")  # nothing of ours runs any more: what is in the store stays as it is
@@ -173,7 +173,7 @@ def test_a_recording_over_which_the_process_ends_is_left_out_after_three(tmp_pat
     for _ in range(10):
         try:
             files = dict(store.files)
-            report = run(source, store, hear)
+            report = run(source, store, respond)
             break
         except SystemExit:
             killed = {name: data for name, data in store.files.items() if name.startswith("starts")}
@@ -200,11 +200,11 @@ def test_a_content_is_recognized_once_and_told_for_each(tmp_path: Path) -> None:
     for name in "000-copy", "zz":
         (source / f"{name}.wav").write_bytes((source / "000.wav").read_bytes())
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         heard.append(clip.duration)
         return level(clip)
 
-    report = run(source, store, hear)
+    report = run(source, store, respond)
     assert sorted(heard) == [0.1, 0.12, 0.14] and (report.done, report.recognized) == (5, 3)
     ids = {row["audio"].rsplit("/", 1)[1]: row["id"] for row in rows(store)}
     assert ids["000.wav"] == ids["000-copy.wav"] == ids["zz.wav"] and len(set(ids.values())) == 3
@@ -235,13 +235,13 @@ def test_manifests_of_shards_are_read_together(tmp_path: Path) -> None:
 def test_a_source_that_grew_is_gone_on_with(tmp_path: Path) -> None:
     source, store, heard = archive(tmp_path / "in", 3), MemoryStore(), list[float]()
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         heard.append(clip.duration)
         return level(clip)
 
-    run(source, store, hear)
+    run(source, store, respond)
     soundfile.write(source / "000-new.wav", tone(0.5).samples, 16_000)  # in front: all rows move
-    report = run(source, store, hear)
+    report = run(source, store, respond)
     assert heard == [0.1, 0.12, 0.14, 0.5] and (report.recordings, report.done) == (4, 4)
 
 

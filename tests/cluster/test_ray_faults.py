@@ -112,9 +112,9 @@ def test_kills_a_lost_node_a_slow_one_and_a_full_object_store_lose_nothing(
     fillers = [ray.put(np.zeros(SMALL_STORE * 3 // 4, np.uint8)) for _ in range(2)]  # there is room for one
     left, out, reports = tokens(tmp_path / "tokens", 3), tmp_path / "out", list[BatchReport]()
     node = patiently(lambda: cluster.add_node(**NODE))
-    hear = All((Killing(left), Slow(0.02), Slow(0.3, tmp_path / "slow")))
+    respond = All((Killing(left), Slow(0.02), Slow(0.3, tmp_path / "slow")))
     thread = threading.Thread(
-        target=lambda: reports.append(run_on_ray(source, out, partial(load_fake, hear), said=SHARDS))
+        target=lambda: reports.append(run_on_ray(source, out, partial(load_fake, respond), said=SHARDS))
     )
     thread.start()
     wait_until(lambda: transcripts(out) > 3 or not thread.is_alive())

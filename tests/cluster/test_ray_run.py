@@ -33,10 +33,10 @@ def load(name: str) -> Transcriber:
 
 @pytest.fixture
 def on_twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BatchReport]:
-    def start(ray: PlainRay, source: Path, out: Path, hear: Hear = level, **more: Any) -> BatchReport:
+    def start(ray: PlainRay, source: Path, out: Path, respond: Hear = level, **more: Any) -> BatchReport:
         for module in ray_run, ray_start:
             monkeypatch.setattr(module, "ray_package", lambda: ray)
-        _hears["it"] = hear
+        _hears["it"] = respond
         options = RayOptions(workers=2, worker_cpus=1, decoders=2)
         return run_on_ray(source, out, loading, said=SAID, options=options, **more)
 
@@ -68,14 +68,14 @@ def test_whatever_comes_first_and_whoever_ends_the_bytes_are_those_of_one_proces
 ) -> None:
     ray, draw, kills = PlainRay(seed, ("one", "two", "three")), random.Random(seed), 0
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         nonlocal kills
         if kills < seed and draw.random() < 0.3:
             kills += 1
             raise EndedError
         return level(clip)
 
-    report = on_twin(ray, source, tmp_path / "out", hear)
+    report = on_twin(ray, source, tmp_path / "out", respond)
     assert (report.done, report.failed, kills) == (12, 0, seed)
     assert contents(tmp_path / "out") == undisturbed
 
@@ -84,14 +84,14 @@ def test_what_fails_on_a_node_is_tried_on_another(on_twin: Any, source: Path, tm
     for seed in range(4):
         ray, nodes = PlainRay(seed), list[str]()
 
-        def hear(clip: Waveform, ray: PlainRay = ray, nodes: list[str] = nodes) -> str:
+        def respond(clip: Waveform, ray: PlainRay = ray, nodes: list[str] = nodes) -> str:
             if abs(clip.duration - 0.18) < 0.005:
                 nodes.append(ray.node)
                 if nodes.count(ray.node) == len(nodes):
                     raise RecognitionError("no memory on this node")
             return level(clip)
 
-        report = on_twin(ray, source, tmp_path / f"out-{seed}", hear)
+        report = on_twin(ray, source, tmp_path / f"out-{seed}", respond)
         assert (report.done, report.failed) == (12, 0)
         assert len(nodes) == 2 and set(nodes) == {"one", "two"}
 
@@ -99,12 +99,12 @@ def test_what_fails_on_a_node_is_tried_on_another(on_twin: Any, source: Path, tm
 def test_what_ends_every_process_is_left_out_and_takes_nobody_with_it(
     on_twin: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if abs(clip.duration - 0.14) < 0.005:
             raise EndedError
         return level(clip)
 
-    report = on_twin(PlainRay(), source, tmp_path / "out", hear)
+    report = on_twin(PlainRay(), source, tmp_path / "out", respond)
     assert (report.done, report.failed) == (11, 1)
     (failure,) = report.failures
     assert failure.audio.endswith("002.wav") and failure.attempts == 3 and "lost 3 times" in failure.reason
@@ -116,11 +116,11 @@ def test_what_ends_every_process_is_left_out_and_takes_nobody_with_it(
 def test_a_node_alone_tries_again_itself(on_twin: Any, source: Path, tmp_path: Path) -> None:
     tries = 0
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         nonlocal tries
         if abs(clip.duration - 0.18) < 0.005 and (tries := tries + 1) < 3:
             raise RecognitionError("not today")
         return level(clip)
 
-    report = on_twin(PlainRay(names=("one",)), source, tmp_path / "out", hear)
+    report = on_twin(PlainRay(names=("one",)), source, tmp_path / "out", respond)
     assert (report.done, report.failed, tries) == (12, 0, 3)

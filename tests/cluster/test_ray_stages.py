@@ -23,14 +23,14 @@ from redline.types import Hypothesis, Word
 from tests.cluster.archives import OPTIONS, archive, contents, level, run, settings
 
 
-def hear(clip: Any) -> Hypothesis:
+def respond(clip: Any) -> Hypothesis:
     """A text, and word times on demand, which cannot be pickled."""
     return Hypothesis(level(clip), timing=lambda: (Word(0.0, 0.1, "so"),))
 
 
 def through_stages(source: Path, out: Path, **recognizer: Any) -> list[Load]:
     """What `write_recordings` and `stitch` gave for a folder, all pickled between the stages."""
-    transcriber = Transcriber(FakeRecognizer(hear, **recognizer))
+    transcriber = Transcriber(FakeRecognizer(respond, **recognizer))
     plans = PlanBook.of(transcriber, **OPTIONS)
     spec = pickle.loads(pickle.dumps(RayRunSpec(str(out), settings(), plans)))
     Ledger(FolderStore(out), settings()).open()
@@ -61,7 +61,7 @@ def test_recordings_in_parts_are_written_as_by_one_process(
 ) -> None:
     monkeypatch.setattr(ray_stages, "LOAD_S", load_s)
     loads = through_stages(source, tmp_path / "out", **recognizer)
-    alone = Transcriber(FakeRecognizer(hear, **recognizer))
+    alone = Transcriber(FakeRecognizer(respond, **recognizer))
     results = {result.row: result for load in loads for _, result in load.results}
     assert len(results) == 5 and sum(not each.is_done for each in results.values()) == 1
     for recording in Source(str(source)).recordings():

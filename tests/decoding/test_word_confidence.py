@@ -12,7 +12,7 @@ from redline.decoding.word_confidence import (
     LEAST_PROBABILITY,
     CalibratedTimes,
     ConfidenceMaps,
-    HeardTokens,
+    DraftTokens,
     LogisticMap,
     TextEvidence,
     WordEvidence,
@@ -23,7 +23,7 @@ from redline.types import Word
 
 LAST = LogisticMap(0.0, (0.0, 0.0, 0.0, 1.0))
 MAPS = ConfidenceMaps(LogisticMap(0.0, (1.0, 0.0, 0.0)), LAST)
-ALL_MAPS = replace(MAPS, heard=LAST, edited=LogisticMap(0.0, (0.0, 0.0, 0.0, 0.0, 1.0)))
+ALL_MAPS = replace(MAPS, drafted=LAST, edited=LogisticMap(0.0, (0.0, 0.0, 0.0, 0.0, 1.0)))
 WORDS = (Word(0.0, 0.5, "so", 0.9), Word(0.5, 0.5, "it", 0.2), Word(0.6, 0.9, "is", 0.0))
 
 
@@ -59,7 +59,7 @@ def test_the_map_of_all_that_is_known_decides() -> None:
         (WordEvidence(low, high), 0.8),
     )
     assert [ALL_MAPS.confidence(word, each) for each, _ in known] == [confidence for _, confidence in known]
-    assert replace(ALL_MAPS, edited=None, heard=None).confidence(word, WordEvidence(low, high)) == 0.2
+    assert replace(ALL_MAPS, edited=None, drafted=None).confidence(word, WordEvidence(low, high)) == 0.2
 
 
 def test_the_draft_is_heard_around_the_word() -> None:
@@ -68,15 +68,15 @@ def test_the_draft_is_heard_around_the_word() -> None:
     ids[2], log_probs[2] = (7, 8), (math.log(0.9), math.log(0.05))
     ids[4], log_probs[4] = (9, 8), (math.log(0.2), math.log(0.6))
     ids[8], log_probs[8] = (8, 7), (math.log(0.99), -math.inf)
-    heard = HeardTokens(ids, log_probs, 0.1, [[7, 8], [9], [11], []])
+    drafted = DraftTokens(ids, log_probs, 0.1, [[7, 8], [9], [11], []])
     word, least = Word(0.2, 0.3, "so", 0.9), pytest.approx(math.log(LEAST_PROBABILITY))
-    assert heard.least(0, word) == pytest.approx(math.log(0.6)), "in frames 0 to 4"
-    assert heard.least(1, replace(word, start=0.0, end=0.1)) == least, "too early for it"
-    assert [heard.least(2, word), heard.least(3, word)] == [least, least]
-    assert heard.least(0, Word(5.0, 5.0, "so")) == least, "behind the last frame"
+    assert drafted.least(0, word) == pytest.approx(math.log(0.6)), "in frames 0 to 4"
+    assert drafted.least(1, replace(word, start=0.0, end=0.1)) == least, "too early for it"
+    assert [drafted.least(2, word), drafted.least(3, word)] == [least, least]
+    assert drafted.least(0, Word(5.0, 5.0, "so")) == least, "behind the last frame"
     words = (word,) * 4
-    assert TextEvidence(None, heard).of(words)[0].draft == pytest.approx(math.log(0.6))
-    assert TextEvidence(None, heard).of(words[:3]) == [WordEvidence()] * 3, "those of other words are not taken"
+    assert TextEvidence(None, drafted).of(words)[0].draft == pytest.approx(math.log(0.6))
+    assert TextEvidence(None, drafted).of(words[:3]) == [WordEvidence()] * 3, "those of other words are not taken"
 
 
 def test_later_is_as_at_once() -> None:

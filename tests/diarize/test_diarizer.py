@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from redline.diarize.diarizer import Diarizer, HeardClip
+from redline.diarize.diarizer import ClipVoices, Diarizer
 from redline.diarize.options import SpeakerCount, SpeakerOptions, speaker_options
 from redline.diarize.track import VoiceTrack
 from redline.errors import ConfigError, UnsupportedTaskError
@@ -80,7 +80,7 @@ def heard_by(online: bool, *degrees: float) -> tuple[Diarizer, list[str]]:
     for id, degree in enumerate(degrees):
         direction = torch.tensor([np.cos(np.radians(degree)), np.sin(np.radians(degree))], dtype=torch.float32)
         track = VoiceTrack(torch.arange(0.2, 4.0, 0.4), direction.repeat(10, 1))
-        diarizer._heard[id] = HeardClip(track, [], False)
+        diarizer._embedded[id] = ClipVoices(track, [], False)
         hypothesis = diarizer.add(id, 10.0 * id, evenly(Waveform(np.zeros(4 * SAMPLE_RATE, np.float32))))
         told.append(hypothesis.words[0].speaker or "")
     return diarizer, told

@@ -15,7 +15,7 @@ from redline.errors import RecognitionError, RedlineError
 from redline.longform.session import Session
 from redline.testing import FakeRecognizer, tone
 from redline.types import ClipLimits, Hypothesis, Request, Task, Waveform
-from tests.engine.test_scheduler import ALL, LIMITS, alone, hear, result, session
+from tests.engine.test_scheduler import ALL, LIMITS, alone, respond, result, session
 
 
 @dataclass(eq=False)
@@ -74,9 +74,9 @@ class Continuous(FakeRecognizer):
     """A recognizer of which every other answer is written step by step."""
 
     def __init__(
-        self, hear: Callable[[Waveform], str | Hypothesis] = hear, rows: int = 3, drafted: bool = False
+        self, respond: Callable[[Waveform], str | Hypothesis] = respond, rows: int = 3, drafted: bool = False
     ) -> None:
-        super().__init__(hear)
+        super().__init__(respond)
         self.decoders, self.rows, self.drafted = self, rows, drafted
         self.taken: list[FakeDecoder] = []
         self.given: list[FakeDecoder] = []
@@ -112,7 +112,7 @@ recordings = st.lists(
 def test_no_company_in_a_running_decode_changes_a_transcript(
     wanted: list[tuple[float, ClipLimits, bool]], batch_s: float, rows: int, drafted: bool, data: st.DataObject
 ) -> None:
-    scheduler = Scheduler(Continuous(hear, rows, drafted), BatchOptions(batch_s))
+    scheduler = Scheduler(Continuous(respond, rows, drafted), BatchOptions(batch_s))
     sessions = [session(seconds, 300.0 + number, limits) for number, (seconds, limits, _) in enumerate(wanted)]
     for recording, (_, _, live) in zip(sessions, wanted, strict=True):
         scheduler.submit(recording, LIVE if live else FILES)

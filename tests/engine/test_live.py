@@ -258,10 +258,10 @@ def test_a_stream_that_is_left_by_an_error_is_forgotten(speech: NDArray[np.float
 
 
 def test_a_fault_in_one_stream_ends_that_one_and_no_other(speech: NDArray[np.float32]) -> None:
-    def hear(clip: Waveform) -> Any:
+    def respond(clip: Waveform) -> Any:
         return None if clip.source == "<bad>" else "fine"  # None cannot be stitched
 
-    model = Transcriber(FakeRecognizer(hear))
+    model = Transcriber(FakeRecognizer(respond))
     bad, good = model.live(), model.live()
     bad._session.source = "<bad>"
     for stream in (bad, good):

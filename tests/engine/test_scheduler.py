@@ -34,7 +34,7 @@ def session(seconds: float, hertz: float = 440.0, limits: ClipLimits = LIMITS) -
     return recording
 
 
-def hear(clip: Waveform) -> str:
+def respond(clip: Waveform) -> str:
     if len(clip.samples) % 7 == 0:
         raise RecognitionError("no")
     return f"{len(clip.samples)} {np.abs(clip.samples).sum(dtype=np.float64):.3f}"
@@ -44,7 +44,7 @@ def alone(seconds: float, hertz: float, limits: ClipLimits = LIMITS) -> Transcri
     recording = session(seconds, hertz, limits)
     while requests := recording.ready():
         for request in requests:
-            (answer,) = FakeRecognizer(hear).recognize([request])
+            (answer,) = FakeRecognizer(respond).recognize([request])
             recording.put(request.id, answer)
     return result(recording)
 
@@ -73,7 +73,7 @@ recordings = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(recordings, st.floats(0.1, 60.0))
 def test_no_batch_changes_a_transcript(wanted: list[tuple[float, ClipLimits, bool]], batch_s: float) -> None:
-    recognizer = FakeRecognizer(hear)
+    recognizer = FakeRecognizer(respond)
     scheduler = Scheduler(recognizer, BatchOptions(batch_s))
     sessions = [session(seconds, 300.0 + number, limits) for number, (seconds, limits, _) in enumerate(wanted)]
     for recording, (_, _, live) in zip(sessions, wanted, strict=True):
@@ -233,7 +233,7 @@ def test_a_batch_must_hold_some_audio() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_parts_of_a_batch_at_once_give_each_request_its_own_answer(threads: int) -> None:
-    recognizer = FakeRecognizer(hear)
+    recognizer = FakeRecognizer(respond)
     scheduler = Scheduler(recognizer, BatchOptions(100.0, workers=3))
     recordings = [session(0.5 + 0.1 * number, 200.0 + number) for number in range(7)]
     before = torch.get_num_threads()

@@ -262,7 +262,7 @@ def test_word_times_are_told_and_synthetic_speech_is_kept_apart(tmp_path: Path, 
 def test_what_is_done_is_kept_where_it_is_interrupted(tmp_path: Path, evaluate_with: Command) -> None:
     rows = [{"text": f"{seconds}.00 seconds", "duration": seconds} for seconds in (70, 80, 90)]
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if clip.duration == 70:
             raise KeyboardInterrupt
         return f"{clip.duration:.2f} seconds"
@@ -270,7 +270,7 @@ def test_what_is_done_is_kept_where_it_is_interrupted(tmp_path: Path, evaluate_w
     data, out, page = corpus(tmp_path, *rows), tmp_path / "scores.json", tmp_path / "page.html"
     out.write_text("of an earlier run")
     models = ("--model", "a", "--model", "b")
-    recognizer = FakeRecognizer(hear, max_clip_s=100.0)
+    recognizer = FakeRecognizer(respond, max_clip_s=100.0)
     done = evaluate_with(recognizer, "--data", data, *models, "--json", out, "--report", page)
     assert done.exit_code == 130, done.output
     assert "interrupted; 2 of 6 are done" in done.stderr and f"is in {out}.partial" in done.stderr.replace("\n", "")
@@ -282,11 +282,11 @@ def test_what_is_done_is_kept_where_it_is_interrupted(tmp_path: Path, evaluate_w
 
 
 def test_nothing_that_is_done_is_nothing_to_keep(tmp_path: Path, evaluate_with: Command) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         raise KeyboardInterrupt
 
     data = corpus(tmp_path, {"text": "a", "duration": 1})
-    done = evaluate_with(FakeRecognizer(hear), "--data", data, "--json", tmp_path / "scores.json")
+    done = evaluate_with(FakeRecognizer(respond), "--data", data, "--json", tmp_path / "scores.json")
     assert done.exit_code == 130 and "interrupted; 0 of 1 are done" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"1.wav", "m.jsonl"}
 

@@ -51,10 +51,10 @@ def talk() -> Callable[..., Samples]:
 def listener() -> FakeRecognizer:
     """A recognizer whose text depends on every sample of a clip."""
 
-    def hear(clip: Waveform) -> Hypothesis:
+    def respond(clip: Waveform) -> Hypothesis:
         return Hypothesis(f"{len(clip.samples)} {np.abs(clip.samples).sum(dtype=np.float64):.6f}")
 
-    return FakeRecognizer(hear, max_clip_s=12.0)
+    return FakeRecognizer(respond, max_clip_s=12.0)
 
 
 def reachable_bytes(thing: object) -> int:

@@ -87,13 +87,13 @@ def test_the_transcript_is_that_of_an_undisturbed_session(
 def test_failed_windows_are_not_kept_and_tried_again() -> None:
     fails = [True]
 
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if fails and clip.duration < 20:
             raise RecognitionError("no")
         return f"{clip.duration}"
 
     store, wave = Kept(), tone(100.0)
-    model = Transcriber(FakeRecognizer(hear), SessionOptions(vad=None))
+    model = Transcriber(FakeRecognizer(respond), SessionOptions(vad=None))
     first, *_ = model.transcribe_each([wave], answers=lambda source: store)
     assert isinstance(first, Transcript) and any(notice.code == "failed" for notice in first.warnings)
     before = len(store.answers)

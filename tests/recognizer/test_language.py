@@ -60,12 +60,12 @@ def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
 
 
 def test_a_transcript_is_in_the_language_that_lasts_longest() -> None:
-    def hear(clip: Waveform) -> Hypothesis:
+    def respond(clip: Waveform) -> Hypothesis:
         return Hypothesis("wort", language="de" if clip.samples.max() > 0.05 else "en")
 
     # Twenty seconds loud, ten faint.
     wave = Waveform(np.concatenate((tone(20.0).samples, tone(10.0, level_db=-40.0).samples)))
-    fake = FakeRecognizer(hear, max_clip_s=5.0, languages=("en", "de"))
+    fake = FakeRecognizer(respond, max_clip_s=5.0, languages=("en", "de"))
     assert Transcriber(fake).transcribe(wave, vad=False).language == "de"
     assert Transcriber(fake).transcribe(wave, language="en", vad=False).language == "en"
     silent = FakeRecognizer(lambda clip: Hypothesis("", language="de"), languages=("en", "de"))

@@ -46,6 +46,6 @@ def test_tokens_that_nobody_knows_are_left_out() -> None:
     ]
     maps = calibrate.maps_of(words)
     assert (
-        maps.decided is maps.heard is maps.edited is None
+        maps.decided is maps.drafted is maps.edited is None
         and len(calibrate.table(words, calibrate.confidences(words))) == 3
     )

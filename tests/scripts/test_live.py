@@ -22,7 +22,7 @@ class Clock:
     def __init__(self, takes_s: float) -> None:
         self.now_s, self.takes_s = 0.0, takes_s
 
-    def hear(self, clip: Waveform) -> Hypothesis:
+    def respond(self, clip: Waveform) -> Hypothesis:
         self.now_s += self.takes_s
         text = f"{clip.duration:.2f}"
         return Hypothesis(text, words=(Word(0.0, clip.duration, text),))
@@ -32,7 +32,7 @@ def measured(jfk: Path, takes_s: float, streams: int) -> dict[str, float]:
     clock = Clock(takes_s)
     sounds = [audio.load(jfk).samples[: 6 * SAMPLE_RATE]]
     result: dict[str, float] = script("live").measure(
-        Transcriber(FakeRecognizer(clock.hear)), sounds, streams, 5.0, LiveOptions(), lambda: clock.now_s
+        Transcriber(FakeRecognizer(clock.respond)), sounds, streams, 5.0, LiveOptions(), lambda: clock.now_s
     )
     return result
 

@@ -19,7 +19,7 @@ SLOT = SAMPLE_RATE // 2
 LEVEL = 1 / 1024
 
 
-def hear(clip: Waveform) -> str:
+def respond(clip: Waveform) -> str:
     """The words of a clip: each is a second half of loud sound whose level is its number; the quiet between is none."""
     levels = np.round(clip.samples.astype(np.float64) / LEVEL).astype(int)
     borders = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(levels)]
@@ -34,7 +34,7 @@ def test_what_is_lost_at_seams_is_counted(loses: bool) -> None:
     wave = Waveform(loud.astype(np.float32), "levels")
 
     def heard(clip: Waveform) -> str:
-        return hear(clip).partition(" ")[2] if loses and clip.duration > 1 else hear(clip)
+        return respond(clip).partition(" ")[2] if loses and clip.duration > 1 else respond(clip)
 
     model = Transcriber(FakeRecognizer(heard, max_clip_s=30.0), SessionOptions(vad=None))
     silences = [np.zeros(round(s * SAMPLE_RATE), np.float32) for s in (0.0, 2.2, 4.6, 7.1, 9.3, 11.8)]

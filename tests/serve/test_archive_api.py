@@ -25,7 +25,7 @@ from .recordings import finished, until, wav
 TEXT = "the Café opens with doctor win and zebrafinch"
 
 
-def hear(clip: Waveform) -> Hypothesis:
+def respond(clip: Waveform) -> Hypothesis:
     """Always the same text, with words of two speakers and an edit."""
     words = tuple(Word(at / 4, at / 4 + 0.2, word, 0.9, "1" if at < 4 else "2") for at, word in enumerate(TEXT.split()))
     return Hypothesis(TEXT, draft="the cafe opens", edits=(Edit("replace", " cafe", " Café", 1),), words=words)
@@ -34,7 +34,7 @@ def hear(clip: Waveform) -> Hypothesis:
 @contextmanager
 def one_transcript(serve: ServerFactory, **options: object) -> Iterator[tuple[RunningServer, httpx.Client, str]]:
     """A server with one finished job -> it, a client and the transcript's path."""
-    with serve(FakeRecognizer(hear), **options) as server, server.client() as client:
+    with serve(FakeRecognizer(respond), **options) as server, server.client() as client:
         id = client.post("/v1/jobs", files={"file": ("talk.wav", wav(4))}).json()["id"]
         yield server, client, f"/v1/transcripts/{finished(client, id)['transcript_id']}"
 
@@ -194,7 +194,7 @@ def test_a_key_sees_its_own_transcripts_only(serve: ServerFactory, tmp_path: Pat
     keys = tmp_path / "keys.toml"
     heads = [{"Authorization": f"Bearer {new_key(keys, name)}"} for name in ("ana", "ben")]
     admin = {"Authorization": f"Bearer {new_key(keys, 'root', ('archive', 'admin'))}"}
-    with serve(FakeRecognizer(hear), keys_file=keys) as server, server.client() as client:
+    with serve(FakeRecognizer(respond), keys_file=keys) as server, server.client() as client:
         client.headers.update(heads[0])
         id = client.post("/v1/jobs", files={"file": wav(4)}).json()["id"]
         place = f"/v1/transcripts/{finished(client, id)['transcript_id']}"

@@ -26,7 +26,7 @@ DEMO = audio.load(Path(redline.__file__).parent / "assets" / "demo.flac").sample
 PCM = (DEMO * 32767).astype("<i2").tobytes()
 
 
-def hear(clip: Waveform) -> Any:
+def respond(clip: Waveform) -> Any:
     """What cannot be stitched, for clips above a second and a half."""
     return None if clip.duration > 1.5 else "fine"
 
@@ -118,7 +118,7 @@ def job(server: RunningServer) -> None:
 def test_a_fault_of_the_program_is_told_and_harms_nobody_else(
     serve: ServerFactory, meet: Callable[[RunningServer], None]
 ) -> None:
-    with serve(FakeRecognizer(hear), wyoming_port=0) as server, server.client() as client:
+    with serve(FakeRecognizer(respond), wyoming_port=0) as server, server.client() as client:
         meet(server)
         reply = client.post("/v1/audio/transcriptions", files={"file": wav(1)}, data={"model": "any"})
         assert reply.json()["text"] == "fine"

@@ -35,12 +35,12 @@ def test_a_server_that_takes_no_jobs_leaves_them_to_another(serve: ServerFactory
 
 
 def test_a_recording_that_breaks_the_recognizer_fails_alone_and_tells_no_path(serve: ServerFactory) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if clip.duration == 2.0:
             raise RuntimeError("broken")
         return "fine"
 
-    with serve(FakeRecognizer(hear)) as server, server.client() as client:
+    with serve(FakeRecognizer(respond)) as server, server.client() as client:
         bad, good = (client.post("/v1/jobs", files={"file": wav(seconds)}).json()["id"] for seconds in (2, 1))
         assert finished(client, good)["state"] == "done"
         job = finished(client, bad)

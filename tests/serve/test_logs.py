@@ -35,14 +35,14 @@ def lines() -> Iterator[io.StringIO]:
 def test_logs_are_json_without_transcripts_keys_names_and_queries(
     serve: ServerFactory, tmp_path: Path, lines: io.StringIO
 ) -> None:
-    def hear(clip: Waveform) -> str:
+    def respond(clip: Waveform) -> str:
         if clip.duration > 1.5:
             raise ValueError("CANARY said in an error")
         return "CANARY said"
 
     keys = tmp_path / "keys.toml"
     key = new_key(keys, "office")
-    with serve(FakeRecognizer(hear), keys_file=keys) as server:
+    with serve(FakeRecognizer(respond), keys_file=keys) as server:
         with server.client(headers={"Authorization": f"Bearer {key}"}) as client:
             assert "CANARY" in client.post(ROUTE, files={"file": ("CANARY.wav", wav(1))}).text
             assert client.post(ROUTE, files={"file": ("CANARY.wav", wav(2))}).status_code == 500

@@ -97,7 +97,7 @@ def test_an_agent_that_starts_the_command_reads_paths_in_its_folder(jfk: Path, t
 
 
 def test_an_agent_finds_what_was_said_in_the_archive_of_its_key(serve: ServerFactory, tmp_path: Path) -> None:
-    def hear(clip: Waveform) -> Hypothesis:
+    def respond(clip: Waveform) -> Hypothesis:
         turns = (Turn("1", 0.0, 0.4, "The budget"), Turn("2", 0.4, 1.0, "is small"))
         return Hypothesis("The budget is small", turns=turns)
 
@@ -116,7 +116,7 @@ def test_an_agent_finds_what_was_said_in_the_archive_of_its_key(serve: ServerFac
         ]
         return [await client.call_tool(name, arguments) for name, arguments in asked]
 
-    with serve(FakeRecognizer(hear), keys_file=keys) as server:
+    with serve(FakeRecognizer(respond), keys_file=keys) as server:
         with server.client(headers={"Authorization": f"Bearer {mine}"}) as client:
             made = client.post("/v1/jobs", files={"file": ("talk.wav", wav(1))}, data={"speakers": "true"}).json()
             job = made["id"]

@@ -166,11 +166,11 @@ def test_the_sound_of_telephones_is_heard(serve: ServerFactory, type: str, law: 
     codes = np.concatenate([np.abs(table - part[:, None]).argmin(1) for part in np.array_split(samples, 50)])
     heard: list[float] = []
 
-    def hear(clip: redline.types.Waveform) -> str:
+    def respond(clip: redline.types.Waveform) -> str:
         heard.append(float(np.sqrt(np.mean(clip.samples**2))))
         return "heard"
 
-    with serve(FakeRecognizer(hear)) as server, connected(server) as client:
+    with serve(FakeRecognizer(respond)) as server, connected(server) as client:
         assert client.set_input(format={"type": type}).session.audio.input.format.type == type
         client.append(base64.b64encode(codes.astype(np.uint8).tobytes()).decode())
         events = client.until(f"{ITEM}.completed", 2)
@@ -236,13 +236,13 @@ def test_long_silence_is_told_and_committed_as_nothing(serve: ServerFactory) -> 
 def test_a_part_that_fails_is_told_and_the_next_is_heard(serve: ServerFactory) -> None:
     texts = iter([RecognitionError("out of memory"), "heard"])
 
-    def hear(_: object) -> str:
+    def respond(_: object) -> str:
         text = next(texts)
         if isinstance(text, RecognitionError):
             raise text
         return text
 
-    with serve(FakeRecognizer(hear)) as server, connected(server) as client:
+    with serve(FakeRecognizer(respond)) as server, connected(server) as client:
         client.append(sound(TURNS))
         events = client.until(f"{ITEM}.completed")
     failed = next(event for event in events if event.type == f"{ITEM}.failed")

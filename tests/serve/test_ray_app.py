@@ -33,11 +33,11 @@ PATIENCE_S = 120.0
 def hears(word: str) -> Transcriber:
     """A model that hears one word, after a while."""
 
-    def hear(_: object) -> str:
+    def respond(_: object) -> str:
         time.sleep(0.05)
         return word
 
-    return Transcriber(FakeRecognizer(hear), SessionOptions(vad=None))
+    return Transcriber(FakeRecognizer(respond), SessionOptions(vad=None))
 
 
 def started_cluster(attempts: int = 3) -> Cluster:

@@ -81,6 +81,6 @@ def _bins(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> list[t
 
 
 def describe_word_confidence(score: dict[str, Any]) -> str:
-    told = "all alike" if score["auc"] is None else f"wrong words told with an AUC of {score['auc']:.3f}"
+    ranked = "all alike" if score["auc"] is None else f"wrong words told with an AUC of {score['auc']:.3f}"
     judged = f"{score['words']} words, {100 * score['right']:.1f} % right"
-    return f"calibration error {100 * score['ece']:.1f} % (ECE), {told}; {judged}"
+    return f"calibration error {100 * score['ece']:.1f} % (ECE), {ranked}; {judged}"

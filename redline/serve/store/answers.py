@@ -31,10 +31,10 @@ class JobAnswers:
         return answer
 
     def keep(self, id: int, window: Span, answer: Hypothesis) -> None:
-        told = json.dumps(asdict(replace(answer, timing=None)), ensure_ascii=False)
+        written = json.dumps(asdict(replace(answer, timing=None)), ensure_ascii=False)
         place = {"window_id": id, "model": self._model, "start": window.start, "end": window.end}
         with self._lock:
-            self._new.append({**place, "answer": told})
+            self._new.append({**place, "answer": written})
 
     @contextmanager
     def taken(self) -> Iterator[list[dict[str, Any]]]:

@@ -102,8 +102,8 @@ def _turns(transcript: Transcript, segments: Sequence[Segment], corrections: Seq
     """Turns with the corrected words, each word in the turn where its first one was."""
     spoken = [(at, word) for at, segment in enumerate(transcript.segments) for word in segment.text.split()]
     if [word for _, word in spoken] != [word for turn in transcript.turns for word in turn.text.split()]:
-        told = [each for each in segments if each.speaker is not None and each.text]
-        return joined_turns(Turn(each.speaker or "", each.start, each.end, each.text) for each in told)
+        attributed = [each for each in segments if each.speaker is not None and each.text]
+        return joined_turns(Turn(each.speaker or "", each.start, each.end, each.text) for each in attributed)
     now: list[list[str]] = []  # in place of each word of the machine
     for at, segment in enumerate(transcript.segments):
         own = [each for each in corrections if each.segment == at]
