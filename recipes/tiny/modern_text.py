@@ -3,21 +3,25 @@
     apt-get install wordnet-base fortunes
     python -m redline_recipes.tiny.modern_text --data manifest.jsonl --articles wiki.valid.tokens wiki.test.tokens \
         --times articles=5 transcripts=6 --out books/modern
+    python -m redline_recipes.tiny.modern_text --data manifest.jsonl --language de --treebanks de_gsd-ud-dev.conllu \
+        --plain debates/ --fortunes /usr/share/games/fortunes/de --times treebanks=4 --most-mb plain=1 --out text/de
 
 Novels of the nineteenth century say little of what people read aloud today: on Common Voice their n-grams need half as
 many bits again a word as on LibriSpeech. WordNet's definitions and examples (WordNet licence) have the words, the
 sayings of `fortune` (see /usr/share/doc/fortunes) the tone, articles in the form of WikiText (CC BY-SA) and transcripts
-of the training set both. `--times` writes a source several times, which is how n-grams are told what matters. No
-sentence with digits is written, and none that shares `--shared` words in a row with a transcript that does not train,
-in any manifest of `--data`.
+of the training set both. Other languages have treebanks (Universal Dependencies, CoNLL-U) and plain text. `--times`
+writes a source several times, which is how n-grams are told what matters. No sentence with digits is written, and none
+that shares `--shared` words in a row with a transcript that does not train, in any manifest of `--data`.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from redline.errors import RedlineError
@@ -25,7 +29,7 @@ from redline.manifest import Utterance, read_manifest
 from redline.normalize import spoken
 
 WORDNET, FORTUNES = Path("/usr/share/wordnet"), Path("/usr/share/games/fortunes")
-SOURCES = ("definitions", "sayings", "articles", "transcripts")
+SOURCES = ("definitions", "sayings", "articles", "treebanks", "plain", "transcripts")
 FEWEST_WORDS = 2
 FEWEST_OF_ARTICLES = 4
 SHARED = 7
@@ -58,7 +62,7 @@ def sayings(folder: Path) -> Iterator[str]:
     """The sentences of `fortune`, without who said them."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     for file in files:
-        if file.is_file() and not file.suffix and file.name not in NOT_SENTENCES:
+        if file.is_file() and file.suffix in ("", ".fortunes") and file.name not in NOT_SENTENCES:
             for saying in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
                 text = re.sub(r"\n\s*--.*", "", saying, flags=re.DOTALL)
                 yield from re.split(r"(?<=[.?!;:])\s+", " ".join(text.split()))
@@ -74,6 +78,20 @@ def articles(files: Iterable[Path]) -> Iterator[str]:
                 for sentence in re.split(r"(?<= [.?!;]) ", text):
                     pieces = re.sub(r" ([.,?!;:])", r"\1", sentence).split("<unk>")
                     yield from (piece for piece in pieces if len(piece.split()) >= FEWEST_OF_ARTICLES)
+
+
+def treebanks(files: Iterable[Path]) -> Iterator[str]:
+    """The sentences of CoNLL-U files, as they are written."""
+    for file in files:
+        yield from re.findall(r"^# text = (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def plain_text(paths: Iterable[Path]) -> Iterator[str]:
+    """The sentences of text files, and of all .txt files of folders; an empty line ends a sentence, too."""
+    for path in paths:
+        for file in sorted(path.rglob("*.txt")) if path.is_dir() else [path]:
+            for paragraph in re.split(r"\n\s*\n", file.read_text(encoding="utf-8", errors="replace")):
+                yield from re.split(r"(?<=[.!?…])\s+", paragraph)
 
 
 def runs(words: Sequence[str], size: int) -> Iterator[str]:
@@ -106,6 +124,22 @@ def kept(sentences: Iterable[str], held_out: HeldOut) -> Iterator[str]:
             yield line
 
 
+def within(lines: Iterable[str], most_bytes: float) -> Iterator[str]:
+    """So many of the lines, each once and in any order, that they have no more bytes."""
+    different = list(dict.fromkeys(lines))
+    random.Random(0).shuffle(different)
+    sizes = accumulate(len(line.encode()) + 1 for line in different)
+    return (line for line, size in zip(different, sizes, strict=True) if size <= most_bytes)
+
+
+def numbers(parser: argparse.ArgumentParser, option: str, items: Sequence[str]) -> dict[str, int]:
+    """SOURCE=N, several times; whatever else ends the program."""
+    pairs = [item.partition("=")[::2] for item in items]
+    if wrong := [name for name, number in pairs if name not in SOURCES or not number.isdigit()]:
+        parser.error(f"{option}: {', '.join(wrong)}; give SOURCE=N, sources are {', '.join(SOURCES)}")
+    return {name: int(number) for name, number in pairs}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a file for each source."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -113,19 +147,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", type=Path, nargs="+", required=True, help="manifests: train is read, the rest is kept out"
     )
     parser.add_argument("--articles", type=Path, nargs="*", default=[], help="files in the form of WikiText")
+    parser.add_argument("--treebanks", type=Path, nargs="*", default=[], help="CoNLL-U files")
+    parser.add_argument("--plain", type=Path, nargs="*", default=[], help="text files, or folders of them")
     parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder of WordNet's data.noun and others")
     parser.add_argument("--fortunes", type=Path, default=FORTUNES, help="folder of fortune's sayings")
     parser.add_argument("--times", nargs="*", default=[], metavar="SOURCE=N", help=f"of {', '.join(SOURCES)}")
+    parser.add_argument(
+        "--most-mb", nargs="*", default=[], metavar="SOURCE=N", help="of a source at most so many MB, taken at random"
+    )
     parser.add_argument("--language", default="en", help="which transcripts are read")
     parser.add_argument(
         "--shared", type=int, default=SHARED, help="words in a row that no text shares with what is kept out"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder that is written")
     given = parser.parse_args(arguments)
-    pairs = [item.partition("=")[::2] for item in given.times]
-    if wrong := [name for name, times in pairs if name not in SOURCES or not times.isdigit()]:
-        parser.error(f"--times: {', '.join(wrong)}; give SOURCE=N, sources are {', '.join(SOURCES)}")
-    times = {name: int(count) for name, count in pairs}
+    times, most_mb = numbers(parser, "--times", given.times), numbers(parser, "--most-mb", given.most_mb)
     try:
         rows = [row for path in given.data for row in read_manifest(path, language=given.language)]
     except RedlineError as error:
@@ -136,11 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "definitions": definitions(given.wordnet),
         "sayings": sayings(given.fortunes),
         "articles": articles(given.articles),
+        "treebanks": treebanks(given.treebanks),
+        "plain": plain_text(given.plain),
         "transcripts": (row.text for row in rows if row.split == "train"),
     }
     given.out.mkdir(parents=True, exist_ok=True)
     for name, sentences in sources.items():
         lines = list(kept(sentences, held_out))
+        if name in most_mb:
+            lines = list(within(lines, 1e6 * most_mb[name]))
         text = "".join(line + "\n" for line in lines) * times.get(name, 1)
         (given.out / f"{name}.txt").write_text(text, encoding="utf-8")
         words = sum(len(line.split()) for line in lines)

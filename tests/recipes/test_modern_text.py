@@ -56,6 +56,30 @@ def test_nothing_that_is_held_out_is_written(tmp_path: Path, capsys: pytest.Capt
     assert "transcripts: 1 lines, 4 words, 3 times" in capsys.readouterr().err
 
 
+def test_text_of_other_languages_is_read_from_treebanks_and_plain_files(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text(
+        '{"audio": "a", "text": "Guten Tag allen.", "split": "dev", "language": "de"}\n'
+    )
+    bank, plain, out = tmp_path / "de.conllu", tmp_path / "debates", tmp_path / "out"
+    bank.write_text("# sent_id = 1\n# text = Der Zug ist da.\n1\tDer\tder\n\n# text = Guten Tag allen.\n")
+    plain.mkdir()
+    (plain / "one.txt").write_text("Ich danke Ihnen. Das ist\nwahr!\n\nOhne Punkt\n")
+    asked = ["--data", str(tmp_path / "manifest.jsonl"), "--language", "de", "--wordnet", "none", "--fortunes", "none"]
+    assert main([*asked, "--treebanks", str(bank), "--plain", str(plain), "--out", str(out)]) == 0
+    assert (out / "treebanks.txt").read_text() == "Der Zug ist da.\n"
+    assert (out / "plain.txt").read_text() == "Ich danke Ihnen.\nDas ist wahr!\nOhne Punkt\n"
+
+
+def test_of_a_source_so_many_bytes_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text('{"audio": "a", "text": "Ein Satz.", "split": "dev", "language": "de"}\n')
+    words = [f"{'a' * (1 + number // 26)} {chr(97 + number % 26) * 999}" for number in range(2000)]
+    (tmp_path / "much.txt").write_text("\n\n".join([*words, words[0]]))
+    asked = ["--data", str(tmp_path / "manifest.jsonl"), "--language", "de", "--wordnet", "none", "--fortunes", "none"]
+    assert main([*asked, "--plain", str(tmp_path / "much.txt"), "--most-mb", "plain=1", "--out", str(tmp_path)]) == 0
+    lines = (tmp_path / "plain.txt").read_text().splitlines()
+    assert 900 < len(lines) == len(set(lines)) and (tmp_path / "plain.txt").stat().st_size <= 1e6
+
+
 def test_a_source_that_does_not_exist_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--data", "x", "--times", "songs=2", "--out", str(tmp_path)])
