@@ -153,10 +153,10 @@ class RecognitionService:
             client = loaded.scheduler.client()
             stream = await self.in_thread(lambda: loaded.model.on(client, loaded.live_engine).live(**options))
 
-            def notify() -> None:
+            def wake() -> None:
                 loop.call_soon_threadsafe(notify)
 
-            stream.notify = notify
+            stream.notify = wake
             try:
                 yield stream
             finally:
