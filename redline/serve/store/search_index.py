@@ -70,8 +70,8 @@ def matching(connection: Connection, query: str) -> ColumnElement[bool] | None:
         return None
     number = segments_table.c.number
     if connection.dialect.name == "sqlite":
-        query = " ".join('"' + " ".join(phrase) + '"' for phrase in phrases)
-        found = _fts.select().with_only_columns(_fts.c.rowid).where(literal_column("segment_index").op("MATCH")(query))
+        quoted = " ".join('"' + " ".join(phrase) + '"' for phrase in phrases)
+        found = _fts.select().with_only_columns(_fts.c.rowid).where(literal_column("segment_index").op("MATCH")(quoted))
         return number.in_(found)
     condition: ColumnElement[Any] = func.phraseto_tsquery("simple", " ".join(phrases[0]))
     for phrase in phrases[1:]:
