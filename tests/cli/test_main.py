@@ -56,7 +56,7 @@ def test_debug_prints_the_traceback(run: Run, tmp_path: Path) -> None:
         result = run(recording(tmp_path / "a.wav"), "--debug", respond=respond)
     finally:
         logging.getLogger("redline").setLevel(logging.NOTSET)
-    assert result.exit_code == console.INTERNAL_ERROR and "Traceback" in result.stderr and "in hear" in result.stderr
+    assert result.exit_code == console.INTERNAL_ERROR and "Traceback" in result.stderr and "in respond" in result.stderr
 
 
 def on_terminal(arguments: list[str]) -> str:
