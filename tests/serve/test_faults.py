@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,12 @@ def talk(server: RunningServer, path: str, *messages: str | bytes, last: str | N
     """What a WebSocket gives until the server closes, or until an event of the type `last`."""
     told: list[dict[str, Any]] = []
     with connect(server.url.replace("http", "ws") + path) as socket:
-        try:
+        with suppress(ConnectionClosed):  # what the server said before it closed is still to be read
             for message in messages:
                 socket.send(message)
+        with suppress(ConnectionClosed):
             while last is None or not told or told[-1]["type"] != last:
                 told.append(json.loads(socket.recv(timeout=20)))
-        except ConnectionClosed:
-            pass
     return told
 
 
