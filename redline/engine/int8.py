@@ -4,8 +4,9 @@ A matrix has a scale for each output channel (`redline.quantization`), and each 
 its largest number. The sum of a row is one of integers, exact in any order, so it cannot depend on other rows, threads
 or instructions.
 
-Rows are quantized to 8 bits, 1 to 255 with 128 for zero, where the kernel's sums are exact with them. CPUs without VNNI
-add products of two neighbours in 16 bits, which 2 * 255 * 128 overflows and 2 * 127 * 128 does not: 7 bits there.
+Rows are quantized to 8 bits, 1 to 255 with 128 for zero. CPUs without VNNI add products of two neighbours in 16 bits,
+which 255 * (127 + 127) overflows and 255 * 128 does not: there an output channel whose neighbouring weights add up to
+more than 128 gets a larger scale, by a fifth as a rule.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.conformer import ConformerEncoder
@@ -28,6 +30,17 @@ LEAST = 1e-30
 """The least size of a row's largest number: a row of zeros has no scale."""
 ROWS_AT_ONCE = 4096
 KERNEL = torch.ops.onednn
+ZERO = 128
+"""What stands for zero in a row of uint8."""
+FARTHEST = 127
+"""The largest distance from it."""
+ANY_PAIR, NARROW_PAIR = 256, 128
+"""What two neighbouring weights may add up to where sums have 32 bits, and where they begin with 16."""
+LARGEST = {
+    ANY_PAIR: [[INT8_MAX] * 4, [INT8_MIN] * 4, [1] * 4],
+    NARROW_PAIR: [[127, 1, 127, 1], [127, 1, 1, 127], [64] * 4, [-128, 0, 0, -128], [-64] * 4, [1] * 4],
+}
+"""Weights of four neighbours that a kernel has to sum exactly; the second ones do not fit any other pairs."""
 
 
 class Int8Matrix:
@@ -40,7 +53,7 @@ class Int8Matrix:
         """int8 numbers [N, K] and the scale of each row [N]."""
         self.ints, self.scales = ints, scales.float()
         self.shape, self.device = ints.shape, ints.device
-        self._packed: Tensor | None = None
+        self._packed: tuple[Tensor, Tensor] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -64,7 +77,7 @@ class Int8Matrix:
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] -> [..., N]."""
         rows = x.reshape(-1, self.shape[1])
-        quantized, scales = quantized_rows(rows, kernel().zero)
+        quantized, scales = quantized_rows(rows)
         y = self._sums(quantized).mul_(scales)  # one operation after the other: what is fused may round once less
         if bias is not None:
             y += bias
@@ -72,28 +85,47 @@ class Int8Matrix:
 
     def _sums(self, quantized: Tensor) -> Tensor:
         """Rows [M, K] of uint8 -> their products with the matrix and its scales, [M, N]."""
-        if kernel().name == "float64":
-            return (quantized.double().sub_(kernel().zero) @ self.ints.double().T).float().mul_(self.scales)
         with self._lock:
             if self._packed is None:
-                self._packed = KERNEL.qlinear_prepack(self.ints, None)
+                ints, scales = within_pairs(self.ints, self.scales, kernel().largest_pair)
+                if kernel().name == "float64":
+                    self._packed = ints, scales
+                else:
+                    self._packed = KERNEL.qlinear_prepack(ints, None), scales
                 self.ints = torch.empty(0, dtype=torch.int8)  # so that they are in memory once
-        return scaled_sums(quantized, kernel().zero, self._packed, self.scales)
+        packed, scales = self._packed
+        if kernel().name == "float64":
+            return (quantized.double().sub_(ZERO) @ packed.double().T).float().mul_(scales)
+        return scaled_sums(quantized, packed, scales)
 
 
-def scaled_sums(quantized: Tensor, zero: int, packed: Tensor, scales: Tensor) -> Tensor:
-    """Rows [M, K] of uint8 around `zero` and a matrix in oneDNN's order -> [M, N], whose columns are scaled."""
+def scaled_sums(quantized: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
+    """Rows [M, K] of uint8 and a matrix in oneDNN's order -> [M, N], whose columns are scaled."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     epilogue: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
-    y: Tensor = KERNEL.qlinear_pointwise(quantized, 1.0, zero, packed, scales, zeros, *epilogue)
+    y: Tensor = KERNEL.qlinear_pointwise(quantized, 1.0, ZERO, packed, scales, zeros, *epilogue)
     return y
 
 
-def quantized_rows(x: Tensor, zero: int) -> tuple[Tensor, Tensor]:
-    """Rows [M, K] -> uint8 [M, K] around `zero`, and scales [M, 1]."""
-    farthest = zero - 1
-    largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=LEAST)
-    return (x * (farthest / largest)).add_(zero + 0.5).to(torch.uint8), largest / farthest
+def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [M, K] -> uint8 [M, K] around `ZERO`, and scales [M, 1]."""
+    largest = torch.maximum(x.amax(dim=-1, keepdim=True), x.amin(dim=-1, keepdim=True).neg_()).clamp_(min=LEAST)
+    # PyTorch rounds to int8 five times as fast as to uint8.
+    ints = (x * (FARTHEST / largest)).round_().to(torch.int8)
+    return ints.view(torch.uint8).add_(ZERO), largest / FARTHEST
+
+
+def within_pairs(ints: Tensor, scales: Tensor, largest_pair: int) -> tuple[Tensor, Tensor]:
+    """Numbers [N, K] of int8 and scales [N] -> those of nearly the same matrix, of which no pair adds up to more.
+
+    A pair is the numbers 2 k and 2 k + 1 of a row. Rows in which none does stay what they are.
+    """
+    if largest_pair >= ANY_PAIR:
+        return ints, scales
+    sums = F.pad(ints, (0, ints.shape[1] % 2)).float().unflatten(1, (-1, 2)).sum(dim=-1).abs().amax(dim=-1)
+    # Two numbers that are rounded up may add up to one more than what they were.
+    stretch = torch.where(sums > largest_pair, sums / (largest_pair - 1), 1.0)
+    return (ints / stretch[:, None]).round_().to(torch.int8), scales * stretch
 
 
 def joined(matrices: Sequence[Int8Matrix]) -> Int8Matrix:
@@ -103,29 +135,32 @@ def joined(matrices: Sequence[Int8Matrix]) -> Int8Matrix:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What multiplies rows of uint8 with matrices of int8, and what stands for zero in a row."""
+    """What multiplies rows of uint8 with matrices of int8."""
 
     name: str
     """"oneDNN", or "float64", which is as exact, and slow."""
-    zero: int
+    largest_pair: int = ANY_PAIR
+    """What two neighbouring weights may add up to."""
 
     def __str__(self) -> str:
-        return f"{self.name}, rows of {self.zero.bit_length()} bits"
+        return (
+            self.name if self.largest_pair == ANY_PAIR else f"{self.name}, pairs of weights within {self.largest_pair}"
+        )
 
 
 @cache
 def kernel() -> Kernel:
-    """oneDNN with as many bits as it gives exact sums of the largest numbers for, else float64."""
-    for zero in (128, 64):
-        rows = torch.tensor([[2 * zero - 1], [0], [zero]], dtype=torch.uint8).expand(-1, 256).contiguous()
-        weight = torch.tensor([[INT8_MIN], [INT8_MAX], [1]], dtype=torch.int8).repeat(11, 256)
+    """oneDNN with the largest pairs of weights that it gives exact sums for, else float64."""
+    rows = torch.tensor([[2 * ZERO - 1], [0], [ZERO]], dtype=torch.uint8).expand(-1, 256).contiguous()
+    for pair, groups in LARGEST.items():
+        weight = torch.tensor(groups, dtype=torch.int8).repeat(11, 64)
         try:
-            sums = scaled_sums(rows, zero, KERNEL.qlinear_prepack(weight, None), torch.ones(len(weight)))
+            sums = scaled_sums(rows, KERNEL.qlinear_prepack(weight, None), torch.ones(len(weight)))
         except (AttributeError, RuntimeError):
             break
-        if torch.equal(sums.double(), (rows.double() - zero) @ weight.double().T):
-            return Kernel("oneDNN", zero)
-    return Kernel("float64", 128)
+        if torch.equal(sums.double(), (rows.double() - ZERO) @ weight.double().T):
+            return Kernel("oneDNN", pair)
+    return Kernel("float64")
 
 
 class Int8Embedding(nn.Module):

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from redline.checkpoints.folder import resolve
 from redline.engine import int8
-from redline.engine.int8 import Int8Matrix, Kernel, joined, kernel, quantized_rows, to_int8
+from redline.engine.int8 import ZERO, Int8Matrix, Kernel, joined, kernel, quantized_rows, to_int8
 from redline.load import load_model
 from redline.models.draft_head import DraftHead
 from redline.models.nar import NarModel
@@ -28,35 +29,36 @@ def draw(*size: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("width", "rows"), SIZES)
 def test_sums_are_exact_for_the_largest_numbers(width: int, rows: int) -> None:
-    ints = torch.tensor([-128, 127, 1, -1], dtype=torch.int8)[:, None].expand(-1, width).repeat(rows, 1)
+    groups = torch.tensor(int8.LARGEST[kernel().largest_pair], dtype=torch.int8)
+    ints = groups.repeat(rows, -(-width // 4))[:, :width]
     matrix = Int8Matrix(ints, torch.ones(len(ints)))
-    zero = kernel().zero
-    x = torch.tensor([1, zero, 2 * zero - 1], dtype=torch.uint8)[:, None].expand(-1, width).contiguous()
-    exact = (x.double() - zero) @ ints.double().T
+    x = torch.tensor([1, ZERO, 2 * ZERO - 1], dtype=torch.uint8)[:, None].expand(-1, width).contiguous()
+    exact = (x.double() - ZERO) @ ints.double().T
     assert torch.equal(matrix._sums(x), exact.float())
 
 
 @pytest.mark.parametrize(("width", "rows"), SIZES)
 def test_whatever_multiplies_gives_the_same_bits(width: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x, bias = draw(rows, width), draw(50, width, seed=1), draw(rows, seed=2)
-    here, zero = Int8Matrix.of(weight)(x, bias), kernel().zero
-    monkeypatch.setattr(int8, "kernel", lambda: Kernel("float64", zero))
+    here, pair = Int8Matrix.of(weight)(x, bias), kernel().largest_pair
+    monkeypatch.setattr(int8, "kernel", lambda: Kernel("float64", pair))
     assert torch.equal(Int8Matrix.of(weight)(x, bias), here)
 
 
 @pytest.mark.parametrize(
-    ("most", "taken"),
+    ("most", "first", "taken"),
     [
-        (2**31 - 1, Kernel("oneDNN", 128)),  # VNNI adds in 32 bits
-        (2**15 - 1, Kernel("oneDNN", 64)),  # two products in 16 bits fit with rows of 7
-        (2**14 - 1, Kernel("float64", 128)),
+        (2**31 - 1, 0, Kernel("oneDNN")),  # VNNI adds in 32 bits
+        (2**15 - 1, 0, Kernel("oneDNN", int8.NARROW_PAIR)),  # two products in 16 bits
+        (2**15 - 1, 1, Kernel("float64")),  # of other neighbours
+        (2**14 - 1, 0, Kernel("float64")),
     ],
 )
-def test_rows_have_as_many_bits_as_the_kernel_sums_exactly(
-    monkeypatch: pytest.MonkeyPatch, most: int, taken: Kernel
+def test_pairs_of_weights_are_as_large_as_the_kernel_sums_exactly(
+    monkeypatch: pytest.MonkeyPatch, most: int, first: int, taken: Kernel
 ) -> None:
     def pairs(rows: torch.Tensor, scale: float, zero: int, weight: torch.Tensor, *_: object) -> torch.Tensor:
-        products = rows.double()[:, None] * weight.double()
+        products = (rows.double()[:, None] * weight.double()).roll(first, dims=-1)
         sums = products.unflatten(-1, (-1, 2)).sum(-1).clamp(-most - 1, most).sum(-1)
         return (sums - zero * weight.double().sum(-1)).float()
 
@@ -66,6 +68,18 @@ def test_rows_have_as_many_bits_as_the_kernel_sums_exactly(
     assert kernel.__wrapped__() == taken
     monkeypatch.setattr(int8, "KERNEL", object())
     assert kernel.__wrapped__().name == "float64"
+
+
+@pytest.mark.parametrize("width", [64, 37])
+def test_no_pair_of_weights_is_larger_than_the_kernel_sums(width: int) -> None:
+    ints = torch.tensor([[127] * 4, [-128] * 4, [100, -128, 28, 101], [60] * 4]).repeat(50, -(-width // 4))[:, :width]
+    ints = torch.cat((ints, torch.randint(-128, 128, (500, width), generator=torch.Generator().manual_seed(0))))
+    narrow, scales = int8.within_pairs(ints.to(torch.int8), torch.ones(len(ints)), int8.NARROW_PAIR)
+    sums = F.pad(narrow.long(), (0, width % 2)).unflatten(1, (-1, 2)).sum(-1).abs()
+    assert int(sums.max()) <= int8.NARROW_PAIR
+    assert float((narrow * scales[:, None] - ints).abs().max()) <= float(scales.max()) / 2 + 1e-4
+    assert torch.equal(narrow[3], ints[3]) and float(scales[3]) == 1.0  # it was narrow before
+    assert int8.within_pairs(ints, scales, int8.ANY_PAIR)[0] is ints
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -93,9 +107,8 @@ def test_rows_of_zeros_and_rows_that_are_no_numbers_harm_only_themselves() -> No
     y = matrix(x, bias)
     assert torch.equal(y[1], bias) and not y[2].isfinite().any() and not y[3].isfinite().any()
     assert torch.equal(y[[0, 4]], matrix(x[[0, 4]], bias))
-    for zero, expected in ((64, [1, 64, 96, 127]), (128, [1, 128, 192, 255])):
-        ints, scales = quantized_rows(torch.tensor([[-2.0, 0.0, 1.0, 2.0]]), zero)
-        assert ints.tolist() == [expected] and float(scales) == pytest.approx(2 / (zero - 1))
+    ints, scales = quantized_rows(torch.tensor([[-2.0, 0.0, 1.0, 2.0]]))
+    assert ints.tolist() == [[1, 128, 192, 255]] and float(scales) == pytest.approx(2 / 127)
 
 
 def test_matrices_are_joined_and_scaled_by_their_scales() -> None:
