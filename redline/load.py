@@ -63,8 +63,8 @@ def load_model(
     """Load a bundled model, a folder or a hub id.
 
     `device` is "cpu", "cuda", "mps" or, by default, the fastest that is there ("auto"); `dtype` is by default
-    bfloat16 on CUDA, and, for models that draft and edit, on CPUs with AVX512-BF16 or AMX, int8 on those with
-    AVX512-VNNI alone where weights are int8 on disk, else float32. `draft_lm` is the n-gram LM of shallow fusion in
+    bfloat16 on CUDA, and, for models that draft and edit, on CPUs with AVX512-BF16 or AMX, int8 on others with AVX2
+    where weights are int8 on disk, else float32. `draft_lm` is the n-gram LM of shallow fusion in
     the draft: the checkpoint's "own" if it has one, "none" for a greedy draft, or a `draft_lm.safetensors` of your
     own. With `effort` "draft" the encoder's draft is the text, and nothing else is computed: fast, no capitals,
     more errors; with "auto" the language model reads only clips whose draft is not certain (`drafts` "fast" of

@@ -6,7 +6,7 @@ or instructions.
 
 Rows are quantized to 8 bits, 1 to 255 with 128 for zero. CPUs without VNNI add products of two neighbours in 16 bits,
 which 255 * (127 + 127) overflows and 255 * 128 does not: there an output channel whose neighbouring weights add up to
-more than 128 gets a larger scale, by a fifth as a rule.
+more than 128 gets a larger scale, by a third as a rule.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from redline import itn
 from redline.audio.pcm import LiveResampler
-from redline.engine.live_sources import FinalWindows, PartialTexts
-from redline.engine.scheduler import LIVE, PARTIAL, BatchOptions, Scheduler, StreamEngine
+from redline.engine.live_sources import FinalWindows, LikelyWindows, PartialTexts
+from redline.engine.scheduler import LIKELY, LIVE, PARTIAL, BatchOptions, Scheduler, StreamEngine
 from redline.errors import ConfigError
 from redline.longform.session import Session, SessionOptions, SessionProgress
 from redline.longform.vad import VadOptions
@@ -40,6 +40,7 @@ MAX_LIVE_BATCH_S = 20.0
 cost hardly more each than eight."""
 _MAX_PARTIAL_S = 10.0  # of partial texts, behind which a window may have to wait
 _REMEMBERED_S = 2.0  # of work on windows, by which the share of time for partial texts is found
+_BUSY = 0.5  # a share of time that windows take, above which likely ones are not worth it
 _BLOCK_FRAMES = 3  # 96 ms: what speech detection waits for
 
 
@@ -122,10 +123,11 @@ class LiveEngine:
         self._rests_until = -math.inf
         self._busy, self._noted = 0.0, 0.0  # the share of time that windows take, and when it was last found
 
-    def submit(self, finals: Any, partials: Any) -> None:
-        """A stream's windows, and its partial texts, which wait for everybody's windows."""
+    def submit(self, finals: Any, likely: Any, partials: Any) -> None:
+        """A stream's windows, those that are likely, and its partial texts: each waits for everybody's before it."""
         with self._lock:
             self._scheduler.submit(finals, LIVE)
+            self._scheduler.submit(likely, LIKELY)
             self._scheduler.submit(partials, PARTIAL)
 
     def withdraw(self, *sources: Any) -> None:
@@ -134,20 +136,26 @@ class LiveEngine:
             for source in sources:
                 self._scheduler.withdraw(source)
 
-    def run(self, waits: Callable[[], bool], hopes: Callable[[], bool] = lambda: False) -> None:
+    def run(
+        self,
+        waits: Callable[[], bool],
+        expects: Callable[[], bool] = lambda: False,
+        hopes: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Recognize while somebody waits, one batch at a time; threads take turns.
 
-        Then one batch more for who hopes for a partial text, unless the last such batch was just now: with too many
-        partial texts to write, sound and windows would wait for them.
+        Then a likely window that is expected, unless windows take most of the time: not every one comes. Then one batch
+        more for who hopes for a partial text, unless the last such batch was just now: with too many partial texts to
+        write, sound and windows would wait for them.
         """
         while waits():
             with self._lock:
-                started = self.now()
-                self._scheduler.options = self._finals
-                if waits() and not self._scheduler.step():
+                if waits() and not self._step_for_windows():
                     break
-                self._busy = self._share_of_windows() + 1.0 - math.exp((started - self.now()) / _REMEMBERED_S)
-                self._noted = self.now()
+        if expects() and self._share_of_windows() < _BUSY:
+            with self._lock:
+                if expects():
+                    self._step_for_windows()
         if hopes() and self.now() >= self._rests_until:
             with self._lock:
                 started = self.now()
@@ -156,6 +164,16 @@ class LiveEngine:
                     self._scheduler.step()
                     took, left = self.now() - started, max(0.05, 1.0 - self._share_of_windows())
                     self._rests_until = self.now() + took * (2.0 / left - 1.0)
+
+    def _step_for_windows(self) -> bool:
+        """One batch, whose time is counted; the lock is held."""
+        started = self.now()
+        self._scheduler.options = self._finals
+        if not self._scheduler.step():
+            return False
+        self._busy = self._share_of_windows() + 1.0 - math.exp((started - self.now()) / _REMEMBERED_S)
+        self._noted = self.now()
+        return True
 
     def _share_of_windows(self) -> float:
         """Of the last seconds."""
@@ -189,9 +207,11 @@ class LiveStream:
         self._shown = ""  # the partial text that nothing has replaced
         self._fault: Exception | None = None
         self._is_left = False
-        self._finals = FinalWindows(self, session, self._collect)
+        show = self._partial if options.partial_s < math.inf else lambda span, text: None
+        self._likely = LikelyWindows(self, session, show)
+        self._finals = FinalWindows(self, session, self._likely, self._collect)
         self._partials = PartialTexts(self, session, options.partial_s, self._partial)
-        engine.submit(self._finals, self._partials)
+        engine.submit(self._finals, self._likely, self._partials)
 
     @property
     def closed(self) -> bool:
@@ -243,7 +263,7 @@ class LiveStream:
 
         Committed text is there at once, partial text where there was time for it, else in a later call.
         """
-        self._engine.run(lambda: self._finals.waits, lambda: self._partials.waits)
+        self._engine.run(lambda: self._finals.waits, lambda: self._likely.waits, lambda: self._partials.waits)
         return self.poll()
 
     def poll(self) -> list[LiveEvent]:
@@ -278,7 +298,7 @@ class LiveStream:
     def abandon(self) -> None:
         """End the stream without its last text: nobody waits for it, whatever is in work."""
         self._is_left = True
-        self._engine.withdraw(self._finals, self._partials)
+        self._engine.withdraw(self._finals, self._likely, self._partials)
 
     def transcript(self) -> Transcript:
         """All of a stream that was closed, as of a file; raises `RecognitionError` when every window failed."""

@@ -1,4 +1,8 @@
-"""What live streams have for a scheduler: windows, whose text stays, and the speech behind them, for partial texts."""
+"""What live streams have for a scheduler: windows, whose text stays, and the speech behind them, for partial texts.
+
+While a pause is not long enough to end a window, its sound is known already: what a likely window is answered is a
+partial text, and the window's own answer if it comes. So final text is there when the pause is certain.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ from dataclasses import replace
 from threading import RLock
 from typing import Protocol
 
+import numpy as np
+
 from redline.errors import RedlineError
 from redline.longform.session import Session
 from redline.types import SAMPLE_RATE, Hypothesis, Request, Span, Waveform
-
-PAUSING_S = 0.1
-"""Behind so much silence no partial text is begun: the window is likely over, and its text would wait for it."""
 
 
 class FailingStream(Protocol):
@@ -70,12 +73,76 @@ class StreamSource(ABC):
     def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None: ...
 
 
+class LikelyWindows(StreamSource):
+    """The window that comes if a pause goes on, once for each pause."""
+
+    def __init__(self, stream: FailingStream, session: Session, answered: Callable[[Span, str], None]) -> None:
+        super().__init__(stream, session)
+        self._answered = answered
+        self._span: Span | None = None  # that was asked for last
+        self._request: Request | None = None  # its request
+        self._outcome: Hypothesis | None = None
+        self._id, self._is_waited_for = 0, False
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is one that was not asked for, or has no answer yet."""
+        with self._stream.lock:
+            return not self._stream.is_over and (self._is_asked(self._id) or self._is_new)
+
+    @property
+    def waiting(self) -> bool:
+        return self.waits
+
+    @property
+    def done(self) -> bool:
+        return self._session.closed or self._stream.is_over
+
+    def answer_to(self, request: Request) -> Hypothesis | None:
+        """The answer to a window's request, where it is the one that was likely; called with the lock held."""
+        known, outcome = self._request, self._outcome
+        if known is None or outcome is None or (known.id, known.task) != (request.id, request.task):
+            return None
+        return outcome if np.array_equal(known.clip.samples, request.clip.samples) else None
+
+    @property
+    def _is_new(self) -> bool:
+        span = self._session.likely_window
+        return span is not None and span != self._span
+
+    def _requests(self) -> list[Request]:
+        if not self._is_new or (request := self._session.likely_request()) is None:
+            return []
+        self._span, self._request, self._outcome = self._session.likely_window, request, None
+        self._id, self._is_waited_for = self._id + 1, True
+        return [replace(request, id=self._id)]
+
+    def _is_asked(self, id: int) -> bool:
+        return self._is_waited_for and id == self._id and self._is_open
+
+    @property
+    def _is_open(self) -> bool:
+        window = self._session.open_window
+        return self._span is not None and window is not None and window.start == self._span.start
+
+    def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None:
+        if id != self._id:
+            return
+        self._is_waited_for = False
+        if isinstance(outcome, Hypothesis):  # the window itself will tell of an error
+            self._outcome = outcome
+            if self._span is not None and self._is_open:
+                self._answered(self._span, outcome.text)
+
+
 class FinalWindows(StreamSource):
     """The windows of a stream."""
 
-    def __init__(self, stream: FailingStream, session: Session, answered: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: FailingStream, session: Session, likely: LikelyWindows, answered: Callable[[], None]
+    ) -> None:
         super().__init__(stream, session)
-        self._answered = answered
+        self._likely, self._answered = likely, answered
 
     @property
     def waits(self) -> bool:
@@ -91,7 +158,13 @@ class FinalWindows(StreamSource):
         return self._session.done or self._stream.is_over
 
     def _requests(self) -> list[Request]:
-        return self._session.ready()
+        unknown = []
+        for request in self._session.ready():
+            if (outcome := self._likely.answer_to(request)) is None:
+                unknown.append(request)
+            else:
+                self._answer(request.id, outcome)
+        return unknown
 
     def _is_asked(self, id: int) -> bool:
         return self._session.wants(id)
@@ -148,7 +221,7 @@ class PartialTexts(StreamSource):
     def _due(self) -> Span | None:
         """The speech to recognize, where there is enough that is new."""
         window = self._session.open_window
-        if window is None or self._session.open_pause_s > PAUSING_S:
+        if window is None or self._session.open_pause_s > 0.0:  # the likely window has its text
             return None
         window = Span(window.start, min(window.end, window.start + self._most))
         known = self._asked.end if self._asked.start == window.start else window.start

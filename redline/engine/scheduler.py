@@ -15,7 +15,7 @@ from redline.threads import check_fork
 from redline.types import SAMPLE_RATE, Hypothesis, Recognizer, Request
 
 _log = logging.getLogger(__name__)
-JOBS, FILES, PARTIAL, LIVE = -1, 0, 1, 2
+JOBS, FILES, PARTIAL, LIKELY, LIVE = -1, 0, 1, 2, 3
 """Priorities: the higher goes first."""
 RUN_STEPS = 8
 """Steps of a running decode until others have their turn, if nobody leaves it before."""
@@ -52,16 +52,18 @@ class Schedulable(Protocol):
 class StreamEngine(Protocol):
     """Who recognizes what live streams have ready."""
 
-    def submit(self, finals: Any, partials: Any) -> None:
-        """A stream's windows, and its partial texts, which wait for everybody's windows."""
+    def submit(self, finals: Any, likely: Any, partials: Any) -> None:
+        """A stream's windows, those that are likely, and its partial texts: each waits for everybody's before it."""
         ...
 
     def withdraw(self, *sources: Any) -> None:
         """Forget them."""
         ...
 
-    def run(self, waits: Callable[[], bool], hopes: Callable[[], bool] = ...) -> None:
-        """Recognize, or wait, while somebody waits; see to partial texts where somebody hopes for them."""
+    def run(
+        self, waits: Callable[[], bool], expects: Callable[[], bool] = ..., hopes: Callable[[], bool] = ...
+    ) -> None:
+        """Recognize, or wait, while somebody waits; see to a likely window that is expected, and to partial texts."""
         ...
 
 

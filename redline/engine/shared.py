@@ -13,7 +13,16 @@ from threading import Condition, Lock, Thread
 from typing import Any
 
 from redline.engine.live import MAX_LIVE_BATCH_S
-from redline.engine.scheduler import FILES, LIVE, PARTIAL, Account, BatchOptions, IsolatingScheduler, Schedulable
+from redline.engine.scheduler import (
+    FILES,
+    LIKELY,
+    LIVE,
+    PARTIAL,
+    Account,
+    BatchOptions,
+    IsolatingScheduler,
+    Schedulable,
+)
 from redline.errors import RedlineError
 from redline.types import Hypothesis, Recognizer, Request
 
@@ -267,18 +276,19 @@ class SharedLiveEngine:
         self._shared, self._rest = shared, _Rest()
         self._resting: dict[Any, _Resting] = {}
 
-    def submit(self, finals: Any, partials: Any) -> None:
-        """A stream's windows, and its partial texts."""
+    def submit(self, finals: Any, likely: Any, partials: Any) -> None:
+        """A stream's windows, those that are likely, and its partial texts."""
         self._resting[partials] = resting = _Resting(partials, self._rest)
         self._shared.submit(finals, LIVE)
+        self._shared.submit(likely, LIKELY)
         self._shared.submit(resting, PARTIAL)
 
     def withdraw(self, *sources: Any) -> None:
         """Forget them."""
         self._shared.withdraw(*(self._resting.pop(source, source) for source in sources))
 
-    def run(self, waits: Callable[[], bool], hopes: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the text that is waited for; partial texts come by themselves."""
+    def run(self, waits: Callable[[], bool], *_: Callable[[], bool]) -> None:
+        """Wait for the text that is waited for; likely windows and partial texts come by themselves."""
         self._shared.wait(lambda: not waits())
 
     def call(self) -> None:

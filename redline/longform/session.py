@@ -162,6 +162,21 @@ class Session:
         end = self._cutter.speech_end
         return 0.0 if end is None else max(0, self._base + len(self._samples) - end) / SAMPLE_RATE
 
+    @property
+    def likely_window(self) -> Span | None:
+        """The window that comes if nobody speaks until a pause is certain; None where some of its sound is missing."""
+        known = self._base + len(self._samples)
+        span = None if self.closed or self.limits.needs_previous else self._cutter.likely(known, self._block)
+        return None if span is None or span.end > known else span
+
+    def likely_request(self) -> Request | None:
+        """What will be asked if that window comes; None where that is not known."""
+        if (span := self.likely_window) is None:
+            return None
+        samples, _ = self._clip_of(span)
+        id = len(self.windows)
+        return Request(self._with_silence(Waveform(samples, self.source)), self._task_of(id), id)
+
     def progress(self, known: int = 0) -> SessionProgress:
         """For whoever knows so many windows."""
         windows, cut = tuple(self.windows[known:]), frozenset(self.cut)
@@ -304,20 +319,27 @@ class Session:
             self._needed = self._fed
         for number, window in enumerate(windows):
             rest = windows[number + 1] if number + 1 < len(windows) else self._cutter.open
+            id = len(self.windows)
             if rest is not None and rest.start == window.end:
-                self.cut.add(len(self.windows))
-            id, first = len(self.windows), window.start - self._base
-            lead = 0 if id - 1 in self.cut else min(self._lead, first)
-            self._clips[id] = self._samples[first - lead : window.end - self._base].copy()
-            self._in_front[id] = lead
+                self.cut.add(id)
+            self._clips[id], self._in_front[id] = self._clip_of(window)
             self.windows.append(window)
         frames = max(0, self._needed - MARGIN_SAMPLES - self._base) // VAD_FRAME
         self._base += frames * VAD_FRAME
         self._samples = self._samples[frames * VAD_FRAME :].copy()
         self._probabilities = self._probabilities[frames:].copy()
 
+    def _clip_of(self, window: Span) -> tuple[NDArray[np.float32], int]:
+        """The samples of the next window with those in front of it, and how many those are."""
+        first = window.start - self._base
+        lead = 0 if len(self.windows) - 1 in self.cut else min(self._lead, first)
+        return self._samples[first - lead : window.end - self._base].copy(), lead
+
+    def _task_of(self, id: int) -> Task:
+        return self.task if id == 0 else replace(self.task, prefix=None)
+
     def _request(self, id: int) -> Request:
-        task = self.task if id == 0 else replace(self.task, prefix=None)
+        task = self._task_of(id)
         if not self.limits.needs_previous:
             clip = Waveform(self._clips.pop(id), self.source)
             if self._diarizer is not None:

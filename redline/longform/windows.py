@@ -17,7 +17,7 @@ from redline.longform.strength import MARGIN_SAMPLES, REACH, Strength
 from redline.types import SAMPLE_RATE, Span
 
 _SHORTEST_S = 1.0  # of the longest windows that may be asked for
-_AHEAD = 0.65  # of the pause that ends an eager window is left to the next one: detection is late at a beginning
+_AHEAD = 0.69  # of the pause that ends an eager window is left to the next one: detection is late at a beginning
 _FULL = 0.9  # of the longest window is an even share of long speech; the tenth is room to look for a pause in
 
 
@@ -88,6 +88,18 @@ class WindowCutter:
     def speech_end(self) -> int | None:
         """Of that speech, without padding."""
         return None if self._start is None else self._end
+
+    def likely(self, settled: int, block: int) -> Span | None:
+        """The window that comes if nobody speaks until a pause is certain, where each `block` settles so much more.
+
+        None where nobody has spoken, and where the speech would be cut.
+        """
+        if not self._eager or self._start is None or self._end is None:
+            return None
+        missing = self._end + self._wait + 1 - settled
+        certain = settled + max(0, math.ceil(missing / block)) * block
+        end = min(self._end + self._pad, certain - self._ahead)
+        return Span(self._start, end) if end - self._start <= self._max else None
 
     def push(self, speech: Iterable[Span], settled: int, strength: Strength) -> list[Span]:
         """More speech, and where unknown speech begins at the earliest -> the windows that this decides.

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 import redline
 from redline import audio
 from redline.engine.live import MAX_LIVE_BATCH_S, LiveEvent, LiveOptions, LiveStream
-from redline.engine.live_sources import PAUSING_S
 from redline.errors import AudioError, ConfigError, RecognitionError
 from redline.testing import FakeRecognizer, silence
 from redline.transcriber import Transcriber
@@ -107,14 +106,58 @@ def test_partials_are_of_the_speech_behind_committed_text(speech: NDArray[np.flo
         last_end = event.end if event.kind == "committed" else last_end
 
 
-def test_no_partial_text_is_begun_where_the_speech_has_paused(speech: NDArray[np.float32]) -> None:
+def windows_asked_late(model: Transcriber, speech: NDArray[np.float32]) -> list[bool]:
+    """Of each window behind which there is a pause, whether it was recognized only when the pause was certain."""
+    live, late, batches = model.live(words=True), list[bool](), model.recognizer.batches  # type: ignore[attr-defined]
+    for at in range(0, len(speech), 320):
+        before = len(batches)
+        events = live.feed(speech[at : at + 320])
+        late += [len(batches) > before for event in committed(events) if event.pause]
+    live.close()
+    return late
+
+
+def test_the_text_in_front_of_a_pause_is_known_when_the_pause_is_certain(speech: NDArray[np.float32]) -> None:
+    late = windows_asked_late(Transcriber(FakeRecognizer(heard)), speech)
+    assert len(late) > 1 and not any(late)
+
+
+def test_likely_windows_are_left_out_where_windows_take_the_time(speech: NDArray[np.float32]) -> None:
+    clock = 0.0
+
+    def slow(clip: Waveform) -> str:
+        nonlocal clock
+        clock += 5.0
+        return heard(clip)
+
+    model = Transcriber(FakeRecognizer(slow))
+    model.live_engine.now = lambda: clock
+    first, *rest = windows_asked_late(model, speech)
+    assert not first and rest and all(rest)
+
+
+def test_a_likely_window_is_the_window_or_nothing(speech: NDArray[np.float32]) -> None:
     options = LiveOptions(partial_s=0.01)
     events = run(Transcriber(FakeRecognizer(heard)).live(live_options=options), speech, 160)
     pairs = [(a, b) for a, b in pairwise(events) if (a.kind, b.kind) == ("partial", "committed") and b.pause]
-    for partial, final in pairs[:-1]:  # the last one is ended by the end of the sound
-        assert partial.end is not None and final.end is not None
-        assert partial.end - final.end < PAUSING_S, "the window has a third of the pause"
     assert len(pairs) > 1
+    for partial, final in pairs[:-1]:  # the last one is ended by the end of the sound
+        assert (partial.start, partial.end, partial.text) == (final.start, final.end, final.text)
+
+
+def test_an_error_of_a_likely_window_is_none_of_its_window(speech: NDArray[np.float32]) -> None:
+    asked = list[tuple[float, bytes]]()
+
+    def picky(clip: Waveform) -> str:
+        asked.append((clip.duration, clip.samples.tobytes()))
+        if len(asked) == len(set(asked)):
+            raise RecognitionError("not the first time")
+        return "fine"
+
+    live = Transcriber(FakeRecognizer(picky)).live(live_options=LiveOptions(partial_s=math.inf))
+    run(live, speech, 1600)
+    fine = [event for event in live.transcript().segments if event.text == "fine"]
+    assert fine and len(asked) > len(set(asked))
 
 
 def test_no_partials_where_none_are_wanted(speech: NDArray[np.float32]) -> None:
@@ -192,12 +235,11 @@ def test_streams_in_threads_of_their_own_give_what_each_gives_alone(speech: NDAr
 
 
 def test_a_failed_window_is_a_warning_and_the_stream_goes_on(speech: NDArray[np.float32]) -> None:
-    failed = 0
+    first = list[bytes]()
 
     def picky(clip: Waveform) -> str:
-        nonlocal failed
-        if not failed:
-            failed += 1
+        first.append(clip.samples.tobytes())
+        if first[-1] == first[0]:  # as a likely window, and as the window
             raise RecognitionError("too hard")
         return "heard"
 
