@@ -66,6 +66,7 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
     """What the files of a checkpoint say, without loading its weights."""
     from redline import tensor_file, untrusted
     from redline.checkpoints.shared import DRAFT_LM, SHARED_PARTS, shared_part
+    from redline.load import pick_device, pick_precision
 
     optional: dict[str, str] = {}
     files = {path: tensor_file.read_header(path) for path in sorted(folder.glob("*.safetensors"))}
@@ -90,6 +91,7 @@ def _model_facts(name: str, folder: Path) -> dict[str, str]:
         "can": ABILITIES.get(kind, "unknown"),
         "languages": ", ".join(map(str, languages if isinstance(languages, list) else ())) or "not stated",
         "parameters": f"{parameters / 1e6:.1f} million",
+        "precision": str(pick_precision(folder, None, pick_device(None), "full")).removeprefix("torch."),
         "on disk": f"{size_bytes / 1e6:.1f} MB",
         "folder": str(folder),
         **optional,

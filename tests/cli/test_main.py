@@ -118,6 +118,7 @@ def test_version_and_info(random_checkpoint: Path, tmp_path: Path) -> None:
     for fact in (redline.__version__, "granite_speech_nar", "0.2 million", "en", str(random_checkpoint)):
         assert fact in facts
     sharing = CliRunner().invoke(app, ["info", "--model", "tiny-plus"]).stdout
+    assert re.search(r"^precision +float32$", sharing, re.MULTILINE), "it writes token after token"
     assert "encoder and draft_lm of" in sharing and "3.17 million n-grams" in sharing and "34.1 million" in sharing
     assert CliRunner().invoke(app, ["info", "--model", str(tmp_path / "none")]).exit_code == 2
 
