@@ -4,7 +4,8 @@
     python -m redline_recipes.tiny.modern_text --data manifest.jsonl --articles wiki.valid.tokens wiki.test.tokens \
         --times articles=5 transcripts=6 --out books/modern
     python -m redline_recipes.tiny.modern_text --data manifest.jsonl --language de --wordnet none \
-        --treebanks de_gsd-ud-dev.conllu --plain debates/ --fortunes /usr/share/games/fortunes/de --times treebanks=4 --most-mb plain=1 --out text/de
+        --treebanks de_gsd-ud-dev.conllu --plain debates/ --fortunes /usr/share/games/fortunes/de \
+        --times treebanks=4 --most-mb plain=1 --out text/de
 
 Novels of the nineteenth century say little of what people read aloud today: on Common Voice their n-grams need half as
 many bits again a word as on LibriSpeech. WordNet's definitions and examples (WordNet licence) have the words, the
