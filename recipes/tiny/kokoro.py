@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import random
 import re
@@ -124,7 +125,7 @@ def mixed_style(voices: Path, letters: str, draw: random.Random) -> tuple[str, S
     names = [first, *draw.sample([name for name in packs if name != first], 2)]
     first_style, *others = (np.fromfile(voices / f"{name}.bin", "<f4").reshape(-1, STYLE) for name in names)
     style = first_style.copy()
-    style[:, :TIMBRE] = 0.5 * first_style[:, :TIMBRE] + 0.25 * sum(other[:, :TIMBRE] for other in others)
+    style[:, :TIMBRE] = 0.5 * first_style[:, :TIMBRE] + 0.25 * (others[0] + others[1])[:, :TIMBRE]
     return first, style
 
 
@@ -156,20 +157,18 @@ def in_noise(sound: Sound, folder: Path, draw: random.Random) -> Sound:
 
 def phonemes_of(text: str, espeak: str) -> str:
     """What espeak-ng says of a text."""
-    import espeakng_loader
-    from phonemizer.backend import EspeakBackend
-    from phonemizer.backend.espeak.wrapper import EspeakWrapper
-
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-    backend = EspeakBackend(espeak, preserve_punctuation=True, with_stress=True, tie="^")
+    espeak_ng: Any = importlib.import_module("espeakng_loader")
+    wrapper: Any = importlib.import_module("phonemizer.backend.espeak.wrapper").EspeakWrapper
+    wrapper.set_library(espeak_ng.get_library_path())
+    wrapper.set_data_path(espeak_ng.get_data_path())
+    backends: Any = importlib.import_module("phonemizer.backend")
+    backend = backends.EspeakBackend(espeak, preserve_punctuation=True, with_stress=True, tie="^")
     return str(backend.phonemize([text], strip=True)[0])
 
 
 def session_of(model: Path) -> Any:
     """The network."""
-    import onnxruntime
-
+    onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
@@ -215,6 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             text = given.text.read_text(encoding="utf-8").strip()
             soundfile.write(given.wav, say(given.folder, text, given.language, given.noise), RATE)
+    except ImportError as error:
+        print(f"kokoro: {error.name} is not installed; the head of this file has the command", file=sys.stderr)
+        return 2
     except (OSError, ValueError) as error:
         print(f"kokoro: {error}", file=sys.stderr)
         return 2
