@@ -7,6 +7,7 @@ scripts/librispeech.py LibriSpeech > LibriSpeech/manifest.jsonl
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -34,23 +35,20 @@ def rows(root: Path) -> Iterator[dict[str, object]]:
             }
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the manifest; exit 2 when there is nothing to print."""
-    if len(arguments) != 1:
-        print("librispeech.py: give the LibriSpeech folder and nothing else", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the unpacked LibriSpeech folder")
+    folder = parser.parse_args(arguments).folder
     count = 0
-    for row in rows(Path(arguments[0])):
+    for row in rows(folder):
         print(json.dumps(row))
         count += 1
     print(f"{count} utterances", file=sys.stderr)
     if count == 0:
-        print(
-            f"{arguments[0]}: no PART/SPEAKER/CHAPTER/*.trans.txt; give the unpacked LibriSpeech folder",
-            file=sys.stderr,
-        )
+        print(f"{folder}: no PART/SPEAKER/CHAPTER/*.trans.txt; give the unpacked LibriSpeech folder", file=sys.stderr)
     return 0 if count else 2
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

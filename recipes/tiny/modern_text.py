@@ -1,10 +1,11 @@
 """Text of today beside the books: definitions, sayings, articles and the transcripts that train, one sentence a line.
 
-    apt-get install wordnet-base fortunes
+    apt-get install wordnet-base fortunes          # wiki.*.tokens: wikitext-2 of github.com/pytorch/examples
     python -m redline_recipes.tiny.modern_text --data manifest.jsonl --articles wiki.valid.tokens wiki.test.tokens \
         --times articles=5 transcripts=6 --out books/modern
-    python -m redline_recipes.tiny.modern_text --data manifest.jsonl --language de --treebanks de_gsd-ud-dev.conllu \
-        --plain debates/ --fortunes /usr/share/games/fortunes/de --times treebanks=4 --most-mb plain=1 --out text/de
+    python -m redline_recipes.tiny.modern_text --data manifest.jsonl --language de --wordnet none \
+        --treebanks de_gsd-ud-dev.conllu --plain debates/ --fortunes /usr/share/games/fortunes/de \
+        --times treebanks=4 --most-mb plain=1 --out text/de
 
 Novels of the nineteenth century say little of what people read aloud today: on Common Voice their n-grams need half as
 many bits again a word as on LibriSpeech. WordNet's definitions and examples (WordNet licence) have the words, the
@@ -33,7 +34,7 @@ SOURCES = ("definitions", "sayings", "articles", "treebanks", "plain", "transcri
 FEWEST_WORDS = 2
 FEWEST_OF_ARTICLES = 4
 SHARED = 7
-NOT_SENTENCES = {
+NOT_READ = {
     "ascii-art",
     "goedel",
     "linuxcookie",
@@ -43,29 +44,33 @@ NOT_SENTENCES = {
     "songs-poems",
     "translate-me",
     "knghtbrd",
+    "asciiart",
+    "brasil",
+    "chinese",
+    "song100",
+    "tang300",
 }
-"""Files of `fortune` that are pictures, programs, verses or chats."""
+"""Files of `fortune` that are pictures, programs, verses, chats, or of another language than those they lie beside."""
 
 
 def definitions(folder: Path) -> Iterator[str]:
     """The glosses of WordNet: definitions, and the examples that they quote."""
-    for kind in ("noun", "verb", "adj", "adv"):
-        file = folder / f"data.{kind}"
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+    for file in sorted(folder.glob("data.*")):
+        for line in file.read_text(encoding="utf-8").splitlines():
             gloss = line.partition(" | ")[2]
             if not line.startswith("  "):  # the licence stands before the data, indented
                 yield from re.split(r"[;()]", re.sub(r'"[^"]*"', "", gloss))
                 yield from re.findall(r'"([^"]+)"', gloss)
 
 
-def sayings(folder: Path) -> Iterator[str]:
-    """The sentences of `fortune`, without who said them."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    for file in files:
-        if file.is_file() and file.suffix in ("", ".fortunes") and file.name not in NOT_SENTENCES:
-            for saying in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
-                text = re.sub(r"\n\s*--.*", "", saying, flags=re.DOTALL)
-                yield from re.split(r"(?<=[.?!;:])\s+", " ".join(text.split()))
+def sayings(path: Path) -> Iterator[str]:
+    """The sentences of a file of `fortune`, or of those in a folder, without who said them."""
+    beside = sorted(path.iterdir()) if path.is_dir() else []
+    texts = [file for file in beside if file.is_file() and file.suffix in ("", ".fortunes")]
+    for file in [file for file in texts if file.name not in NOT_READ] if path.is_dir() else [path]:
+        for saying in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
+            text = re.sub(r"\n\s*--.*", "", saying, flags=re.DOTALL)
+            yield from re.split(r"(?<=[.?!;:])\s+", " ".join(text.split()))
 
 
 def articles(files: Iterable[Path]) -> Iterator[str]:
@@ -140,8 +145,13 @@ def numbers(parser: argparse.ArgumentParser, option: str, items: Sequence[str]) 
     return {name: int(number) for name, number in pairs}
 
 
+def path_or_none(text: str) -> Path | None:
+    """What an option names; "none": the source is left out."""
+    return None if text == "none" else Path(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write a file for each source."""
+    """Write a file for each source that is asked for; those of other sources stay."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, help="manifests: train is read, the rest is kept out"
@@ -149,8 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--articles", type=Path, nargs="*", default=[], help="files in the form of WikiText")
     parser.add_argument("--treebanks", type=Path, nargs="*", default=[], help="CoNLL-U files")
     parser.add_argument("--plain", type=Path, nargs="*", default=[], help="text files, or folders of them")
-    parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder of WordNet's data.noun and others")
-    parser.add_argument("--fortunes", type=Path, default=FORTUNES, help="folder of fortune's sayings")
+    parser.add_argument(
+        "--wordnet", type=path_or_none, default=WORDNET, help="folder of WordNet's data.noun and others, or none"
+    )
+    parser.add_argument(
+        "--fortunes", type=path_or_none, default=FORTUNES, help="file of fortune's sayings, a folder of them, or none"
+    )
     parser.add_argument("--times", nargs="*", default=[], metavar="SOURCE=N", help=f"of {', '.join(SOURCES)}")
     parser.add_argument(
         "--most-mb", nargs="*", default=[], metavar="SOURCE=N", help="of a source at most so many MB, taken at random"
@@ -162,6 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder that is written")
     given = parser.parse_args(arguments)
     times, most_mb = numbers(parser, "--times", given.times), numbers(parser, "--most-mb", given.most_mb)
+    wordnet = [] if given.wordnet is None else [given.wordnet]
+    fortunes = [] if given.fortunes is None else [given.fortunes]
+    asked = [*(folder / "data.noun" for folder in wordnet), *fortunes, *given.articles, *given.treebanks, *given.plain]
+    if missing := [str(path) for path in asked if not path.exists()]:
+        parser.error(
+            f"{', '.join(missing)} is not there; WordNet and sayings are Debian's wordnet-base and fortunes, without "
+            "them say --wordnet none --fortunes none"
+        )
     try:
         rows = [row for path in given.data for row in read_manifest(path, language=given.language)]
     except RedlineError as error:
@@ -169,22 +191,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     held_out = HeldOut((row for row in rows if row.split != "train" and row.text), given.shared)
     sources = {
-        "definitions": definitions(given.wordnet),
-        "sayings": sayings(given.fortunes),
-        "articles": articles(given.articles),
-        "treebanks": treebanks(given.treebanks),
-        "plain": plain_text(given.plain),
-        "transcripts": (row.text for row in rows if row.split == "train"),
+        "definitions": (wordnet, (line for folder in wordnet for line in definitions(folder))),
+        "sayings": (fortunes, (line for path in fortunes for line in sayings(path))),
+        "articles": (given.articles, articles(given.articles)),
+        "treebanks": (given.treebanks, treebanks(given.treebanks)),
+        "plain": (given.plain, plain_text(given.plain)),
+        "transcripts": (given.data, (row.text for row in rows if row.split == "train")),
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    for name, sentences in sources.items():
-        lines = list(kept(sentences, held_out))
-        if name in most_mb:
-            lines = list(within(lines, 1e6 * most_mb[name]))
-        text = "".join(line + "\n" for line in lines) * times.get(name, 1)
-        (given.out / f"{name}.txt").write_text(text, encoding="utf-8")
-        words = sum(len(line.split()) for line in lines)
-        print(f"{name}: {len(lines)} lines, {words} words, {times.get(name, 1)} times", file=sys.stderr)
+    for name, (asked_for, sentences) in sources.items():
+        if asked_for:
+            lines = list(kept(sentences, held_out))
+            if name in most_mb:
+                lines = list(within(lines, 1e6 * most_mb[name]))
+            file = given.out / f"{name}.txt"
+            file.write_text("".join(line + "\n" for line in lines) * times.get(name, 1), encoding="utf-8")
+            words = sum(len(line.split()) for line in lines)
+            print(f"{file}: {len(lines)} lines, {words} words, {times.get(name, 1)} times", file=sys.stderr)
     return 0
 
 

@@ -40,7 +40,7 @@ MIN_S, MAX_S = 2.0, 20.0
 MIN_CHARS, MAX_CHARS = 24, 280  # 2 s of slow and 20 s of usual speech; the clip itself is measured afterwards
 CHARS_A_SECOND = (5.0, 30.0)  # outside: the voice stumbled over the text, or skipped part of it
 MIN_PEAK = 0.01
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 INSTALL = "apt-get install espeak-ng flite festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts"
 
 ESPEAK_ACCENTS = {
@@ -251,7 +251,7 @@ def synthesize(
     manifest = out / "manifest.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     done = read_done(manifest)
-    seconds, written, dropped, target = sum(done.values()), 0, Counter[str](), int(hours * 3600)
+    seconds, written, dropped, target = sum(done.values()), 0, Counter[str](), hours * 3600
     todo = (job for job in work if job.id not in done)
     running: deque[Future[Clip]] = deque()
     columns = (
@@ -262,7 +262,7 @@ def synthesize(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar, ThreadPoolExecutor(workers) as pool:
-        task = bar.add_task("speaking", total=target, completed=int(min(seconds, target)))
+        task = bar.add_task("speaking", total=target, completed=min(seconds, target))
         while seconds < target:
             while len(running) < 2 * workers and (job := next(todo, None)):
                 running.append(pool.submit(make, job, out, suffix, language))

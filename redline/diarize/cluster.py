@@ -45,7 +45,7 @@ class ClusterOptions:
     hop_s: float = 0.3
     pause_s: float = 0.15
     """A longer pause between words may be a change of speakers: no span reaches over it."""
-    span_similarity: float = 0.45
+    span_similarity: float = 0.5
     """Clusters of spans that are on average more similar than this are merged."""
     speaker_similarity: float = 0.7
     """Clusters that are more similar than this, each over all its words, are merged."""

@@ -28,7 +28,8 @@ from redline.types import Hypothesis, Notice, SpeakerEmbedding, Waveform
 
 NARROW = Notice(
     "narrow-band",
-    "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it, check who speaks",
+    "nothing above 4.5 kHz is heard, as on a telephone; voices are harder to tell apart in it: tell how many speak "
+    "where that is known, and check who does",
 )
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from transformers.audio_utils import mel_filter_bank
 
-from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
+from redline.diarize.cluster import ClusterOptions
+from redline.diarize.embedder import HOP_S, SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
 from redline.errors import CheckpointError
 from redline.features import FEATURE_DIM, clip_features
 from redline.types import SAMPLE_RATE
@@ -39,6 +40,16 @@ def test_a_span_has_the_mean_embedding_of_the_windows_in_it(head: SpeakerEmbedde
     wanted = [windows.mean(dim=0), windows[2:5].mean(dim=0), windows[0], windows[12], windows[6]]
     embeddings = track([(start / 50, end / 50) for start, end in ((0, 200), (55, 85), (0, 3), (190, 200), (97, 102))])
     torch.testing.assert_close(embeddings, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", [1.0, 1.13, 1.27, 1.39])
+def test_the_windows_of_a_short_turn_are_heard_wherever_it_begins(head: SpeakerEmbedder, start: float) -> None:
+    """A second between two other voices: at least two windows lie mostly in it, and decide what it sounds like."""
+    row = torch.randn(500, FEATURE_DIM)
+    middles = head.track(row).middles_s
+    inside = (middles >= start) & (middles <= start + ClusterOptions.span_s)
+    assert int(inside.sum()) >= 2
+    torch.testing.assert_close(middles.diff(), torch.full((len(middles) - 1,), HOP_S))
 
 
 def test_loudness_changes_nothing(head: SpeakerEmbedder) -> None:

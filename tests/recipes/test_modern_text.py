@@ -22,7 +22,9 @@ def test_sayings_are_parted_from_who_said_them(tmp_path: Path) -> None:
     (tmp_path / "wisdom").write_text("To be or not.\nThat is it.\n\t\t-- Somebody\n%\nAnother one!\n%\n")
     (tmp_path / "wisdom.dat").write_bytes(b"\0\1")
     (tmp_path / "perl").write_text("print 1;\n%\n")
+    (tmp_path / "brasil").write_text("Porque a galinha atravessa a rua?\n%\n")
     assert [line for line in sayings(tmp_path) if line] == ["To be or not.", "That is it.", "Another one!"]
+    assert next(sayings(tmp_path / "brasil")) == "Porque a galinha atravessa a rua?"
 
 
 def test_articles_are_put_together_again(tmp_path: Path) -> None:
@@ -50,10 +52,10 @@ def test_nothing_that_is_held_out_is_written(tmp_path: Path, capsys: pytest.Capt
     )
     out = tmp_path / "out"
     asked = ["--data", str(tmp_path / "manifest.jsonl"), "--fortunes", str(tmp_path / "fortunes")]
-    assert main([*asked, "--wordnet", str(tmp_path), "--times", "transcripts=3", "--out", str(out)]) == 0
+    assert main([*asked, "--wordnet", "none", "--times", "transcripts=3", "--out", str(out)]) == 0
     assert (out / "sayings.txt").read_text() == "This may stay.\n"
     assert (out / "transcripts.txt").read_text() == "A sentence that trains.\n" * 3
-    assert "transcripts: 1 lines, 4 words, 3 times" in capsys.readouterr().err
+    assert "transcripts.txt: 1 lines, 4 words, 3 times" in capsys.readouterr().err
 
 
 def test_text_of_other_languages_is_read_from_treebanks_and_plain_files(tmp_path: Path) -> None:
@@ -68,6 +70,18 @@ def test_text_of_other_languages_is_read_from_treebanks_and_plain_files(tmp_path
     assert main([*asked, "--treebanks", str(bank), "--plain", str(plain), "--out", str(out)]) == 0
     assert (out / "treebanks.txt").read_text() == "Der Zug ist da.\n"
     assert (out / "plain.txt").read_text() == "Ich danke Ihnen.\nDas ist wahr!\nOhne Punkt\n"
+    assert sorted(file.name for file in out.iterdir()) == ["plain.txt", "transcripts.txt", "treebanks.txt"]
+
+
+@pytest.mark.parametrize("option", ["--fortunes", "--wordnet", "--articles", "--plain"])
+def test_a_source_that_is_not_there_is_not_left_out_silently(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.jsonl").write_text('{"audio": "a", "text": "A sentence.", "language": "en"}\n')
+    asked = ["--data", str(tmp_path / "manifest.jsonl"), "--wordnet", "none", "--fortunes", "none"]
+    with pytest.raises(SystemExit):
+        main([*asked, option, str(tmp_path / "gone"), "--out", str(tmp_path)])
+    assert "gone" in capsys.readouterr().err
 
 
 def test_of_a_source_so_many_bytes_are_taken(tmp_path: Path) -> None:

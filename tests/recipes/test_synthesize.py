@@ -65,6 +65,13 @@ def test_manifest_tells_the_truth_about_its_clips(call: Callable[..., int], tmp_
         assert (row["language"], row["source"], row["split"]) == ("en", "synthetic", "train")
 
 
+def test_a_part_of_a_second_that_is_missing_is_made(call: Callable[..., int], tmp_path: Path) -> None:
+    assert call(tmp_path / "out", 8 / 3600) == 0
+    seconds = sum(row["duration"] for row in rows(tmp_path / "out"))
+    assert call(tmp_path / "out", (seconds + 0.01) / 3600) == 0
+    assert len(rows(tmp_path / "out")) == 3
+
+
 def test_bad_clips_are_dropped_and_counted(
     call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
