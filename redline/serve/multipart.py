@@ -19,7 +19,7 @@ _MOST_FIELD_BYTES = 16 << 20  # of all together: four samples of voices, as data
 class _BoundedParser(MultiPartParser):
     """Starlette's, which bounds each field, with a bound on all fields together."""
 
-    spool_max_size = 256 << 10
+    spool_max_size = 64 << 10
     """Bytes of a file that are held in memory before it goes to the folder of temporary files (TMPDIR)."""
 
     def __init__(self, request: Request, most_files: int) -> None:
