@@ -74,9 +74,7 @@ def language_candidates(
     """
     if isinstance(names, str):
         names = [part for each in names.split(",") if (part := each.strip())]
-    elif names is None or not isinstance(names, Iterable):
-        names = [names]  # which `code` judges
-    codes = [code(name, known) for name in names]
+    codes = [code(name, known) for name in names] if isinstance(names, Iterable) else [code(names, known)]
     found = tuple(dict.fromkeys(each for each in codes if each is not None))
     if not found or None in codes or set(found) == set(known):
         found = tuple(known) if len(known) == 1 else ()
