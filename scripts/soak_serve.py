@@ -2,7 +2,7 @@
 """Hours of `redline serve` at 80 % of its load, with hostile files among the good ones: does anything grow?
 
 scripts/soak_serve.py speech.flac --hours 24
-scripts/soak_serve.py speech.flac --hours 0.5 --hostile cases/ --log soak.jsonl
+scripts/soak_serve.py speech.flac --hours 0.5 --clips-per-s 0.5 --hostile cases/ --log soak.jsonl
 
 For the first part of the time clients send as fast as they are answered, which is the load that is possible; then clips
 come at random moments, at 80 % of that. One in twenty is a file that is cut, lies, or is none, one of --hostile, or a
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--clip-s", type=float, default=10.0)
+    parser.add_argument("--clips-per-s", type=float, help="in place of that 80 %%, where others use the machine, too")
     parser.add_argument("--hostile", type=Path, nargs="*", default=[], help="files, or folders of such")
     parser.add_argument("--log", type=Path, help="JSON lines of all samples")
     chosen = parser.parse_args()
@@ -141,8 +142,9 @@ def main() -> None:
                 number += 1
 
         with ThreadPoolExecutor(64) as pool:
-            list(pool.map(fast, range(8)))
-            rate = SHARE * soak.counts.total() / (time.monotonic() - began)
+            if chosen.clips_per_s is None:
+                list(pool.map(fast, range(8)))
+            rate = chosen.clips_per_s or SHARE * soak.counts.total() / (time.monotonic() - began)
             sent = 0
             while time.monotonic() < until:
                 time.sleep(chance.expovariate(rate))
