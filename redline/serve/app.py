@@ -94,7 +94,7 @@ def create_app(
             await stack.enter_async_context(tools.opened())
             yield
 
-    app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = state
     install_error_handlers(app)
     for router in ROUTERS:

@@ -131,7 +131,7 @@ def test_from_a_file_to_a_corrected_named_exported_transcript(
     page.click("#export summary")
     assert len(page.texts("#formats a")) == len(redline.formats.TRANSCRIPT_FORMATS)
     page.click("#formats a[href*='format=srt']")
-    assert "Ana: Hello Mr. Körner," in page.downloaded(".srt").read_text(encoding="utf-8")
+    assert "Ana: Hello Mr. Körner," in page.downloaded("talk.wav.srt").read_text(encoding="utf-8")
     page.click("#export summary")
     page.click("#export-changes")
     page.click("#formats a[href*='format=docx']")
@@ -288,6 +288,22 @@ def contrast(page: Page, selector: str) -> float:
 
     low, high = sorted(luminance(rgb(page, selector, which)) for which in ("color", "backgroundColor"))
     return (high + 0.05) / (low + 0.05)
+
+
+def test_the_description_of_the_api_asks_nothing_of_other_hosts(page: Page, server: RunningServer) -> None:
+    page.emulate(320, 640)
+    try:
+        page.open(f"{server.url}/docs")
+        asked = page.js("return performance.getEntriesByType('resource').map((each) => each.name)")
+        assert asked and all(each.startswith(server.url) for each in asked)
+        described = server.app.openapi()["paths"]
+        assert len(page.texts(".operation summary")) == sum(len(verbs) for verbs in described.values())
+        page.js("for (const each of document.querySelectorAll('details')) each.open = true")
+        assert "keywords[]" in page.texts(".operation code")
+        assert page.js("return document.documentElement.scrollWidth") <= 320
+        assert page.complaints() == []
+    finally:
+        page.emulate()
 
 
 def test_a_key_is_asked_for_once(page: Page, serve: ServerFactory, tmp_path: Path) -> None:
