@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import wave
 import zipfile
@@ -165,6 +166,21 @@ def test_jobs_show_how_far_they_are_and_can_be_cancelled(page: Page, serve: Serv
         page.is_("#list strong", 1, len)
         page.is_("#jobs", [])
         assert page.complaints() == []
+
+
+def test_recordings_are_dropped_anywhere_on_the_page(page: Page, server: RunningServer, tmp_path: Path) -> None:
+    page.open(server.url)
+    data = base64.b64encode(recording(tmp_path / "a.wav").read_bytes()).decode()
+    page.js(
+        """const bytes = Uint8Array.from(atob(arguments[0]), (each) => each.charCodeAt(0));
+        const dropped = new DataTransfer(), main = document.querySelector("#main");
+        for (const name of ["one.wav", "two.wav"]) dropped.items.add(new File([bytes], name, { type: "audio/wav" }));
+        const event = { dataTransfer: dropped, bubbles: true, cancelable: true };
+        for (const kind of ["dragover", "drop"]) main.dispatchEvent(new DragEvent(kind, event));""",
+        data,
+    )
+    page.is_("#list strong", {"one.wav", "two.wav"}, set)
+    assert page.complaints() == []
 
 
 def test_what_goes_wrong_is_told(page: Page, serve: ServerFactory, tmp_path: Path) -> None:
