@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from redline.errors import UnsupportedTaskError
 
@@ -62,3 +62,20 @@ def code(name: str | None, known: Sequence[str] = ()) -> str | None:
     allowed = ", ".join(f"{key} ({NAMES[key]})" if key in NAMES else key for key in known)
     allowed = allowed or "codes (en), names (English), locales (en-US)"
     raise UnsupportedTaskError(f"no language is called {name!r}{hint}; allowed are {allowed} and {AUTO}")
+
+
+def language_candidates(
+    names: str | Iterable[str] | None, known: Sequence[str] = ()
+) -> tuple[str | None, tuple[str, ...]]:
+    """The code of the language that is spoken, where one is named, and the codes of several of which one is.
+
+    `names` are a list, or a text with commas. All languages of a model (`known`), and "auto" among them, are as good as
+    none: the model finds the language, unless it has just one. Raises `UnsupportedTaskError` as `code` does.
+    """
+    if isinstance(names, str):
+        names = [part for each in names.split(",") if (part := each.strip())]
+    codes = [code(name, known) for name in names] if isinstance(names, Iterable) else [code(names, known)]
+    found = tuple(dict.fromkeys(each for each in codes if each is not None))
+    if not found or None in codes or set(found) == set(known):
+        found = tuple(known) if len(known) == 1 else ()
+    return (found[0], ()) if len(found) == 1 else (None, found)

@@ -30,8 +30,9 @@ class TranscribeOptions(TypedDict, total=False):
 
     sample_rate: int | None
     """Of an array."""
-    language: str | None
-    """What is spoken: en, English, en-US; None lets the model decide."""
+    language: str | Sequence[str] | None
+    """What is spoken: en, English, en-US; of several (a list, or a text with commas) one is; None lets the model
+    decide."""
     task: Literal["transcribe", "translate"]
     """With "translate" the text is in the `target_language`."""
     target_language: str | None
@@ -73,7 +74,7 @@ class StreamOptions(TypedDict, total=False):
     """Of the sound, in Hz; by default 16,000."""
     channels: int
     """Of the sound, mixed down to their mean; by default 1."""
-    language: str | None
+    language: str | Sequence[str] | None
     task: Literal["transcribe", "translate"]
     target_language: str | None
     words: bool

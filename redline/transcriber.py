@@ -114,7 +114,7 @@ class Transcriber:
                     raise result
                 notice = Notice("error", str(result))
                 warnings.warn(notice.message, stacklevel=3)
-                known = languages.code(options.get("language"), self.languages)
+                known, _ = languages.language_candidates(options.get("language"), self.languages)
                 task = options.get("task", "transcribe")
                 result = Transcript("", language=known, model=self.name, task=task, warnings=(notice,))
             results.append(result)
@@ -354,9 +354,7 @@ class Transcriber:
 
     def _task(self, options: TranscribeOptions, speakers: SpeakerOptions | None) -> Task:
         """What is asked of the recognizer; what it cannot do, and a missing package, is reported before the work."""
-        language = languages.code(options.get("language"), self.languages)
-        if language is None and len(self.languages) == 1:
-            (language,) = self.languages
+        language, several = languages.language_candidates(options.get("language"), self.languages)
         task = Task(
             options.get("task", "transcribe"),
             language,
@@ -366,6 +364,7 @@ class Transcriber:
             keyword_list(options.get("keywords")),
             options.get("prompt"),
             options.get("prefix"),
+            several,
         )
         self.check(task, speakers or SpeakerOptions())
         if options.get("digits", False):

@@ -215,6 +215,7 @@ class Hypothesis:
 class Task:
     """What to do with the speech: the verb, its languages (None: the model decides), and what else is wanted.
 
+    `languages` are several of which one is spoken, where `language` is None: the model finds it among them.
     `words` are word timestamps, `speakers` diarization, `keywords` contextual biasing (names and terms to expect; a
     text is a list with commas), `prompt` is an instruction in place of the model's own, and `prefix` the transcript of
     the beginning of the clip, which the answer begins with.
@@ -228,10 +229,12 @@ class Task:
     keywords: tuple[str, ...] = ()
     prompt: str | None = None
     prefix: str | None = None
+    languages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.keywords is None or isinstance(self.keywords, Iterable):  # anything else is refused by the recognizer
-            object.__setattr__(self, "keywords", listed(self.keywords))
+        for name in ("keywords", "languages"):
+            if (given := getattr(self, name)) is None or isinstance(given, Iterable):  # the recognizer refuses others
+                object.__setattr__(self, name, listed(given))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 """Hours of `redline serve` at 80 % of its load, with hostile files among the good ones: does anything grow?
 
 scripts/soak_serve.py speech.flac --hours 24
-scripts/soak_serve.py speech.flac --hours 0.5 --clip-s 5 --log soak.jsonl
+scripts/soak_serve.py speech.flac --hours 0.5 --clips-per-s 0.5 --hostile cases/ --log soak.jsonl
 
 For the first part of the time clients send as fast as they are answered, which is the load that is possible; then clips
-come at random moments, at 80 % of that. One in twenty is a file that is cut, lies, or is none, or a client that drops.
+come at random moments, at 80 % of that. One in twenty is a file that is cut, lies, or is none, one of --hostile, or a
+client that drops.
 The text of a good clip must be the same each time. Every ten seconds memory (what processes share counted once), open
 files, threads and processes of the server are noted. The last line is JSON: outcomes, good clips that failed or differ,
 and over the second half of the time MB of memory an hour, and the least and the most open files.
@@ -47,8 +48,8 @@ SPOILED: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 class Soak:
     """What was sent, and what came of it."""
 
-    def __init__(self, url: str, clips: list[bytes]) -> None:
-        self.url, self.clips = url, clips
+    def __init__(self, url: str, clips: list[bytes], hostile: list[bytes]) -> None:
+        self.url, self.clips, self.files = url, clips, hostile
         self.texts: dict[int, str] = {}
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -79,7 +80,9 @@ class Soak:
                 link.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode() + data[:9999])
             outcome = "hostile: dropped"
         else:
-            reply = self._client.post(ROUTE, files={"file": ("x", chance.choice(SPOILED)(data, chance))})
+            is_given = self.files and chance.random() < 0.5
+            data = chance.choice(self.files) if is_given else chance.choice(SPOILED)(data, chance)
+            reply = self._client.post(ROUTE, files={"file": ("x", data)})
             outcome = f"hostile: {reply.status_code}"
         with self._lock:
             self.counts[outcome] += 1
@@ -109,12 +112,16 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--clip-s", type=float, default=10.0)
+    parser.add_argument("--clips-per-s", type=float, help="in place of that 80 %%, where others use the machine, too")
+    parser.add_argument("--hostile", type=Path, nargs="*", default=[], help="files, or folders of such")
     parser.add_argument("--log", type=Path, help="JSON lines of all samples")
     chosen = parser.parse_args()
     chance, samples = random.Random(0), []
     with tempfile.TemporaryDirectory() as folder, server(chosen.model, Path(folder) / "data") as (url, pid):
         clips = [path.read_bytes() for path in cut(chosen.recordings, 32, chosen.clip_s, Path(folder))]
-        soak, began = Soak(url, clips), time.monotonic()
+        paths = [path for each in chosen.hostile for path in (each.rglob("*") if each.is_dir() else [each])]
+        hostile = [path.read_bytes() for path in paths if path.is_file()]
+        soak, began = Soak(url, clips, hostile), time.monotonic()
         until, measured_until = began + 3600 * chosen.hours, began + min(300.0, 360 * chosen.hours)
 
         def note() -> None:
@@ -135,8 +142,9 @@ def main() -> None:
                 number += 1
 
         with ThreadPoolExecutor(64) as pool:
-            list(pool.map(fast, range(8)))
-            rate = SHARE * soak.counts.total() / (time.monotonic() - began)
+            if chosen.clips_per_s is None:
+                list(pool.map(fast, range(8)))
+            rate = chosen.clips_per_s or SHARE * soak.counts.total() / (time.monotonic() - began)
             sent = 0
             while time.monotonic() < until:
                 time.sleep(chance.expovariate(rate))

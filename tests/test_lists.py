@@ -31,6 +31,7 @@ PAIR = ("oat milk", "cortado")
 
 TAKEN: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "types.Task.keywords": lambda given: Task(keywords=given).keywords,
+    "types.Task.languages": lambda given: Task(languages=given).languages,
     "prompts.PromptRequest.keywords": lambda given: PromptRequest(keywords=given).keywords,
     "manifest.Utterance.keywords": lambda given: Utterance("", Path(), "", 0.0, keywords=given).keywords,
     "testing.FakeRecognizer.languages": lambda given: FakeRecognizer(languages=given).languages,

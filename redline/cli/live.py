@@ -15,7 +15,7 @@ from redline.cli import console, show
 from redline.cli.recording_options import STDIN, Quiet, VadThreshold
 from redline.cli.stopping import Stopper
 from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, ModelName, Precision, Punctuate, Threads
-from redline.cli.transcribe import arguments_of, keywords_of
+from redline.cli.transcribe import LANGUAGE_HELP, arguments_of, keywords_of
 from redline.engine import start
 from redline.errors import RedlineError
 from redline.formats import TRANSCRIPT_FORMATS, save_transcript, subtitle_notices
@@ -42,7 +42,7 @@ def live(
         list[Path] | None, typer.Option(help="Also write all of it to this file at the end, as its ending says.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --save that is there.")] = False,
-    language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
+    language: Annotated[str | None, typer.Option(help=LANGUAGE_HELP)] = None,
     speakers: Annotated[bool, typer.Option("--speakers", help="Diarization: who speaks, turn by turn.")] = False,
     words: Annotated[bool, typer.Option("--word-timestamps", help="In json: start and end of each word.")] = False,
     keywords: Annotated[str | None, typer.Option(help="Names and terms: a file with one a line, or a, b, c.")] = None,

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from redline.cli.resuming import Resuming
 
 ALL_DONE, SOME_FAILED, NOTHING_DONE = 0, 1, 2
+LANGUAGE_HELP = "Spoken: en, English, en-US; several with commas: one of these; default: auto, identified."
 _DRAFTS = ("own", "exact", "fast", "trust", "none")
 _FORMAT_HELP = f"""{", ".join(TRANSCRIPT_FORMATS)}, several with commas, or all that can be filled with what is asked
 for (rttm with --speakers). Default: txt, or ctm with --word-timestamps."""
@@ -92,7 +93,7 @@ def transcribe(
     skip_existing: SkipExisting = False,
     resume: Annotated[bool, typer.Option("--resume", help=_RESUME_HELP)] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print the text while it runs, segment by segment.")] = False,
-    language: Annotated[str | None, typer.Option(help="Spoken: en, English, en-US; default: auto, identified.")] = None,
+    language: Annotated[str | None, typer.Option(help=LANGUAGE_HELP)] = None,
     task: Annotated[
         str, typer.Option(callback=console.choice_of(*get_args(TaskName)), help="transcribe, or translate --to.")
     ] = "transcribe",

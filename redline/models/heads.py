@@ -37,3 +37,8 @@ class LanguageHead(Layer):
         sums = [row[:length].float().sum(dim=0) for row, length in zip(hidden, lengths.tolist(), strict=True)]
         mean = torch.stack(sums) / lengths.clamp(min=1)[:, None]  # [B, D]
         return self.out(mean.to(hidden.dtype))
+
+    def best(self, logits: Tensor, candidates: Sequence[str] = ()) -> str:
+        """The likeliest language of one clip's logits, among all or among `candidates`."""
+        places = [place for place, name in enumerate(self.languages) if not candidates or name in candidates]
+        return self.languages[places[int(logits[places].argmax())]]

@@ -97,7 +97,7 @@ class ArRecognizer(ModelRecognizer[ArModel, ArRow | None]):
 
     def plan(self, task: Task) -> TaskPlan:
         """How a task is done; raises `UnsupportedTaskError` for what the model has not learned."""
-        self.check_language(task.language)
+        self.check_language(task.language, task.languages)
         if task.name == "translate" and task.words:
             raise UnsupportedTaskError("word times of a translation: nobody said its words; ask for one or the other")
         plus = self.model.config.kind == "granite_speech_plus"

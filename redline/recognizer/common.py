@@ -130,11 +130,23 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
         if not bool(encoded.char_logits.masked_fill(~encoded.mask[..., None], 0.0).isfinite().all()):
             raise overflow_error(self.dtype)
 
-    def check_language(self, language: str | None) -> None:
-        """Raises `UnsupportedTaskError` for a language that the model does not know."""
-        if language is not None and language not in self.languages:
-            known = ", ".join(self.languages)
-            raise UnsupportedTaskError(f"{self.name} does not know the language {language!r}; it knows {known}")
+    @property
+    def told_languages(self) -> tuple[str, ...]:
+        """Languages of which the model tells which one it hears."""
+        return ()
+
+    def check_language(self, language: str | None, several: Sequence[str] = ()) -> None:
+        """Raises `UnsupportedTaskError` for a language that the model does not know, and for several of which it cannot
+        tell which is spoken."""
+        for each in (language, *several):
+            if each is not None and each not in self.languages:
+                known = ", ".join(self.languages)
+                raise UnsupportedTaskError(f"{self.name} does not know the language {each!r}; it knows {known}")
+        if not set(several) <= set(self.told_languages):
+            raise UnsupportedTaskError(
+                f"{self.name} does not tell which language it hears, and cannot choose among {', '.join(several)}; "
+                "name the one that is spoken, or none"
+            )
 
     def check_plain(self, task: Task, does: str, how: str = "") -> None:
         """Raises `UnsupportedTaskError` for what only models that answer prompts can, and for what is not known."""
@@ -148,7 +160,7 @@ class ModelRecognizer(ABC, Generic[_M, _P]):
         ):
             if asked:
                 raise UnsupportedTaskError(f"{self.name} {does} and cannot {what}; {who}")
-        self.check_language(task.language)
+        self.check_language(task.language, task.languages)
         prompts.checked_keywords(task.keywords, prompts.MAX_BIASING)
 
 

@@ -137,6 +137,10 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         self.draft_lm = draft_lm
         self.punctuate = punctuate
 
+    @property
+    def told_languages(self) -> tuple[str, ...]:
+        return () if self.model.language_head is None else self.model.language_head.languages
+
     def limits(self, task: Task) -> ClipLimits:
         """Clips of any task that it does; raises `UnsupportedTaskError` for another task or language."""
         self.check_plain(task, "edits a draft")
@@ -158,8 +162,8 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         edited = self._edited(encoded, drafts, biases)
         languages: list[str | None] = [None] * len(rows)
         if model.language_head is not None:
-            best = model.language_head(encoded.hidden, encoded.lengths).argmax(dim=-1)
-            languages = [model.language_head.languages[index] for index in best.tolist()]
+            scores = model.language_head(encoded.hidden, encoded.lengths)
+            languages = [model.language_head.best(row, task.languages) for row, task in zip(scores, tasks, strict=True)]
         answers: Answers = []
         spoken: dict[int, SpokenText] = {}
         for row, (draft, slots, language) in enumerate(zip(drafts, edited, languages, strict=True)):

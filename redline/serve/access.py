@@ -71,6 +71,7 @@ class Access:
                 state.metrics.request_seconds.labels(route).observe(took_s)
                 span |= {"name": f"{method} {route}", "http.route": route, "http.response.status_code": status or 500}
                 if route not in _QUIET:
+                    state.requests += 1
                     fields = {
                         "method": method,
                         "route": route,

@@ -37,6 +37,7 @@ from redline.serve.bounds import BoundedBodies
 from redline.serve.client_secrets import ClientSecrets
 from redline.serve.job_worker import JobWorkers, job_workers
 from redline.serve.mcp_door import McpDoor
+from redline.serve.memory import memory_returned
 from redline.serve.metrics import ServerMetrics
 from redline.serve.options import ServeOptions
 from redline.serve.origins import OwnPagesOnly
@@ -66,6 +67,8 @@ class ServerState:
     tracer: ServerTracer = field(default_factory=ServerTracer)
     load: Callable[[str], Transcriber] = load_model
     """Loads another model by its name."""
+    requests: int = 0
+    """That were answered, but for those of who watches the server."""
     swapping: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while another model is loaded."""
 
@@ -94,7 +97,7 @@ def create_app(
             await stack.enter_async_context(tools.opened())
             yield
 
-    app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="Redline", version=health.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = state
     install_error_handlers(app)
     for router in ROUTERS:
@@ -127,5 +130,10 @@ ROUTERS: tuple[Callable[[], Any], ...] = (
     client_secrets.client_secrets_router,
 )
 """One for each protocol or page."""
-BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (job_workers, pipeline_workers, wyoming_door.wyoming_door)
-"""Async context managers of what runs beside requests: job workers, TCP doors."""
+BACKGROUND: tuple[Callable[[ServerState], Any], ...] = (
+    job_workers,
+    pipeline_workers,
+    wyoming_door.wyoming_door,
+    memory_returned,
+)
+"""Async context managers of what runs beside requests: job workers, TCP doors, what tidies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -123,7 +124,8 @@ def archive_router() -> APIRouter:
             )
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid", param="format") from error
-        head = {"Content-Disposition": f'attachment; filename="{id}.{format}"', "X-Content-Type-Options": "nosniff"}
+        named = f"filename=\"{id}.{format}\"; filename*=utf-8''{quote(f'{found.entry.name}.{format}', safe='')}"
+        head = {"Content-Disposition": f"attachment; {named}", "X-Content-Type-Options": "nosniff"}
         return Response(rendered, media_type=_MEDIA_TYPES.get(format, "text/plain; charset=utf-8"), headers=head)
 
     @router.get("/transcripts/{id}/audio", response_class=FileResponse)

@@ -34,8 +34,8 @@ class ListenOptions:
     """One request or stream, as its query says; the defaults are Deepgram's."""
 
     model: str = ""
-    language: str | None = None
-    """None: the model decides."""
+    language: str | tuple[str, ...] | None = None
+    """None: the model decides; of several it decides which."""
     detect_language: bool = False
     punctuate: bool = False
     numerals: bool = False
@@ -90,11 +90,14 @@ def read_listen_options(query: Iterable[tuple[str, str]], *, streams: bool) -> L
     query_of = _Query(given)
     formats = query_of.flag("smart_format")
     language = query_of.one("language", str)
+    detected = given.get("detect_language", [])
+    several = () if set(detected) <= {"true", "false"} else tuple(detected)
+    detects = bool(several) or query_of.flag("detect_language")
     diarize_model = query_of.one("diarize_model", str)
     options = ListenOptions(
         model=query_of.one("model", str) or "",
-        language=None if language in (None, "multi") or query_of.flag("detect_language") else language,
-        detect_language=query_of.flag("detect_language"),
+        language=several or (None if language == "multi" or detects else language),
+        detect_language=detects,
         punctuate=formats or query_of.flag("punctuate"),
         numerals=formats or query_of.flag("numerals"),
         diarize=query_of.flag("diarize") or diarize_model is not None,

@@ -1,4 +1,5 @@
-"""HTTP/1.1 of uvicorn, with a limit on the time in which the head of a request must have come (slow loris)."""
+"""HTTP/1.1 of uvicorn, with limits on the time in which the head of a request must have come (slow loris), and on what
+is read of each connection ahead of the application."""
 
 from __future__ import annotations
 
@@ -14,14 +15,31 @@ from redline.serve.options import ServeOptions
 HEAD_S = 10.0
 """From the first byte that is waited for to the end of the headers."""
 _MOST_HEAD_BYTES = 64 << 10
+_PIECE_BYTES = 256 << 10  # read at once, while there are few connections, as asyncio does
+_LEAST_PIECE_BYTES = 8 << 10
+_READ_BYTES = 16 << 20  # the pieces of all connections together; some four copies of each are on their way to the disk
 _MOST_MESSAGE_BYTES = 21 << 20  # of a WebSocket: OpenAI's clients may append 15 MiB of sound at once, in base64
 
 
-class BoundedHeads(H11Protocol):
-    """Closes connections that ask for nothing, or too slowly."""
+class BoundedHeads(H11Protocol, asyncio.BufferedProtocol):
+    """Closes connections that ask for nothing, or too slowly; reads in small pieces."""
 
     head_s = HEAD_S
     _timer: asyncio.TimerHandle | None = None
+    _piece = bytearray()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        self._piece = bytearray(self._share)
+        return self._piece
+
+    def buffer_updated(self, nbytes: int) -> None:
+        piece, self._piece = self._piece, bytearray()
+        self.data_received(bytes(memoryview(piece)[:nbytes]))
+
+    @property
+    def _share(self) -> int:
+        """Bytes that this connection may read ahead: the more there are, the fewer."""
+        return max(_LEAST_PIECE_BYTES, min(_READ_BYTES // max(1, len(self.connections)), _PIECE_BYTES))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -29,6 +47,8 @@ class BoundedHeads(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.cycle is not None and len(self.cycle.body) > self._share:
+            self.flow.pause_reading()  # until the application has taken that
         is_websocket = self.transport.get_protocol() is not self  # which has taken the connection over
         if not is_websocket and (self.cycle is None or self.cycle.response_complete):
             self._arm()

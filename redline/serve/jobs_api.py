@@ -10,13 +10,14 @@ from typing import Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData
 
 from redline.files import sha256_of
 from redline.serve.api_errors import ApiError
 from redline.serve.auth import Caller
 from redline.serve.job_options import JobOptions, transcribe_arguments
 from redline.serve.job_worker import check_url, name_of_url
+from redline.serve.multipart import file_of, multipart_form
 from redline.serve.store.files import copy_hashed, new_id, plain_name
 from redline.serve.store.jobs import JOB_STATES, KeyReusedError, NewJob, QueueFullError, TranscriptionJob
 from redline.serve.store.store import Store
@@ -43,7 +44,7 @@ def jobs_router() -> APIRouter:
             raise ApiError(400, message, code="invalid", param="Idempotency-Key")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            async with request.form(max_files=1, max_fields=1000) as form:
+            async with multipart_form(request, most_files=1) as form:
                 job, is_new = await _of_form(server, caller, key, form)
         elif kind == "application/json":
             job, is_new = await _of_json(server, caller, key, await _json(request))
@@ -133,9 +134,7 @@ def job_dict(store: Store, job: TranscriptionJob) -> dict[str, Any]:
 
 
 async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData) -> tuple[TranscriptionJob, bool]:
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        raise ApiError(400, "no file; send the recording as the part named file", code="missing", param="file")
+    upload = file_of(form)
     fields: dict[str, Any] = {}
     for name in form:
         if name == "file":
@@ -144,7 +143,6 @@ async def _of_form(server: Any, caller: Caller, key: str | None, form: FormData)
         plain = name.removesuffix("[]")
         fields[plain] = values if name.endswith("[]") or len(values) > 1 else values[0]
     options = JobOptions.read(fields).asked()
-    upload: UploadFile = file
 
     def submit() -> tuple[TranscriptionJob, bool]:
         server.pipelines.check(options.get("pipeline"))

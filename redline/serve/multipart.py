@@ -19,14 +19,14 @@ _MOST_FIELD_BYTES = 16 << 20  # of all together: four samples of voices, as data
 class _BoundedParser(MultiPartParser):
     """Starlette's, which bounds each field, with a bound on all fields together."""
 
-    spool_max_size = 256 << 10
+    spool_max_size = 64 << 10
     """Bytes of a file that are held in memory before it goes to the folder of temporary files (TMPDIR)."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, most_files: int) -> None:
         super().__init__(
             request.headers,
             request.stream(),
-            max_files=8,
+            max_files=most_files,
             max_fields=_MOST_FIELDS,
             max_part_size=_MOST_FIELD_BYTES,
         )
@@ -41,14 +41,17 @@ class _BoundedParser(MultiPartParser):
 
 
 @asynccontextmanager
-async def multipart_form(request: Request) -> AsyncIterator[FormData]:
-    """The form in the body of a request; its files are gone behind it. Raises `ApiError` for what is no form."""
+async def multipart_form(request: Request, most_files: int = 8) -> AsyncIterator[FormData]:
+    """The form in the body of a request; its files are gone behind it. Raises `ApiError` for what is no form.
+
+    Forms are read here and nowhere else: `Request.form` holds a megabyte of each file and any number of fields.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         seen = f"the body is {kind[:80] or 'of no named type'}"
         raise ApiError(415, f"{seen}; send multipart/form-data", code="not_multipart")
     try:
-        form = await _BoundedParser(request).parse()
+        form = await _BoundedParser(request, most_files).parse()
     except MultiPartException as error:
         raise ApiError(400, error.message, code="bad_form") from error
     except ValueError as error:  # python-multipart's own

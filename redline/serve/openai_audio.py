@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,14 +18,13 @@ from redline.serve.openai_request import (
     checked_form,
     form_schema,
     known_voices,
-    one_language,
     transcribe_options,
 )
 from redline.serve.openai_stream import streamed_response
 from redline.serve.service import RecognitionService, gone_of
 from redline.serve.store.files import new_id, plain_name
 from redline.transcribe_options import OnSegment, TranscribeOptions
-from redline.types import Notice, Task, Transcript
+from redline.types import Task, Transcript
 
 
 def openai_audio_router() -> APIRouter:
@@ -86,7 +84,7 @@ async def _answer(request: Request, kind: type[TranslationForm]) -> Response:
             transcript = await service.transcribe(file.file, caller=caller, gone=gone_of(request), **asked)
             if is_kept:
                 await service.in_thread(lambda: server.store.keep(transcript, owner=caller, name=name, id=kept_id))
-            return _with_language_notice(transcript, form, service)
+            return transcript
 
         if not (isinstance(form, TranscriptionForm) and form.stream):
             return _naming(transcript_response(await work(), form), kept_id if is_kept else None)
@@ -105,14 +103,3 @@ def _naming(response: Response, transcript_id: str | None) -> Response:
     if transcript_id is not None:
         response.headers["Redline-Transcript-Id"] = transcript_id
     return response
-
-
-def _with_language_notice(transcript: Transcript, form: TranslationForm, service: RecognitionService) -> Transcript:
-    """With a notice where the model heard a language that is none of those that may be spoken."""
-    if not isinstance(form, TranscriptionForm) or transcript.language is None:
-        return transcript
-    possible = {one_language(name, (), service.model) for name in form.languages}
-    if not possible or transcript.language in possible:
-        return transcript
-    message = f"the model heard {transcript.language}, which is not among languages: {', '.join(form.languages)}"
-    return replace(transcript, warnings=(*transcript.warnings, Notice("other-language", message)))

@@ -17,13 +17,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from redline import audio, languages
 from redline.audio import AudioOptions
-from redline.errors import AudioError
+from redline.errors import AudioError, UnsupportedTaskError
 from redline.longform.session import SessionOptions
 from redline.longform.vad import VadOptions
 from redline.serve.api_errors import ApiError
 from redline.transcribe_options import TranscribeOptions
 from redline.transcriber import Transcriber
-from redline.types import Waveform
+from redline.types import Task, Waveform
 
 _MOST_VOICES = 4
 _VOICE_S = (2.0, 10.0)
@@ -170,7 +170,7 @@ def transcribe_options(form: TranslationForm, model: Transcriber) -> TranscribeO
     if not isinstance(form, TranscriptionForm):
         return {"task": "translate", "target_language": "en", "keywords": prompt_keywords(form.prompt)}
     options: TranscribeOptions = {
-        "language": one_language(form.language, form.languages, model),
+        "language": asked_languages(form.language, form.languages, model),
         "keywords": [*form.keywords, *prompt_keywords(form.prompt)],
         "words": "word" in form.timestamp_granularities or bool(form.include),
         "speakers": form.response_format == "diarized_json",
@@ -180,22 +180,28 @@ def transcribe_options(form: TranslationForm, model: Transcriber) -> TranscribeO
     return options
 
 
-def one_language(language: str | None, possible: tuple[str, ...], model: Transcriber) -> str | None:
-    """The code of the language that is spoken, or None where the model finds it; raises `ApiError` for others."""
+def asked_languages(language: str | None, possible: tuple[str, ...], model: Transcriber) -> list[str]:
+    """Codes of the language that is spoken, or of several of which one is; raises `ApiError` for others."""
     known = model.languages
 
-    def code_of(name: str, param: str) -> str | None:
-        code = languages.code(name, known)
-        if code is not None and known and code not in known:
-            message = f"{model.name} does not know the language {name[:40]!r}; it knows {', '.join(known)}"
-            raise ApiError(400, message, code="unsupported_language", param=param)
-        return code
+    def codes_of(names: tuple[str, ...], param: str) -> list[str]:
+        codes = [code for name in names if (code := languages.code(name, known)) is not None]
+        for code in codes:
+            if known and code not in known:
+                message = f"{model.name} does not know the language {code[:40]!r}; it knows {', '.join(known)}"
+                raise ApiError(400, message, code="unsupported_language", param=param)
+        return list(dict.fromkeys(codes))
 
-    one = code_of(language, "language") if language else None
-    several = {code for name in possible if (code := code_of(name, "languages")) is not None}
-    if one is not None and several and one not in several:
-        raise ApiError(400, f"language {one} is not among languages", code="invalid", param="languages")
-    return several.pop() if one is None and len(several) == 1 else one
+    one = codes_of((language,) if language else (), "language")
+    several = codes_of(possible, "languages")
+    if one and several and one[0] not in several:
+        raise ApiError(400, f"language {one[0]} is not among languages", code="invalid", param="languages")
+    spoken, choice = languages.language_candidates(one or several, known)
+    try:
+        model.check(Task(language=spoken, languages=choice))
+    except UnsupportedTaskError as error:
+        raise ApiError(400, str(error), code="unsupported", param="languages") from error
+    return one or several
 
 
 def prompt_keywords(prompt: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The page for people at `/`: static files, served as strictly as a page can be."""
+"""The page for people at `/` and that of the API at `/docs`: static files, served as strictly as a page can be."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ def page_router() -> APIRouter:
     @router.get("/")
     async def index(request: Request) -> Response:
         return await static("index.html", request)
+
+    @router.get("/docs")
+    async def docs(request: Request) -> Response:
+        return await static("docs.html", request)
 
     @router.get("/page/settings.json")
     async def settings(request: Request) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from redline import languages
 from redline.engine.live import LiveOptions
 from redline.serve.api_errors import ApiError
 from redline.serve.g711 import G711_RATE, decode_g711
-from redline.serve.openai_request import form_error, one_language, prompt_keywords
+from redline.serve.openai_request import asked_languages, form_error, prompt_keywords
 from redline.transcribe_options import StreamOptions
 from redline.transcriber import Transcriber
 from redline.types import Task
@@ -150,15 +151,17 @@ class RealtimeConfig(_Strict):
         if turn is not None:
             pause_s, pad_s = turn.silence_duration_ms / 1000, turn.prefix_padding_ms / 1000
             live = replace(live, pause_s=pause_s, pad_s=pad_s, onset=turn.threshold)
-        language = one_language(asked.language, asked.languages, model)
+        spoken = asked_languages(asked.language, asked.languages, model)
+        language, several = languages.language_candidates(spoken, model.languages)
         keywords = (*asked.keywords, *prompt_keywords(asked.prompt))
-        model.check(Task(language=language, words=bool(self.include), speakers=self.has_speakers, keywords=keywords))
+        words, speakers = bool(self.include), self.has_speakers
+        model.check(Task(language=language, words=words, speakers=speakers, keywords=keywords, languages=several))
         return {
             "sample_rate": self.input.format.sample_rate,
-            "language": language,
+            "language": language or several,
             "keywords": keywords,
-            "words": bool(self.include),
-            "speakers": self.has_speakers,
+            "words": words,
+            "speakers": speakers,
             "live_options": live,
         }
 

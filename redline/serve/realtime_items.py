@@ -16,7 +16,6 @@ from redline.engine.live import LiveEvent, LiveStream
 from redline.longform.session import SessionProgress
 from redline.serve.api_errors import internal_api_error
 from redline.serve.openai_formats import SpeakerLetters, segment_logprobs, segment_name, usage_dict
-from redline.serve.openai_request import one_language
 from redline.serve.realtime_config import RealtimeConfig
 from redline.serve.service import RecognitionService
 from redline.types import Segment, Span
@@ -254,7 +253,8 @@ class Hearing:
             return "failed", {
                 "error": {"type": "server_error", "code": "recognition_failed", "message": failed.text, "param": None}
             }
-        spoken = [self._options["language"], *(segment.language for segment in item.segments)]
+        asked = self._options["language"]
+        spoken = [asked if isinstance(asked, str) else None, *(segment.language for segment in item.segments)]
         keys: dict[str, Any] = {
             "transcript": " ".join(segment.text for segment in item.segments),
             "usage": usage_dict(item.seconds),
@@ -265,15 +265,7 @@ class Hearing:
             pairs = zip(item.segments, leads, strict=True)
             keys["logprobs"] = [each for segment, lead in pairs for each in segment_logprobs(segment, lead)]
         warnings = [{"code": each.code, "message": each.text} for each in item.warnings]
-        warnings += self._language_warnings(keys["languages"])
         return "completed", {**keys, "warnings": warnings} if warnings else keys
-
-    def _language_warnings(self, languages: list[dict[str, str]]) -> list[dict[str, str | None]]:
-        names = self.config.asked.languages
-        possible = {one_language(name, (), self._service.model) for name in names}
-        other = [each["code"] for each in languages if possible and each["code"] not in possible]
-        message = f"the model heard {', '.join(other)}, which is not among languages: {', '.join(names)}"
-        return [{"code": "other-language", "message": message}] if other else []
 
     def _ms(self, seconds: float) -> int:
         return round(1000 * (self._base_s + seconds))

@@ -75,3 +75,23 @@ def test_load_model_refuses_arguments_that_it_does_not_have() -> None:
 def test_no_argument_of_ours_is_called_foreign() -> None:
     for function in (load_model, Model.transcribe, Model.transcribe_each, Model.stream):
         assert not set(inspect.signature(function).parameters) & set(signatures.FOREIGN)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, (None, ())), ("auto", (None, ())), ([], (None, ())), ("German", ("de", ())), (["fr", "fra"], ("fr", ())),
+        ("de, fr", (None, ("de", "fr"))), (["French", "de-AT"], (None, ("fr", "de"))), (["de", "auto"], (None, ())),
+        ("en,de,fr", (None, ())),
+    ],
+)  # fmt: skip
+def test_several_languages_are_candidates_unless_they_are_all(
+    names: str | list[str] | None, expected: tuple[str | None, tuple[str, ...]]
+) -> None:
+    assert languages.language_candidates(names, ("en", "de", "fr")) == expected
+
+
+def test_what_is_no_language_is_no_candidate_either() -> None:
+    for wrong in (5, ["en", 5], "en,Germn"):
+        with pytest.raises(UnsupportedTaskError):
+            languages.language_candidates(wrong, ("en", "de"))  # type: ignore[arg-type]

@@ -104,6 +104,8 @@ def test_sampling_is_told_by_its_seed(folders: dict[str, Path]) -> None:
         ("granite_speech", Task("translate", "en"), "needs a target_language"),
         ("granite_speech", Task("translate", "en", "de", words=True), "nobody said its words"),
         ("granite_speech", Task(language="fr"), "does not know the language 'fr'; it knows en, de"),
+        ("granite_speech", Task(languages=("en", "fr")), "does not know the language 'fr'; it knows en, de"),
+        ("granite_speech", Task(languages=("en", "de")), "cannot choose among en, de; name the one that is spoken"),
         ("granite_speech_plus", Task("translate", "en", "de"), "granite_speech model such as"),
         ("granite_speech", Task(keywords=("a",) * 101), "allowed are 100"),
         ("granite_speech_plus", Task(prefix="word " * 300), "positions"),

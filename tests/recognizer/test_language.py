@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from redline.checkpoints import nar
-from redline.errors import DataError
+from redline.errors import DataError, UnsupportedTaskError
 from redline.load import load_model
 from redline.models.config import EncoderConfig
 from redline.models.conformer import ConformerEncoder
@@ -24,7 +24,7 @@ from redline.recognizer import NarRecognizer
 from redline.testing import FakeRecognizer, tone
 from redline.train.run import Materials, build
 from redline.transcriber import Transcriber
-from redline.types import Hypothesis, Task, Waveform
+from redline.types import Hypothesis, Request, Task, Waveform
 from redline_recipes.tiny.bpe import train_tokenizer
 from redline_recipes.tiny.encoder import transfer_encoder, transfer_tokens
 from tests.builders import recognize_clips, tiny_config
@@ -55,6 +55,18 @@ def test_a_model_with_a_head_tells_the_language(tmp_path: Path) -> None:
     assert loaded.language_head is not None and loaded.language_head.languages == ("en", "de")
     hypotheses = recognize_clips(NarRecognizer(loaded, tokenizer, name="x"), [tone(1.0)], Task())
     assert [hypothesis.language for hypothesis in hypotheses] == ["de"]
+    with torch.no_grad():
+        loaded.language_head = LanguageHead(model.config.encoder.hidden_dim, ("en", "fr", "de"))
+        loaded.language_head.out.weight.zero_()
+        loaded.language_head.out.bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    recognizer = NarRecognizer(loaded, tokenizer, name="x")
+    recognizer.languages = ("en", "fr", "de")
+    several = ((), ("fr", "en"), ("en",), ("de", "fr"))
+    answers = recognizer.recognize([Request(tone(1.0), Task(languages=each)) for each in several])
+    assert [each.language for each in answers if isinstance(each, Hypothesis)] == ["de", "fr", "en", "de"]
+    loaded.language_head = None
+    with pytest.raises(UnsupportedTaskError, match="cannot choose among fr, en"):
+        recognizer.limits(Task(languages=("fr", "en")))
     model.language_head = None
     assert recognize_clips(NarRecognizer(model, tokenizer, name="x"), [tone(1.0)], Task())[0].language is None
 

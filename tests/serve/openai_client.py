@@ -45,5 +45,5 @@ class Talk(FakeRecognizer):
             for start, stop, word, confidence in zip(times, times[1:], text.split(), (0.5, 1.0, 0.0), strict=False)
         )
         words = words if task.words or task.speakers else ()
-        language = task.target_language or task.language or "de"
+        language = task.target_language or task.language or (*task.languages, "de")[0]
         return Hypothesis(text, "uh two", confidence=0.8, words=words, turns=turns, language=language)

@@ -36,7 +36,7 @@ def test_a_job_ends_in_the_transcript_that_the_library_gives(serve: ServerFactor
 
 
 def test_fifty_requests_with_one_key_are_one_job(serve: ServerFactory) -> None:
-    with serve() as server, server.client() as client, ThreadPoolExecutor(10) as pool:
+    with serve() as server, server.client() as client, ThreadPoolExecutor(50) as pool:
         head = {"Idempotency-Key": "once"}
 
         def post(recording: bytes) -> tuple[int, dict[str, object]]:

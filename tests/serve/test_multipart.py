@@ -28,6 +28,6 @@ async def _is_on_disk(size: int) -> bool:
     return rolled
 
 
-def test_a_file_of_more_than_a_quarter_mebibyte_is_on_disk_and_gone_behind_the_request() -> None:
-    assert asyncio.run(_is_on_disk(1 << 20))
+def test_a_file_of_more_than_64_kib_is_on_disk_and_gone_behind_the_request() -> None:
+    assert asyncio.run(_is_on_disk(128 << 10))
     assert not asyncio.run(_is_on_disk(64 << 10))

@@ -11,9 +11,10 @@ import pytest
 from openai.types.audio import TranscriptionDiarized, TranscriptionVerbose
 
 import redline
+from redline.errors import UnsupportedTaskError
 from redline.longform.session import SessionOptions
 from redline.serve.openai_formats import SpeakerLetters, segment_logprobs
-from redline.types import Segment, Transcript, Word
+from redline.types import ClipLimits, Segment, Task, Transcript, Word
 
 from .conftest import ServerFactory
 from .openai_client import Talk, async_openai_of, data_url, openai_of
@@ -119,10 +120,30 @@ def test_keywords_and_a_prompt_of_terms_reach_the_model(serve: ServerFactory) ->
     assert task.language == "en"
 
 
-def test_a_language_that_is_none_of_those_that_may_be_spoken_is_told(serve: ServerFactory) -> None:
-    with serve(Talk(languages=("en", "de", "fr"))) as server:
-        reply = openai_of(server).audio.transcriptions.create(file=FIVE_S, model="m", languages=["en", "fr"])
-    assert [each["code"] for each in reply.to_dict()["warnings"]] == ["other-language"]  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("asked", "task"), [(["en", "fr"], ("en", "fr")), (["fr", "en", "de", "fr"], ())])
+def test_a_language_is_looked_for_among_those_that_may_be_spoken(
+    serve: ServerFactory, asked: list[str], task: tuple[str, ...]
+) -> None:
+    recognizer = Talk(languages=("en", "de", "fr"))
+    with serve(recognizer) as server:
+        reply = openai_of(server).audio.transcriptions.create(file=FIVE_S, model="m", languages=asked)
+    assert {each.task.languages for each in recognizer.asked} == {task}
+    assert [each.code for each in reply.languages or ()] == [(*task, "de")[0]]
+
+
+def test_several_languages_are_refused_by_name_where_the_model_finds_none(serve: ServerFactory) -> None:
+    class Deaf(Talk):
+        def limits(self, task: Task) -> ClipLimits:
+            if task.languages:
+                raise UnsupportedTaskError("it cannot choose")
+            return super().limits(task)
+
+    with serve(Deaf(languages=("en", "de", "fr"))) as server:
+        client = openai_of(server)
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.audio.transcriptions.create(file=FIVE_S, model="m", languages=["en", "fr"])
+        assert refused.value.param == "languages"
+        assert client.audio.transcriptions.create(file=FIVE_S, model="m", languages=["en", "de", "fr"]).text
 
 
 LONG = "This is what was said in the part of the recording that came before"

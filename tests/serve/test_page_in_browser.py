@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import wave
 import zipfile
@@ -131,7 +132,7 @@ def test_from_a_file_to_a_corrected_named_exported_transcript(
     page.click("#export summary")
     assert len(page.texts("#formats a")) == len(redline.formats.TRANSCRIPT_FORMATS)
     page.click("#formats a[href*='format=srt']")
-    assert "Ana: Hello Mr. Körner," in page.downloaded(".srt").read_text(encoding="utf-8")
+    assert "Ana: Hello Mr. Körner," in page.downloaded("talk.wav.srt").read_text(encoding="utf-8")
     page.click("#export summary")
     page.click("#export-changes")
     page.click("#formats a[href*='format=docx']")
@@ -165,6 +166,21 @@ def test_jobs_show_how_far_they_are_and_can_be_cancelled(page: Page, serve: Serv
         page.is_("#list strong", 1, len)
         page.is_("#jobs", [])
         assert page.complaints() == []
+
+
+def test_recordings_are_dropped_anywhere_on_the_page(page: Page, server: RunningServer, tmp_path: Path) -> None:
+    page.open(server.url)
+    data = base64.b64encode(recording(tmp_path / "a.wav").read_bytes()).decode()
+    page.js(
+        """const bytes = Uint8Array.from(atob(arguments[0]), (each) => each.charCodeAt(0));
+        const dropped = new DataTransfer(), main = document.querySelector("#main");
+        for (const name of ["one.wav", "two.wav"]) dropped.items.add(new File([bytes], name, { type: "audio/wav" }));
+        const event = { dataTransfer: dropped, bubbles: true, cancelable: true };
+        for (const kind of ["dragover", "drop"]) main.dispatchEvent(new DragEvent(kind, event));""",
+        data,
+    )
+    page.is_("#list strong", {"one.wav", "two.wav"}, set)
+    assert page.complaints() == []
 
 
 def test_what_goes_wrong_is_told(page: Page, serve: ServerFactory, tmp_path: Path) -> None:
@@ -288,6 +304,22 @@ def contrast(page: Page, selector: str) -> float:
 
     low, high = sorted(luminance(rgb(page, selector, which)) for which in ("color", "backgroundColor"))
     return (high + 0.05) / (low + 0.05)
+
+
+def test_the_description_of_the_api_asks_nothing_of_other_hosts(page: Page, server: RunningServer) -> None:
+    page.emulate(320, 640)
+    try:
+        page.open(f"{server.url}/docs")
+        asked = page.js("return performance.getEntriesByType('resource').map((each) => each.name)")
+        assert asked and all(each.startswith(server.url) for each in asked)
+        described = server.app.openapi()["paths"]
+        assert len(page.texts(".operation summary")) == sum(len(verbs) for verbs in described.values())
+        page.js("for (const each of document.querySelectorAll('details')) each.open = true")
+        assert "keywords[]" in page.texts(".operation code")
+        assert page.js("return document.documentElement.scrollWidth") <= 320
+        assert page.complaints() == []
+    finally:
+        page.emulate()
 
 
 def test_a_key_is_asked_for_once(page: Page, serve: ServerFactory, tmp_path: Path) -> None:
