@@ -7,11 +7,13 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from redline.cluster.ledger import Ledger
 from redline.cluster.ray_run import RayRun
@@ -30,6 +32,25 @@ SMALL_STORE = 80 << 20
 NODE = {"num_cpus": 2, "object_store_memory": SMALL_STORE}
 HEAD = NODE | {"include_dashboard": False}
 DEADLINE_S = 600.0
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[Any]:
+    """Ray on so many nodes, all on this machine, which this process has joined; workers can import the tests."""
+    path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path}.items():
+            patch.setenv(name, value)
+        ray = pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
+
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
+        for _ in range(nodes - 1):
+            patiently(lambda: cluster.add_node(**NODE))
+        ray.init(cluster.address, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @dataclass(frozen=True)

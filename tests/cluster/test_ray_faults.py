@@ -23,13 +23,13 @@ from redline.cluster.store import FolderStore, StoreError, open_store
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
 from tests.cluster.ray_archives import (
-    HEAD,
     NODE,
     SMALL_STORE,
     All,
     FailingOnOneNode,
     Killing,
     Slow,
+    cluster_of,
     load_fake,
     patiently,
     run_on_ray,
@@ -55,18 +55,8 @@ def s3() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def cluster(s3: Any) -> Iterator[Any]:
-    """Ray on a head and one more node, both on this machine."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # workers import these tests
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
-    patiently(lambda: nodes.add_node(**NODE))
-    ray.init(nodes.address, log_to_driver=False)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with cluster_of(2) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")

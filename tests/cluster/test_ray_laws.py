@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,11 +16,9 @@ from redline.cluster.store import FolderStore
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
 from tests.cluster.ray_archives import (
-    HEAD,
-    NODE,
     Killing,
+    cluster_of,
     load_fake,
-    patiently,
     run_on_ray,
     spilled_bytes,
     tokens,
@@ -35,19 +32,8 @@ SAID = settings(64)
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """Ray on three nodes of this machine."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
-    for _ in range(2):
-        patiently(lambda: nodes.add_node(**NODE))
-    ray.init(nodes.address, log_to_driver=False)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with cluster_of(3) as nodes:
+        yield nodes
 
 
 def test_an_archive_survives_fifty_kills_a_lost_node_and_a_small_object_store(cluster: Any, tmp_path: Path) -> None:
