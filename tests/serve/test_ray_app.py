@@ -110,12 +110,12 @@ def test_replicas_come_with_what_waits_and_go_when_nothing_does(cluster: Cluster
     take_down()  # what the test before left, and its proxies: another port may be asked for
     options = ServeOptions(port=free_port(), data_dir=tmp_path / "data")
     replicas = ReplicaOptions(
-        1, 3, cpus=0.5, target_requests=2.0, look_back_s=3.0, upscale_delay_s=1.0, downscale_delay_s=2.0
+        1, 2, cpus=0.5, target_requests=2.0, look_back_s=11.0, upscale_delay_s=1.0, downscale_delay_s=2.0
     )
     deploy(hears, "one", options, replicas)
     assert running() == 1
-    load = Clients(options.port, tmp_path / "clip.wav", 12)
-    until(lambda: load.failures or running() == 3)
+    load = Clients(options.port, tmp_path / "clip.wav", 8)
+    until(lambda: load.failures or running() == 2)
     answered = load.texts["one"]
     until(lambda: load.failures or load.texts["one"] >= answered + 20)
     load.end()
