@@ -44,7 +44,7 @@ def train_on_ray(
     places = {name: value.absolute() for name, value in vars(materials).items() if hasattr(value, "absolute")}
     given = {"recipe": recipe, "materials": replace(materials, **places), "stages": list(stages), "options": options}
     resources = {"CPU": options.cpus, **({"GPU": 1} if options.on_gpus else {})}
-    scaling = ScalingConfig(options.workers, use_gpu=options.on_gpus, resources_per_worker=resources)
+    scaling = ScalingConfig(num_workers=options.workers, use_gpu=options.on_gpus, resources_per_worker=resources)
     config = RunConfig(name="ray", storage_path=str(materials.out.absolute()))
     for left in reversed(range(STARTS)):
         try:
