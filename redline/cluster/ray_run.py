@@ -80,7 +80,7 @@ class RayRun:
         self._options, self._scorer, self._retry_failed = options, scorer, retry_failed
         self._on_progress, self._say = on_progress, say
         self.tally, self._costs = Tally(), StageCosts()
-        self._machines, self._workers, self._decoders = 1, 1, 1
+        self._machines, self._workers, self._decoders, self._side_by_side = 1, 1, 1, 1
         self._open: dict[int, _OpenShard] = {}
         self._queue: deque[Bundle] = deque()
         self._loads: deque[tuple[Any, Bundle]] = deque()  # decoded, for the next worker that is free
@@ -146,7 +146,7 @@ class RayRun:
         on_gpus = bool(gpus) if options.on_gpus is None else options.on_gpus
         cpus = max(1.0, min(node["Resources"].get("CPU", 1.0) for node in nodes))
         self._workers = options.workers or (max(1, gpus) if on_gpus else len(nodes))
-        side_by_side = math.ceil(self._workers / len(nodes))
+        side_by_side = self._side_by_side = math.ceil(self._workers / len(nodes))
         threads = options.worker_cpus or max(1, int(cpus / side_by_side))
         # Shares of a CPU are tickets here: all pools have room at the same time, whatever their sizes.
         share = {"num_gpus": 1, "num_cpus": 0} if on_gpus else {"num_cpus": cpus / 2 / side_by_side}
@@ -194,7 +194,7 @@ class RayRun:
         """Until every recording of the queue has its result, and every shard of it its manifest."""
         ray = ray_package()
         while self._queue or self._reading or self._loads or self._recognizing or self._writing or self._finishing:
-            while len(self._pool) < self._workers:
+            while len(self._pool) < self._workers and len(self._pool) < self._room():
                 self._hire()
             while self._queue and len(self._reading) < self._decoders and len(self._loads) < self._workers:
                 bundle = self._queue.popleft()
@@ -208,6 +208,10 @@ class RayRun:
             for ref in dict.fromkeys((*ready, *more)):
                 self._collect(ref)
             self._on_progress(self.tally, self._machines)
+
+    def _room(self) -> int:
+        """Workers that machines have room for; with one lost, those of the others still have tickets to decode."""
+        return len(_alive_nodes()) * (self._workers if self._worker_options.get("num_gpus") else self._side_by_side)
 
     def _hire(self) -> None:
         """One worker more, on the node that has the fewest; it gets loads once its model is loaded."""

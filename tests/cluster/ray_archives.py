@@ -34,7 +34,7 @@ from tests.cluster.archives import OPTIONS, level, settings
 ROOT = Path(__file__).parents[2]
 SMALL_STORE = 80 << 20
 """Bytes of a node's object store: two loads of ten minutes do not fit, so sound is spilled to the disk."""
-NODE = {"num_cpus": 2, "object_store_memory": SMALL_STORE}
+NODE = {"num_cpus": 1, "object_store_memory": SMALL_STORE}
 HEAD = NODE | {"include_dashboard": False}
 DEADLINE_S = 600.0
 

@@ -19,7 +19,7 @@ from tests.corpus import small_recipe
 from tests.train.test_two_nodes import PATIENCE_S, ROOT, command, recipe, state
 
 pytest.importorskip("ray.train.torch", reason="needs redline[cluster]")
-from ray.train.v2.api.exceptions import WorkerGroupError  # noqa: E402
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 
 @pytest.mark.battery
