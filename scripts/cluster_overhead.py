@@ -74,7 +74,7 @@ def main() -> None:
     seen = 0
     with TemporaryDirectory() as name:
         source = Source(str(make(Path(name), options.recordings, round(options.seconds * SAMPLE_RATE))))
-        ledger = Ledger(open_store(f"{name}/out"), RunSettings("fake", "", {}))
+        ledger = Ledger(open_store(f"{name}/out"), RunSettings("fake", "", {}, min(64, step)))
         began_s = time.process_time()
 
         def tell(tally: Tally, machines: int = 1) -> None:
