@@ -15,7 +15,7 @@ from redline.train.loop.distributed import Say
 from redline.train.recipe import Recipe
 from redline.train.run import Materials, build
 
-STARTS = 3
+_STARTS = 3
 """Of the processes: what was learned before one ended is in the folder of the run."""
 
 
@@ -46,7 +46,7 @@ def train_on_ray(
     resources = {"CPU": options.cpus, **({"GPU": 1} if options.on_gpus else {})}
     scaling = ScalingConfig(num_workers=options.workers, use_gpu=options.on_gpus, resources_per_worker=resources)
     config = RunConfig(name="ray", storage_path=str(materials.out.absolute()))
-    for left in reversed(range(STARTS)):
+    for left in reversed(range(_STARTS)):
         try:
             TorchTrainer(_process, train_loop_config=given, scaling_config=scaling, run_config=config).fit()
             return
@@ -58,7 +58,7 @@ def train_on_ray(
                     raise cause from error
             reason = " ".join(str(failures[0] if failures else error).split())[-300:]
             if not left:
-                raise RedlineError(f"processes of the training have ended {STARTS} times: {reason}") from error
+                raise RedlineError(f"processes of the training have ended {_STARTS} times: {reason}") from error
             say(f"a process of the training has ended ({reason}); all begin again where they had stopped")
 
 
