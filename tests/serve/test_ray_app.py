@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -22,6 +21,7 @@ from redline.longform.session import SessionOptions
 from redline.serve.options import ServeOptions
 from redline.testing import FakeRecognizer, tone
 from redline.transcriber import Transcriber
+from tests.cluster.ray_archives import patiently
 
 ray = pytest.importorskip("ray", reason="needs redline[cluster]")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -41,27 +41,17 @@ def hears(word: str) -> Transcriber:
     return Transcriber(FakeRecognizer(respond), SessionOptions(vad=None))
 
 
-def started_cluster(attempts: int = 3) -> Cluster:
-    """Ray gives a node 30 s to start, which a busy machine may need twice."""
-    # Proxies count what is in work every second, in place of ten.
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1"}
-    for attempt in range(attempts):
-        cluster = Cluster()
-        try:
-            cluster.add_node(num_cpus=4, include_dashboard=False)
-            return cluster
-        except Exception:  # Ray raises plain ones
-            cluster.shutdown()
-            if attempt == attempts - 1:
-                raise
-    raise AssertionError
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster of one node, which this process has joined."""
     ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["hears"]))
-    cluster = started_cluster()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv(
+            "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1"
+        )  # proxies tell what is in work; else 10
+        head = {"num_cpus": 4, "include_dashboard": False}
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     ray.init(cluster.address, namespace="redline", log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.serve.shutdown()
