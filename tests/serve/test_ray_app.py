@@ -47,9 +47,7 @@ def cluster() -> Iterator[Cluster]:
     ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["hears"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv(
-            "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1"
-        )  # proxies tell what is in work; else 10
+        patch.setenv("RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")  # what is in work is told; else 10
         head = {"num_cpus": 4, "include_dashboard": False}
         cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     ray.init(cluster.address, namespace="redline", log_to_driver=False, logging_level="ERROR")
