@@ -157,7 +157,9 @@ def deploy(
 
 def _check_proxies(options: ServeOptions) -> None:
     """Proxies that were there before listen where they did: Ray leaves other wishes aside, we refuse them."""
-    there = _get_global_client().http_config
+    client = _get_global_client()
+    assert client is not None  # Serve has been started
+    there = client.http_config
     if (there.host, there.port) != (options.host, options.port):
         raise ConfigError(
             f"the cluster's proxies listen on {there.host}:{there.port} and cannot move to {options.host}:"
