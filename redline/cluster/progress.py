@@ -106,10 +106,10 @@ class Tally:
 
     @property
     def left_s(self) -> float | None:
-        """About how long it will take; None while that cannot be told."""
+        """About how long it will take, at the pace since the first batch; None while that cannot be told."""
         here = self.recognized + self.failed
         left = self.recordings - self.done - self.failed - self.settled
-        return self.wall_s * left / here if here and left >= 0 else None
+        return (self.wall_s - (self.start_s or 0.0)) * left / here if here and left >= 0 else None
 
     def report(
         self,

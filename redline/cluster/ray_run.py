@@ -161,7 +161,7 @@ class RayRun:
             self._decoders = max(1, math.ceil(_HEADROOM * asked))
             why = (
                 f"an hour of audio takes a decoder {found.decode_cpu_s:.1f} s and a worker {found.recognize_s:.1f} s, "
-                f"so {self._workers} workers keep {asked:.2f} decoders busy"
+                f"so all workers keep {asked:.2f} decoders busy"
             )
         else:
             self._decoders, why = len(nodes), "nothing could be measured: one per machine"
