@@ -87,16 +87,17 @@ def run_on_ray(source: Path, dest: Path, loading: Loading, workers: int = 1) -> 
     return RayRun(ledger(dest), Source(str(source)), loading, asked, pools).run()
 
 
-def seconds_here(source: Path, dest: Path, loading: Loading, workers: int) -> float:
-    """The time of so many processes that take every n-th shard each."""
+def seconds_here(source: Path, dest: Path, loading: Loading, workers: int) -> tuple[float, float]:
+    """The time of so many processes that take every n-th shard each, and of it the start."""
     shares = [ShardShare(number, workers) for number in range(1, workers + 1)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         reports = pool.starmap(run_here, [(source, dest, loading, share) for share in shares], 1)
-    return max(report.wall_s for report in reports)
+    return max((report.wall_s, report.rates.start_s or 0.0) for report in reports)
 
 
-def seconds_on_ray(source: Path, dest: Path, loading: Loading, workers: int) -> float:
-    return run_on_ray(source, dest, loading, workers).wall_s
+def seconds_on_ray(source: Path, dest: Path, loading: Loading, workers: int) -> tuple[float, float]:
+    report = run_on_ray(source, dest, loading, workers)
+    return report.wall_s, report.rates.start_s or 0.0
 
 
 def make(folder: Path, count: int, speech: Path | None) -> Path:
@@ -130,11 +131,15 @@ def main() -> None:
     prices = replace(prices, retried_share=replace(prices.retried_share, value=0.0))
     prices = with_report(prices, report, "report.json", "today")
     hours = given.recordings * SECONDS / 3600
-    for count, measured_s in measured.items():
+    for count, (measured_s, start_s) in measured.items():
         outcome = plan(Workload(hours, SECONDS / 60, "flac", report.model), {MEASURED: count}, prices)
-        planned_s, efficiency = 3600 * outcome.run_hours, measured[1] / measured_s / count
+        planned_s, planned_start_s = 3600 * outcome.run_hours, report.rates.start_s or 0.0
+        work_s, planned_work_s = measured_s - start_s, planned_s - planned_start_s
         print(f"{count} workers: {measured_s:.1f} s measured, {planned_s:.1f} s planned ({planned_s / measured_s:.0%})")
-        print(f"  efficiency {efficiency:.0%}, held up by {outcome.bottleneck}, start {report.rates.start_s:.1f} s")
+        print(f"  of it the start: {start_s:.1f} s measured, {planned_start_s:.1f} s planned")
+        print(f"  after it: {work_s:.1f} s measured, {planned_work_s:.1f} s planned ({planned_work_s / work_s:.0%})")
+        efficiency = (measured[1][0] - measured[1][1]) / work_s / count
+        print(f"  efficiency {efficiency:.0%}, held up by {outcome.bottleneck}")
 
 
 if __name__ == "__main__":
