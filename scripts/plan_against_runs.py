@@ -126,7 +126,10 @@ def main() -> None:
         loading = Loading(given.speed, given.model)
         report = run(make(folder / "few", given.recordings // 4, given.speech), folder / "first", loading)
         source = make(folder / "in", given.recordings, given.speech)
-        measured = {count: seconds(source, folder / f"out-{count}", loading, count) for count in (1, 2)}
+        measured = {}
+        for count in (1, 2):
+            measured[count] = seconds(source, folder / f"out-{count}", loading, count)
+            print(f"{count} workers: {measured[count][0]:.1f} s", flush=True)
     prices = PriceList.read()
     prices = replace(prices, retried_share=replace(prices.retried_share, value=0.0))
     prices = with_report(prices, report, "report.json", "today")
