@@ -171,10 +171,28 @@ def with_report(prices: PriceList, report: BatchReport, source: str, date: str) 
         decoders + CORES_BESIDE_GPU,
         Figure(10.0, "assumed", "not measured by a run", date),
         measured(price) if price is not None else Figure(0.0, "assumed", "the run told no price", date),
-        {report.model: measured(workers * 3600 / recognize_s)},
+        {report.model: measured(workers * 3600 / _worker_s_per_audio_hour(report))},
         None if rates.start_s is None else measured(rates.start_s),
     )
     return replace(prices, machines={**prices.machines, MEASURED: machine})
+
+
+def _worker_s_per_audio_hour(report: BatchReport) -> float:
+    """Seconds of a worker for an hour of sound, with what it waited for.
+
+    Without Ray a process reads, recognizes and writes in turn. With it, what a run took that recognition held up is its
+    workers' time too: loads that are handed over, cores that others wanted.
+    """
+    rates, hours = report.rates, report.recognized_hours
+    recognize_s, recordings = rates.recognize_s_per_audio_hour or 0.0, report.recognized / hours
+    others = (
+        (rates.decode_cpu_s_per_audio_hour or 0.0) / report.decode_workers,
+        (rates.write_s_per_recording or 0.0) * recordings / report.machines,
+        (rates.driver_s_per_recording or 0.0) * recordings,
+    )
+    if rates.start_s is None or (report.engine == "ray" and max(others) > recognize_s / report.recognize_workers):
+        return recognize_s
+    return max(recognize_s, (report.wall_s - rates.start_s) * report.recognize_workers / hours)
 
 
 def _figures(archive: Workload, machines: Mapping[str, int], prices: PriceList) -> dict[str, Figure]:
