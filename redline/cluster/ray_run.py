@@ -194,8 +194,7 @@ class RayRun:
         """Until every recording of the queue has its result, and every shard of it its manifest."""
         ray = ray_package()
         while self._queue or self._reading or self._loads or self._recognizing or self._writing or self._finishing:
-            while len(self._pool) < self._workers and len(self._pool) < self._room():
-                self._hire()
+            self._keep_workers()
             while self._queue and len(self._reading) < self._decoders and len(self._loads) < self._workers:
                 bundle = self._queue.popleft()
                 decode = self._decode_elsewhere(bundle) if bundle.before.decoders else self._decode
@@ -209,9 +208,19 @@ class RayRun:
                 self._collect(ref)
             self._on_progress(self.tally, self._machines)
 
-    def _room(self) -> int:
-        """Workers that machines have room for; with one lost, those of the others still have tickets to decode."""
-        return len(_alive_nodes()) * (self._workers if self._worker_options.get("num_gpus") else self._side_by_side)
+    def _keep_workers(self) -> None:
+        """As many as were planned, or as the machines that are left have room for beside their decoders."""
+        if len(self._pool) == self._workers and not self._starting:
+            return
+        room = self._workers
+        if not self._worker_options.get("num_gpus"):
+            room = min(room, self._side_by_side * len(_alive_nodes()))
+        while len(self._pool) < room:
+            self._hire()
+        for worker in list(self._starting.values())[
+            : max(0, len(self._pool) - room)
+        ]:  # meant for a machine that is lost
+            self._dismiss(worker)
 
     def _hire(self) -> None:
         """One worker more, on the node that has the fewest; it gets loads once its model is loaded."""
@@ -228,6 +237,7 @@ class RayRun:
     def _dismiss(self, worker: _Worker) -> None:
         ray = ray_package()
         self._pool.remove(worker)
+        self._starting = {ref: each for ref, each in self._starting.items() if each is not worker}
         ray.kill(worker.actor)
 
     def _hand_out(self) -> None:
