@@ -1,8 +1,11 @@
 """What an archive costs beside its model: CPU time and memory of the process that hands out the work.
 
-A fake recognizer hears recordings of a tenth of a second, of which each has content of its own, through the local run
-or through Ray. Prints a line of JSON for each tenth part: recordings, CPU milliseconds of this process for each,
-its resident memory in MB; then the report's rates.
+    python scripts/cluster_overhead.py --ray                                 # for a recording
+    python scripts/cluster_overhead.py --ray --recordings 60 --seconds 600   # for an hour of sound
+
+A fake recognizer hears recordings of noise, of which each has content of its own, through the local run or through Ray.
+Prints a line of JSON for each tenth part: recordings, CPU milliseconds of this process for each, its resident memory in
+MB; then the report's rates.
 """
 
 from __future__ import annotations
@@ -28,12 +31,8 @@ from redline.cluster.stages import PlanBook
 from redline.cluster.store import open_store
 from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
+from redline.types import SAMPLE_RATE
 
-SAMPLES = 1600
-HEADER = struct.pack(
-    "<4sI8sIHHIIHH4sI",
-    *(b"RIFF", 36 + 2 * SAMPLES, b"WAVEfmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 2 * SAMPLES),
-)
 OPTIONS = {"vad": False, "audio_options": AudioOptions(isolated=False)}
 
 
@@ -45,14 +44,16 @@ def asked(transcriber: Transcriber) -> dict[str, object]:
     return OPTIONS
 
 
-def make(folder: Path, count: int) -> Path:
-    """Recordings of a tenth of a second of noise, a thousand in a folder."""
-    samples = np.random.default_rng(0).integers(-3000, 3000, (count, SAMPLES), dtype="<i2")
+def make(folder: Path, count: int, samples: int) -> Path:
+    """Recordings of so many samples of noise, a thousand in a folder."""
+    about = (b"RIFF", 36 + 2 * samples, b"WAVEfmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 2 * samples)
+    header, draw = struct.pack("<4sI8sIHHIIHH4sI", *about), np.random.default_rng(0)
     for number in range(count):
         place = folder / "in" / f"{number // 1000:04}"
         if number % 1000 == 0:
             place.mkdir(parents=True)
-        (place / f"{number % 1000:03}.wav").write_bytes(HEADER + samples[number].tobytes())
+        noise = draw.integers(-3000, 3000, samples, dtype="<i2")
+        (place / f"{number % 1000:03}.wav").write_bytes(header + noise.tobytes())
     return folder / "in"
 
 
@@ -63,16 +64,17 @@ def memory_mb() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each")
     parser.add_argument("--ray", action="store_true", help="through Ray on this machine; else in this process")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     step = max(1, options.recordings // 10)
     seen = 0
     with TemporaryDirectory() as name:
-        source = Source(str(make(Path(name), options.recordings)))
-        ledger = Ledger(open_store(f"{name}/out"), RunSettings("fake", "", {}))
+        source = Source(str(make(Path(name), options.recordings, round(options.seconds * SAMPLE_RATE))))
+        ledger = Ledger(open_store(f"{name}/out"), RunSettings("fake", "", {}, min(64, step)))
         began_s = time.process_time()
 
         def tell(tally: Tally, machines: int = 1) -> None:

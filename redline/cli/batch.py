@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from functools import partial
@@ -53,6 +54,7 @@ s3://, gs:// or https://."""
 _OUT_HELP = "Folder or bucket (s3://, gs://) of the transcripts; the same command goes on from what is there."
 _SHARD_HELP = "Without Ray, in this process: every n-th shard, from the i-th on; 1/1 is all. For Slurm arrays and cron."
 _RAY_HELP = "Join a Ray cluster: host:port, auto, or ray://host:port; default: start Ray on this machine."
+_LINE_S = 60.0
 _OPERATIONAL = (
     *("source", "out", "write", "shard", "ray", "shard_size", "retry_failed", "price", "quiet", "threads", "debug"),
     *("workers", "decoders"),
@@ -302,12 +304,16 @@ def _scorer() -> Any:
 
 
 class Watching:
-    """The progress of a run on standard error: recordings, hours, speed, time left, cost; on a terminal only."""
+    """The progress of a run on standard error: recordings, hours, speed, time left, cost.
+
+    A bar on a terminal; elsewhere, as in the log of a Slurm job, a line a minute.
+    """
 
     def __init__(self, notes: console.Notes, price: float | None, *, enabled: bool) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.fields[state]}"))
         self._bar = console.progress(notes, *columns)
         self._bar.disable |= not enabled
+        self._told = time.monotonic() if enabled and not notes.is_terminal else math.inf
         self._notes, self._is_quiet, self._price = notes, not enabled, price
         self._task = self._bar.add_task("transcribing", total=None, state="starting")
 
@@ -321,6 +327,8 @@ class Watching:
     def wait_for(self, what: str) -> None:
         """What goes on before the first recording."""
         self._bar.update(self._task, state=what)
+        if self._told < math.inf:
+            self._notes.say(what, "dim")
 
     def say(self, line: str) -> None:
         if not self._is_quiet:
@@ -336,6 +344,9 @@ class Watching:
         done = tally.done + tally.failed + tally.settled
         description = f"transcribing {done}/{tally.recordings}"
         self._bar.update(self._task, description=description, completed=done, total=tally.recordings, state=state)
+        if time.monotonic() - self._told >= _LINE_S:
+            self._told = time.monotonic()
+            self._notes.say(f"{description}, {state}", "dim")
 
 
 def _tell(notes: console.Notes, report: BatchReport, where: str, *, quiet: bool) -> None:

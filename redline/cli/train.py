@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,6 +32,7 @@ Precision = Annotated[
 ]
 ModelEffort = Annotated[str, typer.Option(help="full; draft: the encoder's draft is the text; auto: where certain.")]
 Punctuate = Annotated[bool, typer.Option("--punctuation/--no-punctuation", help="Casing and marks.")]
+_RAY_HELP = "Train under Ray Train: on this machine (local), or in the cluster at auto or HOST:PORT."
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write each log for TensorBoard, beside it.")]
 
 
@@ -63,6 +65,8 @@ def train(
     device: Device = None,
     threads: Threads = None,
     tensorboard: TensorBoard = False,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=_RAY_HELP)] = None,
+    workers: Annotated[int, typer.Option(min=1, help="With --ray: processes; with GPUs each has one.")] = 1,
 ) -> None:
     """Train a model: tokenizer, imitation, encoder, both language models, editor, then export in the published layout.
 
@@ -74,6 +78,7 @@ def train(
     """
     with training_errors(out):
         from redline.threads import use
+        from redline.train.ray_train import train_on_ray
         from redline.train.recipe import read_recipe
         from redline.train.run import Materials, build
 
@@ -82,7 +87,22 @@ def train(
         if (voices or voice_weights) and not hasattr(chosen, "kind"):
             raise ConfigError("--voices and --voice-weights are for recipes with a `kind`, such as tiny-plus")
         materials = Materials(data, out, text, noise, rooms, voices, voice_weights, tensorboard)
-        build(chosen, materials, stage or (), console.Notes().print, device)
+        if ray is None:
+            build(chosen, materials, stage or (), console.Notes().print, device)
+            return
+        if device not in (None, "cpu", "cuda"):
+            raise ConfigError(f"--device {device}: with --ray it is cpu or cuda; which one, Ray says")
+        _train_on_ray(ray, workers, threads, device, partial(train_on_ray, chosen, materials, stage or ()))
+
+
+def _train_on_ray(address: str, workers: int, threads: int | None, device: str | None, train: Any) -> None:
+    """Join or start Ray, and train there."""
+    from redline.cluster.ray_start import RayOptions, ray_package, start_ray
+    from redline.train.ray_train import RayTrainOptions
+
+    start_ray(RayOptions(None if address == "local" else address), shows_output=True)
+    gpus = int(ray_package().cluster_resources().get("GPU", 0))
+    train(RayTrainOptions(workers, threads or 1, bool(gpus) and device != "cpu"), console.Notes().print)
 
 
 @contextmanager

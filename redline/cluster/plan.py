@@ -1,15 +1,17 @@
 """The simulator behind `redline plan`: how long an archive takes on which machines, what holds it up, what it costs.
 
-Blocks of equal length go through five stages in the order in which they arrive: the driver gives them out, the network
-brings them, the cores of a machine decode them and look for speech, recognizers recognize, machines write. A server
-takes one block at a time; a block goes to the server that is done with it first. So the last blocks, machines of
-different speed and the start of the recognizers count as they do in a run. What is done twice comes behind everything
-else. Buffers between stages are taken for unbounded: pinned pools keep their rates whatever the memory is.
+Blocks of equal length, what a recognizer gets at once, go through five stages in the order in which they arrive: the
+driver gives them out, the network brings them, the cores of a machine decode them and look for speech, recognizers
+recognize, machines write. A server takes one block at a time; a block goes to the server that is done with it first. So
+the last blocks, machines of different speed and the start of the recognizers count as they do in a run. What is done
+twice comes behind everything else. Buffers between stages are taken for unbounded: pinned pools keep their rates
+whatever the memory is.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -36,8 +38,10 @@ CORES_BESIDE_GPU = 2
 """Of a machine with GPUs: they keep the GPU busy and do not decode."""
 DECODED_BYTES_PER_S = 32_000
 """Sound as it crosses the network between machines: 16 kHz, 16 bits."""
-BLOCK_H = 0.25
-"""The longest block; recordings that are shorter are a block each, while there are not too many."""
+BLOCK_H = 1 / 6
+"""The longest block: short recordings go together, long ones in parts (`ray_stages.LOAD_S`)."""
+BLOCKS_AT_LEAST = 4
+"""For each recognizer, however short the archive is (`ray_bundles.first_bundles`)."""
 MAX_BLOCKS = 2_000
 BLOCKS_PER_WORKER = 100
 STARTING = "start"
@@ -106,7 +110,7 @@ def plan(archive: Workload, machines: Mapping[str, int], prices: PriceList) -> O
     stages = stages_of(archive, machines, prices)
 
     def run(pools: Mapping[str, Stage]) -> tuple[float, dict[str, float]]:
-        return simulate(pools, archive.hours, figures["retried_share"].value, archive.mean_minutes / 60)
+        return simulate(pools, archive.hours, figures["retried_share"].value)
 
     run_s, busy_s = run(stages)
     doubled = {name: run({**stages, name: stage.doubled()})[0] / 3600 for name, stage in stages.items()}
@@ -155,6 +159,11 @@ def with_report(prices: PriceList, report: BatchReport, source: str, date: str) 
     # Each worker recognizes as a GPU does, beside so many that decode.
     workers = max(1, round(report.recognize_workers / max(1, report.machines)))
     decoders = max(1, round(report.decode_workers / max(1, report.machines)))
+    recognize_s = rates.recognize_s_per_audio_hour
+    if (
+        report.engine == "local" and rates.start_s is not None
+    ):  # one process, which reads, recognizes and writes in turn
+        recognize_s = max(recognize_s, (report.wall_s - rates.start_s) / report.recognized_hours)
     price = report.price_per_machine_hour
     machine = MachineKind(
         f"a machine of {source}",
@@ -162,10 +171,28 @@ def with_report(prices: PriceList, report: BatchReport, source: str, date: str) 
         decoders + CORES_BESIDE_GPU,
         Figure(10.0, "assumed", "not measured by a run", date),
         measured(price) if price is not None else Figure(0.0, "assumed", "the run told no price", date),
-        {report.model: measured(workers * 3600 / rates.recognize_s_per_audio_hour)},
+        {report.model: measured(workers * 3600 / _worker_s_per_audio_hour(report))},
         None if rates.start_s is None else measured(rates.start_s),
     )
     return replace(prices, machines={**prices.machines, MEASURED: machine})
+
+
+def _worker_s_per_audio_hour(report: BatchReport) -> float:
+    """Seconds of a worker for an hour of sound, with what it waited for.
+
+    Without Ray a process reads, recognizes and writes in turn. With it, what a run took that recognition held up is its
+    workers' time too: loads that are handed over, cores that others wanted.
+    """
+    rates, hours = report.rates, report.recognized_hours
+    recognize_s, recordings = rates.recognize_s_per_audio_hour or 0.0, report.recognized / hours
+    others = (
+        (rates.decode_cpu_s_per_audio_hour or 0.0) / report.decode_workers,
+        (rates.write_s_per_recording or 0.0) * recordings / report.machines,
+        (rates.driver_s_per_recording or 0.0) * recordings,
+    )
+    if rates.start_s is None or (report.engine == "ray" and max(others) > recognize_s / report.recognize_workers):
+        return recognize_s
+    return max(recognize_s, (report.wall_s - rates.start_s) * report.recognize_workers / hours)
 
 
 def _figures(archive: Workload, machines: Mapping[str, int], prices: PriceList) -> dict[str, Figure]:
@@ -249,13 +276,12 @@ def stages_of(archive: Workload, machines: Mapping[str, int], prices: PriceList)
     }
 
 
-def simulate(
-    stages: Mapping[str, Stage], hours: float, retried_share: float, recording_h: float = BLOCK_H
-) -> tuple[float, dict[str, float]]:
+def simulate(stages: Mapping[str, Stage], hours: float, retried_share: float) -> tuple[float, dict[str, float]]:
     """The seconds of a run of so many hours of sound, and those that the servers of each stage work."""
     workers = max(sum(stage.servers.values()) for stage in stages.values())
     most = max(MAX_BLOCKS, BLOCKS_PER_WORKER * workers)
-    blocks = max(1, min(round(hours / min(BLOCK_H, recording_h)), most))
+    recognizers = sum(stages["recognize"].servers.values())
+    blocks = min(max(math.ceil(hours / BLOCK_H), BLOCKS_AT_LEAST * recognizers), most)
     block_s = hours * 3600 / blocks
     pools = {name: _Pool(stage, block_s) for name, stage in stages.items()}
     arrivals = _through(pools, [0.0] * blocks)

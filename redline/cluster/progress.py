@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -105,10 +106,10 @@ class Tally:
 
     @property
     def left_s(self) -> float | None:
-        """About how long it will take; None while that cannot be told."""
+        """About how long it will take, at the pace since the first batch; None while that cannot be told."""
         here = self.recognized + self.failed
         left = self.recordings - self.done - self.failed - self.settled
-        return self.wall_s * left / here if here and left >= 0 else None
+        return (self.wall_s - (self.start_s or 0.0)) * left / here if here and left >= 0 else None
 
     def report(
         self,
@@ -161,15 +162,21 @@ def unfinished(
     """The shards that are to be worked on, with what is known of them; those that are done are counted."""
     begun = ledger.begun()
     shards = (shard for shard in source.shards(ledger.settings.shard_size) if share.has(shard))
+    ahead: deque[tuple[Shard, Future[ShardManifest | None]]] = deque()
     with ThreadPoolExecutor(_READERS) as readers:
-        while ahead := list(islice(shards, _SHARDS_AHEAD)):
-            for shard, manifest in zip(ahead, readers.map(ledger.manifest, ahead), strict=True):
-                if manifest is None or rows_left(manifest, retry_failed=retry_failed):
-                    yield shard, manifest
-                    continue
-                tally.add(manifest.recordings)
-                if shard.number in begun and not manifest.left:
-                    ledger.tidy(shard)
+        while True:
+            for shard in islice(shards, _SHARDS_AHEAD - len(ahead)):
+                ahead.append((shard, readers.submit(ledger.manifest, shard)))
+            if not ahead:
+                return
+            shard, reading = ahead.popleft()
+            manifest = reading.result()
+            if manifest is None or rows_left(manifest, retry_failed=retry_failed):
+                yield shard, manifest
+                continue
+            tally.add(manifest.recordings)
+            if shard.number in begun and not manifest.left:
+                ledger.tidy(shard)
 
 
 def rows_left(manifest: ShardManifest, *, retry_failed: bool) -> set[int]:

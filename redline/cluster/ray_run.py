@@ -80,7 +80,7 @@ class RayRun:
         self._options, self._scorer, self._retry_failed = options, scorer, retry_failed
         self._on_progress, self._say = on_progress, say
         self.tally, self._costs = Tally(), StageCosts()
-        self._machines, self._workers, self._decoders = 1, 1, 1
+        self._machines, self._workers, self._decoders, self._side_by_side = 1, 1, 1, 1
         self._open: dict[int, _OpenShard] = {}
         self._queue: deque[Bundle] = deque()
         self._loads: deque[tuple[Any, Bundle]] = deque()  # decoded, for the next worker that is free
@@ -146,7 +146,7 @@ class RayRun:
         on_gpus = bool(gpus) if options.on_gpus is None else options.on_gpus
         cpus = max(1.0, min(node["Resources"].get("CPU", 1.0) for node in nodes))
         self._workers = options.workers or (max(1, gpus) if on_gpus else len(nodes))
-        side_by_side = math.ceil(self._workers / len(nodes))
+        side_by_side = self._side_by_side = math.ceil(self._workers / len(nodes))
         threads = options.worker_cpus or max(1, int(cpus / side_by_side))
         # Shares of a CPU are tickets here: all pools have room at the same time, whatever their sizes.
         share = {"num_gpus": 1, "num_cpus": 0} if on_gpus else {"num_cpus": cpus / 2 / side_by_side}
@@ -161,7 +161,7 @@ class RayRun:
             self._decoders = max(1, math.ceil(_HEADROOM * asked))
             why = (
                 f"an hour of audio takes a decoder {found.decode_cpu_s:.1f} s and a worker {found.recognize_s:.1f} s, "
-                f"so {self._workers} workers keep {asked:.2f} decoders busy"
+                f"so all workers keep {asked:.2f} decoders busy"
             )
         else:
             self._decoders, why = len(nodes), "nothing could be measured: one per machine"
@@ -194,8 +194,7 @@ class RayRun:
         """Until every recording of the queue has its result, and every shard of it its manifest."""
         ray = ray_package()
         while self._queue or self._reading or self._loads or self._recognizing or self._writing or self._finishing:
-            while len(self._pool) < self._workers:
-                self._hire()
+            self._keep_workers()
             while self._queue and len(self._reading) < self._decoders and len(self._loads) < self._workers:
                 bundle = self._queue.popleft()
                 decode = self._decode_elsewhere(bundle) if bundle.before.decoders else self._decode
@@ -208,6 +207,20 @@ class RayRun:
             for ref in dict.fromkeys((*ready, *more)):
                 self._collect(ref)
             self._on_progress(self.tally, self._machines)
+
+    def _keep_workers(self) -> None:
+        """As many as were planned, or as the machines that are left have room for beside their decoders."""
+        if len(self._pool) == self._workers and not self._starting:
+            return
+        room = self._workers
+        if not self._worker_options.get("num_gpus"):
+            room = min(room, self._side_by_side * len(_alive_nodes()))
+        while len(self._pool) < room:
+            self._hire()
+        for worker in list(self._starting.values())[
+            : max(0, len(self._pool) - room)
+        ]:  # meant for a machine that is lost
+            self._dismiss(worker)
 
     def _hire(self) -> None:
         """One worker more, on the node that has the fewest; it gets loads once its model is loaded."""
@@ -224,6 +237,7 @@ class RayRun:
     def _dismiss(self, worker: _Worker) -> None:
         ray = ray_package()
         self._pool.remove(worker)
+        self._starting = {ref: each for ref, each in self._starting.items() if each is not worker}
         ray.kill(worker.actor)
 
     def _hand_out(self) -> None:

@@ -30,8 +30,11 @@ class RayOptions:
     """Ray's, where Ray is started here; None: where its packages are installed."""
 
 
-def start_ray(options: RayOptions) -> str | None:
-    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address."""
+def start_ray(options: RayOptions, *, shows_output: bool = False) -> str | None:
+    """Join a cluster, or start Ray on this machine, for this machine only; returns the dashboard's address.
+
+    With `shows_output` what other processes print appears here too.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with packages_of("cluster", "redline batch without --shard"):
         import ray
@@ -41,7 +44,9 @@ def start_ray(options: RayOptions) -> str | None:
             more = {"_node_ip_address": "127.0.0.1", "include_dashboard": options.dashboard}
         for left in reversed(range(_TRIES)):
             try:
-                context = ray.init(options.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
+                context = ray.init(
+                    options.address or "local", log_to_driver=shows_output, logging_level=logging.ERROR, **more
+                )
                 break
             except Exception as error:  # Ray raises plain ones, too
                 if left and "timed out during startup" in str(error):  # it gives a busy machine half a minute

@@ -19,6 +19,10 @@ from redline.errors import DataError, RedlineError, packages_of
 _log = logging.getLogger(__name__)
 SCHEMES = {"file": None, "s3": "redline[s3]", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 """What an address may begin with, and what has to be installed for it beside `redline[cluster]`."""
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # With more, an object's size is asked for before it is read, and of one that is not there its folder too.
+    "s3": {"max_concurrency": 1, "config_kwargs": {"max_pool_connections": 32}},
+}
 TRIES = 5
 """Of one operation of a bucket or web server, with longer and longer pauses: some 10 s in all."""
 _PAUSE_S = 0.5
@@ -49,7 +53,8 @@ def filesystem_of(address: str) -> Any:
     with packages_of("cluster", f"{scheme}://"):
         import fsspec
     try:
-        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=False)
+        options = _OPTIONS.get(scheme, {})
+        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=False, **options)
     except ImportError as error:
         raise RedlineError(f"{address}: {scheme}:// needs a package more: pip install '{SCHEMES[scheme]}'") from error
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from redline.errors import DataError
@@ -35,17 +35,69 @@ def value_of(kind: Any, value: Any, place: str) -> Any:
 
     Raises `TypeError` naming the first that does not fit, `place` in front of its name.
     """
+    try:
+        return _reader_of(kind)(value)
+    except _MisfitError as misfit:
+        raise TypeError(f"{place}{misfit.place} is {misfit.value!r:.60}") from None
+
+
+class _MisfitError(Exception):
+    """A value that does not fit, and where it is."""
+
+    def __init__(self, value: Any, place: str = "") -> None:
+        self.value, self.place = value, place
+
+
+@cache
+def _reader_of(kind: Any) -> Callable[[Any], Any]:
+    """What takes a JSON value for a type, worked out once: manifests have millions of values."""
     arguments = get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
-        hints = _type_hints(kind)
-        return kind(**{key: value_of(hints.get(key), each, f"{place}.{key}") for key, each in value.items()})
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(value_of(arguments[0], each, f"{place}[{at}]") for at, each in enumerate(value))
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _dataclass_reader(kind)
+    if get_origin(kind) is tuple:
+        return partial(_read_list, _reader_of(arguments[0]))
     if type(None) in arguments:
-        return None if value is None else value_of(arguments[0], value, place)
-    if type(value) is kind or (kind is float and type(value) is int) or value in arguments:
-        return value
-    raise TypeError(f"{place} is {value!r:.60}")
+        inner = _reader_of(arguments[0])
+        return lambda value: None if value is None else inner(value)
+
+    def read(value: Any) -> Any:
+        if type(value) is kind or (kind is float and type(value) is int) or value in arguments:
+            return value
+        raise _MisfitError(value)
+
+    return read
 
 
-_type_hints = cache(get_type_hints)
+def _read_list(read: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _MisfitError(value)
+    items = []
+    for at, each in enumerate(value):
+        try:
+            items.append(read(each))
+        except _MisfitError as misfit:
+            misfit.place = f"[{at}]{misfit.place}"
+            raise
+    return tuple(items)
+
+
+def _dataclass_reader(kind: type) -> Callable[[Any], Any]:
+    readers = {name: _reader_of(hint) for name, hint in get_type_hints(kind).items()}
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise _MisfitError(value)
+        fields = {}
+        for key, each in value.items():
+            try:
+                fields[key] = readers.get(key, _refuse)(each)
+            except _MisfitError as misfit:
+                misfit.place = f".{key}{misfit.place}"
+                raise
+        return kind(**fields)
+
+    return read
+
+
+def _refuse(value: Any) -> Any:
+    raise _MisfitError(value)

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -53,6 +54,8 @@ class ReplicaOptions:
     gpus: float = 0.0
     target_requests: float = 16.0
     """Requests and streams in work on a replica, above which another is started, up to `most`."""
+    look_back_s: float = 30.0
+    """The requests in work are the mean over so long."""
     upscale_delay_s: float = 10.0
     downscale_delay_s: float = 300.0
     drain_s: float = 3_600.0
@@ -134,6 +137,7 @@ def deploy(
             "min_replicas": replicas.least,
             "max_replicas": replicas.most,
             "target_ongoing_requests": replicas.target_requests,
+            "look_back_period_s": replicas.look_back_s,
             "upscale_delay_s": replicas.upscale_delay_s,
             "downscale_delay_s": replicas.downscale_delay_s,
         },
@@ -145,9 +149,22 @@ def deploy(
         max_constructor_retry_count=3,
     )(serve.ingress(build)(_Replica))
     serve.start(http_options={"host": options.host, "port": options.port}, proxy_location="EveryNode")
+    _check_proxies(options)
     target = serve.RunTarget(replica.bind(), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
     _wait_for_new_replicas(replicas.least)
+
+
+def _check_proxies(options: ServeOptions) -> None:
+    """Proxies that were there before listen where they did: Ray leaves other wishes aside, we refuse them."""
+    client = _get_global_client()
+    assert client is not None  # Serve has been started
+    there = client.http_config
+    if (there.host, there.port) != (options.host, options.port):
+        raise ConfigError(
+            f"the cluster's proxies listen on {there.host}:{there.port} and cannot move to {options.host}:"
+            f"{options.port}; leave --host and --port as they are, or take the service down first (--replicas 0)"
+        )
 
 
 def _room_percent(replicas: ReplicaOptions) -> int:
@@ -179,8 +196,10 @@ def _wait_for_new_replicas(least: int) -> None:
 
 
 def take_down() -> None:
-    """Remove the application from the cluster, when what is in work is done."""
+    """Remove the application from the cluster, when what is in work is done; without others, the proxies go too."""
     serve.delete(APPLICATION)
+    if not serve.status().applications:
+        serve.shutdown()
 
 
 class _Replica:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from redline import load as load_module
+from redline.cli import batch as batch_module
 from redline.cli.main import app
 from redline.testing import FakeRecognizer
 from redline.transcriber import Transcriber
@@ -39,6 +40,17 @@ def test_an_archive_is_gone_on_with_and_says_what_it_came_to(batch: Batch, recor
     assert json.loads(written.read_text())["text"] == "heard"
     again = batch(recordings, "--out", tmp_path / "out", "--shard", "1/1")
     assert again.exit_code == 1 and "0 recordings" in again.stderr
+
+
+def test_where_nobody_watches_a_line_tells_how_far_it_is(
+    batch: Batch, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "_LINE_S", 0.0)
+    told = batch(recordings, "--out", tmp_path / "out", "--shard", "1/1", "--price", "2").stderr
+    assert "redline: loading the model\n" in told
+    assert "redline: transcribing 3/3, 0.01 h, " in told and " in all\n" in told
+    quiet = batch(recordings, "--out", tmp_path / "other", "--shard", "1/1", "--quiet").stderr
+    assert "loading" not in quiet and "transcribing" not in quiet
 
 
 def test_other_options_are_refused_and_named(batch: Batch, recordings: Path, tmp_path: Path) -> None:

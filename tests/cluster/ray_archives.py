@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redline.cluster.ledger import Ledger
+import pytest
+
+from redline.cluster.ledger import Ledger, RunSettings
 from redline.cluster.ray_run import RayRun
 from redline.cluster.ray_start import RayOptions, this_node
 from redline.cluster.report import BatchReport
@@ -25,11 +31,66 @@ from redline.transcriber import Transcriber
 from redline.types import Waveform
 from tests.cluster.archives import OPTIONS, level, settings
 
+ROOT = Path(__file__).parents[2]
 SMALL_STORE = 80 << 20
 """Bytes of a node's object store: two loads of ten minutes do not fit, so sound is spilled to the disk."""
-NODE = {"num_cpus": 2, "object_store_memory": SMALL_STORE}
+NODE = {"num_cpus": 1, "object_store_memory": SMALL_STORE}
 HEAD = NODE | {"include_dashboard": False}
 DEADLINE_S = 600.0
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[Any]:
+    """Ray on so many nodes, all on this machine, which this process has joined; workers can import the tests."""
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path}.items():
+            patch.setenv(name, value)
+        ray = pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
+
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
+        for _ in range(nodes - 1):
+            patiently(lambda: cluster.add_node(**NODE))
+        ray.init(cluster.address, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@contextmanager
+def small_disk(place: Path, size: int) -> Iterator[Path]:
+    """A disk of its own of so many bytes where this machine allows that, else a folder."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    is_mounted = os.getuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    yield place
+    if is_mounted:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """What leaves no room on a disk."""
+    with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(4096))
+    return disk / "filler"
+
+
+def run_until_killed(
+    address: str, source: Path, out: Path, hear: Callable[[Waveform], str], said: RunSettings, count: int
+) -> None:
+    """A run whose driver, a process of its own, is killed once there are more than so many transcripts."""
+    given = pickle.dumps((address, str(source), str(out), partial(load_fake, hear), said))
+    code = (
+        "import pickle, ray; from tests.cluster.ray_archives import run_on_ray\n"
+        f"address, source, out, loading, said = pickle.loads({given!r})\n"
+        "ray.init(address, log_to_driver=False)\n"
+        "run_on_ray(source, out, loading, said=said)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as process:
+        wait_until(lambda: transcripts(out) > count or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
 
 
 @dataclass(frozen=True)

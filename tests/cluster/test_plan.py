@@ -144,6 +144,26 @@ def test_what_a_run_measured_counts_in_place_of_the_price_list() -> None:
         with_report(PRICES, replace(report(), rates=StageRates()), "report.json", "2026-01-01")
 
 
+def test_a_process_without_ray_does_nothing_beside_recognition() -> None:
+    rates = replace(report().rates, start_s=100.0)
+    alone = replace(report(recognize_workers=1, wall_s=12_100.0), engine="local", rates=rates)
+    prices = with_report(PRICES, alone, "report.json", "2026-01-01")
+    # 120 s for an hour of sound, of which 60 are recognition.
+    planned = plan(Workload(100, 15, model="tiny"), {MEASURED: 1}, prices)
+    assert planned.run_hours == pytest.approx((100 + 1.01 * 12_000) / 3600, rel=0.02)
+
+
+def test_what_a_run_took_beside_its_stages_is_planned_where_recognition_held_it_up() -> None:
+    late = replace(report(wall_s=4_000.0), rates=replace(report().rates, start_s=100.0))
+    prices = with_report(PRICES, late, "report.json", "2026-01-01")
+    planned = plan(Workload(100, 15, model="tiny"), {MEASURED: 1}, prices)
+    assert planned.run_hours == pytest.approx((100 + 1.01 * 3_900) / 3600, rel=0.02), "3000 s of recognition"
+    reading = replace(late, rates=replace(late.rates, decode_cpu_s_per_audio_hour=80.0))
+    prices = with_report(PRICES, reading, "report.json", "2026-01-01")
+    planned = plan(Workload(100, 15, model="tiny"), {MEASURED: 1}, prices)
+    assert planned.bottleneck == "decode" and planned.figures[f"{MEASURED}.recognize_x"].value == 120
+
+
 @pytest.mark.parametrize(
     ("archive", "machines", "message"),
     [

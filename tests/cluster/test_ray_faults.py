@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -23,16 +19,19 @@ from redline.cluster.store import FolderStore, StoreError, open_store
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
 from tests.cluster.ray_archives import (
-    HEAD,
     NODE,
     SMALL_STORE,
     All,
     FailingOnOneNode,
     Killing,
     Slow,
+    cluster_of,
+    fill,
     load_fake,
     patiently,
     run_on_ray,
+    run_until_killed,
+    small_disk,
     spilled_bytes,
     tokens,
     transcripts,
@@ -42,7 +41,6 @@ from tests.cluster.unkind_s3 import unkind_s3
 
 pytestmark = pytest.mark.battery
 SHARDS = settings(8)
-ROOT = Path(__file__).parents[2]
 DISK_BYTES = 4 << 20
 
 
@@ -55,18 +53,8 @@ def s3() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def cluster(s3: Any) -> Iterator[Any]:
-    """Ray on a head and one more node, both on this machine."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # workers import these tests
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
-    patiently(lambda: nodes.add_node(**NODE))
-    ray.init(nodes.address, log_to_driver=False)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with cluster_of(2) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")
@@ -84,42 +72,22 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return contents(folder)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own where this machine allows that, else a folder."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
-    is_mounted = os.getuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
-    yield place
-    if is_mounted:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """What leaves no room on a disk."""
-    with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
-        while True:
-            file.write(bytes(4096))
-    return disk / "filler"
-
-
 def test_kills_a_lost_node_a_slow_one_and_a_full_object_store_lose_nothing(
     cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     import ray
 
     fillers = [ray.put(np.zeros(SMALL_STORE * 3 // 4, np.uint8)) for _ in range(2)]  # there is room for one
-    left, out, reports = tokens(tmp_path / "tokens", 3), tmp_path / "out", list[BatchReport]()
-    node = patiently(lambda: cluster.add_node(**NODE))
+    left, out, reports = tokens(tmp_path / "tokens", 2), tmp_path / "out", list[BatchReport]()
     respond = All((Killing(left), Slow(0.02), Slow(0.3, tmp_path / "slow")))
     thread = threading.Thread(
         target=lambda: reports.append(run_on_ray(source, out, partial(load_fake, respond), said=SHARDS))
     )
     thread.start()
     wait_until(lambda: transcripts(out) > 3 or not thread.is_alive())
-    cluster.remove_node(node, allow_graceful=False)
+    cluster.remove_node(list(cluster.worker_nodes)[-1], allow_graceful=False)  # two workers do not fit on what is left
     thread.join()
+    patiently(lambda: cluster.add_node(**NODE))
     (report,) = reports
     assert not list(left.iterdir()) and (report.done, report.failed) == (41, 0)
     assert contents(out) == undisturbed
@@ -128,31 +96,25 @@ def test_kills_a_lost_node_a_slow_one_and_a_full_object_store_lose_nothing(
 
 
 def test_a_driver_that_is_killed_and_a_disk_that_fills_are_gone_on_with(
-    cluster: Any, source: Path, undisturbed: dict[str, bytes], disk: Path
+    cluster: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    out = disk / "out"
-    code = (
-        "import ray; from functools import partial; from tests.cluster.archives import settings\n"
-        "from tests.cluster.ray_archives import Slow, load_fake, run_on_ray\n"
-        f"ray.init({cluster.address!r}, log_to_driver=False)\n"
-        f"run_on_ray({str(source)!r}, {str(out)!r}, partial(load_fake, Slow(0.05)), said=settings(8))\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as process:
-        wait_until(lambda: transcripts(out) > 3 or process.poll() is not None)
-        process.send_signal(signal.SIGKILL)
-    there = transcripts(out)
-    if disk.is_mount():
-        filler = fill(disk)
-        with pytest.raises(StoreError, match="the disk is full"):
-            run_on_ray(source, out, said=SHARDS)
-        filler.unlink()
-    lines: list[str] = []
-    report = run_on_ray(source, out, said=SHARDS, say=lines.append, options=RayOptions(workers=2))
-    assert contents(out) == undisturbed
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        out = disk / "out"
+        alone = RayOptions(workers=1, worker_cpus=1, decoders=1)
+        run_until_killed(cluster.address, source, out, Slow(0.05), SHARDS, 3)
+        there = transcripts(out)
+        if disk.is_mount():
+            filler = fill(disk)
+            with pytest.raises(StoreError, match="the disk is full"):
+                run_on_ray(source, out, said=SHARDS, options=alone)
+            filler.unlink()
+        lines: list[str] = []
+        report = run_on_ray(source, out, said=SHARDS, say=lines.append, options=RayOptions(workers=1))
+        assert contents(out) == undisturbed
+        again = run_on_ray(source, out, said=SHARDS)
     assert there > 3 and (report.done, report.failed, report.machines) == (41, 0, 2) and report.recognized < 41
     assert report.rates.decode_cpu_s_per_audio_hour and report.rates.recognize_s_per_audio_hour
-    assert "machines: 2, workers: 2, decoders: " in lines[0] and "an hour of audio takes a decoder" in lines[0]
-    again = run_on_ray(source, out, said=SHARDS)
+    assert "machines: 2, workers: 1, decoders: " in lines[0] and "an hour of audio takes a decoder" in lines[0]
     assert (again.done, again.recognized) == (41, 0)
 
 

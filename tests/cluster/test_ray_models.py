@@ -1,7 +1,9 @@
-"""Bundled models on the twin of Ray: what one process writes, also where texts are generated and speakers told."""
+"""Bundled models on Ray and on its twin: what one process writes, also where texts are generated and speakers told."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from redline.cluster.store import FolderStore
 from redline.transcriber import Transcriber
 from tests.cluster.archives import contents, settings
 from tests.cluster.plain_ray import PlainRay
+from tests.cluster.ray_archives import cluster_of
 
 pytestmark = pytest.mark.laws
 ROOT = Path(__file__).parents[2]
@@ -31,6 +34,12 @@ ROOT = Path(__file__).parents[2]
 @cache
 def loaded(model: str, drafts: str) -> Transcriber:
     return redline.load_model(model, drafts=drafts)
+
+
+@pytest.fixture(scope="module", params=["twin", "ray"])
+def place(request: pytest.FixtureRequest) -> Iterator[str]:
+    with cluster_of(2) if request.param == "ray" else nullcontext():
+        yield request.param
 
 
 @pytest.mark.parametrize(
@@ -42,7 +51,7 @@ def loaded(model: str, drafts: str) -> Transcriber:
     ],
 )
 def test_the_stages_write_what_one_process_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, drafts: str, asked: dict[str, Any]
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, drafts: str, asked: dict[str, Any]
 ) -> None:
     (tmp_path / "in").mkdir()
     voice = audio.load(ROOT / "tests/data/jfk.flac").samples
@@ -51,7 +60,7 @@ def test_the_stages_write_what_one_process_writes(
     ray, source, transcriber = PlainRay(), Source(str(tmp_path / "in")), loaded(model, drafts)
     one, other = (Ledger(FolderStore(tmp_path / name), settings()) for name in ("one", "ray"))
     LocalRun(one, source, transcriber, PlanBook.of(transcriber, **asked)).run()
-    for module in ray_run, ray_start:
+    for module in (ray_run, ray_start) if place == "twin" else ():
         monkeypatch.setattr(module, "ray_package", lambda: ray)
     options = RayOptions(workers=2, worker_cpus=1, decoders=1)
     assert RayRun(other, source, partial(loaded, model, drafts), partial(given, asked), options).run().done == 3

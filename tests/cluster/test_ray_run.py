@@ -124,3 +124,24 @@ def test_a_node_alone_tries_again_itself(on_twin: Any, source: Path, tmp_path: P
 
     report = on_twin(PlainRay(names=("one",)), source, tmp_path / "out", respond)
     assert (report.done, report.failed, tries) == (12, 0, 3)
+
+
+def test_with_a_machine_lost_there_are_as_many_workers_as_the_others_have_room_for(
+    on_twin: Any, source: Path, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hired, hire = list[int](), ray_run.RayRun._hire
+    monkeypatch.setattr(ray_run.RayRun, "_hire", lambda run: (hired.append(0), hire(run)))
+    for seed in range(4):
+        ray, heard = PlainRay(seed), list[Waveform]()
+
+        def respond(clip: Waveform, ray: PlainRay = ray, heard: list[Waveform] = heard) -> str:
+            heard.append(clip)
+            if len(heard) == 8:  # behind those that are heard to measure
+                ray.names = ("one",)
+                raise EndedError
+            return level(clip)
+
+        report = on_twin(ray, source, tmp_path / f"out-{seed}", respond)
+        assert (report.done, report.failed, len(hired)) == (12, 0, 2)
+        assert contents(tmp_path / f"out-{seed}") == undisturbed
+        hired.clear()

@@ -111,6 +111,19 @@ def test_a_store_of_a_bucket_does_what_one_of_a_folder_does(tmp_path: Path, s3: 
         assert store.names("a") == ["c"]
 
 
+def test_an_object_is_one_request_whether_it_is_there_or_not(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, requests, real = open_store("s3://archive/one"), list[str](), s3fs.S3FileSystem._call_s3
+
+    async def counted(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        requests.append(method)
+        return await real(self, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    assert store.read("a") is None
+    store.write("a", b"1")
+    assert store.read("a") == b"1" and requests == ["get_object", "put_object", "get_object"]
+
+
 def test_recordings_of_a_web_server_are_read_though_it_fails_at_first(tmp_path: Path, web: str) -> None:
     archive(tmp_path / "web", 2)
     (tmp_path / "list.txt").write_text(f"{web}/000.wav\n{web}/001.wav\n{web}/none.wav\n")
