@@ -36,7 +36,7 @@ FARTHEST = 127
 """The largest distance from it."""
 ANY_PAIR, NARROW_PAIR = 256, 128
 """What two neighbouring weights may add up to where sums have 32 bits, and where they begin with 16."""
-LARGEST = {
+PROBES = {
     ANY_PAIR: [[INT8_MAX] * 4, [INT8_MIN] * 4, [1] * 4],
     NARROW_PAIR: [[127, 1, 127, 1], [127, 1, 1, 127], [64] * 4, [-128, 0, 0, -128], [-64] * 4, [1] * 4],
 }
@@ -152,7 +152,7 @@ class Kernel:
 def kernel() -> Kernel:
     """oneDNN with the largest pairs of weights that it gives exact sums for, else float64."""
     rows = torch.tensor([[2 * ZERO - 1], [0], [ZERO]], dtype=torch.uint8).expand(-1, 256).contiguous()
-    for pair, groups in LARGEST.items():
+    for pair, groups in PROBES.items():
         weight = torch.tensor(groups, dtype=torch.int8).repeat(11, 64)
         try:
             sums = scaled_sums(rows, KERNEL.qlinear_prepack(weight, None), torch.ones(len(weight)))

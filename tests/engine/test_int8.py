@@ -29,7 +29,7 @@ def draw(*size: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("width", "rows"), SIZES)
 def test_sums_are_exact_for_the_largest_numbers(width: int, rows: int) -> None:
-    groups = torch.tensor(int8.LARGEST[kernel().largest_pair], dtype=torch.int8)
+    groups = torch.tensor(int8.PROBES[kernel().largest_pair], dtype=torch.int8)
     ints = groups.repeat(rows, -(-width // 4))[:, :width]
     matrix = Int8Matrix(ints, torch.ones(len(ints)))
     x = torch.tensor([1, ZERO, 2 * ZERO - 1], dtype=torch.uint8)[:, None].expand(-1, width).contiguous()
