@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -16,6 +17,7 @@ from redline.cluster.store import FolderStore, StoreError, open_store
 from redline.testing import tone
 from tests.cluster.archives import archive, contents, run, settings
 from tests.cluster.ray_archives import (
+    SMALL_STORE,
     All,
     Killing,
     Slow,
@@ -46,6 +48,9 @@ def cluster() -> Iterator[Any]:
 def test_an_archive_survives_kills_of_all_kinds_a_lost_node_a_slow_one_a_small_object_store_and_a_full_disk(
     cluster: Any, tmp_path: Path
 ) -> None:
+    import ray
+
+    fillers = [ray.put(np.zeros(SMALL_STORE * 3 // 4, np.uint8)) for _ in range(2)]  # there is room for one
     source = archive(tmp_path / "in", 1000, step_s=0.001)
     for number in range(20):
         soundfile.write(source / f"long-{number:02}.flac", tone(1200.0 + number).samples, 16_000)
@@ -79,6 +84,7 @@ def test_an_archive_survives_kills_of_all_kinds_a_lost_node_a_slow_one_a_small_o
         assert isinstance(report, BatchReport) and (report.done, report.failed) == (1020, 0)
         assert not list(left.iterdir()) and contents(out) == contents(tmp_path / "one")
     assert spilled_bytes() > 0
+    del fillers
 
 
 def test_an_archive_in_a_bucket_that_refuses_every_third_request_is_that_of_a_folder(tmp_path: Path) -> None:
