@@ -136,8 +136,8 @@ def in_room(sound: Sound, draw: random.Random) -> Sound:
     tail = np.random.default_rng(draw.randrange(2**32)).normal(size=len(times)) * 10.0 ** (-3.0 * times / seconds)
     echo = np.concatenate([[1.0], wet * tail / np.sqrt(np.square(tail).sum())])
     heard = np.fft.irfft(np.fft.rfft(sound, 2 * len(sound)) * np.fft.rfft(echo[: len(sound)], 2 * len(sound)))
-    heard = heard[: len(sound)]
-    return (heard * np.sqrt(np.square(sound).mean() / np.square(heard).mean())).astype(np.float32)
+    echoed: Sound = heard[: len(sound)].astype(np.float32)
+    return echoed * np.float32(np.sqrt(np.square(sound).mean() / np.square(echoed).mean()))
 
 
 def in_noise(sound: Sound, folder: Path, draw: random.Random) -> Sound:

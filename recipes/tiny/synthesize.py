@@ -262,7 +262,7 @@ def synthesize(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar, ThreadPoolExecutor(workers) as pool:
-        task = bar.add_task("speaking", total=target, completed=min(seconds, target))
+        task = bar.add_task("speaking", total=target, completed=int(min(seconds, target)))
         while seconds < target:
             while len(running) < 2 * workers and (job := next(todo, None)):
                 running.append(pool.submit(make, job, out, suffix, language))
