@@ -18,7 +18,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redline.models.conformer import ConformerEncoder
@@ -122,10 +121,12 @@ def within_pairs(ints: Tensor, scales: Tensor, largest_pair: int) -> tuple[Tenso
     """
     if largest_pair >= ANY_PAIR:
         return ints, scales
-    sums = F.pad(ints, (0, ints.shape[1] % 2)).float().unflatten(1, (-1, 2)).sum(dim=-1).abs().amax(dim=-1)
+    first, second = ints[:, ::2].short(), ints[:, 1::2]
+    first[:, : second.shape[1]] += second  # a last number that is alone is no pair's
+    sums = first.abs_().amax(dim=-1).float()
     # Two numbers that are rounded up may add up to one more than what they were.
-    stretch = torch.where(sums > largest_pair, sums / (largest_pair - 1), 1.0)
-    return (ints / stretch[:, None]).round_().to(torch.int8), scales * stretch
+    shrink = torch.where(sums > largest_pair, (largest_pair - 1) / sums, 1.0)
+    return ints.float().mul_(shrink[:, None]).round_().to(torch.int8), scales / shrink
 
 
 def joined(matrices: Sequence[Int8Matrix]) -> Int8Matrix:
