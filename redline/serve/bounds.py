@@ -15,6 +15,7 @@ from redline.serve.options import ServeOptions
 
 _MOST_HEADERS, _MOST_HEADER_BYTES = 100, 64 << 10
 _LINGER_S, _LINGER_IDLE_S = 10.0, 2.0
+_SHORTEST_WAIT_S = 0.1  # for what has come while the server was busy
 
 
 async def refuse_and_linger(response: Response, receive: Receive, send: Send) -> None:
@@ -52,9 +53,13 @@ class BoundedBodies:
             nonlocal taken
             if is_read:
                 return await receive()
+            # Refused as soon as it is too slow, not when its next byte comes.
+            slow_at = began + max(self.options.idle_s, taken / self.options.least_bytes_per_s)
+            wait_s = min(self.options.idle_s, slow_at - time.monotonic())
             try:
-                message = await asyncio.wait_for(receive(), self.options.idle_s)
+                message = await asyncio.wait_for(receive(), max(wait_s, _SHORTEST_WAIT_S))
             except asyncio.TimeoutError:
+                self._check(taken, time.monotonic() - began)
                 raise ApiError(408, f"nothing was sent for {self.options.idle_s:g} s", code="slow_upload") from None
             taken += len(message.get("body", b""))
             self._check(taken, time.monotonic() - began)
@@ -71,6 +76,8 @@ class BoundedBodies:
         async def noting_send(message: Message) -> None:
             nonlocal has_begun
             has_begun = True
+            if message.get("status") == 408:  # the application has made the answer; what it did not read never ends
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
         try:

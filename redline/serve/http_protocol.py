@@ -7,6 +7,7 @@ import asyncio
 import resource
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -54,6 +55,12 @@ class BoundedHeads(H11Protocol, asyncio.BufferedProtocol):
             self._arm()
         else:
             self._disarm()
+
+    def on_response_complete(self) -> None:
+        has_more = self.conn.their_state is h11.SEND_BODY  # which nobody reads, so it may not go on for ever
+        super().on_response_complete()
+        if has_more:
+            self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
