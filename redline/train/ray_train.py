@@ -6,7 +6,7 @@ Each process is the one that `accelerate launch` would start: Ray Train makes th
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ def train_on_ray(
     places = {name: value.absolute() for name, value in vars(materials).items() if hasattr(value, "absolute")}
     given = {"recipe": recipe, "materials": replace(materials, **places), "stages": list(stages), "options": options}
     resources = {"CPU": options.cpus, **({"GPU": 1} if options.on_gpus else {})}
+    _tell_what_is_missing(resources, options.workers, say)
     scaling = ScalingConfig(num_workers=options.workers, use_gpu=options.on_gpus, resources_per_worker=resources)
     config = RunConfig(name="ray", storage_path=str(materials.out.absolute()))
     for left in reversed(range(_STARTS)):
@@ -60,6 +61,17 @@ def train_on_ray(
             if not left:
                 raise RedlineError(f"processes of the training have ended {_STARTS} times: {reason}") from error
             say(f"a process of the training has ended ({reason}); all begin again where they had stopped")
+
+
+def _tell_what_is_missing(resources: Mapping[str, int], workers: int, say: Say) -> None:
+    """Ray waits without a word for what a cluster does not have: it may be growing."""
+    import ray
+
+    there = ray.cluster_resources() if ray.is_initialized() else {}
+    for name, each in resources.items() if there else ():
+        if (room := int(there.get(name, 0))) < workers * each:
+            needs = f"{workers} processes need {workers * each} {name}, and the cluster has {room}"
+            say(f"{needs}: training begins when it has them (or --workers {max(1, room // each)})")
 
 
 def _process(given: dict[str, Any]) -> None:

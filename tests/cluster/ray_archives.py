@@ -35,13 +35,13 @@ ROOT = Path(__file__).parents[2]
 SMALL_STORE = 80 << 20
 """Bytes of a node's object store: two loads of ten minutes do not fit, so sound is spilled to the disk."""
 NODE = {"num_cpus": 1, "object_store_memory": SMALL_STORE}
-HEAD = NODE | {"include_dashboard": False}
 DEADLINE_S = 600.0
 
 
 @contextmanager
-def cluster_of(nodes: int) -> Iterator[Any]:
-    """Ray on so many nodes, all on this machine, which this process has joined; workers can import the tests."""
+def cluster_of(nodes: int, cpus: int = 1) -> Iterator[Any]:
+    """Ray on so many nodes with so many CPUs each, all on this machine, which this process has joined; workers can
+    import the tests."""
     path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path}.items():
@@ -49,9 +49,11 @@ def cluster_of(nodes: int) -> Iterator[Any]:
         ray = pytest.importorskip("ray")
         from ray.cluster_utils import Cluster
 
-        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
+        node = NODE | {"num_cpus": cpus}
+        head = node | {"include_dashboard": False}
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         for _ in range(nodes - 1):
-            patiently(lambda: cluster.add_node(**NODE))
+            patiently(lambda: cluster.add_node(**node))
         ray.init(cluster.address, log_to_driver=False)
         yield cluster
         ray.shutdown()

@@ -27,7 +27,7 @@ def test_two_workers_of_ray_learn_what_one_process_learns(corpus: Path, tmp_path
     alone = command(recipe(tmp_path, 4, 2), corpus, tmp_path / "one")
     subprocess.run([sys.executable, *alone], cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE_S)
     said = list[str]()
-    with cluster_of(1):
+    with cluster_of(1, cpus=2):
         materials, stages = Materials(corpus, tmp_path / "ray"), ("tokenizer", "encoder")
         train_on_ray(read_recipe(recipe(tmp_path, 4, 1)), materials, stages, RayTrainOptions(2), said.append)
     one, other = state(tmp_path / "one"), state(tmp_path / "ray")
@@ -53,6 +53,15 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *ends: Exception) -
     materials = Materials(tmp_path / "manifest.jsonl", tmp_path / "out")
     train_on_ray(small_recipe(), materials, (), RayTrainOptions(2), said.append)
     return said
+
+
+def test_processes_that_a_cluster_has_no_room_for_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
+    said = trained(monkeypatch, tmp_path)
+    assert said == ["2 processes need 2 CPU, and the cluster has 1: training begins when it has them (or --workers 1)"]
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    assert trained(monkeypatch, tmp_path) == []
 
 
 def test_where_a_process_ends_all_begin_again_and_after_three_it_is_told(
