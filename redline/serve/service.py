@@ -114,7 +114,7 @@ class RecognitionService:
         and `RedlineError` for what cannot be transcribed.
         """
         began = time.monotonic()
-        async with self._admitted(), self._in_use() as loaded:
+        async with self._admitted(gone), self._in_use() as loaded:
             client = loaded.scheduler.client(priority, self.account(caller))
             self._clients.add(client)
             try:
@@ -185,8 +185,8 @@ class RecognitionService:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        """A place among `max_active`, in order of arrival."""
+    async def _admitted(self, gone: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+        """A place among `max_active`, in order of arrival; who leaves meanwhile stands in nobody's way."""
         if self.is_draining:
             raise stopping()
         if self._turns.locked() and self.waiting >= self.options.max_waiting:
@@ -196,7 +196,7 @@ class RecognitionService:
             raise ApiError(429, message, code="server_full", retry_after_s=5)
         self.waiting += 1
         try:
-            await self._turns.acquire()
+            await self._turn(gone)
         finally:
             self.waiting -= 1
         self.active += 1
@@ -205,6 +205,21 @@ class RecognitionService:
         finally:
             self.active -= 1
             self._turns.release()
+
+    async def _turn(self, gone: Callable[[], Awaitable[None]] | None) -> None:
+        turn = asyncio.ensure_future(self._turns.acquire())
+        leaving = [] if gone is None else [asyncio.ensure_future(gone())]
+        try:
+            await asyncio.wait([turn, *leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                raise client_left()
+        except BaseException:
+            turn.add_done_callback(lambda each: None if each.cancelled() else self._turns.release())
+            turn.cancel()
+            raise
+        finally:
+            for each in leaving:
+                each.cancel()
 
     async def _watched(
         self,
@@ -224,7 +239,7 @@ class RecognitionService:
                 return work.result()
             if watchers[0].done():
                 raise ApiError(504, f"no text within {deadline.allowed_s:.0f} s", code="timeout")
-            raise ApiError(499, "the client has left", code="client_left")
+            raise client_left()
         except WithdrawnError:
             raise stopping() from None
         finally:
@@ -289,6 +304,11 @@ class _Deadline:
 
 def _nothing() -> None:
     """For streams that nobody listens to any more."""
+
+
+def client_left() -> ApiError:
+    """Nobody reads it."""
+    return ApiError(499, "the client has left", code="client_left")
 
 
 def gone_of(request: Any) -> Callable[[], Awaitable[None]]:

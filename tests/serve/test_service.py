@@ -51,6 +51,28 @@ def test_a_client_that_leaves_frees_its_place_within_two_seconds(serve: ServerFa
         assert client.post(ROUTE, files={"file": wav(2)}).json()["text"] == "2.00 seconds"
 
 
+def test_a_client_that_leaves_while_it_waits_stands_in_nobodys_way(serve: ServerFactory) -> None:
+    recognizer = Held()
+    with (
+        serve(recognizer, max_active=1, max_waiting=1) as server,
+        server.client() as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        service = server.app.state.server.service
+        first = pool.submit(client.post, ROUTE, files={"file": wav(1)})
+        until(lambda: service.active == 1)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(ROUTE, files={"file": wav(1)}, timeout=httpx.Timeout(10.0, read=0.3))
+        until(lambda: service.waiting == 0, 10.0)
+        assert service.active == 1, "the place that it waited for is still taken"
+        second = pool.submit(client.post, ROUTE, files={"file": wav(2)})
+        until(lambda: service.waiting == 1)
+        recognizer.go_on.set()
+        assert [each.result().status_code for each in (first, second)] == [200, 200]
+        until(lambda: service.active == 0)
+        assert service._turns._value == 1, "no turn is lost, and none is there twice"
+
+
 def test_time_that_is_over_is_told(serve: ServerFactory) -> None:
     recognizer = Held()
     with serve(recognizer, base_timeout_s=0.2, timeout_factor=0.0) as server, server.client() as client:
