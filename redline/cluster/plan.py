@@ -159,11 +159,6 @@ def with_report(prices: PriceList, report: BatchReport, source: str, date: str) 
     # Each worker recognizes as a GPU does, beside so many that decode.
     workers = max(1, round(report.recognize_workers / max(1, report.machines)))
     decoders = max(1, round(report.decode_workers / max(1, report.machines)))
-    recognize_s = rates.recognize_s_per_audio_hour
-    if (
-        report.engine == "local" and rates.start_s is not None
-    ):  # one process, which reads, recognizes and writes in turn
-        recognize_s = max(recognize_s, (report.wall_s - rates.start_s) / report.recognized_hours)
     price = report.price_per_machine_hour
     machine = MachineKind(
         f"a machine of {source}",

@@ -217,9 +217,8 @@ class RayRun:
             room = min(room, self._side_by_side * len(_alive_nodes()))
         while len(self._pool) < room:
             self._hire()
-        for worker in list(self._starting.values())[
-            : max(0, len(self._pool) - room)
-        ]:  # meant for a machine that is lost
+        surplus = max(0, len(self._pool) - room)
+        for worker in list(self._starting.values())[:surplus]:  # meant for a machine that is lost
             self._dismiss(worker)
 
     def _hire(self) -> None:

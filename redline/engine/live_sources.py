@@ -73,7 +73,25 @@ class StreamSource(ABC):
     def _answer(self, id: int, outcome: Hypothesis | RedlineError) -> None: ...
 
 
-class LikelyWindows(StreamSource):
+class OpenSpeech(StreamSource):
+    """Speech of a stream that no window holds yet."""
+
+    @property
+    @abstractmethod
+    def waits(self) -> bool:
+        """Whether an answer is waited for, or would be new."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        return self.waits
+
+    @property
+    def done(self) -> bool:
+        return self._session.closed or self._stream.is_over
+
+
+class LikelyWindows(OpenSpeech):
     """The window that comes if a pause goes on, once for each pause."""
 
     def __init__(self, stream: FailingStream, session: Session, answered: Callable[[Span, str], None]) -> None:
@@ -89,14 +107,6 @@ class LikelyWindows(StreamSource):
         """Whether there is one that was not asked for, or has no answer yet."""
         with self._stream.lock:
             return not self._stream.is_over and (self._is_asked(self._id) or self._is_new)
-
-    @property
-    def waiting(self) -> bool:
-        return self.waits
-
-    @property
-    def done(self) -> bool:
-        return self._session.closed or self._stream.is_over
 
     def answer_to(self, request: Request) -> Hypothesis | None:
         """The answer to a window's request, where it is the one that was likely; called with the lock held."""
@@ -174,7 +184,7 @@ class FinalWindows(StreamSource):
         self._answered()
 
 
-class PartialTexts(StreamSource):
+class PartialTexts(OpenSpeech):
     """The speech of a stream that no window holds yet: only the newest of it is worth an answer."""
 
     def __init__(
@@ -193,14 +203,6 @@ class PartialTexts(StreamSource):
         """Whether an answer is waited for, or would be new."""
         with self._stream.lock:
             return not self._stream.is_over and (self.wants(self._id) or self._due() is not None)
-
-    @property
-    def waiting(self) -> bool:
-        return self.waits
-
-    @property
-    def done(self) -> bool:
-        return self._session.closed or self._stream.is_over
 
     def _requests(self) -> list[Request]:
         if (span := self._due()) is None:
