@@ -189,7 +189,7 @@ class RecognitionService:
         """A place among `max_active`, in order of arrival; who leaves meanwhile stands in nobody's way."""
         if self.is_draining:
             raise stopping()
-        if self._turns.locked() and self.waiting >= self.options.max_waiting:
+        if self.active + self.waiting >= self.options.max_active + self.options.max_waiting:
             message = (
                 f"{self.active} recordings are in work and {self.waiting} wait, which is the most; try again later"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -12,8 +13,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from redline import Transcriber
 from redline.errors import ConfigError
+from redline.longform.session import SessionOptions
 from redline.serve.options import ServeOptions
+from redline.serve.service import RecognitionService
+from redline.testing import tone
 
 from .conftest import ServerFactory
 from .recordings import ROUTE, Held, until, wav
@@ -38,6 +43,26 @@ def test_a_full_server_refuses_with_retry_after_and_then_serves_who_waited(serve
             assert refused.json()["error"]["code"] == "server_full"
             recognizer.go_on.set()
             assert [each.result().status_code for each in taken] == [200, 200]
+
+
+@pytest.mark.parametrize("steps_between", range(6))
+def test_nobody_is_refused_while_there_is_room_however_close_the_arrivals(steps_between: int) -> None:
+    recognizer = Held()
+
+    async def both_texts() -> list[str]:
+        few = ServeOptions(max_active=1, max_waiting=1, drain_s=0.1)
+        service = RecognitionService(Transcriber(recognizer, SessionOptions(vad=None)), few)
+        arrivals = []
+        for _ in range(2):
+            arrivals.append(asyncio.ensure_future(service.transcribe(tone(1), gone=asyncio.Event().wait)))
+            for _ in range(steps_between):
+                await asyncio.sleep(0)
+        recognizer.go_on.set()
+        texts = [(await each).text for each in arrivals]
+        await service.close()
+        return texts
+
+    assert asyncio.run(both_texts()) == ["1.00 seconds"] * 2
 
 
 def test_a_client_that_leaves_frees_its_place_within_two_seconds(serve: ServerFactory) -> None:
