@@ -41,6 +41,7 @@ Drafts = Literal["own", "exact", "fast", "trust", "none"]
 _OPTIONS = SessionOptions(window=WindowOptions(join_s=2.0))
 _WORKERS = 4  # parts of a batch at once: more would each be too small for the search
 _READ_AHEAD = 16  # on accelerators, which wait for the decoding of recordings; a core decodes some 900 x real time
+_READ_AHEAD_CPU = 2  # that which is read and the next one: a worker process decodes while speech is looked for here
 
 
 @checked()
@@ -85,7 +86,8 @@ def load_model(
         raise RedlineError(f"effort is {effort!r}; allowed are full, auto, and draft for the encoder's draft alone")
     place = pick_device(device)
     batch = BatchOptions(
-        workers=_WORKERS, read_ahead=0 if place.type == "cpu" else min(_READ_AHEAD, os.cpu_count() or 1)
+        workers=_WORKERS,
+        read_ahead=_READ_AHEAD_CPU if place.type == "cpu" else min(_READ_AHEAD, os.cpu_count() or 1),
     )
     folder, label = resolve(name, revision), str(name)
     is_draft = effort == "draft" or ctc.is_ctc(folder)

@@ -145,10 +145,15 @@ def test_a_forked_process_computes_or_says_why_not_and_never_hangs(
 
 
 def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:
-    code = "import os, redline.engine.start as s; s.wait_without_spinning(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os, redline.engine.start as s; s.settle_threads(); print(os.environ.get('GOMP_SPINCOUNT'))"
     assert run(code).stdout.strip() == "2000"
     assert run(code, OMP_WAIT_POLICY="active").stdout.strip() == "None"
     assert run(code, GOMP_SPINCOUNT="1000").stdout.strip() == "1000"
+
+
+def test_small_products_of_the_command_stay_in_their_thread_unless_the_user_wants_others() -> None:
+    code = "import os, redline.engine.start as s; s.settle_threads(); print(os.environ['OPENBLAS_NUM_THREADS'])"
+    assert [run(code).stdout.strip(), run(code, OPENBLAS_NUM_THREADS="3").stdout.strip()] == ["1", "3"]
 
 
 @pytest.mark.parametrize(("allowed", "uses"), [("", True), ("ALL", True), ("AVX512_CORE_AMX", True), ("AVX2", False)])

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from redline import __version__, signatures
 from redline.cli import console, stopping
-from redline.engine.start import wait_without_spinning
+from redline.engine.start import settle_threads
 from redline.errors import RedlineError
 
 VERBS = {
@@ -151,7 +151,7 @@ def redline(
 
 
 def main() -> None:
-    wait_without_spinning()
+    settle_threads()
     try:
         app(prog_name="redline")
     finally:

@@ -90,7 +90,7 @@ class Int8Matrix:
                 if kernel().name == "float64":
                     self._packed = ints, scales
                 else:
-                    self._packed = KERNEL.qlinear_prepack(ints, None), scales
+                    self._packed = KERNEL.qlinear_prepack(ints.contiguous(), None), scales  # it looks at no strides
                 self.ints = torch.empty(0, dtype=torch.int8)  # so that they are in memory once
         packed, scales = self._packed
         if kernel().name == "float64":

@@ -108,15 +108,16 @@ class _Deferred(Loader):
         self.finder.waiting[module.__name__] = self.loader, module
 
 
-def wait_without_spinning() -> None:
-    """Let threads that wait for each other sleep soon; call it before PyTorch is imported, whose OpenMP reads it once.
+def settle_threads() -> None:
+    """Let threads that wait for each other sleep soon; call it before NumPy and PyTorch, whose libraries read it once.
 
-    By default they spin for milliseconds, and where other programs want the CPUs too, a thread that has to wait for its
-    turn makes all others burn theirs. Without any spinning an idle machine would wake threads at every step. What the
-    user has set stays.
+    By default OpenMP's spin for milliseconds, and where other programs want the CPUs too, a thread that has to wait for
+    its turn makes all others burn theirs. Without any spinning an idle machine would wake threads at every step. NumPy
+    has small products here, and two threads would take twice the processor time for them. What the user has set stays.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def import_deferring() -> None:

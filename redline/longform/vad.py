@@ -15,7 +15,7 @@ from redline.types import SAMPLE_RATE, Span
 
 VAD_FRAME = 512
 """Samples per probability: 32 ms at 16 kHz."""
-_AT_ONCE = 256  # frames, which bounds memory
+_AT_ONCE = 64  # frames of which all is in the cache; memory of more would be new each time
 BLOCK_FRAMES = 1024
 VAD_BLOCK = BLOCK_FRAMES * VAD_FRAME
 """Samples of a recording that are judged together, 33 s: what bounds memory and look-ahead."""

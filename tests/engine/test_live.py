@@ -329,9 +329,9 @@ def test_words_and_keywords_work_live(tiny: redline.Model, jfk: Path) -> None:
         committed(
             run(tiny.live(words=True, keywords=keywords, live_options=LiveOptions(partial_s=math.inf)), rest, 3200)
         )
-        for keywords in ([], ["what your country", "zebra"])
+        for keywords in ([], ["can dew for you :4", "zebra"])
     )
-    assert without[0].text.lower() != with_keywords[0].text.lower() and "What your country" in with_keywords[0].text
+    assert "can dew for you" not in without[0].text and "can dew for you" in with_keywords[0].text
     for event in with_keywords:
         assert [word.text for word in event.words] == event.text.split()
         starts = [word.start for word in event.words]
