@@ -14,7 +14,7 @@ from redline import prompts
 from redline.decoding.generate import Generation, Search, clip_seed, token_budget
 from redline.decoding.repetition import repetitions
 from redline.decoding.tags import NO_SPEAKER, parse_tagged, speaker_turns, strip_cyclic, strip_tags
-from redline.decoding.word_confidence import CalibratedTimes, calibrated
+from redline.decoding.word_confidence import NOTHING_KNOWN, CalibratedTimes, TextEvidence, calibrated
 from redline.decoding.word_times import LazyWordTimes, decode_characters, scored_word_times, timing_notices
 from redline.diarize.cluster import assign_speakers, name_speakers
 from redline.diarize.diarizer import NARROW
@@ -22,7 +22,7 @@ from redline.diarize.embedder import is_narrow
 from redline.errors import RedlineError
 from redline.models.conformer import EncoderOutput
 from redline.recognizer.common import Answers, overflow_error
-from redline.recognizer.drafts import encoder_drafts, keyword_index
+from redline.recognizer.drafts import draft_tokens, encoder_drafts, keyword_index
 from redline.types import Hypothesis, Notice, SpeakerEmbedding, Task, Waveform, Word
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class ArRow:
     transcript: str | None = None
     is_certain: bool = False
     """What the encoder alone hears, where it was asked, and whether it is sure of that."""
+    evidence: TextEvidence = NOTHING_KNOWN
+    """What its head says of the words of that transcript."""
     draft: list[int] = field(default_factory=list)
     """Ids of the transcript that the language model is shown, or not even asked about."""
     accepted: float | None = None
@@ -103,6 +105,10 @@ class ArRow:
     @property
     def prefix(self) -> str:
         return self.plan.task.prefix or ""
+
+    def evidence_of(self, text: str) -> TextEvidence:
+        """What is known of the words of a text, which may be another one than the transcript."""
+        return self.evidence if text.strip() == self.transcript else NOTHING_KNOWN
 
     @torch.inference_mode()
     def answer(self) -> Hypothesis | RedlineError:
@@ -167,6 +173,9 @@ class ArBatch:
         for row, draft in zip(rows, drafts, strict=True):
             ids, row.is_certain = draft.biased_ids, draft.is_certain
             row.transcript = decode_characters(ids) if head is None else self.tokenizer.decode(ids).strip()
+            if head is not None and recognizer.word_confidence is not None:
+                frame_s = self.model.config.encoder.frame_s * head.window
+                row.evidence = TextEvidence(None, draft_tokens(draft, ids, self.tokenizer.pieces(ids), frame_s))
 
     def _transcript(self, row: ArRow) -> str:
         if row.transcript is None:
@@ -246,18 +255,20 @@ class ArBatch:
             else:
                 logits = self.encoded.char_logits[row.place, : frames[row.place]]
                 timing, maps = LazyWordTimes(answer.text, logits, frame_s, prefix), self.recognizer.word_confidence
-                answers[at] = replace(answer, timing=timing if maps is None else CalibratedTimes(timing, maps))
+                known = row.evidence_of(f"{prefix} {answer.text}")
+                answers[at] = replace(answer, timing=timing if maps is None else CalibratedTimes(timing, maps, known))
         if texts:
             places = [rows[at].place for at in texts]
             logits, lengths = self.encoded.char_logits[places], self.encoded.lengths[places]
             times = scored_word_times(list(texts.values()), logits, lengths, frame_s)
             for at, (aligned, score) in zip(texts, times, strict=True):
-                answer, words = answers[at], calibrated(aligned, self.recognizer.word_confidence)
+                answer, row = answers[at], rows[at]
+                words = calibrated(aligned, self.recognizer.word_confidence, row.evidence_of(texts[at]))
                 if isinstance(answer, Hypothesis):
-                    add = self._diarized if rows[at].plan.by_embedding else self._aligned
+                    add = self._diarized if row.plan.by_embedding else self._aligned
                     # Times that the model has written stay; how certain their words are only the alignment tells.
-                    add = self._judged if rows[at].plan.writes_times and answer.words else add
-                    answers[at] = add(rows[at], answer, words, score)
+                    add = self._judged if row.plan.writes_times and answer.words else add
+                    answers[at] = add(row, answer, words, score)
         return answers
 
     def _aligned(self, row: ArRow, answer: Hypothesis, words: Sequence[Word], score: float) -> Hypothesis:

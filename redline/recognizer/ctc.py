@@ -11,7 +11,7 @@ from torch import Tensor
 from redline.audio.check import checked_waveform
 from redline.audio.levels import is_silent
 from redline.decoding.ngram import NgramLM
-from redline.decoding.word_confidence import CalibratedTimes
+from redline.decoding.word_confidence import CalibratedTimes, TextEvidence
 from redline.decoding.word_times import TokenTimes, decode_characters
 from redline.errors import UnsupportedTaskError
 from redline.features import Rule
@@ -19,7 +19,7 @@ from redline.models.conformer import ConformerEncoder
 from redline.models.ctc import CtcModel
 from redline.models.draft_head import DraftHead
 from redline.recognizer.common import MAX_DRAFT_CLIP_S, Answers, ModelRecognizer, SpokenText, with_word_times
-from redline.recognizer.drafts import encoder_drafts, keyword_index
+from redline.recognizer.drafts import draft_tokens, encoder_drafts, keyword_index
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task, WordTimes
 from redline.word_rewriting import RewrittenTimes
@@ -75,12 +75,13 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
             pieces = [] if is_silent(request.clip.samples) else keywords.restore(pieces)
             text, draft_text = ("".join(own).strip() for own in (keywords.write(pieces), pieces))
             answer = Hypothesis(text, draft=draft_text)
-            if text != draft_text:
-                spoken[row] = SpokenText(draft_text)
+            tokens = draft_tokens(draft, ids, pieces, frame_s * head.window) if isinstance(head, DraftHead) else None
+            if text != draft_text or tokens is not None:
+                spoken[row] = SpokenText(draft_text, TextEvidence(None, tokens))
             if isinstance(head, CtcModel):
                 timing: WordTimes = TokenTimes(ids, pieces, encoded.char_logits[row, :length], head.blank, frame_s)
                 timing = timing if self.word_confidence is None else CalibratedTimes(timing, self.word_confidence)
-                timing = RewrittenTimes(timing, text) if row in spoken else timing
+                timing = timing if text == draft_text else RewrittenTimes(timing, text)
                 answer = replace(answer, words=timing()) if request.task.words else replace(answer, timing=timing)
             answers.append(answer)
         if isinstance(head, CtcModel):

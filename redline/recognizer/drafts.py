@@ -14,11 +14,13 @@ from redline.decoding.biasing import KeywordTrie
 from redline.decoding.ctc_beam import FrameCandidates
 from redline.decoding.keyword_patches import KeywordBias, Patch, splice
 from redline.decoding.ngram import ALONE, DraftOptions, NgramLM
+from redline.decoding.word_confidence import DraftTokens
 from redline.decoding.word_times import BLANK
 from redline.keywords import KeywordIndex
 from redline.models.conformer import EncoderOutput
 from redline.models.ctc import CtcModel
 from redline.models.draft_head import LOGIT_ROWS, DraftHead
+from redline.punctuation import word_pieces
 from redline.recognizer.common import overflow_error
 from redline.tokenizer import Tokenizer
 
@@ -118,6 +120,19 @@ def search_drafts(
             biased_ids, patches = splice(plain[row], other, bias)
             drafts[row] = replace(drafts[row], biased_ids=biased_ids, patches=patches)
     return drafts
+
+
+def draft_tokens(draft: Draft, ids: Sequence[int], pieces: Sequence[str], frame_s: float) -> DraftTokens | None:
+    """What the head that drafts, with frames of `frame_s`, says of the tokens of a text written in these pieces.
+
+    None where no search has kept it.
+    """
+    if draft.frames is None:
+        return None
+    length = int(draft.frames.lengths[0])
+    words = [[ids[at] for at in word] for word in word_pieces(pieces)]
+    ids_there, log_probs = (part[0, :length].cpu().numpy() for part in (draft.frames.ids, draft.frames.log_probs))
+    return DraftTokens(ids_there, log_probs, frame_s, words)
 
 
 def encoder_drafts(

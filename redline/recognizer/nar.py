@@ -30,7 +30,14 @@ from redline.recognizer.common import (
     overflow_error,
     with_word_times,
 )
-from redline.recognizer.drafts import Draft, draft_options, keyword_biases, keyword_index, search_drafts
+from redline.recognizer.drafts import (
+    Draft,
+    draft_options,
+    draft_tokens,
+    keyword_biases,
+    keyword_index,
+    search_drafts,
+)
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
@@ -255,11 +262,6 @@ class NarRecognizer(ModelRecognizer[NarModel, Tensor]):
         return answer, SpokenText("".join(restored).strip(), TextEvidence(least, tokens))
 
     def _draft_tokens(self, draft: Draft, ids: Sequence[int], pieces: Sequence[str]) -> DraftTokens | None:
-        """What the draft head heard of the tokens of a text, which are written in these pieces."""
-        if draft.frames is None or self.word_confidence is None:
+        if self.word_confidence is None:
             return None
-        head, frames = self.model.draft_head, draft.frames
-        length, frame_s = int(frames.lengths[0]), self.model.config.encoder.frame_s * head.window
-        words = [[ids[at] for at in word] for word in word_pieces(pieces)]
-        ids_there, log_probs = (part[0, :length].cpu().numpy() for part in (frames.ids, frames.log_probs))
-        return DraftTokens(ids_there, log_probs, frame_s, words)
+        return draft_tokens(draft, ids, pieces, self.model.config.encoder.frame_s * self.model.draft_head.window)

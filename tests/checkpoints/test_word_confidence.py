@@ -8,14 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from redline import audio, load_model
 from redline.checkpoints.word_confidence import WORD_CONFIDENCE, find_word_confidence, save_word_confidence
-from redline.decoding.word_confidence import ConfidenceMaps, LogisticMap, calibrated
+from redline.decoding.word_confidence import (
+    NOTHING_KNOWN,
+    ConfidenceMaps,
+    DraftTokens,
+    LogisticMap,
+    TextEvidence,
+    WordEvidence,
+    calibrated,
+)
 from redline.errors import CheckpointError
+from redline.recognizer.ar_batch import ArRow
 from redline.testing import tone
-from redline.types import Request, Task
+from redline.types import Request, Task, Word
 from tests.builders import recognize_clips, tiny_ar_checkpoint, tiny_checkpoint
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
@@ -84,3 +95,30 @@ def test_the_bundled_model_is_calibrated_and_batches_change_nothing() -> None:
     requests = [Request(clip, Task(words=True)) for clip in clips]
     together, alone = recognizer.recognize(requests), [recognizer.recognize([request])[0] for request in requests]
     assert together == alone and recognizer.word_confidence is not None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "options"), [("tiny", {"effort": "draft"}), ("tiny-plus", {})])
+def test_words_of_a_draft_are_judged_by_the_head_that_drafted_them(name: str, options: dict[str, Any]) -> None:
+    recognizer: Any = load_model(name, **options).recognizer
+    clip = audio.load(JFK)
+    seen: list[WordEvidence] = []
+
+    class Recording(ConfidenceMaps):
+        def confidence(self, word: Word, evidence: WordEvidence) -> float:
+            seen.append(evidence)
+            return super().confidence(word, evidence)
+
+    recognizer.word_confidence = Recording(MAPS.aligned, drafted=LogisticMap(0.0, (0.0, 0.0, 0.0, 1.0)))
+    (now,) = recognize_clips(recognizer, [clip], Task(words=True))
+    (later,) = recognize_clips(recognizer, [clip], Task())
+    assert len(seen) == len(now.words) > 10 and all(each.draft is not None and each.tokens is None for each in seen)
+    assert later.timing is not None and later.timing() == now.words
+    with_keywords = Task(words=True, keywords=("country :6", "zebra"))
+    assert recognize_clips(recognizer, [clip], with_keywords)[0].words
+
+
+def test_words_that_the_language_model_wrote_are_not_judged_by_a_draft_of_others() -> None:
+    evidence = TextEvidence(None, DraftTokens(np.zeros((1, 1), int), np.zeros((1, 1), np.float32), 0.1, [[0], [0]]))
+    row = ArRow(tone(1.0), Any, torch.zeros(0), transcript="two words", evidence=evidence)  # type: ignore[arg-type]
+    assert row.evidence_of(" two words") is evidence
+    assert row.evidence_of("other words") is row.evidence_of("of two words") is NOTHING_KNOWN
