@@ -15,6 +15,7 @@ from redline.cli.train import Device, DraftLm, EncoderEngine, ModelEffort, Model
 from redline.cli.transcribe import arguments_of
 from redline.engine import start
 from redline.errors import RedlineError, packages_of
+from redline.serve.memory import share_arenas
 
 if TYPE_CHECKING:
     from redline.serve.options import ServeOptions
@@ -76,6 +77,7 @@ def serve(
         typer.echo(make_key(keys, new_key))
         console.complain(f"added to {keys}; the key is shown only now")
         return
+    share_arenas()
     start.open_libraries()
     with start.recognizing_only(), packages_of("serve", "redline serve"):
         import uvicorn

@@ -1,15 +1,26 @@
-"""Memory that a burst of requests leaves behind goes back to the system once nobody is served."""
+"""Memory that requests leave behind: little in the first place, and what a burst leaves goes back to the system."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 TRIM_S = 20.0
 """Between two looks at whether something is to be given back."""
+ARENAS = 2
+"""That all threads share: by default each has one of its own, which keeps what that thread has freed."""
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+
+
+def share_arenas() -> None:
+    """Have the threads that are still to come share glibc's arenas, unless the user has said how many there are."""
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
 
 
 def allocator_trim() -> Callable[[int], int] | None:
