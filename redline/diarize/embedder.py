@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,13 +71,18 @@ class SpeakerEmbedder(nn.Module):
 
     @torch.no_grad()
     def track(self, features: Tensor, hop_s: float = HOP_S) -> VoiceTrack:
-        """The embeddings along one clip's features [T, 160], as recorded, every `hop_s`."""
+        """The windows of one clip's features [T, 160], as recorded, every `hop_s`; heard when asked for."""
         mel = self.mel(features).to(self.out.weight)
         length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, hop_s))
         windows = mel.unfold(0, min(length, len(mel)), hop).transpose(1, 2)  # [N, F, 40]
-        embeddings = torch.cat([self(part) for part in windows.split(WINDOWS_AT_ONCE)]).float().cpu()  # [N, E]
-        middles = torch.arange(len(embeddings)) * hop + windows.shape[1] / 2
-        return VoiceTrack(middles / (STACK * FRAME_RATE), embeddings)
+        middles = torch.arange(len(windows)) * hop + windows.shape[1] / 2
+        return VoiceTrack(middles / (STACK * FRAME_RATE), partial(self._hear, windows))
+
+    @torch.inference_mode()
+    def _hear(self, windows: Tensor, marked: Tensor) -> Tensor:
+        """The embeddings [n, E] of those of the windows [N, F, 40] that are marked [N], some at a time."""
+        parts = windows[marked.to(windows.device)].split(WINDOWS_AT_ONCE)
+        return torch.cat([self(part) for part in parts]).float().cpu()
 
 
 def is_narrow(features: Tensor) -> bool:
