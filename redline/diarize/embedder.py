@@ -30,13 +30,20 @@ BANDS, STATES, LSTM_LAYERS = 40, 256, 3
 WINDOW_S, HOP_S = 1.6, 0.4
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
-WINDOWS_AT_ONCE = 64
+WINDOWS_AT_ONCE, WINDOWS_OF_A_THREAD = 64, 16
+"""On accelerators and on CPUs, where a step of the LSTM is too small to be shared by threads."""
 NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
 
 
 FindOverlaps = Callable[[Tensor], list[TimeSpan]]
 """A clip's features [T, 160] -> stretches of overlapped speech in seconds."""
+
+
+def in_turn(launch: Callable[[int], None], count: int) -> None:
+    """Call `launch` with each number below `count`."""
+    for number in range(count):
+        launch(number)
 
 
 class SpeakerEmbedder(nn.Module):
@@ -51,6 +58,8 @@ class SpeakerEmbedder(nn.Module):
         """Of the file it was read from: embeddings of two networks cannot be compared."""
         self.find_overlaps: FindOverlaps | None = None
         """Where two speak at once in the same features, where there is a network for that."""
+        self.run_launches: Callable[[Callable[[int], None], int], None] = in_turn
+        """Calls a function with each number below a count; where there are threads each computes one at a time."""
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
         self.lstm = nn.LSTM(BANDS, STATES, LSTM_LAYERS, batch_first=True)
         self.linear = Linear(STATES, STATES)
@@ -81,8 +90,15 @@ class SpeakerEmbedder(nn.Module):
     @torch.inference_mode()
     def _hear(self, windows: Tensor, marked: Tensor) -> Tensor:
         """The embeddings [n, E] of those of the windows [N, F, 40] that are marked [N], some at a time."""
-        parts = windows[marked.to(windows.device)].split(WINDOWS_AT_ONCE)
-        return torch.cat([self(part) for part in parts]).float().cpu()
+        size = WINDOWS_OF_A_THREAD if windows.device.type == "cpu" else WINDOWS_AT_ONCE
+        parts = windows[marked.to(windows.device)].split(size)
+        embeddings = [part.new_empty(0) for part in parts]
+
+        def launch(number: int) -> None:
+            embeddings[number] = self(parts[number])
+
+        self.run_launches(launch, len(parts))
+        return torch.cat(embeddings).float().cpu()
 
 
 def is_narrow(features: Tensor) -> bool:
