@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ class Diarizer:
     def embed(self, id: int, clip: Waveform) -> None:
         """Window number `id` of the recording."""
         if len(clip.samples) >= FRAME_SAMPLES:
-            self._embedded[id] = embed_clip(self.embedder, clip)
+            self._embedded[id] = self.embedder.alone(partial(embed_clip, self.embedder, clip))
 
     def add(self, id: int, start_s: float, hypothesis: Hypothesis) -> Hypothesis:
         """The words of the next window in time, which begins at `start_s`; online with the speakers known so far."""
@@ -100,7 +101,8 @@ class Diarizer:
         """The hypotheses of all windows with words, by their starts, with the speakers of the whole recording."""
         if not self._windows:
             return {}
-        labels, vectors = assign_speakers_to_all([at.heard for at in self._windows], self.clustering)
+        heard = [at.heard for at in self._windows]
+        labels, vectors = self.embedder.alone(partial(assign_speakers_to_all, heard, self.clustering))
         speakers = _embeddings([at.hypothesis for at in self._windows], labels, vectors)
         speakers = self._as_shown(labels, speakers) if self.options.online else named(speakers, self.options.voices)
         if self.options.database is not None and not self.speakers:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
 
 
+T = TypeVar("T")
 FindOverlaps = Callable[[Tensor], list[TimeSpan]]
 """A clip's features [T, 160] -> stretches of overlapped speech in seconds."""
 
@@ -77,6 +79,12 @@ class SpeakerEmbedder(nn.Module):
         states = self.lstm(mel)[1][0][-1].to(self.linear.weight.dtype)  # [N, 256], after the last frame
         hidden = F.normalize(F.relu(self.linear(states)), dim=-1)
         return F.normalize(self.out(hidden - self.centre), dim=-1)
+
+    def alone(self, compute: Callable[[], T]) -> T:
+        """What a function gives, computed by one thread: others would wait longer than they help."""
+        results = list[T]()
+        self.run_launches(lambda _: results.append(compute()), 1)
+        return results[0]
 
     @torch.no_grad()
     def track(self, features: Tensor, hop_s: float = HOP_S) -> VoiceTrack:
