@@ -37,7 +37,7 @@ NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 FindOverlaps = Callable[[Tensor], list[TimeSpan]]
 """A clip's features [T, 160] -> stretches of overlapped speech in seconds."""
 
@@ -80,9 +80,9 @@ class SpeakerEmbedder(nn.Module):
         hidden = F.normalize(F.relu(self.linear(states)), dim=-1)
         return F.normalize(self.out(hidden - self.centre), dim=-1)
 
-    def alone(self, compute: Callable[[], T]) -> T:
+    def alone(self, compute: Callable[[], _T]) -> _T:
         """What a function gives, computed by one thread: others would wait longer than they help."""
-        results = list[T]()
+        results = list[_T]()
         self.run_launches(lambda _: results.append(compute()), 1)
         return results[0]
 
