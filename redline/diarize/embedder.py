@@ -31,7 +31,7 @@ BANDS, STATES, LSTM_LAYERS = 40, 256, 3
 WINDOW_S, HOP_S = 1.6, 0.4
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
-WINDOWS_AT_ONCE, WINDOWS_OF_A_THREAD = 64, 16
+WINDOWS_AT_ONCE, WINDOWS_OF_A_THREAD = 64, 24
 """On accelerators and on CPUs, where a step of the LSTM is too small to be shared by threads."""
 NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
