@@ -21,6 +21,7 @@ from redline.checkpoints.word_confidence import find_word_confidence
 from redline.decoding.speculative import SpeculativeOptions
 from redline.diarize.embedder import SPEAKER_HEAD, SpeakerEmbedder, load_embedder
 from redline.diarize.overlap import OVERLAP_HEAD, load_overlap_detector
+from redline.engine.crew import run_launches
 from redline.engine.decoder import Decoders
 from redline.engine.precision import into_precision, pick_dtype, stored
 from redline.engine.scheduler import BatchOptions
@@ -172,6 +173,8 @@ def _load_embedder(folder: Path, device: torch.device, precision: torch.dtype) -
         embedder.lstm.to(torch.bfloat16)
     detector = load_overlap_detector(ASSETS / "tiny-plus" / OVERLAP_HEAD).to(device)
     embedder.find_overlaps = detector.spans
+    if device.type == "cpu":
+        embedder.run_launches = partial(run_launches, is_sequential=True)
     return embedder
 
 

@@ -25,8 +25,6 @@ from redline.types import Word
 
 Track = Callable[[Sequence[TimeSpan]], Tensor]
 """Spans in seconds -> their speaker embeddings [N, E]."""
-EmbeddedWords = tuple[Sequence[Word], Track]
-"""The words of a window in time order, and the embeddings along it, in the same times."""
 LONG_PAUSE_S = 0.5
 LONG_VOICE_S = 60.0
 LEFTOVER_SHARE = 0.4
@@ -82,30 +80,44 @@ class ClusterOptions:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class EmbeddedWords:
+    """The words of a window in time order, at least one, and how the voices in it sound."""
+
+    words: Sequence[Word]
+    seconds: Tensor
+    """Of the spans over the words [N]."""
+    spans: Tensor
+    """The embeddings of these [N, E]."""
+    around: Tensor
+    """The embeddings of the words' surroundings [W, E]."""
+
+
+def embed_words(words: Sequence[Word], track: Track, options: ClusterOptions) -> EmbeddedWords:
+    """The words of a window with the embeddings that speakers are told by; the track is in the same times."""
+    runs = _runs(words, options.pause_s)
+    spans = [span for run in runs for span in _spans(run[0].start, run[-1].end, options)]
+    around = [_surroundings(word, run, options.context_s) for run in runs for word in run]
+    embeddings = track([*spans, *around])
+    return EmbeddedWords(words, _seconds(spans), embeddings[: len(spans)], embeddings[len(spans) :])
+
+
 def assign_speakers(words: Sequence[Word], track: Track, options: ClusterOptions) -> tuple[list[int], Tensor]:
     """Words of one window -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E]."""
-    return assign_speakers_to_all([(words, track)], options)
+    return assign_speakers_to_all([embed_words(words, track, options)], options)
 
 
 def assign_speakers_to_all(windows: Sequence[EmbeddedWords], options: ClusterOptions) -> tuple[list[int], Tensor]:
     """The words of all windows -> the speaker of each, numbered as they come, and the speakers' embeddings [K, E].
 
-    Windows come in time order, their times are those of the recording, and at least one has words.
+    Windows come in time order, and the times of their words are those of the recording.
     """
-    windows = [(words, track) for words, track in windows if words]
-    options = options.for_speech(sum(word.end - word.start for words, _ in windows for word in words))
-    all_words = [word for words, _ in windows for word in words]
-    spoken: list[TimeSpan] = []
-    embedded, around = list[Tensor](), list[Tensor]()
-    for words, track in windows:
-        runs = _runs(words, options.pause_s)
-        spans = [span for run in runs for span in _spans(run[0].start, run[-1].end, options)]
-        spoken += spans
-        embedded.append(track(spans))
-        around.append(track([_surroundings(word, run, options.context_s) for run in runs for word in run]))
-    embeddings = torch.cat(around)  # [W, E]
+    all_words = [word for window in windows for word in window.words]
+    options = options.for_speech(sum(word.end - word.start for word in all_words))
+    embeddings = torch.cat([window.around for window in windows])  # [W, E]
     seconds = _seconds([(word.start, word.end) for word in all_words])
-    speakers = _found(torch.cat(embedded), _seconds(spoken), options)
+    spans = torch.cat([window.spans for window in windows])
+    speakers = _found(spans, torch.cat([window.seconds for window in windows]), options)
     gaps = [0.0, *(max(0.0, after.start - before.end) for before, after in pairwise(all_words))]
     shares = torch.tensor(gaps).clamp(max=LONG_PAUSE_S) / LONG_PAUSE_S
     costs = options.change_cost + shares * (options.pause_change_cost - options.change_cost)

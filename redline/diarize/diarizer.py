@@ -1,6 +1,6 @@
 """`Diarizer`: who says the words of one recording, for any recognizer that tells when they are said.
 
-Each window is heard by the speaker embedding network. Once all windows have their words, they are clustered together.
+Each window is heard by the speaker embedding network where it has words. Once all have, they are clustered together.
 Who cannot wait for that has speakers told apart within each window and linked with those before, online; the whole
 recording is better, and keeps the names that were told.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from redline.audio.levels import levelled
 from redline.decoding.tags import speaker_turns
-from redline.diarize.cluster import ClusterOptions, assign_speakers, assign_speakers_to_all, name_speakers
+from redline.diarize.cluster import ClusterOptions, EmbeddedWords, assign_speakers_to_all, embed_words, name_speakers
 from redline.diarize.embedder import SpeakerEmbedder, is_narrow
 from redline.diarize.known import joined_voices, named
 from redline.diarize.link import link
@@ -39,7 +40,7 @@ MIN_SAMPLE_S = 1.0
 
 @dataclass
 class ClipVoices:
-    """What is known of a clip before its words are: the embeddings along it, and where two speak at once."""
+    """What is known of a clip before its words are: how to hear it, and where two speak at once."""
 
     track: VoiceTrack
     overlaps: list[TimeSpan]
@@ -48,11 +49,12 @@ class ClipVoices:
 
 @dataclass
 class EmbeddedWindow:
-    """A window that has its words, and what was heard in it, in times of the window."""
+    """A window that has its words, and its embeddings; `embedded` is in times of the recording."""
 
     start_s: float
     hypothesis: Hypothesis
-    voices: ClipVoices
+    embedded: EmbeddedWords
+    overlaps: list[TimeSpan]
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Diarizer:
     def embed(self, id: int, clip: Waveform) -> None:
         """Window number `id` of the recording."""
         if len(clip.samples) >= FRAME_SAMPLES:
-            self._embedded[id] = embed_clip(self.embedder, clip)
+            self._embedded[id] = self.embedder.alone(partial(embed_clip, self.embedder, clip))
 
     def add(self, id: int, start_s: float, hypothesis: Hypothesis) -> Hypothesis:
         """The words of the next window in time, which begins at `start_s`; online with the speakers known so far."""
@@ -84,30 +86,23 @@ class Diarizer:
         if not hypothesis.words or clip is None:
             return hypothesis
         hypothesis = replace(hypothesis, warnings=hypothesis.warnings + ((NARROW,) if clip.is_narrow else ()))
+        words = [replace(word, start=word.start + start_s, end=word.end + start_s) for word in hypothesis.words]
+        embedded = embed_words(words, clip.track.moved(start_s), self.clustering)
         if self.options.online:
-            labels, vectors = assign_speakers(hypothesis.words, clip.track, replace(self.clustering, least=1))
+            labels, vectors = assign_speakers_to_all([embedded], replace(self.clustering, least=1))
             known = self.options.voices if self._linked is None else self._linked
             alone = _with_speakers(hypothesis, labels, _embeddings([hypothesis], labels, vectors))
             self._linked, hypothesis = link(known, alone, self.options.most)
             hypothesis = replace(hypothesis, overlaps=overlaps_of(clip.overlaps, hypothesis.words))
-        self._windows.append(EmbeddedWindow(start_s, hypothesis, clip))
+        self._windows.append(EmbeddedWindow(start_s, hypothesis, embedded, clip.overlaps))
         return hypothesis
 
     def finish(self) -> dict[float, Hypothesis]:
         """The hypotheses of all windows with words, by their starts, with the speakers of the whole recording."""
         if not self._windows:
             return {}
-        windows = [
-            (
-                [
-                    replace(word, start=word.start + at.start_s, end=word.end + at.start_s)
-                    for word in at.hypothesis.words
-                ],
-                at.voices.track.moved(at.start_s),
-            )
-            for at in self._windows
-        ]
-        labels, vectors = assign_speakers_to_all(windows, self.clustering)
+        embedded = [at.embedded for at in self._windows]
+        labels, vectors = self.embedder.alone(partial(assign_speakers_to_all, embedded, self.clustering))
         speakers = _embeddings([at.hypothesis for at in self._windows], labels, vectors)
         speakers = self._as_shown(labels, speakers) if self.options.online else named(speakers, self.options.voices)
         if self.options.database is not None and not self.speakers:
@@ -117,7 +112,7 @@ class Diarizer:
         for at in self._windows:
             own = labels[first : first + len(at.hypothesis.words)]
             spoken = _with_speakers(at.hypothesis, own, speakers)
-            finished[at.start_s] = replace(spoken, overlaps=overlaps_of(at.voices.overlaps, spoken.words))
+            finished[at.start_s] = replace(spoken, overlaps=overlaps_of(at.overlaps, spoken.words))
             first += len(own)
         return finished
 
@@ -136,7 +131,7 @@ class Diarizer:
 
 @torch.inference_mode()
 def embed_clip(embedder: SpeakerEmbedder, clip: Waveform) -> ClipVoices:
-    """The embeddings along a clip, where two speak at once, and whether it is as narrow as a telephone's band."""
+    """The windows of a clip, where two speak at once, and whether it is as narrow as a telephone's band."""
     features = clip_features(samples_on(levelled(clip).samples, embedder.out.weight.device))
     narrow = is_narrow(features)
     # In a telephone's band more than half of what was marked was wrong.

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +31,21 @@ BANDS, STATES, LSTM_LAYERS = 40, 256, 3
 WINDOW_S, HOP_S = 1.6, 0.4
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
-WINDOWS_AT_ONCE = 64
+WINDOWS_AT_ONCE, WINDOWS_OF_A_THREAD = 64, 24
+"""On accelerators and on CPUs, where a step of the LSTM is too small to be shared by threads."""
 NARROW_HZ = (4500.0, 6000.0)
 """Above a telephone's band, and below where sparing codecs end."""
 
 
+_T = TypeVar("_T")
 FindOverlaps = Callable[[Tensor], list[TimeSpan]]
 """A clip's features [T, 160] -> stretches of overlapped speech in seconds."""
+
+
+def in_turn(launch: Callable[[int], None], count: int) -> None:
+    """Call `launch` with each number below `count`."""
+    for number in range(count):
+        launch(number)
 
 
 class SpeakerEmbedder(nn.Module):
@@ -50,6 +60,8 @@ class SpeakerEmbedder(nn.Module):
         """Of the file it was read from: embeddings of two networks cannot be compared."""
         self.find_overlaps: FindOverlaps | None = None
         """Where two speak at once in the same features, where there is a network for that."""
+        self.run_launches: Callable[[Callable[[int], None], int], None] = in_turn
+        """Calls a function with each number below a count; where there are threads each computes one at a time."""
         self.register_buffer("bands", torch.zeros(N_MELS, BANDS))
         self.lstm = nn.LSTM(BANDS, STATES, LSTM_LAYERS, batch_first=True)
         self.linear = Linear(STATES, STATES)
@@ -68,15 +80,33 @@ class SpeakerEmbedder(nn.Module):
         hidden = F.normalize(F.relu(self.linear(states)), dim=-1)
         return F.normalize(self.out(hidden - self.centre), dim=-1)
 
+    def alone(self, compute: Callable[[], _T]) -> _T:
+        """What a function gives, computed by one thread: others would wait longer than they help."""
+        results = list[_T]()
+        self.run_launches(lambda _: results.append(compute()), 1)
+        return results[0]
+
     @torch.no_grad()
     def track(self, features: Tensor, hop_s: float = HOP_S) -> VoiceTrack:
-        """The embeddings along one clip's features [T, 160], as recorded, every `hop_s`."""
+        """The windows of one clip's features [T, 160], as recorded, every `hop_s`; heard when asked for."""
         mel = self.mel(features).to(self.out.weight)
         length, hop = (round(seconds * STACK * FRAME_RATE) for seconds in (WINDOW_S, hop_s))
         windows = mel.unfold(0, min(length, len(mel)), hop).transpose(1, 2)  # [N, F, 40]
-        embeddings = torch.cat([self(part) for part in windows.split(WINDOWS_AT_ONCE)]).float().cpu()  # [N, E]
-        middles = torch.arange(len(embeddings)) * hop + windows.shape[1] / 2
-        return VoiceTrack(middles / (STACK * FRAME_RATE), embeddings)
+        middles = torch.arange(len(windows)) * hop + windows.shape[1] / 2
+        return VoiceTrack(middles / (STACK * FRAME_RATE), partial(self._embed, windows))
+
+    @torch.inference_mode()
+    def _embed(self, windows: Tensor, marked: Tensor) -> Tensor:
+        """The embeddings [n, E] of those of the windows [N, F, 40] that are marked [N], some at a time."""
+        size = WINDOWS_OF_A_THREAD if windows.device.type == "cpu" else WINDOWS_AT_ONCE
+        parts = windows[marked.to(windows.device)].split(size)
+        embeddings = [part.new_empty(0) for part in parts]
+
+        def launch(number: int) -> None:
+            embeddings[number] = self(parts[number])
+
+        self.run_launches(launch, len(parts))
+        return torch.cat(embeddings).float().cpu()
 
 
 def is_narrow(features: Tensor) -> bool:

@@ -1,11 +1,11 @@
-"""The speaker embeddings along a clip, and those of any span of it.
+"""The speaker embeddings along a clip, of those spans that are asked for.
 
 N windows, M spans, E dimensions of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,10 +18,18 @@ TimeSpan = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class VoiceTrack:
-    """Speaker embeddings of a clip's windows [N, E], unit vectors, and the middles of these windows in seconds [N]."""
+    """A clip's windows: their middles in seconds [N], and what embeds those of them that a mask [N] marks.
+
+    That gives their speaker embeddings, unit vectors [n, E]. A window in a pause is in no span, and never computed.
+    """
 
     middles_s: Tensor
-    embeddings: Tensor
+    embed: Callable[[Tensor], Tensor]
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Of all windows, unit vectors [N, E]."""
+        return self.embed(torch.ones(len(self.middles_s), dtype=torch.bool))
 
     def __call__(self, spans: Sequence[TimeSpan]) -> Tensor:
         """Of each span the mean embedding of the windows in it, unit vectors [M, E].
@@ -32,7 +40,9 @@ class VoiceTrack:
         inside = (self.middles_s >= starts) & (self.middles_s <= ends)  # [M, N]
         nearest = (self.middles_s - (starts + ends) / 2).abs().argmin(dim=1)
         chosen = torch.where(inside.any(dim=1, keepdim=True), inside, F.one_hot(nearest, len(self.middles_s)).bool())
-        return F.normalize(chosen.to(self.embeddings) @ self.embeddings, dim=-1)
+        inside_any = chosen.any(dim=0)
+        embeddings = self.embed(inside_any)
+        return F.normalize(chosen[:, inside_any].to(embeddings) @ embeddings, dim=-1)
 
     def moved(self, offset_s: float) -> VoiceTrack:
         """The same some seconds later."""

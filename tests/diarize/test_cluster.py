@@ -17,6 +17,7 @@ from redline.diarize.cluster import (
     Track,
     assign_speakers,
     assign_speakers_to_all,
+    embed_words,
     joined_spans,
     name_speakers,
     viterbi_path,
@@ -133,7 +134,7 @@ def test_a_range_holds_on_both_sides() -> None:
 def test_windows_are_clustered_together_and_in_blocks_as_at_once() -> None:
     words, owners = speech(*[(voice, 9) for voice in (0, 1, 2, 1, 0, 2, 1, 0)])
     track = sounding(words, owners)
-    windows = [(words[at : at + 18], track) for at in range(0, len(words), 18)]
+    windows = [embed_words(words[at : at + 18], track, ClusterOptions()) for at in range(0, len(words), 18)]
     whole, _ = assign_speakers(words, track, ClusterOptions())
     assert assign_speakers_to_all(windows, ClusterOptions())[0] == whole
     in_blocks, _ = assign_speakers_to_all(windows, ClusterOptions(block=20))

@@ -79,7 +79,7 @@ def heard_by(online: bool, *degrees: float) -> tuple[Diarizer, list[str]]:
     told = []
     for id, degree in enumerate(degrees):
         direction = torch.tensor([np.cos(np.radians(degree)), np.sin(np.radians(degree))], dtype=torch.float32)
-        track = VoiceTrack(torch.arange(0.2, 4.0, 0.4), direction.repeat(10, 1))
+        track = VoiceTrack(torch.arange(0.2, 4.0, 0.4), direction.repeat(10, 1).__getitem__)
         diarizer._embedded[id] = ClipVoices(track, [], False)
         hypothesis = diarizer.add(id, 10.0 * id, evenly(Waveform(np.zeros(4 * SAMPLE_RATE, np.float32))))
         told.append(hypothesis.words[0].speaker or "")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from redline.diarize.cluster import ClusterOptions
 from redline.diarize.embedder import HOP_S, SPEAKER_HEAD, SpeakerEmbedder, load_embedder, save_embedder
+from redline.engine.crew import run_launches
 from redline.errors import CheckpointError
 from redline.features import FEATURE_DIM, clip_features
 from redline.types import SAMPLE_RATE
@@ -50,6 +54,39 @@ def test_the_windows_of_a_short_turn_are_heard_wherever_it_begins(head: SpeakerE
     inside = (middles >= start) & (middles <= start + ClusterOptions.span_s)
     assert int(inside.sum()) >= 2
     torch.testing.assert_close(middles.diff(), torch.full((len(middles) - 1,), HOP_S))
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_every_window_has_an_embedding_of_its_own(head: SpeakerEmbedder, count: int) -> None:
+    row = torch.randn(80 + 20 * (count - 1) + 7, FEATURE_DIM)
+    mel, track = head.mel(row), head.track(row)
+    windows = torch.stack([mel[40 * at : 40 * at + 160] for at in range(count)])  # 1.6 s every 0.4 s
+    torch.testing.assert_close(track.embeddings, head(windows), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(track.middles_s, 0.8 + 0.4 * torch.arange(count))
+
+
+def test_only_windows_in_spans_are_heard(head: SpeakerEmbedder) -> None:
+    row = torch.randn(1000, FEATURE_DIM)
+    track, marks = head.track(row), list[Tensor]()
+
+    def embed(marked: Tensor) -> Tensor:
+        marks.append(marked)
+        return track.embed(marked)
+
+    spans = [(1.9, 2.5), (2.3, 3.3), (9.31, 9.33), (19.0, 20.0)]  # the third has no middle, the last is behind all
+    embeddings = replace(track, embed=embed)(spans)
+    assert [marked.nonzero()[:, 0].tolist() for marked in marks] == [[3, 4, 5, 6, 21, 46]]
+    everything = track.embeddings
+    wanted = torch.stack([everything[3:5].mean(0), everything[4:7].mean(0), everything[21], everything[46]])
+    torch.testing.assert_close(embeddings, F.normalize(wanted, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_threads_hear_what_one_hears(head: SpeakerEmbedder) -> None:
+    track = head.track(torch.randn(1000, FEATURE_DIM))
+    alone = track.embeddings
+    head.run_launches = partial(run_launches, is_sequential=True)
+    assert len(alone) == 47 and torch.equal(track.embeddings, alone)
+    assert head.alone(torch.get_num_threads) == 1 and head.alone(lambda: torch.equal(track.embeddings, alone))
 
 
 def test_loudness_changes_nothing(head: SpeakerEmbedder) -> None:
