@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +30,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 TRIES = 5
 """Of one operation of a bucket or web server, with longer and longer pauses: some 10 s in all."""
 _PAUSE_S = 0.5
+BLOCK_S = 120.0
+"""The longest that a block of a file may take."""
 _BLOCK_BYTES = 8 << 20  # read at once from a bucket
 _T = TypeVar("_T")
 
@@ -47,14 +53,14 @@ def scheme_of(address: str) -> str:
     return scheme
 
 
-def filesystem_of(address: str) -> Any:
-    """The fsspec file system of an address; raises `RedlineError` naming what is not installed."""
+def filesystem_of(address: str, *, is_new: bool = False) -> Any:
+    """The fsspec file system of an address, the process's or a new one; `RedlineError` names what is not installed."""
     scheme = scheme_of(address)
     with packages_of("cluster", f"{scheme}://"):
         import fsspec
     try:
         options = _OPTIONS.get(scheme, {})
-        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=False, **options)
+        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=is_new, **options)
     except ImportError as error:
         raise RedlineError(f"{address}: {scheme}:// needs a package more: pip install '{SCHEMES[scheme]}'") from error
 
@@ -232,6 +238,28 @@ def open_store(address: str) -> ArchiveStore:
     return BucketStore(address) if path is None else FolderStore(path)
 
 
+def in_time(seconds: float, operation: Callable[[], _T]) -> _T:
+    """What an operation gives; `TimeoutError` where it gives nothing in time, and then it is left to itself.
+
+    Clients of stores have timeouts of their own for what a server does not answer, not for what they wait for inside.
+    """
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(operation())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="redline-store", daemon=True).start()
+    try:
+        return result.result(seconds)
+    except FutureTimeoutError:
+        if result.done():  # it is the operation's own
+            raise
+        raise TimeoutError(f"nothing came within {seconds:.0f} s") from None
+
+
 class RemoteFile:
     """A file of a bucket or a web server, read from front to back once; where that breaks off it goes on there."""
 
@@ -240,7 +268,7 @@ class RemoteFile:
         self.problem: UnreadableError | None = None
         """Why it could not be read."""
         self._system = filesystem_of(address)
-        self._file: Any = None
+        self._connection: _Connection | None = None
         self._read_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -254,33 +282,49 @@ class RemoteFile:
         return data
 
     def _read(self, size: int) -> bytes:
+        self._connection = self._connection or _Connection(self._system, self.name, self._read_bytes)
         try:
-            if self._file is None:
-                self._file = self._system.open(self.name, "rb", block_size=_BLOCK_BYTES)
-                for _ in self._skipped():
-                    pass
-            return bytes(self._file.read(size))
+            return in_time(BLOCK_S, partial(self._connection.read, size))
+        except TimeoutError:
+            self._connection, self._system = None, filesystem_of(self.name, is_new=True)
+            raise
         except BaseException:
             self.close()
             raise
 
-    def _skipped(self) -> Iterator[None]:
-        """Get to where reading broke off: by seeking, or by reading again where the server knows no ranges."""
-        if not self._read_bytes:
-            return
-        try:
-            self._file.seek(self._read_bytes)
-        except (ValueError, OSError):
-            left = self._read_bytes
-            while left:
-                left -= len(self._file.read(min(left, _BLOCK_BYTES)) or self._shorter())
-                yield
-
-    def _shorter(self) -> bytes:
-        raise OSError(f"{self.name}: is shorter than it was")
-
     def close(self) -> None:
         """Whoever reads on begins with a new connection."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+
+class _Connection:
+    """An open file of a store, from some byte on."""
+
+    def __init__(self, system: Any, name: str, first_byte: int) -> None:
+        self._system, self._name, self._first_byte = system, name, first_byte
+        self._file: Any = None
+
+    def read(self, size: int) -> bytes:
+        if self._file is None:
+            self._file = self._system.open(self._name, "rb", block_size=_BLOCK_BYTES)
+            if self._first_byte:
+                self._skip()
+        return bytes(self._file.read(size))
+
+    def _skip(self) -> None:
+        """Get to the first byte: by seeking, or by reading again where the server knows no ranges."""
+        try:
+            self._file.seek(self._first_byte)
+        except (ValueError, OSError):
+            left = self._first_byte
+            while left:
+                data = self._file.read(min(left, _BLOCK_BYTES))
+                if not data:
+                    raise OSError(f"{self._name}: is shorter than it was") from None
+                left -= len(data)
+
+    def close(self) -> None:
         if self._file is not None:
-            file, self._file = self._file, None
-            file.close()
+            self._file.close()

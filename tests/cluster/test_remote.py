@@ -166,10 +166,35 @@ def test_a_connection_that_breaks_off_is_gone_on_with(monkeypatch: pytest.Monkey
         def open(self, *_: object, **__: object) -> Breaking:
             return Breaking(data, opened, seekable)
 
-    monkeypatch.setattr(stores, "filesystem_of", lambda address: System())
+    monkeypatch.setattr(stores, "filesystem_of", lambda address, **_: System())
     file, read = RemoteFile("s3://a/b"), b""
     while piece := file.read(100):
         read += piece
+    assert read == data and len(opened) > 1
+
+
+def test_a_client_that_waits_for_ever_is_left_and_another_one_reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, opened, stuck = bytes(range(256)) * 3, list[int](), threading.Event()
+
+    class Stuck(Breaking):
+        def read(self, size: int) -> bytes:
+            if self._reads == 2:
+                stuck.wait()
+            return super().read(size)
+
+    class System:
+        def __init__(self, is_new: bool = False) -> None:
+            self.kind = Breaking if is_new else Stuck
+
+        def open(self, *_: object, **__: object) -> Breaking:
+            return self.kind(data, opened, True)
+
+    monkeypatch.setattr(stores, "filesystem_of", lambda address, is_new=False: System(is_new))
+    monkeypatch.setattr(stores, "BLOCK_S", 0.2)
+    file, read = RemoteFile("s3://a/b"), b""
+    while piece := file.read(100):
+        read += piece
+    stuck.set()
     assert read == data and len(opened) > 1
 
 
@@ -178,7 +203,7 @@ def test_what_cannot_be_read_now_is_not_the_fault_of_the_recording(monkeypatch: 
         def open(self, *_: object, **__: object) -> None:
             raise ConnectionError("503 slow down")
 
-    monkeypatch.setattr(stores, "filesystem_of", lambda address: System())
+    monkeypatch.setattr(stores, "filesystem_of", lambda address, **_: System())
     file = RemoteFile("s3://a/b")
     with pytest.raises(UnreadableError, match=r"failed 5 times \(503 slow down"):
         file.read(1)
