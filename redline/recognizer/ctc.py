@@ -75,7 +75,9 @@ class CtcRecognizer(ModelRecognizer[ConformerEncoder, Tensor]):
             pieces = [] if is_silent(request.clip.samples) else keywords.restore(pieces)
             text, draft_text = ("".join(own).strip() for own in (keywords.write(pieces), pieces))
             answer = Hypothesis(text, draft=draft_text)
-            tokens = draft_tokens(draft, ids, pieces, frame_s * head.window) if isinstance(head, DraftHead) else None
+            tokens = None
+            if isinstance(head, DraftHead) and self.word_confidence is not None:
+                tokens = draft_tokens(draft, ids, pieces, frame_s * head.window)
             if text != draft_text or tokens is not None:
                 spoken[row] = SpokenText(draft_text, TextEvidence(None, tokens))
             if isinstance(head, CtcModel):

@@ -30,14 +30,7 @@ from redline.recognizer.common import (
     overflow_error,
     with_word_times,
 )
-from redline.recognizer.drafts import (
-    Draft,
-    draft_options,
-    draft_tokens,
-    keyword_biases,
-    keyword_index,
-    search_drafts,
-)
+from redline.recognizer.drafts import Draft, draft_options, draft_tokens, keyword_biases, keyword_index, search_drafts
 from redline.tokenizer import Tokenizer
 from redline.types import ClipLimits, Hypothesis, Request, Task
 
