@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from redline.audio import load
 from redline.engine.recordings import Recording
+from redline.engine.start import settle_threads
 from redline.load import load_model
 from redline.testing import FakeRecognizer
 from redline.threads import peak_memory_mib
@@ -88,6 +89,7 @@ def main() -> int:
     if options.single:
         print(json.dumps(run(options.speech, options.model, options.hours[0])))
         return 0
+    settle_threads()  # of the processes below, as the command does for itself
     for hours in [1 / 60, *options.hours]:
         command = [sys.executable, __file__, str(options.speech), "--model", options.model, "--single"]
         done = subprocess.run([*command, "--hours", str(hours)], check=False, stdout=subprocess.PIPE, text=True)

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.diarize.linkage import Merge, cut, merges
@@ -132,11 +134,12 @@ def assign_speakers_to_all(windows: Sequence[EmbeddedWords], options: ClusterOpt
 
 def viterbi_path(scores: Tensor, costs: Tensor) -> list[int]:
     """The best sequence of states: scores [W, K] of each place, costs [W] of another state than at the place before."""
-    total, came_from = scores[0], list[Tensor]()
-    for row, cost in zip(scores[1:], costs[1:], strict=True):
-        change = total.max() - cost
-        came_from.append(torch.where(total >= change, torch.arange(len(total)), total.argmax()))
-        total = torch.maximum(total, change) + row
+    rows, penalties, states = scores.numpy(), costs.numpy(), np.arange(scores.shape[1])
+    total, came_from = rows[0], list[NDArray[np.intp]]()
+    for row, penalty in zip(rows[1:], penalties[1:], strict=True):
+        change = total.max() - penalty
+        came_from.append(np.where(total >= change, states, total.argmax()))
+        total = np.maximum(total, change) + row
     path = [int(total.argmax())]
     for places in reversed(came_from):
         path.append(int(places[path[-1]]))

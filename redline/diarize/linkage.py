@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
 
@@ -25,27 +25,29 @@ def merges(similarity: Tensor, weights: Tensor) -> list[Merge]:
 
     Their similarities fall from merge to merge.
     """
-    similarity, weights = similarity.double().clone(), weights.double().clone()
-    similarity.fill_diagonal_(-torch.inf)
+    similarities, sizes = similarity.double().numpy().copy(), weights.double().numpy().copy()
+    np.fill_diagonal(similarities, -np.inf)
     history: list[Merge] = []
-    if len(similarity) < 2:
+    if len(similarities) < 2:
         return history
-    best, partner = similarity.max(dim=1)  # of each cluster's row
-    for _ in range(len(similarity) - 1):
+    partner = similarities.argmax(axis=1)  # of each cluster's row
+    best = similarities[np.arange(len(similarities)), partner]
+    for _ in range(len(similarities) - 1):
         row = int(best.argmax())
         a, b = sorted((row, int(partner[row])))
         history.append(Merge(a, b, float(best[row])))
-        merged = (weights[a] * similarity[a] + weights[b] * similarity[b]) / (weights[a] + weights[b])
-        similarity[a], similarity[:, a] = merged, merged
-        similarity[a, a] = -torch.inf
-        similarity[b], similarity[:, b] = -torch.inf, -torch.inf
-        weights[a] += weights[b]
+        merged = (sizes[a] * similarities[a] + sizes[b] * similarities[b]) / (sizes[a] + sizes[b])
+        merged[[a, b]] = -np.inf
+        similarities[a], similarities[:, a] = merged, merged
+        similarities[b], similarities[:, b] = -np.inf, -np.inf
+        sizes[a] += sizes[b]
         stale = (partner == a) | (partner == b)
-        better = similarity[:, a] > best
-        best, partner = torch.where(better, similarity[:, a], best), torch.where(better, a, partner)
-        stale[a], stale[b] = True, True
-        stale = stale.nonzero()[:, 0]
-        best[stale], partner[stale] = similarity[stale].max(dim=1)
+        stale[[a, b]] = True
+        better = merged > best
+        best[better], partner[better] = merged[better], a
+        rows = stale.nonzero()[0]
+        partner[rows] = similarities[rows].argmax(axis=1)
+        best[rows] = similarities[rows, partner[rows]]
     return history
 
 

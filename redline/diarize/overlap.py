@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class OverlapDetector(nn.Module):
         x = (features - features.mean(dim=-2, keepdim=True)) / SPREAD
         x = self.inp(x)  # [..., T, C]
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = x + F.gelu(conv(norm(x).transpose(-1, -2)).transpose(-1, -2))
+            x = x + F.gelu(_convolved(norm(x), conv))
         logits: Tensor = self.out(x)[..., 0]
         return logits
 
@@ -62,6 +63,15 @@ class OverlapDetector(nn.Module):
         likely = self(features.float().to(self.out.weight)).sigmoid()
         smooth = F.avg_pool1d(likely[None], SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)[0]
         return stretches((smooth > MIN_PROBABILITY).tolist())
+
+
+def _convolved(x: Tensor, conv: nn.Module) -> Tensor:
+    """`conv` over frames [..., T, C] as a product for each tap: oneDNN would plan anew for every length of a clip."""
+    assert isinstance(conv, nn.Conv1d) and conv.bias is not None
+    (step,), (margin,) = conv.dilation, cast(tuple[int], conv.padding)
+    padded = F.pad(x, (0, 0, margin, margin))
+    taps = (padded[..., tap * step : tap * step + x.shape[-2], :] @ conv.weight[..., tap].T for tap in range(TAPS))
+    return conv.bias + sum(taps)
 
 
 def stretches(marked: Sequence[bool]) -> list[TimeSpan]:
