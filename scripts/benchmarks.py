@@ -114,7 +114,7 @@ def table(head: Row, rows: Sequence[Row]) -> str:
 def last_json(command: Sequence[str], settings: Mapping[str, str]) -> dict[str, Any]:
     """The last line that a command of this project writes, read as JSON."""
     done = subprocess.run(
-        [sys.executable, *command], env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, *command], env=os.environ | settings, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
     value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return value
@@ -124,11 +124,14 @@ def bench(*options: str, settings: Mapping[str, str] = {}) -> dict[str, Any]:
     return last_json(["-m", "redline", "bench", *options], settings)
 
 
-def timed(command: Sequence[str], settings: Mapping[str, str] = {}) -> tuple[float, float, int]:
-    """A command of this project: its seconds by the clock and of the CPU, and its peak memory in MB."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command], env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+def timed(command: Sequence[str], settings: Mapping[str, str] = {}, code: Path = ROOT) -> tuple[float, float, int]:
+    """A transcript by some code: its seconds by the clock and of the CPU, and its peak memory in MB."""
+    with tempfile.TemporaryDirectory() as out:
+        whole = [sys.executable, "-m", "redline", "transcribe", *command, "--output-dir", out, "--quiet"]
+        environment = os.environ | settings | {"PYTHONPATH": str(code)}
+        started = time.perf_counter()
+        process = subprocess.Popen(whole, env=environment, cwd=code, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)[:300]}: exit status {os.waitstatus_to_exitcode(status)}")
     return time.perf_counter() - started, used.ru_utime + used.ru_stime, round(used.ru_maxrss * 1024 / 1e6)
@@ -187,14 +190,13 @@ def clips(given: Bench) -> str:
     rows, ratios = list[Row](), list[str]()
     with worktree(given.before, given.folder / "before") as before:
         model = str(before / "redline" / "assets" / "tiny")
-        command = ["-m", "redline", "transcribe", *map(str, files), "--model", model, "--word-timestamps", "--quiet"]
+        command = [*map(str, files), "--model", model, "--word-timestamps"]
         for what, settings in given.instructions.items():
             sides = {given.before: before, "now": ROOT}
             runs: dict[str, list[tuple[float, float, int]]] = {side: [] for side in sides}
-            for number in range(ROUNDS):
+            for _ in range(ROUNDS):
                 for side, code in sides.items():
-                    out = ["--output-dir", str(given.folder / f"{side} {number}")]
-                    runs[side].append(timed([*command, *out], {**settings, "PYTHONPATH": str(code)}))
+                    runs[side].append(timed(command, settings, code))
             for side, measured in runs.items():
                 seconds, cpu, memory = zip(*measured, strict=True)
                 title = ", ".join(filter(None, (side, what)))
@@ -209,14 +211,13 @@ def clips(given: Bench) -> str:
 
 
 def memory(given: Bench) -> str:
-    hour = write_hour(given)
+    hour = write_speech(given, 60)
     short = given.folder / "clip.flac"
     samples, rate = soundfile.read(hour, CLIP_S * SAMPLE_RATE, dtype="int16")
     soundfile.write(short, samples, rate)
     rows, peaks = list[Row](), list[float]()
     for title, file in ((f"a clip of {CLIP_S} s", short), ("an hour", hour)):
-        out = ["--output-dir", str(given.folder / "memory"), "--overwrite", "--quiet"]
-        runs = [timed(["-m", "redline", "transcribe", str(file), "--word-timestamps", *out]) for _ in range(3)]
+        runs = [timed([str(file), "--word-timestamps"]) for _ in range(3)]
         rows.append([title, f"{median(run[0] for run in runs):.1f} s", ", ".join(f"{run[2]}" for run in runs) + " MB"])
         peaks.append(median(run[2] for run in runs))
     note = "`redline transcribe FILE --word-timestamps --output-dir OUT`, three times each: "
@@ -226,7 +227,7 @@ def memory(given: Bench) -> str:
 
 def hours(given: Bench) -> str:
     lengths = [str(length) for length in HOURS]
-    command = [str(ROOT / "scripts" / "hours.py"), str(write_hour(given)), "--model", "fake", "--hours", *lengths]
+    command = [str(ROOT / "scripts" / "hours.py"), str(write_speech(given, 10)), "--model", "fake", "--hours", *lengths]
     output = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True).stdout
     runs = [json.loads(line) for line in output.splitlines()][1:]
     rows = [
@@ -263,7 +264,7 @@ def speakers(given: Bench) -> str:
 
 def networks(given: Bench) -> str:
     found = bench("--random-weights", "--against", "transformers", "--repeats", "1")
-    values = found["against"]
+    (values,) = found["against"].values()
     rows = [
         [f"2B-NAR, the full editor, {found['dtype']}", f"{found['rtfx']:g}", f"{found['peak_memory_mib']} MiB"],
         ["2B of transformers, bfloat16", f"{values['rtfx']:g}", ""],
@@ -317,16 +318,14 @@ def write_clips(folder: Path, rows: Sequence[Utterance]) -> list[Path]:
     return files
 
 
-def write_hour(given: Bench) -> Path:
-    """An hour as FLAC: the rows again and again."""
-    path = given.folder / "hour.flac"
-    if not path.exists():
-        left = 3600 * SAMPLE_RATE
-        with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:
-            while left:
-                for samples in joined(given.rows(), CLIP_S):
-                    file.write(samples[:left])
-                    left -= min(left, len(samples))
+def write_speech(given: Bench, minutes: int) -> Path:
+    """So many minutes as FLAC: the rows again and again."""
+    path, left = given.folder / f"{minutes}.flac", minutes * 60 * SAMPLE_RATE
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:
+        while left:
+            for samples in joined(given.rows(), CLIP_S):
+                file.write(samples[:left])
+                left -= min(left, len(samples))
     return path
 
 

@@ -57,15 +57,22 @@ def words_of(clip: Waveform) -> str:
     return " ".join(["word"] * round(WORDS_PER_S * clip.duration))
 
 
-def run(speech: Path, model: str, hours: float) -> dict[str, float]:
-    """One transcript of joined speech, here."""
-    transcriber = Transcriber(FakeRecognizer(words_of)) if model == "fake" else load_model(model)
-    sound = Joined(load(speech), hours)
+def transcript_of(transcriber: Transcriber, sound: Joined) -> Transcript:
+    """The transcript of joined speech; raises what went wrong."""
     session = transcriber.session(Task(language="en"))
-    started, cpu = time.perf_counter(), time.process_time()
     (transcript,) = transcriber.run([Recording(lambda: nullcontext(sound), session)])
     if not isinstance(transcript, Transcript):
         raise transcript
+    return transcript
+
+
+def run(speech: Path, model: str, hours: float) -> dict[str, float]:
+    """One transcript of joined speech, here."""
+    transcriber = Transcriber(FakeRecognizer(words_of)) if model == "fake" else load_model(model)
+    samples = load(speech)
+    transcript_of(transcriber, Joined(samples, 1 / 60))  # what is loaded at first use is no part of an hour
+    started, cpu = time.perf_counter(), time.process_time()
+    transcript = transcript_of(transcriber, Joined(samples, hours))
     spent, cpu = time.perf_counter() - started, time.process_time() - cpu
     return {
         "hours": hours,

@@ -31,7 +31,7 @@ TRIES = 5
 """Of one operation of a bucket or web server, with longer and longer pauses: some 10 s in all."""
 _PAUSE_S = 0.5
 BLOCK_S = 120.0
-"""The longest that a block of a file may take."""
+"""The longest that one operation, or a block of a file, may take."""
 _BLOCK_BYTES = 8 << 20  # read at once from a bucket
 _T = TypeVar("_T")
 
@@ -196,12 +196,12 @@ class BucketStore:
 
     def read(self, name: str) -> bytes | None:
         try:
-            return bytes(patiently(self._named(name), lambda: self._system.cat_file(f"{self._root}/{name}")))
+            return bytes(self._ask(name, lambda system, path: system.cat_file(path)))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        patiently(self._named(name), lambda: self._system.pipe_file(f"{self._root}/{name}", data))
+        self._ask(name, lambda system, path: system.pipe_file(path, data))
 
     def create(self, name: str, data: bytes) -> bytes:
         if (there := self.read(name)) is None:
@@ -210,23 +210,32 @@ class BucketStore:
         return there or b""
 
     def exists(self, name: str) -> bool:
-        return bool(patiently(self._named(name), lambda: self._system.exists(f"{self._root}/{name}")))
+        return bool(self._ask(name, lambda system, path: system.exists(path)))
 
     def remove(self, name: str) -> None:
         try:
-            patiently(self._named(name), lambda: self._system.rm_file(f"{self._root}/{name}"))
+            self._ask(name, lambda system, path: system.rm_file(path))
         except FileNotFoundError:
             return
 
     def names(self, folder: str) -> list[str]:
         try:
-            found = patiently(self._named(folder), lambda: self._system.ls(f"{self._root}/{folder}", detail=False))
+            found = self._ask(folder, lambda system, path: system.ls(path, detail=False))
         except FileNotFoundError:
             return []
         return sorted(str(each).rsplit("/", 1)[1] for each in found if not str(each).endswith("/"))
 
-    def _named(self, name: str) -> str:
-        return f"{self.address}/{name}"
+    def _ask(self, name: str, operation: Callable[[Any, str], Any]) -> Any:
+        """What an operation on the file system and a path gives, patiently; one that stands still is another's then."""
+
+        def ask() -> Any:
+            try:
+                return in_time(BLOCK_S, partial(operation, self._system, f"{self._root}/{name}"))
+            except TimeoutError:
+                self._system = filesystem_of(self.address, is_new=True)
+                raise
+
+        return patiently(f"{self.address}/{name}", ask)
 
 
 def open_store(address: str) -> ArchiveStore:

@@ -213,3 +213,51 @@ def test_what_cannot_be_read_now_is_not_the_fault_of_the_recording(monkeypatch: 
 def test_nothing_is_written_to_a_web_server() -> None:
     with pytest.raises(DataError, match="nothing can be written there; give a folder, s3:// or gs://"):
         open_store("https://example.org/out")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.read("a") == b"1",
+        lambda store: store.write("b", b"2") is None,
+        lambda store: store.exists("a"),
+        lambda store: store.remove("a") is None,
+        lambda store: store.names("folder") == ["a"],
+    ],
+    ids=["read", "write", "exists", "remove", "names"],
+)
+def test_no_operation_of_a_bucket_waits_for_ever(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
+    stuck, asked = threading.Event(), list[bool]()
+
+    class System:
+        def __init__(self, is_new: bool) -> None:
+            self.is_new = is_new
+
+        def _strip_protocol(self, address: str) -> str:
+            return address
+
+        def _answer(self, value: Any) -> Any:
+            asked.append(self.is_new)
+            if not self.is_new:
+                stuck.wait()
+            return value
+
+        def cat_file(self, path: str) -> Any:
+            return self._answer(b"1")
+
+        def pipe_file(self, path: str, data: bytes) -> Any:
+            return self._answer(None)
+
+        def exists(self, path: str) -> Any:
+            return self._answer(True)
+
+        def rm_file(self, path: str) -> Any:
+            return self._answer(None)
+
+        def ls(self, path: str, detail: bool) -> Any:
+            return self._answer([f"{path}/a"])
+
+    monkeypatch.setattr(stores, "filesystem_of", lambda address, is_new=False: System(is_new))
+    monkeypatch.setattr(stores, "BLOCK_S", 0.2)
+    assert ask(open_store("s3://bucket/out")) and asked == [False, True]
+    stuck.set()
