@@ -61,6 +61,8 @@ Each machine has a section. Those that begin with `scripts/benchmarks.py` were w
 commands, commits and numbers. Times of different machines, or of different days on one, say little; ratios are of sides
 that ran by turns in one run.
 """
+PREFACE = f"""`scripts/benchmarks.py --speech manifest.jsonl`. With AVX2 instructions alone:
+`{" ".join(f"{name}={value}" for name, value in AVX2_ALONE.items())}`."""
 Row = Sequence[str]
 
 
@@ -355,7 +357,7 @@ def with_parts(section: str, parts: Mapping[str, str], commit: str) -> str:
     kept = dict(zip(pieces[1::2], (piece.strip("\n") for piece in pieces[2::2]), strict=True))
     new = {name: f"Commit {commit}.\n\n{text}" for name, text in parts.items()}
     ordered = {name: text for name in PARTS if (text := new.get(name, kept.get(name))) is not None}
-    return "\n\n".join(["`scripts/benchmarks.py`", *(f"### {name}\n\n{text}" for name, text in ordered.items())])
+    return "\n\n".join([PREFACE, *(f"### {name}\n\n{text}" for name, text in ordered.items())])
 
 
 def page_with(page: str, name: str, parts: Mapping[str, str], commit: str) -> str:
