@@ -148,15 +148,23 @@ def deploy(
         max_surge_percent=_room_percent(replicas),
         max_constructor_retry_count=3,
     )(serve.ingress(build)(_Replica))
-    serve.start(http_options={"host": options.host, "port": options.port}, proxy_location="EveryNode")
-    _check_proxies(options)
+    _start_proxies(options)
     target = serve.RunTarget(replica.bind(), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
     _wait_for_new_replicas(replicas.least)
 
 
-def _check_proxies(options: ServeOptions) -> None:
-    """Proxies that were there before listen where they did: Ray leaves other wishes aside, we refuse them."""
+def _start_proxies(options: ServeOptions) -> None:
+    """One on every node. Those that were there before listen where they did: Ray leaves other wishes aside, we refuse."""
+    try:
+        serve.start(http_options={"host": options.host, "port": options.port}, proxy_location="EveryNode")
+    except Exception as error:  # of a task of Ray's, whatever it was there
+        if not serve.status().applications:
+            serve.shutdown()
+        reason = " ".join(str(error).split())[-200:]
+        raise RedlineError(
+            f"Ray Serve cannot listen on {options.host}, port {options.port}: {reason}; choose with --host, --port"
+        ) from error
     client = _get_global_client()
     assert client is not None  # Serve has been started
     there = client.http_config
@@ -195,11 +203,18 @@ def _wait_for_new_replicas(least: int) -> None:
         time.sleep(_POLL_S)
 
 
-def take_down() -> None:
-    """Remove the application from the cluster, when what is in work is done; without others, the proxies go too."""
+def take_down() -> bool:
+    """Remove the application from the cluster, when what is in work is done; without others, the proxies go too.
+
+    Returns whether it was there.
+    """
+    if _get_global_client(raise_if_no_controller_running=False) is None:
+        return False
+    was_there = APPLICATION in serve.status().applications
     serve.delete(APPLICATION)
     if not serve.status().applications:
         serve.shutdown()
+    return was_there
 
 
 class _Replica:

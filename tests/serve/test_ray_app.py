@@ -14,9 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 import soundfile
+from typer.testing import CliRunner
 from websockets.sync.client import connect
 
-from redline.errors import ConfigError
+from redline.cli.main import app
+from redline.errors import ConfigError, RedlineError
 from redline.longform.session import SessionOptions
 from redline.serve.options import ServeOptions
 from redline.testing import FakeRecognizer, tone
@@ -62,6 +64,14 @@ def test_replicas_are_a_number_or_two(text: str) -> None:
     with pytest.raises(ConfigError, match="replicas are"):
         ReplicaOptions.parse(text)
     assert (ReplicaOptions.parse("3").least, ReplicaOptions.parse("1-8").most) == (3, 8)
+
+
+def test_the_command_tells_of_a_port_that_is_taken_before_ray_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = ["serve", "--ray", "local", "--port", str(taken.getsockname()[1]), "--data", str(tmp_path)]
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "cannot listen on 127.0.0.1" in result.output, result.output
+    assert not ray.is_initialized()
 
 
 @pytest.mark.battery
@@ -112,6 +122,16 @@ def test_replicas_come_with_what_waits_and_go_when_nothing_does(cluster: Cluster
         assert load.ask(client).json()["text"] == "one"
     assert not load.failures and set(load.texts) == {"one"}, (load.failures[:3], load.texts)
     take_down()
+
+
+@pytest.mark.battery
+def test_a_port_that_is_taken_is_told_and_another_one_can_be_had(cluster: Cluster, tmp_path: Path) -> None:
+    options = ServeOptions(port=free_port(), data_dir=tmp_path / "data")
+    told = rf"cannot listen on 127.0.0.1, port {options.port}.*--host, --port"
+    with socket.create_server(("127.0.0.1", options.port)), pytest.raises(RedlineError, match=told):
+        deploy(hears, "four", options, ReplicaOptions(1, 1, cpus=0.5))
+    deploy(hears, "four", replace(options, port=free_port()), ReplicaOptions(1, 1, cpus=0.5))
+    assert take_down() and not take_down(), "what is not there is no error, and told"
 
 
 @pytest.mark.battery
