@@ -57,10 +57,11 @@ def train_on_ray(
                 cause = getattr(failure, "cause", failure)
                 if isinstance(cause, RedlineError):
                     raise cause from error
-            reason = " ".join(str(failures[0] if failures else error).split())[-300:]
+            reason = " ".join(str(failures[0] if failures else error).split())
+            reason = reason if len(reason) <= 300 else f"{reason[:100]} ... {reason[-200:]}"
             if not left:
                 raise RedlineError(f"processes of the training have ended {_STARTS} times: {reason}") from error
-            say(f"a process of the training has ended ({reason}); all begin again where they had stopped")
+            say(f"a process of the training has ended ({reason}); all begin again from the state that was saved last")
 
 
 def _tell_what_is_missing(resources: Mapping[str, int], workers: int, say: Say) -> None:
