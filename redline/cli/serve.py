@@ -141,8 +141,7 @@ def _serve_in_cluster(
         listening(options.host, options.port).close()  # told before Ray has started
     ray_app.connect(address)
     if replicas == "0":
-        was_there = ray_app.take_down()
-        console.complain("the service is taken down" if was_there else f"no service is in the cluster {address}")
+        console.complain("the service is taken down" if ray_app.take_down() else f"no service is in {address}")
         return
     gpus = ray_app.gpus_of_a_replica(arguments.get("device"))
     chosen = ray_app.ReplicaOptions.parse(replicas, cpus=arguments.get("threads") or 1, gpus=gpus)

@@ -18,7 +18,6 @@ from itertools import accumulate, pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from redline.diarize.linkage import Merge, cut, merges
@@ -135,13 +134,13 @@ def assign_speakers_to_all(windows: Sequence[EmbeddedWords], options: ClusterOpt
 def viterbi_path(scores: Tensor, costs: Tensor) -> list[int]:
     """The best sequence of states: scores [W, K] of each place, costs [W] of another state than at the place before."""
     rows, penalties, states = scores.numpy(), costs.numpy(), np.arange(scores.shape[1])
-    total, came_from = rows[0], list[NDArray[np.intp]]()
-    for row, penalty in zip(rows[1:], penalties[1:], strict=True):
-        change = total.max() - penalty
-        came_from.append(np.where(total >= change, states, total.argmax()))
-        total = np.maximum(total, change) + row
+    total, came_from = rows[0], np.empty(rows.shape, np.intp)
+    for at in range(1, len(rows)):
+        change = total.max() - penalties[at]
+        came_from[at] = np.where(total >= change, states, total.argmax())
+        total = np.maximum(total, change) + rows[at]
     path = [int(total.argmax())]
-    for places in reversed(came_from):
+    for places in came_from[:0:-1]:
         path.append(int(places[path[-1]]))
     return path[::-1]
 

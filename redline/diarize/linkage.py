@@ -27,9 +27,7 @@ def merges(similarity: Tensor, weights: Tensor) -> list[Merge]:
     """
     similarities, sizes = similarity.double().numpy().copy(), weights.double().numpy().copy()
     np.fill_diagonal(similarities, -np.inf)
-    history: list[Merge] = []
-    if len(similarities) < 2:
-        return history
+    history = list[Merge]()
     partner = similarities.argmax(axis=1)  # of each cluster's row
     best = similarities[np.arange(len(similarities)), partner]
     for _ in range(len(similarities) - 1):
@@ -59,12 +57,3 @@ def cut(history: Sequence[Merge], count: int, level: int) -> list[int]:
     for item in range(count):  # a cluster is taken by one with a smaller number
         labels[item] = labels[labels[item]]
     return labels
-
-
-def agglomerate(similarity: Tensor, weights: Tensor, least: float) -> list[int]:
-    """Similarities [N, N] and weights [N] -> a label for each item.
-
-    The two most similar clusters are merged as long as they are more similar than `least` on average.
-    """
-    history = merges(similarity, weights)
-    return cut(history, len(similarity), sum(merge.similarity >= least for merge in history))

@@ -155,11 +155,11 @@ def deploy(
 
 
 def _start_proxies(options: ServeOptions) -> None:
-    """One on every node. Those that were there before listen where they did: Ray leaves other wishes aside, we refuse."""
+    """One a node. Those that were there before listen where they did: Ray leaves other wishes aside, we refuse them."""
     try:
         serve.start(http_options={"host": options.host, "port": options.port}, proxy_location="EveryNode")
-    except Exception as error:  # of a task of Ray's, whatever it was there
-        if not serve.status().applications:
+    except Exception as error:  # Ray raises those of its tasks
+        if _get_global_client(raise_if_no_controller_running=False) and not serve.status().applications:
             serve.shutdown()
         reason = " ".join(str(error).split())[-200:]
         raise RedlineError(

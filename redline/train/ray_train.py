@@ -57,11 +57,12 @@ def train_on_ray(
                 cause = getattr(failure, "cause", failure)
                 if isinstance(cause, RedlineError):
                     raise cause from error
-            reason = " ".join(str(failures[0] if failures else error).split())
-            reason = reason if len(reason) <= 300 else f"{reason[:100]} ... {reason[-200:]}"
+            reason = (str(failures[0] if failures else error).strip() or "no reason").splitlines()[-1]
             if not left:
-                raise RedlineError(f"processes of the training have ended {_STARTS} times: {reason}") from error
-            say(f"a process of the training has ended ({reason}); all begin again from the state that was saved last")
+                raise RedlineError(f"processes of the training have ended {_STARTS} times: {reason:.300}") from error
+            say(
+                f"a process of the training has ended ({reason:.300}); all begin again from the state that was saved last"
+            )
 
 
 def _tell_what_is_missing(resources: Mapping[str, int], workers: int, say: Say) -> None:

@@ -22,9 +22,15 @@ from redline.diarize.cluster import (
     name_speakers,
     viterbi_path,
 )
-from redline.diarize.linkage import agglomerate, cut, merges
+from redline.diarize.linkage import cut, merges
 from redline.features import FRAME_RATE
 from redline.types import Word
+
+
+def agglomerate(similarity: Tensor, weights: Tensor, least: float) -> list[int]:
+    """Labels where the two most similar clusters are merged as long as they are more similar than `least`."""
+    history = merges(similarity, weights)
+    return cut(history, len(similarity), sum(merge.similarity >= least for merge in history))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from redline import audio
 from redline.checkpoints.folder import ASSETS
 from redline.diarize.overlap import (
     OVERLAP_HEAD,
+    SPREAD,
     OverlapDetector,
     load_overlap_detector,
     overlaps_of,
@@ -85,6 +87,17 @@ def test_a_detector_is_what_was_saved_and_a_damaged_one_is_refused(tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="whole safetensors"):
         load_overlap_detector(path)
+
+
+@pytest.mark.parametrize("shape", [(50, 160), (1, 160), (3, 70, 160)])
+def test_products_by_tap_are_the_convolutions(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    detector, features = OverlapDetector().eval(), torch.rand(*shape)
+    with torch.no_grad():
+        x = detector.inp((features - features.mean(dim=-2, keepdim=True)) / SPREAD)
+        for conv, norm in zip(detector.convs, detector.norms, strict=True):
+            x = x + F.gelu(conv(norm(x).transpose(-1, -2)).transpose(-1, -2))
+        torch.testing.assert_close(detector(features), detector.out(x)[..., 0], atol=1e-5, rtol=1e-5)
 
 
 def test_one_voice_is_not_overlapped_and_two_at_once_are() -> None:
