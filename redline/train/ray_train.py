@@ -60,9 +60,7 @@ def train_on_ray(
             reason = (str(failures[0] if failures else error).strip() or "no reason").splitlines()[-1]
             if not left:
                 raise RedlineError(f"processes of the training have ended {_STARTS} times: {reason:.300}") from error
-            say(
-                f"a process of the training has ended ({reason:.300}); all begin again from the state that was saved last"
-            )
+            say(f"a process of the training has ended ({reason:.300}); all begin again from the state saved last")
 
 
 def _tell_what_is_missing(resources: Mapping[str, int], workers: int, say: Say) -> None:
