@@ -28,7 +28,7 @@ from redline.quantization import dequantized, quantized
 
 SPEAKER_HEAD = "out_voices.safetensors"
 BANDS, STATES, LSTM_LAYERS = 40, 256, 3
-WINDOW_S, HOP_S = 1.2, 0.4
+WINDOW_S, HOP_S = 1.4, 0.4
 LOUDNESS = N_FFT / 2 * (3 / 8 * WINDOW) * 10.0 ** (-30.0 / 10.0)
 """Power of a frame of clips at 30 dB below full scale, to which all are brought; 3/8 is a Hann window's mean square."""
 WINDOWS_AT_ONCE, WINDOWS_OF_A_THREAD = 64, 24

@@ -40,8 +40,8 @@ def test_a_span_has_the_mean_embedding_of_the_windows_in_it(head: SpeakerEmbedde
     row = torch.randn(200, FEATURE_DIM)
     track = head.track(row, 0.2)
     mel = head.mel(row)
-    windows = torch.stack([head(mel[20 * at : 20 * at + 120][None])[0] for at in range(15)])  # 1.2 s every 0.2 s
-    wanted = [windows.mean(dim=0), windows[3:6].mean(dim=0), windows[0], windows[14], windows[7]]
+    windows = torch.stack([head(mel[20 * at : 20 * at + 140][None])[0] for at in range(14)])  # 1.4 s every 0.2 s
+    wanted = [windows.mean(dim=0), windows[2:6].mean(dim=0), windows[0], windows[13], windows[6]]
     embeddings = track([(start / 50, end / 50) for start, end in ((0, 200), (55, 85), (0, 3), (190, 200), (97, 102))])
     torch.testing.assert_close(embeddings, F.normalize(torch.stack(wanted), dim=-1), atol=1e-5, rtol=1e-4)
 
@@ -58,11 +58,11 @@ def test_the_windows_of_a_short_turn_are_heard_wherever_it_begins(head: SpeakerE
 
 @pytest.mark.parametrize("count", range(1, 7))
 def test_every_window_has_an_embedding_of_its_own(head: SpeakerEmbedder, count: int) -> None:
-    row = torch.randn(60 + 20 * (count - 1) + 7, FEATURE_DIM)
+    row = torch.randn(70 + 20 * (count - 1) + 7, FEATURE_DIM)
     mel, track = head.mel(row), head.track(row)
-    windows = torch.stack([mel[40 * at : 40 * at + 120] for at in range(count)])  # 1.2 s every 0.4 s
+    windows = torch.stack([mel[40 * at : 40 * at + 140] for at in range(count)])  # 1.4 s every 0.4 s
     torch.testing.assert_close(track.embeddings, head(windows), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(track.middles_s, 0.6 + 0.4 * torch.arange(count))
+    torch.testing.assert_close(track.middles_s, 0.7 + 0.4 * torch.arange(count))
 
 
 def test_only_windows_in_spans_are_heard(head: SpeakerEmbedder) -> None:
@@ -73,11 +73,11 @@ def test_only_windows_in_spans_are_heard(head: SpeakerEmbedder) -> None:
         marks.append(marked)
         return track.embed(marked)
 
-    spans = [(1.7, 2.3), (2.1, 3.1), (9.11, 9.13), (19.2, 20.0)]  # the third has no middle, the last is behind all
+    spans = [(1.8, 2.4), (2.2, 3.2), (9.21, 9.23), (19.3, 20.0)]  # the third has no middle, the last is behind all
     embeddings = replace(track, embed=embed)(spans)
-    assert [marked.nonzero()[:, 0].tolist() for marked in marks] == [[3, 4, 5, 6, 21, 47]]
+    assert [marked.nonzero()[:, 0].tolist() for marked in marks] == [[3, 4, 5, 6, 21, 46]]
     everything = track.embeddings
-    wanted = torch.stack([everything[3:5].mean(0), everything[4:7].mean(0), everything[21], everything[47]])
+    wanted = torch.stack([everything[3:5].mean(0), everything[4:7].mean(0), everything[21], everything[46]])
     torch.testing.assert_close(embeddings, F.normalize(wanted, dim=-1), atol=1e-5, rtol=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_threads_hear_what_one_hears(head: SpeakerEmbedder) -> None:
     track = head.track(torch.randn(1000, FEATURE_DIM))
     alone = track.embeddings
     head.run_launches = partial(run_launches, is_sequential=True)
-    assert len(alone) == 48 and torch.equal(track.embeddings, alone)
+    assert len(alone) == 47 and torch.equal(track.embeddings, alone)
     assert head.alone(torch.get_num_threads) == 1 and head.alone(lambda: torch.equal(track.embeddings, alone))
 
 
