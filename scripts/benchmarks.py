@@ -323,6 +323,8 @@ def write_clips(folder: Path, rows: Sequence[Utterance]) -> list[Path]:
 def write_speech(given: Bench, minutes: int) -> Path:
     """So many minutes as FLAC: the rows again and again."""
     path, left = given.folder / f"{minutes}.flac", minutes * 60 * SAMPLE_RATE
+    if not any(True for _ in joined(given.rows(), CLIP_S)):
+        raise SystemExit(f"{given.speech}: the rows of dev and test are shorter than {CLIP_S} s")
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:
         while left:
             for samples in joined(given.rows(), CLIP_S):

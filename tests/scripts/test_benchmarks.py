@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from redline import audio
 from redline.manifest import Utterance
+from redline.testing import tone
 from tests.scripts.loading import script
 
 benchmarks = script("benchmarks")
@@ -80,3 +83,12 @@ def test_parts_that_need_speech_say_so(monkeypatch: pytest.MonkeyPatch, capsys: 
     with pytest.raises(SystemExit):
         benchmarks.main()
     assert "--parts clips: give --speech MANIFEST" in capsys.readouterr().err
+
+
+def test_speech_that_is_too_short_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.0).samples, 16_000)
+    row = {"id": "a", "audio": "a.wav", "text": "a", "language": "en", "split": "dev", "duration": 1.0}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+    given = benchmarks.Bench(tmp_path, tmp_path / "manifest.jsonl", "HEAD", False)
+    with pytest.raises(SystemExit, match="shorter than 10 s"):
+        benchmarks.write_speech(given, 1)
